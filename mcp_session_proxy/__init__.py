@@ -1,0 +1,3 @@
+"""mcp-session-proxy."""
+
+__version__ = "0.1.0"

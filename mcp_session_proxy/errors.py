@@ -1,0 +1,222 @@
+"""Every error the proxy can answer with, and whose fault each one is.
+
+::
+
+    ProxyError                       JSON-RPC code, HTTP status, reason
+    ├── ClientError                  the caller did something wrong
+    │   ├── BadJson                  400  -32700  parse-error
+    │   ├── BadRequest               400  -32600  invalid-request
+    │   ├── MethodGone               404  -32601  method-not-found
+    │   ├── BodyTooLarge             413  -32600  body-too-large
+    │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
+    │   ├── ForbiddenHost            403  -32600  host-not-allowed
+    │   └── UnknownSession           404  -32001  unknown-session
+    ├── UpstreamError                the server behind us did
+    │   ├── UpstreamUnreachable      502          upstream-unreachable
+    │   ├── UpstreamProtocolError    502          upstream-protocol-error
+    │   ├── UpstreamTimeout          504          upstream-timeout
+    │   ├── SessionLost              502          session-lost
+    │   ├── OutcomeUnknown           502          outcome-unknown
+    │   └── UpstreamRejected         its own      upstream-rejected
+    └── OverloadError                the proxy has no room, or is going away
+        ├── AcquireTimeout           503          acquire-timeout
+        ├── TooManyWaiters           503          too-many-waiters
+        └── Draining                 503          draining
+
+An error knows its HTTP status, its JSON-RPC code and, where waiting helps, how long to wait
+(``Retry-After``). Texts never quote a credential, a header's value or a client's payload.
+Foreign exceptions (aiohttp, OSError, msgspec) are mapped to these at the edge, once.
+"""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+PARSE_ERROR = -32700
+INVALID_REQUEST = -32600
+METHOD_NOT_FOUND = -32601
+INTERNAL_ERROR = -32603
+SESSION_NOT_FOUND = -32001
+
+SOURCE = "mcp-session-proxy"
+
+
+class ProxyError(Exception):
+    """Base of all errors that a client can see.
+
+    ``message`` is a sentence for a person that says what to do next; ``reason`` is a stable word
+    for programs, also the label in metrics.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[int] = INTERNAL_ERROR
+    reason: ClassVar[str] = "internal"
+
+    def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def http_status(self) -> int:
+        """The HTTP status of the answer."""
+        return self.status
+
+    def headers(self) -> Mapping[str, str]:
+        """Extra HTTP headers of the answer."""
+        if self.retry_after_seconds is None:
+            return {}
+        return {"Retry-After": str(self.retry_after_seconds)}
+
+
+class InternalError(ProxyError):
+    """A bug of ours, told without its details; the log has them."""
+
+
+class ClientError(ProxyError):
+    """The caller did something wrong."""
+
+    status = 400
+    code = INVALID_REQUEST
+    reason = "invalid-request"
+
+
+class BadJson(ClientError):
+    """The body is not JSON (JSON-RPC 2.0, section 5.1)."""
+
+    code = PARSE_ERROR
+    reason = "parse-error"
+
+
+class BadRequest(ClientError):
+    """The body is JSON but not a JSON-RPC message that MCP allows."""
+
+
+class MethodGone(ClientError):
+    """The method does not exist for this caller."""
+
+    status = 404
+    code = METHOD_NOT_FOUND
+    reason = "method-not-found"
+
+
+class BodyTooLarge(ClientError):
+    """The body is over ``--max-body-bytes``."""
+
+    status = 413
+    reason = "body-too-large"
+
+
+class ForbiddenOrigin(ClientError):
+    """A browser page that may not call us (DNS rebinding protection)."""
+
+    status = 403
+    reason = "origin-not-allowed"
+
+
+class ForbiddenHost(ClientError):
+    """The ``Host`` header names someone else."""
+
+    status = 403
+    reason = "host-not-allowed"
+
+
+class UnknownSession(ClientError):
+    """A session id that is not ours, under ``--unknown-session reject``."""
+
+    status = 404
+    code = SESSION_NOT_FOUND
+    reason = "unknown-session"
+
+
+class UpstreamError(ProxyError):
+    """The server behind us failed."""
+
+    status = 502
+    reason = "upstream-error"
+
+
+class UpstreamUnreachable(UpstreamError):
+    """No connection could be made: nothing was sent, nothing was executed."""
+
+    reason = "upstream-unreachable"
+
+
+class UpstreamProtocolError(UpstreamError):
+    """The server answered something that is not MCP."""
+
+    reason = "upstream-protocol-error"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The server accepted the request and then said nothing for too long."""
+
+    status = 504
+    reason = "upstream-timeout"
+
+
+class SessionLost(UpstreamError):
+    """The session is gone and a new one could not be opened. The request was not executed."""
+
+    reason = "session-lost"
+
+
+class OutcomeUnknown(UpstreamError):
+    """The connection broke after the request was sent: it may or may not have been executed."""
+
+    reason = "outcome-unknown"
+
+
+class UpstreamRejected(UpstreamError):
+    """The server refused with a status of its own, which the client needs to see (401, 403, 429 ...).
+
+    ``body`` and the few end-to-end ``headers`` that explain the refusal (``WWW-Authenticate``,
+    ``Retry-After``) are passed to the client as they came.
+    """
+
+    reason = "upstream-rejected"
+
+    def __init__(
+        self, status: int, body: bytes, content_type: str | None, headers: Mapping[str, str]
+    ) -> None:
+        super().__init__(f"The MCP server answered HTTP {status}.")
+        self.upstream_status = status
+        self.body = body
+        self.content_type = content_type
+        self.upstream_headers = headers
+
+    @property
+    def http_status(self) -> int:
+        """The server's own status where it is an error, else 502."""
+        return self.upstream_status if self.upstream_status >= 400 else 502
+
+    def headers(self) -> Mapping[str, str]:
+        """The server's headers that explain the refusal."""
+        return self.upstream_headers
+
+
+class OverloadError(ProxyError):
+    """The proxy has no room now; nothing was sent upstream, so trying again is safe."""
+
+    status = 503
+    reason = "overload"
+
+    def __init__(self, message: str, *, retry_after_seconds: int = 1) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
+class AcquireTimeout(OverloadError):
+    """No upstream session became free within ``--acquire-timeout``."""
+
+    reason = "acquire-timeout"
+
+
+class TooManyWaiters(OverloadError):
+    """``--max-waiters`` requests already wait."""
+
+    reason = "too-many-waiters"
+
+
+class Draining(OverloadError):
+    """The proxy is shutting down."""
+
+    reason = "draining"

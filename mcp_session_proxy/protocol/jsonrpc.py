@@ -1,0 +1,337 @@
+"""JSON-RPC 2.0 envelopes around payloads that stay bytes.
+
+Only the envelope (``id``, ``method``) and, of the parameters, ``_meta`` are ever looked at. Results,
+errors and arguments are carried as the raw JSON that was received, so numbers, key order and
+unknown members survive exactly, and a large payload is scanned once and copied once.
+
+Ids are raw JSON too: ``7`` and ``"7"`` stay two different ids.
+"""
+
+from collections.abc import Mapping
+from typing import Final, TypeAlias
+
+import msgspec
+
+from ..errors import SOURCE, BadJson, BadRequest, ProxyError
+
+NULL: Final = b"null"
+MAX_BATCH: Final = 100
+_MAX_ID_BYTES: Final = 1024
+
+
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A call that wants an answer. ``id`` and ``params`` are raw JSON."""
+
+    id: bytes
+    method: str
+    params: bytes | None = None
+
+
+class Notification(msgspec.Struct, frozen=True, gc=False):
+    """A message that wants no answer."""
+
+    method: str
+    params: bytes | None = None
+
+
+class Response(msgspec.Struct, frozen=True, gc=False):
+    """An answer: exactly one of ``result`` and ``error`` is raw JSON. ``id`` may be ``null``."""
+
+    id: bytes
+    result: bytes | None = None
+    error: bytes | None = None
+
+
+class Rejection(msgspec.Struct, frozen=True, gc=False):
+    """A message that was refused, with the error to answer it with and the id it carried."""
+
+    id: bytes
+    error: ProxyError
+
+
+Message: TypeAlias = Request | Notification | Response
+
+
+class ErrorObject(msgspec.Struct, frozen=True):
+    """The readable part of a JSON-RPC error (JSON-RPC 2.0, section 5.1)."""
+
+    code: int = 0
+    message: str = ""
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    jsonrpc: str = ""
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    method: str | msgspec.UnsetType = msgspec.UNSET
+    params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _IdOnly(msgspec.Struct, gc=False):
+    id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _MetaOnly(msgspec.Struct, gc=False):
+    meta: dict[str, msgspec.Raw] | None = msgspec.field(name="_meta", default=None)
+
+
+_envelopes = msgspec.json.Decoder(_Envelope)
+_ids = msgspec.json.Decoder(_IdOnly)
+_metas = msgspec.json.Decoder(_MetaOnly)
+_raw_lists = msgspec.json.Decoder(list[msgspec.Raw])
+_raw_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_error_objects = msgspec.json.Decoder(ErrorObject)
+_strings = msgspec.json.Decoder(str)
+_encode = msgspec.json.Encoder().encode
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def parse_body(body: bytes) -> tuple[list[Message | Rejection], bool]:
+    """Read a client's POST body: its messages, and whether they came as a batch.
+
+    A batch (MCP 2025-03-26, basic, "Batching") may hold refused entries beside good ones; a single
+    message that is refused raises instead, as does a batch that is empty or over ``MAX_BATCH``.
+
+    Raises:
+        BadJson: the body is not JSON.
+        BadRequest: it is JSON, but no message; ``peek_id`` finds the id to answer with.
+    """
+    if body.lstrip()[:1] != b"[":
+        return [parse_message(body)], False
+    try:
+        entries = _raw_lists.decode(body)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadJson("The body is not valid JSON.") from error
+    if not entries:
+        raise BadRequest("The batch is empty.")
+    if len(entries) > MAX_BATCH:
+        raise BadRequest(f"The batch has {len(entries)} messages; at most {MAX_BATCH} are allowed.")
+    return [_parse_entry(bytes(entry)) for entry in entries], True
+
+
+def _parse_entry(entry: bytes) -> Message | Rejection:
+    try:
+        return parse_message(entry)
+    except ProxyError as error:
+        return Rejection(peek_id(entry), error)
+
+
+def parse_message(data: bytes) -> Message:
+    """Read one message from a client, strictly.
+
+    Raises:
+        BadJson: not JSON.
+        BadRequest: not JSON-RPC 2.0, or an id that MCP does not allow (MCP 2025-11-25, basic,
+            "Requests": a string or an integer, never null).
+    """
+    envelope = _decode_envelope(data)
+    if envelope.jsonrpc != "2.0":
+        raise BadRequest('The message lacks "jsonrpc": "2.0".')
+    if envelope.method is not msgspec.UNSET:
+        params = _read_params(envelope.params)
+        if envelope.id is msgspec.UNSET:
+            return Notification(envelope.method, params)
+        return Request(_read_id(bytes(envelope.id)), envelope.method, params)
+    response = _read_response(envelope)
+    if response is None:
+        raise BadRequest("The message is neither a request, nor a notification, nor a response.")
+    _read_id(response.id)
+    return response
+
+
+def parse_upstream(data: bytes) -> Message | None:
+    """Read one message from a server, leniently; None when it is not a JSON-RPC message.
+
+    Servers answer with ``"id": null``, without an id, or with ids of their own invention.
+    """
+    try:
+        envelope = _envelopes.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return None
+    if envelope.method is not msgspec.UNSET:
+        params = None if envelope.params is msgspec.UNSET else bytes(envelope.params)
+        if envelope.id is msgspec.UNSET:
+            return Notification(envelope.method, params)
+        return Request(bytes(envelope.id), envelope.method, params)
+    return _read_response(envelope)
+
+
+def parse_upstream_body(data: bytes) -> list[Message]:
+    """Read a server's JSON body: one message, or the batch that 2025-03-26 servers may answer with."""
+    if data.lstrip()[:1] != b"[":
+        message = parse_upstream(data)
+        return [] if message is None else [message]
+    try:
+        entries = _raw_lists.decode(data)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return []
+    return [message for entry in entries if (message := parse_upstream(bytes(entry))) is not None]
+
+
+def _decode_envelope(data: bytes) -> _Envelope:
+    try:
+        return _envelopes.decode(data)
+    except msgspec.ValidationError as error:
+        raise BadRequest("The body is not a JSON-RPC message.") from error
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise BadJson("The body is not valid JSON.") from error
+
+
+def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
+    if raw is msgspec.UNSET:
+        return None
+    params = bytes(raw)
+    if params == NULL:
+        return None
+    if params[:1] != b"{":
+        raise BadRequest('"params" must be an object.')
+    return params
+
+
+def _read_id(raw: bytes) -> bytes:
+    is_string = raw[:1] == b'"'
+    is_integer = raw.lstrip(b"-").isdigit()
+    if not (is_string or is_integer):
+        raise BadRequest('"id" must be a string or an integer.')
+    if len(raw) > _MAX_ID_BYTES:
+        raise BadRequest(f'"id" is longer than {_MAX_ID_BYTES} bytes.')
+    return raw
+
+
+def _read_response(envelope: _Envelope) -> Response | None:
+    identifier = NULL if envelope.id is msgspec.UNSET else bytes(envelope.id)
+    if envelope.error is not msgspec.UNSET and envelope.error != NULL:
+        return Response(identifier, error=bytes(envelope.error))
+    if envelope.result is not msgspec.UNSET:
+        return Response(identifier, result=bytes(envelope.result))
+    return None
+
+
+def peek_id(data: bytes) -> bytes:
+    """The id to answer a refused message with: its own where it has a usable one, else ``null``."""
+    try:
+        raw = _ids.decode(data).id
+        return NULL if raw is msgspec.UNSET else _read_id(bytes(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadRequest):
+        return NULL
+
+
+def read_meta(params: bytes | None) -> Mapping[str, bytes]:
+    """``params._meta`` as raw JSON members; empty when there is none or it is not an object."""
+    if params is None:
+        return {}
+    try:
+        meta = _metas.decode(params).meta
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+    return {} if meta is None else {key: bytes(value) for key, value in meta.items()}
+
+
+def read_object(raw: bytes | None) -> dict[str, bytes]:
+    """The members of a JSON object as raw JSON; empty when it is not an object."""
+    if raw is None:
+        return {}
+    try:
+        return {key: bytes(value) for key, value in _raw_objects.decode(raw).items()}
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return {}
+
+
+def read_string(raw: bytes | None) -> str | None:
+    """A raw JSON string's value; None when it is something else."""
+    if raw is None:
+        return None
+    try:
+        return _strings.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+
+
+def read_error(raw: bytes) -> ErrorObject:
+    """Code and message of a raw error object; zeros and blanks where they are missing or odd."""
+    try:
+        return _error_objects.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return ErrorObject()
+
+
+def canonical(raw: bytes | None) -> bytes:
+    """The same bytes for equal JSON values, whatever their key order and spacing."""
+    if raw is None:
+        return b""
+    return msgspec.json.encode(msgspec.json.decode(raw), order="deterministic")
+
+
+# -- writing -------------------------------------------------------------------------------------
+
+
+def write_request(identifier: bytes, method: str, params: bytes | None) -> bytes:
+    """A request's bytes."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","id":%b,"method":%b}' % (identifier, _encode(method))
+    return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (identifier, _encode(method), params)
+
+
+def write_notification(method: str, params: bytes | None) -> bytes:
+    """A notification's bytes."""
+    if params is None:
+        return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
+    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), params)
+
+
+def write_response(identifier: bytes, response: Response) -> bytes:
+    """A response's bytes under another id."""
+    if response.error is not None:
+        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, response.error)
+    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (identifier, response.result or b"{}")
+
+
+def write_error(identifier: bytes, error: ProxyError) -> bytes:
+    """An error of ours as a JSON-RPC error response; ``data`` says that it is ours and why."""
+    payload = {
+        "code": error.code,
+        "message": error.message,
+        "data": {"source": SOURCE, "reason": error.reason},
+    }
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, _encode(payload))
+
+
+def write_plain_error(identifier: bytes, code: int, message: str) -> bytes:
+    """An error response towards a server (an answer to a request of its own)."""
+    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (
+        identifier,
+        _encode({"code": code, "message": message}),
+    )
+
+
+def write_batch(entries: list[bytes]) -> bytes:
+    """Responses joined into one batch."""
+    return b"[" + b",".join(entries) + b"]"
+
+
+def replace_members(raw: bytes, members: Mapping[str, bytes]) -> bytes:
+    """A raw JSON object with some members set to other raw values."""
+    merged: dict[str, msgspec.Raw] = _raw_objects.decode(raw)
+    for key, value in members.items():
+        merged[key] = msgspec.Raw(value)
+    return _encode(merged)
+
+
+def with_progress_token(params: bytes, token: bytes) -> bytes:
+    """Params whose ``_meta.progressToken`` is another one (MCP 2025-11-25, basic/utilities/progress)."""
+    meta = read_object(read_object(params)["_meta"])
+    meta["progressToken"] = token
+    return replace_members(params, {"_meta": write_object(meta)})
+
+
+def write_object(members: Mapping[str, bytes]) -> bytes:
+    """A JSON object from raw members."""
+    return _encode({key: msgspec.Raw(value) for key, value in members.items()})
+
+
+def quote(text: str) -> bytes:
+    """A string as raw JSON."""
+    return _encode(text)
