@@ -10,13 +10,16 @@
     │   ├── BodyTooLarge             413  -32600  body-too-large
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
-    │   └── UnknownSession           404  -32001  unknown-session
+    │   ├── UnknownSession           404  -32001  unknown-session
+    │   ├── UnsupportedVersion       400  -32022  unsupported-version
+    │   └── RequestCancelled         200  -32603  cancelled
     ├── UpstreamError                the server behind us did
     │   ├── UpstreamUnreachable      502          upstream-unreachable
     │   ├── UpstreamProtocolError    502          upstream-protocol-error
     │   ├── UpstreamTimeout          504          upstream-timeout
     │   ├── SessionLost              502          session-lost
     │   ├── OutcomeUnknown           502          outcome-unknown
+    │   ├── HandshakeRefused         200  its own handshake-refused
     │   └── UpstreamRejected         its own      upstream-rejected
     └── OverloadError                the proxy has no room, or is going away
         ├── AcquireTimeout           503          acquire-timeout
@@ -28,7 +31,7 @@ An error knows its HTTP status, its JSON-RPC code and, where waiting helps, how 
 Foreign exceptions (aiohttp, OSError, msgspec) are mapped to these at the edge, once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 PARSE_ERROR = -32700
@@ -36,6 +39,7 @@ INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
 INTERNAL_ERROR = -32603
 SESSION_NOT_FOUND = -32001
+UNSUPPORTED_VERSION = -32022
 
 SOURCE = "mcp-session-proxy"
 
@@ -60,6 +64,11 @@ class ProxyError(Exception):
     def http_status(self) -> int:
         """The HTTP status of the answer."""
         return self.status
+
+    @property
+    def data(self) -> Mapping[str, object]:
+        """The ``data`` member of the JSON-RPC error: that it is ours, and why."""
+        return {"source": SOURCE, "reason": self.reason}
 
     def headers(self) -> Mapping[str, str]:
         """Extra HTTP headers of the answer."""
@@ -128,6 +137,31 @@ class UnknownSession(ClientError):
     reason = "unknown-session"
 
 
+class UnsupportedVersion(ClientError):
+    """A protocol version that is not served here (MCP 2026-07-28, basic/versioning)."""
+
+    code = UNSUPPORTED_VERSION
+    reason = "unsupported-version"
+
+    def __init__(self, *, supported: Sequence[str], requested: str | None) -> None:
+        super().__init__("This protocol version is not supported.")
+        self._supported = list(supported)
+        self._requested = requested
+
+    @property
+    def data(self) -> Mapping[str, object]:
+        """Which versions would do."""
+        return {"supported": self._supported, "requested": self._requested, **super().data}
+
+
+class RequestCancelled(ClientError):
+    """The client cancelled its request, and the server sent no response to it."""
+
+    status = 200
+    code = INTERNAL_ERROR
+    reason = "cancelled"
+
+
 class UpstreamError(ProxyError):
     """The server behind us failed."""
 
@@ -176,22 +210,40 @@ class UpstreamRejected(UpstreamError):
     reason = "upstream-rejected"
 
     def __init__(
-        self, status: int, body: bytes, content_type: str | None, headers: Mapping[str, str]
+        self,
+        status: int,
+        body: bytes,
+        content_type: str | None,
+        headers: Mapping[str, str],
+        raw_error: bytes | None,
     ) -> None:
         super().__init__(f"The MCP server answered HTTP {status}.")
         self.upstream_status = status
         self.body = body
         self.content_type = content_type
         self.upstream_headers = headers
+        self.raw_error = raw_error
 
     @property
     def http_status(self) -> int:
-        """The server's own status where it is an error, else 502."""
-        return self.upstream_status if self.upstream_status >= 400 else 502
+        """The server's own status where that tells the client something, else 502."""
+        passes = 400 <= self.upstream_status < 500 or self.upstream_status in (503, 504)
+        return self.upstream_status if passes else 502
 
     def headers(self) -> Mapping[str, str]:
         """The server's headers that explain the refusal."""
         return self.upstream_headers
+
+
+class HandshakeRefused(UpstreamError):
+    """The server answered ``initialize`` with a JSON-RPC error, which the client gets as it came."""
+
+    status = 200
+    reason = "handshake-refused"
+
+    def __init__(self, raw_error: bytes) -> None:
+        super().__init__("The MCP server refused to open a session.")
+        self.raw_error = raw_error
 
 
 class OverloadError(ProxyError):

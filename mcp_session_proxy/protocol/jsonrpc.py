@@ -12,7 +12,7 @@ from typing import Final, TypeAlias
 
 import msgspec
 
-from ..errors import SOURCE, BadJson, BadRequest, ProxyError
+from ..errors import BadJson, BadRequest, ProxyError
 
 NULL: Final = b"null"
 MAX_BATCH: Final = 100
@@ -83,6 +83,7 @@ _raw_lists = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _error_objects = msgspec.json.Decoder(ErrorObject)
 _strings = msgspec.json.Decoder(str)
+_integers = msgspec.json.Decoder(int)
 _encode = msgspec.json.Encoder().encode
 
 
@@ -251,11 +252,25 @@ def read_string(raw: bytes | None) -> str | None:
 
 
 def read_error(raw: bytes) -> ErrorObject:
-    """Code and message of a raw error object; zeros and blanks where they are missing or odd."""
+    """Code and message of a raw error object; zeros and blanks where they are missing or odd.
+
+    A bare string, which some gateways send instead of an object, is taken as the message.
+    """
     try:
         return _error_objects.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return ErrorObject()
+        members = read_object(raw)
+        return ErrorObject(
+            code=_read_integer(members.get("code")),
+            message=read_string(members.get("message", raw)) or "",
+        )
+
+
+def _read_integer(raw: bytes | None) -> int:
+    try:
+        return 0 if raw is None else _integers.decode(raw)
+    except msgspec.DecodeError:
+        return 0
 
 
 def canonical(raw: bytes | None) -> bytes:
@@ -290,11 +305,17 @@ def write_response(identifier: bytes, response: Response) -> bytes:
 
 
 def write_error(identifier: bytes, error: ProxyError) -> bytes:
-    """An error of ours as a JSON-RPC error response; ``data`` says that it is ours and why."""
+    """An error as a JSON-RPC error response: the server's own where there is one, else ours.
+
+    ``data`` says that an error is ours and why.
+    """
+    raw_error: bytes | None = getattr(error, "raw_error", None)
+    if raw_error is not None:
+        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, raw_error)
     payload = {
         "code": error.code,
         "message": error.message,
-        "data": {"source": SOURCE, "reason": error.reason},
+        "data": error.data,
     }
     return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, _encode(payload))
 

@@ -1,0 +1,1 @@
+"""The server's side: one transport, one owner per upstream session."""

@@ -2,13 +2,11 @@
 
     python tests/envs/install.py [NAME ...]
 
-Each folder next to this file describes one environment by its pinned packages: `requirements.txt` for a virtual
-environment, `package.json` for npm packages installed into it. They are built under `.envs/` in the project root,
-two at a time, and stamped with a hash of their description, so that a second run has nothing to do. Only the
-standard library may be used here, and the tests import nothing from here but what needs no environment.
+Each folder next to this file describes one environment by its pinned packages: `requirements.txt` for a
+virtual environment, `package.json` for npm packages installed into it. They are built under `.envs/` in the
+project root, two at a time, and stamped with a hash of their description, so that a second run has nothing to
+do. Only the standard library may be used here.
 """
-
-from __future__ import annotations
 
 import argparse
 import fcntl
@@ -76,16 +74,20 @@ def _build(name: str) -> None:
     venv.create(target, with_pip=True)
     python = target / "bin" / "python"
     _run(
-        [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        + ["--requirement", str(spec / "requirements.txt")],
+        [
+            *(str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"),
+            *("--requirement", str(spec / "requirements.txt")),
+        ],
         cwd=target,
     )
     if (spec / "package.json").is_file():
         shutil.copy(spec / "package.json", target / "package.json")
         # Install scripts would download browsers and other binaries; no package here needs its own.
         _run(
-            [str(target / "bin" / "npm"), "install", "--ignore-scripts", "--no-package-lock"]
-            + ["--no-audit", "--no-fund", "--loglevel=error"],
+            [
+                *(str(target / "bin" / "npm"), "install", "--ignore-scripts", "--no-package-lock"),
+                *("--no-audit", "--no-fund", "--loglevel=error"),
+            ],
             cwd=target,
             path=target / "bin",
         )

@@ -2,17 +2,16 @@
 
     python counter_server.py --port 8000 [--json] [--stateless] [--path /mcp] [--auth alice,bob]
 
-Tools keep their state per session, so a test can see whether two calls reached the same session. Beside the MCP
-endpoint there are routes for the tests alone:
+Tools keep their state per session, so a test can see whether two calls reached the same session. Beside the
+MCP endpoint there are routes for the tests alone:
 
     GET  /stats      sessions opened, closed and live, and calls executed, as counted here
     GET  /requests   the latest requests to the MCP endpoint: headers, query, JSON-RPC method
+                     (both take ?authorization=... and then tell of that caller alone)
     POST /forget     drop every session, as a restart would
     POST /reset      zero the counters and forget the recorded requests
     POST /echo       any body, any size, streamed back (a path that is not MCP)
 """
-
-from __future__ import annotations
 
 import argparse
 import json
@@ -54,7 +53,7 @@ class Ledger:
 
     def zero(self) -> None:
         """Forget everything counted so far; sessions keep their state."""
-        self.opened: set[str] = set()
+        self.opened: dict[str, str] = {}  # session id -> the Authorization it was opened with
         self.closed: set[str] = set()
         self.initialize_with_session_id = 0
         self.open_streams = 0
@@ -94,10 +93,13 @@ def build(arguments: argparse.Namespace) -> FastMCP:
         json_response=arguments.json,
         stateless_http=arguments.stateless,
         streamable_http_path=arguments.path,
-        log_level="WARNING",
+        log_level="CRITICAL",
         **options,
     )
-    _add_tools(mcp)
+    _add_counting_tools(mcp)
+    _add_executing_tools(mcp)
+    _add_talking_tools(mcp)
+    _add_asking_tools(mcp)
     _add_resources(mcp)
     _add_routes(mcp)
     return mcp
@@ -125,7 +127,9 @@ def _auth_options(arguments: argparse.Namespace) -> dict[str, Any]:
     return {"token_verifier": Tokens(), "auth": settings}
 
 
-def _add_tools(mcp: FastMCP) -> None:
+def _add_counting_tools(mcp: FastMCP) -> None:
+    """Tools that tell sessions apart."""
+
     @mcp.tool()
     async def increment(ctx: Context) -> int:
         """Count one more in this session and return the count."""
@@ -133,6 +137,11 @@ def _add_tools(mcp: FastMCP) -> None:
         state = ledger.of(ctx.session)
         state.count += 1
         return state.count
+
+    @mcp.tool()
+    async def echo(message: str) -> str:
+        """Say it again."""
+        return f"Echo: {message}"
 
     @mcp.tool()
     async def whoami(ctx: Context) -> str:
@@ -155,6 +164,10 @@ def _add_tools(mcp: FastMCP) -> None:
                 "meta": meta.model_dump(exclude_none=True) if meta else None,
             }
         )
+
+
+def _add_talking_tools(mcp: FastMCP) -> None:
+    """Tools that take their time or say something on the way."""
 
     @mcp.tool()
     async def slow(seconds: float, ctx: Context) -> str:
@@ -183,6 +196,10 @@ def _add_tools(mcp: FastMCP) -> None:
         await ctx.info(message)
         return "logged"
 
+
+def _add_executing_tools(mcp: FastMCP) -> None:
+    """Tools that show how often, and whether, a call was executed."""
+
     @mcp.tool()
     async def execute(key: str) -> int:
         """Execute once more under `key`, over all sessions; returns how often that happened."""
@@ -209,6 +226,10 @@ def _add_tools(mcp: FastMCP) -> None:
     async def fail(message: str) -> str:
         """A tool error with this message."""
         raise ValueError(message)
+
+
+def _add_asking_tools(mcp: FastMCP) -> None:
+    """Tools that ask the client or notify it."""
 
     @mcp.tool()
     async def elicit_name(ctx: Context) -> str:
@@ -289,14 +310,16 @@ def _add_resources(mcp: FastMCP) -> None:
 
 def _add_routes(mcp: FastMCP) -> None:
     @mcp.custom_route("/stats", methods=["GET"])
-    async def stats(_: Request) -> Response:
-        instances = mcp.session_manager._server_instances
+    async def stats(request: Request) -> Response:
+        caller = request.query_params.get("authorization")
+        opened = [session for session, by in ledger.opened.items() if caller in (None, by)]
+        live = mcp.session_manager._server_instances
         return JSONResponse(
             {
                 "sessions": {
-                    "opened": len(ledger.opened),
-                    "closed": len(ledger.closed),
-                    "live": len(instances),
+                    "opened": len(opened),
+                    "closed": len(ledger.closed.intersection(opened)),
+                    "live": len(set(live).intersection(opened)),
                 },
                 "initialize_with_session_id": ledger.initialize_with_session_id,
                 "open_streams": ledger.open_streams,
@@ -309,8 +332,10 @@ def _add_routes(mcp: FastMCP) -> None:
         )
 
     @mcp.custom_route("/requests", methods=["GET"])
-    async def requests(_: Request) -> Response:
-        return JSONResponse(list(ledger.requests))
+    async def requests(request: Request) -> Response:
+        caller = request.query_params.get("authorization")
+        seen = ledger.requests
+        return JSONResponse([r for r in seen if caller in (None, r["headers"].get("authorization"))])
 
     @mcp.custom_route("/forget", methods=["POST"])
     async def forget(_: Request) -> Response:
@@ -398,7 +423,7 @@ class Watch:
         if record["method"] == "initialize":
             for name, value in message["headers"]:
                 if name == b"mcp-session-id":
-                    ledger.opened.add(value.decode())
+                    ledger.opened[value.decode()] = record["headers"].get("authorization", "")
 
 
 def main() -> None:

@@ -1,0 +1,60 @@
+# One command each; CI runs the same ones. The environment in .venv is made once, and again when
+# pyproject.toml changes.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# More options for the program or for pytest: make run ARGS="--sharing fresh", make unit ARGS="-k pool"
+ARGS ?=
+WORKERS ?= 2
+
+.PHONY: help run demo test unit check docs envs clean
+
+help:
+	@echo "make run     the proxy in front of a bundled stateful server, until Ctrl-C"
+	@echo "make demo    the same, before and after, and then it ends"
+	@echo "make test    all tests, with real servers and clients"
+	@echo "make unit    the quick tests only"
+	@echo "make check   format, lint, types (in CI: nothing is changed)"
+	@echo "make docs    write docs/configuration.md anew"
+	@echo "make envs    the environments of the end-to-end tests"
+	@echo "make clean   remove everything that was made"
+
+run: $(READY)
+	$(BIN)/mcp-session-proxy demo --serve $(ARGS)
+
+demo: $(READY)
+	$(BIN)/mcp-session-proxy demo $(ARGS)
+
+test: $(READY) envs
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+unit: $(READY)
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not e2e" $(ARGS)
+
+check: $(READY)
+ifeq ($(CI),)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+else
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+endif
+	$(BIN)/mypy
+
+docs: $(READY)
+	$(BIN)/python -m mcp_session_proxy.reference > docs/configuration.md
+
+envs: $(READY)
+	$(BIN)/python tests/envs/install.py
+
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .envs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,379 @@
+"""Every option of the proxy, once: its name, type, default, limits, and what there is to know about it.
+
+The command line, the environment, the TOML file, the help and ``docs/configuration.md`` all come from
+``Settings``. What is given on the command line wins over the environment, that over the file, that
+over the defaults. How single values are written is in ``values``, what options are called in ``options``.
+"""
+
+import os
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from .events import Level
+from .options import ENV_PREFIX, ConfigError, env_name, flag_name, key_name, read_file
+from .sessions.modes import Anonymous, Sharing, UnknownSession
+from .values import (
+    Address,
+    Form,
+    mask,
+    parse_duration,
+    parse_hosts,
+    parse_origins,
+    parse_public_url,
+    parse_size,
+    parse_upstream,
+    parse_words,
+    show,
+    show_duration,
+    show_size,
+)
+
+# Headers that look like a credential or a tenant. Never User-Agent: it differs between the requests of
+# one caller. Matched without regard to case.
+_CREDENTIAL_HEADERS: Final = (
+    "authorization",
+    "cookie",
+    "x-*auth*",
+    "x-*token*",
+    "x-*key*",
+    "x-*secret*",
+    "x-*user*",
+    "x-*tenant*",
+    "x-*account*",
+    "x-mcp-*",
+)
+
+
+class Group(StrEnum):
+    """The parts of the help page."""
+
+    LISTENING = "Listening"
+    SESSIONS = "Sessions"
+    IDENTITY = "Identity"
+    LIMITS = "Limits"
+    TIMEOUTS = "Timeouts"
+    SAFETY = "Safety"
+    LOGGING = "Logging"
+
+
+class LogFormat(StrEnum):
+    """How log lines are written."""
+
+    AUTO = "auto"
+    JSON = "json"
+    CONSOLE = "console"
+
+
+def _parse_optional_address(value: object) -> Address | None:
+    return None if value in (None, "", "off") else Address.parse(value)
+
+
+def _parse_optional_path(value: object) -> object:
+    return None if value == "" else value
+
+
+def _parse_status(value: object) -> object:
+    return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _refuse_bool(value: object) -> object:
+    # bool is an int to Python and 1 to pydantic; `max-sessions = true` is a mistake all the same.
+    if isinstance(value, bool):
+        raise ValueError("must be a whole number")
+    return value
+
+
+Listener = Annotated[Address, BeforeValidator(Address.parse), Form("HOST:PORT", show)]
+OptionalListener = Annotated[
+    Address | None, BeforeValidator(_parse_optional_address), Form("HOST:PORT", show)
+]
+OptionalPath = Annotated[Path | None, BeforeValidator(_parse_optional_path), Form("FILE", show)]
+DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Form("DURATION", show_duration)]
+Duration = Annotated[DurationOrZero, Field(gt=0)]
+Size = Annotated[int, BeforeValidator(parse_size), Form("SIZE", show_size), Field(gt=0)]
+CountOrZero = Annotated[int, BeforeValidator(_refuse_bool), Form("N", show), Field(ge=0)]
+Count = Annotated[CountOrZero, Field(ge=1)]
+Words = Annotated[tuple[str, ...], BeforeValidator(parse_words), Form("NAME", show)]
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """The TOML file that ``--config`` or its environment variable names."""
+
+    def __call__(self) -> dict[str, Any]:
+        """The file's values; none when no file was named."""
+        path = self.current_state.get("config")
+        if not path:
+            return {}
+        return read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Not used: ``__call__`` gives all values at once."""
+        return None, field_name, False
+
+
+class Settings(BaseSettings):
+    """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        # Lists are written with commas, not as JSON.
+        enable_decoding=False,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    upstream: Annotated[str, BeforeValidator(parse_upstream), Form("URL", mask), Group.LISTENING]
+    """The MCP endpoint of the stateful server behind the proxy. The proxy's own endpoint has the same
+    path; every other path is passed through to the same origin."""
+
+    config: Annotated[OptionalPath, Group.LISTENING] = None
+    """A TOML file with any of these options; its keys are their names without the leading dashes. Flags
+    and environment variables win over it."""
+
+    listen: Annotated[Listener, Group.LISTENING] = Address("127.0.0.1", 8080)
+    """Where clients connect. :8080 means every interface, port 0 any free port. Beyond loopback, make
+    sure that callers can be told apart (see --anonymous)."""
+
+    admin_listen: Annotated[OptionalListener, Group.LISTENING] = Address("127.0.0.1", 9090)
+    """Where operators connect: /metrics, /healthz, /readyz and /sessions; "off" turns it off. It asks
+    nobody for a password, so keep it on loopback or on a private network."""
+
+    public_url: Annotated[
+        str | None, BeforeValidator(parse_public_url), Form("URL", show), Group.LISTENING
+    ] = None
+    """The URL under which clients reach the proxy, when that is not its listen address. OAuth clients
+    need it: the resource in the server's protected-resource metadata is rewritten to it."""
+
+    announce: Annotated[OptionalPath, Group.LISTENING] = None
+    """A file that is written, whole, once the proxy listens: JSON with the URLs "listen", "endpoint" and
+    "admin". For supervisors and tests that use port 0."""
+
+    # -- sessions --------------------------------------------------------------------------------
+
+    sharing: Annotated[Sharing, Group.SESSIONS] = Sharing.HANDOVER
+    """How upstream sessions are shared among one caller's clients; two callers never share. handover: one
+    client at a time, and the next one gets the session back, state included. isolated: one client for
+    life. shared: one session for all of a caller's clients. fresh: a never-used session for every request
+    that names none."""
+
+    unknown_session: Annotated[UnknownSession, Group.SESSIONS] = UnknownSession.ADOPT
+    """A session id that this proxy did not give out (from before a restart, or a platform's own) is
+    adopted as the name of a conversation, or answered 404."""
+
+    delete_status: Annotated[
+        Literal[405, 200, 204], BeforeValidator(_parse_status), Form("{405,200,204}", show), Group.SESSIONS
+    ] = 405
+    """The answer to a client's DELETE, which does not end the upstream session. 405 is MCP's way to say
+    that clients need not; some insist on 200 or 204."""
+
+    linger: Annotated[DurationOrZero, Group.SESSIONS] = 30.0
+    """With --sharing isolated: how long an upstream session outlives its client's DELETE, for clients
+    that go on using an id that they have deleted."""
+
+    detach_after: Annotated[DurationOrZero, Group.SESSIONS] = 60.0
+    """A client that never opened a GET stream counts as gone after this much silence; its upstream
+    session may then be handed over."""
+
+    min_idle: Annotated[CountOrZero, Group.SESSIONS] = 0
+    """With --sharing fresh: how many unused upstream sessions to keep open in advance for each kind of
+    caller seen lately, so that requests need not wait for a handshake."""
+
+    max_buffered_events: Annotated[CountOrZero, Group.SESSIONS] = 256
+    """Server messages kept for each client session, so that a client whose GET stream broke misses
+    nothing when it opens the next one."""
+
+    # -- identity --------------------------------------------------------------------------------
+
+    anonymous: Annotated[Anonymous, Group.IDENTITY] = Anonymous.POOL
+    """Callers that show no credential. pool: they are one party and share (right for a sidecar). isolate:
+    a request of theirs that names no conversation gets a session of its own."""
+
+    credential_header: Annotated[Words, Group.IDENTITY] = _CREDENTIAL_HEADERS
+    """Request headers that tell callers apart; * matches anything. Giving any replaces the defaults."""
+
+    credential_query: Annotated[bool, Group.IDENTITY] = True
+    """Whether the query string of the URL tells callers apart, too."""
+
+    affinity_header: Annotated[Words, Group.IDENTITY] = ()
+    """Request headers that name the conversation a request belongs to: a caller's requests with the same
+    value get the same upstream session."""
+
+    affinity_meta: Annotated[Words, Group.IDENTITY] = ("openai/session", "sessionID")
+    """Keys of the request's _meta that do the same. Giving any replaces the defaults."""
+
+    # -- limits ----------------------------------------------------------------------------------
+
+    max_sessions: Annotated[Count, Group.LIMITS] = 1000
+    """Upstream sessions at most. At the limit, the one that was idle for longest makes room."""
+
+    max_sessions_per_principal: Annotated[Count, Group.LIMITS] = 100
+    """Upstream sessions of one caller at most."""
+
+    max_client_sessions: Annotated[Count, Group.LIMITS] = 100_000
+    """Client sessions remembered at most. They cost little; the least recently used is forgotten first."""
+
+    max_client_sessions_per_principal: Annotated[Count, Group.LIMITS] = 10_000
+    """Client sessions of one caller remembered at most."""
+
+    max_waiters: Annotated[CountOrZero, Group.LIMITS] = 1000
+    """Requests that may wait for an upstream session; one more is answered 503 at once."""
+
+    open_concurrency: Annotated[Count, Group.LIMITS] = 1
+    """Upstream sessions that may be opened at the same time for one kind of caller. A session that
+    becomes free meanwhile beats a new one."""
+
+    max_body_bytes: Annotated[Size, Group.LIMITS] = 4 * 1024 * 1024
+    """The largest request body at the MCP endpoint; a larger one is answered 413."""
+
+    # -- timeouts --------------------------------------------------------------------------------
+
+    acquire_timeout: Annotated[Duration, Group.TIMEOUTS] = 10.0
+    """How long a request waits for an upstream session before it is answered 503."""
+
+    request_timeout: Annotated[Duration, Group.TIMEOUTS] = 600.0
+    """How long the server may take for one request before it is answered 504."""
+
+    connect_timeout: Annotated[Duration, Group.TIMEOUTS] = 10.0
+    """How long a connection to the server may take to come about."""
+
+    idle_timeout: Annotated[Duration, Group.TIMEOUTS] = 1800.0
+    """An upstream session that nobody has used for this long is closed."""
+
+    client_session_timeout: Annotated[Duration, Group.TIMEOUTS] = 86400.0
+    """A client session that has not been used for this long is forgotten."""
+
+    keepalive: Annotated[Duration, Group.TIMEOUTS] = 120.0
+    """How often an unused upstream session is pinged, so that the server does not expire it. The default
+    satisfies every known server."""
+
+    heartbeat: Annotated[Duration, Group.TIMEOUTS] = 15.0
+    """How often a silent stream to a client carries a comment, so that nothing in between takes it for
+    dead."""
+
+    drain_timeout: Annotated[DurationOrZero, Group.TIMEOUTS] = 30.0
+    """How long requests in flight may take to finish after SIGTERM. A second SIGTERM stops at once."""
+
+    # -- safety ----------------------------------------------------------------------------------
+
+    allowed_origin: Annotated[
+        tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show), Group.SAFETY
+    ] = ()
+    """Web pages that may call the proxy from a browser, beside those of its own host."""
+
+    allowed_host: Annotated[
+        tuple[str, ...], BeforeValidator(parse_hosts), Form("HOST", show), Group.SAFETY
+    ] = ()
+    """Host names under which the proxy may be called. Without any, a listener on loopback answers to
+    loopback names only, and any other listener to every name."""
+
+    # -- logging ---------------------------------------------------------------------------------
+
+    log_level: Annotated[Level, Group.LOGGING] = Level.INFO
+    """The least important lines to log; debug logs every request."""
+
+    log_format: Annotated[LogFormat, Group.LOGGING] = LogFormat.AUTO
+    """auto writes for people on a terminal, and JSON elsewhere."""
+
+    @property
+    def upstream_shown(self) -> str:
+        """The server's URL for logs and people, without its query, in which a secret may travel."""
+        return mask(self.upstream)
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        if self.min_idle > self.max_sessions_per_principal:
+            raise _conflict(
+                "min_idle",
+                f"must not be over --max-sessions-per-principal, which is {self.max_sessions_per_principal}",
+            )
+        if self.admin_listen is not None and _collide(self.listen, self.admin_listen):
+            blamed, other = "admin_listen", "--listen"
+            if blamed not in self.model_fields_set:
+                blamed, other = "listen", "--admin-listen"
+            raise _conflict(blamed, f"must differ from {other}")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Flags, then environment, then file. The file comes last because the others may name it."""
+        return init_settings, env_settings, FileSource(settings_cls)
+
+
+def load(flags: Mapping[str, Any]) -> Settings:
+    """The configuration from the flags given, the environment, and the file that one of them names.
+
+    ``flags`` holds raw values by field name, and only what was given.
+
+    Raises:
+        ConfigError: an option has a wrong value, or the file cannot be read or has an unknown key.
+    """
+    try:
+        return Settings(**flags)
+    except ValidationError as error:
+        problems = [_describe(detail, flags) for detail in error.errors()]
+        raise ConfigError("\n".join(problems)) from None
+
+
+# -- what went wrong -----------------------------------------------------------------------------
+
+
+def _conflict(field: str, problem: str) -> PydanticCustomError:
+    # pydantic reports a check of the whole model without a field, so the error carries it along.
+    return PydanticCustomError("conflict", "{problem}", {"field": field, "problem": problem})
+
+
+def _collide(one: Address, other: Address) -> bool:
+    same_host = one.host == other.host or "" in (one.host, other.host)
+    return same_host and one.port == other.port != 0
+
+
+def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
+    context = detail.get("ctx", {})
+    field = str(detail["loc"][0] if detail["loc"] else context["field"])
+    if detail["type"] == "missing":
+        return "URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp"
+    given = detail["input"] if detail["loc"] else detail["input"][field]
+    return f"{_written(field, flags)}: {_quote(given)} is not allowed; it {_problem(detail)}"
+
+
+def _written(field: str, flags: Mapping[str, Any]) -> str:
+    """The option as its user wrote it, wherever that was."""
+    if field in flags:
+        return flag_name(field)
+    variables = {name.upper(): name for name in os.environ}
+    if (variable := variables.get(env_name(field))) is not None:
+        return variable
+    return f"{key_name(field)} in {flags.get('config') or os.environ[variables[env_name('config')]]}"
+
+
+def _quote(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    text = repr(mask(value)) if isinstance(value, str) else str(value)
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _problem(detail: ErrorDetails) -> str:
+    kind = detail["type"]
+    if kind.startswith("int"):
+        return "must be a whole number"
+    if kind.startswith("bool"):
+        return "must be true or false"
+    if kind == "value_error":
+        return str(detail["ctx"]["error"])
+    return detail["msg"].replace("Input should be", "must be")

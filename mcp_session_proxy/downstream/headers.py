@@ -1,0 +1,162 @@
+"""Which HTTP headers travel, and which belong to one hop. Pure.
+
+RFC 9110, section 7.6.1: a proxy removes the headers of the connection, also those that ``Connection``
+names. On the MCP endpoint it removes more, because there the proxy is the server's client: it writes
+bodies, sessions and versions of its own.
+
+Header values come from the wire as UTF-8 with surrogate escapes and leave as UTF-8; old Latin-1 values
+are re-coded on the way, because the escapes cannot be written.
+"""
+
+from collections.abc import Iterable, Mapping
+from enum import Enum
+from functools import lru_cache
+from typing import Final, Protocol
+
+from ..protocol import revisions
+
+Pair = tuple[str, str]
+
+
+class Headers(Protocol):
+    """Headers with repetitions, in order: what aiohttp gives for requests and responses."""
+
+    def items(self) -> Iterable[Pair]:
+        """All name and value pairs."""
+        ...
+
+
+_CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
+
+_HOP_BY_HOP: Final = frozenset(
+    {
+        "connection",
+        "http2-settings",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+# Ours to write towards the server, or meant for us alone.
+_OURS: Final = frozenset(
+    {
+        "accept",
+        "accept-encoding",
+        "expect",
+        "host",
+        "origin",
+        revisions.SESSION_HEADER.lower(),
+        revisions.VERSION_HEADER.lower(),
+        revisions.LAST_EVENT_ID_HEADER.lower(),
+        # What modern clients repeat from the body; a legacy server does not know them.
+        "mcp-method",
+        "mcp-name",
+    }
+)
+# Content-... and digests describe a body that we write anew; Sec-Fetch-... a browser's view of us.
+_OUR_PREFIXES: Final = ("content-", "digest", "repr-digest", "want-", "sec-fetch-", "mcp-param-")
+
+_EXPLAINING: Final = frozenset({"www-authenticate", "retry-after"})
+_EXPLAINING_PREFIXES: Final = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
+
+# What aiohttp's server decodes while it reads a request's body.
+_DECODED_CODINGS: Final = frozenset({"gzip", "deflate", "br", "zstd"})
+_OF_AN_ENCODED_BODY: Final = frozenset({"content-encoding", "content-length"})
+
+
+class _Kind(Enum):
+    """How far a header of a request travels."""
+
+    CONNECTION = "connection"  # it names further headers of this hop
+    HOP = "hop"  # this hop
+    OURS = "ours"  # to the server's other pages, but not to its MCP endpoint
+    END_TO_END = "end-to-end"
+
+
+@lru_cache(maxsize=_CACHED_NAMES)
+def _classify(name: str) -> _Kind:
+    name = name.lower()
+    if name == "connection":
+        return _Kind.CONNECTION
+    if name in _HOP_BY_HOP:
+        return _Kind.HOP
+    if name in _OURS or name.startswith(_OUR_PREFIXES):
+        return _Kind.OURS
+    return _Kind.END_TO_END
+
+
+@lru_cache(maxsize=_CACHED_NAMES)
+def _is_explaining(name: str) -> bool:
+    name = name.lower()
+    return name in _EXPLAINING or name.startswith(_EXPLAINING_PREFIXES)
+
+
+def forward_request_headers(headers: Headers) -> list[Pair]:
+    """The headers of a client's request to the MCP endpoint that the server gets to see as they are."""
+    return _select(headers, (_Kind.END_TO_END,))
+
+
+def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pair]:
+    """The headers of a request that is passed through, with the server's own ``Host``.
+
+    Where aiohttp's server decodes the body, the headers of the encoded one are left out as well.
+    ``Expect`` is answered by this hop.
+    """
+    pairs = [
+        (name, value)
+        for name, value in _select(headers, (_Kind.END_TO_END, _Kind.OURS))
+        if name.lower() not in ("host", "expect")
+    ]
+    if any(n.lower() == "content-encoding" and v.lower() in _DECODED_CODINGS for n, v in pairs):
+        pairs = [(name, value) for name, value in pairs if name.lower() not in _OF_AN_ENCODED_BODY]
+    return [("Host", upstream_host), *pairs]
+
+
+def end_to_end_response_headers(headers: Headers) -> list[Pair]:
+    """The headers of a response that is passed through, repetitions such as ``Set-Cookie`` kept."""
+    return _select(headers, (_Kind.END_TO_END, _Kind.OURS))
+
+
+def explaining_response_headers(headers: Headers) -> Mapping[str, str]:
+    """The headers of a refusal that tell the client what to do next; repeated ones are joined.
+
+    ``WWW-Authenticate`` (RFC 9110, section 11.6.1, a list), ``Retry-After`` and rate limits.
+    """
+    found: dict[str, Pair] = {}
+    for name, value in headers.items():
+        if _is_explaining(name):
+            first, values = found.get(name.lower(), (name, ""))
+            found[name.lower()] = (first, f"{values}, {writable(value)}" if values else writable(value))
+    return dict(found.values())
+
+
+def writable(value: str) -> str:
+    """A header's value without surrogate escapes: bytes that are not UTF-8 are taken as Latin-1."""
+    if value.isascii():
+        return value
+    raw = value.encode("utf-8", "surrogateescape")
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return raw.decode("latin-1")
+
+
+def _select(headers: Headers, kinds: tuple[_Kind, ...]) -> list[Pair]:
+    """The headers of these kinds, without those that ``Connection`` claims for this hop."""
+    chosen: list[Pair] = []
+    claimed: set[str] = set()
+    for name, value in headers.items():
+        kind = _classify(name)
+        if kind in kinds:
+            chosen.append((name, writable(value)))
+        elif kind is _Kind.CONNECTION:
+            claimed.update(option.strip().lower() for option in value.split(","))
+    if claimed <= {"keep-alive", "close"}:
+        return chosen
+    return [(name, value) for name, value in chosen if name.lower() not in claimed]

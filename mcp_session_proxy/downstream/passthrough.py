@@ -1,0 +1,275 @@
+"""Every path of the server's origin that is not the MCP endpoint, streamed both ways.
+
+OAuth's well-known documents, health pages, whatever else the server has: they go through unread, but
+for the URLs that ``rewriting`` adapts. Nothing here knows of sessions or JSON-RPC, and nothing a
+request says can lead to another origin than the server's.
+"""
+
+import asyncio
+import posixpath
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from typing import Final
+from urllib.parse import unquote
+
+import aiohttp
+import msgspec
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from yarl import URL
+
+from ..errors import (
+    SOURCE,
+    BadRequest,
+    ProxyError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from .headers import end_to_end_request_headers, end_to_end_response_headers, writable
+from .rewriting import Rewriter, is_resource_metadata
+
+_MAX_METADATA_BYTES: Final = 1024 * 1024
+_MAX_HEADER_BYTES: Final = 64 * 1024
+_CLIENT_CHECK_SECONDS: Final = 1.0
+_NOT_IMPLEMENTED: Final = 501
+# aiohttp's own headers, which a request that is passed through must not gain.
+_UNWANTED: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
+# Offers to upgrade that every HTTP/1.1 server may silently decline.
+_DECLINABLE: Final = frozenset({"h2c", "http/2.0", "tls/1.0", "tls/1.2"})
+
+
+def open_client_session() -> aiohttp.ClientSession:
+    """A client session as :class:`Passthrough` needs it; whoever opens it closes it.
+
+    It neither decodes bodies nor keeps cookies, and has no connection limit of its own.
+    """
+    return aiohttp.ClientSession(
+        auto_decompress=False,
+        connector=aiohttp.TCPConnector(limit=0),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        max_line_size=_MAX_HEADER_BYTES,
+        max_field_size=_MAX_HEADER_BYTES,
+    )
+
+
+class Passthrough:
+    """The handler for all paths but the MCP endpoint's.
+
+    ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
+    ``endpoint_path`` that of its MCP endpoint; ``public_url`` where clients see us, if they see us
+    elsewhere. A server that is silent for ``idle_timeout_seconds`` is given up.
+    """
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        upstream_origin: URL,
+        endpoint_path: str,
+        public_url: str | None,
+        *,
+        connect_timeout_seconds: float = 10.0,
+        idle_timeout_seconds: float = 600.0,
+    ) -> None:
+        if http.auto_decompress:
+            raise ValueError("the client session must not decode bodies; see open_client_session")
+        self._http = http
+        self._origin = upstream_origin.origin()
+        self._endpoint = _normalize(endpoint_path)
+        self._endpoint_path = endpoint_path
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_timeout_seconds, sock_read=idle_timeout_seconds
+        )
+        self.rewriter = Rewriter(
+            upstream_origin=str(self._origin), endpoint_path=endpoint_path, public_url=public_url
+        )
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        """Pass one request through.
+
+        Errors of ours are plain JSON, because the caller need not speak JSON-RPC:
+        ``{"error": {"source": ..., "reason": ..., "message": ...}}``.
+        """
+        if _wants_tunnel(request):
+            return _plain_error(
+                _NOT_IMPLEMENTED,
+                "upgrade-not-supported",
+                "The proxy passes HTTP requests through, but neither upgrades nor tunnels.",
+            )
+        with _cancelled_when_client_leaves(request):
+            try:
+                upstream = await self._send(request)
+            except ProxyError as error:
+                return _plain_error(error.http_status, error.reason, error.message)
+            try:
+                return await self._relay(request, upstream)
+            finally:
+                # Completely read, its connection is back in the pool already; else this closes it.
+                upstream.close()
+
+    async def _send(self, request: web.Request) -> aiohttp.ClientResponse:
+        """Send the request on and wait for the head of the answer.
+
+        Raises:
+            BadRequest: the request's target or its body is malformed.
+            UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
+        """
+        url = self._target(request)
+        try:
+            return await self._http.request(
+                request.method,
+                url,
+                headers=self._request_headers(request, url),
+                data=request.content if request.can_read_body else None,
+                skip_auto_headers=_UNWANTED,
+                allow_redirects=False,
+                timeout=self._timeout,
+            )
+        except (aiohttp.ClientError, OSError) as error:
+            if request.content.exception() is not None:
+                raise BadRequest("The request's body is malformed or incomplete.") from error
+            raise _explain(error) from error
+
+    def _target(self, request: web.Request) -> URL:
+        """The same path and query, byte for byte, at the server's origin."""
+        target = request.raw_path
+        if target[:1] != "/":
+            # The absolute form names an origin, which is not for the client to choose.
+            target = request.rel_url.raw_path_qs
+        path, question_mark, query = target.partition("#")[0].partition("?")
+        if path.rstrip("/") != self._endpoint_path.rstrip("/") and _normalize(path) == self._endpoint:
+            raise BadRequest(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
+        path = self.rewriter.upstream_path(path)
+        try:
+            url = URL(f"{self._origin}{path}{question_mark}{query}", encoded=True)
+            is_ours = url.origin() == self._origin
+        except ValueError:
+            is_ours = False
+        if not is_ours or not target.isascii():
+            raise BadRequest("The request's target is malformed.")
+        return url
+
+    def _request_headers(self, request: web.Request, url: URL) -> CIMultiDict[str]:
+        host = url.host_port_subcomponent or ""
+        headers = CIMultiDict(end_to_end_request_headers(request.headers, host))
+        if is_resource_metadata(url.raw_path):
+            # Encoded or in parts it could not be rewritten.
+            headers.popall(hdrs.ACCEPT_ENCODING, None)
+            headers.popall(hdrs.RANGE, None)
+        return headers
+
+    async def _relay(self, request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+        """Pass the answer on as it comes; an answer that breaks off breaks the client's connection."""
+        response = web.StreamResponse(
+            status=upstream.status,
+            reason=None if upstream.reason is None else writable(upstream.reason),
+            headers=self._response_headers(upstream),
+        )
+        try:
+            body: AsyncIterator[bytes] = upstream.content.iter_any()
+            if self._is_rewritable(upstream):
+                body = await self._rewrite_metadata(upstream, response)
+            await response.prepare(request)
+            async for chunk in body:
+                await response.write(chunk)
+            await response.write_eof()
+        except (aiohttp.ClientError, OSError):
+            # Whichever side broke: an end that looks complete would be a lie.
+            if request.transport is not None:
+                request.transport.abort()
+        return response
+
+    def _response_headers(self, upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
+        headers: CIMultiDict[str] = CIMultiDict()
+        for name, value in end_to_end_response_headers(upstream.headers):
+            kind = name.lower()
+            if kind in ("location", "content-location"):
+                value = self.rewriter.location(value)
+            elif kind == "www-authenticate":
+                value = self.rewriter.challenge(value)
+            headers.add(name, value)
+        return headers
+
+    def _is_rewritable(self, upstream: aiohttp.ClientResponse) -> bool:
+        return (
+            upstream.status == 200
+            and self.rewriter.public_url is not None
+            and is_resource_metadata(upstream.url.raw_path)
+            and upstream.content_type.endswith("json")
+            and hdrs.CONTENT_ENCODING not in upstream.headers
+        )
+
+    async def _rewrite_metadata(
+        self, upstream: aiohttp.ClientResponse, response: web.StreamResponse
+    ) -> AsyncIterator[bytes]:
+        """The metadata document with our ``resource``; one that is too large stays as it is."""
+        body = bytearray()
+        async for chunk in upstream.content.iter_any():
+            body += chunk
+            if len(body) > _MAX_METADATA_BYTES:
+                return _chain(bytes(body), upstream.content.iter_any())
+        rewritten = self.rewriter.metadata(bytes(body))
+        if upstream.method == hdrs.METH_HEAD:
+            response.headers.popall(hdrs.CONTENT_LENGTH, None)
+        elif rewritten != body:
+            response.headers[hdrs.CONTENT_LENGTH] = str(len(rewritten))
+            for digest in ("Content-MD5", "Content-Digest", "Repr-Digest", "Digest"):
+                response.headers.popall(digest, None)
+        return _chain(rewritten)
+
+
+async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:
+    if first:
+        yield first
+    if rest is not None:
+        async for chunk in rest:
+            yield chunk
+
+
+@contextmanager
+def _cancelled_when_client_leaves(request: web.Request) -> Iterator[None]:
+    """Cancel the handler soon after its client has gone.
+
+    aiohttp tells a handler only when it writes, unless the server runs with ``handler_cancellation``;
+    a server that is silent would be kept waiting for a client that is not there.
+    """
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    timer: asyncio.TimerHandle
+
+    def look() -> None:
+        nonlocal timer
+        if request.transport is not None and not request.transport.is_closing():
+            timer = loop.call_later(_CLIENT_CHECK_SECONDS, look)
+        elif task is not None:
+            task.cancel()
+
+    timer = loop.call_later(_CLIENT_CHECK_SECONDS, look)
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
+    """An error of aiohttp's before the head of an answer, as one of ours."""
+    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
+        return UpstreamUnreachable("The server behind the proxy cannot be reached.")
+    if isinstance(error, TimeoutError):
+        return UpstreamTimeout("The server behind the proxy did not answer in time.")
+    return UpstreamProtocolError("The server behind the proxy closed the connection without an answer.")
+
+
+def _plain_error(status: int, reason: str, message: str) -> web.Response:
+    payload = {"error": {"source": SOURCE, "reason": reason, "message": message}}
+    return web.Response(status=status, body=msgspec.json.encode(payload), content_type="application/json")
+
+
+def _wants_tunnel(request: web.Request) -> bool:
+    """CONNECT, or an upgrade that would leave HTTP, as a WebSocket does (RFC 9110, section 7.8)."""
+    offers = {offer.strip().lower() for offer in request.headers.get(hdrs.UPGRADE, "").split(",")}
+    return request.method == hdrs.METH_CONNECT or not offers <= {"", *_DECLINABLE}
+
+
+def _normalize(path: str) -> str:
+    """The path as a lenient server may understand it: decoded, without dot segments and empty ones."""
+    return posixpath.normpath("/" + unquote(path).replace("\\", "/").lstrip("/")).rstrip("/")

@@ -1,0 +1,258 @@
+"""How an answer is written: JSON or an event stream, decided as late as possible.
+
+A POST whose final response comes first is answered in JSON, with the status that fits it. From the
+first message before that, or after a heartbeat's time of silence, the answer is an event stream, if
+the client takes one. Streams of client sessions are kept in the mailbox, so that a client whose
+connection broke can go on where it was (MCP 2025-11-25, basic/transports).
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from ..exchange.mailbox import Mailbox, Stream
+from ..protocol import jsonrpc, revisions, sse
+from ..protocol.inbound import Accepts
+
+_STREAM_HEADERS: Final = {
+    "Content-Type": revisions.SSE,
+    "Cache-Control": "no-cache, no-transform",
+    # Keeps nginx and its like from collecting the stream before passing it on.
+    "X-Accel-Buffering": "no",
+}
+_WRITE_SECONDS: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """One final response. ``status`` and ``headers`` count only while nothing has been written."""
+
+    body: bytes
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = revisions.JSON
+
+
+class Heart:
+    """Writes a comment to every stream that was silent for the interval, so that nobody cuts it.
+
+    One timer for all of them. The responders of POSTs that were not answered yet become event streams
+    at their first beat.
+    """
+
+    def __init__(self, interval_seconds: float) -> None:
+        self.interval_seconds = interval_seconds
+        self._responders: dict[Responder, None] = {}
+        self._beats: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, responder: "Responder") -> None:
+        """Begin to watch a responder."""
+        self._responders[responder] = None
+        if self._timer is None:
+            self._schedule()
+
+    def remove(self, responder: "Responder") -> None:
+        """Stop watching it."""
+        self._responders.pop(responder, None)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _schedule(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(self.interval_seconds / 3, self._tick)
+
+    def _tick(self) -> None:
+        loop = asyncio.get_running_loop()
+        silent_since = loop.time() - self.interval_seconds
+        for responder in self._responders:
+            if responder.last_write <= silent_since:
+                task = loop.create_task(responder.beat())
+                self._beats.add(task)
+                task.add_done_callback(self._beats.discard)
+        self._timer = None
+        if self._responders:
+            self._schedule()
+
+
+class Responder:
+    """The client's side of one POST, whose requests it answers. Implements ``exchange.Outlet``.
+
+    ``mailbox`` keeps what a lost client missed, None for clients without a session.
+    """
+
+    def __init__(
+        self,
+        request: web.BaseRequest,
+        accepts: Accepts,
+        *,
+        batch: bool,
+        heart: Heart,
+        headers: Mapping[str, str],
+        mailbox: Mailbox | None,
+    ) -> None:
+        self.last_write = asyncio.get_running_loop().time()
+        self.headers = dict(headers)
+        self._request = request
+        self._accepts = accepts
+        self._batch = batch
+        self._heart = heart
+        self._mailbox = mailbox
+        self._kept: Stream | None = None
+        self._response: web.StreamResponse | None = None
+        self._answers: list[Answer] = []
+        self._client_left = False
+        self._finished = False
+        self._lock = asyncio.Lock()
+        if accepts.stream:
+            heart.add(self)
+
+    # -- before the end ------------------------------------------------------------------------
+
+    async def send(self, data: bytes) -> bool:
+        """Write one message that is not the final response; False if the client does not take it."""
+        if not self._accepts.stream:
+            return False
+        async with self._lock:
+            if self._finished or (self._client_left and self._mailbox is None):
+                return False
+            await self._write_event(data)
+            return True
+
+    async def beat(self) -> None:
+        """Write a comment after a time of silence."""
+        if self._lock.locked() or self._finished or self._client_left:
+            return
+        async with self._lock:
+            if not self._finished:
+                await self._write(sse.HEARTBEAT)
+
+    def client_left(self) -> None:
+        """The client's connection is gone; what comes now is kept for its return, if it can return."""
+        self._client_left = True
+
+    # -- the end ---------------------------------------------------------------------------------
+
+    async def respond(self, answer: Answer) -> None:
+        """Take the final response to one of the POST's requests."""
+        async with self._lock:
+            if self._response is None and (self._accepts.json or answer.status != 200):
+                self._answers.append(answer)
+                return
+            self.headers.update(answer.headers)
+            await self._flush()
+            await self._write_event(answer.body)
+
+    async def finish(self) -> web.StreamResponse:
+        """End the answer, all requests being responded to."""
+        self._heart.remove(self)
+        async with self._lock:
+            self._finished = True
+            if self._response is None:
+                return self._whole()
+            await self._flush()
+            await self._end()
+            return self._response
+
+    def _whole(self) -> web.Response:
+        if self._batch:
+            body = jsonrpc.write_batch([answer.body for answer in self._answers])
+            return _response(Answer(body=body), self.headers)
+        return _response(self._answers[0], self.headers)
+
+    async def _flush(self) -> None:
+        """Write the responses that came while it was still undecided whether this is a stream."""
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            await self._write_event(answer.body)
+
+    async def _end(self) -> None:
+        if not self._client_left and self._response is not None:
+            try:
+                await self._response.write_eof()
+            except (ConnectionError, RuntimeError):
+                self._client_left = True
+        if self._kept is not None and self._mailbox is not None:
+            self._kept.close()
+            if not self._client_left:
+                self._mailbox.drop(self._kept)
+
+    # -- writing ---------------------------------------------------------------------------------
+
+    async def _write_event(self, data: bytes) -> None:
+        event_id = None
+        if self._mailbox is not None:
+            if self._kept is None:
+                self._kept = self._mailbox.open()
+            event_id = self._kept.append(data)
+        await self._write(sse.write_event(data, event_id=event_id))
+
+    async def _write(self, data: bytes) -> None:
+        self.last_write = asyncio.get_running_loop().time()
+        if self._client_left:
+            return
+        try:
+            async with asyncio.timeout(_WRITE_SECONDS):
+                if self._response is None:
+                    self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
+                    await self._response.prepare(self._request)
+                await self._response.write(data)
+        except (ConnectionError, TimeoutError, RuntimeError):
+            self._client_left = True
+
+
+def respond_error(body: bytes, status: int, *header_sets: Mapping[str, str]) -> web.Response:
+    """An error as a whole response."""
+    headers = {name: value for headers in header_sets for name, value in headers.items()}
+    return _response(Answer(body=body, status=status), headers)
+
+
+def _response(answer: Answer, headers: Mapping[str, str]) -> web.Response:
+    merged = {**headers, **answer.headers, "Content-Type": answer.content_type}
+    return web.Response(body=answer.body, status=answer.status, headers=merged)
+
+
+async def follow(
+    request: web.BaseRequest,
+    stream: Stream,
+    *,
+    after: int,
+    heartbeat_seconds: float,
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """Answer a GET with what a stream holds after an event and with what comes, until it is closed,
+    another GET takes over, or the client leaves.
+    """
+    response = web.StreamResponse(headers={**headers, **_STREAM_HEADERS})
+    follower = stream.take_over()
+    try:
+        await response.prepare(request)
+        await response.write(sse.HEARTBEAT)
+        while stream.is_follower(follower):
+            for event in stream.after(after):
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await response.write(sse.write_event(event.data, event_id=stream.event_id(event.number)))
+                after = event.number
+                stream.taken = max(stream.taken, after)
+            if stream.closed:
+                break
+            if stream.after(after) or not stream.is_follower(follower):
+                continue
+            try:
+                async with asyncio.timeout(heartbeat_seconds):
+                    await stream.changed()
+            except TimeoutError:
+                await response.write(sse.HEARTBEAT)
+        await response.write_eof()
+    except (ConnectionError, TimeoutError):
+        pass  # the client left, or reads nothing
+    finally:
+        stream.leave(follower)
+    return response

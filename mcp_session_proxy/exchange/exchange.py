@@ -1,0 +1,338 @@
+"""One client request on its way: sent, answered, and never executed twice.
+
+An exchange sends its request on the upstream session of its visit and reads what comes back. What
+the server says meanwhile goes to the *outlet*, the client's side of the exchange. When something
+breaks, this table decides (``Exchange.run``):
+
+===========================================  ====================================================
+refused before any byte was sent             sent again within the deadline, with backoff
+rejected because the session is gone         re-opened from the journal, sent again once
+connection or stream lost, stream had ids    continued with ``Last-Event-ID``
+connection or stream lost, a read            sent again once
+connection or stream lost, anything else     an error that says the outcome is unknown
+===========================================  ====================================================
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final, Protocol
+
+from .. import events
+from ..errors import (
+    OutcomeUnknown,
+    ProxyError,
+    RequestCancelled,
+    SessionLost,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ..events import Observer
+from ..protocol import jsonrpc, lost, revisions
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..protocol.lost import Verdict
+from ..sessions.binding import Visit
+from ..upstream.refusal import read_refusal
+from ..upstream.session import JOURNALLED
+from ..upstream.transport import ConnectionLost, Reply
+from .fanout import Fanout, refuse_request
+
+_REFUSED_PATIENCE_SECONDS: Final = 10.0
+_FIRST_RETRY_SECONDS: Final = 0.05
+_LAST_RETRY_SECONDS: Final = 1.0
+_CANCEL_GRACE_SECONDS: Final = 5.0
+_MAX_RESUMPTIONS: Final = 100
+_FRUITLESS_RESUMPTIONS: Final = 3
+_RESUME_SECONDS: Final = 0.1
+_MAX_RESUME_SECONDS: Final = 30.0
+
+
+class Outlet(Protocol):
+    """Where the client hears what comes before the final response."""
+
+    async def send(self, data: bytes) -> bool:
+        """Write one message; False if the client cannot or will not take it."""
+        ...
+
+
+class _SessionGone(Exception):
+    """The server rejected the request because it does not know the session: it was not executed."""
+
+    def __init__(self, incarnation: int, how: str) -> None:
+        super().__init__(how)
+        self.incarnation = incarnation
+        self.how = how
+
+
+class _AnswerLost(Exception):
+    """The request was sent and no answer will come: it may have been executed."""
+
+
+class Exchange:
+    """One request in flight. ``upstream_seconds`` is how long the server took, once it is over."""
+
+    def __init__(
+        self, request: Request, visit: Visit, outlet: Outlet, fanout: Fanout, observe: Observer
+    ) -> None:
+        self.request = request
+        self.upstream_id = 0
+        self.upstream_seconds: float | None = None
+        self._visit = visit
+        self._session = visit.session
+        self._outlet = outlet
+        self._fanout = fanout
+        self._observe = observe
+        self._token = jsonrpc.read_meta(request.params).get("progressToken")
+        self._said_something = False
+        self._scope: asyncio.Timeout | None = None
+        self._aborted: ProxyError | None = None
+        self._deliveries: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> Response:
+        """The server's response.
+
+        Raises:
+            UpstreamError: there is none; the error says what is known of the outcome.
+            RequestCancelled: the client cancelled and the server fell silent.
+        """
+        loop = asyncio.get_running_loop()
+        started = time.perf_counter()
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._scope = scope
+                response = await self._run_at_most_once(loop.time() + _REFUSED_PATIENCE_SECONDS)
+        except TimeoutError:
+            raise self._aborted or RequestCancelled("The client cancelled this request.") from None
+        except UpstreamTimeout:
+            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}))
+            raise
+        finally:
+            self._scope = None
+            self.upstream_seconds = time.perf_counter() - started
+        if response.result is not None and self.request.method in JOURNALLED:
+            self._session.journal.record(self.request.method, self.request.params)
+        return response
+
+    async def _run_at_most_once(self, refused_deadline: float) -> Response:
+        loop = asyncio.get_running_loop()
+        revived = repeated = False
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            await self._ready()
+            try:
+                return await self._attempt()
+            except _SessionGone as gone:
+                if revived:
+                    raise SessionLost("The MCP server lost the session twice in a row.") from None
+                revived = True
+                await self._revive(gone)
+                self._retried("session-lost")
+            except UpstreamUnreachable:
+                if loop.time() + delay >= refused_deadline:
+                    raise
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                self._retried("refused")
+            except (ConnectionLost, _AnswerLost) as error:
+                if repeated or self.request.method not in revisions.READ_METHODS:
+                    raise await self._unknown_outcome() from error
+                repeated = True
+                self._retried("read-repeated")
+
+    def _retried(self, reason: str) -> None:
+        label = revisions.method_label(self.request.method)
+        self._observe(events.Retried(method=label, reason=reason, session=self._session.tag))
+
+    async def _ready(self) -> None:
+        try:
+            await self._session.ready()
+        except SessionLost:
+            self._visit.condemn()
+            raise
+
+    async def _revive(self, gone: _SessionGone) -> None:
+        try:
+            await self._session.revive(gone.incarnation, gone.how)
+        except SessionLost:
+            self._visit.condemn()
+            raise
+
+    async def _unknown_outcome(self) -> ProxyError:
+        """The error for a request that may have been executed; looks whether the session survived."""
+        label = revisions.method_label(self.request.method)
+        self._observe(events.ReplayRefused(method=label, session=self._session.tag))
+        incarnation = self._session.incarnation
+        if not await self._session.confirm(incarnation):
+            self._session.revive_soon(incarnation, "stream")
+        return OutcomeUnknown(
+            "The connection to the MCP server broke while it was working on this request. "
+            "It may or may not have been executed; it was not sent again."
+        )
+
+    # -- one attempt ---------------------------------------------------------------------------
+
+    async def _attempt(self) -> Response:
+        session = self._session
+        identifier = self.upstream_id = session.allocate()
+        incarnation = session.incarnation
+        body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
+        session.register(identifier, self)
+        try:
+            async with session.transport.post(body, session.ref, session.caller) as reply:
+                if reply.status >= 300:
+                    return await self._refused(reply, incarnation)
+                response = await self._read(reply)
+            if response is None:
+                response = await self._resume(reply)
+        finally:
+            session.unregister(identifier)
+        if response.error is not None and not self._said_something:
+            await self._check_for_loss(response.error, incarnation)
+        return response
+
+    def _params(self, identifier: int) -> bytes | None:
+        """The parameters with a progress token of ours, where the client gave one."""
+        params = self.request.params
+        if self._token is None or params is None:
+            return params
+        return jsonrpc.with_progress_token(params, b"%d" % identifier)
+
+    async def _refused(self, reply: Reply, incarnation: int) -> Response:
+        """A status outside 2xx: a lost session, an error for the client, or a JSON-RPC error in disguise."""
+        refusal = await read_refusal(reply)
+        verdict = refusal.verdict("POST", sent_session_id=self._session.ref.session_id is not None)
+        if verdict is Verdict.GONE or (
+            verdict is Verdict.SUSPECT and not await self._session.confirm(incarnation)
+        ):
+            raise _SessionGone(incarnation, str(refusal.status))
+        raise refusal.error()
+
+    async def _check_for_loss(self, raw_error: bytes, incarnation: int) -> None:
+        """Some servers say that the session is gone in an error that looks like any other."""
+        verdict = lost.judge(
+            lost.Reply(
+                verb="POST",
+                status=200,
+                body=b"",
+                error=jsonrpc.read_error(raw_error),
+                sent_session_id=self._session.ref.session_id is not None,
+            )
+        )
+        if verdict is not Verdict.ALIVE and not await self._session.confirm(incarnation):
+            raise _SessionGone(incarnation, "error")
+
+    async def _read(self, reply: Reply) -> Response | None:
+        """The final response in this body; None if it ends, or breaks off resumably, without one."""
+        try:
+            while (messages := await reply.read()) is not None:
+                for message in messages:
+                    if isinstance(message, Response):
+                        if _answers(message.id, self.upstream_id):
+                            return message
+                    else:
+                        await self._interim(message)
+        except ConnectionLost:
+            if reply.last_event_id is None:
+                raise
+        return None
+
+    async def _resume(self, reply: Reply) -> Response:
+        """Continue a stream that ended or broke off early, as long as that leads anywhere.
+
+        Whatever goes wrong here, the request has been sent: it must never look as if it had not.
+        """
+        fruitless = 0
+        last_event_id, retry_seconds = reply.last_event_id, reply.retry_seconds
+        for _ in range(_MAX_RESUMPTIONS):
+            if last_event_id is None or fruitless >= _FRUITLESS_RESUMPTIONS:
+                break
+            delay = _RESUME_SECONDS if retry_seconds is None else retry_seconds
+            await asyncio.sleep(min(delay, _MAX_RESUME_SECONDS))
+            session, former_id = self._session, last_event_id
+            try:
+                async with session.transport.listen(session.ref, session.caller, last_event_id) as stream:
+                    if stream.status != 200 or not stream.is_stream:
+                        break
+                    self._retried("stream-resumed")
+                    response = await self._read(stream)
+                    last_event_id = stream.last_event_id or last_event_id
+                    retry_seconds = stream.retry_seconds or retry_seconds
+            except (ProxyError, ConnectionLost):
+                response = None
+            if response is not None:
+                return response
+            fruitless = fruitless + 1 if last_event_id == former_id else 0
+        raise _AnswerLost
+
+    # -- what the server says meanwhile ----------------------------------------------------------
+
+    async def _interim(self, message: Request | Notification) -> None:
+        if isinstance(message, Request):
+            if message.method == revisions.PING:
+                self._session.answer_ping(message)
+            else:
+                self._said_something = True
+                await self._pass_question(message)
+            return
+        self._said_something = True
+        data = self._rewrite(message)
+        if data is not None:
+            await self._outlet.send(data)
+
+    def _rewrite(self, message: Notification) -> bytes | None:
+        if message.method != revisions.PROGRESS:
+            return self._fanout.rewrite(self._visit.client, self._session, message)
+        if self._token is None or message.params is None:
+            return None
+        params = jsonrpc.replace_members(message.params, {"progressToken": self._token})
+        return jsonrpc.write_notification(message.method, params)
+
+    async def _pass_question(self, request: Request) -> None:
+        """Let the client answer what the server asks in the course of its own call."""
+        client = self._visit.client
+        if client is None:
+            refuse_request(self._session, request)
+            return
+        number, data = self._fanout.ask(client, self._session, request)
+        if await self._outlet.send(data):
+            return
+        stream = self._fanout.mailbox(client).standalone
+        if stream.followed:
+            stream.append(data)
+        else:
+            self._fanout.withdraw(client, number)
+
+    def deliver(self, message: Message) -> None:
+        """Take what the server sent on its GET stream for this exchange (progress)."""
+        if isinstance(message, Response):
+            return
+        task = asyncio.get_running_loop().create_task(self._interim(message))
+        self._deliveries.add(task)
+        task.add_done_callback(self._deliveries.discard)
+
+    # -- cancellation ------------------------------------------------------------------------------
+
+    async def cancel(self, params: bytes | None) -> None:
+        """The client cancels: tell the server, and wait only a little longer for a response.
+
+        MCP 2025-11-25, basic/utilities/cancellation: the server need not respond.
+        """
+        if self._scope is None or params is None:
+            return
+        self._scope.reschedule(asyncio.get_running_loop().time() + _CANCEL_GRACE_SECONDS)
+        await self._session.post_message(self._cancellation(jsonrpc.read_object(params)))
+
+    def abort(self, error: ProxyError) -> None:
+        """End this exchange now with an error."""
+        if self._scope is not None:
+            self._aborted = error
+            self._scope.reschedule(asyncio.get_running_loop().time())
+
+    def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
+        named = {**members, "requestId": b"%d" % self.upstream_id}
+        return jsonrpc.write_notification(revisions.CANCELLED, jsonrpc.write_object(named))
+
+
+def _answers(raw_id: bytes, identifier: int) -> bool:
+    """Whether a response in our request's own body is meant for it; some servers lose or quote ids."""
+    return raw_id.strip(b'"') in (b"%d" % identifier, jsonrpc.NULL, b"server-error")

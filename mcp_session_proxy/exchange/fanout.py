@@ -1,0 +1,196 @@
+"""Who hears what a server says of its own accord, and who answers what it asks.
+
+Messages of an upstream session's GET stream go to the client sessions behind it, through their
+mailboxes. A server's request goes to one client only, under an id of ours, and the client's response
+goes back under the server's. A request that nobody can answer is answered with an error, at once:
+a server that waits for an answer holds up a call.
+"""
+
+import asyncio
+from typing import Final, NamedTuple, cast
+
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..sessions.binding import Binder
+from ..sessions.directory import ClientSession
+from ..upstream.session import UpstreamSession
+from .mailbox import Mailbox
+
+_MAX_QUESTIONS: Final = 100
+# A client opens its GET stream just after the handshake; a server may ask before that.
+_STREAM_GRACE_SECONDS: Final = 2.0
+_NOBODY: Final = -32603
+
+
+class Question(NamedTuple):
+    """A server's request that a client was asked to answer."""
+
+    session: UpstreamSession
+    incarnation: int
+    id: bytes
+
+
+class _Post:
+    """What is kept per client session: its mailbox and the questions it was asked."""
+
+    __slots__ = ("mailbox", "next_question", "questions")
+
+    def __init__(self, max_events: int) -> None:
+        self.mailbox = Mailbox(max_events)
+        self.questions: dict[int, Question] = {}
+        self.next_question = 0
+
+
+class Fanout:
+    """Delivers between upstream sessions and client sessions."""
+
+    def __init__(self, *, binder: Binder, max_events: int) -> None:
+        self._binder = binder
+        self._max_events = max_events
+        self._posts: dict[ClientSession, _Post] = {}
+        binder.on_forget = self.forget
+
+    def mailbox(self, client: ClientSession) -> Mailbox:
+        """The client session's mailbox."""
+        return self._post(client).mailbox
+
+    def _post(self, client: ClientSession) -> _Post:
+        post = self._posts.get(client)
+        if post is None:
+            post = self._posts[client] = _Post(self._max_events)
+        return post
+
+    def forget(self, client: ClientSession) -> None:
+        """The client session is no more: its questions get errors, its streams end."""
+        post = self._posts.pop(client, None)
+        if post is None:
+            return
+        for question in post.questions.values():
+            _refuse(question)
+        post.mailbox.close()
+
+    def close(self) -> None:
+        """End all streams gracefully (the proxy is shutting down)."""
+        for post in self._posts.values():
+            post.mailbox.close()
+
+    # -- from the server -----------------------------------------------------------------------
+
+    def route(self, session: UpstreamSession, message: Message) -> None:
+        """Take a message of the upstream session's GET stream that names no call in flight."""
+        if isinstance(message, Request):
+            self._route_request(session, message)
+        elif isinstance(message, Notification):
+            for client in self._binder.clients_of(session):
+                if not client.deleted:
+                    self.notify(client, session, message)
+
+    def notify(self, client: ClientSession, session: UpstreamSession, message: Notification) -> None:
+        """Put a notification into the client session's mailbox."""
+        data = self.rewrite(client, session, message)
+        if data is not None:
+            self.mailbox(client).standalone.append(data)
+
+    def rewrite(
+        self, client: ClientSession | None, session: UpstreamSession, message: Notification
+    ) -> bytes | None:
+        """A server's notification as the client should see it; None when it does not concern it.
+
+        The id that ``notifications/cancelled`` names is one that the client knows under another.
+        """
+        if message.method != revisions.CANCELLED:
+            return jsonrpc.write_notification(message.method, message.params)
+        members = jsonrpc.read_object(message.params)
+        post = None if client is None else self._posts.get(client)
+        for number, question in {} if post is None else dict(post.questions).items():
+            if question.session is session and question.id == members.get("requestId"):
+                assert post is not None
+                del post.questions[number]
+                members["requestId"] = b"%d" % number
+                return jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
+        return None
+
+    def _route_request(self, session: UpstreamSession, request: Request) -> None:
+        listening = [c for c in self._binder.clients_of(session) if self._listens(c)]
+        if listening:
+            self._ask_on_stream(max(listening, key=lambda c: c.last_used), session, request)
+            return
+        waiting = [c for c in self._binder.clients_of(session) if c.lease is not None]
+        if not waiting:
+            session.post_soon(_nobody(request.id))
+            return
+        # The client may be about to open its stream: what it is asked waits there for a moment.
+        number = self._ask_on_stream(max(waiting, key=lambda c: c.last_used), session, request)
+        client = max(waiting, key=lambda c: c.last_used)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number)
+
+    def _listens(self, client: ClientSession) -> bool:
+        post = self._posts.get(client)
+        return post is not None and post.mailbox.standalone.followed
+
+    def _ask_on_stream(self, client: ClientSession, session: UpstreamSession, request: Request) -> int:
+        number, data = self.ask(client, session, request)
+        self.mailbox(client).standalone.append(data)
+        return number
+
+    def _give_up_if_alone(self, client: ClientSession, number: int) -> None:
+        post = self._posts.get(client)
+        if post is None or self._listens(client):
+            return
+        question = post.questions.pop(number, None)
+        if question is not None:
+            _refuse(question)
+
+    def ask(self, client: ClientSession, session: UpstreamSession, request: Request) -> tuple[int, bytes]:
+        """A server's request as the client gets it: the number it will answer to, and the message."""
+        post = self._post(client)
+        if len(post.questions) >= _MAX_QUESTIONS:
+            _refuse(post.questions.pop(next(iter(post.questions))))
+        post.next_question += 1
+        number = post.next_question
+        post.questions[number] = Question(session, session.incarnation, request.id)
+        return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
+
+    def withdraw(self, client: ClientSession, number: int) -> None:
+        """The client could not be asked after all: the server gets an error."""
+        question = self._post(client).questions.pop(number, None)
+        if question is not None:
+            _refuse(question)
+
+    # -- from the client -------------------------------------------------------------------------
+
+    async def forward(self, client: ClientSession, message: Notification) -> None:
+        """Give a client's notification to the server, if its upstream session lives."""
+        home = client.home
+        if home is not None and home.usable:
+            session = cast(UpstreamSession, home.session)
+            await session.post_message(jsonrpc.write_notification(message.method, message.params))
+
+    def end_stream(self, client: ClientSession) -> None:
+        """The client said goodbye: its GET stream ends. A later one begins anew."""
+        post = self._posts.get(client)
+        if post is not None:
+            post.mailbox.standalone.end_following()
+
+    async def answer(self, client: ClientSession, response: Response) -> None:
+        """Give a client's response to the server that asked; answers to nothing are dropped."""
+        number = int(response.id) if response.id.isdigit() and len(response.id) < 19 else -1
+        question = self._post(client).questions.pop(number, None)
+        if question is None or question.incarnation != question.session.incarnation:
+            return
+        await question.session.post_message(jsonrpc.write_response(question.id, response))
+
+
+def refuse_request(session: UpstreamSession, request: Request) -> None:
+    """Answer a server's request that nobody will answer."""
+    session.post_soon(_nobody(request.id))
+
+
+def _nobody(identifier: bytes) -> bytes:
+    return jsonrpc.write_plain_error(identifier, _NOBODY, "No client is there to answer this request.")
+
+
+def _refuse(question: Question) -> None:
+    if question.incarnation == question.session.incarnation:
+        question.session.post_soon(_nobody(question.id))

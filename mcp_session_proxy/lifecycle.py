@@ -1,0 +1,326 @@
+"""Start, ready, drain, stop: puts the rooms of the house together and takes them apart in order.
+
+The order of a stop: no new connections and not ready; exchanges in flight are finished, up to
+``--drain-timeout``; the rest is told so; streams end; upstream sessions are DELETEd; listeners close.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import sys
+from collections.abc import Coroutine
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+import aiohttp
+import uvloop
+from aiohttp import web
+from yarl import URL
+
+from . import __version__, events
+from .config import Settings
+from .downstream import passthrough
+from .downstream.app import FrontDoor, serve
+from .downstream.endpoint import Endpoint, EndpointRules
+from .downstream.guard import Guard
+from .errors import Draining
+from .exchange.fanout import Fanout
+from .ops.admin import build_admin_app
+from .ops.banner import startup_lines
+from .ops.logs import EventLog
+from .ops.metrics import Metrics
+from .ops.observers import tee
+from .sessions.binding import Binder, Rules
+from .sessions.directory import Directory
+from .sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
+from .sessions.policy import Limits
+from .sessions.pool import Pool
+from .snapshot import Snapshot
+from .upstream.monitor import Monitor
+from .upstream.session import UpstreamSession
+from .upstream.streamable_http import StreamableHttp, http_session
+from .values import Address
+
+_MAINTENANCE_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 5.0
+_FAREWELL_SECONDS: Final = 1.0
+
+
+class CannotListen(Exception):
+    """A listener's address is taken or not ours. The text says which option to change."""
+
+
+class Proxy:
+    """A whole proxy, started by ``async with``. URLs are known from then on."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.listen_url = ""
+        self.endpoint_url = ""
+        self.admin_url: str | None = None
+        self.metrics = Metrics()
+        self._observe = tee(EventLog(settings.log_level), self.metrics)
+        self._url = URL(settings.upstream)
+        self._stack = contextlib.AsyncExitStack()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._drained = False
+
+    async def __aenter__(self) -> Self:
+        """Open the listeners. Raises CannotListen."""
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Drain, then close everything."""
+        await self.drain()
+        await self._stack.aclose()
+
+    # -- start -------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        settings = self.settings
+        http = await self._stack.enter_async_context(http_session())
+        plain = await self._stack.enter_async_context(passthrough.open_client_session())
+        self._build_core(http)
+        door = self._build_door(plain)
+        self._stack.callback(self._endpoint.heart.close)
+        server = serve(door, max_body_bytes=settings.max_body_bytes)
+        self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
+        self.listen_url = await self._listen(self._runner, settings.listen, "--listen")
+        public = settings.public_url or self.listen_url
+        self.endpoint_url = public.rstrip("/") + self._url.raw_path
+        if settings.admin_listen is not None:
+            app = build_admin_app(
+                self.snapshot, self.metrics, sharing=settings.sharing, listen=settings.admin_listen
+            )
+            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS)
+            self.admin_url = await self._listen(runner, settings.admin_listen, "--admin-listen")
+        self._run(self._monitor.watch(), "monitor")
+        self._run(self._maintain(), "maintenance")
+        self._observe(
+            events.Started(
+                listen=self.listen_url,
+                admin=self.admin_url or "off",
+                upstream=settings.upstream_shown,
+                sharing=settings.sharing,
+            )
+        )
+        if settings.announce is not None:
+            self._announce(settings.announce)
+
+    def _build_core(self, http: aiohttp.ClientSession) -> None:
+        settings = self.settings
+        transport = StreamableHttp(
+            http,
+            self._url,
+            connect_timeout_seconds=settings.connect_timeout,
+            request_timeout_seconds=settings.request_timeout,
+        )
+
+        def connect(key: SessionKey, profile: Profile) -> UpstreamSession:
+            return UpstreamSession(
+                transport=transport,
+                initialize_params=profile.params,
+                client_name=profile.client_name,
+                principal=key.principal_tag,
+                route=lambda session, message: self._fanout.route(session, message),
+                observe=self._observe,
+                keepalive_seconds=settings.keepalive,
+            )
+
+        self._pool = Pool(connect=connect, limits=_limits(settings), observe=self._observe)
+        self._binder = Binder(
+            pool=self._pool,
+            rules=_rules(settings),
+            sessionless=sessionless_profile(__version__),
+            directory=lambda on_forget: Directory(
+                max_sessions=settings.max_client_sessions,
+                max_sessions_per_principal=settings.max_client_sessions_per_principal,
+                timeout_seconds=settings.client_session_timeout,
+                on_forget=on_forget,
+            ),
+            observe=self._observe,
+        )
+        self._fanout = Fanout(binder=self._binder, max_events=settings.max_buffered_events)
+        self._monitor = Monitor(self._url, self._observe)
+
+    def _build_door(self, plain: aiohttp.ClientSession) -> FrontDoor:
+        settings = self.settings
+        passing = passthrough.Passthrough(
+            plain,
+            self._url.origin(),
+            self._url.raw_path,
+            settings.public_url,
+            connect_timeout_seconds=settings.connect_timeout,
+            idle_timeout_seconds=settings.request_timeout,
+        )
+        self._endpoint = Endpoint(
+            binder=self._binder,
+            fanout=self._fanout,
+            identifier=Identifier(
+                credential_headers=settings.credential_header,
+                credential_query=settings.credential_query,
+                affinity_headers=settings.affinity_header,
+                affinity_meta=settings.affinity_meta,
+            ),
+            rules=EndpointRules(
+                max_body_bytes=settings.max_body_bytes,
+                delete_status=settings.delete_status,
+                heartbeat_seconds=settings.heartbeat,
+                rewrite_challenge=passing.rewriter.challenge,
+            ),
+            observe=self._observe,
+        )
+        self.snapshot = Snapshot(binder=self._binder, endpoint=self._endpoint, monitor=self._monitor)
+        self.metrics.watch(self.snapshot)
+        guard = Guard(
+            listens_on_loopback=settings.listen.is_loopback,
+            allowed_origins=frozenset(settings.allowed_origin),
+            allowed_hosts=frozenset(settings.allowed_host),
+            public_url=settings.public_url,
+        )
+        return FrontDoor(
+            guard=guard,
+            endpoint=self._endpoint,
+            passthrough=passing,
+            path=self._url.raw_path,
+            observe=self._observe,
+        )
+
+    async def _listen(self, runner: web.BaseRunner, address: Address, option: str) -> str:
+        await runner.setup()
+        self._stack.push_async_callback(runner.cleanup)
+        site = web.TCPSite(runner, address.host or None, address.port)
+        try:
+            await site.start()
+        except OSError as error:
+            raise CannotListen(
+                f"cannot listen on {address} ({error.strerror or error}); choose another address with {option}"
+            ) from error
+        port = runner.addresses[0][1]
+        host = address.host or "0.0.0.0"
+        return f"http://{Address(host, port)}"
+
+    def _announce(self, path: Path) -> None:
+        """Write the URLs to a file, whole or not at all, for whoever started us."""
+        text = json.dumps({"listen": self.listen_url, "endpoint": self.endpoint_url, "admin": self.admin_url})
+        draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+        draft.write_text(text + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    # -- while it runs -----------------------------------------------------------------------------
+
+    async def _maintain(self) -> None:
+        while True:
+            await asyncio.sleep(_MAINTENANCE_SECONDS)
+            try:
+                self._pool.maintain()
+                self._binder.maintain()
+            except Exception as error:
+                self._observe(events.Crashed(where="maintenance", error=repr(error)))
+
+    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    # -- stop --------------------------------------------------------------------------------------
+
+    async def drain(self) -> None:
+        """Finish what is in flight, then let go of every session. Idempotent."""
+        if self._drained:
+            return
+        self._drained = True
+        endpoint = self._endpoint
+        endpoint.draining = True
+        self._observe(
+            events.DrainStarted(
+                exchanges=len(endpoint.exchanges), deadline_seconds=self.settings.drain_timeout
+            )
+        )
+        for site in list(self._runner.sites):
+            await site.stop()
+        cut_off = await self._finish_posts()
+        self._fanout.close()
+        await self._pool.close()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._observe(events.Stopped(cut_off=cut_off))
+
+    async def _finish_posts(self) -> int:
+        """Wait for the requests in flight; give how many had to be cut off."""
+        posts = self._endpoint.posts
+        if posts:
+            await asyncio.wait(posts, timeout=self.settings.drain_timeout)
+        cut_off = len(self._endpoint.exchanges)
+        for exchange in list(self._endpoint.exchanges):
+            exchange.abort(
+                Draining("The proxy was shut down while the MCP server was working on this request.")
+            )
+        if posts:
+            await asyncio.wait(posts, timeout=_FAREWELL_SECONDS)
+        return cut_off
+
+
+def _limits(settings: Settings) -> Limits:
+    return Limits(
+        max_sessions=settings.max_sessions,
+        max_sessions_per_principal=settings.max_sessions_per_principal,
+        max_waiters=settings.max_waiters,
+        open_concurrency=settings.open_concurrency,
+        min_idle=settings.min_idle,
+        idle_timeout_seconds=settings.idle_timeout,
+        linger_seconds=settings.linger,
+    )
+
+
+def _rules(settings: Settings) -> Rules:
+    return Rules(
+        sharing=settings.sharing,
+        anonymous=settings.anonymous,
+        unknown_session=settings.unknown_session,
+        acquire_timeout_seconds=settings.acquire_timeout,
+        detach_after_seconds=settings.detach_after,
+    )
+
+
+# -- the process -----------------------------------------------------------------------------------
+
+
+def run(settings: Settings) -> int:
+    """Serve until SIGTERM or SIGINT; gives the exit status. A second signal ends the process at once."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        try:
+            return runner.run(_serve(settings))
+        except CannotListen as error:
+            print(f"mcp-session-proxy: {error}", file=sys.stderr)
+            return 1
+
+
+async def _serve(settings: Settings) -> int:
+    stop = asyncio.Event()
+
+    def on_signal() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    async with Proxy(settings) as proxy:
+        for line in startup_lines(settings, proxy.listen_url, proxy.endpoint_url, proxy.admin_url):
+            print(line, file=sys.stderr)
+        await stop.wait()
+    return 0

@@ -1,0 +1,128 @@
+"""Log lines: how they are written, and the observer that writes one for each event.
+
+Everything goes to standard error. What comes from outside (client names, error texts) cannot forge a
+line or steer a terminal: characters that do not print are written as escapes.
+"""
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TextIO
+
+import msgspec
+import structlog
+
+from ..config import LogFormat
+from ..events import Event, Level
+
+_SEVERITY: Final = {
+    Level.DEBUG: logging.DEBUG,
+    Level.INFO: logging.INFO,
+    Level.WARNING: logging.WARNING,
+    Level.ERROR: logging.ERROR,
+}
+_FIRST_KEYS: Final = ("timestamp", "level", "event")
+_encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
+
+EventDict = MutableMapping[str, Any]
+Writer = Callable[[Event], None]
+
+
+def configure(level: Level, log_format: LogFormat, stream: TextIO | None = None) -> None:
+    """Set up logging for the whole process: our events, and what libraries log, in the same form."""
+    stream = stream or sys.stderr
+    renderer = _console_renderer(stream) if _is_for_people(log_format, stream) else render_json
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        escape_values,
+    ]
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(_SEVERITY[level]),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+    )
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    # Libraries get a hearing only when something is wrong; the events tell the rest.
+    logging.basicConfig(handlers=[handler], level=max(_SEVERITY[level], logging.WARNING), force=True)
+
+
+class EventLog:
+    """The observer that writes events as log lines; one below ``level`` costs next to nothing."""
+
+    def __init__(self, level: Level) -> None:
+        self._threshold = _SEVERITY[level]
+        self._writers: dict[type[Event], Writer | None] = {}
+
+    def __call__(self, event: Event, /) -> None:
+        """Write one event, unless its level is filtered."""
+        kind = type(event)
+        if kind not in self._writers:
+            self._writers[kind] = self._writer(kind)
+        write = self._writers[kind]
+        if write is not None:
+            write(event)
+
+    def _writer(self, kind: type[Event]) -> Writer | None:
+        if _SEVERITY[kind.level] < self._threshold:
+            return None
+        log = getattr(structlog.get_logger(), kind.level.value)
+        fields = [field.name for field in dataclasses.fields(kind)]
+
+        def write(event: Event) -> None:
+            log(kind.name, **_present({name: getattr(event, name) for name in fields}))
+
+        return write
+
+
+def _present(fields: dict[str, Any]) -> dict[str, Any]:
+    """The fields that say something; times to the microsecond, which is what they are good for."""
+    return {
+        name: round(value, 6) if isinstance(value, float) else value
+        for name, value in fields.items()
+        if value is not None
+    }
+
+
+def escape(text: str) -> str:
+    """The same text with every character that does not print (line ends, terminal codes) as an escape."""
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )
+
+
+def escape_values(_logger: Any, _method: str, event_dict: EventDict) -> EventDict:
+    """A structlog processor: ``escape`` for all texts. A traceback keeps its lines, indented."""
+    for key, value in event_dict.items():
+        if isinstance(value, str):
+            if key == "exception":
+                event_dict[key] = "\n".join(f"    {escape(line)}" for line in value.splitlines())
+            else:
+                event_dict[key] = escape(value)
+    return event_dict
+
+
+def render_json(_logger: Any, _method: str, event_dict: EventDict) -> str:
+    """A structlog processor: one JSON object in one line, the fields that every line has in front."""
+    first = {key: event_dict[key] for key in _FIRST_KEYS if key in event_dict}
+    return _encode({**first, **event_dict}).decode()
+
+
+def _console_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
+    )
+
+
+def _is_for_people(log_format: LogFormat, stream: TextIO) -> bool:
+    return log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())

@@ -1,0 +1,262 @@
+"""Every metric, once: its name, its help text, its labels, its buckets, and the event that moves it.
+
+Counters and histograms are moved by events; gauges are read from ``introspection`` when somebody
+scrapes. Labels never carry a user, and no label can grow without bound.
+"""
+
+import platform
+from bisect import bisect_left
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Sequence
+from itertools import accumulate
+from typing import Final, Generic, TypeVar
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    Info,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from .. import __version__, events
+from ..introspection import Introspection
+from ..protocol.revisions import method_label
+
+PREFIX: Final = "mcp_session_proxy_"
+
+# The library would add a gauge with its birth time to every counter; nobody asks for those.
+disable_created_metrics()  # type: ignore[no-untyped-call]
+
+# Most label values are words of our own, but a few come from outside (dialects, a server's statuses).
+MAX_CHILDREN: Final = 500
+OTHER: Final = "other"
+
+# A tool call may take a millisecond or, with a person in the loop, minutes.
+_REQUEST_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    120,
+    600,
+)
+# Handshakes take from 2 ms to over a second (servers that start a process for each session).
+_OPEN_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# Nearly every lease is granted at once; the first bucket counts those.
+_WAIT_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30)
+# From a session that served one call to one that lives for a week.
+_AGE_BUCKETS: Final = (10, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86400, 604800)
+
+EventT = TypeVar("EventT", bound=events.Event)
+MetricT = TypeVar("MetricT", Counter, Histogram)
+
+
+class Family(Generic[MetricT]):
+    """A metric's children by label values, found without the library's locked look-up.
+
+    Beyond ``MAX_CHILDREN`` children, new label values share one child called ``other``.
+    """
+
+    def __init__(self, metric: MetricT) -> None:
+        self._metric: MetricT = metric
+        self._children: dict[tuple[str, ...], MetricT] = {}
+
+    def child(self, *values: str) -> MetricT:
+        """The child with these label values."""
+        found = self._children.get(values)
+        return self._add(values) if found is None else found
+
+    def _add(self, values: tuple[str, ...]) -> MetricT:
+        if len(self._children) >= MAX_CHILDREN:
+            return self._metric.labels(*[OTHER] * len(values))
+        child = self._children[values] = self._metric.labels(*values)
+        return child
+
+
+class Metrics:
+    """The observer that counts. ``registry`` is what an exporter shows; ``watch`` adds the gauges."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._handlers: dict[type[events.Event], Callable[[events.Event], None]] = {}
+        ProcessCollector(registry=self.registry)
+        Info(f"{PREFIX}build", "Version of the proxy and of its Python.", registry=self.registry).info(
+            {"version": __version__, "python": platform.python_version()}
+        )
+        self._follow_clients()
+        self._follow_upstream_sessions()
+        self._follow_leases()
+        self._follow_requests()
+
+    def __call__(self, event: events.Event, /) -> None:
+        """Count one event."""
+        handle = self._handlers.get(type(event))
+        if handle is not None:
+            handle(event)
+
+    def watch(self, view: Introspection) -> None:
+        """Read the gauges from ``view`` at every scrape from now on."""
+        self.registry.register(GaugeCollector(view))
+
+    def _follow_clients(self) -> None:
+        created = self._counter(
+            "client_sessions_created", "Client sessions begun, with our id or the client's own."
+        )
+        absorbed = self._counter(
+            "deletes_absorbed",
+            "DELETEs of clients that were answered here and did not end an upstream session.",
+        )
+        sessionless = Family(
+            self._counter("sessionless_requests", "Requests that came without a session id.", "era")
+        )
+        self._on(events.ClientSessionCreated, lambda _: created.inc())
+        self._on(events.DeleteAbsorbed, lambda _: absorbed.inc())
+        self._on(events.SessionlessRequest, lambda event: sessionless.child(event.era).inc())
+
+    def _follow_upstream_sessions(self) -> None:
+        opened = Family(
+            self._counter("upstream_sessions_opened", "Sessions opened at the server, by what for.", "reason")
+        )
+        open_seconds = self._histogram(
+            "upstream_session_open_seconds", "Time that a handshake with the server took.", _OPEN_BUCKETS
+        )
+        failures = Family(
+            self._counter(
+                "upstream_session_open_failures", "Handshakes with the server that failed.", "reason"
+            )
+        )
+        closed = Family(
+            self._counter("upstream_sessions_closed", "Sessions at the server given up, by why.", "reason")
+        )
+        lost = Family(
+            self._counter(
+                "upstream_sessions_lost", "Sessions that the server forgot, by how it showed.", "how"
+            )
+        )
+        reused = self._counter(
+            "upstream_sessions_reused", "Living sessions given to a client that asked for a new one."
+        )
+
+        def on_opened(event: events.SessionOpened) -> None:
+            opened.child(event.why).inc()
+            open_seconds.observe(event.seconds)
+
+        self._on(events.SessionOpened, on_opened)
+        self._on(events.SessionOpenFailed, lambda event: failures.child(event.error).inc())
+        self._on(events.SessionClosed, lambda event: closed.child(event.reason).inc())
+        self._on(events.SessionLost, lambda event: lost.child(event.how).inc())
+        self._on(events.SessionReused, lambda _: reused.inc())
+
+    def _follow_leases(self) -> None:
+        wait_seconds = self._histogram(
+            "lease_wait_seconds", "Time that a request waited for an upstream session.", _WAIT_BUCKETS
+        )
+        failures = Family(
+            self._counter("lease_failures", "Requests that got no upstream session, by why.", "reason")
+        )
+        self._on(events.LeaseGranted, lambda event: wait_seconds.observe(event.waited_seconds))
+        self._on(events.LeaseFailed, lambda event: failures.child(event.reason).inc())
+
+    def _follow_requests(self) -> None:
+        finished = Family(
+            self._counter(
+                "requests",
+                "Requests of clients that were answered: ok, error (the server's), or the reason of ours.",
+                *("era", "method", "outcome"),
+            )
+        )
+        seconds = Family(
+            self._histogram(
+                "request_seconds",
+                "Time from a request's arrival to its answer.",
+                _REQUEST_BUCKETS,
+                "era",
+                "method",
+            )
+        )
+        upstream_seconds = self._histogram(
+            "upstream_request_seconds", "Time that the server took to answer a request.", _REQUEST_BUCKETS
+        )
+        retries = Family(self._counter("retries", "Requests sent again, safely, by why.", "reason"))
+        refused = self._counter(
+            "replays_refused", "Requests not sent again because the server may have executed them."
+        )
+        bugs = self._counter("bugs", "Exceptions that nobody expected; the log has them. Please report.")
+
+        def on_finished(event: events.RequestFinished) -> None:
+            method = method_label(event.method)
+            finished.child(event.era, method, event.outcome).inc()
+            seconds.child(event.era, method).observe(event.seconds)
+            if event.upstream_seconds is not None:
+                upstream_seconds.observe(event.upstream_seconds)
+
+        self._on(events.RequestFinished, on_finished)
+        self._on(events.Retried, lambda event: retries.child(event.reason).inc())
+        self._on(events.ReplayRefused, lambda _: refused.inc())
+        self._on(events.Crashed, lambda _: bugs.inc())
+
+    def _on(self, kind: type[EventT], handle: Callable[[EventT], None]) -> None:
+        # The dictionary pairs every type with a handler of that type, which no annotation can say.
+        self._handlers[kind] = handle  # type: ignore[assignment]
+
+    def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        return Counter(PREFIX + name, text, labels, registry=self.registry)
+
+    def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
+
+
+class GaugeCollector(Collector):
+    """The numbers that go up and down, taken in one step when somebody scrapes."""
+
+    def __init__(self, view: Introspection) -> None:
+        self._view = view
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families of one scrape."""
+        gauges = self._view.gauges()
+        yield GaugeMetricFamily(
+            PREFIX + "client_sessions", "Client sessions remembered.", value=gauges.client_sessions
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "waiters", "Requests waiting for an upstream session.", value=gauges.waiters
+        )
+        by_state = GaugeMetricFamily(
+            PREFIX + "upstream_sessions", "Sessions held at the server, by state.", labels=["state"]
+        )
+        for state, count in gauges.upstream_sessions.items():
+            by_state.add_metric([state], count)
+        yield by_state
+        by_kind = GaugeMetricFamily(PREFIX + "streams", "Open event streams, by kind.", labels=["kind"])
+        for kind, count in gauges.streams.items():
+            by_kind.add_metric([kind], count)
+        yield by_kind
+        ages = HistogramMetricFamily(
+            PREFIX + "upstream_session_age_seconds", "Ages of the sessions held at the server now."
+        )
+        ages.add_metric(
+            [], _cumulative(gauges.upstream_session_age_seconds), sum(gauges.upstream_session_age_seconds)
+        )
+        yield ages
+
+
+def _cumulative(ages_seconds: Sequence[float]) -> list[tuple[str, float]]:
+    """How many ages are within each bucket and all smaller ones, as the exposition format wants it."""
+    tally = Tally(bisect_left(_AGE_BUCKETS, age) for age in ages_seconds)
+    counts = accumulate(tally[index] for index in range(len(_AGE_BUCKETS) + 1))
+    names = [*(str(float(bound)) for bound in _AGE_BUCKETS), "+Inf"]
+    return list(zip(names, counts, strict=True))

@@ -1,0 +1,190 @@
+"""Recognises "that session is gone" in every dialect that servers use.
+
+MCP 2025-11-25, basic/transports, "Session Management": a server answers a terminated session with
+404 and a missing session id with 400. Servers do that in many ways, so this is one table of the ways
+that are known, and one rule for all others. Only judgement lives here: no I/O, no re-opening.
+
+The price of the two mistakes differs. Taking a living session for dead loses a user's state and runs
+a request twice, so :attr:`Verdict.GONE` needs the words of a known dialect where that dialect puts
+them: at the start of the error's message, with a status that rejects the whole HTTP request. Anything
+that merely looks like it is :attr:`Verdict.SUSPECT` and costs one ``ping``.
+"""
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, TypeGuard
+
+from ..errors import METHOD_NOT_FOUND
+from .jsonrpc import ErrorObject
+
+_MAX_TEXT_BYTES: Final = 64 * 1024  # enough for a serialised Java exception with its stack trace
+
+
+class Verdict(Enum):
+    """What a reply says about the session that the request was sent on."""
+
+    ALIVE = "alive"
+    SUSPECT = "suspect"  # believe it only after a ping was answered the same way
+    GONE = "gone"  # and the request was certainly not executed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What a server answered to one HTTP request.
+
+    ``body`` may be cut off. ``error`` is the JSON-RPC error of a JSON or SSE body, if it has one.
+    ``sent_session_id`` is False on a session for which the server issued no id.
+    """
+
+    verb: str
+    status: int
+    body: bytes
+    error: ErrorObject | None
+    sent_session_id: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dialect:
+    """One way to say it: a ``text`` (a regular expression), with one of these statuses.
+
+    ``id_sent`` says in answer to what: a session id, none, or (None) either.
+    """
+
+    text: str
+    statuses: frozenset[int]
+    id_sent: bool | None
+
+
+def _dialect(text: str, *statuses: int, id_sent: bool | None) -> _Dialect:
+    return _Dialect(text=text, statuses=frozenset(statuses), id_sent=id_sent)
+
+
+_DIALECTS: Final = (
+    # Python >= 1.26 and fastmcp, TypeScript, FastMCP-TS, supergateway, Playwright, go-sdk, rmcp (401 up
+    # to 0.16), Java, C#, php-sdk ("... or has expired."), Ruby, Kotlin, Cloudflare.
+    _dialect(r"session not found", 400, 404, id_sent=True),
+    _dialect(r"session not found", 401, id_sent=None),
+    # Python after DELETE, Swift; go-sdk while it closes; mcp-go (400 in old ones).
+    _dialect(r"session has been terminated", 404, id_sent=True),
+    _dialect(r"session is closing", 404, id_sent=True),
+    _dialect(r"session terminated", 400, 404, id_sent=True),
+    _dialect(r"invalid session id", 400, id_sent=True),
+    _dialect(r"invalid session id", 404, id_sent=None),
+    # php-mcp, Swift; a gateway seen in the wild.
+    _dialect(r"invalid or expired session", 400, 404, id_sent=True),
+    _dialect(r"unknown session", 400, 404, id_sent=True),
+    # Python <= 1.25, TypeScript servers after the official example, FastMCP-TS (401 with auth), supergateway.
+    _dialect(r"no valid session id provided", 400, 401, 404, id_sent=None),
+    _dialect(r"no valid session\. send an initialize request first", 400, id_sent=None),
+    # TypeScript, Playwright, Swift: a fresh process that never saw this session's initialize; then rmcp.
+    _dialect(r"(?:server|session) not initialized", 400, 422, id_sent=None),
+    _dialect(r"unexpected message, expect initialize request", 400, 422, id_sent=None),
+    # Any: the server wants an id where it had issued none. Python, TypeScript, Java, Ruby, Swift, C#.
+    _dialect(r"missing (?:mcp-)?session[- ]id", 400, id_sent=False),
+    _dialect(r"(?:mcp-)?session[- ]id (?:header )?(?:is )?(?:required|missing)", 400, id_sent=False),
+    _dialect(r"a new session can only be created by an initialize request", 400, id_sent=False),
+)
+
+# Where a dialect's words stand: at the start of the error's message, or of the body or a string in it,
+# after at most a label. Anywhere else they may be a quotation of what the client sent.
+_AT_START: Final = (
+    r'(?:\A|(?<!\\)")\s*(?:(?:bad request|not found|unauthorized|unprocessable entity|error): ?)?(?:mcp )?'
+)
+
+
+def _compile_dialects() -> dict[tuple[int, bool], re.Pattern[str]]:
+    """One pattern for each (status, whether an id was sent) that occurs in the table."""
+    texts: dict[tuple[int, bool], list[str]] = {}
+    for dialect in _DIALECTS:
+        for sent in (True, False) if dialect.id_sent is None else (dialect.id_sent,):
+            for status in dialect.statuses:
+                texts.setdefault((status, sent), []).append(dialect.text)
+    return {
+        key: re.compile(f"{_AT_START}(?:{'|'.join(alternatives)})", re.IGNORECASE)
+        for key, alternatives in texts.items()
+    }
+
+
+_GONE: Final = _compile_dialects()
+_NEVER: Final = re.compile(
+    r"unsupported protocol version|duplicate in-flight request id|(?:server|session) already initialized"
+    r"|too many open sessions|maximum concurrent sessions",
+    re.IGNORECASE,
+)
+_LOOKS_LIKE_IT: Final = re.compile(r"session|not initialized|initialize first", re.IGNORECASE)
+_SUSPICIOUS_STATUSES: Final = frozenset({400, 401, 404, 422, 503})
+_HARMLESS_ON_GET: Final = frozenset({400, 409})
+# Seen in the wild: 200 with {"error": "Session not found"}, in JSON or as an SSE event's data.
+_BARE_ERROR: Final = re.compile(rb'(?:\A|^data:)\s*\{\s*"error"\s*:\s*"([^"\\]{0,200})', re.MULTILINE)
+
+
+def judge(reply: Reply) -> Verdict:
+    """Whether a reply shows that its session is gone.
+
+    ``GONE`` also promises that the request was rejected unexecuted, so it may be sent again.
+    """
+    if reply.status == 200:
+        return _judge_success(reply)
+    if reply.status not in _SUSPICIOUS_STATUSES:
+        return Verdict.ALIVE
+    if reply.verb == "GET" and reply.status in _HARMLESS_ON_GET:
+        return Verdict.ALIVE
+    text = _read_text(reply)
+    if _NEVER.search(text):
+        return Verdict.ALIVE
+    if reply.verb == "POST" and _is_known_dialect(reply, text):
+        return Verdict.GONE
+    if _LOOKS_LIKE_IT.search(text) or _is_bare_not_found(reply):
+        return Verdict.SUSPECT
+    return Verdict.ALIVE
+
+
+def confirms_loss(ping: Reply) -> bool:
+    """Whether the reply to the ping that followed a suspicion shows that the session is gone.
+
+    A refusal that is about the credential (401) or the load (503) says nothing about the session.
+    """
+    verdict = judge(ping)
+    return verdict is Verdict.GONE or (verdict is Verdict.SUSPECT and ping.status not in (401, 503))
+
+
+def _judge_success(reply: Reply) -> Verdict:
+    """At most a suspicion: the error may be a tool's own, about sessions of quite another kind."""
+    if reply.error is not None:
+        text = reply.error.message
+    elif (bare := _BARE_ERROR.search(reply.body[:_MAX_TEXT_BYTES])) is not None:
+        text = bare[1].decode("utf-8", "replace")
+    else:
+        return Verdict.ALIVE
+    if _NEVER.search(text):
+        return Verdict.ALIVE
+    return Verdict.SUSPECT if _LOOKS_LIKE_IT.search(text) else Verdict.ALIVE
+
+
+def _read_text(reply: Reply) -> str:
+    """What the server said: the JSON-RPC error's message, or the body where there is none."""
+    if _has_rpc_message(reply.error):
+        return reply.error.message
+    return reply.body[:_MAX_TEXT_BYTES].decode("utf-8", "replace")
+
+
+def _has_rpc_message(error: ErrorObject | None) -> TypeGuard[ErrorObject]:
+    """A code of 0 is not JSON-RPC's: such a body is a gateway's, and may say more beside its "error"."""
+    return error is not None and error.code != 0 and error.message != ""
+
+
+def _is_known_dialect(reply: Reply, text: str) -> bool:
+    pattern = _GONE.get((reply.status, reply.sent_session_id))
+    if pattern is None:
+        return False
+    if _has_rpc_message(reply.error):
+        return pattern.match(text) is not None
+    return pattern.search(text) is not None
+
+
+def _is_bare_not_found(reply: Reply) -> bool:
+    """A 404 that may mean the session: not when no id was sent, not when it means the method."""
+    if reply.status != 404 or not reply.sent_session_id:
+        return False
+    return reply.error is None or reply.error.code != METHOD_NOT_FOUND

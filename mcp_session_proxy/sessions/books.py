@@ -1,0 +1,255 @@
+"""The pool's books: which upstream sessions exist, per session key and per principal. Pure.
+
+The mutable state of the pool is here and nowhere else: slots (one per upstream session) and the
+waiters per key. Every method is synchronous and leaves the books consistent, so no ``await`` can
+stand between taking a session and recording its owner.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Generic, Protocol, TypeVar
+
+from .identity import SessionKey
+from .state import COUNTED, USABLE, SessionEvent, SessionState, advance
+
+S = TypeVar("S")
+
+
+class Usage(Enum):
+    """How a lease uses its session."""
+
+    EXCLUSIVE = "exclusive"  # one attached client session at a time; takes over an unattached session
+    COMMON = "common"  # together with other requests that have no client session
+    JOINT = "joint"  # together with everybody of the same key
+    OWNED = "owned"  # a never-used session, which belongs to the holder for life
+    ONCE = "once"  # a never-used session, closed afterwards
+
+
+class WaitingDemand(Protocol):
+    """What the books know of a waiter."""
+
+    @property
+    def usage(self) -> Usage:
+        """How the session would be used."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class Slot(Generic[S]):
+    """One upstream session and how it is used now. ``idle_since`` holds while ``state`` is idle."""
+
+    session: S
+    key: SessionKey
+    state: SessionState = SessionState.OPENING
+    leases: int = 0
+    exclusive: int = 0  # leases of attached client sessions
+    reserved: bool = False  # belongs to one holder for life
+    used: bool = False
+    lingering: bool = False  # its owner said goodbye
+    idle_since: float = 0.0
+
+    @property
+    def usable(self) -> bool:
+        """Whether requests can be sent."""
+        return self.state in USABLE
+
+
+@dataclass(slots=True, eq=False)
+class Bucket(Generic[S]):
+    """Everything of one session key. Dictionaries serve as ordered sets, newest last."""
+
+    key: SessionKey
+    slots: dict[Slot[S], None] = field(default_factory=dict)
+    unused: dict[Slot[S], None] = field(default_factory=dict)  # open, never leased
+    free: dict[Slot[S], None] = field(default_factory=dict)  # used, not attached, not reserved
+    joint: dict[Slot[S], None] = field(default_factory=dict)  # used, not reserved
+    opening: int = 0
+    waiters: dict[WaitingDemand, None] = field(default_factory=dict)
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing of this key is left."""
+        return not (self.slots or self.waiters)
+
+    def candidate(self, usage: Usage) -> Slot[S] | None:
+        """The session that this usage would get now: the most recently used one that it may have."""
+        if usage is Usage.EXCLUSIVE or usage is Usage.COMMON:
+            return _last(self.free) or _last(self.unused)
+        if usage is Usage.JOINT:
+            return _last(self.joint) or _last(self.unused)
+        return _last(self.unused)
+
+
+@dataclass(slots=True)
+class _Share:
+    """What one principal has."""
+
+    counted: int = 0
+    idle: dict[object, None] = field(default_factory=dict)
+
+
+def _last(ordered: dict[Slot[S], None]) -> Slot[S] | None:
+    return next(reversed(ordered), None)
+
+
+class Books(Generic[S]):
+    """All slots, by key, by principal, and by idleness (longest idle first)."""
+
+    __slots__ = ("_idle", "_shares", "buckets", "closing", "counted")
+
+    def __init__(self) -> None:
+        self.buckets: dict[SessionKey, Bucket[S]] = {}
+        self.counted = 0
+        self.closing: dict[Slot[S], None] = {}
+        self._idle: dict[Slot[S], None] = {}
+        self._shares: dict[str, _Share] = {}
+
+    # -- questions ---------------------------------------------------------------------------
+
+    def slots(self) -> Iterator[Slot[S]]:
+        """All slots that are not closed."""
+        for bucket in self.buckets.values():
+            yield from bucket.slots
+        yield from self.closing
+
+    def idle_slots(self) -> list[Slot[S]]:
+        """The idle slots, longest idle first."""
+        return list(self._idle)
+
+    def counted_of(self, principal: str) -> int:
+        """How many places this principal takes."""
+        share = self._shares.get(principal)
+        return 0 if share is None else share.counted
+
+    def longest_idle(self, principal: str | None = None) -> Slot[S] | None:
+        """The session to give up first, of everybody or of one principal."""
+        if principal is None:
+            return next(iter(self._idle), None)
+        share = self._shares.get(principal)
+        # The values were put there by `_now_idle`, which takes slots only.
+        return None if share is None else next(iter(share.idle), None)  # type: ignore[return-value]
+
+    # -- changes -----------------------------------------------------------------------------
+
+    def bucket(self, key: SessionKey) -> Bucket[S]:
+        """The bucket of this key, made when there is none."""
+        bucket = self.buckets.get(key)
+        if bucket is None:
+            bucket = self.buckets[key] = Bucket(key)
+        return bucket
+
+    def add(self, slot: Slot[S]) -> None:
+        """Record a session whose handshake begins now."""
+        bucket = self.bucket(slot.key)
+        bucket.slots[slot] = None
+        bucket.opening += 1
+        self.counted += 1
+        self._shares.setdefault(slot.key.principal, _Share()).counted += 1
+
+    def opened(self, slot: Slot[S], now: float) -> None:
+        """Its handshake succeeded."""
+        self._move(slot, SessionEvent.OPENED)
+        bucket = self.bucket(slot.key)
+        bucket.opening -= 1
+        bucket.unused[slot] = None
+        self._now_idle(slot, now)
+
+    def open_failed(self, slot: Slot[S]) -> None:
+        """Its handshake failed."""
+        self._uncount(slot)
+        self._move(slot, SessionEvent.OPEN_FAILED)
+        self.bucket(slot.key).opening -= 1
+        self._drop(slot)
+
+    def take(self, slot: Slot[S], usage: Usage) -> None:
+        """Record one more lease."""
+        self._move(slot, SessionEvent.TAKEN)
+        bucket = self.bucket(slot.key)
+        self._not_idle(slot)
+        bucket.unused.pop(slot, None)
+        slot.leases += 1
+        slot.used = True
+        if usage is Usage.OWNED or usage is Usage.ONCE:
+            slot.reserved = True
+        if slot.reserved:
+            return
+        bucket.joint.pop(slot, None)
+        bucket.joint[slot] = None
+        bucket.free.pop(slot, None)
+        if usage is Usage.EXCLUSIVE:
+            slot.exclusive += 1
+        if slot.exclusive == 0:
+            bucket.free[slot] = None
+
+    def give_back(self, slot: Slot[S], usage: Usage, now: float) -> None:
+        """Record one lease less; does nothing for a session that has left the pool meanwhile."""
+        if not slot.usable:
+            return
+        slot.leases -= 1
+        if not slot.reserved:
+            if usage is Usage.EXCLUSIVE:
+                slot.exclusive -= 1
+            if slot.exclusive == 0:
+                free = self.bucket(slot.key).free
+                free.pop(slot, None)
+                free[slot] = None
+        if slot.leases == 0:
+            self._move(slot, SessionEvent.RELEASED)
+            self._now_idle(slot, now)
+
+    def retire(self, slot: Slot[S]) -> None:
+        """Take a session out of the pool: nobody gets it any more, and its place is free."""
+        bucket = self.bucket(slot.key)
+        if slot.state is SessionState.OPENING:
+            bucket.opening -= 1
+        self._uncount(slot)
+        self._not_idle(slot)
+        self._move(slot, SessionEvent.RETIRED)
+        for collection in (bucket.unused, bucket.free, bucket.joint):
+            collection.pop(slot, None)
+        self._drop(slot)
+        self.closing[slot] = None
+
+    def gone(self, slot: Slot[S]) -> None:
+        """Its goodbye is over."""
+        self._move(slot, SessionEvent.GONE)
+        self.closing.pop(slot, None)
+
+    def forget_if_empty(self, bucket: Bucket[S]) -> None:
+        """Keys must not pile up: a bucket without sessions and waiters is removed."""
+        if bucket.empty:
+            self.buckets.pop(bucket.key, None)
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @staticmethod
+    def _move(slot: Slot[S], event: SessionEvent) -> None:
+        slot.state = advance(slot.state, event)
+
+    def _now_idle(self, slot: Slot[S], now: float) -> None:
+        slot.idle_since = now
+        self._idle[slot] = None
+        self._shares[slot.key.principal].idle[slot] = None
+
+    def _not_idle(self, slot: Slot[S]) -> None:
+        if self._idle.pop(slot, _MISSING) is not _MISSING:
+            self._shares[slot.key.principal].idle.pop(slot, None)
+
+    def _uncount(self, slot: Slot[S]) -> None:
+        if slot.state not in COUNTED:
+            return
+        self.counted -= 1
+        share = self._shares[slot.key.principal]
+        share.counted -= 1
+
+    def _drop(self, slot: Slot[S]) -> None:
+        bucket = self.bucket(slot.key)
+        bucket.slots.pop(slot, None)
+        self.forget_if_empty(bucket)
+        share = self._shares[slot.key.principal]
+        if share.counted == 0:
+            del self._shares[slot.key.principal]
+
+
+_MISSING = object()

@@ -1,0 +1,171 @@
+"""The ids that clients hold, and what is behind each: bounded in number and in age.
+
+A client session is found by principal and id together, so an id is worthless to anyone but the
+principal that it was given to, and looking one up tells nothing about others.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from .books import Slot, Usage
+from .identity import Principal, Profile, SessionKey
+from .pool import Lease, PooledSession
+
+_ID_BYTES: Final = 18
+_SCAN: Final = 64
+
+
+class ClientSession:
+    """What a client holds: an id, and the upstream session that is behind it.
+
+    ``home`` is the upstream session it used last and finds again when it comes back; ``lease`` is
+    held while the client session is attached.
+    """
+
+    __slots__ = (
+        "adopted",
+        "attaching",
+        "claimed",
+        "created",
+        "deleted",
+        "had_stream",
+        "home",
+        "id",
+        "in_flight",
+        "key",
+        "last_used",
+        "lease",
+        "principal",
+        "profile",
+        "requests",
+        "streams",
+        "tag",
+        "usage",
+    )
+
+    def __init__(
+        self,
+        *,
+        identifier: str,
+        principal: Principal,
+        key: SessionKey,
+        profile: Profile,
+        usage: Usage,
+        adopted: bool,
+        now: float,
+    ) -> None:
+        self.id = identifier
+        self.tag = "c" + secrets.token_hex(4)
+        self.principal = principal
+        self.key = key
+        self.profile = profile
+        self.usage = usage
+        self.adopted = adopted
+        self.created = now
+        self.last_used = now
+        self.claimed = adopted  # the client has shown that it keeps its id
+        self.deleted = False
+        self.had_stream = False
+        self.streams = 0
+        self.in_flight = 0
+        self.requests = 0
+        self.home: Slot[PooledSession] | None = None
+        self.lease: Lease | None = None
+        self.attaching: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ClientSession {self.tag} in_flight={self.in_flight} attached={self.lease is not None}>"
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request or a stream of this client is open now."""
+        return self.in_flight > 0 or self.streams > 0 or self.attaching is not None
+
+
+class Directory:
+    """All client sessions, least recently used first. ``on_forget`` is told of each that goes."""
+
+    def __init__(
+        self,
+        *,
+        max_sessions: int,
+        max_sessions_per_principal: int,
+        timeout_seconds: float,
+        on_forget: Callable[[ClientSession, str], None],
+    ) -> None:
+        self._max_sessions = max_sessions
+        self._max_per_principal = max_sessions_per_principal
+        self._timeout_seconds = timeout_seconds
+        self._on_forget = on_forget
+        self._sessions: dict[tuple[str, str], ClientSession] = {}
+        self._principals: dict[str, dict[ClientSession, None]] = {}
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[ClientSession]:
+        return iter(self._sessions.values())
+
+    def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
+        """The client session under this id of this principal, which counts as used now."""
+        place = (principal.digest, identifier)
+        client = self._sessions.pop(place, None)
+        if client is None:
+            return None
+        self._sessions[place] = client
+        own = self._principals[principal.digest]
+        del own[client]
+        own[client] = None
+        client.last_used = now
+        return client
+
+    def add(self, client: ClientSession) -> None:
+        """Remember a new client session; one under the same id, or the least used one, goes."""
+        place = (client.principal.digest, client.id)
+        if (former := self._sessions.get(place)) is not None:
+            self.forget(former, "replaced")
+        own = self._principals.setdefault(client.principal.digest, {})
+        if len(own) >= self._max_per_principal:
+            self._make_room(iter(own))
+        if len(self._sessions) >= self._max_sessions:
+            self._make_room(iter(self._sessions.values()))
+        self._sessions[place] = client
+        self._principals.setdefault(client.principal.digest, {})[client] = None
+
+    def _make_room(self, oldest_first: Iterator[ClientSession]) -> None:
+        """Forget the least recently used one that is not busy, or the oldest if all of them are."""
+        first: ClientSession | None = None
+        for client, _ in zip(oldest_first, range(_SCAN), strict=False):
+            first = first or client
+            if not client.busy:
+                first = client
+                break
+        if first is not None:
+            self.forget(first, "room")
+
+    def forget(self, client: ClientSession, reason: str) -> None:
+        """Drop a client session; its id means nothing from now on."""
+        if self._sessions.pop((client.principal.digest, client.id), None) is None:
+            return
+        own = self._principals[client.principal.digest]
+        own.pop(client, None)
+        if not own:
+            del self._principals[client.principal.digest]
+        self._on_forget(client, reason)
+
+    def expire(self, now: float) -> None:
+        """Forget those that were not used for the timeout. Called regularly."""
+        while (client := next(iter(self._sessions.values()), None)) is not None:
+            if now - client.last_used < self._timeout_seconds:
+                return
+            if client.busy:
+                self.find(client.principal, client.id, now)  # a stream that is open for a day is in use
+            else:
+                self.forget(client, "age")
+
+
+def mint_id() -> str:
+    """A new session id: unguessable, visible ASCII (MCP 2025-11-25, "Session Management")."""
+    return secrets.token_urlsafe(_ID_BYTES)

@@ -1,0 +1,172 @@
+"""Who is calling: principal, affinity key, profile, and the session key made of them. Pure.
+
+A principal is a keyed hash over whatever looks like a credential or a tenant; the values themselves
+are not kept here. The key is random per process, so a digest tells nothing outside of it.
+"""
+
+import hashlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from fnmatch import translate
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ..errors import BadRequest
+from ..protocol import jsonrpc, revisions
+
+_MAX_AFFINITY_CHARS: Final = 200
+_MAX_NAME_CHARS: Final = 200
+_DIGEST_BYTES: Final = 16
+_TAG_CHARS: Final = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is calling. ``digest`` identifies, ``tag`` is its short form for logs."""
+
+    digest: str
+    anonymous: bool
+
+    @property
+    def tag(self) -> str:
+        """A short opaque name for logs and pages."""
+        return "anonymous" if self.anonymous else self.digest[:_TAG_CHARS]
+
+
+ANONYMOUS: Final = Principal(digest="anonymous", anonymous=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What an upstream session is initialised with (MCP 2025-11-25, basic/lifecycle, "Initialization").
+
+    Two clients with equal profiles are the same to a server. ``params`` are the raw initialize
+    parameters of the first client that had it.
+    """
+
+    digest: str
+    client_name: str
+    params: bytes = field(repr=False, compare=False)
+
+
+class SessionKey(NamedTuple):
+    """Upstream sessions with equal keys may stand in for one another."""
+
+    principal: str
+    affinity: str | None
+    profile: str
+
+    @property
+    def principal_tag(self) -> str:
+        """A short opaque name for logs and pages."""
+        return self.principal if self.principal == ANONYMOUS.digest else self.principal[:_TAG_CHARS]
+
+
+def _digest(*parts: bytes, key: bytes = b"") -> str:
+    state = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES)
+    for part in parts:
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.hexdigest()
+
+
+class Identifier:
+    """Tells callers apart by the rules of the configuration.
+
+    ``credential_headers`` are shell patterns over header names, ``affinity_headers`` exact names,
+    ``affinity_meta`` keys of ``params._meta``; earlier ones win.
+    """
+
+    def __init__(
+        self,
+        *,
+        credential_headers: Iterable[str],
+        credential_query: bool,
+        affinity_headers: Iterable[str],
+        affinity_meta: Iterable[str],
+        secret: bytes | None = None,
+    ) -> None:
+        pattern = "|".join(translate(name.lower()) for name in credential_headers)
+        matches = re.compile(pattern).match if pattern else None
+        self._is_credential = lru_cache(maxsize=1024)(
+            lambda name: matches is not None and matches(name.lower()) is not None
+        )
+        self._credential_query = credential_query
+        self._affinity_headers = tuple(affinity_headers)
+        self._affinity_meta = tuple(affinity_meta)
+        self._secret = secret if secret is not None else secrets.token_bytes(32)
+
+    def principal(self, headers: Iterable[tuple[str, str]], query: str) -> Principal:
+        """The caller behind these request headers and this raw query string."""
+        parts = [
+            f"{name.lower()}:{value}".encode("utf-8", "surrogateescape")
+            for name, value in headers
+            if self._is_credential(name)
+        ]
+        parts.sort()
+        if self._credential_query and query:
+            parts.append(b"?" + query.encode("utf-8", "surrogateescape"))
+        if not parts:
+            return ANONYMOUS
+        return Principal(digest=_digest(*parts, key=self._secret), anonymous=False)
+
+    def affinity(self, headers: Mapping[str, str], meta: Mapping[str, bytes]) -> str | None:
+        """The conversation this request belongs to, if it says so."""
+        for name in self._affinity_headers:
+            if value := headers.get(name):
+                return _affinity(name.lower(), value)
+        for key in self._affinity_meta:
+            if (raw := meta.get(key)) is not None and raw not in (b'""', b"null"):
+                return _affinity(key, jsonrpc.read_string(raw) or raw.decode("utf-8", "replace"))
+        return None
+
+
+def _affinity(source: str, value: str) -> str:
+    """One affinity key; long values are hashed so that a key's size is bounded."""
+    if len(value) > _MAX_AFFINITY_CHARS:
+        value = _digest(value.encode("utf-8", "surrogateescape"))
+    return f"{source}={value}"
+
+
+def affinity_of_id(session_id: str) -> str:
+    """The affinity key that a session id we did not mint stands for."""
+    return _affinity(revisions.SESSION_HEADER.lower(), session_id)
+
+
+def read_profile(params: bytes | None) -> Profile:
+    """The profile of a client's ``initialize``.
+
+    Raises:
+        BadRequest: the parameters are not those of an ``initialize``.
+    """
+    members = jsonrpc.read_object(params)
+    version = jsonrpc.read_string(members.get("protocolVersion"))
+    if not version or len(version) > _MAX_NAME_CHARS:
+        raise BadRequest('"initialize" needs a "protocolVersion" string.')
+    info = jsonrpc.read_object(members.get("clientInfo"))
+    name = (jsonrpc.read_string(info.get("name")) or "")[:_MAX_NAME_CHARS]
+    capabilities = members.get("capabilities", b"{}")
+    members.pop("_meta", None)
+    digest = _digest(version.encode(), jsonrpc.canonical(capabilities), name.encode())
+    return Profile(digest=digest, client_name=name, params=jsonrpc.write_object(members))
+
+
+def sessionless_profile(proxy_version: str) -> Profile:
+    """The profile for requests that come without a session: no client capabilities.
+
+    It is the same for all of them, whatever version they name, so that a caller's session-less
+    requests meet on one upstream session.
+    """
+    info = jsonrpc.write_object(
+        {"name": jsonrpc.quote("mcp-session-proxy"), "version": jsonrpc.quote(proxy_version)}
+    )
+    params = jsonrpc.write_object(
+        {
+            "protocolVersion": jsonrpc.quote(revisions.LATEST_LEGACY),
+            "capabilities": b"{}",
+            "clientInfo": info,
+        }
+    )
+    return read_profile(params)

@@ -1,0 +1,26 @@
+"""The operator's choices about who gets which session. Only the names live here; the rules are in ``policy``."""
+
+from enum import StrEnum
+
+
+class Sharing(StrEnum):
+    """How upstream sessions are shared among the client sessions of one principal."""
+
+    HANDOVER = "handover"
+    ISOLATED = "isolated"
+    SHARED = "shared"
+    FRESH = "fresh"
+
+
+class Anonymous(StrEnum):
+    """What callers get who show no credential at all."""
+
+    POOL = "pool"
+    ISOLATE = "isolate"
+
+
+class UnknownSession(StrEnum):
+    """What happens to a session id that this proxy did not mint."""
+
+    ADOPT = "adopt"
+    REJECT = "reject"

@@ -1,0 +1,131 @@
+"""Who gets which upstream session: the decisions, without carrying them out. Pure.
+
+Every function looks at the books and the limits and says what to do; ``pool`` does it.
+"""
+
+from dataclasses import dataclass
+from typing import Generic, TypeAlias, TypeVar
+
+from ..errors import TooManyWaiters
+from .books import Books, Bucket, Slot, Usage
+from .modes import Sharing
+
+S = TypeVar("S")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """What the operator allows. Times are in seconds."""
+
+    max_sessions: int = 1000
+    max_sessions_per_principal: int = 100
+    max_waiters: int = 1000
+    open_concurrency: int = 1
+    min_idle: int = 0
+    idle_timeout_seconds: float = 1800.0
+    linger_seconds: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Assign(Generic[S]):
+    """Use this session now."""
+
+    slot: Slot[S]
+
+
+@dataclass(frozen=True, slots=True)
+class Open(Generic[S]):
+    """Open a new session, after giving up ``evict`` to make room."""
+
+    evict: Slot[S] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing can be done now: a release, an opening or a closing will change that."""
+
+
+Step: TypeAlias = "Assign[S] | Open[S] | Wait"
+WAIT = Wait()
+
+
+def usage_of_client(sharing: Sharing, *, adopted: bool) -> Usage:
+    """How a client session uses its upstream session.
+
+    A session under an id that the client brought is found by that id, so it needs no attachment.
+    """
+    if sharing is Sharing.SHARED:
+        return Usage.JOINT
+    if adopted:
+        return Usage.COMMON
+    return Usage.EXCLUSIVE if sharing is Sharing.HANDOVER else Usage.OWNED
+
+
+def usage_without_client(sharing: Sharing, *, affinity: bool) -> Usage:
+    """How a request without a client session, or one routed by an affinity key, uses a session."""
+    if sharing is Sharing.FRESH and not affinity:
+        return Usage.ONCE
+    return Usage.JOINT if sharing is Sharing.SHARED else Usage.COMMON
+
+
+def decide(usage: Usage, bucket: Bucket[S], books: Books[S], limits: Limits) -> "Step[S]":
+    """What to do for the next demand of this bucket."""
+    slot = bucket.candidate(usage)
+    if slot is not None:
+        return Assign(slot)
+    if bucket.opening >= limits.open_concurrency:
+        return WAIT
+    return room_for(bucket.key.principal, books, limits) or WAIT
+
+
+def room_for(principal: str, books: Books[S], limits: Limits) -> Open[S] | None:
+    """Whether this principal may open one more session now, and what must go for it."""
+    if books.counted_of(principal) >= limits.max_sessions_per_principal:
+        own = books.longest_idle(principal)
+        return None if own is None else Open(own)
+    if books.counted >= limits.max_sessions:
+        anyone = books.longest_idle()
+        return None if anyone is None else Open(anyone)
+    return Open(None)
+
+
+def openings_wanted(bucket: Bucket[S]) -> int:
+    """How many more sessions the waiters of this bucket need, beyond those being opened.
+
+    Waiters that share need one session between them, the others one each.
+    """
+    alone = shared = 0
+    for waiter in bucket.waiters:
+        if waiter.usage is Usage.COMMON or waiter.usage is Usage.JOINT:
+            shared = 1
+        else:
+            alone += 1
+    return max(0, alone + shared - bucket.opening)
+
+
+def check_queue(waiting: int, limits: Limits) -> None:
+    """Refuse a demand that would wait behind too many others.
+
+    Raises:
+        TooManyWaiters: ``--max-waiters`` wait already.
+    """
+    if waiting >= limits.max_waiters:
+        raise TooManyWaiters(f"{waiting} requests already wait for an MCP session. Try again shortly.")
+
+
+def wants_prewarming(bucket: Bucket[S], books: Books[S], limits: Limits) -> bool:
+    """Whether one more never-used session should stand ready; never at the cost of a living one."""
+    if len(bucket.unused) + bucket.opening >= limits.min_idle:
+        return False
+    if bucket.opening >= limits.open_concurrency:
+        return False
+    step = room_for(bucket.key.principal, books, limits)
+    return step is not None and step.evict is None
+
+
+def expiry(slot: Slot[S], now: float, limits: Limits) -> str | None:
+    """Why an idle session should be closed now, if it should."""
+    idle_seconds = now - slot.idle_since
+    if slot.lingering and idle_seconds >= limits.linger_seconds:
+        return "linger"
+    return "idle" if idle_seconds >= limits.idle_timeout_seconds else None

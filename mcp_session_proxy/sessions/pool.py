@@ -1,0 +1,435 @@
+"""The pool of upstream sessions: carries out what ``policy`` decides.
+
+Acquire, wait, release, open, retire. Each handshake and each goodbye runs in a task of the pool's
+own, so that nothing here depends on the life of the client's request that asked for it.
+
+Waiting is first come, first served per session key, and a released session goes to the first waiter
+directly: the lease is recorded in the same synchronous step that wakes the waiter. That is why
+futures are used here: ``asyncio.Queue``, ``asyncio.Condition`` and ``asyncio.wait_for`` all leave a
+gap between waking and owning, in which a cancellation loses the session or a newcomer overtakes.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol
+
+from .. import events
+from ..errors import AcquireTimeout, Draining, InternalError, ProxyError, UpstreamUnreachable
+from ..events import Observer
+from ..upstream.transport import Caller
+from . import policy
+from .books import Books, Bucket, Slot, Usage
+from .identity import Profile, SessionKey
+from .policy import Limits, Open
+from .state import SessionState
+
+_FIRST_RETRY_SECONDS: Final = 0.05
+_LAST_RETRY_SECONDS: Final = 1.0
+
+
+class PooledSession(Protocol):
+    """What the pool needs of an upstream session."""
+
+    @property
+    def tag(self) -> str:
+        """A short opaque name."""
+        ...
+
+    async def open(self, caller: Caller) -> None:
+        """Do the handshake. Raises a ProxyError."""
+        ...
+
+    async def close(self, reason: str) -> None:
+        """Say goodbye to the server. Raises nothing."""
+        ...
+
+    def abandon(self) -> None:
+        """Give up a handshake or a session at once, without a goodbye."""
+        ...
+
+    def watch(self, on_lost: Callable[[], None]) -> None:
+        """Call ``on_lost`` when the server turns out to have forgotten the session."""
+        ...
+
+    def tick(self, now: float) -> None:
+        """Called regularly, for keep-alive."""
+        ...
+
+
+class Lease:
+    """The right to use one upstream session: held, then released or retired, exactly once."""
+
+    __slots__ = ("_pool", "slot", "usage")
+
+    def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage) -> None:
+        self._pool: Pool | None = pool
+        self.slot = slot
+        self.usage = usage
+
+    def release(self) -> None:
+        """Give the session back; a second call does nothing."""
+        if (pool := self._pool) is not None:
+            self._pool = None
+            pool.give_back(self.slot, self.usage)
+
+    def retire(self, reason: str) -> None:
+        """Give the session back as one that nobody may use again."""
+        pool = self._pool
+        self.release()
+        if pool is not None:
+            pool.retire(self.slot, reason)
+
+
+class _Waiter:
+    """Somebody who waits for a session of one bucket."""
+
+    __slots__ = ("bucket", "deadline", "future", "usage")
+
+    def __init__(
+        self, bucket: Bucket[PooledSession], usage: Usage, deadline: float, future: asyncio.Future[Lease]
+    ) -> None:
+        self.bucket = bucket
+        self.usage = usage
+        self.deadline = deadline
+        self.future = future
+
+
+class _Demand:
+    """What is needed to open sessions of one key: its profile and the newest caller's headers."""
+
+    __slots__ = ("caller", "last_error", "profile")
+
+    def __init__(self, profile: Profile, caller: Caller) -> None:
+        self.profile = profile
+        self.caller = caller
+        self.last_error: ProxyError | None = None
+
+
+class Pool:
+    """Upstream sessions, by session key. ``connect`` makes a session object that is not open yet."""
+
+    def __init__(
+        self,
+        *,
+        connect: Callable[[SessionKey, Profile], PooledSession],
+        limits: Limits,
+        observe: Observer,
+    ) -> None:
+        self.books: Books[PooledSession] = Books()
+        self._connect = connect
+        self._limits = limits
+        self._observe = observe
+        self._waiters: dict[_Waiter, None] = {}
+        self._demands: dict[SessionKey, _Demand] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        states = " ".join(f"{state}={count}" for state, count in self.count_states().items())
+        return f"<Pool {states} waiters={len(self._waiters)}>"
+
+    @property
+    def waiting(self) -> int:
+        """How many wait for a session."""
+        return len(self._waiters)
+
+    def count_states(self) -> Mapping[str, int]:
+        """How many sessions are in each state."""
+        counts = {state.value: 0 for state in SessionState if state is not SessionState.CLOSED}
+        for slot in self.books.slots():
+            counts[slot.state.value] += 1
+        return counts
+
+    # -- leases ------------------------------------------------------------------------------
+
+    async def acquire(
+        self, key: SessionKey, profile: Profile, usage: Usage, caller: Caller, deadline: float
+    ) -> Lease:
+        """A lease on a session of this key, opened if need be.
+
+        ``deadline`` is absolute, by the loop's clock. Cancelling leaves nothing behind.
+
+        Raises:
+            AcquireTimeout: no session became free in time.
+            TooManyWaiters: too many wait already.
+            Draining: the pool is closed.
+            UpstreamError: the server could not be reached or refused the handshake.
+        """
+        if self._closed:
+            raise Draining("The proxy is shutting down.")
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = _Demand(profile, caller)
+        demand.caller = caller
+        bucket = self.books.bucket(key)
+        slot = bucket.candidate(usage)
+        if slot is not None:
+            lease = self._grant(slot, usage, 0.0)
+            self._prewarm(bucket, usage)
+            return lease
+        try:
+            return await self._wait(bucket, usage, demand, deadline)
+        finally:
+            self._forget_if_empty(bucket)
+
+    async def _wait(
+        self, bucket: Bucket[PooledSession], usage: Usage, demand: _Demand, deadline: float
+    ) -> Lease:
+        policy.check_queue(len(self._waiters), self._limits)
+        loop = asyncio.get_running_loop()
+        waiter = _Waiter(bucket, usage, deadline, loop.create_future())
+        self._waiters[waiter] = None
+        bucket.waiters[waiter] = None
+        started = loop.time()
+        self._serve(bucket)
+        try:
+            async with asyncio.timeout_at(deadline):
+                lease = await waiter.future
+        except BaseException as error:
+            self._forget(waiter)
+            # The lease may have been granted in the same step that cancelled us: give it to the next.
+            if (granted := _result(waiter.future)) is not None:
+                granted.release()
+            failure = self._failure(error, demand)
+            if isinstance(failure, ProxyError):
+                self._observe(
+                    events.LeaseFailed(
+                        principal=bucket.key.principal_tag,
+                        reason=failure.reason,
+                        waited_seconds=loop.time() - started,
+                    )
+                )
+            if failure is error:
+                raise
+            raise failure from None
+        self._observe_grant(lease.slot, loop.time() - started)
+        return lease
+
+    @staticmethod
+    def _failure(error: BaseException, demand: _Demand) -> BaseException:
+        if not isinstance(error, TimeoutError):
+            return error
+        # What kept the sessions from opening says more than that time ran out.
+        return demand.last_error or AcquireTimeout(
+            "No MCP session became free in time. Try again, or raise --max-sessions or --acquire-timeout."
+        )
+
+    def reclaim(self, slot: Slot[PooledSession], usage: Usage) -> Lease | None:
+        """A lease on this very session, for the client session that used it before; None if it is gone."""
+        if not slot.usable or self._closed:
+            return None
+        self.books.take(slot, usage)
+        return Lease(self, slot, usage)
+
+    def give_back(self, slot: Slot[PooledSession], usage: Usage) -> None:
+        """Take a lease back; only ``Lease.release`` calls this."""
+        self.books.give_back(slot, usage, asyncio.get_running_loop().time())
+        if not slot.usable:
+            return
+        if usage is Usage.ONCE:
+            self.retire(slot, "once")
+        elif self._waiters:
+            self._serve(self.books.bucket(slot.key))
+            self._serve_everyone()
+
+    def _grant(self, slot: Slot[PooledSession], usage: Usage, waited_seconds: float | None) -> Lease:
+        reused = slot.used and usage in (Usage.EXCLUSIVE, Usage.JOINT)
+        self.books.take(slot, usage)
+        if waited_seconds is not None:
+            self._observe_grant(slot, waited_seconds)
+        if reused:
+            self._observe(events.SessionReused(session=slot.session.tag, principal=slot.key.principal_tag))
+        return Lease(self, slot, usage)
+
+    def _observe_grant(self, slot: Slot[PooledSession], waited_seconds: float) -> None:
+        self._observe(
+            events.LeaseGranted(
+                session=slot.session.tag,
+                principal=slot.key.principal_tag,
+                waited_seconds=waited_seconds,
+            )
+        )
+
+    # -- waiters -----------------------------------------------------------------------------
+
+    def _serve(self, bucket: Bucket[PooledSession]) -> None:
+        """Give what there is to the waiters of one key, first come first served; then grow."""
+        for waiter in list(bucket.waiters):
+            assert isinstance(waiter, _Waiter)
+            if waiter.future.done():
+                self._forget(waiter)
+                continue
+            slot = bucket.candidate(waiter.usage)
+            if slot is not None:
+                self._forget(waiter)
+                waiter.future.set_result(self._grant(slot, waiter.usage, None))
+        while bucket.waiters and policy.openings_wanted(bucket) > 0:
+            first = next(iter(bucket.waiters))
+            step = policy.decide(first.usage, bucket, self.books, self._limits)
+            if not isinstance(step, Open):
+                break
+            self._open(bucket, step, "demand")
+
+    def _serve_everyone(self) -> None:
+        """Somewhere room was made: let each key with waiters look again, longest waiting first."""
+        for bucket in {waiter.bucket: None for waiter in self._waiters}:
+            self._serve(bucket)
+
+    def _forget(self, waiter: _Waiter) -> None:
+        self._waiters.pop(waiter, None)
+        waiter.bucket.waiters.pop(waiter, None)
+
+    def _forget_if_empty(self, bucket: Bucket[PooledSession]) -> None:
+        self.books.forget_if_empty(bucket)
+        if bucket.key not in self.books.buckets:
+            self._demands.pop(bucket.key, None)
+
+    # -- opening -----------------------------------------------------------------------------
+
+    def _open(self, bucket: Bucket[PooledSession], step: Open[PooledSession], why: str) -> None:
+        if step.evict is not None:
+            self._take_out(step.evict, "evicted")
+        demand = self._demands[bucket.key]
+        slot = Slot(self._connect(bucket.key, demand.profile), bucket.key)
+        self.books.add(slot)
+        slot.session.watch(lambda: self._lost(slot))
+        self._spawn(self._handshake(slot, demand, why), f"open {slot.session.tag}")
+
+    async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, why: str) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            await self._open_patiently(slot, demand)
+        except ProxyError as error:
+            self._opening_failed(slot, why, error)
+        except asyncio.CancelledError:
+            self._opening_failed(slot, why, Draining("The proxy is shutting down."))
+            raise
+        except Exception as error:
+            self._observe(events.Crashed(where="open", error=repr(error)))
+            self._opening_failed(slot, demand, why, InternalError("The proxy failed to open a session."))
+        else:
+            demand.last_error = None
+            if slot.state is not SessionState.OPENING:  # retired meanwhile
+                return
+            self.books.opened(slot, loop.time())
+            self._observe(
+                events.SessionOpened(
+                    session=slot.session.tag,
+                    principal=slot.key.principal_tag,
+                    why=why,
+                    seconds=loop.time() - started,
+                )
+            )
+            bucket = self.books.bucket(slot.key)
+            self._serve(bucket)
+            self._serve_everyone()
+            if why == "prewarm":
+                self._prewarm(bucket, Usage.ONCE)
+
+    async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand) -> None:
+        """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await slot.session.open(demand.caller)
+            except UpstreamUnreachable as error:
+                demand.last_error = error
+                bucket = self.books.bucket(slot.key)
+                deadline = max((w.deadline for w in self._waiters if w.bucket is bucket), default=0.0)
+                if asyncio.get_running_loop().time() + delay >= deadline:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _LAST_RETRY_SECONDS)
+
+    def _opening_failed(
+        self, slot: Slot[PooledSession], why: str, error: ProxyError
+    ) -> None:
+        slot.session.abandon()
+        if slot.state is not SessionState.OPENING:  # retired meanwhile
+            return
+        bucket = self.books.bucket(slot.key)
+        self.books.open_failed(slot)
+        self._observe(
+            events.SessionOpenFailed(
+                principal=slot.key.principal_tag, why=why, error=error.reason, detail=error.message
+            )
+        )
+        # Everyone who waited for this opening shares its outcome; whoever comes later tries anew.
+        for waiter in list(bucket.waiters):
+            assert isinstance(waiter, _Waiter)
+            self._forget(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(error)
+        self._forget_if_empty(bucket)
+        self._serve_everyone()
+
+    def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
+        if usage is not Usage.ONCE or self._closed:
+            return
+        while policy.wants_prewarming(bucket, self.books, self._limits):
+            self._open(bucket, Open(None), "prewarm")
+
+    # -- retiring ----------------------------------------------------------------------------
+
+    def retire(self, slot: Slot[PooledSession], reason: str) -> None:
+        """Close a session for good; whoever waits for room gets its place."""
+        if slot.state in (SessionState.CLOSING, SessionState.CLOSED):
+            return
+        self._take_out(slot, reason)
+        if self._waiters:
+            self._serve_everyone()
+
+    def _take_out(self, slot: Slot[PooledSession], reason: str) -> None:
+        bucket = self.books.bucket(slot.key)
+        self.books.retire(slot)
+        self._forget_if_empty(bucket)
+        self._spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
+
+    async def _goodbye(self, slot: Slot[PooledSession], reason: str) -> None:
+        try:
+            await slot.session.close(reason)
+        finally:
+            self.books.gone(slot)
+
+    def _lost(self, slot: Slot[PooledSession]) -> None:
+        """The server forgot a session while no request was looking: nobody may get it any more.
+
+        A client session that holds it gets a new one, with the old one's journal, when it comes back.
+        """
+        self.retire(slot, "lost")
+
+    def maintain(self) -> None:
+        """Close what has been idle for too long, keep the rest alive. Called regularly."""
+        now = asyncio.get_running_loop().time()
+        for slot in self.books.slots():
+            if slot.usable:
+                slot.session.tick(now)
+        for slot in self.books.idle_slots():
+            if (reason := policy.expiry(slot, now, self._limits)) is not None:
+                self.retire(slot, reason)
+
+    async def close(self, reason: str = "shutdown") -> None:
+        """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
+        self._closed = True
+        for waiter in list(self._waiters):
+            self._forget(waiter)
+            if not waiter.future.done():
+                waiter.future.set_exception(Draining("The proxy is shutting down."))
+        for slot in list(self.books.slots()):
+            if slot.state is SessionState.OPENING:
+                slot.session.abandon()
+            self.retire(slot, reason)
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def _result(future: asyncio.Future[Lease]) -> Lease | None:
+    if not future.done() or future.cancelled() or future.exception() is not None:
+        return None
+    return future.result()

@@ -1,0 +1,518 @@
+"""One upstream session: handshake, ids, stream, keep-alive, journal, and a new life when it is lost.
+
+The session owns everything that lives as long as it does: its GET stream (whose pings it answers),
+its pings, its re-opening. All of that runs in tasks of its own; a client's request only borrows ids
+and a reference. What comes on the GET stream is given to whoever made the call it belongs to, or
+else to the ``route`` the session was made with.
+
+MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
+"""
+
+import asyncio
+import re
+import secrets
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, Protocol, TypeAlias
+
+from .. import events
+from ..errors import (
+    Draining,
+    HandshakeRefused,
+    ProxyError,
+    SessionLost,
+    UpstreamError,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ..events import Observer
+from ..protocol import jsonrpc, lost, revisions
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..protocol.lost import Verdict
+from .refusal import read_refusal
+from .transport import NO_SESSION, NOBODY, Caller, ConnectionLost, Reply, SessionRef, Transport
+
+_HANDSHAKE_SECONDS: Final = 30.0
+_PING_SECONDS: Final = 10.0
+_POST_SECONDS: Final = 10.0
+_REVIVE_SECONDS: Final = 10.0
+_STREAM_GRACE_SECONDS: Final = 0.5
+_FIRST_RETRY_SECONDS: Final = 0.05
+_LAST_RETRY_SECONDS: Final = 30.0
+_SERVER_GONE_RETRY_SECONDS: Final = 1.0
+_MAX_SUBSCRIPTIONS: Final = 1000
+_MAX_BACKGROUND: Final = 100
+# What the journal records once the server has agreed to it.
+JOURNALLED: Final = frozenset({revisions.SET_LEVEL, revisions.SUBSCRIBE, revisions.UNSUBSCRIBE})
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
+
+
+class CallHandler(Protocol):
+    """Whoever waits for the answer to a call; told what arrives for it outside of its own stream."""
+
+    def deliver(self, message: Message) -> None:
+        """Take a message that names this call. Must not block."""
+        ...
+
+
+Router: TypeAlias = "Callable[[UpstreamSession, Message], None]"
+
+
+class Journal:
+    """What a client told the server that a new session must be told again."""
+
+    __slots__ = ("log_level", "subscriptions")
+
+    def __init__(self) -> None:
+        self.log_level: bytes | None = None
+        self.subscriptions: dict[str, bytes] = {}
+
+    def record(self, method: str, params: bytes | None) -> None:
+        """Remember a request that the server has agreed to."""
+        if params is None:
+            return
+        if method == revisions.SET_LEVEL:
+            self.log_level = params
+        elif method in (revisions.SUBSCRIBE, revisions.UNSUBSCRIBE):
+            uri = jsonrpc.read_string(jsonrpc.read_object(params).get("uri"))
+            if uri is None:
+                return
+            self.subscriptions.pop(uri, None)
+            if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
+                self.subscriptions[uri] = params
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """The requests that bring a new session to where the old one was."""
+        level = [] if self.log_level is None else [(revisions.SET_LEVEL, self.log_level)]
+        return level + [(revisions.SUBSCRIBE, params) for params in self.subscriptions.values()]
+
+
+class UpstreamSession:
+    """One live session at the server; a new *incarnation* of it after each loss."""
+
+    def __init__(
+        self,
+        *,
+        transport: Transport,
+        initialize_params: bytes,
+        client_name: str,
+        principal: str,
+        route: Router,
+        observe: Observer,
+        keepalive_seconds: float,
+    ) -> None:
+        self.tag = "u" + secrets.token_hex(4)
+        self.client_name = client_name
+        self.principal = principal
+        self.transport = transport
+        self.born = asyncio.get_running_loop().time()
+        self.journal = Journal()
+        self.incarnation = 0
+        self.ref = NO_SESSION
+        self.initialize_result = b"{}"
+        self.calls: dict[int, CallHandler] = {}
+        self.requests = 0
+        self.streaming = False
+        self.last_activity = 0.0
+        self.last_used = 0.0  # by a request
+        self.caller = NOBODY
+        self._route = route
+        self._observe = observe
+        self._keepalive_seconds = keepalive_seconds
+        self._initialize_params = initialize_params
+        self._next_id = 0
+        self._closed = False
+        self._on_lost: Callable[[], None] | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._reviving: asyncio.Task[None] | None = None
+        self._confirming: asyncio.Task[bool] | None = None
+        self._listener: asyncio.Task[None] | None = None
+        self._background: set[asyncio.Task[Any]] = set()
+
+    def __repr__(self) -> str:
+        return f"<UpstreamSession {self.tag}.{self.incarnation} in_flight={len(self.calls)}>"
+
+    @property
+    def closed(self) -> bool:
+        """Whether this object's life is over."""
+        return self._closed
+
+    # -- opening and closing -----------------------------------------------------------------
+
+    def watch(self, on_lost: Callable[[], None]) -> None:
+        """Call ``on_lost`` when the session turns out to be gone while no request is looking."""
+        self._on_lost = on_lost
+
+    async def open(self, caller: Caller) -> None:
+        """Do the handshake.
+
+        Raises:
+            UpstreamError: the server could not be reached, refused, or answered something else.
+            Draining: the session was closed meanwhile.
+        """
+        self.caller = caller
+        self._opening = asyncio.current_task()
+        try:
+            await self._handshake()
+        finally:
+            self._opening = None
+        if self._closed:
+            await self._delete()
+            raise Draining("The session was closed while it was being opened.")
+
+    async def _handshake(self) -> None:
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                self.ref, self.initialize_result = await self._initialize()
+                await self._send_initialized()
+                await self._replay_journal()
+        except ConnectionLost as error:
+            # Nothing of a user's was executed, so for the pool this is as good as no connection.
+            raise UpstreamUnreachable("The MCP server closed the connection during the handshake.") from error
+        except TimeoutError as error:
+            raise UpstreamTimeout("The MCP server did not finish the handshake in time.") from error
+        self.incarnation += 1
+        self._touch()
+        await self._start_listening()
+
+    async def _initialize(self) -> tuple[SessionRef, bytes]:
+        identifier = b"%d" % self.allocate()
+        body = jsonrpc.write_request(identifier, revisions.INITIALIZE, self._initialize_params)
+        async with self.transport.post(body, NO_SESSION, self.caller) as reply:
+            if not 200 <= reply.status < 300:
+                raise (await read_refusal(reply)).error()
+            answer = await _first_response(reply)
+            if answer is None:
+                raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
+            if answer.result is None:
+                raise HandshakeRefused(answer.error or b"{}")
+            return SessionRef(reply.session_id, _version_of(answer.result)), answer.result
+
+    async def _send_initialized(self) -> None:
+        body = jsonrpc.write_notification(revisions.INITIALIZED, None)
+        async with self.transport.post(body, self.ref, self.caller) as reply:
+            if reply.status >= 400:
+                raise (await read_refusal(reply)).error()
+
+    async def _replay_journal(self) -> None:
+        for method, params in self.journal.requests():
+            body = jsonrpc.write_request(b"%d" % self.allocate(), method, params)
+            async with self.transport.post(body, self.ref, self.caller) as reply:
+                await _first_response(reply)
+
+    def abandon(self) -> None:
+        """Give up at once, without a goodbye."""
+        self._closed = True
+        self._stop_tasks()
+        if self._opening is not None and self._opening is not asyncio.current_task():
+            self._opening.cancel()
+
+    async def close(self, reason: str) -> None:
+        """Say goodbye to the server. Raises nothing."""
+        if self._closed:
+            return
+        self._closed = True
+        self._stop_tasks()
+        self._observe(
+            events.SessionClosed(
+                session=self.tag,
+                principal=self.principal,
+                reason=reason,
+                age_seconds=asyncio.get_running_loop().time() - self.born,
+                requests=self.requests,
+            )
+        )
+        if self._opening is None:
+            await self._delete()
+
+    async def _delete(self) -> None:
+        """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
+        if self.ref.session_id is None:
+            return
+        try:
+            await self.transport.delete(self.ref, self.caller)
+        except (ProxyError, ConnectionLost, TimeoutError):
+            return
+
+    def _stop_tasks(self) -> None:
+        for task in (self._listener, self._reviving, self._confirming, *self._background):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+
+    # -- requests ----------------------------------------------------------------------------
+
+    def allocate(self) -> int:
+        """An id that no other request of this session ever had."""
+        self._next_id += 1
+        return self._next_id
+
+    def register(self, identifier: int, handler: CallHandler) -> None:
+        """A call begins: what names it is given to ``handler``."""
+        self.calls[identifier] = handler
+        self.requests += 1
+        self._touch()
+        self.last_used = self.last_activity
+
+    def unregister(self, identifier: int) -> None:
+        """A call is over."""
+        self.calls.pop(identifier, None)
+        self._touch()
+
+    def _touch(self) -> None:
+        self.last_activity = asyncio.get_running_loop().time()
+
+    async def restore(self, journal: Journal) -> None:
+        """Tell this new session what another one was told (its client comes back to a closed session)."""
+        for method, params in journal.requests():
+            self.journal.record(method, params)
+        try:
+            await self._replay_journal()
+        except ConnectionLost as error:
+            raise UpstreamUnreachable("The MCP server closed the connection.") from error
+
+    async def ready(self) -> None:
+        """Wait for a re-opening that is under way.
+
+        Raises:
+            SessionLost: it failed.
+        """
+        if self._reviving is not None:
+            await _join(self._reviving)
+
+    def post_soon(self, body: bytes) -> None:
+        """Send a notification or a response in the background."""
+        if len(self._background) < _MAX_BACKGROUND and not self._closed:
+            self._spawn(self.post_message(body), f"post {self.tag}")
+
+    async def post_message(self, body: bytes) -> bool:
+        """Send a notification or a response; gives whether the server took it."""
+        try:
+            async with (
+                asyncio.timeout(_POST_SECONDS),
+                self.transport.post(body, self.ref, self.caller) as reply,
+            ):
+                return reply.status < 400
+        except (ProxyError, ConnectionLost, TimeoutError):
+            return False
+
+    def answer_ping(self, request: Request) -> None:
+        """Answer the server's ping (basic/utilities/ping); servers end sessions whose pings go unanswered."""
+        self.post_soon(jsonrpc.write_response(request.id, Response(request.id, result=b"{}")))
+
+    # -- loss and revival --------------------------------------------------------------------
+
+    async def confirm(self, incarnation: int) -> bool:
+        """Whether this incarnation is still alive, asked by a ping. One ping for all who ask at once."""
+        if self.incarnation != incarnation:
+            return False
+        if self._confirming is None:
+            self._confirming = self._spawn(self._ping(), f"ping {self.tag}")
+            self._confirming.add_done_callback(self._confirmed)
+        return await asyncio.shield(self._confirming)
+
+    def _confirmed(self, _: asyncio.Task[bool]) -> None:
+        self._confirming = None
+
+    async def _ping(self) -> bool:
+        """True unless the server says, one way or another, that it does not know the session."""
+        body = jsonrpc.write_request(b"%d" % self.allocate(), revisions.PING, None)
+        sent_id = self.ref.session_id is not None
+        try:
+            async with (
+                asyncio.timeout(_PING_SECONDS),
+                self.transport.post(body, self.ref, self.caller) as reply,
+            ):
+                if reply.status >= 400:
+                    refusal = await read_refusal(reply)
+                    return refusal.verdict("POST", sent_session_id=sent_id) is Verdict.ALIVE
+                answer = await _first_response(reply)
+                return answer is None or not _names_a_lost_session(answer)
+        except (ProxyError, ConnectionLost, TimeoutError):
+            return True  # the server is in trouble, which says nothing about the session
+        finally:
+            self._touch()
+
+    async def revive(self, incarnation: int, how: str) -> None:
+        """Open the session anew from its journal, unless that happened since ``incarnation``.
+
+        Everyone who noticed the same loss waits for the same re-opening. ``how`` the loss showed.
+
+        Raises:
+            SessionLost: no new session could be opened.
+        """
+        if self._reviving is None:
+            if self.incarnation != incarnation:
+                return
+            self._observe(events.SessionLost(session=self.tag, principal=self.principal, how=how))
+            self._reviving = self._spawn(self._revive(), f"revive {self.tag}")
+            self._reviving.add_done_callback(self._revived)
+        await _join(self._reviving)
+
+    def revive_soon(self, incarnation: int, how: str) -> None:
+        """Re-open in the background, so that the next request finds a living session."""
+        if not self._closed:
+            self._spawn(self._revive_quietly(incarnation, how), f"revive {self.tag}")
+
+    async def _revive_quietly(self, incarnation: int, how: str) -> None:
+        try:
+            await self.revive(incarnation, how)
+        except SessionLost:
+            self._leave_pool()
+
+    def _revived(self, task: asyncio.Task[None]) -> None:
+        self._reviving = None
+        if not task.cancelled():
+            task.exception()  # whoever waited has got it
+
+    async def _revive(self) -> None:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        if self._listener is not None:
+            self._listener.cancel()
+        await self._handshake_patiently(started + _REVIVE_SECONDS)
+        self._observe(
+            events.SessionOpened(
+                session=self.tag, principal=self.principal, why="reopen", seconds=loop.time() - started
+            )
+        )
+
+    async def _handshake_patiently(self, deadline: float) -> None:
+        loop = asyncio.get_running_loop()
+        delay = _FIRST_RETRY_SECONDS
+        while True:
+            try:
+                return await self._handshake()
+            except UpstreamUnreachable:
+                if loop.time() + delay >= deadline:
+                    raise
+            await asyncio.sleep(delay)
+            delay = min(delay * 2, _SERVER_GONE_RETRY_SECONDS)
+
+    def tick(self, now: float) -> None:
+        """Called regularly: pings a session that was quiet for the keep-alive time."""
+        if now - self.last_activity >= self._keepalive_seconds and not self.calls and not self._closed:
+            self._touch()
+            self._spawn(self._check(), f"keep-alive {self.tag}")
+
+    async def _check(self) -> None:
+        if not await self.confirm(self.incarnation):
+            self._lost("ping")
+
+    def _lost(self, how: str) -> None:
+        if not self._closed:
+            self._observe(events.SessionLost(session=self.tag, principal=self.principal, how=how))
+            self._leave_pool()
+
+    def _leave_pool(self) -> None:
+        if self._on_lost is not None and not self._closed:
+            self._on_lost()
+
+    # -- the GET stream ----------------------------------------------------------------------
+
+    async def _start_listening(self) -> None:
+        """Open the GET stream, and give it a moment to stand before the first call is sent."""
+        opened = asyncio.Event()
+        self._listener = self._spawn(self._listen(opened), f"listen {self.tag}")
+        try:
+            async with asyncio.timeout(_STREAM_GRACE_SECONDS):
+                await opened.wait()
+        except TimeoutError:
+            return  # some servers send no header before the first event
+
+    async def _listen(self, opened: asyncio.Event) -> None:
+        delay = _FIRST_RETRY_SECONDS
+        last_event_id: str | None = None
+        while True:
+            try:
+                async with self.transport.listen(self.ref, self.caller, last_event_id) as reply:
+                    opened.set()
+                    if reply.status != 200 or not reply.is_stream:
+                        await self._no_stream(reply.status)
+                        return
+                    self.streaming = True
+                    delay = _FIRST_RETRY_SECONDS
+                    while (messages := await reply.read()) is not None:
+                        for message in messages:
+                            self._take(message)
+                    last_event_id = reply.last_event_id or last_event_id
+                    delay = max(delay, reply.retry_seconds or 0.0)
+            except (ProxyError, ConnectionLost):
+                pass
+            finally:
+                opened.set()
+                self.streaming = False
+            await asyncio.sleep(min(delay, _LAST_RETRY_SECONDS))
+            delay *= 2
+
+    async def _no_stream(self, status: int) -> None:
+        """The server offers no stream (405), no second one (400, 409), or no longer knows us (404)."""
+        if status == 404 and not await self.confirm(self.incarnation):
+            self._lost("stream")
+
+    def _take(self, message: Message) -> None:
+        self._touch()
+        if isinstance(message, Request) and message.method == revisions.PING:
+            self.answer_ping(message)
+            return
+        handler = self._handler_for(message)
+        if handler is not None:
+            handler.deliver(message)
+        else:
+            self._route(self, message)
+
+    def _handler_for(self, message: Message) -> CallHandler | None:
+        """The call that a message on the GET stream names, if it names one."""
+        if isinstance(message, Response):
+            return self.calls.get(_as_int(message.id))
+        if isinstance(message, Notification) and message.method == revisions.PROGRESS:
+            return self.calls.get(_as_int(jsonrpc.read_object(message.params).get("progressToken")))
+        return None
+
+    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+        return task
+
+
+async def _join(reviving: asyncio.Task[None]) -> None:
+    """Wait for a re-opening without owning it."""
+    try:
+        await asyncio.shield(reviving)
+    except asyncio.CancelledError:
+        if reviving.cancelled():
+            raise SessionLost("The session is gone and the proxy is closing it.") from None
+        raise
+    except UpstreamError as error:
+        raise SessionLost(
+            f"The MCP server lost the session and a new one could not be opened: {error.message}"
+        ) from error
+
+
+async def _first_response(reply: Reply) -> Response | None:
+    """The first response in a body, whatever else comes before it."""
+    while (messages := await reply.read()) is not None:
+        for message in messages:
+            if isinstance(message, Response):
+                return message
+    return None
+
+
+def _names_a_lost_session(answer: Response) -> bool:
+    """Whether a ping was refused over the session; servers may refuse pings for other reasons."""
+    if answer.error is None:
+        return False
+    error = jsonrpc.read_error(answer.error)
+    verdict = lost.judge(lost.Reply(verb="POST", status=200, body=b"", error=error, sent_session_id=True))
+    return verdict is not Verdict.ALIVE
+
+
+def _version_of(result: bytes) -> str | None:
+    version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+    return version if version is not None and _HEADER_SAFE.fullmatch(version) else None
+
+
+def _as_int(raw: bytes | None) -> int:
+    """The id in a raw JSON number or string of ours; -1 for anything else."""
+    text = b"" if raw is None else raw.strip(b'"')
+    return int(text) if text.isdigit() and len(text) < 19 else -1

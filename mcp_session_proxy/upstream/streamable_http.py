@@ -1,0 +1,249 @@
+"""Streamable HTTP towards the server (MCP 2025-11-25, basic/transports, "Streamable HTTP").
+
+Foreign exceptions (aiohttp's, the operating system's) are turned into the project's here and
+nowhere else. Redirects within the server's own origin (``/mcp`` to ``/mcp/``) are followed once and
+remembered; nothing ever goes to another origin.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohttp
+from multidict import CIMultiDict
+from yarl import URL
+
+from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Message
+from ..protocol.sse import SseParser
+from .transport import Caller, ConnectionLost, Reply, SessionRef
+
+_REDIRECTS: Final = frozenset({301, 302, 307, 308})
+_MAX_TEXT_BYTES: Final = 64 * 1024
+# Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids
+# sending a call into a connection that is just being closed, whose outcome nobody would know.
+_KEEP_CONNECTION_SECONDS: Final = 3.0
+_GOODBYE_SECONDS: Final = 3.0
+_END_OF_STREAM_SECONDS: Final = 1.0
+_EXPLAINING: Final = ("WWW-Authenticate", "Retry-After")
+_NOT_BY_DEFAULT: Final = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
+
+
+def http_session(*, auto_decompress: bool = True) -> aiohttp.ClientSession:
+    """The HTTP client: unlimited connections, so that it is not a second, hidden pool; no cookies kept."""
+    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_CONNECTION_SECONDS)
+    return aiohttp.ClientSession(
+        connector=connector,
+        cookie_jar=aiohttp.DummyCookieJar(),
+        skip_auto_headers=_NOT_BY_DEFAULT,
+        auto_decompress=auto_decompress,
+        read_bufsize=2**18,
+    )
+
+
+class HttpReply:
+    """One answer of the server. Implements ``transport.Reply``."""
+
+    __slots__ = ("_parser", "_response", "content_type", "is_stream", "status")
+
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._response = response
+        self._parser: SseParser | None = None
+        self.status = response.status
+        header = response.headers.get("Content-Type")
+        self.content_type = None if header is None else header.partition(";")[0].strip().lower()
+        self.is_stream = self.content_type == revisions.SSE
+
+    @property
+    def session_id(self) -> str | None:
+        """The session id of a 2xx answer."""
+        return self._response.headers.get(revisions.SESSION_HEADER) if self._response.ok else None
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The newest event id of the stream."""
+        return None if self._parser is None else self._parser.last_event_id
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """How long the stream asks to wait before it is resumed."""
+        if self._parser is None or self._parser.retry_milliseconds is None:
+            return None
+        return self._parser.retry_milliseconds / 1000
+
+    def explanation(self) -> dict[str, str]:
+        """The headers that explain a refusal."""
+        headers = self._response.headers
+        return {name: ", ".join(headers.getall(name)) for name in _EXPLAINING if name in headers}
+
+    async def read(self) -> list[Message] | None:
+        """The JSON-RPC messages that arrived next; None at the end of the body."""
+        try:
+            if self.is_stream:
+                chunk = await self._response.content.readany()
+            else:
+                chunk = await self._response.read() if not self._response.content.at_eof() else b""
+        except TimeoutError as error:
+            raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionLost from error
+        if not chunk:
+            return None
+        if not self.is_stream:
+            return jsonrpc.parse_upstream_body(chunk)
+        parser = self._parser = self._parser or SseParser()
+        return [m for event in parser.feed(chunk) if (m := jsonrpc.parse_upstream(event.data)) is not None]
+
+    async def text(self) -> bytes:
+        """The beginning of a body that is not JSON-RPC."""
+        pieces: list[bytes] = []
+        missing = _MAX_TEXT_BYTES
+        try:
+            while missing > 0 and (piece := await self._response.content.read(missing)):
+                pieces.append(piece)
+                missing -= len(piece)
+        except (aiohttp.ClientError, OSError, TimeoutError):
+            pass  # what came is enough to judge by
+        return b"".join(pieces)
+
+
+class StreamableHttp:
+    """The transport to one server. Implements ``transport.Transport``.
+
+    ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.
+    """
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: URL,
+        *,
+        connect_timeout_seconds: float,
+        request_timeout_seconds: float,
+    ) -> None:
+        self._http = http
+        self._url = url
+        self._answer_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_timeout_seconds, sock_read=request_timeout_seconds
+        )
+        self._listen_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
+
+    @asynccontextmanager
+    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[Reply]:
+        """Send one message; see ``transport.Transport.post``."""
+        headers = _headers(session, caller)
+        headers["Accept"] = revisions.ACCEPT_BOTH
+        headers["Content-Type"] = revisions.JSON
+        response = await self._send("POST", headers, caller, body, self._answer_timeout)
+        try:
+            yield HttpReply(response)
+        except BaseException:
+            response.close()
+            raise
+        if not response.content.at_eof():
+            # Servers end an event stream just after its last event: the connection returns to its pool
+            # by itself when that arrives. One that stays open is cut.
+            asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, response.close)
+
+    @asynccontextmanager
+    async def listen(
+        self, session: SessionRef, caller: Caller, last_event_id: str | None
+    ) -> AsyncIterator[Reply]:
+        """Open or resume a stream; see ``transport.Transport.listen``."""
+        headers = _headers(session, caller)
+        headers["Accept"] = revisions.SSE
+        if last_event_id is not None:
+            headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
+        response = await self._send("GET", headers, caller, None, self._listen_timeout)
+        try:
+            yield HttpReply(response)
+        finally:
+            response.close()
+
+    async def delete(self, session: SessionRef, caller: Caller) -> int:
+        """End the session at the server."""
+        async with asyncio.timeout(_GOODBYE_SECONDS):
+            response = await self._send(
+                "DELETE", _headers(session, caller), caller, None, self._answer_timeout
+            )
+            response.close()
+            return response.status
+
+    async def _send(
+        self,
+        verb: str,
+        headers: CIMultiDict[str],
+        caller: Caller,
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        url = _with_query(self._url, caller.query)
+        response = await self._send_to(verb, url, headers, body, timeout)
+        if response.status not in _REDIRECTS:
+            return response
+        target = self._follow(response.headers.get("Location"))
+        response.close()
+        if target is None:
+            raise UpstreamProtocolError(
+                f"The MCP server redirects (HTTP {response.status}) to another place. "
+                "Point the proxy at the final URL."
+            )
+        self._url = target
+        return await self._send_to(verb, _with_query(target, caller.query), headers, body, timeout)
+
+    def _follow(self, location: str | None) -> URL | None:
+        """Where a redirect leads, if that is another path of the same origin."""
+        if location is None:
+            return None
+        try:
+            target = self._url.join(URL(location))
+        except ValueError:
+            return None
+        if (target.host, target.explicit_port) != (self._url.host, self._url.explicit_port):
+            return None
+        # A server behind TLS termination may name the wrong scheme: only the path is taken.
+        moved = self._url.with_path(target.path, encoded=False)
+        return None if moved.raw_path == self._url.raw_path else moved.with_query(self._url.query)
+
+    async def _send_to(
+        self,
+        verb: str,
+        url: URL,
+        headers: CIMultiDict[str],
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> aiohttp.ClientResponse:
+        try:
+            return await self._http.request(
+                verb, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+            )
+        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
+            raise UpstreamUnreachable(
+                "The MCP server cannot be reached. Is it running, and is its address right?"
+            ) from error
+        except TimeoutError as error:
+            raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
+        except aiohttp.InvalidURL as error:
+            raise UpstreamProtocolError("The request cannot be sent to the MCP server's URL.") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise ConnectionLost from error
+
+
+def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
+    headers = CIMultiDict(caller.headers)
+    if session.session_id is not None:
+        headers[revisions.SESSION_HEADER] = session.session_id
+    if session.version is not None:
+        headers[revisions.VERSION_HEADER] = session.version
+    return headers
+
+
+def _with_query(url: URL, query: str) -> URL:
+    """The server's URL with the client's raw query string added to its own."""
+    if not query:
+        return url
+    own = url.raw_query_string
+    text = f"{own}&{query}" if own else query
+    return URL(f"{url.with_query(None)}?{text}", encoded=True)

@@ -1,0 +1,114 @@
+"""What a transport to the server does, and what can go wrong below the protocol.
+
+Only Streamable HTTP exists so far; tests put others in its place.
+"""
+
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+from ..protocol.jsonrpc import Message
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """The headers and the raw query string that travel upstream for a principal.
+
+    They hold credentials: they stay in memory, and neither ``repr`` nor a log shows them.
+    """
+
+    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    query: str = field(default="", repr=False)
+
+
+NOBODY: Final = Caller()
+
+
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """How a request names its session upstream: the server's id, if it gave one, and the version."""
+
+    session_id: str | None
+    version: str | None
+
+
+NO_SESSION: Final = SessionRef(None, None)
+
+
+class ConnectionLost(Exception):
+    """The connection broke after the request was, or may have been, sent."""
+
+
+class Reply(Protocol):
+    """The server's answer to one POST or GET, from its HTTP status on."""
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        ...
+
+    @property
+    def session_id(self) -> str | None:
+        """The session id of a 2xx answer. Others may carry a throwaway id, which is not given."""
+        ...
+
+    @property
+    def is_stream(self) -> bool:
+        """Whether the body is an event stream."""
+        ...
+
+    @property
+    def content_type(self) -> str | None:
+        """The bare content type."""
+        ...
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The newest event id of the stream, to resume it with."""
+        ...
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """How long the stream asks to wait before it is resumed."""
+        ...
+
+    def explanation(self) -> dict[str, str]:
+        """The headers that explain a refusal."""
+        ...
+
+    async def read(self) -> list[Message] | None:
+        """The JSON-RPC messages that arrived next, possibly none; None at the end of the body.
+
+        Raises:
+            ConnectionLost: the body broke off.
+            UpstreamTimeout: nothing came for too long.
+        """
+        ...
+
+    async def text(self) -> bytes:
+        """The beginning of a body that is not JSON-RPC: at most 64 KiB."""
+        ...
+
+
+class Transport(Protocol):
+    """A way to the server. All methods raise UpstreamUnreachable when nothing was sent."""
+
+    def post(self, body: bytes, session: SessionRef, caller: Caller) -> AbstractAsyncContextManager[Reply]:
+        """Send one message.
+
+        Raises:
+            UpstreamUnreachable: no connection: nothing was sent.
+            ConnectionLost: it broke after that.
+            UpstreamTimeout: no answer for too long.
+        """
+        ...
+
+    def listen(
+        self, session: SessionRef, caller: Caller, last_event_id: str | None
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Open the stream for messages of the server's own accord, or resume a broken one."""
+        ...
+
+    async def delete(self, session: SessionRef, caller: Caller) -> int:
+        """End the session at the server; gives the HTTP status."""
+        ...

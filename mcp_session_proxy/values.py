@@ -1,0 +1,243 @@
+"""The forms in which people write option values: listen addresses, durations, sizes, lists, URLs.
+
+Each form is read by a ``parse_...`` function, which raises ``ValueError`` with what is allowed, as the
+end of a sentence ("must be ..."), and written by a ``show`` function. Which options there are is
+``config``'s business.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Final, Self
+
+from yarl import URL
+
+MAX_DURATION_SECONDS: Final = 365 * 86400.0
+_SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_BYTES: Final = {
+    "": 1,
+    "b": 1,
+    "kb": 1000,
+    "mb": 1000**2,
+    "gb": 1000**3,
+    "kib": 1024,
+    "mib": 1024**2,
+    "gib": 1024**3,
+}
+_NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
+_HOST: Final = re.compile(
+    r"(?:(?:\*\.)?[a-z0-9][a-z0-9._~-]*|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
+)
+_MAX_PORT: Final = 65535
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What a kind of value is called in help texts, and how one is written there."""
+
+    metavar: str
+    show: Callable[[Any], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. An empty ``host`` means every interface, port 0 means any free port."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Read ``HOST:PORT``, ``[IPV6]:PORT`` or ``:PORT``."""
+        if isinstance(value, cls):
+            return value
+        problem = "must be HOST:PORT, such as 127.0.0.1:8080, [::1]:8080, or :8080 for every interface"
+        if not isinstance(value, str):
+            raise ValueError(problem)
+        host, colon, port = value.strip().rpartition(":")
+        if not colon or not (port.isascii() and port.isdigit()) or re.search(r"[/\s@]", host):
+            raise ValueError(problem)
+        if int(port) > _MAX_PORT:
+            raise ValueError(f"must have a port from 0 to {_MAX_PORT}")
+        if host[:1] == "[" and host[-1:] == "]":
+            host = host[1:-1]
+            if ":" not in host:
+                raise ValueError("must have an IPv6 address between the brackets")
+        elif ":" in host:
+            raise ValueError("must have brackets around an IPv6 address, such as [::1]:8080")
+        return cls(host, int(port))
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine can connect."""
+        return is_loopback(self.host)
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine for sure. A name other than ``localhost`` may mean anything."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def parse_duration(value: object) -> float:
+    """Read a time span: seconds as a number, or ``500ms``, ``30s``, ``5m``, ``2h``, ``1d``. Gives seconds."""
+    number, unit = _split_number(value)
+    factor = _SECONDS.get(unit or "s")
+    if number is None or factor is None:
+        raise ValueError("must be a duration, such as 500ms, 30s, 5m, 2h, or a number of seconds")
+    if number * factor > MAX_DURATION_SECONDS:
+        raise ValueError(f"must be at most {show_duration(MAX_DURATION_SECONDS)}")
+    return number * factor
+
+
+def parse_size(value: object) -> int:
+    """Read an amount of memory: bytes as a number, or ``512KiB``, ``4MiB``, ``1GB``. Gives bytes."""
+    number, unit = _split_number(value)
+    factor = _BYTES.get(unit.lower())
+    if number is None or factor is None:
+        raise ValueError("must be a size, such as 512KiB, 4MiB, or a number of bytes")
+    return int(number * factor)
+
+
+def _split_number(value: object) -> tuple[float | None, str]:
+    # bool is an int to Python, but `true` is neither a time nor a size.
+    if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value), ""
+    if isinstance(value, str) and (match := _NUMBER_AND_UNIT.fullmatch(value.strip())):
+        return float(match[1]), match[2]
+    return None, ""
+
+
+def parse_words(value: object) -> tuple[str, ...]:
+    """Read a list: a sequence of strings (a repeated flag, a TOML array), each of which may hold commas."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(item, str) for item in value):
+        raise ValueError("must be a list of texts")
+    words = (word.strip() for item in value for word in item.split(","))
+    return tuple(word for word in words if word)
+
+
+def parse_upstream(value: object) -> str:
+    """Read the URL of an MCP endpoint. Credentials in it are refused: they would end up in logs."""
+    url = _parse_http_url(value, "must be an http or https URL, such as http://127.0.0.1:8000/mcp")
+    if url.user is not None or url.password is not None:
+        raise ValueError("must not hold a user name or password; clients send their own credentials")
+    if url.raw_fragment:
+        raise ValueError("must not have a fragment (#...)")
+    return str(url)
+
+
+def parse_public_url(value: object) -> str | None:
+    """Read the URL under which clients reach the proxy: an origin, perhaps with a path before ours."""
+    if value is None:
+        return None
+    problem = "must be the http or https URL that clients use, such as https://mcp.example.com"
+    url = _parse_http_url(value, problem)
+    if url.user is not None or url.query_string or url.raw_fragment:
+        raise ValueError(problem)
+    return str(url).rstrip("/")
+
+
+def parse_origins(value: object) -> tuple[str, ...]:
+    """Read a list of web origins (RFC 6454), in the form in which browsers send them.
+
+    ``*`` means any, ``null`` is what sandboxed frames and local files send.
+    """
+    return tuple(_parse_origin(word) for word in parse_words(value))
+
+
+def _parse_origin(word: str) -> str:
+    if word in ("*", "null"):
+        return word
+    problem = "must be origins, such as https://app.example.com (scheme and host, no path), or *"
+    url = _parse_url(word, problem)
+    if url.path not in ("", "/") or url.query_string or url.raw_fragment or url.user is not None:
+        raise ValueError(problem)
+    return str(url.origin())
+
+
+def parse_hosts(value: object) -> tuple[str, ...]:
+    """Read a list of hosts to be called by: names, with a port where only that port will do."""
+    words = tuple(word.lower() for word in parse_words(value))
+    if not all(_is_host(word) for word in words):
+        raise ValueError("must be host names, such as mcp.example.com, *.example.com or mcp.example.com:8443")
+    return words
+
+
+def _is_host(word: str) -> bool:
+    match = _HOST.fullmatch(word)
+    if match is None or int(match["port"] or 0) > _MAX_PORT:
+        return False
+    return match["ipv6"] is None or _is_ip_address(match["ipv6"])
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _parse_http_url(value: object, problem: str) -> URL:
+    url = _parse_url(value, problem)
+    if url.scheme not in ("http", "https"):
+        raise ValueError(problem)
+    return url
+
+
+def _parse_url(value: object, problem: str) -> URL:
+    if not isinstance(value, str) or re.search(r"\s", value.strip()):
+        raise ValueError(problem)
+    try:
+        url = URL(value.strip())
+        has_usable_port = url.port is None or 0 < url.port <= _MAX_PORT
+    except ValueError:
+        raise ValueError(problem) from None
+    if not url.scheme or not url.host or not has_usable_port:
+        raise ValueError(problem)
+    return url
+
+
+def mask(text: str) -> str:
+    """A text without the parts of a URL in which secrets travel: user, password and query."""
+    return re.sub(r"\?.*", "?***", re.sub(r"//[^/?#]*@", "//***@", text))
+
+
+def show(value: object) -> str:
+    """Write a value that has no form of its own: nothing as ``none``, a list with commas."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return ", ".join(map(str, value)) or "none"
+    return str(value)
+
+
+def show_duration(seconds: float) -> str:
+    """Write a time span in its largest whole unit: ``1d``, ``30m``, ``90s``, ``250ms``."""
+    if seconds == 0:
+        return "0s"
+    for unit in ("d", "h", "m", "s"):
+        if seconds % _SECONDS[unit] == 0:
+            return f"{seconds / _SECONDS[unit]:.0f}{unit}"
+    return f"{seconds * 1000:.3f}".rstrip("0").rstrip(".") + "ms"
+
+
+def show_size(size_bytes: int) -> str:
+    """Write an amount of memory in its largest whole binary unit: ``4MiB``, ``1000``."""
+    for unit in ("GiB", "MiB", "KiB"):
+        if size_bytes and size_bytes % _BYTES[unit.lower()] == 0:
+            return f"{size_bytes // _BYTES[unit.lower()]}{unit}"
+    return str(size_bytes)

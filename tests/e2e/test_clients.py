@@ -1,0 +1,118 @@
+"""Real clients, each in its own environment, through the proxy."""
+
+import asyncio
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Desk
+from .launch import node, node_module
+from .run import COMMANDS, FULL, Run
+
+pytestmark = pytest.mark.e2e
+
+MakeDesk = Callable[..., Desk]
+
+
+async def seen_by(run: Run, client: str, at: Desk, calls: list[tuple[str, Any]], **more: object) -> list[Any]:
+    """Run a client as the desk's caller."""
+    return await run.client(client, at.proxy.url, at.caller.token, calls, **more)
+
+
+@pytest.mark.parametrize("server", ["mcp-1.30", "mcp-1.23"])
+@pytest.mark.parametrize("client", list(COMMANDS))
+async def test_state_is_kept_between_connections(client: str, server: str, desk: MakeDesk, run: Run) -> None:
+    """Two connections one after the other count 1, 2, 3, 4: the second gets the first one's session."""
+    at = desk(server)
+    seen = await seen_by(run, client, at, [("increment", {}), ("increment", {})], connections=2)
+    assert [connection["answers"] for connection in seen] == [["1", "2"], ["3", "4"]]
+    assert all("increment" in connection["tools"] for connection in seen)
+    counted = await at.stats()
+    assert counted["sessions"] == {"opened": 1, "closed": 0, "live": 1}
+
+
+async def test_langchain_keeps_state_between_calls(desk: MakeDesk, run: Run) -> None:
+    """LangChain opens a session for each call, and `increment` still counts 1, 2, 3."""
+    at = desk("mcp-1.30")
+    (seen,) = await seen_by(run, "langchain", at, [("increment", {})] * 3)
+    assert seen["answers"] == ["1", "2", "3"]
+    metrics_at_server = await at.stats()
+    assert metrics_at_server["sessions"]["opened"] == 1
+
+
+@pytest.mark.parametrize("client", FULL)
+async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) -> None:
+    """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""
+    at = desk("mcp-1.30")
+    calls: list[tuple[str, Any]] = [
+        ("progress", {"n": 3}),
+        ("log", {"message": "noted"}),
+        ("elicit_name", {}),
+        ("sample", {"prompt": "hi"}),
+        ("list_client_roots", {}),
+        ("touch", {}),
+    ]
+    (seen,) = await seen_by(run, client, at, calls, full=True)
+    answers = seen["answers"]
+    assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
+    assert json.loads(answers[4]) == ["file:///srv/data"]
+    assert seen["progress"] == [1, 2, 3]
+    assert "noted" in json.dumps(seen["logs"])
+    if "updated" in seen:
+        assert seen["updated"] == ["counter://shared"]
+
+
+@pytest.mark.parametrize("server", ["everything", "fastmcp-ts", "supergateway", "kubernetes", "grafana"])
+@pytest.mark.parametrize("client", ["mcp-1.30", "mcp-2-auto", "langchain", "sdk-ts-1"])
+async def test_other_servers(client: str, server: str, desk: MakeDesk, run: Run) -> None:
+    """The same clients in front of servers of other makers: two connections, two calls each."""
+    at = desk(server)
+    kind = at.server.kind
+    call = (kind.tool, dict(kind.arguments))
+    seen = await seen_by(run, client, at, [call, call], connections=2)
+    for connection in seen:
+        assert kind.tool in connection["tools"]
+        assert all(kind.answer in answer for answer in connection["answers"])
+
+
+async def test_typescript_client_that_terminates(desk: MakeDesk, run: Run) -> None:
+    """The TypeScript SDK's explicit DELETE is absorbed, and its next connection has the state."""
+    at = desk("mcp-1.30")
+    seen = await seen_by(run, "sdk-ts-1", at, [("increment", {})], connections=3, terminate=True)
+    assert [connection["answers"] for connection in seen] == [["1"], ["2"], ["3"]]
+
+
+@pytest.mark.parametrize("server", ["mcp-1.30", "everything"])
+async def test_inspector(server: str, desk: MakeDesk, run: Run) -> None:
+    """The Inspector's command line lists tools and calls one."""
+    at = desk(server)
+    launcher = node_module("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+    common = [
+        *(node(), launcher, "--cli", at.proxy.url, "--transport", "http"),
+        *("--header", f"Authorization: Bearer {at.caller.token}"),
+    ]
+    listed = json.loads(await run.output([*common, "--method", "tools/list"]))
+    assert "echo" in [tool["name"] for tool in listed["tools"]]
+    called = json.loads(
+        await run.output(
+            [*common, "--method", "tools/call", "--tool-name", "echo", "--tool-arg", "message=hello"]
+        )
+    )
+    assert "Echo: hello" in json.dumps(called)
+
+
+@pytest.mark.parametrize("client", ["mcp-1.30", "mcp-2-legacy", "sdk-ts-1"])
+async def test_clients_survive_lost_sessions(client: str, own_desk: MakeDesk, run: Run) -> None:
+    """A real client in the middle of its calls does not notice that the server forgot all sessions."""
+    at = own_desk("mcp-1.30")
+    calls: list[tuple[str, Any]] = [("increment", {}), ("slow", {"seconds": 0.1})] * 2 + [("increment", {})]
+    running = asyncio.create_task(seen_by(run, client, at, calls, connections=4))
+    while not running.done() and (await at.all_stats())["calls"].get("slow", 0) < 2:
+        await asyncio.sleep(0.02)
+    async with at.http.post(f"{at.server.origin}/forget") as response:
+        assert response.status == 200
+    seen = await running
+    assert len(seen) == 4
+    assert all(len(connection["answers"]) == 5 for connection in seen)

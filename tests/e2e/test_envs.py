@@ -1,0 +1,46 @@
+"""The descriptions of the environments that the end-to-end tests run in."""
+
+import json
+import re
+
+import pytest
+
+from .launch import install
+
+FOLDERS = [path for path in sorted(install.SPECS.iterdir()) if (path / "requirements.txt").is_file()]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_specs_are_pinned(folder: object) -> None:
+    """Every package that a description names is pinned to one version."""
+    lines = (folder / "requirements.txt").read_text().split()  # type: ignore[operator]
+    assert lines
+    assert all(re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line) for line in lines)
+
+
+def test_npm_packages_are_pinned() -> None:
+    """Every npm package is pinned to one version, and there is no lock file (which would name a registry)."""
+    folder = install.SPECS / "node"
+    wanted = json.loads((folder / "package.json").read_text())["dependencies"]
+    assert all(re.fullmatch(r"\d+\.\d+\.\d+(-[\w.]+)?", version) for version in wanted.values())
+    assert {path.name for path in folder.iterdir()} == {"package.json", "requirements.txt"}
+
+
+def test_the_installer_knows_every_description() -> None:
+    """The installer's list and the folders next to it are the same, with chromium from the system besides."""
+    assert sorted(install.NAMES) == sorted([folder.name for folder in FOLDERS] + [install.CHROMIUM])
+
+
+def test_a_changed_description_means_another_stamp(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment counts as installed only as long as its description is what it was built from."""
+    specs, root = tmp_path / "specs", tmp_path / "root"  # type: ignore[operator]
+    (specs / "one").mkdir(parents=True)
+    (root / "one").mkdir(parents=True)
+    (specs / "one" / "requirements.txt").write_text("a==1\n")
+    monkeypatch.setattr(install, "SPECS", specs)
+    monkeypatch.setattr(install, "ROOT", root)
+    assert not install.is_installed("one")
+    (root / "one" / install.STAMP).write_text(install._spec_hash("one"))
+    assert install.is_installed("one")
+    (specs / "one" / "requirements.txt").write_text("a==2\n")
+    assert not install.is_installed("one")

@@ -1,0 +1,202 @@
+import pytest
+
+from mcp_session_proxy import events
+from mcp_session_proxy.introspection import (
+    ClientSessionView,
+    Gauges,
+    Phase,
+    Readiness,
+    UpstreamSessionView,
+)
+from mcp_session_proxy.ops.admin import build_admin_app
+from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.sessions.modes import Sharing
+from mcp_session_proxy.values import Address
+
+
+class View:
+    """A proxy with as many sessions as wanted, each one second older than the one before."""
+
+    def __init__(self, *, phase=Phase.READY, sessions=0):
+        self.phase = phase
+        self.sessions = sessions
+
+    def readiness(self):
+        return Readiness(phase=self.phase, ready=int(self.phase is Phase.READY), total=1)
+
+    def upstream_sessions(self):
+        return [
+            UpstreamSessionView(
+                session=f"s{age}",
+                principal="p1",
+                affinity=False,
+                state="idle",
+                protocol_version="2025-11-25",
+                client_name="inspector",
+                age_seconds=age,
+                idle_seconds=1.0,
+                requests=2,
+                in_flight=0,
+                attached=0,
+                stream=True,
+            )
+            for age in reversed(range(self.sessions))
+        ]
+
+    def client_sessions(self):
+        return [
+            ClientSessionView(
+                client=f"c{age}",
+                principal="p1",
+                affinity=False,
+                origin="minted",
+                attached=False,
+                upstream="s1",
+                age_seconds=age,
+                idle_seconds=1.0,
+                requests=2,
+                in_flight=0,
+            )
+            for age in reversed(range(self.sessions))
+        ]
+
+    def gauges(self):
+        return Gauges(
+            client_sessions=1,
+            upstream_sessions={},
+            upstream_session_age_seconds=[],
+            waiters=0,
+            streams={},
+        )
+
+
+@pytest.fixture
+def connect(aiohttp_client):
+    """Gives a client of the admin listener over a view."""
+
+    async def build(view=None, *, listen="127.0.0.1:9090"):
+        metrics = Metrics()
+        view = view or View()
+        metrics.watch(view)
+        metrics(events.DeleteAbsorbed(client="c1", principal="p1"))
+        app = build_admin_app(view, metrics, sharing=Sharing.HANDOVER, listen=Address.parse(listen))
+        return await aiohttp_client(app)
+
+    return build
+
+
+class TestReadiness:
+    async def test_ready(self, connect):
+        """Ready is 200 with the four facts."""
+        response = await (await connect()).get("/readyz")
+        assert response.status == 200
+        assert await response.json() == {"status": "ready", "mode": "stateless", "ready": 1, "total": 1}
+
+    @pytest.mark.parametrize("phase", [Phase.STARTING, Phase.UPSTREAM_DOWN, Phase.DRAINING])
+    async def test_not_ready(self, connect, phase):
+        """Starting, draining and a server that is down are 503, with the same facts and when to ask again."""
+        response = await (await connect(View(phase=phase))).get("/readyz")
+        assert response.status == 503
+        assert int(response.headers["Retry-After"]) > 0
+        assert await response.json() == {"status": phase, "mode": "stateless", "ready": 0, "total": 1}
+
+    async def test_health_does_not_depend_on_the_server(self, connect):
+        """A restart of the proxy would not bring the server back."""
+        response = await (await connect(View(phase=Phase.UPSTREAM_DOWN))).get("/healthz")
+        assert response.status == 200
+
+
+class TestMetrics:
+    async def test_prometheus_text(self, connect):
+        """Without a preference the scrape is in Prometheus' text format."""
+        response = await (await connect()).get("/metrics")
+        assert response.headers["Content-Type"].startswith("text/plain")
+        text = await response.text()
+        assert "mcp_session_proxy_deletes_absorbed_total 1.0" in text
+        assert "mcp_session_proxy_client_sessions 1.0" in text
+
+    async def test_openmetrics(self, connect):
+        """A scraper that prefers OpenMetrics gets it."""
+        accept = {"Accept": "application/openmetrics-text; version=1.0.0"}
+        response = await (await connect()).get("/metrics", headers=accept)
+        assert response.content_type == "application/openmetrics-text"
+        assert (await response.text()).endswith("# EOF\n")
+
+
+class TestSessions:
+    async def test_shows_both_kinds_newest_first(self, connect):
+        """Everything that the views hold, and the totals."""
+        response = await (await connect(View(sessions=3))).get("/sessions")
+        body = await response.json()
+        assert body["sharing"] == "handover"
+        assert body["totals"] == {"upstream_sessions": 3, "client_sessions": 3}
+        assert [entry["session"] for entry in body["upstream_sessions"]] == ["s0", "s1", "s2"]
+        assert [entry["client"] for entry in body["client_sessions"]] == ["c0", "c1", "c2"]
+        assert body["upstream_sessions"][0]["protocol_version"] == "2025-11-25"
+
+    async def test_limit(self, connect):
+        """The newest are shown, the totals stay whole."""
+        response = await (await connect(View(sessions=3))).get("/sessions?limit=1")
+        body = await response.json()
+        assert [entry["session"] for entry in body["upstream_sessions"]] == ["s0"]
+        assert body["totals"]["client_sessions"] == 3
+
+    async def test_default_limit(self, connect):
+        """A busy proxy answers with a page, not with a flood."""
+        body = await (await (await connect(View(sessions=1001))).get("/sessions")).json()
+        assert len(body["client_sessions"]) == 1000
+
+    @pytest.mark.parametrize("limit", ["-1", "x", "", "1.5", "9" * 5000])
+    async def test_wrong_limit(self, connect, limit):
+        """A limit that is no number is the caller's mistake."""
+        response = await (await connect()).get(f"/sessions?limit={limit}")
+        assert response.status == 400
+        assert "limit" in (await response.json())["error"]
+
+
+class TestTheRest:
+    async def test_index_names_the_pages(self, connect):
+        """Whoever opens the listener in a browser sees where to go."""
+        text = await (await (await connect()).get("/")).text()
+        for path in ("/metrics", "/healthz", "/readyz", "/sessions"):
+            assert path in text
+
+    async def test_unknown_page(self, connect):
+        """JSON here, too."""
+        response = await (await connect()).get("/nothing")
+        assert response.status == 404
+        assert await response.json() == {"error": "not found"}
+
+    async def test_nothing_can_be_changed(self, connect):
+        """Every page is read-only, and says so."""
+        response = await (await connect()).post("/sessions")
+        assert response.status == 405
+        assert "GET" in response.headers["Allow"]
+
+    async def test_a_bug_is_not_shown(self, connect):
+        """An exception becomes a clean 500; its text stays in the log."""
+        view = View()
+        view.readiness = lambda: 1 / 0
+        response = await (await connect(view)).get("/readyz")
+        assert response.status == 500
+        assert "division" not in await response.text()
+
+
+class TestRebinding:
+    async def test_loopback_answers_to_loopback_names_only(self, connect):
+        """A page that points its own name at this machine reads nothing."""
+        client = await connect()
+        assert (await client.get("/sessions", headers={"Host": "evil.example"})).status == 403
+        assert (await client.get("/sessions", headers={"Host": "localhost:1"})).status == 200
+
+    async def test_foreign_pages_are_refused(self, connect):
+        """A browser that shows another site's page gets nothing either."""
+        client = await connect()
+        response = await client.get("/sessions", headers={"Origin": "https://evil.example"})
+        assert response.status == 403
+        assert await response.json() == {"error": "origin-not-allowed"}
+
+    async def test_beyond_loopback_any_name_will_do(self, connect):
+        """A scraper calls by the pod's address or the service's name."""
+        client = await connect(listen=":9090")
+        assert (await client.get("/metrics", headers={"Host": "proxy.monitoring"})).status == 200

@@ -1,0 +1,153 @@
+import sys
+from types import ModuleType
+
+import pytest
+
+from mcp_session_proxy import __version__, cli
+from mcp_session_proxy.ops import logs
+from mcp_session_proxy.reference import options
+from mcp_session_proxy.values import Address
+
+URL = "http://127.0.0.1:8000/mcp"
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """Replaces the running of the proxy; holds the settings that it would have run with."""
+    runs = []
+    lifecycle = ModuleType("mcp_session_proxy.lifecycle")
+    lifecycle.run = lambda settings: runs.append(settings) or 0
+    monkeypatch.setitem(sys.modules, "mcp_session_proxy.lifecycle", lifecycle)
+    monkeypatch.setattr("mcp_session_proxy.lifecycle", lifecycle, raising=False)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    return runs
+
+
+def refused(capsys, *arguments) -> str:
+    """What is said about these arguments; the status is always 2."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    return captured.err
+
+
+def shown(capsys, *arguments) -> str:
+    """What is printed for arguments that only ask."""
+    with pytest.raises(SystemExit) as caught:
+        cli.main(arguments)
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+class TestServe:
+    def test_runs_the_proxy_with_the_flags(self, served):
+        """Flags of every kind arrive in the settings."""
+        arguments = [URL, "--listen", ":80", "--no-credential-query", "--linger=5s"]
+        arguments += ["--affinity-header", "x-a,x-b", "--affinity-header", "x-c"]
+        assert cli.main(["serve", *arguments]) == 0
+        (settings,) = served
+        assert settings.upstream == URL
+        assert settings.listen == Address("", 80)
+        assert settings.credential_query is False
+        assert settings.linger == 5
+        assert settings.affinity_header == ("x-a", "x-b", "x-c")
+
+    def test_url_may_come_last(self, served):
+        """The order of URL and flags does not matter."""
+        cli.main(["serve", "--linger", "5s", URL])
+        assert served[0].upstream == URL
+
+    def test_url_may_come_from_the_environment(self, served, monkeypatch):
+        """A container can be configured without arguments."""
+        monkeypatch.setenv("MCP_SESSION_PROXY_UPSTREAM", URL)
+        cli.main(["serve"])
+        assert served[0].upstream == URL
+
+    def test_gives_the_status_of_the_run(self, served, monkeypatch):
+        """The exit status is the proxy's own."""
+        monkeypatch.setattr("mcp_session_proxy.lifecycle.run", lambda settings: 7)
+        assert cli.main(["serve", URL]) == 7
+
+
+class TestMistakes:
+    def test_wrong_value(self, capsys):
+        """One message names option, value and what is allowed, and points at the help."""
+        text = refused(capsys, "serve", URL, "--linger", "soon")
+        assert text.startswith(
+            "mcp-session-proxy: error: --linger: 'soon' is not allowed; it must be a duration"
+        )
+        assert text.endswith("Try: mcp-session-proxy serve --help\n")
+
+    def test_unknown_flag_with_suggestion(self, capsys):
+        """A typing error gets the flag that was meant."""
+        text = refused(capsys, "serve", URL, "--idle-timout=5")
+        assert "unknown argument: --idle-timout; did you mean --idle-timeout?" in text
+
+    def test_abbreviated_flag(self, capsys):
+        """Abbreviations are refused: a later option could change their meaning."""
+        assert "unknown argument: --anony" in refused(capsys, "serve", URL, "--anony", "pool")
+
+    @pytest.mark.parametrize(
+        "arguments", [[], ["serv"], ["serve"], ["serve", URL, URL], ["serve", URL, "--listen"]]
+    )
+    def test_wrong_usage(self, capsys, arguments):
+        """Whatever is wrong, a line says what, without a traceback and without the whole usage."""
+        text = refused(capsys, *arguments)
+        assert text.startswith("mcp-session-proxy: error: ")
+        assert len(text.splitlines()) == 2
+
+    def test_unknown_key_in_the_file(self, capsys, tmp_path):
+        """The file's mistakes are told the same way."""
+        path = tmp_path / "proxy.toml"
+        path.write_text("speed = 5\n")
+        assert "there is no option 'speed'" in refused(capsys, "serve", URL, "--config", str(path))
+
+
+class TestHelp:
+    def test_version(self, capsys):
+        """--version gives name and version."""
+        assert shown(capsys, "--version") == f"mcp-session-proxy {__version__}\n"
+
+    def test_teaches_with_examples(self, capsys):
+        """The first page names the commands and shows how to use them."""
+        text = shown(capsys, "--help")
+        assert "mcp-session-proxy serve http://" in text
+        assert "demo" in text
+
+    @pytest.mark.parametrize("command", ["serve", "demo"])
+    def test_has_every_option(self, capsys, command):
+        """Every option of the settings model is on the page, but for the demo's own server."""
+        text = shown(capsys, command, "--help")
+        for option in options():
+            if (command, option.field) != ("demo", "upstream"):
+                assert option.flag in text
+
+
+class TestDemo:
+    @pytest.fixture
+    def played(self, served, monkeypatch):
+        """Replaces the demonstration; holds what it would have run with."""
+        runs = []
+        show = ModuleType("mcp_session_proxy.demo.show")
+        show.PLACEHOLDER_URL = "http://127.0.0.1:1/mcp"
+        show.run = lambda settings, *, stay: runs.append((settings, stay)) or 0
+        monkeypatch.setitem(sys.modules, "mcp_session_proxy.demo.show", show)
+        monkeypatch.setattr("mcp_session_proxy.demo.show", show, raising=False)
+        return runs
+
+    @pytest.mark.parametrize(("arguments", "stay"), [([], False), (["--serve"], True)])
+    def test_runs_the_demonstration(self, played, arguments, stay):
+        """With --serve it stays up."""
+        assert cli.main(["demo", *arguments]) == 0
+        assert played[0][1] is stay
+
+    def test_takes_options(self, played):
+        """The options of serve work for the demonstration, too."""
+        cli.main(["demo", "--sharing", "fresh"])
+        assert played[0][0].sharing == "fresh"
+
+    def test_has_its_own_server(self, capsys, played):
+        """A URL is refused: the server is the bundled one."""
+        assert "unknown argument" in refused(capsys, "demo", URL)
