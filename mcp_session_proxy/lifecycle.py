@@ -135,7 +135,7 @@ class Proxy:
                 initialize_params=profile.params,
                 client_name=profile.client_name,
                 principal=key.principal_tag,
-                route=lambda session, message: self._fanout.route(session, message),
+                route=self._fanout.route,
                 observe=self._observe,
                 keepalive_seconds=settings.keepalive,
             )
@@ -207,7 +207,8 @@ class Proxy:
             await site.start()
         except OSError as error:
             raise CannotListen(
-                f"cannot listen on {address} ({error.strerror or error}); choose another address with {option}"
+                f"cannot listen on {address} ({error.strerror or error}); "
+                f"choose another address with {option}"
             ) from error
         port = runner.addresses[0][1]
         host = address.host or "0.0.0.0"
@@ -304,7 +305,7 @@ def run(settings: Settings) -> int:
         try:
             return runner.run(_serve(settings))
         except CannotListen as error:
-            print(f"mcp-session-proxy: {error}", file=sys.stderr)
+            sys.stderr.write(f"mcp-session-proxy: {error}\n")
             return 1
 
 
@@ -320,7 +321,7 @@ async def _serve(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
     async with Proxy(settings) as proxy:
-        for line in startup_lines(settings, proxy.listen_url, proxy.endpoint_url, proxy.admin_url):
-            print(line, file=sys.stderr)
+        lines = startup_lines(settings, proxy.listen_url, proxy.endpoint_url, proxy.admin_url)
+        sys.stderr.write("\n".join(lines) + "\n")
         await stop.wait()
     return 0

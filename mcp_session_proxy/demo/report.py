@@ -30,8 +30,8 @@ def compare_rounds(console: Console, direct: Sequence[Round], proxied: Sequence[
     works = sum(round_.count is not None for round_ in proxied)
     fails = sum(round_.count is None for round_ in direct)
     console.print(
-        f"Directly, {fails} of {len(direct)} fail. Through the proxy, {works} of {len(proxied)} work, and they "
-        "share one count: the session outlives its clients.\n"
+        f"Directly, {fails} of {len(direct)} fail. Through the proxy, {works} of {len(proxied)} work, "
+        "and they share one count: the session outlives its clients.\n"
     )
 
 

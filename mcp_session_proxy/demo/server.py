@@ -62,24 +62,31 @@ def build() -> FastMCP:
 
 async def serve() -> None:
     """Serve until standard input ends."""
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = _listen()
     config = uvicorn.Config(build().streamable_http_app(), log_level="error", timeout_graceful_shutdown=1)
     server = uvicorn.Server(config)
-
-    async def leave_with_parent() -> None:
-        lifeline = asyncio.StreamReader()
-        await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(lifeline), sys.stdin
-        )
-        await lifeline.read()
-        server.should_exit = True
-
-    watch = asyncio.create_task(leave_with_parent())
+    watch = asyncio.create_task(_leave_with_parent(server))
     print(f"http://127.0.0.1:{listener.getsockname()[1]}{PATH}", flush=True)
     try:
         await server.serve(sockets=[listener])
     finally:
         watch.cancel()
+
+
+def _listen() -> socket.socket:
+    # The protocol is named because asyncio turns off Nagle's algorithm (40 ms a request) only then.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    return listener
+
+
+async def _leave_with_parent(server: uvicorn.Server) -> None:
+    lifeline = asyncio.StreamReader()
+    protocol = asyncio.StreamReaderProtocol(lifeline)
+    await asyncio.get_running_loop().connect_read_pipe(lambda: protocol, sys.stdin)
+    await lifeline.read()
+    server.should_exit = True
 
 
 if __name__ == "__main__":

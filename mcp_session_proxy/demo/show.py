@@ -3,6 +3,8 @@
 import asyncio
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from rich.console import Console
@@ -49,8 +51,9 @@ async def _play(settings: Settings, *, stay: bool) -> int:
             if proxy.admin_url is not None:
                 report.show_churn(console, await read_churn(proxy.admin_url))
             if stay:
-                report.show_commands(console, proxy.endpoint_url, proxy.admin_url)
-                await _until_told_to_stop()
+                with _stop_signals() as stop:
+                    report.show_commands(console, proxy.endpoint_url, proxy.admin_url)
+                    await stop.wait()
     return 0 if all(round_.count is not None for round_ in proxied) else 1
 
 
@@ -63,14 +66,15 @@ def adapt(settings: Settings, server_url: str, *, stay: bool) -> Settings:
     return settings.model_copy(update=changes)
 
 
-async def _until_told_to_stop() -> None:
+@contextmanager
+def _stop_signals() -> Iterator[asyncio.Event]:
+    """An event that Ctrl-C and SIGTERM set. After the block, another Ctrl-C ends the program at once."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    signals = (signal.SIGINT, signal.SIGTERM)
-    for number in signals:
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    for number in numbers:
         loop.add_signal_handler(number, stop.set)
     try:
-        await stop.wait()
+        yield stop
     finally:
-        # From here on, another Ctrl-C ends the program at once.
-        for number in signals:
+        for number in numbers:
             loop.remove_signal_handler(number)

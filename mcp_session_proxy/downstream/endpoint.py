@@ -29,6 +29,7 @@ from ..errors import (
 from ..events import Observer
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
+from ..exchange.relay import Relay
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era
@@ -233,7 +234,7 @@ class Endpoint:
             return Answer(body=_result(request, _EMPTY_RESULT))
         visit = await self._visit(call, affinity, report)
         try:
-            return await self._exchange(request, visit, responder, report)
+            return await self._exchange(request, meta, visit, responder, report)
         finally:
             visit.end()
 
@@ -261,9 +262,15 @@ class Endpoint:
         return visit
 
     async def _exchange(
-        self, request: Request, visit: Visit, responder: Responder, report: "_Report"
+        self,
+        request: Request,
+        meta: Mapping[str, bytes],
+        visit: Visit,
+        responder: Responder,
+        report: "_Report",
     ) -> Answer:
-        exchange = Exchange(request, visit, responder, self._fanout, self._observe)
+        relay = Relay(responder, visit.client, visit.session, self._fanout)
+        exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
         self.exchanges[exchange] = None
         place = None if visit.client is None else (visit.client, request.id)
         if place is not None:

@@ -7,8 +7,8 @@ request says can lead to another origin than the server's.
 
 import asyncio
 import posixpath
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Mapping
+from types import MappingProxyType
 from typing import Final
 from urllib.parse import unquote
 
@@ -31,7 +31,7 @@ from .rewriting import Rewriter, is_resource_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024
 _MAX_HEADER_BYTES: Final = 64 * 1024
-_CLIENT_CHECK_SECONDS: Final = 1.0
+_NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOT_IMPLEMENTED: Final = 501
 # aiohttp's own headers, which a request that is passed through must not gain.
 _UNWANTED: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
@@ -58,7 +58,7 @@ class Passthrough:
 
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
     ``endpoint_path`` that of its MCP endpoint; ``public_url`` where clients see us, if they see us
-    elsewhere. A server that is silent for ``idle_timeout_seconds`` is given up.
+    elsewhere. A side that owes something and is silent for ``idle_timeout_seconds`` is given up.
     """
 
     def __init__(
@@ -77,6 +77,7 @@ class Passthrough:
         self._origin = upstream_origin.origin()
         self._endpoint = _normalize(endpoint_path)
         self._endpoint_path = endpoint_path
+        self._idle_timeout_seconds = idle_timeout_seconds
         self._timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_seconds, sock_read=idle_timeout_seconds
         )
@@ -84,10 +85,13 @@ class Passthrough:
             upstream_origin=str(self._origin), endpoint_path=endpoint_path, public_url=public_url
         )
 
-    async def handle(self, request: web.Request) -> web.StreamResponse:
-        """Pass one request through.
+    async def handle(
+        self, request: web.BaseRequest, cors: Mapping[str, str] = _NO_HEADERS
+    ) -> web.StreamResponse:
+        """Pass one request through. The server must cancel its handlers when their clients leave.
 
-        Errors of ours are plain JSON, because the caller need not speak JSON-RPC:
+        ``cors`` headers are added where the answer has none of its own. Errors of ours are plain JSON,
+        because the caller need not speak JSON-RPC:
         ``{"error": {"source": ..., "reason": ..., "message": ...}}``.
         """
         if _wants_tunnel(request):
@@ -95,19 +99,19 @@ class Passthrough:
                 _NOT_IMPLEMENTED,
                 "upgrade-not-supported",
                 "The proxy passes HTTP requests through, but neither upgrades nor tunnels.",
+                cors,
             )
-        with _cancelled_when_client_leaves(request):
-            try:
-                upstream = await self._send(request)
-            except ProxyError as error:
-                return _plain_error(error.http_status, error.reason, error.message)
-            try:
-                return await self._relay(request, upstream)
-            finally:
-                # Completely read, its connection is back in the pool already; else this closes it.
-                upstream.close()
+        try:
+            upstream = await self._send(request)
+        except ProxyError as error:
+            return _plain_error(error.http_status, error.reason, error.message, cors)
+        try:
+            return await self._relay(request, upstream, cors)
+        finally:
+            # Completely read, its connection is back in the pool already; else this closes it.
+            upstream.close()
 
-    async def _send(self, request: web.Request) -> aiohttp.ClientResponse:
+    async def _send(self, request: web.BaseRequest) -> aiohttp.ClientResponse:
         """Send the request on and wait for the head of the answer.
 
         Raises:
@@ -115,27 +119,28 @@ class Passthrough:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
         """
         url = self._target(request)
+        upload = _Upload(request.content, self._idle_timeout_seconds)
         try:
             return await self._http.request(
                 request.method,
                 url,
                 headers=self._request_headers(request, url),
-                data=request.content if request.can_read_body else None,
+                data=upload if request.can_read_body else None,
                 skip_auto_headers=_UNWANTED,
                 allow_redirects=False,
                 timeout=self._timeout,
             )
         except (aiohttp.ClientError, OSError) as error:
-            if request.content.exception() is not None:
+            if upload.failed:
                 raise BadRequest("The request's body is malformed or incomplete.") from error
             raise _explain(error) from error
 
-    def _target(self, request: web.Request) -> URL:
+    def _target(self, request: web.BaseRequest) -> URL:
         """The same path and query, byte for byte, at the server's origin."""
         target = request.raw_path
         if target[:1] != "/":
             # The absolute form names an origin, which is not for the client to choose.
-            target = request.rel_url.raw_path_qs
+            target = request.rel_url.raw_path_qs or "/"
         path, question_mark, query = target.partition("#")[0].partition("?")
         if path.rstrip("/") != self._endpoint_path.rstrip("/") and _normalize(path) == self._endpoint:
             raise BadRequest(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
@@ -143,13 +148,13 @@ class Passthrough:
         try:
             url = URL(f"{self._origin}{path}{question_mark}{query}", encoded=True)
             is_ours = url.origin() == self._origin
-        except ValueError:
-            is_ours = False
+        except ValueError as error:
+            raise BadRequest("The request's target is malformed.") from error
         if not is_ours or not target.isascii():
             raise BadRequest("The request's target is malformed.")
         return url
 
-    def _request_headers(self, request: web.Request, url: URL) -> CIMultiDict[str]:
+    def _request_headers(self, request: web.BaseRequest, url: URL) -> CIMultiDict[str]:
         host = url.host_port_subcomponent or ""
         headers = CIMultiDict(end_to_end_request_headers(request.headers, host))
         if is_resource_metadata(url.raw_path):
@@ -158,12 +163,14 @@ class Passthrough:
             headers.popall(hdrs.RANGE, None)
         return headers
 
-    async def _relay(self, request: web.Request, upstream: aiohttp.ClientResponse) -> web.StreamResponse:
+    async def _relay(
+        self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, cors: Mapping[str, str]
+    ) -> web.StreamResponse:
         """Pass the answer on as it comes; an answer that breaks off breaks the client's connection."""
         response = web.StreamResponse(
             status=upstream.status,
             reason=None if upstream.reason is None else writable(upstream.reason),
-            headers=self._response_headers(upstream),
+            headers=self._response_headers(upstream, cors),
         )
         try:
             body: AsyncIterator[bytes] = upstream.content.iter_any()
@@ -179,7 +186,9 @@ class Passthrough:
                 request.transport.abort()
         return response
 
-    def _response_headers(self, upstream: aiohttp.ClientResponse) -> CIMultiDict[str]:
+    def _response_headers(
+        self, upstream: aiohttp.ClientResponse, cors: Mapping[str, str]
+    ) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
         for name, value in end_to_end_response_headers(upstream.headers):
             kind = name.lower()
@@ -188,6 +197,8 @@ class Passthrough:
             elif kind == "www-authenticate":
                 value = self.rewriter.challenge(value)
             headers.add(name, value)
+        if hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in headers:
+            headers.extend(cors)
         return headers
 
     def _is_rewritable(self, upstream: aiohttp.ClientResponse) -> bool:
@@ -226,28 +237,26 @@ async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> Asyn
             yield chunk
 
 
-@contextmanager
-def _cancelled_when_client_leaves(request: web.Request) -> Iterator[None]:
-    """Cancel the handler soon after its client has gone.
+class _Upload:
+    """A request's body on its way to the server. ``failed`` tells that it broke on the client's side."""
 
-    aiohttp tells a handler only when it writes, unless the server runs with ``handler_cancellation``;
-    a server that is silent would be kept waiting for a client that is not there.
-    """
-    loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    timer: asyncio.TimerHandle
+    def __init__(self, content: aiohttp.StreamReader, idle_timeout_seconds: float) -> None:
+        self.failed = False
+        self._content = content
+        self._idle_timeout_seconds = idle_timeout_seconds
 
-    def look() -> None:
-        nonlocal timer
-        if request.transport is not None and not request.transport.is_closing():
-            timer = loop.call_later(_CLIENT_CHECK_SECONDS, look)
-        elif task is not None:
-            task.cancel()
-
-    timer = loop.call_later(_CLIENT_CHECK_SECONDS, look)
-    try:
-        yield
-    finally:
-        timer.cancel()
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        try:
+            while True:
+                # aiohttp never ends a body whose framing breaks, so silence has to.
+                async with asyncio.timeout(self._idle_timeout_seconds):
+                    chunk = await self._content.readany()
+                if not chunk:
+                    return
+                yield chunk
+        except Exception:
+            self.failed = True
+            raise
 
 
 def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
@@ -259,12 +268,12 @@ def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
     return UpstreamProtocolError("The server behind the proxy closed the connection without an answer.")
 
 
-def _plain_error(status: int, reason: str, message: str) -> web.Response:
-    payload = {"error": {"source": SOURCE, "reason": reason, "message": message}}
-    return web.Response(status=status, body=msgspec.json.encode(payload), content_type="application/json")
+def _plain_error(status: int, reason: str, message: str, cors: Mapping[str, str]) -> web.Response:
+    body = msgspec.json.encode({"error": {"source": SOURCE, "reason": reason, "message": message}})
+    return web.Response(status=status, body=body, content_type="application/json", headers=cors)
 
 
-def _wants_tunnel(request: web.Request) -> bool:
+def _wants_tunnel(request: web.BaseRequest) -> bool:
     """CONNECT, or an upgrade that would leave HTTP, as a WebSocket does (RFC 9110, section 7.8)."""
     offers = {offer.strip().lower() for offer in request.headers.get(hdrs.UPGRADE, "").split(",")}
     return request.method == hdrs.METH_CONNECT or not offers <= {"", *_DECLINABLE}

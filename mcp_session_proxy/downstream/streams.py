@@ -83,7 +83,7 @@ class Heart:
 
 
 class Responder:
-    """The client's side of one POST, whose requests it answers. Implements ``exchange.Outlet``.
+    """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
     ``mailbox`` keeps what a lost client missed, None for clients without a session.
     """

@@ -33,9 +33,8 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
 from ..upstream.refusal import read_refusal
-from ..upstream.session import JOURNALLED
+from ..upstream.session import JOURNALLED, UpstreamSession
 from ..upstream.transport import ConnectionLost, Reply
-from .fanout import Fanout, refuse_request
 
 _REFUSED_PATIENCE_SECONDS: Final = 10.0
 _FIRST_RETRY_SECONDS: Final = 0.05
@@ -48,10 +47,14 @@ _MAX_RESUME_SECONDS: Final = 30.0
 
 
 class Outlet(Protocol):
-    """Where the client hears what comes before the final response."""
+    """The client's side of an exchange: hears what the server says before its final response."""
 
-    async def send(self, data: bytes) -> bool:
-        """Write one message; False if the client cannot or will not take it."""
+    async def notify(self, message: Notification) -> None:
+        """Take a notification; a progress token in it is the client's own."""
+        ...
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Take a request of the server's, and see to it that the server gets an answer."""
         ...
 
 
@@ -69,10 +72,13 @@ class _AnswerLost(Exception):
 
 
 class Exchange:
-    """One request in flight. ``upstream_seconds`` is how long the server took, once it is over."""
+    """One request in flight. ``upstream_seconds`` is how long the server took, once it is over.
+
+    ``token`` is the client's progress token as raw JSON, None if it gave none.
+    """
 
     def __init__(
-        self, request: Request, visit: Visit, outlet: Outlet, fanout: Fanout, observe: Observer
+        self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
     ) -> None:
         self.request = request
         self.upstream_id = 0
@@ -80,9 +86,8 @@ class Exchange:
         self._visit = visit
         self._session = visit.session
         self._outlet = outlet
-        self._fanout = fanout
         self._observe = observe
-        self._token = jsonrpc.read_meta(request.params).get("progressToken")
+        self._token = token
         self._said_something = False
         self._scope: asyncio.Timeout | None = None
         self._aborted: ProxyError | None = None
@@ -270,40 +275,20 @@ class Exchange:
         if isinstance(message, Request):
             if message.method == revisions.PING:
                 self._session.answer_ping(message)
-            else:
-                self._said_something = True
-                await self._pass_question(message)
+                return
+            self._said_something = True
+            await self._outlet.ask(self._session, message)
             return
         self._said_something = True
-        data = self._rewrite(message)
-        if data is not None:
-            await self._outlet.send(data)
-
-    def _rewrite(self, message: Notification) -> bytes | None:
-        if message.method != revisions.PROGRESS:
-            return self._fanout.rewrite(self._visit.client, self._session, message)
-        if self._token is None or message.params is None:
-            return None
-        params = jsonrpc.replace_members(message.params, {"progressToken": self._token})
-        return jsonrpc.write_notification(message.method, params)
-
-    async def _pass_question(self, request: Request) -> None:
-        """Let the client answer what the server asks in the course of its own call."""
-        client = self._visit.client
-        if client is None:
-            refuse_request(self._session, request)
-            return
-        number, data = self._fanout.ask(client, self._session, request)
-        if await self._outlet.send(data):
-            return
-        stream = self._fanout.mailbox(client).standalone
-        if stream.followed:
-            stream.append(data)
-        else:
-            self._fanout.withdraw(client, number)
+        if message.method == revisions.PROGRESS:
+            if self._token is None or message.params is None:
+                return
+            params = jsonrpc.replace_members(message.params, {"progressToken": self._token})
+            message = Notification(message.method, params)
+        await self._outlet.notify(message)
 
     def deliver(self, message: Message) -> None:
-        """Take what the server sent on its GET stream for this exchange (progress)."""
+        """Take what the server sent on its GET stream for this exchange."""
         if isinstance(message, Response):
             return
         task = asyncio.get_running_loop().create_task(self._interim(message))

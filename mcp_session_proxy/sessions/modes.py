@@ -1,4 +1,4 @@
-"""The operator's choices about who gets which session. Only the names live here; the rules are in ``policy``."""
+"""The operator's choices about who gets which session: the names only; the rules are in ``policy``."""
 
 from enum import StrEnum
 

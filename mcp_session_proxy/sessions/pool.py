@@ -307,7 +307,7 @@ class Pool:
             raise
         except Exception as error:
             self._observe(events.Crashed(where="open", error=repr(error)))
-            self._opening_failed(slot, demand, why, InternalError("The proxy failed to open a session."))
+            self._opening_failed(slot, why, InternalError("The proxy failed to open a session."))
         else:
             demand.last_error = None
             if slot.state is not SessionState.OPENING:  # retired meanwhile

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 TESTS = Path(__file__).resolve().parent.parent
 SERVERS = TESTS / "servers"
@@ -362,7 +363,9 @@ class Proxy:
         self.announcement.unlink(missing_ok=True)
         self.program.start(self._has_announced)
         said = json.loads(self.announcement.read_text())
-        self.origin, self.url, self.admin = said["listen"], said["endpoint"], said["admin"]
+        self.origin, self.admin = said["listen"], said["admin"]
+        # `endpoint` is what clients are told; with --public-url it is not on loopback.
+        self.url = self.origin + urlsplit(self.upstream).path
         if ready:
             self.wait_ready()
 

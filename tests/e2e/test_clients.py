@@ -1,6 +1,5 @@
 """Real clients, each in its own environment, through the proxy."""
 
-import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -30,7 +29,9 @@ async def test_state_is_kept_between_connections(client: str, server: str, desk:
     assert [connection["answers"] for connection in seen] == [["1", "2"], ["3", "4"]]
     assert all("increment" in connection["tools"] for connection in seen)
     counted = await at.stats()
-    assert counted["sessions"] == {"opened": 1, "closed": 0, "live": 1}
+    # mcp-remote tries the connection out under another client name first.
+    profiles = 2 if client == "mcp-remote" else 1
+    assert counted["sessions"] == {"opened": profiles, "closed": 0, "live": profiles}
 
 
 async def test_langchain_keeps_state_between_calls(desk: MakeDesk, run: Run) -> None:
@@ -107,12 +108,7 @@ async def test_inspector(server: str, desk: MakeDesk, run: Run) -> None:
 async def test_clients_survive_lost_sessions(client: str, own_desk: MakeDesk, run: Run) -> None:
     """A real client in the middle of its calls does not notice that the server forgot all sessions."""
     at = own_desk("mcp-1.30")
-    calls: list[tuple[str, Any]] = [("increment", {}), ("slow", {"seconds": 0.1})] * 2 + [("increment", {})]
-    running = asyncio.create_task(seen_by(run, client, at, calls, connections=4))
-    while not running.done() and (await at.all_stats())["calls"].get("slow", 0) < 2:
-        await asyncio.sleep(0.02)
-    async with at.http.post(f"{at.server.origin}/forget") as response:
-        assert response.status == 200
-    seen = await running
-    assert len(seen) == 4
-    assert all(len(connection["answers"]) == 5 for connection in seen)
+    calls: list[tuple[str, Any]] = [("increment", {}), ("increment", {}), ("expire", {}), ("increment", {})]
+    seen = await seen_by(run, client, at, calls * 2, connections=2)
+    assert seen[0]["answers"] == ["1", "2", "expired", "1", "2", "3", "expired", "1"]
+    assert seen[1]["answers"] == ["2", "3", "expired", "1", "2", "3", "expired", "1"]

@@ -12,7 +12,7 @@ import pytest
 
 from .conftest import Desk
 from .launch import Fleet
-from .wire import BOTH, PROTOCOL, Caller, eventually
+from .wire import BOTH, FALL_BACK, PROTOCOL, Caller, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -160,8 +160,7 @@ async def test_claude_ai(kind: str, desk: MakeDesk) -> None:
     """claude.ai style: the id is never echoed, `initialized` comes from elsewhere, DELETE comes last."""
     at = desk(kind)
     caller = at.caller
-    probe = await caller.ask("server/discover")
-    assert probe.error["code"] == -32601
+    assert (await caller.ask("server/discover")).error["code"] in FALL_BACK
     assert (await caller.initialize(client="claude-ai")).result["protocolVersion"]
     connector = aiohttp.TCPConnector(local_addr=("127.0.0.9", 0))
     async with aiohttp.ClientSession(connector=connector) as http:
@@ -391,10 +390,11 @@ async def test_reopened_get_misses_nothing(kind: str, desk: MakeDesk) -> None:
     """What came while the GET was down arrives when it is opened again with `Last-Event-ID`."""
     at = desk(kind)
     session = await at.caller.open()
-    subscribed = await at.caller.ask("resources/subscribe", {"uri": "counter://shared"}, session=session)
+    uri = f"counter://{at.caller.token}"
+    subscribed = await at.caller.ask("resources/subscribe", {"uri": uri}, session=session)
     assert subscribed.result == {}
     async with at.caller.listen(session) as stream:
-        assert (await at.caller.call("touch", session=session)).text == "1"
+        assert (await at.caller.call("touch", {"uri": uri}, session=session)).text == "1"
         assert await stream.next()
         seen = stream.last_event_id
     assert (await at.caller.call("tools_changed", session=session)).text == "told"
@@ -494,10 +494,10 @@ async def test_cancellation_of_one_of_two(kind: str, desk: MakeDesk) -> None:
         assert "error" in (await lost).response or (await lost).body == b""
 
 
-@counting
-async def test_progress_tokens_come_back_as_they_went(kind: str, desk: MakeDesk) -> None:
+async def test_progress_tokens_come_back_as_they_went(desk: MakeDesk) -> None:
     """Two calls with the same progress token each get their own progress, with the token they sent."""
-    at = desk(kind)
+    # mcp 1.23 sends progress on the GET stream, where it may come after the result.
+    at = desk("mcp-1.30")
     session = await at.caller.open()
     replies = await asyncio.gather(
         at.caller.call("progress", {"n": 2}, session=session, meta={"progressToken": "t"}),

@@ -58,11 +58,15 @@ async def test_handover_when_the_get_stream_closes(desk: MakeDesk) -> None:
 
 async def test_handover_after_silence(option_desk: MakeDesk) -> None:
     """handover: a client without a GET stream counts as gone after --detach-after of silence."""
-    at = option_desk("mcp-1.30", "--detach-after", "1s")
+    at = option_desk("mcp-1.30", "--detach-after", "0.5s")
     first = await number(at.caller, await at.caller.open())
     second = await number(at.caller, await at.caller.open())
     assert first != second
-    await asyncio.sleep(1.2)  # the silence itself
+
+    async def both_left() -> bool:
+        return not any(client["attached"] for client in at.proxy.json("/sessions")["client_sessions"])
+
+    await eventually(both_left)
     assert await number(at.caller, await at.caller.open()) in (first, second)
     assert (await at.stats())["sessions"]["opened"] == 2
 

@@ -10,7 +10,7 @@ MCP endpoint there are routes for the tests alone:
                      (both take ?authorization=... and then tell of that caller alone)
     POST /forget     drop every session, as a restart would
     POST /reset      zero the counters and forget the recorded requests
-    POST /echo       any body, any size, streamed back (a path that is not MCP)
+    POST /echo       any body, any size, sent back (a path that is not MCP)
 """
 
 import argparse
@@ -28,7 +28,7 @@ from mcp import types
 from mcp.server.fastmcp import Context, FastMCP
 from pydantic import AnyUrl, BaseModel
 from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 RECORDED_REQUESTS = 2000
 
@@ -98,6 +98,7 @@ def build(arguments: argparse.Namespace) -> FastMCP:
     )
     _add_counting_tools(mcp)
     _add_executing_tools(mcp)
+    _add_losing_tools(mcp)
     _add_talking_tools(mcp)
     _add_asking_tools(mcp)
     _add_resources(mcp)
@@ -195,6 +196,16 @@ def _add_talking_tools(mcp: FastMCP) -> None:
         ledger.calls["log"] += 1
         await ctx.info(message)
         return "logged"
+
+
+def _add_losing_tools(mcp: FastMCP) -> None:
+    """Tools that lose sessions."""
+
+    @mcp.tool()
+    async def expire() -> str:
+        """Forget every session, this one included, without ending what is in flight."""
+        mcp.session_manager._server_instances.clear()
+        return "expired"
 
 
 def _add_executing_tools(mcp: FastMCP) -> None:
@@ -313,7 +324,9 @@ def _add_routes(mcp: FastMCP) -> None:
     async def stats(request: Request) -> Response:
         caller = request.query_params.get("authorization")
         opened = [session for session, by in ledger.opened.items() if caller in (None, by)]
-        live = mcp.session_manager._server_instances
+        instances = mcp.session_manager._server_instances
+        # mcp 1.23 keeps ended sessions there.
+        live = [session for session, transport in instances.items() if not transport.is_terminated]
         return JSONResponse(
             {
                 "sessions": {
@@ -353,7 +366,7 @@ def _add_routes(mcp: FastMCP) -> None:
 
     @mcp.custom_route("/echo", methods=["POST"])
     async def echo(request: Request) -> Response:
-        return StreamingResponse(request.stream(), media_type=request.headers.get("content-type"))
+        return Response(await request.body(), media_type=request.headers.get("content-type"))
 
 
 class Watch:

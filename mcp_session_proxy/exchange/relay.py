@@ -1,0 +1,52 @@
+"""The client's side of a legacy exchange: notifications and the server's requests are passed through.
+
+What the client answers comes in another POST and finds its way back through ``fanout``.
+"""
+
+from typing import Protocol
+
+from ..protocol.jsonrpc import Notification, Request
+from ..sessions.directory import ClientSession
+from ..upstream.session import UpstreamSession
+from .fanout import Fanout, refuse_request
+
+
+class Channel(Protocol):
+    """The response of the client's POST."""
+
+    async def send(self, data: bytes) -> bool:
+        """Write one message; False if the client cannot or will not take it."""
+        ...
+
+
+class Relay:
+    """Implements ``exchange.Outlet``. ``client`` is None for a request without a session."""
+
+    def __init__(
+        self, channel: Channel, client: ClientSession | None, session: UpstreamSession, fanout: Fanout
+    ) -> None:
+        self._channel = channel
+        self._client = client
+        self._session = session
+        self._fanout = fanout
+
+    async def notify(self, message: Notification) -> None:
+        """Write a notification on the POST's stream, if the client takes streams."""
+        data = self._fanout.rewrite(self._client, self._session, message)
+        if data is not None:
+            await self._channel.send(data)
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Pass the server's request on the POST's stream, else on the client's GET stream."""
+        client = self._client
+        if client is None:
+            refuse_request(session, request)
+            return
+        number, data = self._fanout.ask(client, session, request)
+        if await self._channel.send(data):
+            return
+        stream = self._fanout.mailbox(client).standalone
+        if stream.followed:
+            stream.append(data)
+        else:
+            self._fanout.withdraw(client, number)
