@@ -21,8 +21,10 @@ from .options import ENV_PREFIX, ConfigError, env_name, flag_name, key_name, rea
 from .sessions.modes import Anonymous, Sharing, UnknownSession
 from .values import (
     Address,
+    CacheTtl,
     Form,
     mask,
+    parse_cache_ttls,
     parse_duration,
     parse_hosts,
     parse_origins,
@@ -56,6 +58,7 @@ class Group(StrEnum):
 
     LISTENING = "Listening"
     SESSIONS = "Sessions"
+    MODERN = "Modern clients"
     IDENTITY = "Identity"
     LIMITS = "Limits"
     TIMEOUTS = "Timeouts"
@@ -189,6 +192,35 @@ class Settings(BaseSettings):
     max_buffered_events: Annotated[CountOrZero, Group.SESSIONS] = 256
     """Server messages kept for each client session, so that a client whose GET stream broke misses
     nothing when it opens the next one."""
+
+    # -- modern clients (MCP 2026-07-28) ---------------------------------------------------------
+
+    park_timeout: Annotated[Duration, Group.MODERN] = 600.0
+    """How long a call waits for its client to come back with the answers that the server asked for."""
+
+    max_parked: Annotated[CountOrZero, Group.MODERN] = 1000
+    """Calls that may wait for their clients' answers; one more is answered 503."""
+
+    max_parked_per_principal: Annotated[CountOrZero, Group.MODERN] = 100
+    """Waiting calls of one caller at most."""
+
+    max_rounds: Annotated[Count, Group.MODERN] = 32
+    """How often the server may ask in the course of one call."""
+
+    cache_ttl: Annotated[
+        tuple[CacheTtl, ...],
+        BeforeValidator(parse_cache_ttls),
+        Form("METHOD=MILLISECONDS", show),
+        Group.MODERN,
+    ] = ()
+    """How long modern clients may keep the results of a method, such as tools/list=60000. Without it they
+    are told to ask again each time."""
+
+    cache_scope: Annotated[Literal["private", "public"], Form("{private,public}", show), Group.MODERN] = (
+        "private"
+    )
+    """Who may keep them: each caller for itself, or anyone. Choose public only where every caller gets the
+    same lists and resources."""
 
     # -- identity --------------------------------------------------------------------------------
 

@@ -12,6 +12,10 @@
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
     │   ├── UnknownSession           404  -32001  unknown-session
     │   ├── UnsupportedVersion       400  -32022  unsupported-version
+    │   ├── HeaderMismatch           400  -32020  header-mismatch
+    │   ├── InvalidParams            400  -32602  invalid-params
+    │   ├── StateRefused             400  -32602  request-state-refused
+    │   ├── MissingCapability        400  -32021  missing-client-capability
     │   └── RequestCancelled         200  -32603  cancelled
     ├── UpstreamError                the server behind us did
     │   ├── UpstreamUnreachable      502          upstream-unreachable
@@ -19,9 +23,12 @@
     │   ├── UpstreamTimeout          504          upstream-timeout
     │   ├── SessionLost              502          session-lost
     │   ├── OutcomeUnknown           502          outcome-unknown
+    │   ├── TooManyRounds            502          too-many-rounds
     │   ├── HandshakeRefused         200  its own handshake-refused
     │   └── UpstreamRejected         its own      upstream-rejected
     └── OverloadError                the proxy has no room, or is going away
+        ├── TooManyParked            503          too-many-parked
+        ├── TooManyListeners         503          too-many-listeners
         ├── AcquireTimeout           503          acquire-timeout
         ├── TooManyWaiters           503          too-many-waiters
         └── Draining                 503          draining
@@ -37,8 +44,11 @@ from typing import ClassVar
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
 METHOD_NOT_FOUND = -32601
+INVALID_PARAMS = -32602
 INTERNAL_ERROR = -32603
 SESSION_NOT_FOUND = -32001
+HEADER_MISMATCH = -32020
+MISSING_CAPABILITY = -32021
 UNSUPPORTED_VERSION = -32022
 
 SOURCE = "mcp-session-proxy"
@@ -154,6 +164,42 @@ class UnsupportedVersion(ClientError):
         return {"supported": self._supported, "requested": self._requested, **super().data}
 
 
+class HeaderMismatch(ClientError):
+    """A header does not say what the body says (MCP 2026-07-28, streamable-http, "Server Validation")."""
+
+    code = HEADER_MISMATCH
+    reason = "header-mismatch"
+
+
+class InvalidParams(ClientError):
+    """A parameter is missing or malformed."""
+
+    code = INVALID_PARAMS
+    reason = "invalid-params"
+
+
+class StateRefused(InvalidParams):
+    """A ``requestState`` that is not, or no longer, good for this request of this caller."""
+
+    reason = "request-state-refused"
+
+
+class MissingCapability(ClientError):
+    """The server needs something of the client that it did not declare (2026-07-28, basic, "_meta")."""
+
+    code = MISSING_CAPABILITY
+    reason = "missing-client-capability"
+
+    def __init__(self, required: Mapping[str, object]) -> None:
+        super().__init__(f"The server needs a client that can do: {', '.join(required)}.")
+        self._required = required
+
+    @property
+    def data(self) -> Mapping[str, object]:
+        """Which capabilities are missing."""
+        return {"requiredCapabilities": self._required, **super().data}
+
+
 class RequestCancelled(ClientError):
     """The client cancelled its request, and the server sent no response to it."""
 
@@ -235,6 +281,12 @@ class UpstreamRejected(UpstreamError):
         return self.upstream_headers
 
 
+class TooManyRounds(UpstreamError):
+    """The server keeps asking in one call, over the limit."""
+
+    reason = "too-many-rounds"
+
+
 class HandshakeRefused(UpstreamError):
     """The server answered ``initialize`` with a JSON-RPC error, which the client gets as it came."""
 
@@ -266,6 +318,18 @@ class TooManyWaiters(OverloadError):
     """``--max-waiters`` requests already wait."""
 
     reason = "too-many-waiters"
+
+
+class TooManyParked(OverloadError):
+    """No more calls may wait for their clients' answers."""
+
+    reason = "too-many-parked"
+
+
+class TooManyListeners(OverloadError):
+    """No more streams of change notifications may be opened."""
+
+    reason = "too-many-listeners"
 
 
 class Draining(OverloadError):

@@ -186,6 +186,18 @@ class ReplayRefused(Event):
     session: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parked(Event):
+    """A call began or ceased to wait for its client's answer.
+
+    ``outcome``: parked, resumed, expired, refused, too-many-parked, too-many-rounds.
+    """
+
+    name = "call.parked"
+    level = Level.DEBUG
+    outcome: str
+
+
 # -- leases --------------------------------------------------------------------------------------
 
 

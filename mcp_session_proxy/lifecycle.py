@@ -26,8 +26,15 @@ from .downstream import passthrough
 from .downstream.app import FrontDoor, serve
 from .downstream.endpoint import Endpoint, EndpointRules
 from .downstream.guard import Guard
+from .downstream.legacy import LegacyEndpoint
+from .downstream.modern import CacheRules, ModernEndpoint
 from .errors import Draining
+from .exchange.attribution import Attribution
+from .exchange.catalog import Catalog
 from .exchange.fanout import Fanout
+from .exchange.listening import Listening
+from .exchange.parking import Parking, ParkingLimits
+from .exchange.routing import Router
 from .ops.admin import build_admin_app
 from .ops.banner import startup_lines
 from .ops.logs import EventLog
@@ -134,8 +141,9 @@ class Proxy:
                 transport=transport,
                 initialize_params=profile.params,
                 client_name=profile.client_name,
-                principal=key.principal_tag,
-                route=self._fanout.route,
+                principal=key.principal,
+                principal_tag=key.principal_tag,
+                router=self._router,
                 observe=self._observe,
                 keepalive_seconds=settings.keepalive,
             )
@@ -154,6 +162,16 @@ class Proxy:
             observe=self._observe,
         )
         self._fanout = Fanout(binder=self._binder, max_events=settings.max_buffered_events)
+        self._attribution = Attribution()
+        self._catalog = Catalog(self._observe)
+        self._listening = Listening(self._observe)
+        self._parking = Parking(_parking_limits(settings), self._observe)
+        self._router = Router(
+            fanout=self._fanout,
+            attribution=self._attribution,
+            catalog=self._catalog,
+            listening=self._listening,
+        )
         self._monitor = Monitor(self._url, self._observe)
 
     def _build_door(self, plain: aiohttp.ClientSession) -> FrontDoor:
@@ -166,7 +184,22 @@ class Proxy:
             connect_timeout_seconds=settings.connect_timeout,
             idle_timeout_seconds=settings.request_timeout,
         )
+        legacy = LegacyEndpoint(binder=self._binder, fanout=self._fanout, observe=self._observe)
+        modern = ModernEndpoint(
+            binder=self._binder,
+            attribution=self._attribution,
+            catalog=self._catalog,
+            listening=self._listening,
+            parking=self._parking,
+            cache=CacheRules(
+                ttl_milliseconds={ttl.method: ttl.milliseconds for ttl in settings.cache_ttl},
+                scope=settings.cache_scope,
+            ),
+            observe=self._observe,
+        )
         self._endpoint = Endpoint(
+            legacy=legacy,
+            modern=modern,
             binder=self._binder,
             fanout=self._fanout,
             identifier=Identifier(
@@ -246,12 +279,14 @@ class Proxy:
         endpoint.draining = True
         self._observe(
             events.DrainStarted(
-                exchanges=len(endpoint.exchanges), deadline_seconds=self.settings.drain_timeout
+                exchanges=len(endpoint.exchanges()), deadline_seconds=self.settings.drain_timeout
             )
         )
         for site in list(self._runner.sites):
             await site.stop()
+        self._listening.close()
         cut_off = await self._finish_posts()
+        self._parking.close()
         self._fanout.close()
         await self._pool.close()
         for task in self._tasks:
@@ -264,14 +299,14 @@ class Proxy:
         posts = self._endpoint.posts
         if posts:
             await asyncio.wait(posts, timeout=self.settings.drain_timeout)
-        cut_off = len(self._endpoint.exchanges)
-        for exchange in list(self._endpoint.exchanges):
-            exchange.abort(
+        exchanges = self._endpoint.exchanges()
+        for exchange in exchanges:
+            exchange.give_up(
                 Draining("The proxy was shut down while the MCP server was working on this request.")
             )
         if posts:
             await asyncio.wait(posts, timeout=_FAREWELL_SECONDS)
-        return cut_off
+        return len(exchanges)
 
 
 def _limits(settings: Settings) -> Limits:
@@ -283,6 +318,15 @@ def _limits(settings: Settings) -> Limits:
         min_idle=settings.min_idle,
         idle_timeout_seconds=settings.idle_timeout,
         linger_seconds=settings.linger,
+    )
+
+
+def _parking_limits(settings: Settings) -> ParkingLimits:
+    return ParkingLimits(
+        timeout_seconds=settings.park_timeout,
+        max_parked=settings.max_parked,
+        max_parked_per_principal=settings.max_parked_per_principal,
+        max_rounds=settings.max_rounds,
     )
 
 

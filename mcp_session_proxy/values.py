@@ -14,6 +14,8 @@ from typing import Any, Final, Self
 
 from yarl import URL
 
+from .protocol.revisions import CACHEABLE_METHODS
+
 MAX_DURATION_SECONDS: Final = 365 * 86400.0
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
@@ -31,6 +33,7 @@ _HOST: Final = re.compile(
     r"(?:(?:\*\.)?[a-z0-9][a-z0-9._~-]*|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
 _MAX_PORT: Final = 65535
+_MAX_TTL_DIGITS: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,32 @@ def parse_words(value: object) -> tuple[str, ...]:
         raise ValueError("must be a list of texts")
     words = (word.strip() for item in value for word in item.split(","))
     return tuple(word for word in words if word)
+
+
+@dataclass(frozen=True, slots=True)
+class CacheTtl:
+    """How long clients may keep the results of one method."""
+
+    method: str
+    milliseconds: int
+
+    def __str__(self) -> str:
+        return f"{self.method}={self.milliseconds}"
+
+
+def parse_cache_ttls(value: object) -> tuple[CacheTtl, ...]:
+    """Read a list of ``METHOD=MILLISECONDS``."""
+    if isinstance(value, tuple) and all(isinstance(item, CacheTtl) for item in value):
+        return value
+    return tuple(_parse_cache_ttl(word) for word in parse_words(value))
+
+
+def _parse_cache_ttl(word: str) -> CacheTtl:
+    method, _, number = word.partition("=")
+    if method not in CACHEABLE_METHODS or not number.isdecimal() or len(number) > _MAX_TTL_DIGITS:
+        methods = ", ".join(sorted(CACHEABLE_METHODS))
+        raise ValueError(f"must be METHOD=MILLISECONDS, such as tools/list=60000; methods: {methods}")
+    return CacheTtl(method, int(number))
 
 
 def parse_upstream(value: object) -> str:

@@ -1,9 +1,9 @@
 """POST, GET and DELETE of the MCP endpoint.
 
-A client's request is read and judged, an upstream session is found for it, an exchange carries it
-there and back, and the responder writes the answer. Each POST is worked on in a task of its own, so
-that a client that leaves does not cancel what it asked for (MCP 2025-11-25, basic/transports:
-"Disconnection SHOULD NOT be interpreted as the client cancelling its request").
+A client's request is read and given to the endpoint of its era, which answers it; here the answer is
+written and reported. A legacy POST is worked on in a task of its own, so that a client that leaves does
+not cancel what it asked for (MCP 2025-11-25, basic/transports: "Disconnection SHOULD NOT be interpreted
+as the client cancelling its request"). To a modern client, leaving means cancelling.
 """
 
 import asyncio
@@ -11,10 +11,9 @@ import itertools
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
-from multidict import CIMultiDictProxy
 
 from .. import events
 from ..errors import (
@@ -27,22 +26,24 @@ from ..errors import (
     UpstreamRejected,
 )
 from ..events import Observer
+from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
-from ..exchange.relay import Relay
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era
-from ..sessions.binding import Binder, Visit
-from ..sessions.directory import ClientSession
-from ..sessions.identity import Identifier, Principal, read_profile
+from ..sessions.binding import Binder
+from ..sessions.identity import Identifier
 from ..upstream.transport import Caller
-from .headers import forward_request_headers
+from .headers import forward_request_headers, writable
+from .legacy import LegacyEndpoint
+from .modern import ModernEndpoint
+from .report import Report
+from .request import Call
 from .streams import Answer, Heart, Responder, follow, respond_error
 
 _BODY_SECONDS: Final = 60.0
 _ALLOW: Final = {"Allow": "GET, POST"}
-_EMPTY_RESULT: Final = b"{}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,23 +56,14 @@ class EndpointRules:
     rewrite_challenge: Callable[[str], str]
 
 
-@dataclass(slots=True)
-class Call:
-    """Who sent one HTTP request, and on which client session."""
-
-    principal: Principal
-    caller: Caller
-    headers: CIMultiDictProxy[str]
-    session_id: str | None
-    client: ClientSession | None = None
-
-
 class Endpoint:
     """The MCP endpoint. ``handle`` takes each request of its path."""
 
     def __init__(
         self,
         *,
+        legacy: LegacyEndpoint,
+        modern: ModernEndpoint,
         binder: Binder,
         fanout: Fanout,
         identifier: Identifier,
@@ -81,15 +73,19 @@ class Endpoint:
         self.draining = False
         self.heart = Heart(rules.heartbeat_seconds)
         self.posts: set[asyncio.Task[web.StreamResponse]] = set()
-        self.exchanges: dict[Exchange, None] = {}
         self.streams = 0
+        self._legacy = legacy
+        self._modern = modern
         self._binder = binder
         self._fanout = fanout
         self._identifier = identifier
         self._rules = rules
         self._observe = observe
-        self._calls: dict[tuple[ClientSession, bytes], Exchange] = {}
         self._numbers = itertools.count(1)
+
+    def exchanges(self) -> list[Exchange | ModernCall]:
+        """Everything that is under way upstream for a client that waits."""
+        return [*self._legacy.exchanges, *self._modern.calls]
 
     async def handle(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         """Answer one HTTP request; ``headers`` go on every answer (CORS)."""
@@ -111,7 +107,8 @@ class Endpoint:
             principal=self._identifier.principal(headers.items(), query),
             caller=Caller(headers=tuple(forward_request_headers(headers)), query=query),
             headers=headers,
-            session_id=headers.get(revisions.SESSION_HEADER) or None,
+            session_id=writable(headers.get(revisions.SESSION_HEADER, "")) or None,
+            version=headers.get(revisions.VERSION_HEADER),
         )
 
     # -- POST --------------------------------------------------------------------------------------
@@ -123,28 +120,70 @@ class Endpoint:
         except ProxyError as error:
             return refuse(error, jsonrpc.peek_id(body), headers)
         call = self._call(request)
+        first = messages[0]
+        if not batch and isinstance(first, Request):
+            meta = jsonrpc.read_meta(first.params)
+            era = inbound.era_of(first, call.version, meta)
+            if era is Era.MODERN:
+                return await self._post_modern(request, headers, call, first, meta)
+        elif inbound.is_modern_version(call.version):
+            return self._take_modern(messages, headers, batch=batch)
         try:
             self._find_client(call, messages)
         except UnknownSession as error:
             return _refuse_unknown(error, messages, headers)
         if not any(isinstance(message, Request | Rejection) for message in messages):
-            work = self._take_notifications(call, messages, headers)
-            return await asyncio.shield(self._spawn(work))
-        mailbox = None if call.client is None else self._fanout.mailbox(call.client)
-        responder = Responder(
-            request,
-            inbound.read_accept(request.headers.getall("Accept", [])),
-            batch=batch,
-            heart=self.heart,
-            headers=headers,
-            mailbox=mailbox,
-        )
-        task = self._spawn(self._answer_all(call, messages, responder))
+            return await asyncio.shield(self._spawn(self._take_notifications(call, messages, headers)))
+        responder = self._responder(request, headers, call, batch=batch)
+        if batch:
+            work = self._answer_batch(call, messages, responder)
+        else:
+            assert isinstance(first, Request)
+            work = self._answer_single(call, first, jsonrpc.read_meta(first.params), Era.LEGACY, responder)
         try:
-            return await asyncio.shield(task)
+            return await asyncio.shield(self._spawn(work))
         except asyncio.CancelledError:
             responder.client_left()
             raise
+
+    async def _post_modern(
+        self,
+        request: web.BaseRequest,
+        headers: Mapping[str, str],
+        call: Call,
+        message: Request,
+        meta: Mapping[str, bytes],
+    ) -> web.StreamResponse:
+        """Answer in the handler's own task: a client that closes the response cancels its request."""
+        task = cast("asyncio.Task[web.StreamResponse]", asyncio.current_task())
+        self.posts.add(task)
+        responder = self._responder(request, headers, call, batch=False)
+        try:
+            return await self._answer_single(call, message, meta, Era.MODERN, responder)
+        finally:
+            responder.close()
+            self.posts.discard(task)
+
+    def _take_modern(
+        self, messages: list[Message | Rejection], headers: Mapping[str, str], *, batch: bool
+    ) -> web.StreamResponse:
+        """What modern clients do not send: notifications are dropped, the rest is refused."""
+        if not batch and isinstance(messages[0], Notification):
+            return web.Response(status=202, headers=headers)
+        error = BadRequest("In this protocol version a POST holds one request or notification.")
+        return refuse(error, jsonrpc.NULL, headers)
+
+    def _responder(
+        self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, *, batch: bool
+    ) -> Responder:
+        return Responder(
+            request,
+            inbound.read_accept(request.headers.getall("Accept", ())),
+            batch=batch,
+            heart=self.heart,
+            headers=headers,
+            mailbox=None if call.client is None else self._fanout.mailbox(call.client),
+        )
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
         try:
@@ -172,39 +211,45 @@ class Endpoint:
         task.add_done_callback(self.posts.discard)
         return task
 
-    async def _answer_all(
+    async def _answer_batch(
         self, call: Call, messages: list[Message | Rejection], responder: Responder
     ) -> web.StreamResponse:
-        if len(messages) == 1:
-            await self._answer_one(call, messages[0], responder, in_batch=False)
-        else:
-            async with asyncio.TaskGroup() as group:
-                for message in messages:
-                    group.create_task(self._answer_one(call, message, responder, in_batch=True))
+        """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching")."""
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                group.create_task(self._answer_entry(call, message, responder))
         return await responder.finish()
 
-    async def _answer_one(
-        self, call: Call, message: Message | Rejection, responder: Responder, *, in_batch: bool
-    ) -> None:
+    async def _answer_entry(self, call: Call, message: Message | Rejection, responder: Responder) -> None:
         if isinstance(message, Rejection):
             await responder.respond(answer_error(message.error, message.id))
-        elif isinstance(message, Request):
-            if in_batch and message.method == revisions.INITIALIZE:
-                error = BadRequest('"initialize" must not be part of a batch.')
-                await responder.respond(answer_error(error, message.id))
-            else:
-                await self._answer(call, message, responder)
+        elif not isinstance(message, Request):
+            await self._legacy.take(call, message)
+        elif message.method == revisions.INITIALIZE:
+            error = BadRequest('"initialize" must not be part of a batch.')
+            await responder.respond(answer_error(error, message.id))
         else:
-            await self._take(call, message)
+            meta = jsonrpc.read_meta(message.params)
+            await self._answer(call, message, meta, Era.LEGACY, responder)
+
+    async def _answer_single(
+        self, call: Call, request: Request, meta: Mapping[str, bytes], era: Era, responder: Responder
+    ) -> web.StreamResponse:
+        await self._answer(call, request, meta, era, responder)
+        return await responder.finish()
 
     # -- requests ------------------------------------------------------------------------------------
 
-    async def _answer(self, call: Call, request: Request, responder: Responder) -> None:
+    async def _answer(
+        self, call: Call, request: Request, meta: Mapping[str, bytes], era: Era, responder: Responder
+    ) -> None:
         """Answer one request, whatever happens, and tell how it went."""
         started = time.perf_counter()
-        report = _Report(request, f"r{next(self._numbers)}", call.principal.tag)
+        report = Report(request, era, f"r{next(self._numbers)}", call.principal.tag)
         try:
-            answer = await self._dispatch(call, request, responder, report)
+            answer = await self._dispatch(call, request, meta, responder, report)
+            if answer.failed:
+                report.outcome = "error"
         except ProxyError as error:
             report.outcome = error.reason
             self._observe(report.failed(error.reason, error.message))
@@ -217,74 +262,22 @@ class Endpoint:
         await responder.respond(answer)
 
     async def _dispatch(
-        self, call: Call, request: Request, responder: Responder, report: "_Report"
+        self,
+        call: Call,
+        request: Request,
+        meta: Mapping[str, bytes],
+        responder: Responder,
+        report: Report,
     ) -> Answer:
         if self.draining:
             raise Draining("The proxy is shutting down.")
-        meta = jsonrpc.read_meta(request.params)
-        version = call.headers.get(revisions.VERSION_HEADER)
-        if request.method == revisions.DISCOVER or inbound.era_of(request, version, meta) is Era.MODERN:
-            report.era = Era.MODERN
-            named = jsonrpc.read_string(meta.get(revisions.META_VERSION)) or version
-            raise inbound.refuse_modern(named)
+        if report.era is Era.MODERN:
+            modern = inbound.read_modern(request, meta, lambda name: call.headers.getall(name, ()))
+            affinity = self._identifier.affinity(call.headers, meta)
+            self._observe(events.SessionlessRequest(era=Era.MODERN))
+            return await self._modern.answer(call, modern, affinity, responder, report)
         affinity = self._identifier.affinity(call.headers, meta)
-        if request.method == revisions.INITIALIZE:
-            return await self._initialize(call, request, affinity, report)
-        if request.method == revisions.PING:
-            return Answer(body=_result(request, _EMPTY_RESULT))
-        visit = await self._visit(call, affinity, report)
-        try:
-            return await self._exchange(request, meta, visit, responder, report)
-        finally:
-            visit.end()
-
-    async def _initialize(
-        self, call: Call, request: Request, affinity: str | None, report: "_Report"
-    ) -> Answer:
-        """Give the client a session id of ours, and the server's own answer to this profile."""
-        profile = read_profile(request.params)
-        client, visit = await self._binder.initialize(
-            call.principal, profile, affinity, call.session_id, call.caller
-        )
-        report.session = visit.session.tag
-        body = _result(request, visit.session.initialize_result)
-        visit.end()
-        return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
-
-    async def _visit(self, call: Call, affinity: str | None, report: "_Report") -> Visit:
-        if call.client is None:
-            self._observe(events.SessionlessRequest(era=report.era))
-        if call.client is None or (affinity is not None and affinity != call.client.key.affinity):
-            visit = await self._binder.borrow(call.principal, affinity, call.client, call.caller)
-        else:
-            visit = await self._binder.enter(call.client, call.caller)
-        report.session = visit.session.tag
-        return visit
-
-    async def _exchange(
-        self,
-        request: Request,
-        meta: Mapping[str, bytes],
-        visit: Visit,
-        responder: Responder,
-        report: "_Report",
-    ) -> Answer:
-        relay = Relay(responder, visit.client, visit.session, self._fanout)
-        exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
-        self.exchanges[exchange] = None
-        place = None if visit.client is None else (visit.client, request.id)
-        if place is not None:
-            self._calls[place] = exchange
-        try:
-            response = await exchange.run()
-        finally:
-            report.upstream_seconds = exchange.upstream_seconds
-            del self.exchanges[exchange]
-            if place is not None and self._calls.get(place) is exchange:
-                del self._calls[place]
-        if response.error is not None:
-            report.outcome = "error"
-        return Answer(body=jsonrpc.write_response(request.id, response))
+        return await self._legacy.answer(call, request, meta, affinity, responder, report)
 
     def _refusal(self, error: ProxyError, identifier: bytes) -> Answer:
         answer = answer_error(error, identifier)
@@ -302,22 +295,8 @@ class Endpoint:
         """A POST without requests is accepted, always: most clients give up over anything else."""
         for message in messages:
             if isinstance(message, Notification | Response):
-                await self._take(call, message)
+                await self._legacy.take(call, message)
         return web.Response(status=202, headers=headers)
-
-    async def _take(self, call: Call, message: Message) -> None:
-        client = call.client
-        if client is None:
-            return
-        if isinstance(message, Response):
-            await self._fanout.answer(client, message)
-        elif isinstance(message, Notification):
-            if message.method == revisions.CANCELLED:
-                wanted = jsonrpc.read_object(message.params).get("requestId", b"")
-                if (exchange := self._calls.get((client, wanted))) is not None:
-                    await exchange.cancel(message.params)
-            elif message.method != revisions.INITIALIZED:
-                await self._fanout.forward(client, message)
 
     # -- GET and DELETE --------------------------------------------------------------------------------
 
@@ -365,57 +344,19 @@ class Endpoint:
         return web.Response(status=status, headers={**headers, **(_ALLOW if status == 405 else {})})
 
 
-class _Report:
-    """What is told about one request when it is over."""
-
-    __slots__ = ("era", "method", "outcome", "principal", "request_id", "session", "upstream_seconds")
-
-    def __init__(self, request: Request, request_id: str, principal: str) -> None:
-        self.era = Era.LEGACY
-        self.method = revisions.method_label(request.method)
-        self.outcome = "ok"
-        self.principal = principal
-        self.request_id = request_id
-        self.session: str | None = None
-        self.upstream_seconds: float | None = None
-
-    def failed(self, reason: str, detail: str) -> events.RequestFailed:
-        return events.RequestFailed(
-            method=self.method,
-            reason=reason,
-            detail=detail,
-            request_id=self.request_id,
-            principal=self.principal,
-        )
-
-    def finished(self, seconds: float) -> events.RequestFinished:
-        return events.RequestFinished(
-            era=self.era,
-            method=self.method,
-            outcome=self.outcome,
-            seconds=seconds,
-            upstream_seconds=self.upstream_seconds,
-            request_id=self.request_id,
-            principal=self.principal,
-            session=self.session,
-        )
-
-
-def _result(request: Request, result: bytes) -> bytes:
-    return jsonrpc.write_response(request.id, Response(request.id, result=result))
-
-
 def answer_error(error: ProxyError, identifier: bytes) -> Answer:
     """An error as an answer. A refusal of the server's without JSON-RPC keeps its body (OAuth)."""
+    body = jsonrpc.write_error(identifier, error)
+    headers = {name: writable(value) for name, value in error.headers().items()}
     if isinstance(error, UpstreamRejected) and error.raw_error is None and error.http_status in (401, 403):
         return Answer(
-            body=error.body,
+            body=body,
+            plain=error.body,
             status=error.http_status,
-            headers=error.headers(),
-            content_type=error.content_type or "text/plain",
+            headers=headers,
+            content_type=writable(error.content_type or "text/plain"),
         )
-    body = jsonrpc.write_error(identifier, error)
-    return Answer(body=body, status=error.http_status, headers=error.headers())
+    return Answer(body=body, status=error.http_status, headers=headers)
 
 
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:

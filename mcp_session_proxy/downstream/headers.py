@@ -55,12 +55,19 @@ _OURS: Final = frozenset(
         revisions.VERSION_HEADER.lower(),
         revisions.LAST_EVENT_ID_HEADER.lower(),
         # What modern clients repeat from the body; a legacy server does not know them.
-        "mcp-method",
-        "mcp-name",
+        revisions.METHOD_HEADER.lower(),
+        revisions.NAME_HEADER.lower(),
     }
 )
 # Content-... and digests describe a body that we write anew; Sec-Fetch-... a browser's view of us.
-_OUR_PREFIXES: Final = ("content-", "digest", "repr-digest", "want-", "sec-fetch-", "mcp-param-")
+_OUR_PREFIXES: Final = (
+    "content-",
+    "digest",
+    "repr-digest",
+    "want-",
+    "sec-fetch-",
+    revisions.PARAM_HEADER_PREFIX,
+)
 
 _EXPLAINING: Final = frozenset({"www-authenticate", "retry-after"})
 _EXPLAINING_PREFIXES: Final = ("ratelimit", "x-ratelimit-", "x-rate-limit-")

@@ -7,7 +7,7 @@ connection broke can go on where it was (MCP 2025-11-25, basic/transports).
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -28,12 +28,17 @@ _WRITE_SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """One final response. ``status`` and ``headers`` count only while nothing has been written."""
+    """One final response. ``status`` and ``headers`` count only while nothing has been written.
+
+    ``plain`` goes in place of the JSON-RPC ``body`` where this answer is the whole HTTP response.
+    """
 
     body: bytes
+    plain: bytes | None = None
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = revisions.JSON
+    failed: bool = False  # the server answered with an error of its own
 
 
 class Heart:
@@ -134,6 +139,15 @@ class Responder:
             if not self._finished:
                 await self._write(sse.HEARTBEAT)
 
+    @property
+    def takes_streams(self) -> bool:
+        """Whether the client understands event streams."""
+        return self._accepts.stream
+
+    def close(self) -> None:
+        """The handler is over, one way or another."""
+        self._heart.remove(self)
+
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
         self._client_left = True
@@ -156,6 +170,7 @@ class Responder:
         async with self._lock:
             self._finished = True
             if self._response is None:
+                self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
                 return self._whole()
             await self._flush()
             await self._end()
@@ -165,6 +180,8 @@ class Responder:
         if self._batch:
             body = jsonrpc.write_batch([answer.body for answer in self._answers])
             return _response(Answer(body=body), self.headers)
+        if not self._answers:
+            return web.Response(headers=self.headers)  # the client left; nobody reads this
         return _response(self._answers[0], self.headers)
 
     async def _flush(self) -> None:
@@ -175,14 +192,16 @@ class Responder:
 
     async def _end(self) -> None:
         if not self._client_left and self._response is not None:
-            try:
-                await self._response.write_eof()
-            except (ConnectionError, RuntimeError):
-                self._client_left = True
+            await self._try(self._response.write_eof())
+        if self._client_left and self._kept is not None:
+            self._kept.close()
+        else:
+            self._drop_kept()
+
+    def _drop_kept(self) -> None:
         if self._kept is not None and self._mailbox is not None:
             self._kept.close()
-            if not self._client_left:
-                self._mailbox.drop(self._kept)
+            self._mailbox.drop(self._kept)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -198,12 +217,18 @@ class Responder:
         self.last_write = asyncio.get_running_loop().time()
         if self._client_left:
             return
+        await self._try(self._write_on(data))
+
+    async def _write_on(self, data: bytes) -> None:
+        if self._response is None:
+            self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
+            await self._response.prepare(self._request)
+        await self._response.write(data)
+
+    async def _try(self, writing: Awaitable[None]) -> None:
+        """Write, and note if that shows that the client has left or reads nothing."""
         try:
-            async with asyncio.timeout(_WRITE_SECONDS):
-                if self._response is None:
-                    self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
-                    await self._response.prepare(self._request)
-                await self._response.write(data)
+            await _bounded(self._request, writing)
         except (ConnectionError, TimeoutError, RuntimeError):
             self._client_left = True
 
@@ -216,7 +241,23 @@ def respond_error(body: bytes, status: int, *header_sets: Mapping[str, str]) -> 
 
 def _response(answer: Answer, headers: Mapping[str, str]) -> web.Response:
     merged = {**headers, **answer.headers, "Content-Type": answer.content_type}
-    return web.Response(body=answer.body, status=answer.status, headers=merged)
+    body = answer.body if answer.plain is None else answer.plain
+    return web.Response(body=body, status=answer.status, headers=merged)
+
+
+async def _bounded(request: web.BaseRequest, writing: Awaitable[None]) -> None:
+    """Write to a client, and cut the connection of one that reads nothing.
+
+    Raises:
+        ConnectionError, TimeoutError: the client has left, or was cut off.
+    """
+    try:
+        async with asyncio.timeout(_WRITE_SECONDS):
+            await writing
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise
 
 
 async def follow(
@@ -234,11 +275,11 @@ async def follow(
     follower = stream.take_over()
     try:
         await response.prepare(request)
-        await response.write(sse.HEARTBEAT)
+        await _bounded(request, response.write(sse.HEARTBEAT))
         while stream.is_follower(follower):
             for event in stream.after(after):
-                async with asyncio.timeout(_WRITE_SECONDS):
-                    await response.write(sse.write_event(event.data, event_id=stream.event_id(event.number)))
+                data = sse.write_event(event.data, event_id=stream.event_id(event.number))
+                await _bounded(request, response.write(data))
                 after = event.number
                 stream.taken = max(stream.taken, after)
             if stream.closed:
@@ -249,8 +290,8 @@ async def follow(
                 async with asyncio.timeout(heartbeat_seconds):
                     await stream.changed()
             except TimeoutError:
-                await response.write(sse.HEARTBEAT)
-        await response.write_eof()
+                await _bounded(request, response.write(sse.HEARTBEAT))
+        await _bounded(request, response.write_eof())
     except (ConnectionError, TimeoutError):
         pass  # the client left, or reads nothing
     finally:

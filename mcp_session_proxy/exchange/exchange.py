@@ -44,6 +44,7 @@ _MAX_RESUMPTIONS: Final = 100
 _FRUITLESS_RESUMPTIONS: Final = 3
 _RESUME_SECONDS: Final = 0.1
 _MAX_RESUME_SECONDS: Final = 30.0
+_MAX_DELIVERIES: Final = 100
 
 
 class Outlet(Protocol):
@@ -91,6 +92,7 @@ class Exchange:
         self._said_something = False
         self._scope: asyncio.Timeout | None = None
         self._aborted: ProxyError | None = None
+        self._cancelled = False
         self._deliveries: set[asyncio.Task[None]] = set()
 
     async def run(self) -> Response:
@@ -107,9 +109,12 @@ class Exchange:
                 self._scope = scope
                 response = await self._run_at_most_once(loop.time() + _REFUSED_PATIENCE_SECONDS)
         except TimeoutError:
-            raise self._aborted or RequestCancelled("The client cancelled this request.") from None
+            raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
             self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}))
+            raise
+        except asyncio.CancelledError:
+            self.announce_cancellation("The client is gone.")
             raise
         finally:
             self._scope = None
@@ -124,6 +129,8 @@ class Exchange:
         delay = _FIRST_RETRY_SECONDS
         while True:
             await self._ready()
+            if self._cancelled:
+                raise _cancelled()
             try:
                 return await self._attempt()
             except _SessionGone as gone:
@@ -255,13 +262,17 @@ class Exchange:
             await asyncio.sleep(min(delay, _MAX_RESUME_SECONDS))
             session, former_id = self._session, last_event_id
             try:
-                async with session.transport.listen(session.ref, session.caller, last_event_id) as stream:
+                async with session.transport.listen(
+                    session.ref, session.caller, last_event_id, for_answer=True
+                ) as stream:
                     if stream.status != 200 or not stream.is_stream:
                         break
                     self._retried("stream-resumed")
                     response = await self._read(stream)
                     last_event_id = stream.last_event_id or last_event_id
                     retry_seconds = stream.retry_seconds or retry_seconds
+            except UpstreamTimeout:
+                raise
             except (ProxyError, ConnectionLost):
                 response = None
             if response is not None:
@@ -281,15 +292,18 @@ class Exchange:
             return
         self._said_something = True
         if message.method == revisions.PROGRESS:
-            if self._token is None or message.params is None:
+            members = jsonrpc.read_object(message.params)
+            if self._token is None or not members:
                 return
-            params = jsonrpc.replace_members(message.params, {"progressToken": self._token})
-            message = Notification(message.method, params)
+            members["progressToken"] = self._token
+            message = Notification(message.method, jsonrpc.write_object(members))
+        else:
+            self._session.router.overhear(self._session, message)
         await self._outlet.notify(message)
 
     def deliver(self, message: Message) -> None:
         """Take what the server sent on its GET stream for this exchange."""
-        if isinstance(message, Response):
+        if isinstance(message, Response) or len(self._deliveries) >= _MAX_DELIVERIES:
             return
         task = asyncio.get_running_loop().create_task(self._interim(message))
         self._deliveries.add(task)
@@ -302,20 +316,35 @@ class Exchange:
 
         MCP 2025-11-25, basic/utilities/cancellation: the server need not respond.
         """
-        if self._scope is None or params is None:
+        if self._scope is None or self._scope.expired() or params is None:
             return
-        self._scope.reschedule(asyncio.get_running_loop().time() + _CANCEL_GRACE_SECONDS)
+        self._cancelled = True
+        now = asyncio.get_running_loop().time()
+        if self.upstream_id not in self._session.calls:
+            self._scope.reschedule(now)  # between two attempts: the server knows of none
+            return
+        self._scope.reschedule(now + _CANCEL_GRACE_SECONDS)
         await self._session.post_message(self._cancellation(jsonrpc.read_object(params)))
 
-    def abort(self, error: ProxyError) -> None:
-        """End this exchange now with an error."""
-        if self._scope is not None:
+    def give_up(self, error: ProxyError) -> None:
+        """End this exchange now with an error, and tell the server."""
+        if self._scope is not None and not self._scope.expired() and self._aborted is None:
             self._aborted = error
             self._scope.reschedule(asyncio.get_running_loop().time())
+            self.announce_cancellation(error.message)
+
+    def announce_cancellation(self, reason: str) -> None:
+        """Tell the server that nobody waits for its response any more."""
+        if self.upstream_id in self._session.calls:
+            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}))
 
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}
         return jsonrpc.write_notification(revisions.CANCELLED, jsonrpc.write_object(named))
+
+
+def _cancelled() -> RequestCancelled:
+    return RequestCancelled("The client cancelled this request.")
 
 
 def _answers(raw_id: bytes, identifier: int) -> bool:

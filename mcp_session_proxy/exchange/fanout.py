@@ -19,6 +19,8 @@ from .mailbox import Mailbox
 _MAX_QUESTIONS: Final = 100
 # A client opens its GET stream just after the handshake; a server may ask before that.
 _STREAM_GRACE_SECONDS: Final = 2.0
+# Nothing more is kept for a client that has been away for so long; there may be thousands of them.
+_AWAY_SECONDS: Final = 600.0
 _NOBODY: Final = -32603
 
 
@@ -57,7 +59,9 @@ class Fanout:
     def _post(self, client: ClientSession) -> _Post:
         post = self._posts.get(client)
         if post is None:
-            post = self._posts[client] = _Post(self._max_events)
+            post = _Post(self._max_events)
+            if not client.forgotten:  # who is forgotten in the course of a request leaves nothing behind
+                self._posts[client] = post
         return post
 
     def forget(self, client: ClientSession) -> None:
@@ -81,15 +85,19 @@ class Fanout:
         if isinstance(message, Request):
             self._route_request(session, message)
         elif isinstance(message, Notification):
-            for client in self._binder.clients_of(session):
-                if not client.deleted:
-                    self.notify(client, session, message)
+            self._notify(session, message)
 
-    def notify(self, client: ClientSession, session: UpstreamSession, message: Notification) -> None:
-        """Put a notification into the client session's mailbox."""
-        data = self.rewrite(client, session, message)
-        if data is not None:
-            self.mailbox(client).standalone.append(data)
+    def _notify(self, session: UpstreamSession, message: Notification) -> None:
+        """Put a notification into the mailboxes of the clients that may yet read it."""
+        clients = self._binder.clients_of(session)
+        away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
+        same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
+        for client in clients:
+            if client.deleted or (client.last_used < away_since and not client.busy):
+                continue
+            data = same_for_all or self.rewrite(client, session, message)
+            if data is not None:
+                self.mailbox(client).standalone.append(data)
 
     def rewrite(
         self, client: ClientSession | None, session: UpstreamSession, message: Notification
@@ -120,8 +128,8 @@ class Fanout:
             session.post_soon(_nobody(request.id))
             return
         # The client may be about to open its stream: what it is asked waits there for a moment.
-        number = self._ask_on_stream(max(waiting, key=lambda c: c.last_used), session, request)
         client = max(waiting, key=lambda c: c.last_used)
+        number = self._ask_on_stream(client, session, request)
         loop = asyncio.get_running_loop()
         loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number)
 
@@ -154,7 +162,8 @@ class Fanout:
 
     def withdraw(self, client: ClientSession, number: int) -> None:
         """The client could not be asked after all: the server gets an error."""
-        question = self._post(client).questions.pop(number, None)
+        post = self._posts.get(client)
+        question = None if post is None else post.questions.pop(number, None)
         if question is not None:
             _refuse(question)
 
@@ -176,7 +185,8 @@ class Fanout:
     async def answer(self, client: ClientSession, response: Response) -> None:
         """Give a client's response to the server that asked; answers to nothing are dropped."""
         number = int(response.id) if response.id.isdigit() and len(response.id) < 19 else -1
-        question = self._post(client).questions.pop(number, None)
+        post = self._posts.get(client)
+        question = None if post is None else post.questions.pop(number, None)
         if question is None or question.incarnation != question.session.incarnation:
             return
         await question.session.post_message(jsonrpc.write_response(question.id, response))

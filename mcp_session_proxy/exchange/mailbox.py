@@ -13,6 +13,9 @@ from typing import Final, NamedTuple
 STANDALONE: Final = 0
 _MAX_STREAMS: Final = 16
 _MAX_BYTES: Final = 1024 * 1024
+# What a client that is reading has not read yet goes only over these: it is on its way.
+_MAX_UNREAD_EVENTS: Final = 10_000
+_MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
 
 
 class StoredEvent(NamedTuple):
@@ -61,10 +64,15 @@ class Stream:
         self._next += 1
         self._events.append(StoredEvent(number, data))
         self._bytes += len(data)
-        while len(self._events) > 1 and (len(self._events) > self._max_events or self._bytes > _MAX_BYTES):
+        while len(self._events) > 1 and self._is_too_much():
             self._bytes -= len(self._events.popleft().data)
         self._wake()
         return self.event_id(number)
+
+    def _is_too_much(self) -> bool:
+        if self.followed and self._events[0].number > self.taken:
+            return len(self._events) > _MAX_UNREAD_EVENTS or self._bytes > _MAX_UNREAD_BYTES
+        return len(self._events) > self._max_events or self._bytes > _MAX_BYTES
 
     def event_id(self, number: int) -> str:
         """The id under which the client knows an event."""

@@ -39,7 +39,7 @@ class Relay:
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Pass the server's request on the POST's stream, else on the client's GET stream."""
         client = self._client
-        if client is None:
+        if client is None or client.forgotten:
             refuse_request(session, request)
             return
         number, data = self._fanout.ask(client, session, request)

@@ -1,15 +1,18 @@
-"""A client's HTTP request, judged before anything is done for it.
+"""A client's request, judged before anything is done for it.
 
-What the client can take (``Accept``), and which era it speaks.
+What the client can take (``Accept``), which era it speaks, and for modern requests the checks of the
+2026-07-28 revision in their order: a typed message comes out, or a typed rejection is raised.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from ..errors import ProxyError, UnsupportedVersion
-from . import jsonrpc, revisions
+from ..errors import HeaderMismatch, InvalidParams, MethodGone, UnsupportedVersion
+from . import jsonrpc, mirroring, revisions
 from .jsonrpc import Request
 from .revisions import Era
+
+HeaderValues = Callable[[str], Sequence[str]]
 
 
 class Accepts(NamedTuple):
@@ -23,34 +26,96 @@ _BOTH: Final = Accepts(json=True, stream=True)
 _JSON_ONLY: Final = Accepts(json=True, stream=False)
 
 
-def read_accept(values: list[str]) -> Accepts:
+def read_accept(values: Sequence[str]) -> Accepts:
     """What the ``Accept`` header fields mean.
 
     Clients must name both types (MCP 2025-11-25, basic/transports), but many name one, ``*/*`` or
     nothing. Only those that name ``text/event-stream`` are taken to understand it.
     """
-    if values == [revisions.ACCEPT_BOTH]:
+    if len(values) == 1 and values[0] == revisions.ACCEPT_BOTH:
         return _BOTH
-    kinds = {
-        kind.partition(";")[0].strip().lower()
-        for value in values
-        for kind in value.split(",")
-        if kind.strip()
-    }
+    kinds = {kind.partition(";")[0].strip().lower() for value in values for kind in value.split(",")}
     if revisions.SSE not in kinds:
         return _JSON_ONLY
     takes_json = bool(kinds & {revisions.JSON, "application/*", "*/*"})
     return Accepts(json=takes_json, stream=True)
 
 
+class ModernRequest(NamedTuple):
+    """A request of the 2026-07-28 revision that has passed the checks. JSON stays raw."""
+
+    request: Request
+    params: Mapping[str, bytes]  # the members of the parameters
+    meta: Mapping[str, bytes]  # the members of their ``_meta``
+    capabilities: Mapping[str, bytes]
+    client_info: bytes | None
+    log_level: str | None
+
+    @property
+    def progress_token(self) -> bytes | None:
+        """The client's progress token as raw JSON."""
+        return self.meta.get("progressToken")
+
+
+def is_modern_version(version: str | None) -> bool:
+    """Whether a version header speaks of the modern era, served or not."""
+    return version is not None and version >= revisions.FIRST_MODERN and version[:1].isdecimal()
+
+
 def era_of(request: Request, version_header: str | None, meta: Mapping[str, bytes]) -> Era:
-    """Which era a request belongs to: modern ones name a modern version, in a header or in ``_meta``."""
-    if request.method == revisions.INITIALIZE:
-        return Era.LEGACY
-    named = jsonrpc.read_string(meta.get(revisions.META_VERSION)) or version_header or ""
-    return Era.MODERN if named >= revisions.FIRST_MODERN and named[:2].isdecimal() else Era.LEGACY
+    """Which era a request belongs to.
+
+    Modern ones name a version in ``_meta``, or a modern version in the header; ``server/discover``
+    exists in no other era. ``initialize`` without ``_meta`` version or modern header is legacy.
+    """
+    if revisions.META_VERSION in meta or is_modern_version(version_header):
+        return Era.MODERN
+    return Era.MODERN if request.method == revisions.DISCOVER else Era.LEGACY
 
 
-def refuse_modern(requested: str | None) -> ProxyError:
-    """The error that makes a modern client fall back to ``initialize``."""
-    return UnsupportedVersion(supported=revisions.LEGACY_VERSIONS, requested=requested)
+def read_modern(request: Request, meta: Mapping[str, bytes], header_values: HeaderValues) -> ModernRequest:
+    """The front-door checks for a modern request, in their order.
+
+    ``header_values`` gives all values of a header.
+
+    Raises:
+        UnsupportedVersion, MethodGone, HeaderMismatch, InvalidParams: what is wrong.
+    """
+    version_headers = header_values(revisions.VERSION_HEADER)
+    named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
+    requested = named or (version_headers[0] if version_headers else None)
+    if requested is not None and requested not in revisions.MODERN_VERSIONS:
+        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=requested)
+    if request.method not in revisions.MODERN_METHODS:
+        raise MethodGone(f"There is no method {request.method[:100]!r} in this protocol version.")
+    if len(version_headers) != 1:
+        raise HeaderMismatch(f"The header {revisions.VERSION_HEADER} is missing or was sent more than once.")
+    if named is None:
+        raise InvalidParams(f'"_meta" lacks a well-formed "{revisions.META_VERSION}".')
+    if version_headers[0].strip() != named:
+        raise HeaderMismatch(f"{revisions.VERSION_HEADER} does not match the body's protocol version.")
+    capabilities = _capabilities(meta)
+    log_level = _log_level(meta)
+    params = jsonrpc.read_object(request.params)
+    routing = {
+        name.lower(): list(header_values(name)) for name in (revisions.METHOD_HEADER, revisions.NAME_HEADER)
+    }
+    mirroring.check_routing(request.method, params, routing)
+    return ModernRequest(request, params, meta, capabilities, meta.get(revisions.META_CLIENT_INFO), log_level)
+
+
+def _capabilities(meta: Mapping[str, bytes]) -> Mapping[str, bytes]:
+    raw = meta.get(revisions.META_CAPABILITIES, b"")
+    if raw[:1] != b"{":
+        raise InvalidParams(f'"_meta" lacks a well-formed "{revisions.META_CAPABILITIES}".')
+    return jsonrpc.read_object(raw)
+
+
+def _log_level(meta: Mapping[str, bytes]) -> str | None:
+    raw = meta.get(revisions.META_LOG_LEVEL)
+    if raw is None:
+        return None
+    level = jsonrpc.read_string(raw)
+    if level not in revisions.LOG_LEVELS:
+        raise InvalidParams(f'"{revisions.META_LOG_LEVEL}" must be one of {", ".join(revisions.LOG_LEVELS)}.')
+    return level

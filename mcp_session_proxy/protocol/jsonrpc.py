@@ -2,13 +2,14 @@
 
 Only the envelope (``id``, ``method``) and, of the parameters, ``_meta`` are ever looked at. Results,
 errors and arguments are carried as the raw JSON that was received, so numbers, key order and
-unknown members survive exactly, and a large payload is scanned once and copied once.
+unknown members survive exactly, and a large payload is never turned into objects.
 
 Ids are raw JSON too: ``7`` and ``"7"`` stay two different ids.
 """
 
+import re
 from collections.abc import Mapping
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
@@ -59,13 +60,26 @@ class ErrorObject(msgspec.Struct, frozen=True):
     message: str = ""
 
 
-class _Envelope(msgspec.Struct, gc=False):
-    jsonrpc: str = ""
+class _Body(msgspec.Struct, gc=False):
+    """What every message has, strictly read or not."""
+
     id: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
-    method: str | msgspec.UnsetType = msgspec.UNSET
     params: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     error: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Envelope(_Body, gc=False):
+    """A client's message."""
+
+    jsonrpc: str = ""
+    method: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class _LenientEnvelope(_Body, gc=False):
+    """A server's message: without ``jsonrpc``, or with ``null`` for what it leaves out, it is still one."""
+
+    method: str | None = None
 
 
 class _IdOnly(msgspec.Struct, gc=False):
@@ -77,6 +91,7 @@ class _MetaOnly(msgspec.Struct, gc=False):
 
 
 _envelopes = msgspec.json.Decoder(_Envelope)
+_lenient_envelopes = msgspec.json.Decoder(_LenientEnvelope)
 _ids = msgspec.json.Decoder(_IdOnly)
 _metas = msgspec.json.Decoder(_MetaOnly)
 _raw_lists = msgspec.json.Decoder(list[msgspec.Raw])
@@ -85,6 +100,29 @@ _error_objects = msgspec.json.Decoder(ErrorObject)
 _strings = msgspec.json.Decoder(str)
 _integers = msgspec.json.Decoder(int)
 _encode = msgspec.json.Encoder().encode
+
+_T = TypeVar("_T")
+_RAW_NULL: Final = msgspec.Raw(NULL)  # a Raw equals no bytes
+# An escape of a string: a pair of surrogates, one without a partner (the group), or any other.
+_ESCAPES: Final = re.compile(
+    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+)
+
+
+def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
+    """Decode, with U+FFFD for surrogates that have no partner.
+
+    JavaScript writes such when a text was cut amid an emoji; msgspec, rightly, takes none.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        raise
+    except msgspec.DecodeError:
+        repaired = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+        if repaired == data:
+            raise
+        return decoder.decode(repaired)
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -100,10 +138,11 @@ def parse_body(body: bytes) -> tuple[list[Message | Rejection], bool]:
         BadJson: the body is not JSON.
         BadRequest: it is JSON, but no message; ``peek_id`` finds the id to answer with.
     """
+    _require_utf8(body)
     if body.lstrip()[:1] != b"[":
         return [parse_message(body)], False
     try:
-        entries = _raw_lists.decode(body)
+        entries = _decode(_raw_lists, body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise BadJson("The body is not valid JSON.") from error
     if not entries:
@@ -111,6 +150,15 @@ def parse_body(body: bytes) -> tuple[list[Message | Rejection], bool]:
     if len(entries) > MAX_BATCH:
         raise BadRequest(f"The batch has {len(entries)} messages; at most {MAX_BATCH} are allowed.")
     return [_parse_entry(bytes(entry)) for entry in entries], True
+
+
+def _require_utf8(body: bytes) -> None:
+    """Raw payloads are not decoded on their way, so this is where bad ones are stopped."""
+    if not body.isascii():
+        try:
+            body.decode()
+        except UnicodeDecodeError as error:
+            raise BadJson("The body is not valid UTF-8.") from error
 
 
 def _parse_entry(entry: bytes) -> Message | Rejection:
@@ -137,7 +185,7 @@ def parse_message(data: bytes) -> Message:
             return Notification(envelope.method, params)
         return Request(_read_id(bytes(envelope.id)), envelope.method, params)
     response = _read_response(envelope)
-    if response is None:
+    if response is None or (response.error is not None and _is_given(envelope.result)):
         raise BadRequest("The message is neither a request, nor a notification, nor a response.")
     _read_id(response.id)
     return response
@@ -149,15 +197,15 @@ def parse_upstream(data: bytes) -> Message | None:
     Servers answer with ``"id": null``, without an id, or with ids of their own invention.
     """
     try:
-        envelope = _envelopes.decode(data)
+        envelope = _decode(_lenient_envelopes, data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
-    if envelope.method is not msgspec.UNSET:
-        params = None if envelope.params is msgspec.UNSET else bytes(envelope.params)
-        if envelope.id is msgspec.UNSET:
-            return Notification(envelope.method, params)
-        return Request(bytes(envelope.id), envelope.method, params)
-    return _read_response(envelope)
+    if envelope.method is None:
+        return _read_response(envelope)
+    params = bytes(envelope.params) if _is_given(envelope.params) else None
+    if not _is_given(envelope.id):
+        return Notification(envelope.method, params)
+    return Request(bytes(envelope.id), envelope.method, params)
 
 
 def parse_upstream_body(data: bytes) -> list[Message]:
@@ -166,7 +214,7 @@ def parse_upstream_body(data: bytes) -> list[Message]:
         message = parse_upstream(data)
         return [] if message is None else [message]
     try:
-        entries = _raw_lists.decode(data)
+        entries = _decode(_raw_lists, data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return []
     return [message for entry in entries if (message := parse_upstream(bytes(entry))) is not None]
@@ -174,7 +222,7 @@ def parse_upstream_body(data: bytes) -> list[Message]:
 
 def _decode_envelope(data: bytes) -> _Envelope:
     try:
-        return _envelopes.decode(data)
+        return _decode(_envelopes, data)
     except msgspec.ValidationError as error:
         raise BadRequest("The body is not a JSON-RPC message.") from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
@@ -202,19 +250,24 @@ def _read_id(raw: bytes) -> bytes:
     return raw
 
 
-def _read_response(envelope: _Envelope) -> Response | None:
+def _read_response(envelope: _Body) -> Response | None:
     identifier = NULL if envelope.id is msgspec.UNSET else bytes(envelope.id)
-    if envelope.error is not msgspec.UNSET and envelope.error != NULL:
+    if _is_given(envelope.error):
         return Response(identifier, error=bytes(envelope.error))
     if envelope.result is not msgspec.UNSET:
         return Response(identifier, result=bytes(envelope.result))
     return None
 
 
+def _is_given(raw: msgspec.Raw | msgspec.UnsetType) -> TypeGuard[msgspec.Raw]:
+    """Whether a member is there; some write ``null`` for one that is not."""
+    return raw is not msgspec.UNSET and raw != _RAW_NULL
+
+
 def peek_id(data: bytes) -> bytes:
     """The id to answer a refused message with: its own where it has a usable one, else ``null``."""
     try:
-        raw = _ids.decode(data).id
+        raw = _decode(_ids, data).id
         return NULL if raw is msgspec.UNSET else _read_id(bytes(raw))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadRequest):
         return NULL
@@ -239,6 +292,14 @@ def read_object(raw: bytes | None) -> dict[str, bytes]:
         return {key: bytes(value) for key, value in _raw_objects.decode(raw).items()}
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
+
+
+def read_array(raw: bytes) -> list[bytes]:
+    """The items of a JSON array as raw JSON; none when it is not an array."""
+    try:
+        return [bytes(item) for item in _raw_lists.decode(raw)]
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return []
 
 
 def read_string(raw: bytes | None) -> str | None:
@@ -274,10 +335,16 @@ def _read_integer(raw: bytes | None) -> int:
 
 
 def canonical(raw: bytes | None) -> bytes:
-    """The same bytes for equal JSON values, whatever their key order and spacing."""
+    """The same bytes for equal JSON values, whatever their key order and spacing.
+
+    What is too deep or too large a number to compare comes back as it is.
+    """
     if raw is None:
         return b""
-    return msgspec.json.encode(msgspec.json.decode(raw), order="deterministic")
+    try:
+        return msgspec.json.encode(msgspec.json.decode(raw), order="deterministic")
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return raw
 
 
 # -- writing -------------------------------------------------------------------------------------
@@ -334,7 +401,11 @@ def write_batch(entries: list[bytes]) -> bytes:
 
 
 def replace_members(raw: bytes, members: Mapping[str, bytes]) -> bytes:
-    """A raw JSON object with some members set to other raw values."""
+    """A raw JSON object, such as ``read_object`` can read, with some members set to other raw values.
+
+    Raises:
+        msgspec.DecodeError: it is not such an object.
+    """
     merged: dict[str, msgspec.Raw] = _raw_objects.decode(raw)
     for key, value in members.items():
         merged[key] = msgspec.Raw(value)
@@ -343,7 +414,7 @@ def replace_members(raw: bytes, members: Mapping[str, bytes]) -> bytes:
 
 def with_progress_token(params: bytes, token: bytes) -> bytes:
     """Params whose ``_meta.progressToken`` is another one (MCP 2025-11-25, basic/utilities/progress)."""
-    meta = read_object(read_object(params)["_meta"])
+    meta = read_object(read_object(params).get("_meta"))
     meta["progressToken"] = token
     return replace_members(params, {"_meta": write_object(meta)})
 

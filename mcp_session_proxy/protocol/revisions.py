@@ -9,17 +9,30 @@ from typing import Final
 LEGACY_VERSIONS: Final = ("2024-11-05", "2025-03-26", "2025-06-18", "2025-11-25")
 LATEST_LEGACY: Final = "2025-11-25"
 FIRST_MODERN: Final = "2026-07-28"
+MODERN_VERSIONS: Final = (FIRST_MODERN,)
+SERVED_VERSIONS: Final = (*MODERN_VERSIONS, *reversed(LEGACY_VERSIONS))
 
 # HTTP headers. MCP 2025-11-25, basic/transports, "Session Management" and "Protocol Version Header".
 SESSION_HEADER: Final = "Mcp-Session-Id"
 VERSION_HEADER: Final = "MCP-Protocol-Version"
 LAST_EVENT_ID_HEADER: Final = "Last-Event-ID"
+# MCP 2026-07-28, basic/transports/streamable-http, "Standard Request Headers".
+METHOD_HEADER: Final = "Mcp-Method"
+NAME_HEADER: Final = "Mcp-Name"
+PARAM_HEADER_PREFIX: Final = "mcp-param-"
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"
 ACCEPT_BOTH: Final = "application/json, text/event-stream"
 
-META_VERSION: Final = "io.modelcontextprotocol/protocolVersion"
+# MCP 2026-07-28, basic, "_meta".
+META_PREFIX: Final = "io.modelcontextprotocol/"
+META_VERSION: Final = META_PREFIX + "protocolVersion"
+META_CLIENT_INFO: Final = META_PREFIX + "clientInfo"
+META_CAPABILITIES: Final = META_PREFIX + "clientCapabilities"
+META_LOG_LEVEL: Final = META_PREFIX + "logLevel"
+META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
+META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
 
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
@@ -27,7 +40,11 @@ CANCELLED: Final = "notifications/cancelled"
 PROGRESS: Final = "notifications/progress"
 PING: Final = "ping"
 DISCOVER: Final = "server/discover"
+LISTEN: Final = "subscriptions/listen"
+TOOLS_LIST: Final = "tools/list"
 TOOLS_CALL: Final = "tools/call"
+PROMPTS_GET: Final = "prompts/get"
+RESOURCES_READ: Final = "resources/read"
 SET_LEVEL: Final = "logging/setLevel"
 SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
@@ -46,6 +63,51 @@ READ_METHODS: Final = frozenset(
     }
 )
 
+# What a modern client may ask (MCP 2026-07-28, schema, ClientRequest).
+MODERN_METHODS: Final = frozenset(
+    {
+        DISCOVER,
+        LISTEN,
+        TOOLS_LIST,
+        TOOLS_CALL,
+        "resources/list",
+        "resources/templates/list",
+        RESOURCES_READ,
+        "prompts/list",
+        PROMPTS_GET,
+        "completion/complete",
+    }
+)
+# Results of these carry ttlMs and cacheScope (2026-07-28, server/utilities/caching).
+CACHEABLE_METHODS: Final = frozenset(
+    {
+        DISCOVER,
+        TOOLS_LIST,
+        "prompts/list",
+        "resources/list",
+        "resources/templates/list",
+        RESOURCES_READ,
+    }
+)
+# Only these may be answered with a question (2026-07-28, basic/patterns/mrtr, "Supported Requests").
+PARKABLE_METHODS: Final = frozenset({TOOLS_CALL, PROMPTS_GET, RESOURCES_READ})
+
+# What a server may ask, and of whom (2025-11-25, schema, ServerRequest).
+ELICIT: Final = "elicitation/create"
+SAMPLE: Final = "sampling/createMessage"
+LIST_ROOTS: Final = "roots/list"
+
+LOG_MESSAGE: Final = "notifications/message"
+TOOLS_CHANGED: Final = "notifications/tools/list_changed"
+PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
+RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
+RESOURCE_UPDATED: Final = "notifications/resources/updated"
+ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
+ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
+
+# RFC 5424 severities, the least severe first.
+LOG_LEVELS: Final = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
+
 # Every request method a client may send in a legacy revision; anything else is "other" in metrics.
 KNOWN_METHODS: Final = READ_METHODS | {
     INITIALIZE,
@@ -54,7 +116,7 @@ KNOWN_METHODS: Final = READ_METHODS | {
     SUBSCRIBE,
     UNSUBSCRIBE,
     DISCOVER,
-    "subscriptions/listen",
+    LISTEN,
     "tasks/get",
     "tasks/list",
     "tasks/result",

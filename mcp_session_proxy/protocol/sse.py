@@ -27,17 +27,18 @@ class SseParser:
 
     ``last_event_id`` and ``retry_milliseconds`` hold the newest values the stream gave, also when
     they came with an event without data (MCP 2025-11-25, basic/transports, "Sending Messages",
-    where servers prime a stream that way).
+    where servers prime a stream that way). Such an event is not reported: no message is empty.
     """
 
     __slots__ = (
         "_data",
+        "_data_bytes",
         "_max_event_bytes",
         "_pending_id",
-        "_size",
         "_skip_line_feed",
         "_started",
         "_tail",
+        "_tail_bytes",
         "_type",
         "last_event_id",
         "retry_milliseconds",
@@ -48,10 +49,11 @@ class SseParser:
         self.retry_milliseconds: int | None = None
         self._max_event_bytes = max_event_bytes
         self._tail: list[bytes] = []  # pieces of a line whose end has not arrived
+        self._tail_bytes = 0
         self._data: list[bytes] = []
+        self._data_bytes = 0
         self._type = ""
         self._pending_id: str | None = None
-        self._size = 0
         self._skip_line_feed = False
         self._started = False
 
@@ -61,49 +63,49 @@ class SseParser:
         Raises:
             UpstreamProtocolError: one event is over the size limit.
         """
-        if not chunk:
-            return []
-        if self._skip_line_feed:
+        if self._skip_line_feed and chunk:
             # The last chunk ended in CR, which already ended the line; an LF now is its other half.
             self._skip_line_feed = False
-            if chunk[:1] == b"\n":
-                chunk = chunk[1:]
-        self._size += len(chunk)
-        if b"\n" not in chunk and b"\r" not in chunk:
-            self._tail.append(chunk)
-            self._check_size()
-            return []
-        self._tail.append(chunk)
-        block = b"".join(self._tail)
-        lines = block.splitlines()
-        self._skip_line_feed = block[-1:] == b"\r"
-        self._tail = [] if block[-1:] in (b"\n", b"\r") else [lines.pop()]
-        if not self._started:
-            self._started = True
-            if lines and lines[0].startswith(_BOM):
-                lines[0] = lines[0][len(_BOM) :]
+            chunk = chunk.removeprefix(b"\n")
         events: list[SseEvent] = []
-        for line in lines:
+        for line in self._split(chunk):
             if line:
                 self._take_field(line)
             elif (event := self._dispatch()) is not None:
                 events.append(event)
-        self._size = sum(map(len, self._data)) + sum(map(len, self._tail))
-        self._check_size()
-        return events
-
-    def _check_size(self) -> None:
-        if self._size > self._max_event_bytes:
+        if self._data_bytes + self._tail_bytes > self._max_event_bytes:
             raise UpstreamProtocolError(
                 f"The server sent an event of more than {self._max_event_bytes} bytes."
             )
+        return events
+
+    def _split(self, chunk: bytes) -> list[bytes]:
+        """The lines that a chunk completes; what follows them waits for its end."""
+        self._tail.append(chunk)
+        if b"\n" not in chunk and b"\r" not in chunk:
+            self._tail_bytes += len(chunk)
+            return []
+        block = b"".join(self._tail)
+        if b"\r" in block:
+            lines = block.splitlines()
+            self._skip_line_feed = block[-1:] == b"\r"
+            tail = b"" if block[-1:] in (b"\r", b"\n") else lines.pop()
+        else:
+            lines = block.split(b"\n")
+            tail = lines.pop()
+        self._tail = [tail]
+        self._tail_bytes = len(tail)
+        if not self._started:
+            self._started = True
+            lines[0] = lines[0].removeprefix(_BOM)
+        return lines
 
     def _take_field(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
-        if value[:1] == b" ":
-            value = value[1:]
+        value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
+            self._data_bytes += len(value) + 1
         elif name == b"event":
             self._type = value.decode("utf-8", "replace")
         elif name == b"id":
@@ -118,6 +120,7 @@ class SseParser:
             self.last_event_id = self._pending_id or None
         data, kind = b"\n".join(self._data), self._type
         self._data.clear()
+        self._data_bytes = 0
         self._type = ""
         if not data:
             return None

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, cast
 
 from .. import events
-from ..errors import ProxyError, UnknownSession
+from ..errors import ProxyError, UnknownSession, UpstreamTimeout
 from ..events import Observer
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
@@ -123,7 +123,12 @@ class Binder:
             adopted=adopted,
             now=now,
         )
-        visit = await self.enter(client, caller)
+        try:
+            visit = await self.enter(client, caller)
+        except BaseException:
+            client.forgotten = True  # nobody will ever learn its id
+            self._detach_if_over(client)
+            raise
         self._remember(client)
         return client, visit
 
@@ -136,8 +141,16 @@ class Binder:
     def _is_foreign(self, principal: Principal, brought_id: str | None, now: float) -> bool:
         if brought_id is None or self._rules.unknown_session is UnknownSessionRule.REJECT:
             return False
-        known = self.directory.find(principal, brought_id, now)
+        known = self._look_up(principal, brought_id, now)
         return known is None or known.adopted
+
+    def _look_up(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
+        """The client session under this id, which shows a sign of life."""
+        client = self.directory.find(principal, identifier, now)
+        if client is not None:
+            client.claimed = True
+            self._set_quiet(client)
+        return client
 
     def find(self, principal: Principal, identifier: str) -> ClientSession:
         """The client session under this id; a foreign id is adopted.
@@ -146,9 +159,8 @@ class Binder:
             UnknownSession: the id is not ours, and the rules say to refuse.
         """
         now = asyncio.get_running_loop().time()
-        client = self.directory.find(principal, identifier, now)
+        client = self._look_up(principal, identifier, now)
         if client is not None:
-            client.claimed = True
             return client
         if self._rules.unknown_session is UnknownSessionRule.REJECT:
             raise UnknownSession("Session not found. Send initialize to get a new one.")
@@ -180,16 +192,23 @@ class Binder:
     def absorb_delete(self, client: ClientSession) -> None:
         """The client says goodbye. Its upstream session stays, and so does the id."""
         client.deleted = True
-        if client.home is not None and client.home.reserved:
-            client.home.lingering = True
+        self._let_linger(client)
         self._observe(events.DeleteAbsorbed(client=client.tag, principal=client.principal.tag))
         self._detach_if_over(client)
+
+    @staticmethod
+    def _let_linger(client: ClientSession) -> None:
+        """The owner of a session of its own has said goodbye, or cannot come back."""
+        if client.home is not None and client.home.reserved:
+            client.home.lingering_since = asyncio.get_running_loop().time()
 
     def stream_opened(self, client: ClientSession, caller: Caller) -> None:
         """A GET stream of this client session is open: it is attached, so that it hears the server."""
         client.streams += 1
         client.had_stream = True
         client.deleted = False
+        if client.home is not None:
+            client.home.lingering_since = None
         self._set_quiet(client)
         if client.lease is None or not client.lease.slot.usable:
             task = asyncio.get_running_loop().create_task(self._attach_quietly(client, caller))
@@ -207,7 +226,7 @@ class Binder:
     def stream_closed(self, client: ClientSession) -> None:
         """A GET stream of this client session is closed."""
         client.streams -= 1
-        client.last_used = asyncio.get_running_loop().time()
+        self.directory.touch(client, asyncio.get_running_loop().time())
         self._detach_if_over(client)
 
     # -- visits ------------------------------------------------------------------------------
@@ -224,6 +243,7 @@ class Binder:
             lease = await self._attach(client, caller)
         except BaseException:
             client.in_flight -= 1
+            self._detach_if_over(client)
             raise
         self._set_quiet(client)
         visit = Visit(self, lease, client, borrowed=False)
@@ -236,15 +256,17 @@ class Binder:
         affinity: str | None,
         client: ClientSession | None,
         caller: Caller,
+        profile: Profile | None = None,
     ) -> Visit:
         """A visit that is routed by an affinity key, or by nothing but the principal.
 
         ``client`` is the client session that the request names, if any: its profile is used, and it
-        answers what the server asks.
+        answers what the server asks. ``profile`` is that of a modern request.
         """
         sharing = self._sharing_for(principal, affinity)
         usage = policy.usage_without_client(sharing, affinity=affinity is not None)
-        profile = self._sessionless if client is None else client.profile
+        if profile is None:
+            profile = self._sessionless if client is None else client.profile
         key = SessionKey(principal.digest, affinity, profile.digest)
         lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
         visit = Visit(self, lease, client, borrowed=True)
@@ -252,13 +274,14 @@ class Binder:
         if client is not None:
             client.in_flight += 1
             client.requests += 1
-            self._guests.setdefault(visit.session, {})[client] = None
+            self._set_quiet(client)
+            self._welcome(visit.session, client)
         return visit
 
     def leave(self, client: ClientSession) -> None:
         """The end of a client session's visit; only ``Visit.end`` calls this."""
         client.in_flight -= 1
-        client.last_used = asyncio.get_running_loop().time()
+        self.directory.touch(client, asyncio.get_running_loop().time())
         self._detach_if_over(client)
 
     def _deadline(self) -> float:
@@ -283,15 +306,31 @@ class Binder:
         return client.lease
 
     async def _take_session(self, client: ClientSession, caller: Caller) -> None:
-        lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, self._deadline())
-        former, session = client.home, _upstream(lease)
-        client.lease, client.home = lease, lease.slot
-        self._guests.setdefault(session, {})[client] = None
+        deadline = self._deadline()
+        lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
+        session, former = _upstream(lease), client.home
+        self._welcome(session, client)
         if former is not None:
             lost = cast(UpstreamSession, former.session)
-            self._unguest(lost, client)
             if session.requests == 0:
+                await self._restore(lease, lost, client, deadline)
+            self._unguest(lost, client)
+        client.lease, client.home = lease, lease.slot
+
+    async def _restore(
+        self, lease: Lease, lost: UpstreamSession, client: ClientSession, deadline: float
+    ) -> None:
+        """Bring a new session to where the lost one was. Nobody may use it before, or half restored."""
+        session = _upstream(lease)
+        try:
+            async with asyncio.timeout_at(deadline):
                 await session.restore(lost.journal)
+        except BaseException as error:
+            self._unguest(session, client)
+            lease.retire("lost")
+            if isinstance(error, TimeoutError):
+                raise UpstreamTimeout("The MCP server did not take the session's state in time.") from None
+            raise
 
     def _attached(self, client: ClientSession, task: asyncio.Task[None]) -> None:
         client.attaching = None
@@ -304,7 +343,7 @@ class Binder:
         """Detach when the client has left: it said so, or its stream closed, and nothing is in flight."""
         if client.busy:
             return
-        if client.deleted or client.had_stream:
+        if client.deleted or client.had_stream or client.forgotten:
             self._detach(client)
         else:
             self._set_quiet(client)
@@ -315,6 +354,8 @@ class Binder:
         if (lease := client.lease) is not None:
             client.lease = None
             lease.release()
+        if client.forgotten:
+            self._let_linger(client)
 
     def _set_quiet(self, client: ClientSession) -> None:
         """Queue the client session for detachment after silence, or take it out of that queue."""
@@ -345,6 +386,10 @@ class Binder:
         """The client sessions that find this upstream session when they come back."""
         return self._guests.get(session, {})
 
+    def _welcome(self, session: UpstreamSession, client: ClientSession) -> None:
+        if not client.forgotten:
+            self._guests.setdefault(session, {})[client] = None
+
     def _unguest(self, session: UpstreamSession, client: ClientSession) -> None:
         guests = self._guests.get(session)
         if guests is not None:
@@ -353,8 +398,7 @@ class Binder:
                 del self._guests[session]
 
     def _forgotten(self, client: ClientSession, reason: str) -> None:
-        client.had_stream = True  # whatever is still in flight detaches at its end
-        self._detach_if_over(client)
+        self._detach_if_over(client)  # whatever is still in flight detaches at its end
         for session in [s for s, guests in self._guests.items() if client in guests]:
             self._unguest(session, client)
         if self.on_forget is not None:

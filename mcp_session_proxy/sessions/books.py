@@ -46,7 +46,7 @@ class Slot(Generic[S]):
     exclusive: int = 0  # leases of attached client sessions
     reserved: bool = False  # belongs to one holder for life
     used: bool = False
-    lingering: bool = False  # its owner said goodbye
+    lingering_since: float | None = None  # when its owner said goodbye
     idle_since: float = 0.0
 
     @property
@@ -198,6 +198,16 @@ class Books(Generic[S]):
             self._move(slot, SessionEvent.RELEASED)
             self._now_idle(slot, now)
 
+    def untake(self, slot: Slot[S], now: float) -> None:
+        """Undo the only lease of a session that nobody has used after all: it is as good as new."""
+        if not slot.usable:
+            return
+        slot.leases -= 1
+        slot.reserved = slot.used = False
+        self._move(slot, SessionEvent.RELEASED)
+        self.bucket(slot.key).unused[slot] = None
+        self._now_idle(slot, now)
+
     def retire(self, slot: Slot[S]) -> None:
         """Take a session out of the pool: nobody gets it any more, and its place is free."""
         bucket = self.bucket(slot.key)
@@ -217,9 +227,12 @@ class Books(Generic[S]):
         self.closing.pop(slot, None)
 
     def forget_if_empty(self, bucket: Bucket[S]) -> None:
-        """Keys must not pile up: a bucket without sessions and waiters is removed."""
-        if bucket.empty:
-            self.buckets.pop(bucket.key, None)
+        """Keys must not pile up: a bucket without sessions and waiters is removed.
+
+        Whoever holds on to a bucket that was removed may find another one in its place by now.
+        """
+        if bucket.empty and self.buckets.get(bucket.key) is bucket:
+            del self.buckets[bucket.key]
 
     # -- inside ------------------------------------------------------------------------------
 

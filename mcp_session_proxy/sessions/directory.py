@@ -30,6 +30,7 @@ class ClientSession:
         "claimed",
         "created",
         "deleted",
+        "forgotten",
         "had_stream",
         "home",
         "id",
@@ -67,6 +68,7 @@ class ClientSession:
         self.last_used = now
         self.claimed = adopted  # the client has shown that it keeps its id
         self.deleted = False
+        self.forgotten = False  # its id means nothing any more, so nobody will come back
         self.had_stream = False
         self.streams = 0
         self.in_flight = 0
@@ -110,16 +112,20 @@ class Directory:
 
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
-        place = (principal.digest, identifier)
-        client = self._sessions.pop(place, None)
-        if client is None:
-            return None
-        self._sessions[place] = client
-        own = self._principals[principal.digest]
-        del own[client]
-        own[client] = None
-        client.last_used = now
+        client = self._sessions.get((principal.digest, identifier))
+        if client is not None:
+            self.touch(client, now)
         return client
+
+    def touch(self, client: ClientSession, now: float) -> None:
+        """The client session is used now."""
+        client.last_used = now
+        place = (client.principal.digest, client.id)
+        if self._sessions.get(place) is not client:
+            return  # not known yet, or not any more
+        self._sessions[place] = self._sessions.pop(place)
+        own = self._principals[client.principal.digest]
+        own[client] = own.pop(client)
 
     def add(self, client: ClientSession) -> None:
         """Remember a new client session; one under the same id, or the least used one, goes."""
@@ -147,8 +153,11 @@ class Directory:
 
     def forget(self, client: ClientSession, reason: str) -> None:
         """Drop a client session; its id means nothing from now on."""
-        if self._sessions.pop((client.principal.digest, client.id), None) is None:
+        place = (client.principal.digest, client.id)
+        if self._sessions.get(place) is not client:
             return
+        del self._sessions[place]
+        client.forgotten = True
         own = self._principals[client.principal.digest]
         own.pop(client, None)
         if not own:
@@ -161,7 +170,7 @@ class Directory:
             if now - client.last_used < self._timeout_seconds:
                 return
             if client.busy:
-                self.find(client.principal, client.id, now)  # a stream that is open for a day is in use
+                self.touch(client, now)  # a stream that is open for a day is in use
             else:
                 self.forget(client, "age")
 

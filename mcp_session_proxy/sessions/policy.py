@@ -126,6 +126,8 @@ def wants_prewarming(bucket: Bucket[S], books: Books[S], limits: Limits) -> bool
 def expiry(slot: Slot[S], now: float, limits: Limits) -> str | None:
     """Why an idle session should be closed now, if it should."""
     idle_seconds = now - slot.idle_since
-    if slot.lingering and idle_seconds >= limits.linger_seconds:
-        return "linger"
+    if slot.lingering_since is not None:
+        alone_seconds = min(idle_seconds, now - slot.lingering_since)
+        if alone_seconds >= limits.linger_seconds:
+            return "linger"
     return "idle" if idle_seconds >= limits.idle_timeout_seconds else None

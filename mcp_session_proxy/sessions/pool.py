@@ -14,8 +14,16 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
 from .. import events
-from ..errors import AcquireTimeout, Draining, InternalError, ProxyError, UpstreamUnreachable
+from ..errors import (
+    AcquireTimeout,
+    Draining,
+    InternalError,
+    ProxyError,
+    TooManyWaiters,
+    UpstreamUnreachable,
+)
 from ..events import Observer
+from ..upstream.session import LossHandler
 from ..upstream.transport import Caller
 from . import policy
 from .books import Books, Bucket, Slot, Usage
@@ -47,7 +55,7 @@ class PooledSession(Protocol):
         """Give up a handshake or a session at once, without a goodbye."""
         ...
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
+    def watch(self, on_lost: LossHandler) -> None:
         """Call ``on_lost`` when the server turns out to have forgotten the session."""
         ...
 
@@ -72,12 +80,17 @@ class Lease:
             self._pool = None
             pool.give_back(self.slot, self.usage)
 
+    def decline(self) -> None:
+        """Give the session back without having used it."""
+        if (pool := self._pool) is not None:
+            self._pool = None
+            pool.give_back(self.slot, self.usage, untouched=True)
+
     def retire(self, reason: str) -> None:
         """Give the session back as one that nobody may use again."""
-        pool = self._pool
-        self.release()
-        if pool is not None:
-            pool.retire(self.slot, reason)
+        if (pool := self._pool) is not None:
+            self._pool = None
+            pool.retire(self.slot, reason)  # not released before: the next waiter would get it
 
 
 class _Waiter:
@@ -156,7 +169,7 @@ class Pool:
             UpstreamError: the server could not be reached or refused the handshake.
         """
         if self._closed:
-            raise Draining("The proxy is shutting down.")
+            raise self._refusal(key, Draining("The proxy is shutting down."))
         demand = self._demands.get(key)
         if demand is None:
             demand = self._demands[key] = _Demand(profile, caller)
@@ -168,6 +181,9 @@ class Pool:
             self._prewarm(bucket, usage)
             return lease
         try:
+            # Whoever can have a session opened at once waits behind nobody.
+            if not isinstance(policy.decide(usage, bucket, self.books, self._limits), Open):
+                self._check_queue(key)
             return await self._wait(bucket, usage, demand, deadline)
         finally:
             self._forget_if_empty(bucket)
@@ -175,7 +191,6 @@ class Pool:
     async def _wait(
         self, bucket: Bucket[PooledSession], usage: Usage, demand: _Demand, deadline: float
     ) -> Lease:
-        policy.check_queue(len(self._waiters), self._limits)
         loop = asyncio.get_running_loop()
         waiter = _Waiter(bucket, usage, deadline, loop.create_future())
         self._waiters[waiter] = None
@@ -189,28 +204,39 @@ class Pool:
             self._forget(waiter)
             # The lease may have been granted in the same step that cancelled us: give it to the next.
             if (granted := _result(waiter.future)) is not None:
-                granted.release()
-            failure = self._failure(error, demand)
+                granted.decline()
+            failure = self._failure(error, waiter, demand)
             if isinstance(failure, ProxyError):
-                self._observe(
-                    events.LeaseFailed(
-                        principal=bucket.key.principal_tag,
-                        reason=failure.reason,
-                        waited_seconds=loop.time() - started,
-                    )
-                )
+                self._refusal(bucket.key, failure, loop.time() - started)
             if failure is error:
                 raise
             raise failure from None
         self._observe_grant(lease.slot, loop.time() - started)
         return lease
 
+    def _check_queue(self, key: SessionKey) -> None:
+        try:
+            policy.check_queue(len(self._waiters), self._limits)
+        except TooManyWaiters as error:
+            raise self._refusal(key, error) from None
+
+    def _refusal(self, key: SessionKey, error: ProxyError, waited_seconds: float = 0.0) -> ProxyError:
+        """The same error, told to the observer."""
+        self._observe(
+            events.LeaseFailed(
+                principal=key.principal_tag, reason=error.reason, waited_seconds=waited_seconds
+            )
+        )
+        return error
+
     @staticmethod
-    def _failure(error: BaseException, demand: _Demand) -> BaseException:
+    def _failure(error: BaseException, waiter: _Waiter, demand: _Demand) -> BaseException:
         if not isinstance(error, TimeoutError):
             return error
         # What kept the sessions from opening says more than that time ran out.
-        return demand.last_error or AcquireTimeout(
+        if (told := _error(waiter.future) or demand.last_error) is not None:
+            return told
+        return AcquireTimeout(
             "No MCP session became free in time. Try again, or raise --max-sessions or --acquire-timeout."
         )
 
@@ -221,15 +247,20 @@ class Pool:
         self.books.take(slot, usage)
         return Lease(self, slot, usage)
 
-    def give_back(self, slot: Slot[PooledSession], usage: Usage) -> None:
-        """Take a lease back; only ``Lease.release`` calls this."""
-        self.books.give_back(slot, usage, asyncio.get_running_loop().time())
+    def give_back(self, slot: Slot[PooledSession], usage: Usage, *, untouched: bool = False) -> None:
+        """Take a lease back; only ``Lease`` calls this."""
+        now = asyncio.get_running_loop().time()
+        as_new = untouched and usage in (Usage.OWNED, Usage.ONCE)
+        if as_new:
+            self.books.untake(slot, now)
+        else:
+            self.books.give_back(slot, usage, now)
         if not slot.usable:
             return
-        if usage is Usage.ONCE:
+        if usage is Usage.ONCE and not as_new:
             self.retire(slot, "once")
         elif self._waiters:
-            self._serve(self.books.bucket(slot.key))
+            # Not its own key first: who waits for room elsewhere, and longer, must not be passed over.
             self._serve_everyone()
 
     def _grant(self, slot: Slot[PooledSession], usage: Usage, waited_seconds: float | None) -> Lease:
@@ -254,6 +285,7 @@ class Pool:
 
     def _serve(self, bucket: Bucket[PooledSession]) -> None:
         """Give what there is to the waiters of one key, first come first served; then grow."""
+        granted = set()
         for waiter in list(bucket.waiters):
             assert isinstance(waiter, _Waiter)
             if waiter.future.done():
@@ -263,12 +295,15 @@ class Pool:
             if slot is not None:
                 self._forget(waiter)
                 waiter.future.set_result(self._grant(slot, waiter.usage, None))
+                granted.add(waiter.usage)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
             first = next(iter(bucket.waiters))
             step = policy.decide(first.usage, bucket, self.books, self._limits)
             if not isinstance(step, Open):
                 break
             self._open(bucket, step, "demand")
+        for usage in granted:
+            self._prewarm(bucket, usage)
 
     def _serve_everyone(self) -> None:
         """Somewhere room was made: let each key with waiters look again, longest waiting first."""
@@ -292,7 +327,7 @@ class Pool:
         demand = self._demands[bucket.key]
         slot = Slot(self._connect(bucket.key, demand.profile), bucket.key)
         self.books.add(slot)
-        slot.session.watch(lambda: self._lost(slot))
+        slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
         self._spawn(self._handshake(slot, demand, why), f"open {slot.session.tag}")
 
     async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, why: str) -> None:
@@ -335,20 +370,20 @@ class Pool:
                 return await slot.session.open(demand.caller)
             except UpstreamUnreachable as error:
                 demand.last_error = error
-                bucket = self.books.bucket(slot.key)
-                deadline = max((w.deadline for w in self._waiters if w.bucket is bucket), default=0.0)
-                if asyncio.get_running_loop().time() + delay >= deadline:
+                deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
+                if asyncio.get_running_loop().time() + delay >= max(deadlines, default=0.0):
                     raise
             await asyncio.sleep(delay)
+            if slot.state is not SessionState.OPENING:
+                raise Draining("The session was closed while it was being opened.")
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
-    def _opening_failed(
-        self, slot: Slot[PooledSession], why: str, error: ProxyError
-    ) -> None:
+    def _opening_failed(self, slot: Slot[PooledSession], why: str, error: ProxyError) -> None:
         slot.session.abandon()
         if slot.state is not SessionState.OPENING:  # retired meanwhile
             return
         bucket = self.books.bucket(slot.key)
+        self._demands[slot.key].last_error = None  # it is told here; whoever comes later has other reasons
         self.books.open_failed(slot)
         self._observe(
             events.SessionOpenFailed(
@@ -365,7 +400,7 @@ class Pool:
         self._serve_everyone()
 
     def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
-        if usage is not Usage.ONCE or self._closed:
+        if usage is not Usage.ONCE or self._closed or bucket.key not in self._demands:
             return
         while policy.wants_prewarming(bucket, self.books, self._limits):
             self._open(bucket, Open(None), "prewarm")
@@ -389,20 +424,26 @@ class Pool:
     async def _goodbye(self, slot: Slot[PooledSession], reason: str) -> None:
         try:
             await slot.session.close(reason)
+        except Exception as error:
+            self._observe(events.Crashed(where="close", error=repr(error)))
         finally:
             self.books.gone(slot)
 
-    def _lost(self, slot: Slot[PooledSession]) -> None:
-        """The server forgot a session while no request was looking: nobody may get it any more.
+    def _lost(self, slot: Slot[PooledSession], beyond_help: bool) -> bool:
+        """The server forgot a session. Gives whether it left the pool for that.
 
-        A client session that holds it gets a new one, with the old one's journal, when it comes back.
+        One that nobody holds is not worth re-opening. One that is held re-opens itself, unless that has
+        failed already; then its holders get another one, with its journal, when they come back.
         """
+        if slot.state is SessionState.LEASED and not beyond_help:
+            return False
         self.retire(slot, "lost")
+        return True
 
     def maintain(self) -> None:
         """Close what has been idle for too long, keep the rest alive. Called regularly."""
         now = asyncio.get_running_loop().time()
-        for slot in self.books.slots():
+        for slot in list(self.books.slots()):
             if slot.usable:
                 slot.session.tick(now)
         for slot in self.books.idle_slots():
@@ -429,7 +470,11 @@ class Pool:
         task.add_done_callback(self._tasks.discard)
 
 
+def _error(future: asyncio.Future[Lease]) -> BaseException | None:
+    return future.exception() if future.done() and not future.cancelled() else None
+
+
 def _result(future: asyncio.Future[Lease]) -> Lease | None:
-    if not future.done() or future.cancelled() or future.exception() is not None:
+    if not future.done() or future.cancelled() or _error(future) is not None:
         return None
     return future.result()

@@ -22,17 +22,18 @@ class Refusal:
 
     def verdict(self, verb: str, *, sent_session_id: bool) -> lost.Verdict:
         """Whether this says that the session is gone."""
+        return lost.judge(self._describe(verb, sent_session_id))
+
+    def confirms_loss(self, *, sent_session_id: bool) -> bool:
+        """Whether this, as the answer to the ping that followed a suspicion, makes it certain."""
+        return lost.confirms_loss(self._describe("POST", sent_session_id))
+
+    def _describe(self, verb: str, sent_session_id: bool) -> lost.Reply:
         error = None
         if self.response is not None and self.response.error is not None:
             error = jsonrpc.read_error(self.response.error)
-        return lost.judge(
-            lost.Reply(
-                verb=verb,
-                status=self.status,
-                body=self.body,
-                error=error,
-                sent_session_id=sent_session_id,
-            )
+        return lost.Reply(
+            verb=verb, status=self.status, body=self.body, error=error, sent_session_id=sent_session_id
         )
 
     def error(self) -> ProxyError:

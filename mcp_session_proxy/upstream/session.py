@@ -3,7 +3,7 @@
 The session owns everything that lives as long as it does: its GET stream (whose pings it answers),
 its pings, its re-opening. All of that runs in tasks of its own; a client's request only borrows ids
 and a reference. What comes on the GET stream is given to whoever made the call it belongs to, or
-else to the ``route`` the session was made with.
+else to the router the session was made with.
 
 MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 """
@@ -11,8 +11,8 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 import asyncio
 import re
 import secrets
-from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, TypeAlias
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from .. import events
 from ..errors import (
@@ -28,6 +28,7 @@ from ..errors import (
 from ..events import Observer
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
 from .refusal import read_refusal
 from .transport import NO_SESSION, NOBODY, Caller, ConnectionLost, Reply, SessionRef, Transport
@@ -40,6 +41,11 @@ _STREAM_GRACE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 30.0
 _SERVER_GONE_RETRY_SECONDS: Final = 1.0
+# A stream that lasted this long, or brought something, was a good one: the next one is opened at once.
+_GOOD_STREAM_SECONDS: Final = 5.0
+# Refusals of the stream that pass: the server has not noticed yet that the old one is gone, or is busy.
+_PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_MAX_STREAM_REFUSALS: Final = 10
 _MAX_SUBSCRIPTIONS: Final = 1000
 _MAX_BACKGROUND: Final = 100
 # What the journal records once the server has agreed to it.
@@ -55,7 +61,31 @@ class CallHandler(Protocol):
         ...
 
 
-Router: TypeAlias = "Callable[[UpstreamSession, Message], None]"
+class Router(Protocol):
+    """Whoever passes on what a session's server says of its own accord. Nothing here may block."""
+
+    def route(self, session: "UpstreamSession", message: Message) -> None:
+        """Take a message of the GET stream that names no call in flight."""
+        ...
+
+    def overhear(self, session: "UpstreamSession", message: Notification) -> None:
+        """Note what a notification on a call's own stream says about everybody's lists and resources."""
+        ...
+
+    def session_changed(self, session: "UpstreamSession") -> None:
+        """A new incarnation stands, or the session was closed."""
+        ...
+
+
+class LossHandler(Protocol):
+    """Whoever keeps the session."""
+
+    def __call__(self, *, beyond_help: bool = False) -> bool:
+        """The session is gone; with ``beyond_help``, it could not be re-opened either.
+
+        Gives whether the session was given up; else it is still wanted, and re-opens itself.
+        """
+        ...
 
 
 class Journal:
@@ -74,12 +104,15 @@ class Journal:
         if method == revisions.SET_LEVEL:
             self.log_level = params
         elif method in (revisions.SUBSCRIBE, revisions.UNSUBSCRIBE):
-            uri = jsonrpc.read_string(jsonrpc.read_object(params).get("uri"))
+            members = jsonrpc.read_object(params)
+            uri = jsonrpc.read_string(members.get("uri"))
             if uri is None:
                 return
             self.subscriptions.pop(uri, None)
             if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
-                self.subscriptions[uri] = params
+                # A progress token in "_meta" was good for that one request.
+                members.pop("_meta", None)
+                self.subscriptions[uri] = jsonrpc.write_object(members)
 
     def requests(self) -> list[tuple[str, bytes]]:
         """The requests that bring a new session to where the old one was."""
@@ -87,8 +120,26 @@ class Journal:
         return level + [(revisions.SUBSCRIBE, params) for params in self.subscriptions.values()]
 
 
+class _StreamState:
+    """What is known of the GET stream from one connection to the next."""
+
+    __slots__ = ("delay", "heard", "last_event_id", "refusals", "refused", "retry_seconds")
+
+    def __init__(self) -> None:
+        self.last_event_id: str | None = None
+        self.retry_seconds = 0.0
+        self.delay = _FIRST_RETRY_SECONDS
+        self.refusals = 0  # passing ones, in a row
+        self.refused: int | None = None  # for good, with this status
+        self.heard = False
+
+
 class UpstreamSession:
-    """One live session at the server; a new *incarnation* of it after each loss."""
+    """One live session at the server; a new *incarnation* of it after each loss.
+
+    ``initialize_params`` is raw JSON; ``principal`` identifies the caller it serves, ``principal_tag`` is
+    its short form for logs.
+    """
 
     def __init__(
         self,
@@ -97,13 +148,15 @@ class UpstreamSession:
         initialize_params: bytes,
         client_name: str,
         principal: str,
-        route: Router,
+        principal_tag: str,
+        router: Router,
         observe: Observer,
         keepalive_seconds: float,
     ) -> None:
         self.tag = "u" + secrets.token_hex(4)
         self.client_name = client_name
         self.principal = principal
+        self._principal_tag = principal_tag
         self.transport = transport
         self.born = asyncio.get_running_loop().time()
         self.journal = Journal()
@@ -116,13 +169,15 @@ class UpstreamSession:
         self.last_activity = 0.0
         self.last_used = 0.0  # by a request
         self.caller = NOBODY
-        self._route = route
+        self.router = router
         self._observe = observe
         self._keepalive_seconds = keepalive_seconds
         self._initialize_params = initialize_params
         self._next_id = 0
+        self._facts: ServerFacts | None = None
         self._closed = False
-        self._on_lost: Callable[[], None] | None = None
+        self._dismissed = NO_SESSION  # what needs no goodbye any more
+        self._on_lost: LossHandler | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reviving: asyncio.Task[None] | None = None
         self._confirming: asyncio.Task[bool] | None = None
@@ -133,13 +188,20 @@ class UpstreamSession:
         return f"<UpstreamSession {self.tag}.{self.incarnation} in_flight={len(self.calls)}>"
 
     @property
+    def facts(self) -> ServerFacts:
+        """What the server said of itself in the handshake."""
+        if self._facts is None:
+            self._facts = read_server_facts(self.initialize_result)
+        return self._facts
+
+    @property
     def closed(self) -> bool:
         """Whether this object's life is over."""
         return self._closed
 
     # -- opening and closing -----------------------------------------------------------------
 
-    def watch(self, on_lost: Callable[[], None]) -> None:
+    def watch(self, on_lost: LossHandler) -> None:
         """Call ``on_lost`` when the session turns out to be gone while no request is looking."""
         self._on_lost = on_lost
 
@@ -157,6 +219,7 @@ class UpstreamSession:
         finally:
             self._opening = None
         if self._closed:
+            self._stop_tasks()
             await self._delete()
             raise Draining("The session was closed while it was being opened.")
 
@@ -166,12 +229,18 @@ class UpstreamSession:
                 self.ref, self.initialize_result = await self._initialize()
                 await self._send_initialized()
                 await self._replay_journal()
+        except ProxyError:
+            await self._delete()
+            raise
         except ConnectionLost as error:
+            await self._delete()
             # Nothing of a user's was executed, so for the pool this is as good as no connection.
             raise UpstreamUnreachable("The MCP server closed the connection during the handshake.") from error
         except TimeoutError as error:
+            await self._delete()
             raise UpstreamTimeout("The MCP server did not finish the handshake in time.") from error
         self.incarnation += 1
+        self._facts = None
         self._touch()
         await self._start_listening()
 
@@ -208,27 +277,30 @@ class UpstreamSession:
             self._opening.cancel()
 
     async def close(self, reason: str) -> None:
-        """Say goodbye to the server. Raises nothing."""
+        """Say goodbye to the server, also after a handshake that was abandoned. Raises nothing."""
         if self._closed:
+            await self._delete()
             return
         self._closed = True
         self._stop_tasks()
         self._observe(
             events.SessionClosed(
                 session=self.tag,
-                principal=self.principal,
+                principal=self._principal_tag,
                 reason=reason,
                 age_seconds=asyncio.get_running_loop().time() - self.born,
                 requests=self.requests,
             )
         )
+        self.router.session_changed(self)
         if self._opening is None:
             await self._delete()
 
     async def _delete(self) -> None:
         """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
-        if self.ref.session_id is None:
+        if self.ref.session_id is None or self.ref is self._dismissed:
             return
+        self._dismissed = self.ref
         try:
             await self.transport.delete(self.ref, self.caller)
         except (ProxyError, ConnectionLost, TimeoutError):
@@ -282,10 +354,11 @@ class UpstreamSession:
     def post_soon(self, body: bytes) -> None:
         """Send a notification or a response in the background."""
         if len(self._background) < _MAX_BACKGROUND and not self._closed:
-            self._spawn(self.post_message(body), f"post {self.tag}")
+            self.spawn(self.post_message(body), f"post {self.tag}")
 
     async def post_message(self, body: bytes) -> bool:
         """Send a notification or a response; gives whether the server took it."""
+        self._touch()
         try:
             async with (
                 asyncio.timeout(_POST_SECONDS),
@@ -302,13 +375,25 @@ class UpstreamSession:
     # -- loss and revival --------------------------------------------------------------------
 
     async def confirm(self, incarnation: int) -> bool:
-        """Whether this incarnation is still alive, asked by a ping. One ping for all who ask at once."""
+        """Whether this incarnation is still alive, asked by a ping. One ping for all who ask at once.
+
+        A session that the proxy itself has closed meanwhile counts as alive: what the server said before
+        stands.
+        """
         if self.incarnation != incarnation:
             return False
+        if self._closed:
+            return True
         if self._confirming is None:
-            self._confirming = self._spawn(self._ping(), f"ping {self.tag}")
+            self._confirming = self.spawn(self._ping(), f"ping {self.tag}")
             self._confirming.add_done_callback(self._confirmed)
-        return await asyncio.shield(self._confirming)
+        confirming = self._confirming
+        try:
+            return await asyncio.shield(confirming)
+        except asyncio.CancelledError:
+            if confirming.cancelled() and not _is_being_cancelled():
+                return True
+            raise
 
     def _confirmed(self, _: asyncio.Task[bool]) -> None:
         self._confirming = None
@@ -316,7 +401,7 @@ class UpstreamSession:
     async def _ping(self) -> bool:
         """True unless the server says, one way or another, that it does not know the session."""
         body = jsonrpc.write_request(b"%d" % self.allocate(), revisions.PING, None)
-        sent_id = self.ref.session_id is not None
+        sent_session_id = self.ref.session_id is not None
         try:
             async with (
                 asyncio.timeout(_PING_SECONDS),
@@ -324,7 +409,7 @@ class UpstreamSession:
             ):
                 if reply.status >= 400:
                     refusal = await read_refusal(reply)
-                    return refusal.verdict("POST", sent_session_id=sent_id) is Verdict.ALIVE
+                    return not refusal.confirms_loss(sent_session_id=sent_session_id)
                 answer = await _first_response(reply)
                 return answer is None or not _names_a_lost_session(answer)
         except (ProxyError, ConnectionLost, TimeoutError):
@@ -343,21 +428,24 @@ class UpstreamSession:
         if self._reviving is None:
             if self.incarnation != incarnation:
                 return
-            self._observe(events.SessionLost(session=self.tag, principal=self.principal, how=how))
-            self._reviving = self._spawn(self._revive(), f"revive {self.tag}")
+            if self._closed:
+                raise SessionLost("The MCP server lost the session, and the proxy has given it up.")
+            self._observe(events.SessionLost(session=self.tag, principal=self._principal_tag, how=how))
+            self._reviving = self.spawn(self._revive(), f"revive {self.tag}")
             self._reviving.add_done_callback(self._revived)
         await _join(self._reviving)
 
     def revive_soon(self, incarnation: int, how: str) -> None:
         """Re-open in the background, so that the next request finds a living session."""
         if not self._closed:
-            self._spawn(self._revive_quietly(incarnation, how), f"revive {self.tag}")
+            self.spawn(self._revive_quietly(incarnation, how), f"revive {self.tag}")
 
     async def _revive_quietly(self, incarnation: int, how: str) -> None:
         try:
             await self.revive(incarnation, how)
         except SessionLost:
-            self._leave_pool()
+            if self._on_lost is not None and not self._closed:
+                self._on_lost(beyond_help=True)
 
     def _revived(self, task: asyncio.Task[None]) -> None:
         self._reviving = None
@@ -369,10 +457,12 @@ class UpstreamSession:
         started = loop.time()
         if self._listener is not None:
             self._listener.cancel()
+        self._dismissed = self.ref
         await self._handshake_patiently(started + _REVIVE_SECONDS)
+        self.router.session_changed(self)
         self._observe(
             events.SessionOpened(
-                session=self.tag, principal=self.principal, why="reopen", seconds=loop.time() - started
+                session=self.tag, principal=self._principal_tag, why="reopen", seconds=loop.time() - started
             )
         )
 
@@ -390,29 +480,33 @@ class UpstreamSession:
 
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
-        if now - self.last_activity >= self._keepalive_seconds and not self.calls and not self._closed:
+        if now - self.last_activity < self._keepalive_seconds or self.calls or self._closed:
+            return
+        if self._reviving is None:
             self._touch()
-            self._spawn(self._check(), f"keep-alive {self.tag}")
+            self.spawn(self._check("ping"), f"keep-alive {self.tag}")
 
-    async def _check(self) -> None:
-        if not await self.confirm(self.incarnation):
-            self._lost("ping")
+    async def _check(self, how: str) -> None:
+        """Ask whether the session lives, and see to what follows if it does not."""
+        incarnation = self.incarnation
+        if not await self.confirm(incarnation) and self.incarnation == incarnation:
+            self._lost(how)
 
     def _lost(self, how: str) -> None:
-        if not self._closed:
-            self._observe(events.SessionLost(session=self.tag, principal=self.principal, how=how))
-            self._leave_pool()
-
-    def _leave_pool(self) -> None:
-        if self._on_lost is not None and not self._closed:
-            self._on_lost()
+        """The server does not know this session any more, as it turned out between requests."""
+        if self._closed or self._reviving is not None or self._on_lost is None:
+            return
+        if self._on_lost():
+            self._observe(events.SessionLost(session=self.tag, principal=self._principal_tag, how=how))
+        else:
+            self.revive_soon(self.incarnation, how)
 
     # -- the GET stream ----------------------------------------------------------------------
 
     async def _start_listening(self) -> None:
         """Open the GET stream, and give it a moment to stand before the first call is sent."""
         opened = asyncio.Event()
-        self._listener = self._spawn(self._listen(opened), f"listen {self.tag}")
+        self._listener = self.spawn(self._listen(opened), f"listen {self.tag}")
         try:
             async with asyncio.timeout(_STREAM_GRACE_SECONDS):
                 await opened.wait()
@@ -420,37 +514,47 @@ class UpstreamSession:
             return  # some servers send no header before the first event
 
     async def _listen(self, opened: asyncio.Event) -> None:
-        delay = _FIRST_RETRY_SECONDS
-        last_event_id: str | None = None
-        while True:
+        """Hold the stream for life: what ends or breaks is opened again, after a while that grows."""
+        loop = asyncio.get_running_loop()
+        stream = _StreamState()
+        while stream.refused is None:
+            started, stream.heard = loop.time(), False
             try:
-                async with self.transport.listen(self.ref, self.caller, last_event_id) as reply:
+                async with self.transport.listen(self.ref, self.caller, stream.last_event_id) as reply:
                     opened.set()
-                    if reply.status != 200 or not reply.is_stream:
-                        await self._no_stream(reply.status)
-                        return
-                    self.streaming = True
-                    delay = _FIRST_RETRY_SECONDS
-                    while (messages := await reply.read()) is not None:
-                        for message in messages:
-                            self._take(message)
-                    last_event_id = reply.last_event_id or last_event_id
-                    delay = max(delay, reply.retry_seconds or 0.0)
+                    if reply.status == 200 and reply.is_stream:
+                        await self._follow(reply, stream)
+                    elif reply.status in _PASSING_STATUSES and stream.refusals < _MAX_STREAM_REFUSALS:
+                        stream.refusals += 1
+                    else:
+                        stream.refused = reply.status
+                        continue
             except (ProxyError, ConnectionLost):
                 pass
             finally:
                 opened.set()
                 self.streaming = False
-            await asyncio.sleep(min(delay, _LAST_RETRY_SECONDS))
-            delay *= 2
+            if stream.heard or (stream.refusals == 0 and loop.time() - started >= _GOOD_STREAM_SECONDS):
+                stream.delay = _FIRST_RETRY_SECONDS
+            await asyncio.sleep(min(max(stream.delay, stream.retry_seconds), _LAST_RETRY_SECONDS))
+            stream.delay = min(stream.delay * 2, _LAST_RETRY_SECONDS)
+        # The server offers no stream (405), no second one (400), or no longer knows the session (404).
+        if stream.refused == 404:
+            await self._check("stream")
 
-    async def _no_stream(self, status: int) -> None:
-        """The server offers no stream (405), no second one (400, 409), or no longer knows us (404)."""
-        if status == 404 and not await self.confirm(self.incarnation):
-            self._lost("stream")
+    async def _follow(self, reply: Reply, stream: "_StreamState") -> None:
+        self.streaming = True
+        stream.refusals = 0
+        try:
+            while (messages := await reply.read()) is not None:
+                for message in messages:
+                    stream.heard = True
+                    self._take(message)
+        finally:
+            stream.last_event_id = reply.last_event_id or stream.last_event_id
+            stream.retry_seconds = reply.retry_seconds or 0.0
 
     def _take(self, message: Message) -> None:
-        self._touch()
         if isinstance(message, Request) and message.method == revisions.PING:
             self.answer_ping(message)
             return
@@ -458,7 +562,7 @@ class UpstreamSession:
         if handler is not None:
             handler.deliver(message)
         else:
-            self._route(self, message)
+            self.router.route(self, message)
 
     def _handler_for(self, message: Message) -> CallHandler | None:
         """The call that a message on the GET stream names, if it names one."""
@@ -468,7 +572,8 @@ class UpstreamSession:
             return self.calls.get(_as_int(jsonrpc.read_object(message.params).get("progressToken")))
         return None
 
-    def _spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        """Run something that ends with this session at the latest."""
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._background.add(task)
         task.add_done_callback(self._background.discard)
@@ -480,13 +585,19 @@ async def _join(reviving: asyncio.Task[None]) -> None:
     try:
         await asyncio.shield(reviving)
     except asyncio.CancelledError:
-        if reviving.cancelled():
+        if reviving.cancelled() and not _is_being_cancelled():
             raise SessionLost("The session is gone and the proxy is closing it.") from None
         raise
     except UpstreamError as error:
         raise SessionLost(
             f"The MCP server lost the session and a new one could not be opened: {error.message}"
         ) from error
+
+
+def _is_being_cancelled() -> bool:
+    """Whether the running task itself is to end, and not only what it waits for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _first_response(reply: Reply) -> Response | None:

@@ -17,7 +17,7 @@ from yarl import URL
 from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message
-from ..protocol.sse import SseParser
+from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
 from .transport import Caller, ConnectionLost, Reply, SessionRef
 
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
@@ -81,10 +81,7 @@ class HttpReply:
     async def read(self) -> list[Message] | None:
         """The JSON-RPC messages that arrived next; None at the end of the body."""
         try:
-            if self.is_stream:
-                chunk = await self._response.content.readany()
-            else:
-                chunk = await self._response.read() if not self._response.content.at_eof() else b""
+            chunk = await (self._response.content.readany() if self.is_stream else self._read_whole())
         except TimeoutError as error:
             raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
         except (aiohttp.ClientError, OSError) as error:
@@ -95,6 +92,22 @@ class HttpReply:
             return jsonrpc.parse_upstream_body(chunk)
         parser = self._parser = self._parser or SseParser()
         return [m for event in parser.feed(chunk) if (m := jsonrpc.parse_upstream(event.data)) is not None]
+
+    async def _read_whole(self) -> bytes:
+        """The rest of the body."""
+        content = self._response.content
+        body = await content.readany()
+        if content.at_eof():
+            return body
+        pieces, size = [body], len(body)
+        while piece := await content.readany():
+            pieces.append(piece)
+            size += len(piece)
+            if size > DEFAULT_MAX_EVENT_BYTES:
+                raise UpstreamProtocolError(
+                    f"The server sent an answer of more than {DEFAULT_MAX_EVENT_BYTES} bytes."
+                )
+        return b"".join(pieces)
 
     async def text(self) -> bytes:
         """The beginning of a body that is not JSON-RPC."""
@@ -149,14 +162,20 @@ class StreamableHttp:
 
     @asynccontextmanager
     async def listen(
-        self, session: SessionRef, caller: Caller, last_event_id: str | None
+        self,
+        session: SessionRef,
+        caller: Caller,
+        last_event_id: str | None,
+        *,
+        for_answer: bool = False,
     ) -> AsyncIterator[Reply]:
         """Open or resume a stream; see ``transport.Transport.listen``."""
         headers = _headers(session, caller)
         headers["Accept"] = revisions.SSE
         if last_event_id is not None:
             headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
-        response = await self._send("GET", headers, caller, None, self._listen_timeout)
+        timeout = self._answer_timeout if for_answer else self._listen_timeout
+        response = await self._send("GET", headers, caller, None, timeout)
         try:
             yield HttpReply(response)
         finally:
@@ -179,11 +198,11 @@ class StreamableHttp:
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
-        url = _with_query(self._url, caller.query)
-        response = await self._send_to(verb, url, headers, body, timeout)
+        asked = self._url
+        response = await self._send_to(verb, _with_query(asked, caller.query), headers, body, timeout)
         if response.status not in _REDIRECTS:
             return response
-        target = self._follow(response.headers.get("Location"))
+        target = _follow(asked, response.headers.get("Location"))
         response.close()
         if target is None:
             raise UpstreamProtocolError(
@@ -192,20 +211,6 @@ class StreamableHttp:
             )
         self._url = target
         return await self._send_to(verb, _with_query(target, caller.query), headers, body, timeout)
-
-    def _follow(self, location: str | None) -> URL | None:
-        """Where a redirect leads, if that is another path of the same origin."""
-        if location is None:
-            return None
-        try:
-            target = self._url.join(URL(location))
-        except ValueError:
-            return None
-        if (target.host, target.explicit_port) != (self._url.host, self._url.explicit_port):
-            return None
-        # A server behind TLS termination may name the wrong scheme: only the path is taken.
-        moved = self._url.with_path(target.path, encoded=False)
-        return None if moved.raw_path == self._url.raw_path else moved.with_query(self._url.query)
 
     async def _send_to(
         self,
@@ -225,8 +230,8 @@ class StreamableHttp:
             ) from error
         except TimeoutError as error:
             raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
-        except aiohttp.InvalidURL as error:
-            raise UpstreamProtocolError("The request cannot be sent to the MCP server's URL.") from error
+        except ValueError as error:  # aiohttp.InvalidURL is one, too
+            raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost from error
 
@@ -238,6 +243,26 @@ def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
     if session.version is not None:
         headers[revisions.VERSION_HEADER] = session.version
     return headers
+
+
+def _follow(asked: URL, location: str | None) -> URL | None:
+    """Where a redirect leads, if that is another path of the same origin."""
+    try:
+        target = None if location is None else asked.join(URL(location))
+    except ValueError:
+        return None
+    if target is None or target.raw_path == asked.raw_path:
+        return None
+    # A server behind TLS termination may name the wrong scheme: only the path is taken.
+    if (target.host, _explicit_port(target)) != (asked.host, _explicit_port(asked)):
+        return None
+    moved = asked.with_path(target.raw_path, encoded=True)
+    return URL(f"{moved}?{asked.raw_query_string}", encoded=True) if asked.raw_query_string else moved
+
+
+def _explicit_port(url: URL) -> int | None:
+    """The port, unless it is the scheme's own."""
+    return None if url.is_default_port() else url.port
 
 
 def _with_query(url: URL, query: str) -> URL:

@@ -104,9 +104,17 @@ class Transport(Protocol):
         ...
 
     def listen(
-        self, session: SessionRef, caller: Caller, last_event_id: str | None
+        self,
+        session: SessionRef,
+        caller: Caller,
+        last_event_id: str | None,
+        *,
+        for_answer: bool = False,
     ) -> AbstractAsyncContextManager[Reply]:
-        """Open the stream for messages of the server's own accord, or resume a broken one."""
+        """Open the stream for messages of the server's own accord, or resume a broken one.
+
+        With ``for_answer`` a response is to come on it, so that silence is bounded as in ``post``.
+        """
         ...
 
     async def delete(self, session: SessionRef, caller: Caller) -> int:

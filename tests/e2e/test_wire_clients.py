@@ -101,6 +101,20 @@ async def test_delete_while_a_call_is_in_flight(kind: str, desk: MakeDesk) -> No
     assert call.result().text == "slept 0.5"
 
 
+async def test_a_busy_session_is_not_handed_over(desk: MakeDesk) -> None:
+    """A session whose call is still running after DELETE is handed to the next client only when it is done."""
+    at = desk("mcp-1.30")
+    first = await at.caller.open()
+    async with asyncio.TaskGroup() as tasks:
+        call = tasks.create_task(at.caller.call("slow", {"seconds": 1}, session=first))
+        await eventually(lambda: _running(at, "slow"))
+        await at.caller.delete(first)
+        second = await at.caller.open()
+        assert (await at.caller.call("increment", session=second)).text == "1"
+        assert not call.done()
+    assert (await at.stats())["sessions"]["opened"] == 2
+
+
 async def _running(at: Desk, tool: str) -> bool:
     return any(r["method"] == "tools/call" and r["id"] is not None for r in await at.seen())
 

@@ -100,10 +100,12 @@ async def test_public_url_rewrites_the_resource(option_desk: MakeDesk) -> None:
 
 
 class Refuser:
-    """A server that opens sessions like any other and then refuses calls as it is told."""
+    """A server that opens sessions like any other and then refuses calls, or breaks, as it is told."""
 
     def __init__(self) -> None:
         self.refusal: Callable[[], web.Response] | None = None
+        self.full = False
+        self.breaks = 0
         self.calls = 0
         self.initialized = 0
 
@@ -113,6 +115,9 @@ class Refuser:
             return web.Response(status=405)
         message = await request.json()
         if message["method"] == "initialize":
+            if self.full:
+                error = {"code": -32603, "message": "Too many open sessions"}
+                return web.json_response({"jsonrpc": "2.0", "id": None, "error": error}, status=503)
             self.initialized += 1
             info = {"name": "refuser", "version": "1"}
             result = {"protocolVersion": "2025-06-18", "capabilities": {"tools": {}}, "serverInfo": info}
@@ -120,11 +125,23 @@ class Refuser:
             return web.json_response(answer, headers={"Mcp-Session-Id": f"s{self.initialized}"})
         if "id" not in message:
             return web.Response(status=202)
-        if message["method"] == "tools/call":
-            self.calls += 1
-            if self.refusal is not None:
-                return self.refusal()
+        if message["method"] == "ping" and self.breaks == 0:
+            return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        self.calls += 1
+        if self.breaks > 0:
+            self.breaks -= 1
+            await self._break(request)
+        if self.refusal is not None:
+            return self.refusal()
         return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}})
+
+    async def _break(self, request: web.Request) -> None:
+        """Begin an answer and cut the connection."""
+        begun = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await begun.prepare(request)
+        await begun.write(b": here it comes\n\n")
+        assert request.transport is not None
+        request.transport.abort()
 
 
 @pytest.fixture
@@ -194,6 +211,62 @@ async def test_nonsense_from_the_server(
     assert (await caller.call("anything", session=session)).status == 200
 
 
-async def _proxy_before(owned: Fleet, url: str) -> str:
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("tools/list", {}),
+        ("resources/list", {}),
+        ("resources/read", {"uri": "a://b"}),
+        ("prompts/get", {"name": "p"}),
+        ("completion/complete", {"ref": {"type": "ref/prompt", "name": "p"}, "argument": {}}),
+        ("ping", {}),
+    ],
+)
+async def test_reads_are_repeated_after_a_broken_connection(
+    method: str,
+    params: dict[str, object],
+    refuser: tuple[Refuser, str],
+    owned: Fleet,
+    http: aiohttp.ClientSession,
+) -> None:
+    """A connection that breaks in the middle of an answer: what is a read by protocol is sent again."""
+    behaviour, url = refuser
+    caller = Caller(http, (await _proxy_before(owned, url)))
+    session = await caller.open()
+    behaviour.breaks = 1
+    assert (await caller.ask(method, params, session=session)).status == 200
+
+
+async def test_calls_are_not_repeated_after_a_broken_connection(
+    refuser: tuple[Refuser, str], owned: Fleet, http: aiohttp.ClientSession
+) -> None:
+    """A connection that breaks in the middle of a tool call's answer: the call is not sent again."""
+    behaviour, url = refuser
+    caller = Caller(http, (await _proxy_before(owned, url)))
+    session = await caller.open()
+    behaviour.breaks = 1
+    reply = await caller.call("anything", session=session, request_id="mine")
+    assert reply.response["id"] == "mine"
+    assert reply.error["data"]["reason"] == "outcome-unknown"
+    assert behaviour.calls == 1
+    assert (await caller.call("anything", session=session)).status == 200
+
+
+async def test_server_without_room(
+    refuser: tuple[Refuser, str], owned: Fleet, http: aiohttp.ClientSession
+) -> None:
+    """A server that opens no more sessions: a clear error with the client's id, and service as soon as it does."""
+    behaviour, url = refuser
+    behaviour.full = True
+    caller = Caller(http, (await _proxy_before(owned, url, "--acquire-timeout", "1s")))
+    for reply in (await caller.initialize(), await caller.call("anything", request_id=1)):
+        assert reply.status in (502, 503)
+        assert reply.error["message"]
+        assert reply.response["id"] == 1
+    behaviour.full = False
+    assert (await caller.initialize()).status == 200
+
+
+async def _proxy_before(owned: Fleet, url: str, *options: str) -> str:
     """A proxy before a server in this very process, started without blocking its loop; its URL."""
-    return (await asyncio.to_thread(owned.new_proxy, url)).url
+    return (await asyncio.to_thread(owned.new_proxy, url, *options)).url

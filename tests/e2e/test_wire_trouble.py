@@ -137,7 +137,7 @@ async def has_ended(at: Desk) -> bool:
     return process is not None and process.poll() is not None
 
 
-async def test_lost_while_reading(own_desk: MakeDesk) -> None:
+async def test_lost_under_many_callers(own_desk: MakeDesk) -> None:
     """A server killed during calls to many callers: each of them gets an answer, whatever it is."""
     at = own_desk("mcp-1.30", "--acquire-timeout", "2s")
     callers = [at.another() for _ in range(8)]
@@ -179,6 +179,18 @@ async def test_client_that_goes_away(own_desk: MakeDesk) -> None:
             await at.caller.call("slow", {"seconds": 20}, session=session)
     assert (await at.caller.call("increment", session=session)).text == "1"
     assert (await at.stats())["sessions"]["live"] == 1
+
+
+async def test_keepalive(own_desk: MakeDesk) -> None:
+    """An unused upstream session is pinged every --keepalive, with its caller's credentials."""
+    at = own_desk("mcp-1.30", "--keepalive", "0.3s")
+    session = await at.caller.open()
+
+    async def pinged() -> bool:
+        return len([r for r in await at.seen() if r["method"] == "ping" and r["status"] == 200]) >= 2
+
+    await eventually(pinged)
+    assert (await at.caller.call("increment", session=session)).text == "1"
 
 
 # Churn --------------------------------------------------------------------------------------------
@@ -362,6 +374,7 @@ async def test_proxy_leaves_while_the_server_is_gone(own_desk: MakeDesk) -> None
 async def test_admin_documents(own_desk: MakeDesk) -> None:
     """/readyz, /healthz, /sessions and /metrics tell of a session; nothing secret is in them or the log."""
     at = own_desk("mcp-1.30")
+    at.caller.url += "?api_key=secret-in-query"
     session = await at.caller.open(client="seen-from-outside")
     assert (await at.caller.call("increment", session=session)).text == "1"
     assert at.proxy.json("/readyz") == {"status": "ready", "mode": "stateless", "ready": 1, "total": 1}
@@ -375,6 +388,7 @@ async def test_admin_documents(own_desk: MakeDesk) -> None:
     assert any(name.startswith("requests_total") and 'method="tools/call"' in name for name in metrics)
     everything = sessions + json.dumps(metrics) + at.proxy.program.log.read_text()
     assert str(at.caller.token) not in everything
+    assert "secret-in-query" not in everything
     assert session not in everything
 
 

@@ -1,0 +1,131 @@
+"""The MCP endpoint for legacy clients: sessions that we mint, requests passed through with other ids.
+
+MCP 2024-11-05 to 2025-11-25. Clients keep their session, lose it, never had one or share one they
+brought; each request ends up on the upstream session that is right for it.
+"""
+
+from collections.abc import Mapping
+
+from .. import events
+from ..errors import UnsupportedVersion
+from ..events import Observer
+from ..exchange.exchange import Exchange
+from ..exchange.fanout import Fanout
+from ..exchange.relay import Relay
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..sessions.binding import Binder, Visit
+from ..sessions.directory import ClientSession
+from ..sessions.identity import read_profile
+from .report import Report
+from .request import Call
+from .streams import Answer, Responder
+
+_EMPTY_RESULT = b"{}"
+
+
+class LegacyEndpoint:
+    """Answers legacy requests, and takes legacy notifications and responses."""
+
+    def __init__(self, *, binder: Binder, fanout: Fanout, observe: Observer) -> None:
+        self.exchanges: dict[Exchange, None] = {}
+        self._binder = binder
+        self._fanout = fanout
+        self._observe = observe
+        self._calls: dict[tuple[ClientSession, bytes], Exchange] = {}
+
+    async def answer(
+        self,
+        call: Call,
+        request: Request,
+        meta: Mapping[str, bytes],
+        affinity: str | None,
+        responder: Responder,
+        report: Report,
+    ) -> Answer:
+        """The answer to one request.
+
+        Raises:
+            ProxyError: there is none.
+        """
+        if request.method == revisions.INITIALIZE:
+            return await self._initialize(call, request, affinity, report)
+        if call.client is None:
+            _check_version(call)
+        if request.method == revisions.PING:
+            return Answer(body=_result(request, _EMPTY_RESULT))
+        visit = await self._visit(call, affinity, report)
+        try:
+            return await self._exchange(request, meta, visit, responder, report)
+        finally:
+            visit.end()
+
+    async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
+        """Give the client a session id of ours, and the server's own answer to this profile."""
+        profile = read_profile(request.params)
+        client, visit = await self._binder.initialize(
+            call.principal, profile, affinity, call.session_id, call.caller
+        )
+        report.session = visit.session.tag
+        body = _result(request, visit.session.initialize_result)
+        visit.end()
+        return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
+
+    async def _visit(self, call: Call, affinity: str | None, report: Report) -> Visit:
+        if call.client is None:
+            self._observe(events.SessionlessRequest(era=report.era))
+        if call.client is None or (affinity is not None and affinity != call.client.key.affinity):
+            visit = await self._binder.borrow(call.principal, affinity, call.client, call.caller)
+        else:
+            visit = await self._binder.enter(call.client, call.caller)
+        report.session = visit.session.tag
+        return visit
+
+    async def _exchange(
+        self,
+        request: Request,
+        meta: Mapping[str, bytes],
+        visit: Visit,
+        responder: Responder,
+        report: Report,
+    ) -> Answer:
+        relay = Relay(responder, visit.client, visit.session, self._fanout)
+        exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
+        self.exchanges[exchange] = None
+        place = None if visit.client is None else (visit.client, request.id)
+        if place is not None:
+            self._calls[place] = exchange
+        try:
+            response = await exchange.run()
+        finally:
+            report.upstream_seconds = exchange.upstream_seconds
+            del self.exchanges[exchange]
+            if place is not None and self._calls.get(place) is exchange:
+                del self._calls[place]
+        body = jsonrpc.write_response(request.id, response)
+        return Answer(body=body, failed=response.error is not None)
+
+    async def take(self, call: Call, message: Message) -> None:
+        """Take a notification or a response; what concerns nobody is dropped."""
+        client = call.client
+        if client is None:
+            return
+        if isinstance(message, Response):
+            await self._fanout.answer(client, message)
+        elif isinstance(message, Notification):
+            if message.method == revisions.CANCELLED:
+                wanted = jsonrpc.read_object(message.params).get("requestId", b"")
+                if (exchange := self._calls.get((client, wanted))) is not None:
+                    await exchange.cancel(message.params)
+            elif message.method != revisions.INITIALIZED:
+                await self._fanout.forward(client, message)
+
+
+def _check_version(call: Call) -> None:
+    """Refuse a version that nobody here speaks. A client with a session has agreed on one already."""
+    if call.version is not None and call.version not in revisions.LEGACY_VERSIONS:
+        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=call.version)
+
+
+def _result(request: Request, result: bytes) -> bytes:
+    return jsonrpc.write_response(request.id, Response(request.id, result=result))

@@ -1,0 +1,248 @@
+"""The MCP endpoint for modern clients: the 2026-07-28 revision, served by a legacy server.
+
+Each request is checked, lowered, run on a session that its caller's other requests share, and lifted.
+Its handler is cancelled when the client closes the response, which is this revision's way to cancel
+(basic/transports/streamable-http, "Cancellation").
+"""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Final
+
+from ..errors import BadRequest, InvalidParams, ProxyError, StateRefused
+from ..events import Observer
+from ..exchange.attribution import Attribution
+from ..exchange.call import Asked, ModernCall, Outcome
+from ..exchange.catalog import Catalog
+from ..exchange.exchange import Exchange
+from ..exchange.inquiry import inquire
+from ..exchange.listening import Listener, Listening, read_filter
+from ..exchange.parking import Parking
+from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions
+from ..protocol.inbound import ModernRequest
+from ..protocol.jsonrpc import Response
+from ..protocol.lifting import CacheHint, ServerFacts
+from ..sessions.binding import Binder, Visit
+from ..sessions.identity import Principal, Profile, SessionKey, read_profile
+from .report import Report
+from .request import Call
+from .streams import Answer, Responder
+
+_PROFILES: Final = 1024
+_FIRST_RETRY_SECONDS: Final = 0.5
+_LAST_RETRY_SECONDS: Final = 30.0
+_NO_HINT: Final = CacheHint()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CacheRules:
+    """What the operator lets clients keep, per method."""
+
+    ttl_milliseconds: Mapping[str, int] = field(default_factory=dict)
+    scope: str = "private"
+
+    def hint(self, method: str) -> CacheHint | None:
+        """The hint for a method's results; None where there is none."""
+        if method not in revisions.CACHEABLE_METHODS:
+            return None
+        return CacheHint(self.ttl_milliseconds.get(method, 0), self.scope)
+
+
+class ModernEndpoint:
+    """Answers modern requests."""
+
+    def __init__(
+        self,
+        *,
+        binder: Binder,
+        attribution: Attribution,
+        catalog: Catalog,
+        listening: Listening,
+        parking: Parking,
+        cache: CacheRules,
+        observe: Observer,
+    ) -> None:
+        self.calls: dict[ModernCall | Exchange, None] = {}
+        self._binder = binder
+        self._attribution = attribution
+        self._catalog = catalog
+        self._listening = listening
+        self._parking = parking
+        self._cache = cache
+        self._observe = observe
+        self._profile = lru_cache(maxsize=_PROFILES)(read_profile)
+
+    async def answer(
+        self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
+    ) -> Answer:
+        """The answer to one request that has passed the front-door checks.
+
+        Raises:
+            ProxyError: there is none.
+        """
+        profile = self._profile(lowering.lower_initialize(modern))
+        key = SessionKey(call.principal.digest, affinity, profile.digest)
+        if modern.request.method == revisions.LISTEN:
+            return await self._listen(call, modern, profile, affinity, responder)
+        if "requestState" in modern.params or "inputResponses" in modern.params:
+            return await self._resume(call.principal, modern, responder, report)
+        lowered = lowering.lower_params(modern)
+        kept = self._catalog.find(key, modern.request.method, lowered)
+        visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
+        report.session = visit.session.tag
+        if modern.request.method == revisions.DISCOVER:
+            visit.end()
+            return self._discover(modern, visit.session.facts)
+        if kept is not None:
+            visit.end()
+            return self._complete(modern, visit.session.facts, Response(modern.request.id, result=kept))
+        try:
+            await self._prepare(call, modern, key, visit)
+        except BaseException:
+            visit.end()
+            raise
+        generation = self._catalog.generation
+        outcome_call = ModernCall(modern, lowered, visit, self._attribution, self._observe)
+        outcome = await self._run(outcome_call, responder, report, {})
+        if isinstance(outcome, Response) and outcome.result is not None:
+            self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
+        return self._present(outcome_call, outcome, call.principal)
+
+    # -- before the call -------------------------------------------------------------------------
+
+    async def _prepare(self, call: Call, modern: ModernRequest, key: SessionKey, visit: Visit) -> None:
+        """The last check, and the log level."""
+        if modern.request.method == revisions.TOOLS_CALL:
+            await self._check_params(call, modern, key, visit)
+        if modern.log_level is not None and "logging" in visit.session.facts.capabilities:
+            await self._raise_log_level(visit, modern.log_level)
+
+    async def _check_params(self, call: Call, modern: ModernRequest, key: SessionKey, visit: Visit) -> None:
+        tool = jsonrpc.read_string(modern.params.get("name")) or ""
+        marks = await self._catalog.marks(key, visit, tool=tool)
+        if marks:
+            values = {mark.header: list(call.headers.getall(mark.header, [])) for mark in marks}
+            mirroring.check_params(marks, modern.params.get("arguments"), values)
+
+    async def _raise_log_level(self, visit: Visit, wanted: str) -> None:
+        """Make the session at least as talkative as this request wants it; what is too much is dropped."""
+        levels = revisions.LOG_LEVELS
+        journal = visit.session.journal
+        current = jsonrpc.read_string(jsonrpc.read_object(journal.log_level).get("level"))
+        if current in levels and levels.index(current) <= levels.index(wanted):
+            return
+        params = jsonrpc.write_object({"level": jsonrpc.quote(wanted)})
+        await inquire(visit, revisions.SET_LEVEL, params, self._observe)
+
+    # -- rounds ----------------------------------------------------------------------------------
+
+    async def _run(
+        self, call: ModernCall, responder: Responder, report: Report, answers: Mapping[str, bytes]
+    ) -> Outcome:
+        self.calls[call] = None
+        try:
+            return await call.next(responder, answers)
+        finally:
+            report.upstream_seconds = call.upstream_seconds
+            del self.calls[call]
+
+    async def _resume(
+        self, principal: Principal, modern: ModernRequest, responder: Responder, report: Report
+    ) -> Answer:
+        """Go on with a parked call, with the client's answers."""
+        state = jsonrpc.read_string(modern.params.get("requestState"))
+        if modern.request.method not in revisions.PARKABLE_METHODS or state is None:
+            raise StateRefused("A retry needs the requestState that it was given, as a string.")
+        identifier, call = self._parking.find(state, principal.digest, modern)
+        raw_answers = modern.params.get("inputResponses", b"{}")
+        if raw_answers[:1] != b"{":
+            raise InvalidParams('"inputResponses" must be an object.')
+        answers = jsonrpc.read_object(raw_answers)
+        call.check_answers(answers)
+        self._parking.take(identifier)
+        call.modern = modern
+        report.session = call.session.tag
+        return self._present(call, await self._run(call, responder, report, answers), principal)
+
+    def _present(self, call: ModernCall, outcome: Outcome, principal: Principal) -> Answer:
+        if isinstance(outcome, Asked):
+            state = self._parking.park(call, principal.digest)
+            result = lifting.lift_input_required(outcome.questions, state, call.facts)
+            identifier = call.modern.request.id
+            return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
+        return self._complete(call.modern, call.facts, outcome)
+
+    def _complete(self, modern: ModernRequest, facts: ServerFacts, response: Response) -> Answer:
+        """A server's response, lifted."""
+        identifier, method = modern.request.id, modern.request.method
+        if response.error is not None:
+            error = lifting.lift_error(response.error, modern.params)
+            body = jsonrpc.write_response(identifier, Response(identifier, error=error.raw))
+            return Answer(body=body, status=error.status, failed=True)
+        result = response.result or b"{}"
+        if method == revisions.TOOLS_LIST:
+            result = lifting.lift_tools(result)
+        lifted = lifting.lift_result(result, facts, self._cache.hint(method))
+        return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=lifted)))
+
+    def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
+        hint = self._cache.hint(revisions.DISCOVER) or _NO_HINT
+        identifier = modern.request.id
+        result = lifting.lift_discovery(facts, hint)
+        return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
+
+    # -- subscriptions/listen ----------------------------------------------------------------------
+
+    async def _listen(
+        self,
+        call: Call,
+        modern: ModernRequest,
+        profile: Profile,
+        affinity: str | None,
+        responder: Responder,
+    ) -> Answer:
+        """Write change notifications until the client leaves or we end; the answer is the graceful end."""
+        if not responder.takes_streams:
+            raise BadRequest(f"{revisions.LISTEN} is answered with a stream: accept {revisions.SSE}.")
+        identifier = modern.request.id
+        listener = Listener(identifier, read_filter(modern.params.get("notifications")))
+        self._listening.add(call.principal.digest, listener)
+        try:
+            await self._settle(call, profile, affinity, listener)
+            acknowledged = jsonrpc.write_object({"notifications": listener.promised.write()})
+            params = lifting.tag(acknowledged, identifier)
+            await responder.send(jsonrpc.write_notification(revisions.ACKNOWLEDGED, params))
+            while not (listener.ended or listener.overrun):
+                for data in listener.drain():
+                    await responder.send(data)
+                if listener.stranded:
+                    await self._settle_again(call, profile, affinity, listener)
+                await listener.news()
+        finally:
+            self._listening.remove(call.principal.digest, listener)
+        result = jsonrpc.write_object(
+            {"resultType": lifting.COMPLETE, "_meta": lifting.subscription_meta(identifier)}
+        )
+        return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
+
+    async def _settle(self, call: Call, profile: Profile, affinity: str | None, listener: Listener) -> None:
+        visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
+        await self._listening.settle(listener, visit)
+
+    async def _settle_again(
+        self, call: Call, profile: Profile, affinity: str | None, listener: Listener
+    ) -> None:
+        """The session was closed under the listener: find another, and say that anything may have changed."""
+        self._listening.leave(listener)
+        delay = _FIRST_RETRY_SECONDS
+        while not listener.ended:
+            try:
+                await self._settle(call, profile, affinity, listener)
+            except ProxyError:
+                await asyncio.sleep(delay)
+                delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                continue
+            self._listening.tell_all_changed(listener)
+            return

@@ -1,0 +1,285 @@
+"""A modern call: one exchange upstream, as many HTTP requests as the server has questions.
+
+The upstream side runs in a task of its own and is never started twice. The HTTP side comes and goes:
+each request of the client waits for the next outcome, which is the server's response or its questions
+(MCP 2026-07-28, basic/patterns/mrtr). What the server says while no client listens is kept, within a
+bound, for the next one.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Mapping
+from typing import Final, NamedTuple, TypeAlias
+
+from ..errors import InvalidParams, MissingCapability, ProxyError
+from ..events import Observer
+from ..protocol import jsonrpc, lifting, questions, revisions
+from ..protocol.inbound import ModernRequest
+from ..protocol.jsonrpc import Notification, Request, Response
+from ..protocol.lifting import ServerFacts
+from ..sessions.binding import Visit
+from ..upstream.session import UpstreamSession
+from .attribution import Attribution
+from .exchange import Exchange
+from .fanout import refuse_request
+from .relay import Channel
+
+_GATHER_SECONDS: Final = 0.05
+_MAX_KEPT: Final = 256
+_COMPLETION_SECONDS: Final = 30.0
+
+
+class Question(NamedTuple):
+    """A server's request that waits for the client's answer."""
+
+    session: UpstreamSession
+    incarnation: int
+    id: bytes
+    method: str
+    params: bytes | None
+
+
+class Asked(NamedTuple):
+    """The outcome of a round: what the client is asked, by key, as raw ``InputRequest`` objects."""
+
+    questions: Mapping[str, bytes]
+
+
+Outcome: TypeAlias = Response | Asked
+
+
+class ModernCall:
+    """One call of a modern client. Implements ``exchange.Outlet`` for its exchange."""
+
+    def __init__(
+        self,
+        modern: ModernRequest,
+        lowered: bytes | None,
+        visit: Visit,
+        attribution: Attribution,
+        observe: Observer,
+    ) -> None:
+        self.modern = modern
+        self.rounds = 0
+        self.session = visit.session
+        self.facts: ServerFacts = visit.session.facts
+        self._visit: Visit | None = visit
+        self._attribution = attribution
+        self._exchange = Exchange(
+            Request(modern.request.id, modern.request.method, lowered),
+            modern.progress_token,
+            visit,
+            self,
+            observe,
+        )
+        self._task: asyncio.Task[Response] | None = None
+        self._channel: Channel | None = None
+        self._kept: deque[bytes] = deque(maxlen=_MAX_KEPT)
+        self._pending: dict[str, Question] = {}
+        # URLs that the server wants visited before the call is made again, by key.
+        self._urls: dict[str, bytes] = {}
+        self._urls_declined = False
+        self._wake: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<ModernCall {self.modern.request.method} rounds={self.rounds} asked={len(self._pending)}>"
+
+    @property
+    def upstream_seconds(self) -> float | None:
+        """How long the server took, once the exchange is over."""
+        return self._exchange.upstream_seconds
+
+    @property
+    def is_parkable(self) -> bool:
+        """Whether the server may ask the client in the course of this call."""
+        return self.modern.request.method in revisions.PARKABLE_METHODS
+
+    # -- rounds ----------------------------------------------------------------------------------
+
+    async def next(self, channel: Channel, answers: Mapping[str, bytes]) -> Outcome:
+        """The next outcome; what the server says meanwhile is written to ``channel``.
+
+        ``answers`` are the client's to the questions of the round before, raw, by key: unknown ones are
+        ignored, missing ones stay asked.
+
+        Cancelling this gives the call up: the server is told that its client has gone.
+
+        Raises:
+            ProxyError: there is no response; the call is over.
+        """
+        self.rounds += 1
+        try:
+            await self._attribution.enter(self)
+            self._channel = channel
+            while self._kept:
+                await channel.send(self._kept.popleft())
+            await self._answer(answers)
+            if self._task is None:
+                self._task = asyncio.get_running_loop().create_task(self._exchange.run())
+                self._task.add_done_callback(self._notice)
+            return await self._outcome(self._task)
+        except asyncio.CancelledError:
+            self.abandon()
+            raise
+        except Exception:
+            self._end()
+            raise
+        finally:
+            self._channel = None
+            self._attribution.leave(self)
+
+    async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
+        while not task.done() and not self._pending:
+            await self._news()
+        if self._pending and not task.done():
+            try:
+                async with asyncio.timeout(_GATHER_SECONDS):
+                    while not task.done():
+                        await self._news()  # requests that arrive together travel together
+            except TimeoutError:
+                return self._ask()
+        response = task.result()
+        urls = lifting.required_urls(response)
+        if urls and not self._urls_declined and self._may_visit_urls():
+            return self._ask_to_visit(urls)
+        self._end()
+        return response
+
+    async def _news(self) -> None:
+        """Wait until something happens: a question, or the end of the exchange."""
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+    def _notice(self, _: object = None) -> None:
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    def _ask(self) -> Asked:
+        asked = {key: lifting.lift_question(q.method, q.params) for key, q in self._pending.items()}
+        return Asked(asked)
+
+    # -- answers ---------------------------------------------------------------------------------
+
+    def check_answers(self, answers: Mapping[str, bytes]) -> None:
+        """Refuse answers (raw, by key) that have not the form of their question's.
+
+        Raises:
+            InvalidParams: one has not; the call waits on.
+        """
+        for key, answer in answers.items():
+            question = self._pending.get(key)
+            method = revisions.ELICIT if key in self._urls else None if question is None else question.method
+            if method is not None and not questions.is_fit_answer(method, answer):
+                raise InvalidParams(f"The answer {key[:100]!r} does not have the form of a {method} result.")
+
+    async def _answer(self, answers: Mapping[str, bytes]) -> None:
+        for key, answer in answers.items():
+            question = self._pending.pop(key, None)
+            if question is not None and question.incarnation == question.session.incarnation:
+                response = Response(question.id, result=answer)
+                await question.session.post_message(jsonrpc.write_response(question.id, response))
+        if self._urls:
+            await self._answer_urls(answers)
+
+    # -- URLs to visit first -----------------------------------------------------------------------
+
+    def _may_visit_urls(self) -> bool:
+        needed = questions.missing_capability(revisions.ELICIT, b'{"mode":"url"}', self.modern.capabilities)
+        return needed is None and self.is_parkable
+
+    def _ask_to_visit(self, urls: list[bytes]) -> Asked:
+        """The server wants URLs visited before it does anything: the call failed, and will be made anew."""
+        self._urls = {}
+        asked: dict[str, bytes] = {}
+        for params in urls:
+            key = questions.key_for(revisions.ELICIT, params, asked)
+            self._urls[key] = params
+            asked[key] = lifting.lift_question(revisions.ELICIT, params)
+        return Asked(asked)
+
+    async def _answer_urls(self, answers: Mapping[str, bytes]) -> None:
+        """Once every URL was visited, begin the exchange again: the server has executed nothing yet."""
+        if any(key not in answers for key in self._urls):
+            return
+        if not all(_accepts(answers[key]) for key in self._urls):
+            self._urls_declined = True
+            return
+        for params in self._urls.values():
+            identifier = jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))
+            if identifier is not None:
+                await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
+        self._urls = {}
+        self._task = None
+
+    # -- what the server says meanwhile ------------------------------------------------------------
+
+    async def notify(self, message: Notification) -> None:
+        """Pass progress, and log messages as far as the client asked for them; nothing else."""
+        if message.method == revisions.LOG_MESSAGE:
+            if not _is_loud_enough(message.params, self.modern.log_level):
+                return
+        elif message.method != revisions.PROGRESS:
+            return
+        data = jsonrpc.write_notification(message.method, message.params)
+        if self._channel is None:
+            self._kept.append(data)
+        else:
+            await self._channel.send(data)
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Take a question of the server's; the client gets it as the outcome of this round."""
+        if not self.is_parkable or not questions.is_question(request.method):
+            refuse_request(session, request)
+            return
+        missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
+        if missing is not None:
+            refuse_request(session, request)
+            self._exchange.give_up(MissingCapability(missing))
+            return
+        key = questions.key_for(request.method, request.params, self._pending)
+        self._pending[key] = Question(
+            session, session.incarnation, request.id, request.method, request.params
+        )
+        self._notice()
+
+    def deliver(self, request: Request) -> None:
+        """Take a question that came on the upstream GET stream."""
+        self._exchange.deliver(request)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    def abandon(self) -> None:
+        """The client is gone, or did not come back: open questions get errors, the call is cancelled."""
+        for question in self._pending.values():
+            if question.incarnation == question.session.incarnation:
+                refuse_request(question.session, Request(question.id, question.method, None))
+        self._pending.clear()
+        if self._task is not None:
+            self._task.cancel()
+        self._end()
+
+    def give_up(self, error: ProxyError) -> None:
+        """End the call with an error for whoever waits for it."""
+        self._exchange.give_up(error)
+
+    def _end(self) -> None:
+        if self._task is not None and self._task.done() and not self._task.cancelled():
+            self._task.exception()
+        if self._visit is not None:
+            visit, self._visit = self._visit, None
+            visit.end()
+
+
+def _accepts(answer: bytes) -> bool:
+    return jsonrpc.read_object(answer).get("action") == b'"accept"'
+
+
+def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:
+    if wanted is None:
+        return False
+    level = jsonrpc.read_string(jsonrpc.read_object(params).get("level"))
+    levels = revisions.LOG_LEVELS
+    return level not in levels or levels.index(level) >= levels.index(wanted)

@@ -1,0 +1,166 @@
+"""What servers list, kept as long as they would tell us of a change.
+
+Lists are kept per session key, so never across principals. They are served from here only while the
+upstream session holds a GET stream and the server has promised ``list_changed``. A change that any
+session hears of empties everything: some servers tell only the session that caused it.
+
+The tools' parameters that clients mirror in headers are kept here as well, for they must be checked
+with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Validation").
+"""
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from ..events import Observer
+from ..protocol import jsonrpc, mirroring, revisions
+from ..protocol.lifting import read_input_schema
+from ..protocol.mirroring import MirroredParam
+from ..sessions.binding import Visit
+from ..sessions.identity import SessionKey
+from ..upstream.session import UpstreamSession
+from .inquiry import inquire
+
+_MAX_BYTES: Final = 64 * 1024 * 1024
+_MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
+_MAX_AGE_SECONDS: Final = 300.0
+_MARKS_SECONDS: Final = 60.0
+_MAX_KEYS: Final = 10_000
+_MAX_PAGES: Final = 100
+_FEATURE: Final = {
+    "tools/list": "tools",
+    "prompts/list": "prompts",
+    "resources/list": "resources",
+    "resources/templates/list": "resources",
+}
+_CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED})
+Marks = Mapping[str, tuple[MirroredParam, ...]]
+
+
+class _Entry(NamedTuple):
+    result: bytes
+    session: UpstreamSession
+    incarnation: int
+    kept_at: float
+
+
+class _KnownMarks(NamedTuple):
+    marks: Marks
+    generation: int
+    kept_at: float
+
+
+class Catalog:
+    """Lists and header annotations, by session key."""
+
+    def __init__(self, observe: Observer) -> None:
+        self.generation = 0
+        self._observe = observe
+        self._entries: OrderedDict[tuple[SessionKey, str, bytes], _Entry] = OrderedDict()
+        self._bytes = 0
+        self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
+
+    # -- lists -----------------------------------------------------------------------------------
+
+    def find(self, key: SessionKey, method: str, params: bytes | None) -> bytes | None:
+        """A list (the server's raw result) that is certainly still right."""
+        if method not in _FEATURE:
+            return None
+        entry = self._entries.get((key, method, params or b""))
+        if entry is None:
+            return None
+        session = entry.session
+        age_seconds = asyncio.get_running_loop().time() - entry.kept_at
+        if (
+            session.closed
+            or not session.streaming
+            or session.incarnation != entry.incarnation
+            or age_seconds > _MAX_AGE_SECONDS
+        ):
+            self._drop((key, method, params or b""))
+            return None
+        return entry.result
+
+    def keep(
+        self,
+        key: SessionKey,
+        method: str,
+        params: bytes | None,
+        result: bytes,
+        session: UpstreamSession,
+        generation: int,
+    ) -> None:
+        """Keep a list. ``generation`` is that of the moment when it was asked for."""
+        feature = _FEATURE.get(method)
+        if feature is None or generation != self.generation or len(result) > _MAX_ENTRY_BYTES:
+            return
+        if not session.streaming or not session.facts.offers(feature, "listChanged"):
+            return
+        place = (key, method, params or b"")
+        self._drop(place)
+        now = asyncio.get_running_loop().time()
+        self._entries[place] = _Entry(result, session, session.incarnation, now)
+        self._bytes += len(result)
+        while self._bytes > _MAX_BYTES:
+            self._drop(next(iter(self._entries)))
+
+    def _drop(self, place: tuple[SessionKey, str, bytes]) -> None:
+        entry = self._entries.pop(place, None)
+        if entry is not None:
+            self._bytes -= len(entry.result)
+
+    def take_notification(self, method: str) -> None:
+        """A server told of a change: nothing kept is certain any more."""
+        if method in _CHANGES:
+            self.generation += 1
+            self._entries.clear()
+            self._bytes = 0
+
+    # -- header annotations ------------------------------------------------------------------------
+
+    async def marks(self, key: SessionKey, visit: Visit, *, tool: str) -> tuple[MirroredParam, ...]:
+        """The mirrored parameters of a tool, from its server's list, which is fetched where need be."""
+        known = self._marks.get(key)
+        now = asyncio.get_running_loop().time()
+        if known is None or known.generation != self.generation or now - known.kept_at > _MARKS_SECONDS:
+            generation = self.generation
+            marks = await self._fetch_marks(visit)
+            known = _KnownMarks(marks, generation, now)
+            self._marks[key] = known
+            self._marks.move_to_end(key)
+            if len(self._marks) > _MAX_KEYS:
+                self._marks.popitem(last=False)
+        return known.marks.get(tool, ())
+
+    async def _fetch_marks(self, visit: Visit) -> Marks:
+        marks: dict[str, tuple[MirroredParam, ...]] = {}
+        if "tools" not in visit.session.facts.capabilities:
+            return marks
+        params: bytes | None = None
+        for _ in range(_MAX_PAGES):
+            response = await inquire(visit, revisions.TOOLS_LIST, params, self._observe)
+            if response is None or response.result is None:
+                break
+            marks.update(_marks_of_page(response.result))
+            cursor = jsonrpc.read_object(response.result).get("nextCursor")
+            if cursor is None or cursor == jsonrpc.NULL:
+                break
+            params = jsonrpc.write_object({"cursor": cursor})
+        return marks
+
+
+def _marks_of_page(result: bytes) -> Marks:
+    """The annotated tools of one page; most servers have none, and then nothing is read."""
+    if b"x-mcp-header" not in result:
+        return {}
+    found: dict[str, tuple[MirroredParam, ...]] = {}
+    for tool in jsonrpc.read_array(jsonrpc.read_object(result).get("tools", b"")):
+        name = jsonrpc.read_string(jsonrpc.read_object(tool).get("name"))
+        if name is None:
+            continue
+        try:
+            found[name] = mirroring.read_marks(read_input_schema(tool))
+        except mirroring.InvalidMarks:
+            continue  # left out of the client's list as well
+    return found

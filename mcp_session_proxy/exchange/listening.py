@@ -1,0 +1,259 @@
+"""``subscriptions/listen``: streams of change notifications for modern clients.
+
+A listener hears what it asked for and nothing else. A resource is subscribed to upstream for its first
+listener on a session, and unsubscribed from after its last (MCP 2026-07-28, basic/patterns/subscriptions).
+A list's change reaches every listener of the principal, even if an idle session heard of it.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from ..errors import InvalidParams, TooManyListeners
+from ..events import Observer
+from ..protocol import jsonrpc, lifting, revisions
+from ..protocol.jsonrpc import Notification
+from ..protocol.lifting import ServerFacts
+from ..sessions.binding import Visit
+from ..upstream.session import UpstreamSession
+from .inquiry import inquire
+
+_MAX_QUEUED: Final = 1000
+_MAX_URIS: Final = 1000
+_MAX_PER_PRINCIPAL: Final = 2000
+# What a listener asks for, the feature that must offer it, and the notification it brings.
+_LISTS: Final = (
+    ("toolsListChanged", "tools", revisions.TOOLS_CHANGED),
+    ("promptsListChanged", "prompts", revisions.PROMPTS_CHANGED),
+    ("resourcesListChanged", "resources", revisions.RESOURCES_CHANGED),
+)
+_LIST_METHODS: Final = frozenset(method for _, _, method in _LISTS)
+
+
+class Filter(NamedTuple):
+    """What a listener wants, or what it was promised: names of list fields, and resource URIs."""
+
+    lists: frozenset[str]
+    uris: tuple[str, ...]
+
+    def write(self) -> bytes:
+        """As the ``notifications`` member of an acknowledgement."""
+        members = {name: b"true" for name, _, _ in _LISTS if name in self.lists}
+        if self.uris:
+            members["resourceSubscriptions"] = jsonrpc.write_batch([jsonrpc.quote(u) for u in self.uris])
+        return jsonrpc.write_object(members)
+
+
+def read_filter(raw: bytes | None) -> Filter:
+    """The ``notifications`` parameter of a ``subscriptions/listen``.
+
+    Raises:
+        InvalidParams: it is missing or malformed.
+    """
+    if raw is None or raw[:1] != b"{":
+        raise InvalidParams('"subscriptions/listen" needs a "notifications" object.')
+    members = jsonrpc.read_object(raw)
+    for name, _, _ in _LISTS:
+        if members.get(name, b"false") not in (b"true", b"false"):
+            raise InvalidParams(f'"{name}" must be true or false.')
+    lists = frozenset(name for name, _, _ in _LISTS if members.get(name) == b"true")
+    raw_uris = members.get("resourceSubscriptions", b"[]")
+    uris = [jsonrpc.read_string(item) for item in jsonrpc.read_array(raw_uris)]
+    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
+        raise InvalidParams(f'"resourceSubscriptions" must be a list of at most {_MAX_URIS} URIs.')
+    return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
+
+
+class Listener:
+    """One open stream: what it was promised, and what waits to be written."""
+
+    __slots__ = ("_queue", "_wake", "ended", "id", "overrun", "promised", "visit", "wanted")
+
+    def __init__(self, identifier: bytes, wanted: Filter) -> None:
+        self.id = identifier
+        self.wanted = wanted
+        self.promised = Filter(frozenset(), ())
+        self.visit: Visit | None = None
+        self.ended = False  # gracefully, by us
+        self.overrun = False  # it did not read what it was sent
+        self._queue: deque[bytes] = deque()
+        self._wake: asyncio.Future[None] | None = None
+
+    @property
+    def stranded(self) -> bool:
+        """Whether its upstream session was closed under it."""
+        return self.visit is not None and self.visit.session.closed
+
+    def put(self, method: str, params: bytes | None) -> None:
+        """Queue a notification; a listener that does not read is dropped, never waited for."""
+        if len(self._queue) >= _MAX_QUEUED:
+            self.overrun = True
+            self._queue.clear()
+        else:
+            self._queue.append(jsonrpc.write_notification(method, lifting.tag(params, self.id)))
+        self.notice()
+
+    def drain(self) -> list[bytes]:
+        """Everything that waits to be written."""
+        messages = list(self._queue)
+        self._queue.clear()
+        return messages
+
+    def notice(self) -> None:
+        """Something happened that concerns this listener."""
+        if self._wake is not None and not self._wake.done():
+            self._wake.set_result(None)
+
+    async def news(self) -> None:
+        """Wait until something happens."""
+        if self._queue or self.ended or self.overrun or self.stranded:
+            return
+        self._wake = asyncio.get_running_loop().create_future()
+        try:
+            await self._wake
+        finally:
+            self._wake = None
+
+
+class Listening:
+    """All listeners, by principal, and the upstream subscriptions that they share."""
+
+    def __init__(self, observe: Observer) -> None:
+        self._observe = observe
+        self._listeners: dict[str, dict[Listener, None]] = {}
+        self._counts: dict[UpstreamSession, dict[str, int]] = {}
+
+    def __len__(self) -> int:
+        return sum(len(listeners) for listeners in self._listeners.values())
+
+    # -- coming and going --------------------------------------------------------------------------
+
+    def add(self, principal: str, listener: Listener) -> None:
+        """Let a listener hear from now on.
+
+        Raises:
+            TooManyListeners: the principal has as many as it may have.
+        """
+        own = self._listeners.setdefault(principal, {})
+        if len(own) >= _MAX_PER_PRINCIPAL:
+            raise TooManyListeners("Too many subscriptions/listen streams are open for this caller.")
+        own[listener] = None
+
+    async def settle(self, listener: Listener, visit: Visit) -> None:
+        """Give a listener its upstream session: subscribe there, and note what can be promised."""
+        listener.visit = visit
+        session = visit.session
+        facts = session.facts
+        lists = frozenset(
+            name
+            for name, feature, _ in _LISTS
+            if name in listener.wanted.lists and facts.offers(feature, "listChanged")
+        )
+        uris = await self._subscribe_all(visit, facts, listener.wanted.uris)
+        listener.promised = Filter(lists, uris)
+
+    async def _subscribe_all(self, visit: Visit, facts: ServerFacts, uris: Sequence[str]) -> tuple[str, ...]:
+        if not uris or not facts.offers("resources", "subscribe"):
+            return ()
+        return tuple([uri for uri in uris if await self._subscribe(visit, uri)])
+
+    async def _subscribe(self, visit: Visit, uri: str) -> bool:
+        """Count one listener more for a resource; the first one subscribes. False if the server refuses."""
+        counts = self._counts.setdefault(visit.session, {})
+        counts[uri] = counts.get(uri, 0) + 1
+        if counts[uri] > 1:
+            return True
+        params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
+        try:
+            response = await inquire(visit, revisions.SUBSCRIBE, params, self._observe)
+        except asyncio.CancelledError:
+            self._uncount(visit.session, uri)
+            raise
+        if response is None or response.result is None:
+            self._uncount(visit.session, uri)
+            return False
+        return True
+
+    def _uncount(self, session: UpstreamSession, uri: str) -> bool:
+        """Count one listener less; gives whether it was the last."""
+        counts = self._counts.get(session, {})
+        left = counts.get(uri, 0) - 1
+        if left > 0:
+            counts[uri] = left
+            return False
+        counts.pop(uri, None)
+        if not counts:
+            self._counts.pop(session, None)
+        return left == 0
+
+    def leave(self, listener: Listener) -> None:
+        """Let go of a listener's upstream session; the last listener of a resource unsubscribes."""
+        visit, listener.visit = listener.visit, None
+        if visit is None:
+            return
+        last = [uri for uri in listener.promised.uris if self._uncount(visit.session, uri)]
+        if last and not visit.session.closed:
+            visit.session.spawn(self._unsubscribe(visit, last), "unsubscribe")
+        else:
+            visit.end()
+
+    async def _unsubscribe(self, visit: Visit, uris: Sequence[str]) -> None:
+        try:
+            for uri in uris:
+                if uri not in self._counts.get(visit.session, {}):
+                    params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
+                    await inquire(visit, revisions.UNSUBSCRIBE, params, self._observe)
+        finally:
+            visit.end()
+
+    def remove(self, principal: str, listener: Listener) -> None:
+        """The stream is over."""
+        self.leave(listener)
+        own = self._listeners.get(principal, {})
+        own.pop(listener, None)
+        if not own:
+            self._listeners.pop(principal, None)
+
+    def close(self) -> None:
+        """End all streams gracefully."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                listener.ended = True
+                listener.notice()
+
+    # -- what servers say ----------------------------------------------------------------------------
+
+    def take_notification(self, principal: str, session: UpstreamSession, message: Notification) -> None:
+        """Give a notification to the listeners that asked for it."""
+        if message.method == revisions.RESOURCE_UPDATED:
+            uri = jsonrpc.read_string(jsonrpc.read_object(message.params).get("uri"))
+            for listener in self._listeners.get(principal, {}):
+                here = listener.visit is not None and listener.visit.session is session
+                if here and uri in listener.promised.uris:
+                    listener.put(message.method, message.params)
+        elif message.method in _LIST_METHODS:
+            wanted = next(name for name, _, method in _LISTS if method == message.method)
+            for listener in self._listeners.get(principal, {}):
+                if wanted in listener.promised.lists:
+                    listener.put(message.method, message.params)
+
+    def session_changed(self, session: UpstreamSession) -> None:
+        """A session was closed, or re-opened and may have missed something: tell its listeners."""
+        for listeners in self._listeners.values():
+            for listener in listeners:
+                if listener.visit is None or listener.visit.session is not session:
+                    continue
+                if session.closed:
+                    listener.notice()
+                else:
+                    self.tell_all_changed(listener)
+
+    @staticmethod
+    def tell_all_changed(listener: Listener) -> None:
+        """Something may have been missed: everything the listener asked for counts as changed."""
+        for name, _, method in _LISTS:
+            if name in listener.promised.lists:
+                listener.put(method, None)
+        for uri in listener.promised.uris:
+            listener.put(revisions.RESOURCE_UPDATED, jsonrpc.write_object({"uri": jsonrpc.quote(uri)}))

@@ -1,0 +1,153 @@
+"""Calls that wait for their clients' answers, and the sealed states that bring the clients back.
+
+A ``requestState`` is signed, expires, is bound to the principal and to what was asked for, is fresh in
+every round and good for one use (MCP 2026-07-28, basic/patterns/mrtr, "Server Requirements"). It holds
+no state of its own: the call it stands for lives here, and ends when its client does not come back.
+"""
+
+import asyncio
+import hashlib
+import math
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+
+from .. import events
+from ..errors import StateRefused, TooManyParked, TooManyRounds
+from ..events import Observer
+from ..protocol import jsonrpc
+from ..protocol.inbound import ModernRequest
+from .call import ModernCall
+
+_NOT_SALIENT: Final = ("_meta", "inputResponses", "requestState")
+_ID_BYTES: Final = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ParkingLimits:
+    """What the operator allows."""
+
+    timeout_seconds: float
+    max_parked: int
+    max_parked_per_principal: int
+    max_rounds: int
+
+
+@dataclass(slots=True)
+class _Parked:
+    call: ModernCall
+    principal: str
+    timer: asyncio.TimerHandle
+
+
+class Parking:
+    """All parked calls, by the id inside their state."""
+
+    def __init__(self, limits: ParkingLimits, observe: Observer) -> None:
+        self._limits = limits
+        self._observe = observe
+        # Random per process: a state from before a restart opens nothing, for its call is gone.
+        self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
+        self._parked: dict[str, _Parked] = {}
+        self._per_principal: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._parked)
+
+    def park(self, call: ModernCall, principal: str) -> str:
+        """Keep a call until its client comes back; gives the ``requestState`` for it.
+
+        Raises:
+            TooManyParked, TooManyRounds: over a limit; the call has been given up.
+        """
+        error: TooManyParked | TooManyRounds | None = None
+        if call.rounds >= self._limits.max_rounds:
+            error = TooManyRounds(f"The server asked {call.rounds} times in one call, which is the limit.")
+        elif (
+            len(self._parked) >= self._limits.max_parked
+            or self._per_principal.get(principal, 0) >= self._limits.max_parked_per_principal
+        ):
+            error = TooManyParked("Too many calls wait for their clients' answers. Try again later.")
+        if error is not None:
+            self._observe(events.Parked(outcome=error.reason))
+            call.abandon()
+            raise error
+        identifier = secrets.token_urlsafe(_ID_BYTES)
+        timer = asyncio.get_running_loop().call_later(self._limits.timeout_seconds, self._expire, identifier)
+        self._parked[identifier] = _Parked(call, principal, timer)
+        self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
+        self._observe(events.Parked(outcome="parked"))
+        return self._seal.dumps([identifier, principal, _digest(call.modern)])
+
+    def find(self, state: str, principal: str, modern: ModernRequest) -> tuple[str, ModernCall]:
+        """The call behind a ``requestState``, and its id here. It stays parked until ``take``.
+
+        Raises:
+            StateRefused: changed, expired, used, unknown, of another principal or another request.
+        """
+        try:
+            identifier, owner, digest = self._seal.loads(
+                state, max_age=math.ceil(self._limits.timeout_seconds)
+            )
+        except SignatureExpired as error:
+            raise self._refuse("This requestState has expired. Make the call again.") from error
+        except (BadData, ValueError, TypeError) as error:
+            raise self._refuse(
+                "This requestState was not issued here, or the proxy was restarted since. "
+                "Make the call again."
+            ) from error
+        if owner != principal:
+            raise self._refuse("This requestState belongs to another caller.")
+        if digest != _digest(modern):
+            raise self._refuse("This requestState belongs to another request.")
+        parked = self._parked.get(identifier)
+        if parked is None:
+            raise self._refuse("This requestState has been used, or has expired. Make the call again.")
+        return identifier, parked.call
+
+    def _refuse(self, text: str) -> StateRefused:
+        self._observe(events.Parked(outcome="refused"))
+        return StateRefused(text)
+
+    def take(self, identifier: str) -> None:
+        """The call goes on: its state is spent."""
+        self._remove(identifier)
+        self._observe(events.Parked(outcome="resumed"))
+
+    def _expire(self, identifier: str) -> None:
+        parked = self._remove(identifier)
+        if parked is not None:
+            self._observe(events.Parked(outcome="expired"))
+            parked.call.abandon()
+
+    def _remove(self, identifier: str) -> _Parked | None:
+        parked = self._parked.pop(identifier, None)
+        if parked is None:
+            return None
+        parked.timer.cancel()
+        left = self._per_principal[parked.principal] - 1
+        if left:
+            self._per_principal[parked.principal] = left
+        else:
+            del self._per_principal[parked.principal]
+        return parked
+
+    def close(self) -> None:
+        """Give up every parked call."""
+        for identifier in list(self._parked):
+            self._expire(identifier)
+
+
+def _digest(modern: ModernRequest) -> str:
+    """What was asked for: method and parameters, whatever their order and spacing."""
+    salient: Mapping[str, bytes] = {
+        key: value for key, value in modern.params.items() if key not in _NOT_SALIENT
+    }
+    state = hashlib.blake2b(digest_size=16)
+    state.update(modern.request.method.encode())
+    state.update(b"\0")
+    state.update(jsonrpc.canonical(jsonrpc.write_object(salient)))
+    return state.hexdigest()

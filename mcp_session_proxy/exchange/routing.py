@@ -1,0 +1,42 @@
+"""Where a message of an upstream GET stream goes that names no call in flight.
+
+The catalogue and the listeners hear of changes, modern calls of what the server asks in their course,
+and legacy clients of all the rest.
+"""
+
+from ..protocol.jsonrpc import Message, Notification, Request
+from ..upstream.session import UpstreamSession
+from .attribution import Attribution
+from .catalog import Catalog
+from .fanout import Fanout
+from .listening import Listening
+
+
+class Router:
+    """Implements ``upstream.session.Router``."""
+
+    def __init__(
+        self, *, fanout: Fanout, attribution: Attribution, catalog: Catalog, listening: Listening
+    ) -> None:
+        self._fanout = fanout
+        self._attribution = attribution
+        self._catalog = catalog
+        self._listening = listening
+
+    def route(self, session: UpstreamSession, message: Message) -> None:
+        """Take one message of the GET stream."""
+        if isinstance(message, Notification):
+            self._attribution.take_notification(session, message)
+            self.overhear(session, message)
+        elif isinstance(message, Request) and self._attribution.take_request(session, message):
+            return
+        self._fanout.route(session, message)
+
+    def overhear(self, session: UpstreamSession, message: Notification) -> None:
+        """Let the catalogue and the listeners know of a change."""
+        self._catalog.take_notification(message.method)
+        self._listening.take_notification(session.principal, session, message)
+
+    def session_changed(self, session: UpstreamSession) -> None:
+        """A session was closed or re-opened."""
+        self._listening.session_changed(session)

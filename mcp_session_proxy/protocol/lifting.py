@@ -1,0 +1,246 @@
+"""Server to client: what a legacy server answers, as the 2026-07-28 revision wants it. Pure.
+
+Results gain ``resultType``, the server's name and cache hints; errors lose codes that the revision
+retired or reserved. Payloads are not touched: members are put in front of what was received.
+"""
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..errors import INTERNAL_ERROR, INVALID_PARAMS, METHOD_NOT_FOUND
+from . import jsonrpc, mirroring, revisions
+from .jsonrpc import Response
+
+COMPLETE: Final = b'"complete"'
+INPUT_REQUIRED: Final = b'"input_required"'
+_RESOURCE_NOT_FOUND: Final = -32002
+_URL_ELICITATION_REQUIRED: Final = -32042
+_RESERVED: Final = range(-32099, -32019)  # for the specification alone
+_JSONRPC: Final = range(-32768, -31999)
+_LEGACY_OWN: Final = range(-32019, -31999)
+_STANDARD: Final = frozenset({-32700, -32600, -32601, -32602, -32603})
+
+
+class CacheHint(NamedTuple):
+    """How long and by whom a result may be kept (2026-07-28, server/utilities/caching)."""
+
+    ttl_milliseconds: int = 0
+    scope: str = "private"
+
+    def members(self) -> Mapping[str, bytes]:
+        """The two members of a result."""
+        return {"ttlMs": b"%d" % self.ttl_milliseconds, "cacheScope": jsonrpc.quote(self.scope)}
+
+
+class ServerFacts(NamedTuple):
+    """What a server said of itself in its ``InitializeResult``; JSON stays raw."""
+
+    info: bytes | None
+    capabilities: Mapping[str, bytes]
+    instructions: bytes | None
+
+    def offers(self, feature: str, detail: str) -> bool:
+        """Whether a capability has a detail switched on (``tools`` and ``listChanged``, say)."""
+        return jsonrpc.read_object(self.capabilities.get(feature)).get(detail) == b"true"
+
+
+def read_server_facts(initialize_result: bytes) -> ServerFacts:
+    """What matters later of an ``InitializeResult``."""
+    members = jsonrpc.read_object(initialize_result)
+    return ServerFacts(
+        members.get("serverInfo"),
+        jsonrpc.read_object(members.get("capabilities")),
+        members.get("instructions"),
+    )
+
+
+class _Occupied(msgspec.Struct, gc=False):
+    """The members of a result that lifting writes: there or not."""
+
+    meta: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="_meta", default=msgspec.UNSET)
+    result_type: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="resultType", default=msgspec.UNSET)
+    ttl: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="ttlMs", default=msgspec.UNSET)
+    scope: msgspec.Raw | msgspec.UnsetType = msgspec.field(name="cacheScope", default=msgspec.UNSET)
+
+
+_occupied = msgspec.json.Decoder(_Occupied)
+
+
+def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> bytes:
+    """A result with the members that the revision requires. ``hint`` where the method has one."""
+    members: dict[str, bytes] = {"resultType": COMPLETE}
+    if hint is not None:
+        members.update(hint.members())
+    if facts.info is not None:
+        members["_meta"] = jsonrpc.write_object({revisions.META_SERVER_INFO: facts.info})
+    try:
+        there = _occupied.decode(result)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return jsonrpc.write_object(members)  # a result that is no object says nothing
+    free = (
+        there.meta is msgspec.UNSET
+        and there.result_type is msgspec.UNSET
+        and there.ttl is msgspec.UNSET
+        and there.scope is msgspec.UNSET
+    )
+    if free:
+        return _put_in_front(members, result)
+    return _merge(members, result)
+
+
+def _put_in_front(members: Mapping[str, bytes], result: bytes) -> bytes:
+    """Splice members into an object that has none of them, without reading the rest of it."""
+    start = result.index(b"{") + 1
+    rest = result[start:].lstrip()
+    joint = b"" if rest[:1] == b"}" else b","
+    return jsonrpc.write_object(members)[:-1] + joint + rest
+
+
+def _merge(members: dict[str, bytes], result: bytes) -> bytes:
+    merged = jsonrpc.read_object(result)
+    own_meta = jsonrpc.read_object(merged.get("_meta"))
+    added_meta = jsonrpc.read_object(members.get("_meta"))
+    for name, value in members.items():
+        # A server that already gives hints of its own knows better; the result's type is ours to say.
+        if name == "resultType" or name not in merged:
+            merged[name] = value
+    if own_meta or added_meta:
+        merged["_meta"] = jsonrpc.write_object({**added_meta, **own_meta})
+    return jsonrpc.write_object(merged)
+
+
+def lift_tools(result: bytes) -> bytes:
+    """A ``tools/list`` result without the tools whose ``x-mcp-header`` annotations are invalid."""
+    if b"x-mcp-header" not in result:
+        return result
+    members = jsonrpc.read_object(result)
+    kept = [tool for tool in jsonrpc.read_array(members.get("tools", b"")) if _is_well_marked(tool)]
+    members["tools"] = jsonrpc.write_batch(kept)
+    return jsonrpc.write_object(members)
+
+
+def _is_well_marked(tool: bytes) -> bool:
+    try:
+        mirroring.read_marks(read_input_schema(tool))
+    except mirroring.InvalidMarks:
+        return False
+    return True
+
+
+def read_input_schema(tool: bytes) -> object:
+    """A tool's input schema, decoded; None where it cannot be."""
+    raw = jsonrpc.read_object(tool).get("inputSchema")
+    try:
+        return None if raw is None else msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError):
+        return None
+
+
+def lift_discovery(facts: ServerFacts, hint: CacheHint) -> bytes:
+    """The result of ``server/discover`` (2026-07-28, server/discover)."""
+    capabilities = {name: value for name, value in facts.capabilities.items() if name != "tasks"}
+    members = {
+        "supportedVersions": jsonrpc.write_batch([jsonrpc.quote(v) for v in revisions.SERVED_VERSIONS]),
+        "capabilities": jsonrpc.write_object(capabilities),
+    }
+    if facts.instructions is not None:
+        members["instructions"] = facts.instructions
+    return lift_result(jsonrpc.write_object(members), facts, hint)
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+class LiftedError(NamedTuple):
+    """A raw JSON-RPC error and the HTTP status it deserves."""
+
+    raw: bytes
+    status: int
+
+
+def lift_error(raw: bytes, params: Mapping[str, bytes]) -> LiftedError:
+    """A legacy server's error (raw) in answer to a request with these parameters."""
+    error = jsonrpc.read_error(raw)
+    members = jsonrpc.read_object(raw)
+    if error.code == _RESOURCE_NOT_FOUND or (
+        error.code == 0 and error.message.startswith("Unknown resource")
+    ):
+        data = jsonrpc.read_object(members.get("data"))
+        data.setdefault("uri", params.get("uri", jsonrpc.NULL))
+        return LiftedError(_error(INVALID_PARAMS, members, jsonrpc.write_object(data)), 200)
+    if error.code == METHOD_NOT_FOUND:
+        return LiftedError(_error(METHOD_NOT_FOUND, members, members.get("data")), 404)
+    if _may_stay(error.code, members.get("code")):
+        return LiftedError(_error(error.code, members, members.get("data")), 200)
+    return LiftedError(_error(INTERNAL_ERROR, members, jsonrpc.write_object({"original": raw})), 200)
+
+
+def _may_stay(code: int, raw_code: bytes | None) -> bool:
+    """Whether a code means to a modern client what it means to the server."""
+    if raw_code is None or code == 0:
+        return False
+    return code in _STANDARD or code in _LEGACY_OWN or code not in _JSONRPC
+
+
+def _error(code: int, members: Mapping[str, bytes], data: bytes | None) -> bytes:
+    message = jsonrpc.read_string(members.get("message")) or "The server gave no reason."
+    lifted = {"code": b"%d" % code, "message": jsonrpc.quote(message)}
+    if data is not None:
+        lifted["data"] = data
+    return jsonrpc.write_object(lifted)
+
+
+def required_urls(response: Response) -> list[bytes]:
+    """The URL elicitations that an error asks for instead of a result (2025-11-25, -32042), raw."""
+    if response.error is None or jsonrpc.read_error(response.error).code != _URL_ELICITATION_REQUIRED:
+        return []
+    data = jsonrpc.read_object(jsonrpc.read_object(response.error).get("data"))
+    return jsonrpc.read_array(data.get("elicitations", b""))
+
+
+# -- what a server asks ----------------------------------------------------------------------------
+
+
+def lift_question(method: str, params: bytes | None) -> bytes:
+    """A server's request as one of a result's ``inputRequests`` (2026-07-28, basic/patterns/mrtr)."""
+    members = jsonrpc.read_object(params)
+    for name in ("task", "elicitationId"):
+        members.pop(name, None)
+    meta = jsonrpc.read_object(members.get("_meta"))
+    meta.pop("progressToken", None)
+    if meta:
+        members["_meta"] = jsonrpc.write_object(meta)
+    else:
+        members.pop("_meta", None)
+    question = {"method": jsonrpc.quote(method)}
+    if members or method != revisions.LIST_ROOTS:
+        question["params"] = jsonrpc.write_object(members)
+    return jsonrpc.write_object(question)
+
+
+def lift_input_required(questions: Mapping[str, bytes], state: str, facts: ServerFacts) -> bytes:
+    """The result that asks the client."""
+    members = {
+        "resultType": INPUT_REQUIRED,
+        "inputRequests": jsonrpc.write_object(questions),
+        "requestState": jsonrpc.quote(state),
+    }
+    if facts.info is not None:
+        members["_meta"] = jsonrpc.write_object({revisions.META_SERVER_INFO: facts.info})
+    return jsonrpc.write_object(members)
+
+
+def subscription_meta(subscription_id: bytes) -> bytes:
+    """The ``_meta`` that names a listener."""
+    return jsonrpc.write_object({revisions.META_SUBSCRIPTION: subscription_id})
+
+
+def tag(params: bytes | None, subscription_id: bytes) -> bytes:
+    """A notification's parameters with the id of the listener that gets it (2026-07-28, subscriptions)."""
+    members = jsonrpc.read_object(params)
+    meta = jsonrpc.read_object(members.get("_meta"))
+    meta[revisions.META_SUBSCRIPTION] = subscription_id
+    members["_meta"] = jsonrpc.write_object(meta)
+    return jsonrpc.write_object(members)

@@ -1,0 +1,63 @@
+"""Client to server: a modern request as a legacy server understands it. Pure.
+
+The 2026-07-28 revision says with every request what 2025-11-25 says once, in ``initialize``; so the
+metadata of a request becomes a session's profile, and what is left is the request.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from . import jsonrpc, revisions
+from .inbound import ModernRequest
+
+# Members of the parameters that are between the client and us.
+_OURS: Final = ("inputResponses", "requestState")
+# Capabilities that 2025-11-25 knows. Tasks became an extension with another protocol.
+_CAPABILITIES: Final = ("elicitation", "experimental", "extensions", "roots", "sampling")
+_TASKS_EXTENSION: Final = revisions.META_PREFIX + "tasks"
+_UNNAMED_CLIENT: Final = b'{"name":"unnamed","version":"0"}'
+
+
+def lower_params(modern: ModernRequest) -> bytes | None:
+    """The parameters without the revision's metadata; every other member of ``_meta`` stays."""
+    members = {key: value for key, value in modern.params.items() if key not in _OURS}
+    meta = {key: value for key, value in modern.meta.items() if not key.startswith(revisions.META_PREFIX)}
+    if meta:
+        members["_meta"] = jsonrpc.write_object(meta)
+    else:
+        members.pop("_meta", None)
+    return jsonrpc.write_object(members) if members else None
+
+
+def lower_initialize(modern: ModernRequest) -> bytes:
+    """The parameters of the ``initialize`` that fits this request."""
+    return jsonrpc.write_object(
+        {
+            "protocolVersion": jsonrpc.quote(revisions.LATEST_LEGACY),
+            "capabilities": lower_capabilities(modern.capabilities),
+            "clientInfo": _client_info(modern.client_info),
+        }
+    )
+
+
+def lower_capabilities(capabilities: Mapping[str, bytes]) -> bytes:
+    """The client's capabilities, as far as 2025-11-25 knows them, raw."""
+    known = {name: capabilities[name] for name in _CAPABILITIES if _is_object(capabilities.get(name))}
+    if "roots" in known:
+        known["roots"] = b"{}"  # a modern client tells of no changes
+    if "extensions" in known:
+        extensions = jsonrpc.read_object(known["extensions"])
+        extensions.pop(_TASKS_EXTENSION, None)
+        known["extensions"] = jsonrpc.write_object(extensions)
+    return jsonrpc.write_object(known)
+
+
+def _client_info(raw: bytes | None) -> bytes:
+    """Who the client says it is; servers insist on a name and a version."""
+    members = jsonrpc.read_object(raw)
+    named = all(jsonrpc.read_string(members.get(key)) is not None for key in ("name", "version"))
+    return raw if named and raw is not None else _UNNAMED_CLIENT
+
+
+def _is_object(raw: bytes | None) -> bool:
+    return raw is not None and raw[:1] == b"{"

@@ -1,0 +1,157 @@
+"""The rooms of the house: what may import what, read from the source."""
+
+import ast
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import mcp_session_proxy
+
+NAME = "mcp_session_proxy"
+ROOT = Path(mcp_session_proxy.__file__).parent
+
+# From the bottom to the top: each room may import itself and those before it.
+ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
+# Anybody may import these, because they import nobody.
+LEAVES = ["errors", "events", "introspection", "values"]
+# Only what puts the house together may import these.
+ASSEMBLY = {"__main__", "cli", "lifecycle", "snapshot", "demo"}
+MAY_IMPORT_OPS = ASSEMBLY | {"ops"}
+MAY_IMPORT_CONFIG = ASSEMBLY | {"ops", "reference"}
+
+
+def find_modules() -> dict[str, Path]:
+    """Every module's name without the package's, and its file. A package is its ``__init__``."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return found
+
+
+MODULES = find_modules()
+
+
+@cache
+def imports_of(module: str) -> frozenset[str]:
+    """The absolute names of all modules that a module imports, wherever in its text."""
+    path = MODULES[module]
+    package = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            here = [NAME, *package][: len(package) + 2 - node.level] if node.level else []
+            base = ".".join([*here, *([node.module] if node.module else [])])
+            found.add(base)
+            found.update(f"{base}.{alias.name}" for alias in node.names)
+    return frozenset(found)
+
+
+def own_imports(module: str) -> set[str]:
+    """The modules of the package that a module imports itself."""
+    names = {name.removeprefix(f"{NAME}.") for name in imports_of(module) if name.startswith(f"{NAME}.")}
+    return {name for name in names if name in MODULES} - {module}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[0]
+
+
+def outside_world(module: str) -> set[str]:
+    """The top-level packages that a module pulls in, by itself and through others of the package."""
+    seen, waiting, found = {module}, [module], set()
+    while waiting:
+        current = waiting.pop()
+        found |= {name.split(".")[0] for name in imports_of(current)} - {NAME}
+        fresh = own_imports(current) - seen
+        seen |= fresh
+        waiting += fresh
+    return found
+
+
+def is_pure(module: str) -> bool:
+    """All of ``protocol``, and every module that says of itself "Pure." in its first paragraph."""
+    text = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
+    return room_of(module) == "protocol" or "Pure." in text.split("\n\n")[0]
+
+
+PURE = [module for module in MODULES if is_pure(module)]
+CORE = [module for module in MODULES if room_of(module) in ROOMS]
+
+
+def test_the_rooms_are_there() -> None:
+    """These tests look at the real thing: every room has modules, and imports are found."""
+    assert {room_of(module) for module in CORE} == set(ROOMS)
+    assert "protocol.jsonrpc" in own_imports("protocol.lost")
+    assert "errors" in own_imports("protocol.lost")
+    assert {"downstream.guard", "downstream.headers", "sessions.policy"} <= set(PURE)
+
+
+@pytest.mark.parametrize("module", PURE)
+def test_pure_modules_know_neither_event_loop_nor_http(module: str) -> None:
+    """What claims to be pure imports no asyncio, no aiohttp and no sockets, not even through others."""
+    assert outside_world(module).isdisjoint({"asyncio", "aiohttp", "socket", "threading", "time", "uvloop"})
+
+
+def test_the_protocol_loads_without_asyncio() -> None:
+    """Loading the whole protocol in a fresh interpreter loads neither asyncio nor aiohttp."""
+    names = [f"{NAME}.{module}" for module in MODULES if room_of(module) == "protocol"]
+    code = f"import sys, {', '.join(names)}; sys.exit(bool({{'asyncio', 'aiohttp'}} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("module", CORE)
+def test_imports_point_down(module: str) -> None:
+    """A room imports itself, the rooms below, and leaves; never what is above, never ``ops``."""
+    allowed = {*ROOMS[: ROOMS.index(room_of(module)) + 1], *LEAVES}
+    assert {room_of(name) for name in own_imports(module)} <= allowed
+
+
+@pytest.mark.parametrize("module", LEAVES)
+def test_leaves_import_nobody(module: str) -> None:
+    """What anybody may import imports nothing of the package."""
+    assert own_imports(module) == set()
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_only_the_assembly_knows_ops_and_config(module: str) -> None:
+    """The core is told through callables and values, and knows neither metrics nor options."""
+    rooms = {room_of(name) for name in own_imports(module)} - {room_of(module)}
+    assert "ops" not in rooms or room_of(module) in MAY_IMPORT_OPS
+    assert "config" not in rooms or room_of(module) in MAY_IMPORT_CONFIG
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_nobody_imports_the_top(module: str) -> None:
+    """The command line is imported by ``__main__`` alone, the demo by the command line alone."""
+    rooms = {room_of(name) for name in own_imports(module)} - {room_of(module)}
+    assert "cli" not in rooms or module == "__main__"
+    assert "demo" not in rooms or module == "cli"
+
+
+def test_no_two_modules_import_each_other() -> None:
+    """The modules form no circle, within a room or across."""
+    done: set[str] = set()
+
+    def visit(module: str, path: tuple[str, ...]) -> None:
+        assert module not in path, " -> ".join([*path[path.index(module) :], module])
+        if module not in done:
+            for name in own_imports(module):
+                visit(name, (*path, module))
+            done.add(module)
+
+    for module in MODULES:
+        visit(module, ())
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_it_is_for(module: str) -> None:
+    """Every module begins with a paragraph that says what lives there."""
+    text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
+    assert text is not None
+    assert text.split("\n\n")[0].endswith((".", ":"))
