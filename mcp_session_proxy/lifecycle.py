@@ -46,6 +46,7 @@ from .sessions.identity import Identifier, Profile, SessionKey, sessionless_prof
 from .sessions.policy import Limits
 from .sessions.pool import Pool
 from .snapshot import Snapshot
+from .upstream.era import EraProbe
 from .upstream.monitor import Monitor
 from .upstream.session import UpstreamSession
 from .upstream.streamable_http import StreamableHttp, http_session
@@ -136,6 +137,8 @@ class Proxy:
             request_timeout_seconds=settings.request_timeout,
         )
 
+        self._era = EraProbe(transport)
+
         def connect(key: SessionKey, profile: Profile) -> UpstreamSession:
             return UpstreamSession(
                 transport=transport,
@@ -172,7 +175,7 @@ class Proxy:
             catalog=self._catalog,
             listening=self._listening,
         )
-        self._monitor = Monitor(self._url, self._observe)
+        self._monitor = Monitor(self._url, self._era.forget, self._observe)
 
     def _build_door(self, plain: aiohttp.ClientSession) -> FrontDoor:
         settings = self.settings
@@ -200,6 +203,8 @@ class Proxy:
         self._endpoint = Endpoint(
             legacy=legacy,
             modern=modern,
+            era=self._era,
+            passthrough=passing,
             binder=self._binder,
             fanout=self._fanout,
             identifier=Identifier(

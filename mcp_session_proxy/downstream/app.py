@@ -46,7 +46,7 @@ class FrontDoor:
             if origin is not None:
                 cors = self._guard.cors_headers(origin)
             if request.rel_url.raw_path not in self._paths:
-                return await self._passthrough.handle(request)
+                return await self._passthrough.handle(request, cors)
             if request.method == "OPTIONS":
                 return self._preflight(request, origin)
             return await self._endpoint.handle(request, cors)

@@ -34,10 +34,12 @@ from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Respon
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
+from ..upstream.era import EraProbe
 from ..upstream.transport import Caller
 from .headers import forward_request_headers, writable
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
+from .passthrough import Passthrough
 from .report import Report
 from .request import Call
 from .streams import Answer, Heart, Responder, follow, respond_error
@@ -64,6 +66,8 @@ class Endpoint:
         *,
         legacy: LegacyEndpoint,
         modern: ModernEndpoint,
+        era: EraProbe,
+        passthrough: Passthrough,
         binder: Binder,
         fanout: Fanout,
         identifier: Identifier,
@@ -76,6 +80,8 @@ class Endpoint:
         self.streams = 0
         self._legacy = legacy
         self._modern = modern
+        self._era = era
+        self._passthrough = passthrough
         self._binder = binder
         self._fanout = fanout
         self._identifier = identifier
@@ -114,12 +120,14 @@ class Endpoint:
     # -- POST --------------------------------------------------------------------------------------
 
     async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
+        call = self._call(request)
+        if inbound.is_modern_version(call.version) and await self._era.is_modern(call.caller):
+            return await self._passthrough.handle(request, headers)
         body = await self._read_body(request)
         try:
             messages, batch = jsonrpc.parse_body(body)
         except ProxyError as error:
             return refuse(error, jsonrpc.peek_id(body), headers)
-        call = self._call(request)
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)

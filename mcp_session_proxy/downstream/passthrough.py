@@ -57,8 +57,9 @@ class Passthrough:
     """The handler for all paths but the MCP endpoint's.
 
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
-    ``endpoint_path`` that of its MCP endpoint; ``public_url`` where clients see us, if they see us
-    elsewhere. A side that owes something and is silent for ``idle_timeout_seconds`` is given up.
+    ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``public_url`` where clients
+    see us, if that is not where we listen. A side that owes something and is silent for
+    ``idle_timeout_seconds`` is given up.
     """
 
     def __init__(
@@ -142,7 +143,7 @@ class Passthrough:
             # The absolute form names an origin, which is not for the client to choose.
             target = request.rel_url.raw_path_qs or "/"
         path, question_mark, query = target.partition("#")[0].partition("?")
-        if path.rstrip("/") != self._endpoint_path.rstrip("/") and _normalize(path) == self._endpoint:
+        if _normalize(path) == self._endpoint:
             raise BadRequest(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
         path = self.rewriter.upstream_path(path)
         try:
@@ -157,8 +158,8 @@ class Passthrough:
     def _request_headers(self, request: web.BaseRequest, url: URL) -> CIMultiDict[str]:
         host = url.host_port_subcomponent or ""
         headers = CIMultiDict(end_to_end_request_headers(request.headers, host))
-        if is_resource_metadata(url.raw_path):
-            # Encoded or in parts it could not be rewritten.
+        if self._may_be_rewritten(url):
+            # Encoded or in parts it could not be.
             headers.popall(hdrs.ACCEPT_ENCODING, None)
             headers.popall(hdrs.RANGE, None)
         return headers
@@ -201,11 +202,13 @@ class Passthrough:
             headers.extend(cors)
         return headers
 
+    def _may_be_rewritten(self, url: URL) -> bool:
+        return self.rewriter.public_url is not None and is_resource_metadata(url.raw_path)
+
     def _is_rewritable(self, upstream: aiohttp.ClientResponse) -> bool:
         return (
             upstream.status == 200
-            and self.rewriter.public_url is not None
-            and is_resource_metadata(upstream.url.raw_path)
+            and self._may_be_rewritten(upstream.url)
             and upstream.content_type.endswith("json")
             and hdrs.CONTENT_ENCODING not in upstream.headers
         )

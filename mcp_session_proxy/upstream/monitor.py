@@ -5,6 +5,7 @@ that answers 401 to everything is up.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 from yarl import URL
@@ -18,11 +19,12 @@ _CONNECT_SECONDS: Final = 5.0
 
 
 class Monitor:
-    """Watches one server. ``up`` is None until the first probe has ended."""
+    """Watches one server. ``up`` is None until the first probe has ended; ``on_down`` is told of its end."""
 
-    def __init__(self, url: URL, observe: Observer) -> None:
+    def __init__(self, url: URL, on_down: Callable[[], None], observe: Observer) -> None:
         self.up: bool | None = None
         self._url = url
+        self._on_down = on_down
         self._observe = observe
 
     async def watch(self) -> None:
@@ -40,6 +42,7 @@ class Monitor:
         if error is None:
             self._observe(events.UpstreamUp(upstream=shown))
         else:
+            self._on_down()
             self._observe(events.UpstreamDown(upstream=shown, error=error))
 
     async def _probe(self) -> str | None:

@@ -62,6 +62,11 @@ class HttpReply:
         return self._response.headers.get(revisions.SESSION_HEADER) if self._response.ok else None
 
     @property
+    def stray_session_id(self) -> str | None:
+        """The session id of an answer outside 2xx."""
+        return None if self._response.ok else self._response.headers.get(revisions.SESSION_HEADER)
+
+    @property
     def last_event_id(self) -> str | None:
         """The newest event id of the stream."""
         return None if self._parser is None else self._parser.last_event_id

@@ -53,6 +53,11 @@ class Reply(Protocol):
         ...
 
     @property
+    def stray_session_id(self) -> str | None:
+        """The session id of an answer outside 2xx: never to be used, but to be let go of."""
+        ...
+
+    @property
     def is_stream(self) -> bool:
         """Whether the body is an event stream."""
         ...

@@ -102,7 +102,7 @@ async def test_delete_while_a_call_is_in_flight(kind: str, desk: MakeDesk) -> No
 
 
 async def test_a_busy_session_is_not_handed_over(desk: MakeDesk) -> None:
-    """A session whose call is still running after DELETE is handed to the next client only when it is done."""
+    """A session whose call still runs after DELETE is not handed to the next client meanwhile."""
     at = desk("mcp-1.30")
     first = await at.caller.open()
     async with asyncio.TaskGroup() as tasks:

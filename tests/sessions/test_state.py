@@ -14,7 +14,7 @@ from mcp_session_proxy.sessions.state import (
     advance,
 )
 
-O, I, L, C, X = (
+_OPENING, _IDLE, _LEASED, _CLOSING, _CLOSED = (
     SessionState.OPENING,
     SessionState.IDLE,
     SessionState.LEASED,
@@ -22,15 +22,15 @@ O, I, L, C, X = (
     SessionState.CLOSED,
 )
 LEGAL = {
-    (O, SessionEvent.OPENED): I,
-    (O, SessionEvent.OPEN_FAILED): X,
-    (O, SessionEvent.RETIRED): C,
-    (I, SessionEvent.TAKEN): L,
-    (I, SessionEvent.RETIRED): C,
-    (L, SessionEvent.TAKEN): L,
-    (L, SessionEvent.RELEASED): I,
-    (L, SessionEvent.RETIRED): C,
-    (C, SessionEvent.GONE): X,
+    (_OPENING, SessionEvent.OPENED): _IDLE,
+    (_OPENING, SessionEvent.OPEN_FAILED): _CLOSED,
+    (_OPENING, SessionEvent.RETIRED): _CLOSING,
+    (_IDLE, SessionEvent.TAKEN): _LEASED,
+    (_IDLE, SessionEvent.RETIRED): _CLOSING,
+    (_LEASED, SessionEvent.TAKEN): _LEASED,
+    (_LEASED, SessionEvent.RELEASED): _IDLE,
+    (_LEASED, SessionEvent.RETIRED): _CLOSING,
+    (_CLOSING, SessionEvent.GONE): _CLOSED,
 }
 EVERY_PAIR = list(itertools.product(SessionState, SessionEvent))
 

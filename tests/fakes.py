@@ -1,0 +1,359 @@
+"""Stand-ins for the world around the core: a server behind a transport, and whoever listens.
+
+A :class:`FakeServer` is a stateful MCP server and the transport to it in one. It behaves well until a
+test scripts it: ``script`` puts replies, or the errors of a transport, in front of the usual answers,
+request by request. What it saw is in ``transcript``, one line per HTTP request.
+"""
+
+import asyncio
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+from mcp_session_proxy.events import Event
+from mcp_session_proxy.protocol import jsonrpc
+from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import Caller, SessionRef
+
+INITIALIZE_PARAMS = b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'
+
+
+# -- what a server answers -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Bytes:
+    """A piece of an event stream: what its events say, their last id, and the retry time it asks for."""
+
+    messages: tuple[bytes, ...] = ()
+    event_id: str | None = None
+    retry_seconds: float | None = None
+
+
+Step: TypeAlias = Bytes | BaseException | asyncio.Event | float
+
+
+def say(*messages: object, event_id: str | None = None, retry: float | None = None) -> Bytes:
+    """A piece of a stream with these messages, given as JSON values or as raw JSON."""
+    return Bytes(tuple(raw(message) for message in messages), event_id, retry)
+
+
+def raw(value: object) -> bytes:
+    """A value as JSON."""
+    return value if isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def result(value: object = None) -> dict[str, Any]:
+    """A response; its id is filled in with that of the request it answers."""
+    return {"jsonrpc": "2.0", "id": "?", "result": {} if value is None else value}
+
+
+def error(code: int, message: str) -> dict[str, Any]:
+    """An error response; its id is filled in with that of the request it answers."""
+    return {"jsonrpc": "2.0", "id": "?", "error": {"code": code, "message": message}}
+
+
+def notification(method: str, **params: object) -> dict[str, Any]:
+    """A notification."""
+    return {"jsonrpc": "2.0", "method": method, "params": params}
+
+
+def request(identifier: object, method: str, **params: object) -> dict[str, Any]:
+    """A request."""
+    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": params}
+
+
+@dataclass
+class FakeReply:
+    """One answer, step by step. Implements ``transport.Reply``.
+
+    A step is a piece of the body, an error to break off with, an event to wait for, or a time to take.
+    """
+
+    steps: Iterable[Step] = ()
+    status: int = 200
+    is_stream: bool = True
+    content_type: str | None = "text/event-stream"
+    session_id: str | None = None
+    body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    last_event_id: str | None = None
+    retry_seconds: float | None = None
+    answers: bytes = b"null"
+    closed: bool = False
+
+    def __post_init__(self) -> None:
+        self._steps = deque(self.steps)
+
+    def explanation(self) -> dict[str, str]:
+        return dict(self.headers)
+
+    async def read(self) -> list[Message] | None:
+        while self._steps:
+            step = self._steps.popleft()
+            if isinstance(step, BaseException):
+                raise step
+            if isinstance(step, asyncio.Event):
+                await step.wait()
+            elif isinstance(step, float):
+                await asyncio.sleep(step)
+            else:
+                self.last_event_id = step.event_id or self.last_event_id
+                self.retry_seconds = step.retry_seconds if step.retry_seconds is not None else self.retry_seconds
+                return [message for data in step.messages if (message := self._parse(data)) is not None]
+        return None
+
+    def _parse(self, data: bytes) -> Message | None:
+        message = jsonrpc.parse_upstream(data)
+        if isinstance(message, Response) and message.id == b'"?"':
+            return Response(self.answers, message.result, message.error)
+        return message
+
+    async def text(self) -> bytes:
+        return self.body
+
+
+def stream(*steps: Step, **options: Any) -> FakeReply:
+    """A 200 with an event stream."""
+    return FakeReply(steps, **options)
+
+
+def answer(*messages: object, **options: Any) -> FakeReply:
+    """A 200 with a JSON body."""
+    return FakeReply([say(*messages)], is_stream=False, content_type="application/json", **options)
+
+
+def refusal(status: int, body: object = b"", **options: Any) -> FakeReply:
+    """A status outside 2xx. A body that is not bytes is sent as JSON."""
+    kind = "text/plain" if isinstance(body, bytes) else "application/json"
+    return FakeReply(status=status, is_stream=False, content_type=kind, body=raw(body), **options)
+
+
+# -- the server ------------------------------------------------------------------------------------
+
+
+@dataclass
+class Sent:
+    """One HTTP request as the server saw it."""
+
+    verb: str
+    session_id: str | None
+    version: str | None
+    caller: Caller
+    message: Message | None = None
+    last_event_id: str | None = None
+    for_answer: bool = False
+
+    @property
+    def method(self) -> str:
+        """The JSON-RPC method; ``response`` for a response."""
+        return getattr(self.message, "method", "response")
+
+    @property
+    def params(self) -> Any:
+        """The parameters as a JSON value."""
+        params = getattr(self.message, "params", None)
+        return None if params is None else json.loads(params)
+
+    def __str__(self) -> str:
+        where = f" @{self.session_id}" if self.session_id else ""
+        if self.verb != "POST":
+            since = f" after {self.last_event_id}" if self.last_event_id else ""
+            return f"{self.verb}{where}{since}"
+        return f"{self.method}{where}"
+
+
+Scripted: TypeAlias = FakeReply | BaseException | Callable[[Sent], FakeReply]
+GONE = {"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "Session not found"}}
+
+
+class FakeServer:
+    """A stateful server. Implements ``transport.Transport``.
+
+    ``executed`` counts the calls that it carried out, by method. With ``stateless``, it gives no ids.
+    """
+
+    def __init__(self, *, stateless: bool = False) -> None:
+        self.seen: list[Sent] = []
+        self.sessions: list[str] = []
+        self.deleted: list[str] = []
+        self.executed: Counter[str] = Counter()
+        self.initialize_result: Mapping[str, Any] = {
+            "protocolVersion": "2025-11-25",
+            "capabilities": {},
+            "serverInfo": {"name": "fake", "version": "1"},
+        }
+        self._stateless = stateless
+        self._opened = 0
+        self._scripts: dict[str, deque[Scripted]] = defaultdict(deque)
+
+    # -- what tests do ---------------------------------------------------------------------------
+
+    def script(self, what: str, *replies: Scripted) -> None:
+        """Answer the next requests of a kind (a method, ``response``, GET or DELETE) in these ways."""
+        self._scripts[what].extend(replies)
+
+    def forget(self) -> None:
+        """Lose all sessions, as a restart does."""
+        self.sessions.clear()
+
+    @property
+    def transcript(self) -> list[str]:
+        """What was seen, one line per HTTP request, without the GET streams that were refused."""
+        return [str(sent) for sent in self.seen if sent.verb != "GET"]
+
+    def posts(self, method: str) -> list[Sent]:
+        """The POSTs with this method."""
+        return [sent for sent in self.seen if sent.verb == "POST" and sent.method == method]
+
+    def gets(self) -> list[Sent]:
+        """The GETs."""
+        return [sent for sent in self.seen if sent.verb == "GET"]
+
+    # -- transport.Transport -----------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[FakeReply]:
+        message = jsonrpc.parse_message(body)
+        sent = Sent("POST", session.session_id, session.version, caller, message)
+        self.seen.append(sent)
+        await asyncio.sleep(0)
+        reply = self._scripted(sent.method, sent) or self._usual(sent)
+        reply.answers = getattr(message, "id", b"null")
+        try:
+            yield reply
+        finally:
+            reply.closed = True
+
+    @asynccontextmanager
+    async def listen(
+        self, session: SessionRef, caller: Caller, last_event_id: str | None, *, for_answer: bool = False
+    ) -> AsyncIterator[FakeReply]:
+        sent = Sent("GET", session.session_id, session.version, caller, None, last_event_id, for_answer)
+        self.seen.append(sent)
+        await asyncio.sleep(0)
+        reply = self._scripted("GET", sent) or self._usual_get(sent)
+        try:
+            yield reply
+        finally:
+            reply.closed = True
+
+    async def delete(self, session: SessionRef, caller: Caller) -> int:
+        sent = Sent("DELETE", session.session_id, session.version, caller)
+        self.seen.append(sent)
+        await asyncio.sleep(0)
+        if (reply := self._scripted("DELETE", sent)) is not None:
+            return reply.status
+        if session.session_id in self.sessions:
+            self.sessions.remove(session.session_id)
+        self.deleted.append(session.session_id or "")
+        return 200
+
+    # -- behaving well -----------------------------------------------------------------------------
+
+    def _scripted(self, what: str, sent: Sent) -> FakeReply | None:
+        queue = self._scripts[what]
+        if not queue:
+            return None
+        reply = queue.popleft()
+        if isinstance(reply, BaseException):
+            raise reply
+        if isinstance(reply, FakeReply):
+            return reply
+        return reply(sent)
+
+    def _usual(self, sent: Sent) -> FakeReply:
+        if sent.method == "initialize":
+            return self.open_session()
+        if not self._stateless and sent.session_id not in self.sessions:
+            return refusal(404, GONE)
+        if not isinstance(sent.message, Request):
+            return FakeReply(status=202, is_stream=False, content_type=None)
+        self.executed[sent.method] += 1
+        if sent.method == "ping":
+            return answer(result())
+        return answer(result({"from": sent.session_id}))
+
+    def _usual_get(self, sent: Sent) -> FakeReply:
+        if not self._stateless and sent.session_id not in self.sessions:
+            return refusal(404, GONE)
+        return refusal(405)
+
+    def open_session(self) -> FakeReply:
+        """The usual answer to ``initialize``."""
+        if self._stateless:
+            return answer(result(self.initialize_result))
+        self._opened += 1
+        self.sessions.append(f"s{self._opened}")
+        return answer(result(self.initialize_result), session_id=self.sessions[-1])
+
+
+# -- whoever listens -------------------------------------------------------------------------------
+
+
+class FakeRouter:
+    """Implements ``session.Router``: keeps what it is given."""
+
+    def __init__(self) -> None:
+        self.routed: list[Message] = []
+        self.overheard: list[Notification] = []
+        self.changes: list[tuple[int, bool]] = []
+
+    def route(self, session: UpstreamSession, message: Message) -> None:
+        self.routed.append(message)
+
+    def overhear(self, session: UpstreamSession, message: Notification) -> None:
+        self.overheard.append(message)
+
+    def session_changed(self, session: UpstreamSession) -> None:
+        self.changes.append((session.incarnation, session.closed))
+
+
+class Recorder:
+    """An observer that keeps the events."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def __call__(self, event: Event, /) -> None:
+        self.events.append(event)
+
+    def named(self, name: str) -> list[Any]:
+        """The events of one kind."""
+        return [event for event in self.events if event.name == name]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of all events, in order."""
+        return [event.name for event in self.events]
+
+
+def make_session(
+    server: FakeServer,
+    *,
+    router: FakeRouter | None = None,
+    observe: Recorder | None = None,
+    keepalive_seconds: float = 120.0,
+    initialize_params: bytes = INITIALIZE_PARAMS,
+) -> UpstreamSession:
+    """An upstream session to a fake server, not open yet."""
+    return UpstreamSession(
+        transport=server,
+        initialize_params=initialize_params,
+        client_name="t",
+        principal="anonymous",
+        principal_tag="anonymous",
+        router=router or FakeRouter(),
+        observe=observe or Recorder(),
+        keepalive_seconds=keepalive_seconds,
+    )
+
+
+async def settle(rounds: int = 20) -> None:
+    """Let everything that can go on without time passing go on."""
+    for _ in range(rounds):
+        await asyncio.sleep(0)
