@@ -19,7 +19,9 @@ from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, R
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import Caller, SessionRef
 
-INITIALIZE_PARAMS = b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'
+INITIALIZE_PARAMS = (
+    b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'
+)
 
 
 # -- what a server answers -------------------------------------------------------------------------
@@ -103,7 +105,9 @@ class FakeReply:
                 await asyncio.sleep(step)
             else:
                 self.last_event_id = step.event_id or self.last_event_id
-                self.retry_seconds = step.retry_seconds if step.retry_seconds is not None else self.retry_seconds
+                self.retry_seconds = (
+                    step.retry_seconds if step.retry_seconds is not None else self.retry_seconds
+                )
                 return [message for data in step.messages if (message := self._parse(data)) is not None]
         return None
 

@@ -16,7 +16,7 @@ ROOT = Path(mcp_session_proxy.__file__).parent
 # From the bottom to the top: each room may import itself and those before it.
 ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
 # Anybody may import these, because they import nobody.
-LEAVES = ["errors", "events", "introspection", "values"]
+LEAVES = ["errors", "events", "introspection"]
 # Only what puts the house together may import these.
 ASSEMBLY = {"__main__", "cli", "lifecycle", "snapshot", "demo"}
 MAY_IMPORT_OPS = ASSEMBLY | {"ops"}

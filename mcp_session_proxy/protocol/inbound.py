@@ -83,9 +83,9 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     """
     version_headers = header_values(revisions.VERSION_HEADER)
     named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
-    requested = named or (version_headers[0] if version_headers else None)
-    if requested is not None and requested not in revisions.MODERN_VERSIONS:
-        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=requested)
+    told = {version.strip() for version in (*version_headers, *([] if named is None else [named]))}
+    if len(told) == 1 and not told & set(revisions.MODERN_VERSIONS):
+        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=told.pop())
     if request.method not in revisions.MODERN_METHODS:
         raise MethodGone(f"There is no method {request.method[:100]!r} in this protocol version.")
     if len(version_headers) != 1:

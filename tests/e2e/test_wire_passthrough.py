@@ -255,7 +255,7 @@ async def test_calls_are_not_repeated_after_a_broken_connection(
 async def test_server_without_room(
     refuser: tuple[Refuser, str], owned: Fleet, http: aiohttp.ClientSession
 ) -> None:
-    """A server that opens no more sessions: a clear error with the client's id, and service when it does again."""
+    """A server that opens no more sessions: a clear error with the client's id, then service again."""
     behaviour, url = refuser
     behaviour.full = True
     caller = Caller(http, (await _proxy_before(owned, url, "--acquire-timeout", "1s")))

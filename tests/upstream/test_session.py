@@ -1,0 +1,869 @@
+"""One upstream session against a scripted server: handshake, stream, keep-alive, loss and revival."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from fakes import (
+    GONE,
+    FakeReply,
+    FakeRouter,
+    FakeServer,
+    Recorder,
+    answer,
+    error,
+    make_session,
+    notification,
+    refusal,
+    request,
+    result,
+    say,
+    settle,
+    stream,
+)
+
+from mcp_session_proxy.errors import (
+    Draining,
+    HandshakeRefused,
+    SessionLost,
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request
+from mcp_session_proxy.upstream.session import Journal, UpstreamSession
+from mcp_session_proxy.upstream.transport import Caller, ConnectionLost, SessionRef
+
+pytestmark = pytest.mark.looptime
+
+ALICE = Caller(headers=(("Authorization", "Bearer alice"),))
+
+
+async def opened(server: FakeServer, **options: object) -> UpstreamSession:
+    session = make_session(server, **options)  # type: ignore[arg-type]
+    await session.open(ALICE)
+    return session
+
+
+class Call:
+    """Somebody who waits for an answer."""
+
+    def __init__(self) -> None:
+        self.delivered: list[Message] = []
+
+    def deliver(self, message: Message) -> None:
+        self.delivered.append(message)
+
+
+class Keeper:
+    """Whoever keeps the session. ``wanted`` says whether anybody holds it."""
+
+    def __init__(self, *, wanted: bool = False) -> None:
+        self.wanted = wanted
+        self.told: list[bool] = []
+
+    def __call__(self, *, beyond_help: bool = False) -> bool:
+        self.told.append(beyond_help)
+        return beyond_help or not self.wanted
+
+
+class StuckServer(FakeServer):
+    """Accepts connections and, but for the handshake, never answers."""
+
+    @asynccontextmanager
+    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[FakeReply]:
+        if session.session_id is None or b"initialized" in body:
+            async with super().post(body, session, caller) as reply:
+                yield reply
+        else:
+            await asyncio.Event().wait()
+
+    @asynccontextmanager
+    async def listen(self, *_: object, **__: object) -> AsyncIterator[FakeReply]:
+        await asyncio.Event().wait()
+        yield FakeReply()
+
+
+# -- handshake -------------------------------------------------------------------------------------
+
+
+async def test_handshake() -> None:
+    """Initialize goes without a session id, everything after it with the server's and the version."""
+    server = FakeServer()
+    session = await opened(server)
+    assert [str(sent) for sent in server.seen] == ["initialize", "notifications/initialized @s1", "GET @s1"]
+    assert [sent.version for sent in server.seen] == [None, "2025-11-25", "2025-11-25"]
+    assert {sent.caller for sent in server.seen} == {ALICE}
+    assert server.seen[0].params["clientInfo"]["name"] == "t"
+    assert json.loads(session.initialize_result)["serverInfo"]["name"] == "fake"
+    assert session.incarnation == 1
+
+
+async def test_handshake_without_session_id() -> None:
+    """A server that gives no id is served without one, and needs no goodbye."""
+    server = FakeServer(stateless=True)
+    session = await opened(server)
+    assert session.ref.session_id is None
+    await session.close("idle")
+    assert server.transcript == ["initialize", "notifications/initialized"]
+
+
+async def test_handshake_over_a_stream() -> None:
+    """The answer to initialize may come as an event stream, behind other messages."""
+    server = FakeServer()
+    server.script(
+        "initialize",
+        lambda _: stream(
+            say(notification("notifications/message")), say(result(server.initialize_result)), session_id="s7"
+        ),
+    )
+    server.sessions.append("s7")
+    session = await opened(server)
+    assert session.ref.session_id == "s7"
+
+
+async def test_throwaway_id_is_not_adopted() -> None:
+    """An id that comes with a refusal of initialize is never used."""
+    server = FakeServer()
+    server.script("initialize", refusal(400, error(-32600, "Bad Request"), session_id="throwaway"))
+    session = make_session(server)
+    with pytest.raises(UpstreamRejected) as caught:
+        await session.open(ALICE)
+    assert caught.value.http_status == 400
+    assert session.ref.session_id is None
+    assert server.transcript == ["initialize"]
+
+
+async def test_handshake_refused_in_json_rpc() -> None:
+    """The server's own error reaches whoever asked."""
+    server = FakeServer()
+    server.script("initialize", answer(error(-32602, "Unsupported protocol version")))
+    with pytest.raises(HandshakeRefused) as caught:
+        await opened(server)
+    assert json.loads(caught.value.raw_error) == {"code": -32602, "message": "Unsupported protocol version"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        FakeReply(is_stream=False, content_type="text/html"),
+        stream(say(notification("notifications/message"))),
+        FakeReply(status=202),
+    ],
+)
+async def test_handshake_without_an_answer(reply: FakeReply) -> None:
+    """A server that does not answer in JSON-RPC is no MCP server."""
+    server = FakeServer()
+    server.script("initialize", reply)
+    with pytest.raises(UpstreamProtocolError):
+        await opened(server)
+
+
+async def test_hang_up_in_the_handshake_counts_as_unreachable() -> None:
+    """Nothing of a user's was executed, so whoever waits may try again."""
+    server = FakeServer()
+    server.script("initialize", stream(ConnectionLost()))
+    with pytest.raises(UpstreamUnreachable):
+        await opened(server)
+
+
+async def test_half_opened_session_is_given_back() -> None:
+    """A handshake that fails after the server gave an id does not leave a session behind."""
+    server = FakeServer()
+    server.script("notifications/initialized", refusal(500), ConnectionLost())
+    session = make_session(server)
+    with pytest.raises(UpstreamRejected):
+        await session.open(ALICE)
+    with pytest.raises(UpstreamUnreachable):
+        await session.open(ALICE)
+    await session.open(ALICE)
+    assert server.deleted == ["s1", "s2"]
+    assert server.sessions == ["s3"]
+
+
+async def test_silent_handshake_times_out() -> None:
+    """A server that never answers initialize is given up after 30 seconds."""
+    server = FakeServer()
+    server.script("initialize", stream(asyncio.Event()))
+    with pytest.raises(UpstreamTimeout):
+        await opened(server)
+    assert asyncio.get_running_loop().time() == pytest.approx(30)
+
+
+@pytest.mark.parametrize("version", [7, "", "x" * 65, "2025\r\nX-Evil: 1", None])
+async def test_odd_version_is_not_repeated(version: object) -> None:
+    """A protocol version that cannot be a header's value is not made one."""
+    server = FakeServer()
+    server.initialize_result = {"protocolVersion": version}
+    session = await opened(server)
+    assert session.ref.version is None
+
+
+async def test_ids_are_unique() -> None:
+    """No two requests of a session ever have the same id, over all its incarnations."""
+    server = FakeServer()
+    session = await opened(server)
+    taken = [session.allocate() for _ in range(3)]
+    await session.confirm(1)
+    server.forget()
+    await session.revive(1, "404")
+    ids = [int(sent.message.id) for sent in server.seen if isinstance(sent.message, Request)]
+    assert len(set(ids + taken)) == len(ids) + len(taken)
+
+
+async def test_slow_stream_does_not_hold_up_the_handshake() -> None:
+    """A GET that sends no header for long is not waited for longer than a moment."""
+    session = await opened(StuckServer())
+    assert asyncio.get_running_loop().time() == pytest.approx(0.5)
+    session.abandon()
+
+
+# -- closing ---------------------------------------------------------------------------------------
+
+
+async def test_close_says_goodbye_once() -> None:
+    """Closing sends one DELETE, stops the stream, and is told once."""
+    server, observe, router = FakeServer(), Recorder(), FakeRouter()
+    reply = stream(asyncio.Event())
+    server.script("GET", reply)
+    session = await opened(server, observe=observe, router=router)
+    assert session.streaming
+    await session.close("idle")
+    await session.close("idle")
+    await settle()
+    assert server.deleted == ["s1"]
+    assert observe.names == ["session.closed"]
+    assert observe.events[0].reason == "idle"
+    assert router.changes == [(1, True)]
+    assert session.closed
+    assert reply.closed
+    assert not session.streaming
+
+
+@pytest.mark.parametrize(
+    "trouble", [refusal(405), refusal(500), ConnectionLost(), UpstreamUnreachable("down"), TimeoutError()]
+)
+async def test_close_ignores_trouble(trouble: FakeReply | BaseException) -> None:
+    """A server that takes no DELETE, or is down, changes nothing for us."""
+    server = FakeServer()
+    session = await opened(server)
+    server.script("DELETE", trouble)
+    await session.close("idle")
+    assert session.closed
+
+
+async def test_close_while_opening() -> None:
+    """A session closed during its handshake is DELETEd as soon as that is through."""
+    server = FakeServer()
+    go_on = asyncio.Event()
+    server.script("notifications/initialized", stream(go_on))
+    server.script("GET", stream(asyncio.Event()))
+
+    session = make_session(server)
+    opening = asyncio.create_task(session.open(ALICE))
+    while not server.posts("initialize"):
+        await asyncio.sleep(0)
+    await session.close("evicted")
+    assert server.deleted == []
+    with pytest.raises(Draining):
+        await opening
+    assert server.deleted == ["s1"]
+    assert server.sessions == []
+    await settle()
+    assert not session.streaming
+
+
+async def test_abandon_then_close_gives_the_session_back() -> None:
+    """At a shutdown in the middle of a handshake, the server is told about the session it opened."""
+    server = FakeServer()
+    session = make_session(server)
+    server.script("GET", stream(asyncio.Event()))
+    opening = asyncio.create_task(session.open(ALICE))
+    while not server.sessions:
+        await asyncio.sleep(0)
+    await settle(2)
+    session.abandon()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    await session.close("shutdown")
+    assert server.deleted == ["s1"]
+    assert [str(sent) for sent in server.seen].count("DELETE @s1") == 1
+
+
+async def test_abandon_stops_everything() -> None:
+    """An abandoned session leaves no task behind."""
+    server = FakeServer()
+    server.script("GET", stream(asyncio.Event()))
+    session = await opened(server)
+    before = len(asyncio.all_tasks())
+    session.abandon()
+    await settle()
+    assert len(asyncio.all_tasks()) == before - 1
+    assert server.deleted == []
+
+
+# -- posts in the background -----------------------------------------------------------------------
+
+
+async def test_post_message_tells_whether_it_was_taken() -> None:
+    """A notification that cannot be delivered is no error, but is known."""
+    server = FakeServer()
+    session = await opened(server)
+    body = b'{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}'
+    server.script(
+        "notifications/roots/list_changed", refusal(400), ConnectionLost(), UpstreamUnreachable("down")
+    )
+    assert [await session.post_message(body) for _ in range(4)] == [False, False, False, True]
+
+
+async def test_background_posts_are_bounded() -> None:
+    """A server that asks and never reads the answers does not fill our memory."""
+    server = FakeServer()
+    session = await opened(server)
+    session.transport = StuckServer()
+    for _ in range(1000):
+        session.answer_ping(Request(b"1", "ping"))
+    await settle()
+    assert len(asyncio.all_tasks()) < 110
+    session.abandon()
+
+
+async def test_post_that_hangs_is_given_up() -> None:
+    """A notification that the server never accepts ends after 10 seconds."""
+    server = FakeServer()
+    session = await opened(server)
+    session.transport = StuckServer()
+    assert not await session.post_message(b"{}")
+    assert asyncio.get_running_loop().time() == pytest.approx(10)
+
+
+# -- the GET stream --------------------------------------------------------------------------------
+
+
+async def test_ping_on_the_stream_is_answered() -> None:
+    """The server's ping is answered at once, under its own id, and nobody else hears of it."""
+    server, router = FakeServer(), FakeRouter()
+    server.script("GET", stream(say(request("p-1", "ping")), asyncio.Event()))
+    session = await opened(server, router=router)
+    await settle()
+    assert [sent.message.id for sent in server.posts("response")] == [b'"p-1"']
+    assert router.routed == []
+    session.abandon()
+
+
+async def test_messages_go_to_the_call_they_name() -> None:
+    """Progress goes to its call; everything else to the router."""
+    server, router = FakeServer(), FakeRouter()
+    go_on = asyncio.Event()
+    server.script(
+        "GET",
+        stream(
+            go_on,
+            say(
+                notification("notifications/progress", progressToken=2, progress=1),
+                notification("notifications/progress", progressToken="2", progress=2),
+                notification("notifications/progress", progressToken=99, progress=3),
+                notification("notifications/progress", progressToken={"odd": 1}),
+                {"jsonrpc": "2.0", "method": "notifications/progress", "params": [1]},
+                notification("notifications/tools/list_changed"),
+                request(1, "roots/list"),
+                {"jsonrpc": "2.0", "id": 2, "result": {}},
+                {"jsonrpc": "2.0", "id": "x", "result": {}},
+            ),
+            asyncio.Event(),
+        ),
+    )
+    session = await opened(server, router=router)
+    call = Call()
+    identifier = session.allocate()
+    assert identifier == 2
+    session.register(identifier, call)
+    go_on.set()
+    await settle()
+    assert [json.loads(m.params)["progress"] for m in call.delivered if isinstance(m, Notification)] == [1, 2]
+    assert len(call.delivered) == 3  # and the response
+    assert len(router.routed) == 6
+    session.unregister(identifier)
+    assert session.calls == {}
+    session.abandon()
+
+
+async def test_broken_stream_is_resumed() -> None:
+    """After a break the stream is opened again, from the last event on."""
+    server = FakeServer()
+    server.script(
+        "GET",
+        stream(say(notification("notifications/a"), event_id="7"), ConnectionLost()),
+        stream(say(notification("notifications/b"), event_id="8")),
+        UpstreamUnreachable("down"),
+        stream(asyncio.Event()),
+    )
+    session = await opened(server)
+    await asyncio.sleep(5)
+    assert [sent.last_event_id for sent in server.gets()] == [None, "7", "8", "8"]
+    assert session.streaming
+    session.abandon()
+
+
+async def test_server_decides_how_soon_the_stream_is_resumed() -> None:
+    """The stream's own retry time is waited for."""
+    server = FakeServer()
+    server.script("GET", stream(say(retry=3.0)), stream(asyncio.Event()))
+    session = await opened(server)
+    await asyncio.sleep(2.9)
+    assert len(server.gets()) == 1
+    await asyncio.sleep(0.2)
+    assert len(server.gets()) == 2
+    session.abandon()
+
+
+async def test_streams_that_end_at_once_are_opened_ever_more_rarely() -> None:
+    """A server that accepts every GET and ends it at once is not hammered."""
+    server = FakeServer()
+    server.script("GET", *(stream() for _ in range(1000)))
+    session = await opened(server)
+    await asyncio.sleep(600)
+    assert 15 < len(server.gets()) < 40
+    session.abandon()
+
+
+async def test_long_lived_stream_is_reopened_at_once() -> None:
+    """A stream that something in between cuts every few minutes comes back in a moment."""
+    server = FakeServer()
+    server.script("GET", *(stream(125.0) for _ in range(3)), stream(asyncio.Event()))
+    session = await opened(server)
+    await asyncio.sleep(3 * 125.0 + 1)
+    assert len(server.gets()) == 4
+    session.abandon()
+
+
+@pytest.mark.parametrize("status", [405, 400, 403, 501, 404])
+async def test_stream_that_is_not_offered_is_not_asked_for_again(status: int) -> None:
+    """A refusal for good is taken as one; on a living session it means nothing else."""
+    server, observe = FakeServer(), Recorder()
+    server.script("GET", refusal(status))
+    session = await opened(server, observe=observe)
+    await asyncio.sleep(100)
+    assert len(server.gets()) == 1
+    assert len(server.posts("ping")) == (1 if status == 404 else 0)
+    assert observe.events == []
+    session.abandon()
+
+
+async def test_json_instead_of_a_stream() -> None:
+    """A 200 that is no event stream is a refusal, too."""
+    server = FakeServer()
+    server.script("GET", answer({"status": "ok"}))
+    session = await opened(server)
+    await asyncio.sleep(100)
+    assert len(server.gets()) == 1
+    session.abandon()
+
+
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
+async def test_stream_refused_for_now_is_asked_for_again(status: int) -> None:
+    """A conflict with a dead predecessor, or a busy server, passes."""
+    server = FakeServer()
+    server.script("GET", stream(1.0), refusal(status), refusal(status), stream(asyncio.Event()))
+    session = await opened(server)
+    await asyncio.sleep(5)
+    assert len(server.gets()) == 4
+    assert session.streaming
+    session.abandon()
+
+
+async def test_stream_refused_for_too_long_is_given_up() -> None:
+    """A server that always says 409 is left alone after a minute."""
+    server = FakeServer()
+    server.script("GET", *(refusal(409) for _ in range(100)))
+    session = await opened(server)
+    await asyncio.sleep(3600)
+    assert len(server.gets()) == 11
+    session.abandon()
+
+
+async def test_lost_session_that_nobody_holds_leaves() -> None:
+    """A 404 on the stream, confirmed by a ping, ends a session that nobody holds."""
+    server, observe, keeper = FakeServer(), Recorder(), Keeper()
+    server.script("GET", stream(10.0))
+    session = await opened(server, observe=observe)
+    session.watch(keeper)
+    await asyncio.sleep(5)
+    server.forget()
+    await asyncio.sleep(10)
+    assert keeper.told == [False]
+    assert [event.how for event in observe.named("session.lost")] == ["stream"]
+    assert len(server.posts("initialize")) == 1
+    session.abandon()
+
+
+async def test_lost_session_that_is_held_is_opened_again() -> None:
+    """Somebody who only listens gets a new session with the same journal, without asking."""
+    server, observe, keeper, router = FakeServer(), Recorder(), Keeper(wanted=True), FakeRouter()
+    server.script("GET", stream(10.0))
+    session = await opened(server, observe=observe, router=router)
+    session.watch(keeper)
+    session.journal.record("resources/subscribe", b'{"uri":"a:1"}')
+    await asyncio.sleep(5)
+    server.forget()
+    server.script("GET", refusal(404, GONE), stream(asyncio.Event()))
+    await asyncio.sleep(10)
+    assert session.ref.session_id == "s2"
+    assert session.incarnation == 2
+    assert session.streaming
+    assert [sent.params for sent in server.posts("resources/subscribe")] == [{"uri": "a:1"}]
+    assert observe.names == ["session.lost", "session.opened"]
+    assert router.changes == [(2, False)]
+    session.abandon()
+
+
+# -- keep-alive ------------------------------------------------------------------------------------
+
+
+async def test_quiet_session_is_pinged() -> None:
+    """A session is pinged when it was quiet for the keep-alive time, and not before."""
+    server = FakeServer()
+    session = await opened(server)
+    loop = asyncio.get_running_loop()
+    for _ in range(300):
+        await asyncio.sleep(1)
+        session.tick(loop.time())
+    assert len(server.posts("ping")) == 2
+    session.abandon()
+
+
+async def test_session_with_a_call_in_flight_is_not_pinged() -> None:
+    """A call keeps its session alive."""
+    server = FakeServer()
+    session = await opened(server)
+    session.register(session.allocate(), Call())
+    await asyncio.sleep(300)
+    session.tick(asyncio.get_running_loop().time())
+    await settle()
+    assert server.posts("ping") == []
+    session.abandon()
+
+
+async def test_what_the_server_says_does_not_replace_a_ping() -> None:
+    """Some servers count only what they receive: a chatty stream does not keep a session alive."""
+    server = FakeServer()
+    chatter = [step for _ in range(20) for step in (10.0, say(notification("notifications/message")))]
+    server.script("GET", stream(*chatter, asyncio.Event()))
+    session = await opened(server)
+    await asyncio.sleep(125)
+    session.tick(asyncio.get_running_loop().time())
+    await settle()
+    assert len(server.posts("ping")) == 1
+    session.abandon()
+
+
+async def test_keep_alive_finds_a_lost_session() -> None:
+    """A ping that is answered "session not found" ends an idle session."""
+    server, observe, keeper = FakeServer(), Recorder(), Keeper()
+    session = await opened(server, observe=observe)
+    session.watch(keeper)
+    server.forget()
+    await asyncio.sleep(130)
+    session.tick(asyncio.get_running_loop().time())
+    await settle()
+    assert keeper.told == [False]
+    assert [event.how for event in observe.named("session.lost")] == ["ping"]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        refusal(401, b"Unauthorized"),
+        refusal(503, b"Session service unavailable"),
+        refusal(500),
+        refusal(400, b"Bad Request"),
+        answer(error(-32601, "Method not found")),
+        stream(),
+        ConnectionLost(),
+        UpstreamUnreachable("down"),
+        UpstreamTimeout("silent"),
+    ],
+)
+async def test_trouble_is_no_loss(reply: FakeReply | BaseException) -> None:
+    """A ping that fails for another reason says nothing about the session."""
+    server = FakeServer()
+    session = await opened(server)
+    server.script("ping", reply)
+    assert await session.confirm(1)
+    session.abandon()
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        refusal(404, GONE),
+        refusal(404, b""),
+        refusal(400, error(-32000, "Bad Request: No valid session ID provided")),
+        refusal(401, b"Unauthorized: Session not found"),
+        answer(error(-32600, "missing or invalid Mcp-Session-Id session")),
+        stream(say({"error": "Session not found"})),
+    ],
+)
+async def test_loss_is_confirmed(reply: FakeReply) -> None:
+    """A ping that is answered in any dialect of "session gone" is believed."""
+    server = FakeServer()
+    session = await opened(server)
+    server.script("ping", reply)
+    assert not await session.confirm(1)
+    session.abandon()
+
+
+async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> None:
+    """The ping of an old incarnation says nothing about the new one."""
+    server, keeper = FakeServer(), Keeper()
+    session = await opened(server)
+    session.watch(keeper)
+    go_on = asyncio.Event()
+
+    def slowly(_: object) -> FakeReply:
+        return stream(go_on, say(error(-32600, "Session not found")))
+
+    server.script("ping", slowly)
+    await asyncio.sleep(130)
+    session.tick(asyncio.get_running_loop().time())
+    await settle()
+    server.forget()
+    await session.revive(1, "404")
+    go_on.set()
+    await settle()
+    assert keeper.told == []
+    session.abandon()
+
+
+# -- loss and revival ------------------------------------------------------------------------------
+
+
+async def test_one_ping_for_all_who_ask() -> None:
+    """Everyone who suspects a loss at the same time waits for the same ping."""
+    server = FakeServer()
+    session = await opened(server)
+    assert await asyncio.gather(*(session.confirm(1) for _ in range(10))) == [True] * 10
+    assert len(server.posts("ping")) == 1
+    assert await session.confirm(1)
+    assert len(server.posts("ping")) == 2
+    assert not await session.confirm(0)
+    session.abandon()
+
+
+async def test_one_reopening_for_all_who_noticed() -> None:
+    """Everyone who noticed the same loss gets the same new session."""
+    server, observe = FakeServer(), Recorder()
+    session = await opened(server, observe=observe)
+    server.forget()
+    await asyncio.gather(*(session.revive(1, "404") for _ in range(10)))
+    await session.revive(1, "404")
+    assert server.sessions == ["s2"]
+    assert len(observe.named("session.lost")) == 1
+    assert server.posts("initialize")[1].session_id is None
+    session.abandon()
+
+
+async def test_whoever_leaves_does_not_stop_the_reopening() -> None:
+    """A cancelled waiter leaves the re-opening to the others."""
+    server = FakeServer()
+    session = await opened(server)
+    server.forget()
+    first = asyncio.create_task(session.revive(1, "404"))
+    second = asyncio.create_task(session.revive(1, "404"))
+    await asyncio.sleep(0)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    await second
+    assert session.incarnation == 2
+    session.abandon()
+
+
+async def test_journal_is_replayed() -> None:
+    """Log level and subscriptions are told to the new session, once, whatever it says to them."""
+    server = FakeServer()
+    session = await opened(server)
+    session.journal.record("logging/setLevel", b'{"level":"debug"}')
+    session.journal.record("resources/subscribe", b'{"uri":"a:1","_meta":{"progressToken":5}}')
+    session.journal.record("resources/subscribe", b'{"uri":"a:2"}')
+    session.journal.record("resources/unsubscribe", b'{"uri":"a:2"}')
+    server.forget()
+    server.script("logging/setLevel", answer(error(-32601, "Method not found")))
+    await session.revive(1, "404")
+    assert server.transcript[2:] == [
+        "initialize",
+        "notifications/initialized @s2",
+        "logging/setLevel @s2",
+        "resources/subscribe @s2",
+    ]
+    assert server.seen[-2].params == {"uri": "a:1"}  # without the progress token of the first time
+    session.abandon()
+
+
+async def test_reopening_waits_for_a_restarting_server() -> None:
+    """While the server refuses connections, it is tried again for some seconds."""
+    server = FakeServer()
+    session = await opened(server)
+    server.forget()
+    server.script("initialize", *(UpstreamUnreachable("down") for _ in range(5)))
+    await session.revive(1, "404")
+    assert session.incarnation == 2
+    session.abandon()
+
+
+async def test_reopening_that_fails_is_told() -> None:
+    """A server that stays down ends the re-opening, and everyone who waits hears why."""
+    server = FakeServer()
+    session = await opened(server)
+    server.forget()
+    server.script("initialize", *(UpstreamUnreachable("It is down.") for _ in range(100)))
+    outcomes = await asyncio.gather(
+        session.revive(1, "404"), session.revive(1, "404"), return_exceptions=True
+    )
+    assert [type(outcome) for outcome in outcomes] == [SessionLost, SessionLost]
+    assert "It is down." in str(outcomes[0])
+    assert 9 < asyncio.get_running_loop().time() < 11
+    session.abandon()
+
+
+async def test_ready_waits_for_the_reopening() -> None:
+    """Who comes during a re-opening waits for it, and shares its outcome."""
+    server = FakeServer()
+    session = await opened(server)
+    await session.ready()
+    server.forget()
+    go_on = asyncio.Event()
+    server.script(
+        "initialize", lambda _: stream(go_on, say(result(server.initialize_result)), session_id="x")
+    )
+    server.sessions.append("x")
+    session.revive_soon(1, "404")
+    await settle()
+    waiting = asyncio.create_task(session.ready())
+    await settle()
+    assert not waiting.done()
+    go_on.set()
+    await waiting
+    assert session.ref.session_id == "x"
+    session.abandon()
+
+
+async def test_reopening_in_the_background_that_fails_gives_the_session_up() -> None:
+    """A session that is beyond help is said to be."""
+    server, keeper = FakeServer(), Keeper(wanted=True)
+    session = await opened(server)
+    session.watch(keeper)
+    server.forget()
+    server.script("initialize", refusal(500))
+    session.revive_soon(1, "stream")
+    await settle(50)
+    assert keeper.told == [True]
+
+
+async def test_closed_session_is_not_reopened() -> None:
+    """A call that outlives its session does not open one that nobody would ever close."""
+    server = FakeServer()
+    session = await opened(server)
+    await session.close("lost")
+    with pytest.raises(SessionLost):
+        await session.revive(1, "404")
+    session.revive_soon(1, "404")
+    await settle()
+    assert server.sessions == []
+    assert len(server.posts("initialize")) == 1
+
+
+async def test_close_during_the_reopening() -> None:
+    """Whoever waits for a re-opening that is called off gets an error, and is not cancelled."""
+    server = FakeServer()
+    session = await opened(server)
+    server.forget()
+    server.script("initialize", stream(asyncio.Event()))
+    waiting = asyncio.create_task(session.revive(1, "404"))
+    await settle()
+    await session.close("shutdown")
+    with pytest.raises(SessionLost):
+        await waiting
+
+
+async def test_close_during_the_confirmation() -> None:
+    """Whoever waits for a ping that is called off goes on with what the server said, and is not cancelled."""
+    server = FakeServer()
+    session = await opened(server)
+    server.script("ping", stream(asyncio.Event()))
+    waiting = asyncio.create_task(session.confirm(1))
+    await settle()
+    await session.close("shutdown")
+    assert await waiting is True
+    assert await session.confirm(1) is True  # and nothing is sent any more
+    assert len(server.posts("ping")) == 1
+
+
+@pytest.mark.parametrize("what", ["revive", "confirm"])
+async def test_cancellation_is_never_swallowed(what: str) -> None:
+    """Cancelled together with what it waits for, a task is cancelled all the same."""
+    server = FakeServer()
+    session = await opened(server)
+    server.script("ping", stream(asyncio.Event()))
+    server.script("initialize", stream(asyncio.Event()))
+    waiting = asyncio.create_task(session.revive(1, "404") if what == "revive" else session.confirm(1))
+    await settle()
+    session.abandon()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+
+
+async def test_restore() -> None:
+    """A new session is told what a lost one had been told, and remembers it itself."""
+    server = FakeServer()
+    session = await opened(server)
+    lost = Journal()
+    lost.record("resources/subscribe", b'{"uri":"a:1"}')
+    await session.restore(lost)
+    assert server.transcript[-1] == "resources/subscribe @s1"
+    assert session.journal.requests() == lost.requests()
+    server.script("resources/subscribe", ConnectionLost())
+    with pytest.raises(UpstreamUnreachable):
+        await session.restore(lost)
+    session.abandon()
+
+
+# -- the journal -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("params", [None, b"[]", b"{}", b'{"uri":7}', b'"x"'])
+def test_journal_ignores_what_it_cannot_read(params: bytes | None) -> None:
+    """Parameters without a URI are not replayed."""
+    journal = Journal()
+    journal.record("resources/subscribe", params)
+    journal.record("resources/unsubscribe", params)
+    journal.record("tools/call", b'{"name":"x"}')
+    assert journal.requests() == []
+
+
+def test_journal_is_bounded() -> None:
+    """A client that subscribes to everything does not fill our memory."""
+    journal = Journal()
+    for number in range(2000):
+        journal.record("resources/subscribe", b'{"uri":"a:%d"}' % number)
+    assert len(journal.requests()) == 1000
+    journal.record("resources/unsubscribe", b'{"uri":"a:0"}')
+    journal.record("resources/subscribe", b'{"uri":"new"}')
+    assert len(journal.requests()) == 1000
+
+
+def test_repr_names_the_session() -> None:
+    """The debug line shows the tag, the incarnation and the calls, and no credential."""
+
+    async def show() -> str:
+        session = make_session(FakeServer())
+        session.caller = ALICE
+        return repr(session)
+
+    shown = asyncio.run(show())
+    assert shown.endswith(".0 in_flight=0>")
+    assert "alice" not in shown
