@@ -1,5 +1,6 @@
 """What every test needs."""
 
+import asyncio
 import os
 
 import pytest
@@ -13,3 +14,8 @@ def _no_options_from_outside(monkeypatch):
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
+
+
+def pytest_configure() -> None:
+    """Without a loop to begin with, pytest-asyncio makes none that nobody would close."""
+    asyncio.set_event_loop(None)

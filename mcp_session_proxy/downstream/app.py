@@ -6,12 +6,13 @@ one check for all there is nothing to route.
 """
 
 import asyncio
+import logging
 from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion11, RawRequestMessage
 
 from .. import events
 from ..errors import InternalError, ProxyError
@@ -21,6 +22,9 @@ from .endpoint import Endpoint, refuse
 from .guard import Guard
 from .passthrough import Passthrough
 
+# aiohttp logs requests that are no HTTP as errors of ours, with a traceback; its 400 is answer enough.
+_silent: Final = logging.getLogger(f"{__name__}.http")
+_silent.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 
 
@@ -45,6 +49,8 @@ class FrontDoor:
             self._guard.check(host=request.headers.get("Host"), origin=origin, scheme=request.scheme)
             if origin is not None:
                 cors = self._guard.cors_headers(origin)
+            if "Expect" in request.headers:
+                await _continue(request)
             if request.rel_url.raw_path not in self._paths:
                 return await self._passthrough.handle(request, cors)
             if request.method == "OPTIONS":
@@ -64,6 +70,13 @@ class FrontDoor:
         return web.Response(status=204, headers={"Allow": _ALLOW, **granted})
 
 
+async def _continue(request: web.BaseRequest) -> None:
+    """Let a client send its body that asks first (RFC 9110, section 10.1.1)."""
+    if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        request.writer.output_size = 0  # the answer itself has not begun
+
+
 def serve(door: FrontDoor, *, max_body_bytes: int) -> web.Server:
     """aiohttp's server around the front door. A client that leaves cancels its handler at once."""
 
@@ -77,4 +90,6 @@ def serve(door: FrontDoor, *, max_body_bytes: int) -> web.Server:
         return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
 
     loop = asyncio.get_running_loop()
-    return web.Server(door, request_factory=make_request, handler_cancellation=True, access_log=None)
+    return web.Server(
+        door, request_factory=make_request, handler_cancellation=True, access_log=None, logger=_silent
+    )

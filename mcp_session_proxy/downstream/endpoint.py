@@ -30,13 +30,13 @@ from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..protocol import inbound, jsonrpc, revisions
+from ..protocol.headers import forward_request_headers, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
 from ..upstream.era import EraProbe
 from ..upstream.transport import Caller
-from .headers import forward_request_headers, writable
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough

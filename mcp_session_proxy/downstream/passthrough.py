@@ -26,7 +26,7 @@ from ..errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from .headers import end_to_end_request_headers, end_to_end_response_headers, writable
+from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
 from .rewriting import Rewriter, is_resource_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024

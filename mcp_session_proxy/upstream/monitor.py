@@ -52,7 +52,7 @@ class Monitor:
                 _, writer = await asyncio.open_connection(self._url.host, self._url.port)
         except TimeoutError:
             return "connecting took too long"
-        except OSError as error:
-            return error.strerror or type(error).__name__
+        except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
+            return getattr(error, "strerror", None) or str(error) or type(error).__name__
         writer.close()
         return None

@@ -6,7 +6,8 @@ remembered; nothing ever goes to another origin.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+import io
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -16,18 +17,19 @@ from yarl import URL
 
 from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
+from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Message
 from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
 from .transport import Caller, ConnectionLost, Reply, SessionRef
 
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 _MAX_TEXT_BYTES: Final = 64 * 1024
+_LARGE_BYTES: Final = 512 * 1024
 # Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids
 # sending a call into a connection that is just being closed, whose outcome nobody would know.
 _KEEP_CONNECTION_SECONDS: Final = 3.0
 _GOODBYE_SECONDS: Final = 3.0
 _END_OF_STREAM_SECONDS: Final = 1.0
-_EXPLAINING: Final = ("WWW-Authenticate", "Retry-After")
 _NOT_BY_DEFAULT: Final = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 
 
@@ -78,10 +80,9 @@ class HttpReply:
             return None
         return self._parser.retry_milliseconds / 1000
 
-    def explanation(self) -> dict[str, str]:
+    def explanation(self) -> Mapping[str, str]:
         """The headers that explain a refusal."""
-        headers = self._response.headers
-        return {name: ", ".join(headers.getall(name)) for name in _EXPLAINING if name in headers}
+        return explaining_response_headers(self._response.headers)
 
     async def read(self) -> list[Message] | None:
         """The JSON-RPC messages that arrived next; None at the end of the body."""
@@ -227,7 +228,7 @@ class StreamableHttp:
     ) -> aiohttp.ClientResponse:
         try:
             return await self._http.request(
-                verb, url, headers=headers, data=body, timeout=timeout, allow_redirects=False
+                verb, url, headers=headers, data=_payload(body), timeout=timeout, allow_redirects=False
             )
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnreachable(
@@ -239,6 +240,11 @@ class StreamableHttp:
             raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost from error
+
+
+def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
+    """A body as aiohttp wants it: a large one in pieces, so that it does not hold up the event loop."""
+    return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
 
 
 def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:

@@ -3,6 +3,7 @@
 Only Streamable HTTP exists so far; tests put others in its place.
 """
 
+from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -77,7 +78,7 @@ class Reply(Protocol):
         """How long the stream asks to wait before it is resumed."""
         ...
 
-    def explanation(self) -> dict[str, str]:
+    def explanation(self) -> Mapping[str, str]:
         """The headers that explain a refusal."""
         ...
 

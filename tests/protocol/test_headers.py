@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from mcp_session_proxy.downstream.headers import (
+from mcp_session_proxy.protocol.headers import (
     end_to_end_request_headers,
     end_to_end_response_headers,
     explaining_response_headers,

@@ -13,7 +13,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final, Protocol
 
-from ..protocol import revisions
+from . import revisions
 
 Pair = tuple[str, str]
 

@@ -1,0 +1,77 @@
+"""A refusal, read once: what it means for the session, and what the client is told."""
+
+import json
+
+import pytest
+from fakes import GONE, FakeReply, refusal
+
+from mcp_session_proxy.errors import UpstreamRejected
+from mcp_session_proxy.protocol.lost import Verdict
+from mcp_session_proxy.upstream.refusal import read_refusal
+
+
+async def test_json_rpc_error_is_found() -> None:
+    """The error of a JSON body decides, and reaches the client as it came."""
+    read = await read_refusal(refusal(404, GONE))
+    assert read.verdict("POST", sent_session_id=True) is Verdict.GONE
+    assert read.confirms_loss(sent_session_id=True)
+    error = read.error()
+    assert isinstance(error, UpstreamRejected)
+    assert error.http_status == 404
+    assert json.loads(error.raw_error or b"") == GONE["error"]
+
+
+async def test_json_rpc_error_in_a_stream_is_found() -> None:
+    """Some servers refuse in an event stream."""
+    data = b'{"jsonrpc":"2.0","error":{"code":-32000,"message":"Server not initialized"}}'
+    read = await read_refusal(FakeReply(status=400, body=b"event: message\r\ndata: " + data))
+    assert read.response is not None
+    assert read.verdict("POST", sent_session_id=True) is Verdict.GONE
+
+
+@pytest.mark.parametrize("body", [b"", b": nothing\n\n", b"data:\n\n"])
+async def test_empty_stream(body: bytes) -> None:
+    """A refusing stream without an event is a refusal all the same."""
+    read = await read_refusal(FakeReply(status=500, body=body))
+    assert read.response is None
+    assert read.error().http_status == 502
+
+
+@pytest.mark.parametrize(
+    ("status", "told"), [(307, 502), (400, 400), (401, 401), (403, 403), (429, 429), (500, 502), (503, 503)]
+)
+async def test_status_for_the_client(status: int, told: int) -> None:
+    """The client sees the server's status where it says something to it, else 502."""
+    assert (await read_refusal(refusal(status, b"no"))).error().http_status == told
+
+
+async def test_explaining_headers_are_kept() -> None:
+    """What tells the client how to go on stays with the refusal."""
+    read = await read_refusal(refusal(401, b"who?", headers={"WWW-Authenticate": "Bearer"}))
+    assert read.error().headers() == {"WWW-Authenticate": "Bearer"}
+    assert read.content_type == "text/plain"
+    assert read.body == b"who?"
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[" * 5000, b"\xff\xfe", b'{"jsonrpc":"2.0","method":"x"}'])
+async def test_other_bodies_are_no_response(body: bytes) -> None:
+    """Whatever a server sends along, a refusal can be read."""
+    read = await read_refusal(refusal(418, body))
+    assert read.response is None
+    assert read.verdict("POST", sent_session_id=True) is Verdict.ALIVE
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "confirmed"),
+    [
+        (401, b"No session for this token", False),
+        (503, b"Session store unavailable", False),
+        (404, b"", True),
+        (400, b"Bad Request: some session problem", True),
+        (403, b"Session not found", False),
+    ],
+)
+async def test_what_confirms_a_loss(status: int, body: bytes, confirmed: bool) -> None:
+    """A ping refused over the credential or the load does not confirm that the session is gone."""
+    read = await read_refusal(refusal(status, body))
+    assert read.confirms_loss(sent_session_id=True) is confirmed

@@ -1,0 +1,16 @@
+"""The words of the transport."""
+
+from mcp_session_proxy.upstream.transport import NO_SESSION, NOBODY, Caller, SessionRef
+
+
+def test_caller_hides_credentials() -> None:
+    """Neither headers nor the query string of a caller are ever shown."""
+    caller = Caller(headers=(("Authorization", "Bearer sesame"),), query="key=sesame")
+    assert "sesame" not in repr(caller)
+    assert "sesame" not in f"{caller}"
+
+
+def test_nobody() -> None:
+    """Nobody shows no credential, and no session has no id."""
+    assert Caller(headers=(), query="") == NOBODY
+    assert SessionRef(None, None) == NO_SESSION
