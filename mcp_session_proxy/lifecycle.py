@@ -136,7 +136,7 @@ class Proxy:
             connect_timeout_seconds=settings.connect_timeout,
             request_timeout_seconds=settings.request_timeout,
         )
-
+        self._stack.callback(transport.close)
         self._era = EraProbe(transport)
 
         def connect(key: SessionKey, profile: Profile) -> UpstreamSession:

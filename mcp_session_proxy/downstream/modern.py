@@ -86,29 +86,29 @@ class ModernEndpoint:
         key = SessionKey(call.principal.digest, affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:
             return await self._listen(call, modern, profile, affinity, responder)
-        if "requestState" in modern.params or "inputResponses" in modern.params:
-            return await self._resume(call.principal, modern, responder, report)
+        answers = _read_answers(modern)
+        if "requestState" in modern.params:
+            return await self._resume(call.principal, modern, answers, responder, report)
         lowered = lowering.lower_params(modern)
         kept = self._catalog.find(key, modern.request.method, lowered)
+        if kept is not None:
+            return self._complete(modern, kept.session.facts, Response(modern.request.id, result=kept.result))
         visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
         report.session = visit.session.tag
         if modern.request.method == revisions.DISCOVER:
             visit.end()
             return self._discover(modern, visit.session.facts)
-        if kept is not None:
-            visit.end()
-            return self._complete(modern, visit.session.facts, Response(modern.request.id, result=kept))
         try:
             await self._prepare(call, modern, key, visit)
         except BaseException:
             visit.end()
             raise
         generation = self._catalog.generation
-        outcome_call = ModernCall(modern, lowered, visit, self._attribution, self._observe)
-        outcome = await self._run(outcome_call, responder, report, {})
+        modern_call = ModernCall(modern, lowered, answers, visit, self._attribution, self._observe)
+        outcome = await self._run(modern_call, responder, report, {})
         if isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
-        return self._present(outcome_call, outcome, call.principal)
+        return self._present(modern_call, outcome, call.principal)
 
     # -- before the call -------------------------------------------------------------------------
 
@@ -149,20 +149,21 @@ class ModernEndpoint:
             del self.calls[call]
 
     async def _resume(
-        self, principal: Principal, modern: ModernRequest, responder: Responder, report: Report
+        self,
+        principal: Principal,
+        modern: ModernRequest,
+        answers: Mapping[str, bytes],
+        responder: Responder,
+        report: Report,
     ) -> Answer:
         """Go on with a parked call, with the client's answers."""
         state = jsonrpc.read_string(modern.params.get("requestState"))
         if modern.request.method not in revisions.PARKABLE_METHODS or state is None:
             raise StateRefused("A retry needs the requestState that it was given, as a string.")
         identifier, call = self._parking.find(state, principal.digest, modern)
-        raw_answers = modern.params.get("inputResponses", b"{}")
-        if raw_answers[:1] != b"{":
-            raise InvalidParams('"inputResponses" must be an object.')
-        answers = jsonrpc.read_object(raw_answers)
         call.check_answers(answers)
         self._parking.take(identifier)
-        call.modern = modern
+        call.go_on_for(modern)
         report.session = call.session.tag
         return self._present(call, await self._run(call, responder, report, answers), principal)
 
@@ -246,3 +247,16 @@ class ModernEndpoint:
                 continue
             self._listening.tell_all_changed(listener)
             return
+
+
+def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:
+    """The answers that came with the request, raw, by the key of their question.
+
+    Raises:
+        InvalidParams: they are not objects in an object.
+    """
+    raw = modern.params.get("inputResponses", b"{}")
+    answers = jsonrpc.read_object(raw)
+    if raw[:1] != b"{" or any(answer[:1] != b"{" for answer in answers.values()):
+        raise InvalidParams('"inputResponses" must be an object of objects.')
+    return answers

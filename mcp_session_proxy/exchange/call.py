@@ -49,12 +49,17 @@ Outcome: TypeAlias = Response | Asked
 
 
 class ModernCall:
-    """One call of a modern client. Implements ``exchange.Outlet`` for its exchange."""
+    """One call of a modern client. Implements ``exchange.Outlet`` for its exchange.
+
+    ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
+    client expects: the server gets them as soon as it asks.
+    """
 
     def __init__(
         self,
         modern: ModernRequest,
         lowered: bytes | None,
+        at_hand: Mapping[str, bytes],
         visit: Visit,
         attribution: Attribution,
         observe: Observer,
@@ -76,6 +81,7 @@ class ModernCall:
         self._channel: Channel | None = None
         self._kept: deque[bytes] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
+        self._at_hand = dict(at_hand)
         # URLs that the server wants visited before the call is made again, by key.
         self._urls: dict[str, bytes] = {}
         self._urls_declined = False
@@ -161,6 +167,11 @@ class ModernCall:
         asked = {key: lifting.lift_question(q.method, q.params) for key, q in self._pending.items()}
         return Asked(asked)
 
+    def go_on_for(self, modern: ModernRequest) -> None:
+        """The client has come back with this request, which has an id and a progress token of its own."""
+        self.modern = modern
+        self._exchange.token = modern.progress_token
+
     # -- answers ---------------------------------------------------------------------------------
 
     def check_answers(self, answers: Mapping[str, bytes]) -> None:
@@ -178,9 +189,8 @@ class ModernCall:
     async def _answer(self, answers: Mapping[str, bytes]) -> None:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
-            if question is not None and question.incarnation == question.session.incarnation:
-                response = Response(question.id, result=answer)
-                await question.session.post_message(jsonrpc.write_response(question.id, response))
+            if question is not None:
+                await _give(question, answer)
         if self._urls:
             await self._answer_urls(answers)
 
@@ -240,10 +250,13 @@ class ModernCall:
             self._exchange.give_up(MissingCapability(missing))
             return
         key = questions.key_for(request.method, request.params, self._pending)
-        self._pending[key] = Question(
-            session, session.incarnation, request.id, request.method, request.params
-        )
-        self._notice()
+        question = Question(session, session.incarnation, request.id, request.method, request.params)
+        answer = self._at_hand.pop(key, None)
+        if answer is not None and questions.is_fit_answer(request.method, answer):
+            await _give(question, answer)
+        else:
+            self._pending[key] = question
+            self._notice()
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream GET stream."""
@@ -271,6 +284,13 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
+
+
+async def _give(question: Question, answer: bytes) -> None:
+    """Post a client's answer to the server that asked, unless that session is gone."""
+    if question.incarnation == question.session.incarnation:
+        response = Response(question.id, result=answer)
+        await question.session.post_message(jsonrpc.write_response(question.id, response))
 
 
 def _accepts(answer: bytes) -> bool:

@@ -38,7 +38,9 @@ _CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED,
 Marks = Mapping[str, tuple[MirroredParam, ...]]
 
 
-class _Entry(NamedTuple):
+class Entry(NamedTuple):
+    """A list as its server gave it, and the session that would tell of a change."""
+
     result: bytes
     session: UpstreamSession
     incarnation: int
@@ -57,14 +59,14 @@ class Catalog:
     def __init__(self, observe: Observer) -> None:
         self.generation = 0
         self._observe = observe
-        self._entries: OrderedDict[tuple[SessionKey, str, bytes], _Entry] = OrderedDict()
+        self._entries: OrderedDict[tuple[SessionKey, str, bytes], Entry] = OrderedDict()
         self._bytes = 0
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
 
     # -- lists -----------------------------------------------------------------------------------
 
-    def find(self, key: SessionKey, method: str, params: bytes | None) -> bytes | None:
-        """A list (the server's raw result) that is certainly still right."""
+    def find(self, key: SessionKey, method: str, params: bytes | None) -> Entry | None:
+        """A list that is certainly still right."""
         if method not in _FEATURE:
             return None
         entry = self._entries.get((key, method, params or b""))
@@ -80,7 +82,7 @@ class Catalog:
         ):
             self._drop((key, method, params or b""))
             return None
-        return entry.result
+        return entry
 
     def keep(
         self,
@@ -100,7 +102,7 @@ class Catalog:
         place = (key, method, params or b"")
         self._drop(place)
         now = asyncio.get_running_loop().time()
-        self._entries[place] = _Entry(result, session, session.incarnation, now)
+        self._entries[place] = Entry(result, session, session.incarnation, now)
         self._bytes += len(result)
         while self._bytes > _MAX_BYTES:
             self._drop(next(iter(self._entries)))

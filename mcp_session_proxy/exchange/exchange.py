@@ -88,7 +88,7 @@ class Exchange:
         self._session = visit.session
         self._outlet = outlet
         self._observe = observe
-        self._token = token
+        self.token = token
         self._said_something = False
         self._scope: asyncio.Timeout | None = None
         self._aborted: ProxyError | None = None
@@ -112,9 +112,6 @@ class Exchange:
             raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
             self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}))
-            raise
-        except asyncio.CancelledError:
-            self.announce_cancellation("The client is gone.")
             raise
         finally:
             self._scope = None
@@ -196,16 +193,22 @@ class Exchange:
                 response = await self._read(reply)
             if response is None:
                 response = await self._resume(reply)
+        except asyncio.CancelledError:
+            if not self._cancelled and self._aborted is None:
+                self.announce_cancellation("The client is gone.")
+            raise
         finally:
             session.unregister(identifier)
-        if response.error is not None and not self._said_something:
+        if response.error is None:
+            return response
+        if not self._said_something:
             await self._check_for_loss(response.error, incarnation)
-        return response
+        return Response(response.id, error=jsonrpc.error_object(response.error))
 
     def _params(self, identifier: int) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
         params = self.request.params
-        if self._token is None or params is None:
+        if self.token is None or params is None:
             return params
         return jsonrpc.with_progress_token(params, b"%d" % identifier)
 
@@ -293,9 +296,9 @@ class Exchange:
         self._said_something = True
         if message.method == revisions.PROGRESS:
             members = jsonrpc.read_object(message.params)
-            if self._token is None or not members:
+            if self.token is None or not members:
                 return
-            members["progressToken"] = self._token
+            members["progressToken"] = self.token
             message = Notification(message.method, jsonrpc.write_object(members))
         else:
             self._session.router.overhear(self._session, message)

@@ -13,7 +13,7 @@ from typing import Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from ..errors import BadJson, BadRequest, ProxyError
+from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError
 
 NULL: Final = b"null"
 MAX_BATCH: Final = 100
@@ -60,6 +60,11 @@ class ErrorObject(msgspec.Struct, frozen=True):
     message: str = ""
 
 
+class _WholeError(msgspec.Struct):
+    code: int
+    message: str
+
+
 class _Body(msgspec.Struct, gc=False):
     """What every message has, strictly read or not."""
 
@@ -97,6 +102,7 @@ _metas = msgspec.json.Decoder(_MetaOnly)
 _raw_lists = msgspec.json.Decoder(list[msgspec.Raw])
 _raw_objects = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _error_objects = msgspec.json.Decoder(ErrorObject)
+_whole_errors = msgspec.json.Decoder(_WholeError)
 _strings = msgspec.json.Decoder(str)
 _integers = msgspec.json.Decoder(int)
 _encode = msgspec.json.Encoder().encode
@@ -325,6 +331,21 @@ def read_error(raw: bytes) -> ErrorObject:
             code=_read_integer(members.get("code")),
             message=read_string(members.get("message", raw)) or "",
         )
+
+
+def error_object(raw: bytes) -> bytes:
+    """A server's raw error as clients insist on it: an object with an integer code and a message.
+
+    Some gateways send a bare string, or objects of their own.
+    """
+    try:
+        _whole_errors.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        error = read_error(raw)
+    else:
+        return raw
+    message = error.message or "The MCP server answered with an error."
+    return _encode({"code": error.code or INTERNAL_ERROR, "message": message})
 
 
 def _read_integer(raw: bytes | None) -> int:

@@ -39,6 +39,9 @@ class Refusal:
     def error(self) -> ProxyError:
         """The same for the client."""
         raw_error = None if self.response is None else self.response.error
+        if raw_error is not None:
+            # {"error": "invalid_token"} is OAuth's (RFC 6750), not JSON-RPC.
+            raw_error = jsonrpc.error_object(raw_error) if raw_error[:1] == b"{" else None
         return UpstreamRejected(self.status, self.body, self.content_type, self.headers, raw_error)
 
 

@@ -144,6 +144,7 @@ class StreamableHttp:
     ) -> None:
         self._http = http
         self._url = url
+        self._ending: set[aiohttp.ClientResponse] = set()
         self._answer_timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_timeout_seconds, sock_read=request_timeout_seconds
         )
@@ -164,7 +165,17 @@ class StreamableHttp:
         if not response.content.at_eof():
             # Servers end an event stream just after its last event: the connection returns to its pool
             # by itself when that arrives. One that stays open is cut.
-            asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, response.close)
+            self._ending.add(response)
+            asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, self._cut, response)
+
+    def _cut(self, response: aiohttp.ClientResponse) -> None:
+        self._ending.discard(response)
+        response.close()
+
+    def close(self) -> None:
+        """Cut what is about to end."""
+        for response in list(self._ending):
+            self._cut(response)
 
     @asynccontextmanager
     async def listen(

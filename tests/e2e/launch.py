@@ -201,6 +201,11 @@ def _counter(env: str, *options: str) -> Callable[[int], list[str]]:
     return lambda port: [python(env), str(SERVERS / "counter_server.py"), "--port", str(port), *options]
 
 
+def _modern_fixture(ask_on: str) -> Callable[[int], list[str]]:
+    script = str(SERVERS / "modern_fixture_server.py")
+    return lambda port: [python("mcp-1.30"), script, "--port", str(port), "--ask-on", ask_on]
+
+
 def _write_kubeconfig(home: Path) -> None:
     """A cluster that is not there: `configuration_view` answers without one."""
     (home / "kubeconfig").write_text(
@@ -301,6 +306,8 @@ KINDS = {
                 *("--port", str(port)),
             ],
         ),
+        Kind(name="modern", command=_modern_fixture("post")),
+        Kind(name="modern-get", command=_modern_fixture("get")),
         Kind(
             name="playwright",
             host="localhost",  # the only Host it accepts

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 
 from .conftest import Desk
-from .wire import BOTH, FALL_BACK, Caller
+from .wire import BOTH, Caller
 
 pytestmark = pytest.mark.e2e
 
@@ -173,12 +173,12 @@ async def test_other_methods(method: str, at: Desk) -> None:
     assert "POST" in reply.headers["Allow"]
 
 
-async def test_modern_only_request(at: Desk) -> None:
-    """`server/discover` is answered with an error that lets a modern client fall back to `initialize`."""
+async def test_discover_without_meta(at: Desk) -> None:
+    """A bare `server/discover` is refused with the client's id, so that the client can initialize instead."""
     reply = await at.caller.ask("server/discover", request_id="probe")
+    assert 400 <= reply.status < 500
     assert reply.response["id"] == "probe"
-    assert reply.error["code"] in FALL_BACK
-    assert "2025-11-25" in reply.error.get("data", {}).get("supported", ["2025-11-25"])
+    assert reply.error["message"]
 
 
 async def test_errors_of_the_server_come_through(at: Desk) -> None:

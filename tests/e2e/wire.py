@@ -19,8 +19,6 @@ SESSION_HEADER = "Mcp-Session-Id"
 BOTH = "application/json, text/event-stream"
 PROTOCOL = "2025-06-18"
 ANSWER_SECONDS = 20.0
-# "Method not found" and "unsupported protocol version": after either, a modern client tries `initialize`.
-FALL_BACK = (-32601, -32022)
 
 Message = dict[str, Any]
 

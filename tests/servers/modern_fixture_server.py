@@ -210,9 +210,13 @@ def add_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
         with ledger.count("roots"):
             return f"Roots: {', '.join(await voice.roots(ctx))}"
 
+
+def add_state_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
+    """Tools whose state between the rounds is the call itself, which waits."""
+
     @mcp.tool()
     async def test_input_required_result_request_state(ctx: Context) -> str:
-        """Asks for a confirmation. The state that this depends on is the call itself, which waits."""
+        """Asks for a confirmation."""
         answer = await voice.elicit(ctx, "Please confirm", OK, "confirm")
         return f"state-ok: {answer.action}"
 
@@ -222,6 +226,20 @@ def add_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
         with ledger.count("tampered"):
             answer = await voice.elicit(ctx, "Please confirm", OK, "confirm")
             return answer.action
+
+    @mcp.tool()
+    async def test_input_required_result_multi_round(ctx: Context) -> str:
+        """Asks for a name and then for a colour."""
+        with ledger.count("multi_round"):
+            name = await voice.elicit(ctx, "Step 1: What is your name?", NAME, "step1")
+            await voice.progress(ctx, 50)
+            colour = await voice.elicit(ctx, "Step 2: What is your favorite color?", {"color": TEXT}, "step2")
+            said = {**(name.content or {}), **(colour.content or {})}
+            return f"{said.get('name')} likes {said.get('color')}."
+
+
+def add_compound_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
+    """Tools that ask for more than one thing."""
 
     @mcp.tool()
     async def test_input_required_result_multiple_inputs(ctx: Context) -> str:
@@ -245,18 +263,6 @@ def add_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
             return "; ".join(f"{what}: {said[what]}" for what in ("name", "greeting", "roots"))
 
     @mcp.tool()
-    async def test_input_required_result_multi_round(ctx: Context) -> str:
-        """Asks for a name and then for a colour."""
-        with ledger.count("multi_round"):
-            name = await voice.elicit(ctx, "Step 1: What is your name?", NAME, "step1")
-            await voice.progress(ctx, 50)
-            colour = await voice.elicit(
-                ctx, "Step 2: What is your favorite color?", {"color": TEXT}, "step2"
-            )
-            said = {**(name.content or {}), **(colour.content or {})}
-            return f"{said.get('name')} likes {said.get('color')}."
-
-    @mcp.tool()
     async def test_input_required_result_capabilities(ctx: Context) -> str:
         """Asks whom there is to ask, as the handshake said."""
         model = types.ClientCapabilities(sampling=types.SamplingCapability())
@@ -267,6 +273,10 @@ def add_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
         if ctx.session.check_client_capability(user):
             said.append((await voice.elicit(ctx, "And you?", OK)).action)
         return f"There were: {', '.join(said) or 'none'}"
+
+
+def add_asking_reads(mcp: FastMCP, voice: Voice) -> None:
+    """A prompt and a resource that ask as well."""
 
     @mcp.prompt()
     async def test_input_required_result_prompt(ctx: Context) -> str:
@@ -430,6 +440,9 @@ def build(port: int, ask_on: str) -> FastMCP:
     add_notifying_tools(mcp, voice)
     add_talking_tools(mcp)
     add_asking_tools(mcp, voice, ledger)
+    add_state_tools(mcp, voice, ledger)
+    add_compound_tools(mcp, voice, ledger)
+    add_asking_reads(mcp, voice)
     add_further_asking_tools(mcp, voice, ledger)
     add_schema_tools(mcp)
     add_resources(mcp)

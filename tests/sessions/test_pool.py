@@ -362,7 +362,7 @@ async def test_dead_sessions_are_not_put_back():
     stand = by_hand()
     holder = await stand.get()
     dead = holder.slot.session
-    dead.lose()
+    dead.lose(beyond_help=True)
     holder.release()
     stand.check()
     lease = await stand.get()
@@ -392,7 +392,7 @@ async def test_dead_sessions_are_not_joined(usage):
     stand = by_hand()
     one, two = await stand.get(usage=usage), await stand.get(usage=usage)
     assert one.slot is two.slot
-    one.slot.session.lose()
+    assert one.slot.session.lose(beyond_help=True)
     three = await stand.get(usage=usage)
     assert three.slot is not one.slot
     one.release()
@@ -407,10 +407,22 @@ async def test_dead_idle_sessions_are_not_given_out():
     stand = by_hand()
     lease = await stand.get()
     lease.release()
-    lease.slot.session.lose()
-    lease.slot.session.lose()
+    assert lease.slot.session.lose()
+    assert lease.slot.session.lose()
     assert (await stand.get()).slot is not lease.slot
     await stand.close_and_check()
+
+
+async def test_a_session_in_use_that_is_lost_stays():
+    """A lost session that somebody holds may re-open itself; it leaves the pool when that fails."""
+    stand = by_hand()
+    holder = await stand.get()
+    assert not holder.slot.session.lose()
+    assert holder.slot.usable
+    stand.check()
+    assert holder.slot.session.lose(beyond_help=True)
+    await settle()
+    stand.check_empty()
 
 
 @every_usage
@@ -1129,6 +1141,7 @@ async def test_a_session_may_turn_out_dead_during_maintenance():
     leases = [await stand.get() for _ in range(3)]
     for lease in leases:
         lease.slot.session.tick = lambda _, session=lease.slot.session: session.lose()
+        lease.release()
     stand.pool.maintain()
     await settle()
     stand.check_empty()
@@ -1349,7 +1362,7 @@ class Story:
 
     def lost(self, number):
         if (session := self.choose(self.stand.server.sessions[-5:], number)) is not None:
-            session.lose()
+            session.lose(beyond_help=number % 2 == 0)
 
     def goodbye(self, number):
         sessions = [one for one in self.stand.server.sessions if one.goodbye and not one.goodbye.done()]

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import sys
+from contextlib import AsyncExitStack
 from typing import Any
 
 import httpx2
 import mcp_types as types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+
+WATCHED = "counter://shared"
 
 
 async def elicited(context: Any, params: Any) -> types.ElicitResult:
@@ -55,16 +58,23 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     timeout = httpx2.Timeout(30, read=300)
     async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http:
         transport = streamable_http_client(url, http_client=http)
-        async with Client(transport, mode=plan["mode"], cache=None, **handlers) as client:
+        async with Client(transport, mode=plan["mode"], cache=None, log_level="info", **handlers) as client:
             told["protocol"] = client.protocol_version
             told["tools"] = [tool.name for tool in (await client.list_tools()).tools]
-            if full:
-                await client.subscribe_resource("counter://shared")
-            for name, arguments in plan["calls"]:
-                result = await client.call_tool(name, arguments, progress_callback=progressed)
-                told["answers"].append("".join(getattr(part, "text", "") for part in result.content))
-            if full:
-                await asyncio.wait_for(updates.wait(), 10)
+            async with AsyncExitStack() as stack:
+                if full and client.protocol_version >= "2026-07-28":
+                    listening = client.listen(resource_subscriptions=[WATCHED])
+                    events = await stack.enter_async_context(listening)
+                elif full:
+                    events = None
+                    await client.subscribe_resource(WATCHED)
+                for name, arguments in plan["calls"]:
+                    result = await client.call_tool(name, arguments, progress_callback=progressed)
+                    told["answers"].append("".join(getattr(part, "text", "") for part in result.content))
+                if full and events is not None:
+                    told["updated"].append((await asyncio.wait_for(anext(aiter(events)), 10)).uri)
+                elif full:
+                    await asyncio.wait_for(updates.wait(), 10)
     return told
 
 

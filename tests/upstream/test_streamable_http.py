@@ -1,0 +1,744 @@
+"""Streamable HTTP against real sockets: redirects, trouble on the wire, streams cut anywhere, reuse."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import aiohttp
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import unused_port
+from yarl import URL
+
+from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from mcp_session_proxy.protocol.jsonrpc import Message, Response
+from mcp_session_proxy.upstream import streamable_http
+from mcp_session_proxy.upstream.streamable_http import StreamableHttp, http_session
+from mcp_session_proxy.upstream.transport import NO_SESSION, NOBODY, Caller, ConnectionLost, Reply, SessionRef
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
+PONG = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+SESSION = SessionRef("s1", "2025-11-25")
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """The HTTP client of a proxy."""
+    async with http_session() as session:
+        yield session
+        for way in WAYS:
+            way.close()
+        WAYS.clear()
+
+
+WAYS: list[StreamableHttp] = []
+
+
+def transport(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: float = 5.0) -> StreamableHttp:
+    """A transport that is closed behind the test."""
+    way = StreamableHttp(http, URL(url), connect_timeout_seconds=5, request_timeout_seconds=silence_seconds)
+    WAYS.append(way)
+    return way
+
+
+@asynccontextmanager
+async def served(handler: Handler) -> AsyncIterator[URL]:
+    """A real server with one handler for everything; gives its origin."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", handler)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield URL(f"http://127.0.0.1:{runner.addresses[0][1]}")
+    finally:
+        await runner.cleanup()
+
+
+@dataclass
+class RawServer:
+    """A server that does what a test says with each connection. ``connections`` counts them."""
+
+    serve: Callable[["RawServer", asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+    connections: int = 0
+    requests: list[bytes] = field(default_factory=list)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[URL]:
+        tasks: set[asyncio.Task[None]] = set()
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.connections += 1
+            task = asyncio.current_task()
+            assert task is not None
+            tasks.add(task)
+            try:
+                await self.serve(self, reader, writer)
+            except (ConnectionError, asyncio.IncompleteReadError):
+                pass
+            finally:
+                writer.close()
+                tasks.discard(task)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        try:
+            yield URL(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp")
+        finally:
+            server.close()
+            for task in list(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def read(self, reader: asyncio.StreamReader) -> None:
+        """Read one whole request."""
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((int(v) for n, _, v in _fields(head) if n.lower() == b"content-length"), 0)
+        self.requests.append(head + await reader.readexactly(length))
+
+
+def _fields(head: bytes) -> list[tuple[bytes, bytes, bytes]]:
+    return [line.partition(b":") for line in head.split(b"\r\n")[1:]]
+
+
+def whole(body: bytes, kind: bytes = b"application/json", status: bytes = b"200 OK") -> bytes:
+    head = b"HTTP/1.1 %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n" % (status, kind, len(body))
+    return head + body
+
+
+async def read_all(reply: Reply) -> list[Message]:
+    messages: list[Message] = []
+    while (more := await reply.read()) is not None:
+        messages += more
+    return messages
+
+
+def results(messages: list[Message]) -> list[object]:
+    return [json.loads(m.result or b"null") for m in messages if isinstance(m, Response)]
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+async def test_request_headers(http: aiohttp.ClientSession) -> None:
+    """The server sees what MCP asks for, the caller's headers, its own Host, and nothing of ours."""
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request)
+        assert await request.read() == PING
+        return web.Response(body=PONG, content_type="application/json")
+
+    caller = Caller(headers=(("Authorization", "Bearer x"), ("X-Twice", "1"), ("X-Twice", "2")))
+    async with served(handler) as origin:
+        async with transport(http, origin / "mcp").post(PING, SESSION, caller) as reply:
+            assert results(await read_all(reply)) == [{}]
+        host = f"{origin.host}:{origin.port}"
+    assert {(n.lower(), v) for n, v in seen[0].headers.items()} == {
+        ("host", host),
+        ("authorization", "Bearer x"),
+        ("x-twice", "1"),
+        ("x-twice", "2"),
+        ("mcp-session-id", "s1"),
+        ("mcp-protocol-version", "2025-11-25"),
+        ("accept", "application/json, text/event-stream"),
+        ("content-type", "application/json"),
+        ("content-length", str(len(PING))),
+    }
+
+
+async def test_get_and_delete(http: aiohttp.ClientSession) -> None:
+    """The stream is asked for as one, from the last event on; DELETE names the session."""
+    seen: list[web.Request] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request)
+        return web.Response(status=405 if request.method == "GET" else 204)
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+        async with way.listen(SESSION, NOBODY, "e-7") as reply:
+            assert (reply.status, reply.is_stream) == (405, False)
+        assert await way.delete(SESSION, NOBODY) == 204
+    get, delete = seen
+    assert (get.headers["Accept"], get.headers["Last-Event-ID"]) == ("text/event-stream", "e-7")
+    assert delete.headers["Mcp-Session-Id"] == "s1"
+    assert "Accept" not in delete.headers
+
+
+@pytest.mark.parametrize(
+    ("own", "clients", "sent"),
+    [
+        ("", "", ""),
+        ("", "a=1&b=%2F", "a=1&b=%2F"),
+        ("k=%2B", "", "k=%2B"),
+        ("k=%2B&flag", "a=%20+%zz", "k=%2B&flag&a=%20+%zz"),
+    ],
+)
+async def test_query_strings_are_joined(
+    http: aiohttp.ClientSession, own: str, clients: str, sent: str
+) -> None:
+    """The client's query string goes behind the server's own, byte for byte."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.raw_path)
+        return web.Response(body=PONG, content_type="application/json")
+
+    async with served(handler) as origin:
+        url = URL(f"{origin}/mcp" + (f"?{own}" if own else ""), encoded=True)
+        async with transport(http, url).post(PING, SESSION, Caller(query=clients)):
+            pass
+    assert seen == ["/mcp" + (f"?{sent}" if sent else "")]
+
+
+async def test_what_cannot_be_written_is_not_sent(http: aiohttp.ClientSession) -> None:
+    """A header that would smuggle in another is refused, and is no crash."""
+    caller = Caller(headers=(("X-Bad", "a\r\nX-Evil: b"),))
+
+    async def handler(_: web.Request) -> web.Response:
+        raise AssertionError
+
+    async with served(handler) as origin:
+        with pytest.raises(UpstreamProtocolError):
+            async with transport(http, origin / "mcp").post(PING, SESSION, caller):
+                pass
+
+
+def test_credentials_are_not_shown() -> None:
+    """The transport's debug line holds nothing of the callers."""
+
+    async def show() -> str:
+        async with http_session() as session:
+            return repr(transport(session, "http://h/mcp?key=sesame"))
+
+    assert "sesame" not in asyncio.run(show())
+
+
+async def test_cookies_are_not_kept(http: aiohttp.ClientSession) -> None:
+    """A cookie that one caller was given is never sent for another."""
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.headers.get("Cookie"))
+        return web.Response(body=PONG, content_type="application/json", headers={"Set-Cookie": "who=alice"})
+
+    async with served(handler) as origin:
+        way = transport(http, origin.with_host("localhost") / "mcp")
+        for _ in range(2):
+            async with way.post(PING, SESSION, NOBODY) as reply:
+                await read_all(reply)
+    assert seen == [None, None]
+
+
+# -- redirects -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+@pytest.mark.parametrize("location", ["/mcp/", "mcp/", "{origin}/mcp/", "https://127.0.0.1:{port}/mcp/"])
+async def test_redirect_to_the_slash(http: aiohttp.ClientSession, status: int, location: str) -> None:
+    """A redirect within the origin is followed once, with method and body, and remembered."""
+    seen: list[tuple[str, str, bytes]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.method, request.raw_path, await request.read()))
+        if request.path == "/mcp":
+            port = request.url.port
+            target = location.format(origin=request.url.origin(), port=port)
+            return web.Response(status=status, headers={"Location": target})
+        return web.Response(body=PONG, content_type="application/json")
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+        for _ in range(2):
+            async with way.post(PING, SESSION, Caller(query="a=%2F")) as reply:
+                assert reply.status == 200
+    assert seen == [("POST", f"{path}?a=%2F", PING) for path in ("/mcp", "/mcp/", "/mcp/")]
+
+
+async def test_redirects_that_meet(http: aiohttp.ClientSession) -> None:
+    """Requests that were all sent before the first redirect was known all find their way."""
+    gathered = asyncio.Barrier(5)
+
+    async def handler(request: web.Request) -> web.Response:
+        if request.path == "/mcp":
+            await gathered.wait()
+            return web.Response(status=307, headers={"Location": "/mcp/"})
+        return web.Response(body=PONG, content_type="application/json")
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+
+        async def ask() -> int:
+            async with way.post(PING, SESSION, NOBODY) as reply:
+                return reply.status
+
+        assert await asyncio.gather(*(ask() for _ in range(5))) == [200] * 5
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://evil.example/mcp",
+        "http://127.0.0.1:1/mcp/",
+        "//evil.example/mcp/",
+        "/mcp",
+        "",
+        "http://[bad",
+        "mailto:x@y",
+        None,
+    ],
+)
+async def test_redirect_elsewhere_is_refused(http: aiohttp.ClientSession, location: str | None) -> None:
+    """Credentials never go to another origin, and nothing goes round in circles."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=307, headers={} if location is None else {"Location": location})
+
+    async with served(handler) as origin:
+        with pytest.raises(UpstreamProtocolError, match="redirects"):
+            async with transport(http, origin / "mcp").post(PING, SESSION, NOBODY):
+                pass
+    assert seen == ["/mcp"]
+
+
+async def test_second_redirect_is_not_followed(http: aiohttp.ClientSession) -> None:
+    """A server that redirects back and forth is shown as it is."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        target = "/mcp" if request.path == "/mcp/" else "/mcp/"
+        return web.Response(status=307, headers={"Location": target})
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert reply.status == 307
+    assert seen == ["/mcp", "/mcp/"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "location", "followed"),
+    [
+        ("http://h/mcp?own=%2B", "/mcp/", "http://h/mcp/?own=%2B"),
+        ("http://h/mcp", "http://h:80/mcp/", "http://h/mcp/"),
+        ("https://h/mcp", "http://h/mcp/", "https://h/mcp/"),
+        ("http://h:8000/mcp", "http://H:8000/mcp/", "http://h:8000/mcp/"),
+        ("http://h/a%2Fb", "a%2Fb/", "http://h/a%2Fb/"),
+        ("http://h/mcp", "https://h:8443/mcp/", None),
+        ("http://h/mcp", "http://user:pw@h/mcp/?x=1#y", "http://h/mcp/"),
+    ],
+)
+def test_where_redirects_lead(asked: str, location: str, followed: str | None) -> None:
+    """Only the path of a redirect counts, and only on the same host and port."""
+    target = streamable_http._follow(URL(asked), location)
+    assert (None if target is None else str(target)) == followed
+
+
+# -- trouble ---------------------------------------------------------------------------------------
+
+
+async def test_refused_connection(http: aiohttp.ClientSession) -> None:
+    """Nothing was sent, and that is what is said."""
+    way = transport(http, f"http://127.0.0.1:{unused_port()}/mcp")
+    with pytest.raises(UpstreamUnreachable):
+        async with way.post(PING, SESSION, NOBODY):
+            pass
+    with pytest.raises(UpstreamUnreachable):
+        async with way.listen(SESSION, NOBODY, None):
+            pass
+    with pytest.raises(UpstreamUnreachable):
+        await way.delete(SESSION, NOBODY)
+
+
+async def test_unknown_host(http: aiohttp.ClientSession) -> None:
+    """A name that cannot be looked up is a server that cannot be reached."""
+    with pytest.raises(UpstreamUnreachable):
+        async with transport(http, "http://no-such-host.invalid/mcp").post(PING, SESSION, NOBODY):
+            pass
+
+
+async def test_closed_after_sending(http: aiohttp.ClientSession) -> None:
+    """A connection that ends without an answer leaves the outcome open, and POST is not sent twice."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+
+    raw = RawServer(serve)
+    async with raw.running() as url:
+        with pytest.raises(ConnectionLost):
+            async with transport(http, url).post(PING, SESSION, NOBODY):
+                pass
+    assert len(raw.requests) == 1
+
+
+async def test_closed_kept_connection(http: aiohttp.ClientSession) -> None:
+    """Also on a connection that was used before: the HTTP client must not repeat a POST by itself."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(whole(PONG))
+        await server.read(reader)
+
+    raw = RawServer(serve)
+    async with raw.running() as url:
+        way = transport(http, url)
+        async with way.post(PING, SESSION, NOBODY) as reply:
+            await read_all(reply)
+        with pytest.raises(ConnectionLost):
+            async with way.post(PING, SESSION, NOBODY):
+                pass
+    assert (raw.connections, len(raw.requests)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n5\r\ndata:",
+        b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nXYZ\r\n",
+    ],
+)
+async def test_body_that_breaks_off(http: aiohttp.ClientSession, answer: bytes) -> None:
+    """An answer whose body ends too early is no answer."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    async with RawServer(serve).running() as url:
+        with pytest.raises(ConnectionLost):
+            async with transport(http, url).post(PING, SESSION, NOBODY) as reply:
+                await read_all(reply)
+
+
+async def test_no_http_at_all(http: aiohttp.ClientSession) -> None:
+    """Something that is no HTTP server has had the request all the same."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(b"SSH-2.0-OpenSSH_9.6\r\n")
+        await writer.drain()
+
+    async with RawServer(serve).running() as url:
+        with pytest.raises(ConnectionLost):
+            async with transport(http, url).post(PING, SESSION, NOBODY):
+                pass
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n"])
+@pytest.mark.parametrize("verb", ["post", "resume"])
+async def test_silence(http: aiohttp.ClientSession, head: bytes, verb: str) -> None:
+    """A server that accepts a request and says nothing is given up, before and after its first words."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(head)
+        await reader.read()
+
+    async with RawServer(serve).running() as url:
+        way = transport(http, url, silence_seconds=0.05)
+        request = (
+            way.post(PING, SESSION, NOBODY)
+            if verb == "post"
+            else way.listen(SESSION, NOBODY, "7", for_answer=True)
+        )
+        with pytest.raises(UpstreamTimeout):
+            async with request as reply:
+                await read_all(reply)
+
+
+async def test_stream_may_be_silent_for_ever(http: aiohttp.ClientSession) -> None:
+    """The stream for what the server says of its own accord has no time limit."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n")
+        await reader.read()
+
+    async with (
+        RawServer(serve).running() as url,
+        transport(http, url, silence_seconds=0.05).listen(SESSION, NOBODY, None) as reply,
+    ):
+        assert reply.is_stream
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await reply.read()
+
+
+async def test_goodbye_is_not_waited_for_for_long(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that hangs on DELETE does not hold up a shutdown."""
+    monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", 0.05)
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        await reader.read()
+
+    async with RawServer(serve).running() as url:
+        with pytest.raises(TimeoutError):
+            await transport(http, url).delete(SESSION, NOBODY)
+
+
+# -- answers ---------------------------------------------------------------------------------------
+
+EVENTS = (
+    "\ufeff: hello\n\n"
+    'event: message\r\nid: 1\r\ndata: {"jsonrpc":"2.0","method":"notifications/message",\r\n'
+    'data: "params":{"data":"ü"}}\r\n\r\n'
+    "retry: 250\ndata: not json\n\n"
+    'data: {"jsonrpc":"2.0","id":1,"result":{"text":"naïve ☃"}}\nid: 2\n\n'
+).encode()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+async def test_stream_split_anywhere(http: aiohttp.ClientSession, size: int) -> None:
+    """However the bytes of a stream arrive, the same messages come out."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "Text/Event-Stream; charset=utf-8"})
+        await response.prepare(request)
+        for start in range(0, len(EVENTS), size):
+            await response.write(EVENTS[start : start + size])
+            await asyncio.sleep(0)
+        return response
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert reply.is_stream
+        assert reply.content_type == "text/event-stream"
+        messages = await read_all(reply)
+        assert (reply.last_event_id, reply.retry_seconds) == ("2", 0.25)
+    assert [type(m).__name__ for m in messages] == ["Notification", "Response"]
+    assert results(messages) == [{"text": "naïve ☃"}]
+
+
+@pytest.mark.parametrize(
+    ("body", "found"),
+    [
+        (PONG, [{}]),
+        (b"[" + PONG + b"," + PONG.replace(b"1", b"2") + b"]", [{}, {}]),
+        (b"", []),
+        (b"<html>", []),
+        (b"null", []),
+        (b'{"jsonrpc":"2.0","id":1,"result":"' + b"x" * 3_000_000 + b'"}', ["x" * 3_000_000]),
+    ],
+    ids=["one", "batch", "empty", "html", "null", "large"],
+)
+async def test_json_bodies(http: aiohttp.ClientSession, body: bytes, found: list[object]) -> None:
+    """A body holds one message, a batch, or none; size does not matter."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="application/json")
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert results(await read_all(reply)) == found
+        assert (reply.last_event_id, reply.retry_seconds) == (None, None)
+
+
+async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
+    """A JSON body is whole before it is read."""
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for byte in PONG:
+            await response.write(bytes([byte]))
+            await asyncio.sleep(0)
+        return response
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert results(await read_all(reply)) == [{}]
+
+
+async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An answer that never stops growing is refused before it fills our memory."""
+    monkeypatch.setattr(streamable_http, "DEFAULT_MAX_EVENT_BYTES", 1_000_000)
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        while True:
+            await response.write(b" " * 65536)
+
+    async with served(handler) as origin:
+        with pytest.raises(UpstreamProtocolError, match="more than 1000000 bytes"):
+            async with transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply:
+                await read_all(reply)
+
+
+async def test_compressed_answers(http: aiohttp.ClientSession) -> None:
+    """A server that compresses without being asked is understood."""
+
+    async def handler(_: web.Request) -> web.Response:
+        response = web.Response(body=PONG, content_type="application/json")
+        response.enable_compression(web.ContentCoding.gzip)
+        return response
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert results(await read_all(reply)) == [{}]
+
+
+@pytest.mark.parametrize(("status", "adopted"), [(200, "new"), (202, "new"), (400, None), (404, None)])
+async def test_session_id_of_2xx_only(http: aiohttp.ClientSession, status: int, adopted: str | None) -> None:
+    """The id that comes with a refusal is a throwaway."""
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(status=status, headers={"Mcp-Session-Id": "new"})
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, NO_SESSION, NOBODY) as reply,
+    ):
+        assert reply.session_id == adopted
+
+
+async def test_refusal(http: aiohttp.ClientSession) -> None:
+    """A refusal gives its text, within a bound, and the headers that explain it."""
+
+    async def handler(_: web.Request) -> web.Response:
+        response = web.Response(status=401, text="x" * 1_000_000)
+        response.headers.add("WWW-Authenticate", "Basic")
+        response.headers.add("WWW-Authenticate", 'Bearer realm="x"')
+        response.headers["X-Powered-By"] = "PHP"
+        return response
+
+    async with (
+        served(handler) as origin,
+        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+    ):
+        assert reply.content_type == "text/plain"
+        assert len(await reply.text()) == 64 * 1024
+        assert reply.explanation() == {"WWW-Authenticate": 'Basic, Bearer realm="x"'}
+
+
+async def test_refusal_that_breaks_off(http: aiohttp.ClientSession) -> None:
+    """What came of a refusal's text is enough."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nSession not found")
+        await writer.drain()
+
+    async with RawServer(serve).running() as url, transport(http, url).post(PING, SESSION, NOBODY) as reply:
+        assert await reply.text() == b"Session not found"
+        assert reply.content_type is None
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["json", "stream"])
+async def test_connections_are_reused(http: aiohttp.ClientSession, kind: str) -> None:
+    """A connection serves again once its answer is read, also when a stream ends just after its response."""
+    event = b"data: " + PONG + b"\n\n"
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await server.read(reader)
+            if kind == "json":
+                writer.write(whole(PONG))
+                continue
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+            writer.write(b"%x\r\n%b\r\n" % (len(event), event))
+            await writer.drain()
+            writer.write(b"0\r\n\r\n")
+
+    raw = RawServer(serve)
+    async with raw.running() as url:
+        way = transport(http, url)
+        for _ in range(3):
+            async with way.post(PING, SESSION, NOBODY) as reply:
+                while not await reply.read():
+                    pass
+            while http.connector is not None and not http.connector._conns:  # until it is back in its pool
+                await asyncio.sleep(0)
+    assert (raw.connections, len(raw.requests)) == (1, 3)
+
+
+async def test_stream_that_stays_open_is_cut(
+    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that does not end its stream after the response does not keep a connection of ours."""
+    monkeypatch.setattr(streamable_http, "_END_OF_STREAM_SECONDS", 0.02)
+    cut = asyncio.Event()
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: " + PONG + b"\n\n")
+        assert await reader.read() == b""
+        cut.set()
+
+    async with RawServer(serve).running() as url:
+        way = transport(http, url)
+        async with way.post(PING, SESSION, NOBODY) as reply:
+            assert results(await reply.read() or []) == [{}]
+        async with asyncio.timeout(5):
+            await cut.wait()
+
+
+@pytest.mark.parametrize("verb", ["post", "listen"])
+async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb: str) -> None:
+    """A cancelled request leaves no connection behind on which an answer could still come."""
+    cut = asyncio.Event()
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n")
+        assert await reader.read() == b""
+        cut.set()
+
+    async with RawServer(serve).running() as url:
+        way = transport(http, url)
+
+        async def ask() -> None:
+            request = way.post(PING, SESSION, NOBODY) if verb == "post" else way.listen(SESSION, NOBODY, None)
+            async with request as reply:
+                await read_all(reply)
+
+        asking = asyncio.create_task(ask())
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        async with asyncio.timeout(5):
+            await cut.wait()
+
+
+async def test_connections_are_not_limited(http: aiohttp.ClientSession) -> None:
+    """More calls than any usual connection limit can be under way at once."""
+    everyone = asyncio.Barrier(150)
+
+    async def handler(_: web.Request) -> web.Response:
+        await everyone.wait()
+        return web.Response(body=PONG, content_type="application/json")
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+
+        async def ask() -> int:
+            async with way.post(PING, SESSION, NOBODY) as reply:
+                return reply.status
+
+        assert set(await asyncio.gather(*(ask() for _ in range(150)))) == {200}
