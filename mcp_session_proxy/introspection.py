@@ -69,6 +69,7 @@ class Gauges:
     upstream_sessions: Mapping[str, int]
     upstream_session_age_seconds: Sequence[float]
     waiters: int
+    exchanges_parked: int
     streams: Mapping[str, int]
 
 

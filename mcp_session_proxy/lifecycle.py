@@ -221,7 +221,13 @@ class Proxy:
             ),
             observe=self._observe,
         )
-        self.snapshot = Snapshot(binder=self._binder, endpoint=self._endpoint, monitor=self._monitor)
+        self.snapshot = Snapshot(
+            binder=self._binder,
+            endpoint=self._endpoint,
+            parking=self._parking,
+            listening=self._listening,
+            monitor=self._monitor,
+        )
         self.metrics.watch(self.snapshot)
         guard = Guard(
             listens_on_loopback=settings.listen.is_loopback,

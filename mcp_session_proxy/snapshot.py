@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from typing import cast
 
 from .downstream.endpoint import Endpoint
+from .exchange.listening import Listening
+from .exchange.parking import Parking
 from .introspection import ClientSessionView, Gauges, Phase, Readiness, UpstreamSessionView
 from .sessions.binding import Binder
 from .sessions.directory import ClientSession
@@ -15,9 +17,19 @@ from .upstream.session import UpstreamSession
 class Snapshot:
     """Reads the state of the core; changes nothing."""
 
-    def __init__(self, *, binder: Binder, endpoint: Endpoint, monitor: Monitor) -> None:
+    def __init__(
+        self,
+        *,
+        binder: Binder,
+        endpoint: Endpoint,
+        parking: Parking,
+        listening: Listening,
+        monitor: Monitor,
+    ) -> None:
         self._binder = binder
         self._endpoint = endpoint
+        self._parking = parking
+        self._listening = listening
         self._monitor = monitor
 
     def readiness(self) -> Readiness:
@@ -84,8 +96,10 @@ class Snapshot:
             upstream_sessions=self._binder.pool.count_states(),
             upstream_session_age_seconds=[now - session.born for session in sessions],
             waiters=self._binder.pool.waiting,
+            exchanges_parked=len(self._parking),
             streams={
                 "client": self._endpoint.streams,
+                "listen": len(self._listening),
                 "upstream": sum(session.streaming for session in sessions),
             },
         )

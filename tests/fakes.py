@@ -361,3 +361,34 @@ async def settle(rounds: int = 20) -> None:
     """Let everything that can go on without time passing go on."""
     for _ in range(rounds):
         await asyncio.sleep(0)
+
+
+class FakeVisit:
+    """One request's use of a session, as an exchange knows it."""
+
+    def __init__(self, session: UpstreamSession, client: Any = None) -> None:
+        self.session = session
+        self.client = client
+        self.condemned = 0
+
+    def condemn(self) -> None:
+        self.condemned += 1
+
+
+class FakeOutlet:
+    """Implements ``exchange.Outlet``: keeps what the client would see."""
+
+    def __init__(self) -> None:
+        self.notified: list[Notification] = []
+        self.asked: list[Request] = []
+
+    async def notify(self, message: Notification) -> None:
+        self.notified.append(message)
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        self.asked.append(request)
+
+    @property
+    def heard(self) -> list[Any]:
+        """The parameters of the notifications, as JSON values."""
+        return [json.loads(message.params or b"null") for message in self.notified]

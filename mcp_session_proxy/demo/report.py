@@ -27,12 +27,7 @@ def compare_rounds(console: Console, direct: Sequence[Round], proxied: Sequence[
     counts.add_row("directly", *map(_outcome, direct))
     counts.add_row("through the proxy", *map(_outcome, proxied))
     console.print(counts)
-    works = sum(round_.count is not None for round_ in proxied)
-    fails = sum(round_.count is None for round_ in direct)
-    console.print(
-        f"Directly, {fails} of {len(direct)} fail. Through the proxy, {works} of {len(proxied)} work, "
-        "and they share one count: the session outlives its clients.\n"
-    )
+    console.print(_conclude(direct, proxied) + "\n")
 
 
 def show_churn(console: Console, churn: Churn) -> None:
@@ -62,6 +57,15 @@ def show_commands(console: Console, endpoint_url: str, admin_url: str | None) ->
         # Unwrapped and unmarked, so that it can be copied.
         console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)
     console.print(f"\n  Or point an MCP client at {endpoint_url}\n", soft_wrap=True)
+
+
+def _conclude(direct: Sequence[Round], proxied: Sequence[Round]) -> str:
+    fails = sum(round_.count is None for round_ in direct)
+    works = sum(round_.count is not None for round_ in proxied)
+    text = f"Directly, {fails} of {len(direct)} fail. Through the proxy, {works} of {len(proxied)} work"
+    if works < len(proxied):
+        return text + ", which is a bug. Please report it."
+    return text + ", and they share one count: the session outlives its clients."
 
 
 def _answer(step: Step) -> str:

@@ -278,6 +278,8 @@ async def follow(
         await _bounded(request, response.write(sse.HEARTBEAT))
         while stream.is_follower(follower):
             for event in stream.after(after):
+                if not stream.is_follower(follower):
+                    break  # the rest is for the new one
                 data = sse.write_event(event.data, event_id=stream.event_id(event.number))
                 await _bounded(request, response.write(data))
                 after = event.number

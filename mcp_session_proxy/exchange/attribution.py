@@ -1,13 +1,14 @@
 """Which modern call a message of the upstream GET stream belongs to.
 
 Servers may ask on the session's GET stream, where a request names no call. If one call is running on
-the session, it is meant. A session on which that was seen once runs its calls one at a time from then
+the session, it is meant. A session on which that was seen once begins its calls one at a time from then
 on; a call whose client was asked and has not come back yet does not count as running, so it holds up
-nobody.
+nobody. Answers go back under the server's own request ids: even a question that reached the wrong call
+of the caller is answered right.
 """
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from ..protocol.jsonrpc import Notification, Request
 from ..upstream.session import UpstreamSession
 
 _MAX_COMPLETIONS: Final = 100
+_MISSING: Final = object()
 
 
 class RunningCall(Protocol):
@@ -38,16 +40,29 @@ class RunningCall(Protocol):
 
 
 class _Lane:
-    """The calls of one session."""
+    """The calls of one session: those that run, and those that wait for their turn."""
 
-    __slots__ = ("completed", "completing", "one_at_a_time", "running", "turn")
+    __slots__ = ("completed", "completing", "one_at_a_time", "queue", "running")
 
     def __init__(self) -> None:
         self.running: dict[RunningCall, None] = {}
         self.one_at_a_time = False
-        self.turn = asyncio.Lock()
+        self.queue: deque[tuple[RunningCall, asyncio.Future[None]]] = deque()
         self.completed: OrderedDict[str, None] = OrderedDict()
         self.completing: dict[str, asyncio.Future[None]] = {}
+
+    @property
+    def busy(self) -> bool:
+        """Whether a call runs that the server may ask in."""
+        return any(call.is_parkable for call in self.running)
+
+    def admit(self) -> None:
+        """Let the next one run, if none does. It runs from this very step on."""
+        while self.queue and not self.busy:
+            call, turn = self.queue.popleft()
+            if not turn.done():
+                self.running[call] = None
+                turn.set_result(None)
 
 
 class Attribution:
@@ -55,24 +70,29 @@ class Attribution:
 
     def __init__(self) -> None:
         self._lanes: WeakKeyDictionary[UpstreamSession, _Lane] = WeakKeyDictionary()
-        self._turns: dict[RunningCall, asyncio.Lock] = {}
 
-    async def enter(self, call: RunningCall) -> None:
-        """The call is running from now on; waits for its turn where calls take turns."""
+    async def enter(self, call: RunningCall, *, begins: bool) -> None:
+        """The call is running from now on; one that begins waits for its turn where calls take turns.
+
+        One that goes on with its client's answers never waits: another call may need them.
+        """
         lane = self._lane(call.session)
-        if lane.one_at_a_time and call.is_parkable:
-            await lane.turn.acquire()
-            self._turns[call] = lane.turn
-        lane.running[call] = None
+        if not (begins and lane.one_at_a_time and call.is_parkable and (lane.busy or lane.queue)):
+            lane.running[call] = None
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        lane.queue.append((call, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            self.leave(call)  # the turn may have come in the same step
+            raise
 
     def leave(self, call: RunningCall) -> None:
         """The call has ended or is parked. Does nothing for one that is not running."""
         lane = self._lanes.get(call.session)
-        if lane is not None:
-            lane.running.pop(call, None)
-        turn = self._turns.pop(call, None)
-        if turn is not None:
-            turn.release()
+        if lane is not None and lane.running.pop(call, _MISSING) is not _MISSING:
+            lane.admit()
 
     def _lane(self, session: UpstreamSession) -> _Lane:
         lane = self._lanes.get(session)

@@ -27,6 +27,7 @@ from .relay import Channel
 _GATHER_SECONDS: Final = 0.05
 _MAX_KEPT: Final = 256
 _COMPLETION_SECONDS: Final = 30.0
+_WIND_DOWN_SECONDS: Final = 2.0
 
 
 class Question(NamedTuple):
@@ -85,6 +86,7 @@ class ModernCall:
         # URLs that the server wants visited before the call is made again, by key.
         self._urls: dict[str, bytes] = {}
         self._urls_declined = False
+        self._failure: ProxyError | None = None
         self._wake: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -115,7 +117,7 @@ class ModernCall:
         """
         self.rounds += 1
         try:
-            await self._attribution.enter(self)
+            await self._attribution.enter(self, begins=self._task is None)
             self._channel = channel
             while self._kept:
                 await channel.send(self._kept.popleft())
@@ -128,15 +130,17 @@ class ModernCall:
             self.abandon()
             raise
         except Exception:
-            self._end()
+            self.abandon()
             raise
         finally:
             self._channel = None
             self._attribution.leave(self)
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
-        while not task.done() and not self._pending:
+        while not (task.done() or self._pending or self._failure):
             await self._news()
+        if self._failure is not None:
+            raise self._failure
         if self._pending and not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
@@ -247,7 +251,8 @@ class ModernCall:
         missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
         if missing is not None:
             refuse_request(session, request)
-            self._exchange.give_up(MissingCapability(missing))
+            self._failure = MissingCapability(missing)
+            self._notice()
             return
         key = questions.key_for(request.method, request.params, self._pending)
         question = Question(session, session.incarnation, request.id, request.method, request.params)
@@ -265,14 +270,31 @@ class ModernCall:
     # -- the end -----------------------------------------------------------------------------------
 
     def abandon(self) -> None:
-        """The client is gone, or did not come back: open questions get errors, the call is cancelled."""
+        """The client is gone, or did not come back, or cannot answer: wind the call down."""
+        asked = bool(self._pending) or self._failure is not None
         for question in self._pending.values():
             if question.incarnation == question.session.incarnation:
                 refuse_request(question.session, Request(question.id, question.method, None))
         self._pending.clear()
-        if self._task is not None:
-            self._task.cancel()
-        self._end()
+        if self._task is None or self._task.done():
+            self._end()
+        else:
+            self.session.spawn(self._wind_down(self._task, asked), "wind down")
+
+    async def _wind_down(self, task: asyncio.Task[Response], asked: bool) -> None:
+        """Let the call end by itself where its question was refused, else cancel it.
+
+        Both at once would be one too many: some servers break over a request that is cancelled while it is
+        being answered with an error (python mcp 1.30 loses the session).
+        """
+        try:
+            if asked:
+                await asyncio.wait([task], timeout=_WIND_DOWN_SECONDS)
+            task.cancel()
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+            self._end()
 
     def give_up(self, error: ProxyError) -> None:
         """End the call with an error for whoever waits for it."""

@@ -195,6 +195,11 @@ class Metrics:
         refused = self._counter(
             "replays_refused", "Requests not sent again because the server may have executed them."
         )
+        parked = Family(
+            self._counter(
+                "parked", "Modern calls that waited for their client's answer, by outcome.", "outcome"
+            )
+        )
         bugs = self._counter("bugs", "Exceptions that nobody expected; the log has them. Please report.")
 
         def on_finished(event: events.RequestFinished) -> None:
@@ -207,6 +212,7 @@ class Metrics:
         self._on(events.RequestFinished, on_finished)
         self._on(events.Retried, lambda event: retries.child(event.reason).inc())
         self._on(events.ReplayRefused, lambda _: refused.inc())
+        self._on(events.Parked, lambda event: parked.child(event.outcome).inc())
         self._on(events.Crashed, lambda _: bugs.inc())
 
     def _on(self, kind: type[EventT], handle: Callable[[EventT], None]) -> None:
@@ -234,6 +240,11 @@ class GaugeCollector(Collector):
         )
         yield GaugeMetricFamily(
             PREFIX + "waiters", "Requests waiting for an upstream session.", value=gauges.waiters
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "exchanges_parked",
+            "Modern calls that wait for their client's answer.",
+            value=gauges.exchanges_parked,
         )
         by_state = GaugeMetricFamily(
             PREFIX + "upstream_sessions", "Sessions held at the server, by state.", labels=["state"]

@@ -29,6 +29,14 @@ def test_rounds_are_shown_side_by_side(console):
     assert "404 Session not found" in line
     assert "200 the count is 1" in line
     assert "fails" in text_of(console)
+    assert "1 of 1 work, and they share one count" in text_of(console)
+
+
+def test_a_failure_through_the_proxy_is_not_glossed_over(console):
+    """When the demonstration goes wrong, it says so."""
+    rounds = [Round(steps=(Step(name="tools/call", status=500, text="oops"),), count=None)]
+    report.compare_rounds(console, rounds, rounds)
+    assert "0 of 1 work, which is a bug" in text_of(console)
 
 
 def test_foreign_text_is_not_markup(console):

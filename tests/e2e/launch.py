@@ -347,11 +347,21 @@ class Server:
 
     def stop(self) -> int:
         """Ask it to leave; returns its exit status."""
-        return self.program.terminate(timeout_seconds=3)
+        status = self.program.terminate(timeout_seconds=3)
+        self._wait_gone()
+        return status
 
     def kill(self) -> None:
-        """End it without notice."""
+        """End it without notice; when this returns, nobody listens any more."""
         self.program.kill()
+        self._wait_gone()
+
+    def _wait_gone(self) -> None:
+        # The process that was waited for may have been a launcher, whose child dies a moment later.
+        deadline = time.monotonic() + STOP_TIMEOUT_SECONDS
+        while accepts_connections(self.port):
+            assert time.monotonic() < deadline, f"{self.kind.name} still listens on {self.port}"
+            time.sleep(POLL_SECONDS)
 
 
 @dataclass(kw_only=True)

@@ -1,4 +1,4 @@
-"""What a client without a session is said to give up, each of it working before an unmodified FastMCP 1.x server.
+"""What clients without a session are said to give up: all of it, before an unmodified FastMCP 1.x server.
 
 The client holds no connection and no session between its requests: only a credential says who it is.
 """
@@ -128,7 +128,7 @@ async def subscriptions(client: ModernCaller) -> list[str]:
 
 
 async def test_resource_updates(client: ModernCaller) -> None:
-    """A listener is subscribed upstream, hears of the change that another request made, and is unsubscribed."""
+    """A listener is subscribed upstream, hears of a change that another request made, and is unsubscribed."""
     async with client.listen_modern(resourceSubscriptions=["counter://shared"]) as stream:
         first = await stream.next()
         assert first is not None
@@ -174,7 +174,7 @@ async def test_list_changes(client: ModernCaller) -> None:
 
 
 async def test_listener_survives_a_lost_session(at: Desk, client: ModernCaller) -> None:
-    """When the server forgets its sessions, a listener is subscribed anew and told that something may have changed."""
+    """When the server forgets a session, its listener is subscribed anew and told of a possible change."""
     async with client.listen_modern(resourceSubscriptions=["counter://shared"]) as stream:
         await stream.next()
         await client.call_modern("expire")
@@ -187,7 +187,7 @@ async def test_listener_survives_a_lost_session(at: Desk, client: ModernCaller) 
 
 
 async def test_the_server_hears_what_the_client_can_do(at: Desk) -> None:
-    """The capabilities of a modern request are those of its session's handshake; others make another session."""
+    """What a modern request declares is in its session's handshake; other capabilities, another session."""
     able = ModernCaller(at.http, at.proxy.url)
     unable = ModernCaller(at.http, at.proxy.url, token=able.token, capabilities={})
     told = json.loads((await able.call_modern("whoami")).text)

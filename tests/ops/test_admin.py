@@ -66,6 +66,7 @@ class View:
             upstream_sessions={},
             upstream_session_age_seconds=[],
             waiters=0,
+            exchanges_parked=0,
             streams={},
         )
 

@@ -32,6 +32,7 @@ class View:
             upstream_sessions={"idle": 2, "leased": 1},
             upstream_session_age_seconds=[1.0, 10.0, 61.0, 1e9],
             waiters=3,
+            exchanges_parked=0,
             streams={"client": 4, "upstream": 5},
         )
 

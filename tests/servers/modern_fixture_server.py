@@ -7,7 +7,7 @@ mid-call, as every revision up to 2025-11-25 does: on the stream of the call's P
 on the session's standalone GET stream, where nothing says which call is meant. What a scenario's fixture is
 to do is said in the description of the scenario. Beside the MCP endpoint:
 
-    GET  /calls       how often each tool was started, finished and cancelled, over all sessions
+    GET  /calls       how often each tool was started, finished, cancelled or failed, over all sessions
     POST /visit/{id}  the user visits the URL of an elicitation; the session that asked is told
 """
 
@@ -31,6 +31,7 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
+LINGER_SECONDS = 60.0
 Properties = dict[str, dict[str, Any]]
 
 # The suite gives the schema of this tool's parameters word for word.
@@ -66,6 +67,7 @@ class Ledger:
         self.started: Counter[str] = Counter()
         self.finished: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
+        self.failed: Counter[str] = Counter()
         self.visited: set[str] = set()
         self.waiting: dict[str, Any] = {}  # elicitation id -> the session that wants to know
 
@@ -87,6 +89,8 @@ class _Count:
             self._ledger.finished[self._name] += 1
         elif issubclass(kind, anyio.get_cancelled_exc_class()):
             self._ledger.cancelled[self._name] += 1
+        else:
+            self._ledger.failed[self._name] += 1
 
 
 class Voice:
@@ -293,7 +297,7 @@ def add_asking_reads(mcp: FastMCP, voice: Voice) -> None:
 
 
 def add_further_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None:
-    """What the suite has no scenario for: pages to visit, and a model with tools."""
+    """What the suite has no scenario for."""
 
     @mcp.tool()
     async def ask_model_with_tool(ctx: Context) -> str:
@@ -321,7 +325,17 @@ def add_further_asking_tools(mcp: FastMCP, voice: Voice, ledger: Ledger) -> None
             return "visited"
 
     @mcp.tool()
-    async def ask_twice_over(ctx: Context, message: str) -> str:
+    async def linger(ctx: Context, ask: bool = False) -> str:
+        """Says that it has begun, and does not end soon; before that, it asks if it is to."""
+        with ledger.count("linger"):
+            if ask:
+                await voice.elicit(ctx, "Begin?", OK)
+            await voice.progress(ctx, 1)
+            await anyio.sleep(LINGER_SECONDS)
+            return "done"
+
+    @mcp.tool()
+    async def ask_with(ctx: Context, message: str) -> str:
         """Asks with the caller's own words, so that a test can tell calls apart."""
         answer = await voice.elicit(ctx, message, NAME)
         return f"{message}: {(answer.content or {}).get('name', answer.action)}"
@@ -413,6 +427,7 @@ def add_routes(mcp: FastMCP, ledger: Ledger) -> None:
                 "started": dict(ledger.started),
                 "finished": dict(ledger.finished),
                 "cancelled": dict(ledger.cancelled),
+                "failed": dict(ledger.failed),
             }
         )
 

@@ -1,0 +1,646 @@
+"""How answers are written: JSON or stream, heartbeats, clients that leave, come back, or stop reading."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.test_utils import make_mocked_request
+from fakes import settle
+from multidict import CIMultiDict
+
+from mcp_session_proxy.downstream.streams import Answer, Heart, Responder, follow, respond_error
+from mcp_session_proxy.exchange.mailbox import Mailbox, Stream
+from mcp_session_proxy.protocol.inbound import Accepts
+
+pytestmark = pytest.mark.looptime
+
+BOTH = Accepts(json=True, stream=True)
+JSON_ONLY = Accepts(json=True, stream=False)
+STREAM_ONLY = Accepts(json=False, stream=True)
+NEWS = b'{"jsonrpc":"2.0","method":"notifications/message"}'
+DONE = b'{"jsonrpc":"2.0","id":1,"result":{}}'
+BEAT = ": keep-alive"
+
+
+class Wire(AbstractStreamWriter):
+    """The connection to a client: what was written to it, or what is wrong with it."""
+
+    def __init__(self) -> None:
+        self.status_line = ""
+        self.headers: CIMultiDict[str] = CIMultiDict()
+        self.text = ""
+        self.ended = False
+        self.aborted = False
+        self.broken = False
+        self.flows = asyncio.Event()
+        self.flows.set()
+
+    async def _pass(self, chunk: bytes) -> None:
+        if self.broken or self.aborted:
+            raise ConnectionResetError("Cannot write to closing transport")
+        self.text += chunk.decode()
+        await self.flows.wait()
+
+    async def write(self, chunk: Any) -> None:
+        await self._pass(bytes(chunk))
+
+    async def write_eof(self, chunk: bytes = b"") -> None:
+        await self._pass(chunk)
+        self.ended = True
+
+    async def write_headers(self, status_line: str, headers: CIMultiDict[str]) -> None:
+        if self.broken:
+            raise ConnectionResetError("Cannot write to closing transport")
+        self.status_line = status_line
+        self.headers = headers
+
+    async def drain(self) -> None: ...
+
+    def enable_compression(self, encoding: str = "deflate", strategy: int | None = None) -> None: ...
+
+    def enable_chunking(self) -> None: ...
+
+    def abort(self) -> None:
+        """The transport's way to end the connection at once."""
+        self.aborted = True
+
+    def get_extra_info(self, name: str, default: object = None) -> object:
+        return default
+
+    @property
+    def events(self) -> list[Any]:
+        """What was written: comments as text, events as (id, data)."""
+        found: list[Any] = []
+        for block in filter(None, self.text.split("\n\n")):
+            fields = dict(line.partition(": ")[::2] for line in block.split("\n") if line[0] != ":")
+            found.append((fields.get("id"), json.loads(fields["data"])) if fields else block)
+        return found
+
+    @property
+    def data(self) -> list[Any]:
+        """The events' data alone."""
+        return [event[1] for event in self.events if event != BEAT]
+
+
+def request_on(wire: Wire, method: str = "POST") -> web.BaseRequest:
+    return make_mocked_request(method, "/mcp", writer=wire, transport=wire)
+
+
+class Post:
+    """One POST of a client, and what is written for it."""
+
+    def __init__(
+        self,
+        accepts: Accepts = BOTH,
+        *,
+        batch: bool = False,
+        heart: Heart | None = None,
+        mailbox: Mailbox | None = None,
+    ) -> None:
+        self.wire = Wire()
+        self.heart = heart or Heart(15)
+        self.responder = Responder(
+            request_on(self.wire),
+            accepts,
+            batch=batch,
+            heart=self.heart,
+            headers={"X-Cors": "yes"},
+            mailbox=mailbox,
+        )
+
+    async def end(self, *answers: Answer) -> web.StreamResponse:
+        for answer in answers:
+            await self.responder.respond(answer)
+        response = await self.responder.finish()
+        assert self.heart._responders == {}
+        self.heart.close()
+        return response
+
+
+def answer(number: int = 1, **more: Any) -> Answer:
+    return Answer(body=b'{"jsonrpc":"2.0","id":%d,"result":{}}' % number, **more)
+
+
+def body_of(response: web.StreamResponse) -> Any:
+    assert isinstance(response, web.Response)
+    assert isinstance(response.body, bytes)
+    return json.loads(response.body)
+
+
+# -- JSON or stream --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("accepts", [BOTH, JSON_ONLY])
+async def test_answer_that_comes_first_is_json(accepts: Accepts) -> None:
+    """A response before anything else is a JSON body, with the answer's headers."""
+    response = await Post(accepts).end(answer(headers={"Mcp-Session-Id": "x"}))
+    assert body_of(response) == json.loads(DONE)
+    assert response.status == 200
+    assert dict(response.headers) == {
+        "X-Cors": "yes",
+        "Mcp-Session-Id": "x",
+        "Content-Type": "application/json",
+        "Content-Length": str(len(DONE)),
+    }
+
+
+async def test_message_before_the_answer_makes_a_stream() -> None:
+    """From the first message on, everything is an event of one stream."""
+    post = Post()
+    assert await post.responder.send(NEWS)
+    assert post.wire.status_line == "HTTP/1.1 200 OK"
+    await post.end(answer())
+    assert post.wire.data == [json.loads(NEWS), json.loads(DONE)]
+    assert post.wire.ended
+    headers = post.wire.headers
+    assert headers["Content-Type"] == "text/event-stream"
+    assert headers["Cache-Control"] == "no-cache, no-transform"
+    assert headers["X-Accel-Buffering"] == "no"
+    assert headers["X-Cors"] == "yes"
+
+
+async def test_client_that_takes_json_only() -> None:
+    """It hears nothing in between, and whoever wanted to say something knows."""
+    post = Post(JSON_ONLY)
+    assert not await post.responder.send(NEWS)
+    assert not post.responder.takes_streams
+    assert body_of(await post.end(answer())) == json.loads(DONE)
+    assert post.wire.text == ""
+
+
+async def test_client_that_takes_streams_only() -> None:
+    """It gets a stream, with the answer's headers, also for a lone response."""
+    post = Post(STREAM_ONLY)
+    await post.end(answer(headers={"Mcp-Session-Id": "x"}))
+    assert post.wire.data == [json.loads(DONE)]
+    assert post.wire.headers["Mcp-Session-Id"] == "x"
+
+
+@pytest.mark.parametrize("accepts", [BOTH, JSON_ONLY, STREAM_ONLY])
+async def test_errors_are_json_with_their_status(accepts: Accepts) -> None:
+    """As long as nothing was written, an error has its own HTTP status, whatever the client takes."""
+    response = await Post(accepts).end(answer(status=503, headers={"Retry-After": "1"}))
+    assert response.status == 503
+    assert response.headers["Retry-After"] == "1"
+    assert body_of(response) == json.loads(DONE)
+
+
+async def test_error_in_a_stream() -> None:
+    """A stream that has begun ends with the error as an event."""
+    post = Post()
+    await post.responder.send(NEWS)
+    await post.end(answer(status=502))
+    assert post.wire.data == [json.loads(NEWS), json.loads(DONE)]
+    assert post.wire.status_line == "HTTP/1.1 200 OK"
+
+
+async def test_plain_refusal() -> None:
+    """A refusal that is no JSON-RPC goes out as it came, if it is the whole answer."""
+    plain = answer(status=401, plain=b"who?", content_type="text/plain")
+    response = await Post().end(plain)
+    assert isinstance(response, web.Response)
+    assert (response.body, response.content_type, response.status) == (b"who?", "text/plain", 401)
+
+
+async def test_plain_refusal_in_a_stream_or_batch() -> None:
+    """Inside a stream or a batch only JSON-RPC has a place."""
+    plain = answer(status=401, plain=b"who?", content_type="text/plain")
+    post = Post()
+    await post.responder.beat()
+    await post.end(plain)
+    assert post.wire.data == [json.loads(DONE)]
+    assert body_of(await Post(batch=True).end(plain, answer(2))) == [
+        {"jsonrpc": "2.0", "id": n, "result": {}} for n in (1, 2)
+    ]
+
+
+def test_respond_error() -> None:
+    """An error without a responder has all its headers."""
+    response = respond_error(b"{}", 403, {"A": "1", "B": "1"}, {"B": "2"})
+    assert response.status == 403
+    assert (response.headers["A"], response.headers["B"]) == ("1", "2")
+    assert response.content_type == "application/json"
+
+
+# -- batches ---------------------------------------------------------------------------------------
+
+
+async def test_batch_is_one_json_array() -> None:
+    """The responses of a batch are joined, errors among them, under HTTP 200."""
+    response = await Post(batch=True).end(answer(1), answer(2, status=503))
+    assert [entry["id"] for entry in body_of(response)] == [1, 2]
+    assert response.status == 200
+
+
+async def test_batch_of_one_is_an_array() -> None:
+    """A batch is answered with a batch, whatever its size."""
+    assert isinstance(body_of(await Post(batch=True).end(answer())), list)
+
+
+async def test_batch_as_a_stream() -> None:
+    """Once a stream, responses are events, also those that had come before."""
+    post = Post(batch=True)
+    await post.responder.respond(answer(1))
+    await post.responder.send(NEWS)
+    await post.end(answer(2))
+    assert [entry.get("id") for entry in post.wire.data] == [None, 1, 2]
+
+
+async def test_responses_before_a_heartbeat_are_not_lost() -> None:
+    """A batch that became a stream by a heartbeat alone has all its responses."""
+    post = Post(batch=True)
+    await post.responder.respond(answer(1))
+    await post.responder.beat()
+    await post.end()
+    assert [entry.get("id") for entry in post.wire.data] == [1]
+
+
+async def test_batch_with_an_error_first_for_a_client_of_streams() -> None:
+    """An error that was held back goes into the stream that the next response begins."""
+    post = Post(STREAM_ONLY, batch=True)
+    await post.end(answer(1, status=503), answer(2))
+    assert [entry["id"] for entry in post.wire.data] == [1, 2]
+
+
+# -- heartbeats ------------------------------------------------------------------------------------
+
+
+async def test_silence_makes_a_stream() -> None:
+    """After the interval a silent POST becomes a stream with a comment, and another one follows."""
+    post = Post()
+    await asyncio.sleep(14)
+    assert post.wire.text == ""
+    await asyncio.sleep(7)
+    assert post.wire.events == [BEAT]
+    await asyncio.sleep(20)
+    assert post.wire.events == [BEAT, BEAT]
+    await post.end(answer())
+    assert post.wire.data == [json.loads(DONE)]
+
+
+async def test_messages_count_as_heartbeats() -> None:
+    """Only silence is filled."""
+    post = Post()
+    for _ in range(10):
+        await asyncio.sleep(10)
+        await post.responder.send(NEWS)
+    assert BEAT not in post.wire.events
+    await post.end(answer())
+
+
+async def test_no_heartbeats_for_json() -> None:
+    """A client that takes JSON only waits in silence."""
+    post = Post(JSON_ONLY)
+    await asyncio.sleep(100)
+    assert post.wire.text == ""
+    await post.end(answer())
+
+
+async def test_one_timer_for_all() -> None:
+    """A thousand silent POSTs beat together; the timer stops with the last."""
+    heart = Heart(15)
+    posts = [Post(heart=heart) for _ in range(1000)]
+    before = len(asyncio.all_tasks())
+    await asyncio.sleep(21)
+    assert all(post.wire.events == [BEAT] for post in posts)
+    assert len(asyncio.all_tasks()) == before
+    for post in posts:
+        post.responder.close()
+    await asyncio.sleep(21)
+    assert heart._timer is None
+    Post(heart=heart)
+    assert heart._timer is not None
+    heart.close()
+
+
+async def test_no_beat_after_the_end() -> None:
+    """A beat that crosses the answer writes nothing behind it."""
+    post = Post()
+    await post.responder.send(NEWS)
+    await post.end(answer())
+    await post.responder.beat()
+    assert not await post.responder.send(NEWS)
+    assert len(post.wire.events) == 2
+
+
+async def test_stuck_reader_is_not_beaten() -> None:
+    """While a write hangs, heartbeats do not queue up behind it."""
+    post = Post()
+    post.wire.flows.clear()
+    sending = asyncio.create_task(post.responder.send(NEWS))
+    await asyncio.sleep(50)
+    assert post.wire.text.count(BEAT) == 0
+    assert len(post.heart._beats) == 0
+    post.wire.flows.set()
+    await sending
+    await post.end(answer())
+
+
+# -- clients that leave or stop reading ------------------------------------------------------------
+
+
+async def test_client_leaves_before_the_answer() -> None:
+    """What comes then is worked off without an error, with or without a stream."""
+    for accepts in (BOTH, JSON_ONLY, STREAM_ONLY):
+        for mailbox in (None, Mailbox(10)):
+            post = Post(accepts, mailbox=mailbox)
+            post.responder.client_left()
+            await post.responder.send(NEWS)
+            await post.responder.beat()
+            await post.end(answer())
+            assert post.wire.text == ""
+            assert mailbox is None or list(mailbox.streams) == [0]
+
+
+async def test_nobody_takes_what_cannot_be_kept() -> None:
+    """Without a session a client that left takes nothing more, and that is said."""
+    post = Post()
+    post.responder.client_left()
+    assert not await post.responder.send(NEWS)
+    post.responder.close()
+    post.heart.close()
+
+
+async def test_client_leaves_in_the_middle() -> None:
+    """What it misses is kept for its return; the stream is closed at the end."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox)
+    await post.responder.send(NEWS)
+    seen_id = post.wire.events[0][0]
+    post.responder.client_left()
+    assert await post.responder.send(NEWS)
+    await post.end(answer())
+    found = mailbox.find(seen_id)
+    assert found is not None
+    stream, number = found
+    assert [event.data for event in stream.after(number)] == [NEWS, DONE]
+    assert stream.closed
+
+
+async def test_broken_connection_is_noticed() -> None:
+    """A write that fails is the same as a client that left, also on the very first one."""
+    for broken_first in (True, False):
+        mailbox = Mailbox(10)
+        post = Post(mailbox=mailbox)
+        post.wire.broken = broken_first
+        await post.responder.send(NEWS)
+        post.wire.broken = True
+        await post.responder.send(NEWS)
+        await post.end(answer())
+        assert [len(stream.after(0)) for stream in mailbox.streams.values()] == [0, 3]
+
+
+async def test_stream_that_arrived_whole_is_not_kept() -> None:
+    """A client that read everything leaves nothing in its mailbox."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox)
+    await post.responder.send(NEWS)
+    await post.end(answer())
+    assert list(mailbox.streams) == [0]
+    assert [event[0] is not None for event in post.wire.events] == [True, True]
+
+
+async def test_reader_that_stops_is_cut_off() -> None:
+    """After a minute of not reading, the connection is cut, and the call goes on for its return."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox)
+    await post.responder.send(NEWS)
+    post.wire.flows.clear()
+    await post.responder.send(NEWS)
+    assert asyncio.get_running_loop().time() == pytest.approx(60)
+    assert post.wire.aborted
+    await post.end(answer())
+    assert asyncio.get_running_loop().time() == pytest.approx(60)
+    assert len(mailbox.streams[1].after(0)) == 3
+
+
+async def test_reader_that_stops_at_the_end_is_cut_off() -> None:
+    """The end of a stream does not wait for ever either."""
+    post = Post()
+    await post.responder.send(NEWS)
+    await post.responder.respond(answer())
+    post.wire.flows.clear()
+    await post.end()
+    assert asyncio.get_running_loop().time() == pytest.approx(60)
+    assert post.wire.aborted
+
+
+async def test_cancelled_write_lets_the_next_one_go_on() -> None:
+    """Whoever is cancelled while writing leaves the responder usable."""
+    post = Post()
+    await post.responder.send(NEWS)
+    post.wire.flows.clear()
+    sending = asyncio.create_task(post.responder.send(NEWS))
+    await settle()
+    sending.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    post.wire.flows.set()
+    await post.end(answer())
+    assert post.wire.data[-1] == json.loads(DONE)
+
+
+# -- the GET stream --------------------------------------------------------------------------------
+
+
+class Get:
+    """One GET of a client that follows a stream."""
+
+    def __init__(self, stream: Stream, *, after: int | None = None) -> None:
+        self.wire = Wire()
+        self.task = asyncio.create_task(
+            follow(
+                request_on(self.wire, "GET"),
+                stream,
+                after=stream.taken if after is None else after,
+                heartbeat_seconds=15,
+                headers={"X-Cors": "yes"},
+            )
+        )
+
+
+async def ended(awaitable: Awaitable[object]) -> None:
+    async with asyncio.timeout(1):
+        await awaitable
+
+
+async def test_stream_begins_at_once() -> None:
+    """The client sees the beginning of its stream before anything has happened."""
+    mailbox = Mailbox(10)
+    get = Get(mailbox.standalone)
+    await settle()
+    assert get.wire.status_line == "HTTP/1.1 200 OK"
+    assert get.wire.headers["Content-Type"] == "text/event-stream"
+    assert get.wire.headers["X-Accel-Buffering"] == "no"
+    assert get.wire.headers["X-Cors"] == "yes"
+    assert get.wire.events == [BEAT]
+    assert mailbox.standalone.followed
+    mailbox.close()
+    await ended(get.task)
+
+
+async def test_events_arrive_with_their_ids() -> None:
+    """What was kept comes first, then what happens, in order."""
+    stream = Mailbox(10).standalone
+    first = stream.append(b"1")
+    get = Get(stream)
+    await settle()
+    second = stream.append(b"2")
+    third = stream.append(b"3")
+    stream.close()
+    await ended(get.task)
+    assert get.wire.events == [BEAT, (first, 1), (second, 2), (third, 3)]
+    assert get.wire.ended
+    assert not stream.followed
+
+
+async def test_stream_beats() -> None:
+    """A silent stream carries a comment every interval."""
+    stream = Mailbox(10).standalone
+    get = Get(stream)
+    await asyncio.sleep(50)
+    assert get.wire.events == [BEAT] * 4
+    stream.close()
+    await ended(get.task)
+
+
+async def test_reopened_stream_misses_nothing() -> None:
+    """Without a Last-Event-ID the next GET begins behind what the last one was given."""
+    stream = Mailbox(10).standalone
+    get = Get(stream)
+    stream.append(b"1")
+    await settle()
+    get.task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await get.task
+    assert not stream.followed
+    stream.append(b"2")
+    again = Get(stream)
+    await settle()
+    assert again.wire.data == [2]
+    from_the_start = Get(stream, after=0)
+    await settle()
+    assert from_the_start.wire.data == [1, 2]
+    stream.close()
+    await ended(asyncio.gather(again.task, from_the_start.task))
+
+
+async def test_the_newest_get_wins() -> None:
+    """An older GET ends gracefully when a newer one comes, and hears nothing more."""
+    stream = Mailbox(10).standalone
+    older = Get(stream)
+    await settle()
+    newer = Get(stream)
+    await ended(older.task)
+    stream.append(b"1")
+    await settle()
+    assert older.wire.ended
+    assert older.wire.data == []
+    assert newer.wire.data == [1]
+    stream.close()
+    await ended(newer.task)
+
+
+async def test_replaced_get_does_not_go_on_with_its_backlog() -> None:
+    """An older GET that hung in a write leaves the rest to the newer one."""
+    stream = Mailbox(10).standalone
+    older = Get(stream)
+    await settle()
+    older.wire.flows.clear()
+    for number in range(5):
+        stream.append(b"%d" % number)
+    await settle()
+    newer = Get(stream)
+    await settle()
+    older.wire.flows.set()
+    await ended(older.task)
+    assert older.wire.data == [0]
+    assert newer.wire.data == [0, 1, 2, 3, 4]
+    stream.close()
+    await ended(newer.task)
+
+
+@pytest.mark.parametrize("message", [True, False], ids=["event", "heartbeat"])
+async def test_stuck_get_is_cut_off(message: bool) -> None:
+    """A client that stops reading does not hold its stream: events and heartbeats have a time limit."""
+    stream = Mailbox(10).standalone
+    get = Get(stream)
+    await settle()
+    get.wire.flows.clear()
+    if message:
+        stream.append(b"1")
+    await asyncio.sleep(80)
+    assert get.task.done()
+    await get.task
+    assert get.wire.aborted
+    assert not stream.followed
+
+
+async def test_stuck_end_is_cut_off() -> None:
+    """A client that stops reading does not hold up the end of its stream either."""
+    stream = Mailbox(10).standalone
+    get = Get(stream)
+    await settle()
+    get.wire.flows.clear()
+    stream.close()
+    await asyncio.sleep(61)
+    assert get.task.done()
+
+
+async def test_get_on_a_broken_connection() -> None:
+    """A connection that is gone ends the GET without an error."""
+    for when in ("before", "after"):
+        stream = Mailbox(10).standalone
+        get = Get(stream)
+        get.wire.broken = when == "before"
+        await settle()
+        get.wire.broken = True
+        stream.append(b"1")
+        await ended(get.task)
+        assert not stream.followed
+
+
+async def test_resumed_post() -> None:
+    """A client that lost its POST hears the rest of it on a GET, which ends with the response."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox)
+    await post.responder.send(NEWS)
+    post.responder.client_left()
+    await post.responder.send(NEWS)
+    found = mailbox.find(post.wire.events[0][0])
+    assert found is not None
+    get = Get(found[0], after=found[1])
+    await settle()
+    assert get.wire.data == [json.loads(NEWS)]
+    await post.end(answer())
+    await ended(get.task)
+    assert get.wire.data == [json.loads(NEWS), json.loads(DONE)]
+    assert get.wire.ended
+
+
+async def test_burst_over_the_bounds_reaches_a_reader() -> None:
+    """Events that come faster than they are written are not lost for a client that reads."""
+    stream = Mailbox(0).standalone
+    get = Get(stream)
+    await settle()
+    for number in range(300):
+        stream.append(b"%d" % number)
+    await settle()
+    assert get.wire.data == list(range(300))
+    stream.close()
+    await ended(get.task)
+
+
+@pytest.mark.parametrize(
+    "what", [lambda post: post.responder.send(NEWS), lambda post: post.responder.respond(answer())]
+)
+async def test_two_at_once(what: Callable[[Post], Awaitable[object]]) -> None:
+    """Messages and responses that are written at the same time do not mix."""
+    post = Post(STREAM_ONLY, batch=True)
+    await asyncio.gather(*(what(post) for _ in range(20)), *(post.responder.beat() for _ in range(20)))
+    await post.end()
+    assert len(post.wire.data) == 20

@@ -1,0 +1,321 @@
+"""Who hears what a server says of its own accord, and who answers what it asks."""
+
+import asyncio
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from fakes import FakeServer, make_session, settle
+
+from mcp_session_proxy.exchange.fanout import Fanout, refuse_request
+from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
+from mcp_session_proxy.sessions.books import Usage
+from mcp_session_proxy.sessions.directory import ClientSession
+from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
+from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import NOBODY
+
+pytestmark = pytest.mark.looptime
+
+ROOTS = Request(b'"r-1"', "roots/list")
+NEWS = Notification("notifications/tools/list_changed")
+
+
+class FakeBinder:
+    """Knows who is behind which upstream session."""
+
+    def __init__(self) -> None:
+        self.guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
+        self.on_forget: Any = None
+
+    def clients_of(self, session: UpstreamSession) -> dict[ClientSession, None]:
+        return self.guests.get(session, {})
+
+
+class Scene:
+    """One upstream session and the clients behind it."""
+
+    def __init__(self, session: UpstreamSession, server: FakeServer) -> None:
+        self.session = session
+        self.server = server
+        self.binder = FakeBinder()
+        self.fanout = Fanout(binder=cast(Any, self.binder), max_events=10)
+        self.binder.guests[session] = {}
+
+    def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
+        now = asyncio.get_running_loop().time()
+        client = ClientSession(
+            identifier="id",
+            principal=ANONYMOUS,
+            key=SessionKey("anonymous", None, "p"),
+            profile=Profile(digest="p", client_name="t", params=b"{}"),
+            usage=Usage.EXCLUSIVE,
+            adopted=False,
+            now=now,
+        )
+        client.home = cast(Any, SimpleNamespace(session=self.session, usable=True))
+        client.lease = cast(Any, object()) if attached else None
+        self.binder.guests[self.session][client] = None
+        if listens:
+            client.streams = 1
+            self.fanout.mailbox(client).standalone.take_over()
+        return client
+
+    def heard(self, client: ClientSession) -> list[Any]:
+        return [json.loads(event.data) for event in self.fanout.mailbox(client).standalone.after(0)]
+
+    @property
+    def answers(self) -> list[Any]:
+        """What the server was answered: id, and the result or the error's message."""
+        found = []
+        for sent in self.server.posts("response"):
+            assert isinstance(sent.message, Response)
+            body = json.loads(sent.message.result or sent.message.error or b"null")
+            found.append((json.loads(sent.message.id), body.get("message", body)))
+        return found
+
+
+@pytest.fixture
+async def at() -> Any:
+    """The scene, with an open session."""
+    server = FakeServer()
+    session = make_session(server)
+    await session.open(NOBODY)
+    yield Scene(session, server)
+    session.abandon()
+
+
+NOBODY_THERE = "No client is there to answer this request."
+
+
+# -- notifications ---------------------------------------------------------------------------------
+
+
+async def test_everyone_behind_the_session_hears_its_news(at: Scene) -> None:
+    """A notification is kept for every client of the session, whether it listens now or not."""
+    clients = [at.client(), at.client(attached=False), at.client(listens=True)]
+    at.fanout.route(at.session, NEWS)
+    for client in clients:
+        assert at.heard(client) == [{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}]
+
+
+async def test_others_hear_nothing(at: Scene) -> None:
+    """A client of another session, and one that has said goodbye, hear nothing."""
+    other = make_session(FakeServer())
+    at.binder.guests[other] = {}
+    gone = at.client()
+    gone.deleted = True
+    at.fanout.route(other, NEWS)
+    at.fanout.route(at.session, NEWS)
+    assert at.heard(gone) == []
+
+
+async def test_nothing_is_kept_for_those_who_have_been_away_for_long(at: Scene) -> None:
+    """Thousands of clients that never came back cost nothing; one whose stream is open always hears."""
+    orphans = [at.client(attached=False) for _ in range(100)]
+    listener = at.client(listens=True)
+    await asyncio.sleep(601)
+    back = at.client()
+    at.fanout.route(at.session, NEWS)
+    assert [len(at.heard(client)) for client in (listener, back)] == [1, 1]
+    assert not any(at.heard(client) for client in orphans)
+
+
+async def test_responses_on_the_stream_are_dropped(at: Scene) -> None:
+    """A response that names no call is nobody's."""
+    client = at.client()
+    at.fanout.route(at.session, Response(b"99", result=b"{}"))
+    assert at.heard(client) == []
+
+
+# -- questions -------------------------------------------------------------------------------------
+
+
+async def test_the_listening_client_is_asked(at: Scene) -> None:
+    """A server's request goes to one client, under an id of ours, and the answer back under the server's."""
+    at.client()
+    older = at.client(listens=True)
+    newer = at.client(listens=True)
+    newer.last_used += 1
+    at.fanout.route(at.session, ROOTS)
+    assert at.heard(older) == []
+    assert at.heard(newer) == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
+    await at.fanout.answer(newer, Response(b"1", result=b'{"roots":[]}'))
+    assert at.answers == [("r-1", {"roots": []})]
+
+
+async def test_client_answers_with_an_error(at: Scene) -> None:
+    """The client's refusal reaches the server as it is."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    await at.fanout.answer(client, Response(b"1", error=b'{"code":-1,"message":"no"}'))
+    assert at.answers == [("r-1", "no")]
+
+
+@pytest.mark.parametrize("identifier", [b"2", b'"1"', b"-1", b"1.0", b"null", b"9" * 1000])
+async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> None:
+    """A client cannot answer what it was not asked."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    await at.fanout.answer(client, Response(identifier, result=b"{}"))
+    await at.fanout.answer(at.client(), Response(b"1", result=b"{}"))
+    assert at.answers == []
+
+
+async def test_a_question_is_answered_once(at: Scene) -> None:
+    """A second answer to the same question is dropped."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    for _ in range(2):
+        await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    assert len(at.answers) == 1
+
+
+async def test_nobody_there(at: Scene) -> None:
+    """With no client attached, the server gets an error at once: waiting would hold up a call."""
+    at.client(attached=False)
+    at.fanout.route(at.session, ROOTS)
+    await settle()
+    assert at.answers == [("r-1", NOBODY_THERE)]
+
+
+async def test_client_that_is_about_to_listen(at: Scene) -> None:
+    """An attached client has a moment to open its stream; the question waits there."""
+    client = at.client()
+    at.fanout.route(at.session, ROOTS)
+    await asyncio.sleep(1)
+    at.fanout.mailbox(client).standalone.take_over()
+    await asyncio.sleep(5)
+    assert at.answers == []
+    assert [message["method"] for message in at.heard(client)] == ["roots/list"]
+    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    assert at.answers == [("r-1", {})]
+
+
+async def test_client_that_never_listens(at: Scene) -> None:
+    """When the moment is over the server gets its error, and a late answer is dropped."""
+    client = at.client()
+    at.fanout.route(at.session, ROOTS)
+    await asyncio.sleep(3)
+    assert at.answers == [("r-1", NOBODY_THERE)]
+    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    assert len(at.answers) == 1
+
+
+async def test_forgotten_client_leaves_no_open_question(at: Scene) -> None:
+    """What a client was asked is refused when it is forgotten, and its streams end."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    mailbox = at.fanout.mailbox(client)
+    client.forgotten = True
+    at.binder.on_forget(client)
+    at.binder.on_forget(client)
+    await settle()
+    assert at.answers == [("r-1", NOBODY_THERE)]
+    assert mailbox.standalone.closed
+    assert at.fanout._posts == {}
+
+
+async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -> None:
+    """Whatever still happens for a forgotten client, nothing is kept for it."""
+    client = at.client()
+    client.forgotten = True
+    at.fanout.mailbox(client).standalone.append(b"{}")
+    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    at.fanout.withdraw(client, 1)
+    at.fanout.end_stream(client)
+    at.fanout._give_up_if_alone(client, 1)
+    assert at.fanout._posts == {}
+
+
+async def test_questions_are_bounded(at: Scene) -> None:
+    """A server that asks and asks gets an error for its oldest question."""
+    client = at.client(listens=True)
+    for number in range(105):
+        at.fanout.route(at.session, Request(b"%d" % number, "roots/list"))
+        await settle()
+    assert [identifier for identifier, _ in at.answers] == [0, 1, 2, 3, 4]
+    await at.fanout.answer(client, Response(b"105", result=b"{}"))
+    assert at.answers[-1] == (104, {})
+
+
+async def test_question_of_a_session_that_was_lost(at: Scene) -> None:
+    """The answer to a question of a lost session is not given to the new one, which has not asked."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    at.server.forget()
+    await at.session.revive(1, "404")
+    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    assert at.answers == []
+
+
+async def test_withdrawn_question(at: Scene) -> None:
+    """A question that could not be put after all is refused."""
+    client = at.client()
+    number, data = at.fanout.ask(client, at.session, ROOTS)
+    assert json.loads(data)["id"] == number == 1
+    at.fanout.withdraw(client, number)
+    at.fanout.withdraw(client, number)
+    await settle()
+    assert at.answers == [("r-1", NOBODY_THERE)]
+
+
+async def test_server_withdraws_its_question(at: Scene) -> None:
+    """A server's cancellation names the question as the client knows it, and only to the one asked."""
+    other, client = at.client(listens=True), at.client(listens=True)
+    client.last_used += 1
+    at.fanout.route(at.session, ROOTS)
+    cancelled = Notification("notifications/cancelled", b'{"requestId":"r-1","reason":"late"}')
+    at.fanout.route(at.session, cancelled)
+    assert at.heard(client)[1]["params"] == {"requestId": 1, "reason": "late"}
+    assert at.heard(other) == []
+    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    assert at.answers == []
+
+
+@pytest.mark.parametrize("params", [None, b"[]", b"{}", b'{"requestId":"unknown"}'])
+async def test_cancellation_of_nothing_is_dropped(at: Scene, params: bytes | None) -> None:
+    """A cancellation that names none of the client's questions would only confuse it."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, Notification("notifications/cancelled", params))
+    assert at.fanout.rewrite(None, at.session, Notification("notifications/cancelled", params)) is None
+    assert at.heard(client) == []
+
+
+async def test_refuse_request(at: Scene) -> None:
+    """A request that nobody will answer is answered with an error."""
+    refuse_request(at.session, ROOTS)
+    await settle()
+    assert at.answers == [("r-1", NOBODY_THERE)]
+
+
+# -- from the client -------------------------------------------------------------------------------
+
+
+async def test_notifications_of_the_client_are_forwarded(at: Scene) -> None:
+    """What the client says goes to its upstream session, if that lives."""
+    client = at.client()
+    await at.fanout.forward(client, Notification("notifications/roots/list_changed", b'{"x":1}'))
+    assert at.server.transcript[-1] == "notifications/roots/list_changed @s1"
+    cast(Any, client.home).usable = False
+    await at.fanout.forward(client, NEWS)
+    client.home = None
+    await at.fanout.forward(client, NEWS)
+    assert len(at.server.posts(NEWS.method)) == 0
+
+
+async def test_end_stream(at: Scene) -> None:
+    """A client that says goodbye hears the end of its stream; its mailbox stays."""
+    client = at.client(listens=True)
+    at.fanout.end_stream(client)
+    stream = at.fanout.mailbox(client).standalone
+    assert not stream.followed
+    assert not stream.closed
+
+
+async def test_close(at: Scene) -> None:
+    """At a shutdown all streams end."""
+    streams = [at.fanout.mailbox(at.client()).standalone for _ in range(3)]
+    at.fanout.close()
+    assert all(stream.closed for stream in streams)

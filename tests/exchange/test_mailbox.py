@@ -1,0 +1,212 @@
+"""What is kept for a client's streams, and for how long."""
+
+import asyncio
+
+import pytest
+from fakes import settle
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mcp_session_proxy.exchange import mailbox as module
+from mcp_session_proxy.exchange.mailbox import Mailbox, Stream
+
+
+def kept(stream: Stream, after: int = 0) -> list[bytes]:
+    return [event.data for event in stream.after(after)]
+
+
+# -- one stream ------------------------------------------------------------------------------------
+
+
+def test_events_are_numbered_and_kept() -> None:
+    """Each event has an id under which the client can continue behind it."""
+    stream = Stream("x-0", 10)
+    assert [stream.append(b"%d" % n) for n in range(3)] == ["x-0-1", "x-0-2", "x-0-3"]
+    assert kept(stream) == [b"0", b"1", b"2"]
+    assert kept(stream, 2) == [b"2"]
+    assert kept(stream, 99) == []
+
+
+def test_only_the_newest_are_kept() -> None:
+    """Over the bound the oldest events go; their numbers are not used again."""
+    stream = Stream("x", 3)
+    for number in range(10):
+        stream.append(b"%d" % number)
+    assert kept(stream) == [b"7", b"8", b"9"]
+    assert [event.number for event in stream.after(0)] == [8, 9, 10]
+
+
+def test_large_events_go_earlier() -> None:
+    """There is a bound in bytes, too; the newest event is kept whatever its size."""
+    stream = Stream("x", 100)
+    for _ in range(5):
+        stream.append(b"x" * 400_000)
+    assert len(kept(stream)) == 2
+    stream.append(b"y" * 5_000_000)
+    assert [len(data) for data in kept(stream)] == [5_000_000]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 700_000), max_size=30),
+    max_events=st.integers(0, 10),
+)
+def test_bounds_hold(sizes: list[int], max_events: int) -> None:
+    """Whatever is appended while nobody reads, only the newest event may be over the bounds."""
+    stream = Stream("x", max_events)
+    for size in sizes:
+        stream.append(b"x" * size)
+        events = kept(stream)
+        assert len(events) == 1 or (len(events) <= max_events and sum(map(len, events)) <= 1024 * 1024)
+        assert stream._bytes == sum(map(len, events))
+
+
+def test_what_a_reader_has_not_read_yet_is_kept() -> None:
+    """A burst over the bounds does not lose events for a client that is connected and reading."""
+    stream = Stream("x", 0)
+    stream.take_over()
+    for _ in range(5):
+        stream.append(b"x" * 500_000)
+    assert len(kept(stream)) == 5
+    stream.taken = 4
+    stream.append(b"y")
+    assert kept(stream, 4) == [b"x" * 500_000, b"y"]
+
+
+def test_stuck_reader_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client that is connected and reads nothing does not fill our memory."""
+    monkeypatch.setattr(module, "_MAX_UNREAD_EVENTS", 50)
+    stream = Stream("x", 5)
+    stream.take_over()
+    for number in range(1000):
+        stream.append(b"%d" % number)
+    assert len(kept(stream)) == 50
+    big = Stream("x", 5)
+    big.take_over()
+    for _ in range(100):
+        big.append(b"x" * 1024 * 1024)
+    assert sum(map(len, kept(big))) <= 16 * 1024 * 1024
+
+
+def test_the_newest_follower_wins() -> None:
+    """A new reader ends the one before; leaving late takes nothing from the new one."""
+    stream = Stream("x", 5)
+    assert not stream.followed
+    first = stream.take_over()
+    assert stream.is_follower(first)
+    second = stream.take_over()
+    assert not stream.is_follower(first)
+    stream.leave(first)
+    assert stream.is_follower(second)
+    assert stream.followed
+    stream.leave(second)
+    assert not stream.followed
+
+
+def test_end_following() -> None:
+    """The reader can be sent away; the stream and its events stay."""
+    stream = Stream("x", 5)
+    stream.append(b"1")
+    follower = stream.take_over()
+    stream.end_following()
+    assert not stream.is_follower(follower)
+    assert not stream.followed
+    assert not stream.closed
+    assert kept(stream) == [b"1"]
+
+
+@pytest.mark.parametrize("what", ["append", "close", "take_over", "end_following"])
+async def test_changes_wake_whoever_waits(what: str) -> None:
+    """All who wait are woken by a new event, the end, and another reader."""
+    stream = Stream("x", 5)
+    waiting = [asyncio.create_task(stream.changed()) for _ in range(2)]
+    await settle()
+    assert not any(task.done() for task in waiting)
+    getattr(stream, what)(*([b"data"] if what == "append" else []))
+    await settle()
+    assert all(task.done() for task in waiting)
+
+
+async def test_cancelled_waiters_leave_nothing_behind() -> None:
+    """A reader that goes does not pile up in the stream."""
+    stream = Stream("x", 5)
+    waiting = asyncio.create_task(stream.changed())
+    await settle()
+    waiting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    assert stream._wakes == []
+
+
+# -- all streams of a client -----------------------------------------------------------------------
+
+
+def test_streams_are_found_by_event_id() -> None:
+    """An event id leads to its stream and its place there, among all streams of the client."""
+    mailbox = Mailbox(5)
+    post = mailbox.open()
+    first = mailbox.standalone.append(b"a")
+    second = post.append(b"b")
+    assert mailbox.find(first) == (mailbox.standalone, 1)
+    assert mailbox.find(second) == (post, 1)
+
+
+def test_ids_of_others_are_not_found() -> None:
+    """Ids from before a restart, of other clients, and nonsense lead nowhere."""
+    mailbox = Mailbox(5)
+    mine = mailbox.standalone.append(b"a")
+    nonce = mine.partition("-")[0]
+    others = Mailbox(5).standalone.append(b"a")
+    for odd in (
+        "",
+        "-",
+        "--",
+        others,
+        nonce,
+        f"{nonce}-0",
+        f"{nonce}-0-",
+        f"{nonce}-x-1",
+        f"{nonce}-0-x",
+        f"{nonce}-0--1",
+        f"{nonce}-7-1",
+        f"{nonce}-0-1-2",
+        f"{nonce}-" + "9" * 5000 + "-1",
+    ):
+        assert mailbox.find(odd) is None
+
+
+def test_huge_numbers_are_harmless() -> None:
+    """An event number with thousands of digits is a place behind everything."""
+    mailbox = Mailbox(5)
+    mine = mailbox.standalone.append(b"a")
+    found = mailbox.find(mine + "0" * 5000)
+    assert found is not None
+    assert kept(*found) == []
+
+
+def test_streams_are_bounded() -> None:
+    """The oldest POST stream goes when there are too many; the GET stream never does."""
+    mailbox = Mailbox(5)
+    posts = [mailbox.open() for _ in range(40)]
+    assert len(mailbox.streams) == 16
+    assert [post.closed for post in posts] == [True] * 25 + [False] * 15
+    assert not mailbox.standalone.closed
+
+
+def test_drop() -> None:
+    """A stream that has reached its client is forgotten; a second time, nothing happens."""
+    mailbox = Mailbox(5)
+    post = mailbox.open()
+    event_id = post.append(b"x")
+    mailbox.drop(post)
+    mailbox.drop(post)
+    assert mailbox.find(event_id) is None
+    assert list(mailbox.streams) == [0]
+
+
+def test_close() -> None:
+    """Closing a mailbox ends all its streams."""
+    mailbox = Mailbox(5)
+    post = mailbox.open()
+    mailbox.close()
+    assert post.closed
+    assert mailbox.standalone.closed
