@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, env_name, flag_name, key_name, read_file
+from .protocol.revisions import CACHEABLE_METHODS
 from .sessions.modes import Anonymous, Sharing, UnknownSession
 from .values import (
     Address,
@@ -84,6 +85,10 @@ def _parse_optional_path(value: object) -> object:
 
 def _parse_status(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _parse_cache_ttls(value: object) -> object:
+    return parse_cache_ttls(value, CACHEABLE_METHODS)
 
 
 def _refuse_bool(value: object) -> object:
@@ -209,7 +214,7 @@ class Settings(BaseSettings):
 
     cache_ttl: Annotated[
         tuple[CacheTtl, ...],
-        BeforeValidator(parse_cache_ttls),
+        BeforeValidator(_parse_cache_ttls),
         Form("METHOD=MILLISECONDS", show),
         Group.MODERN,
     ] = ()

@@ -57,8 +57,12 @@ _CLOSE_SECONDS: Final = 5.0
 _FAREWELL_SECONDS: Final = 1.0
 
 
-class CannotListen(Exception):
-    """A listener's address is taken or not ours. The text says which option to change."""
+class CannotStart(Exception):
+    """Something outside is in the way. The text says which option to change."""
+
+
+class CannotListen(CannotStart):
+    """A listener's address is taken or not ours."""
 
 
 class Proxy:
@@ -77,7 +81,7 @@ class Proxy:
         self._drained = False
 
     async def __aenter__(self) -> Self:
-        """Open the listeners. Raises CannotListen."""
+        """Open the listeners. Raises CannotStart."""
         try:
             await self._start()
         except BaseException:
@@ -115,6 +119,8 @@ class Proxy:
             )
             runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS)
             self.admin_url = await self._listen(runner, settings.admin_listen, "--admin-listen")
+        if settings.announce is not None:
+            self._announce(settings.announce)
         self._run(self._monitor.watch(), "monitor")
         self._run(self._maintain(), "maintenance")
         self._observe(
@@ -125,8 +131,6 @@ class Proxy:
                 sharing=settings.sharing,
             )
         )
-        if settings.announce is not None:
-            self._announce(settings.announce)
 
     def _build_core(self, http: aiohttp.ClientSession) -> None:
         settings = self.settings
@@ -262,8 +266,13 @@ class Proxy:
         """Write the URLs to a file, whole or not at all, for whoever started us."""
         text = json.dumps({"listen": self.listen_url, "endpoint": self.endpoint_url, "admin": self.admin_url})
         draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        draft.write_text(text + "\n", encoding="utf-8")
-        draft.replace(path)
+        try:
+            draft.write_text(text + "\n", encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+            raise CannotStart(f"cannot write {path} ({error.strerror}); see --announce") from error
 
     # -- while it runs -----------------------------------------------------------------------------
 
@@ -359,7 +368,7 @@ def run(settings: Settings) -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(settings))
-        except CannotListen as error:
+        except CannotStart as error:
             sys.stderr.write(f"mcp-session-proxy: {error}\n")
             return 1
 

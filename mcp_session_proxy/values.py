@@ -7,14 +7,12 @@ end of a sentence ("must be ..."), and written by a ``show`` function. Which opt
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Any, Final, Self
 
 from yarl import URL
-
-from .protocol.revisions import CACHEABLE_METHODS
 
 MAX_DURATION_SECONDS: Final = 365 * 86400.0
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -141,18 +139,18 @@ class CacheTtl:
         return f"{self.method}={self.milliseconds}"
 
 
-def parse_cache_ttls(value: object) -> tuple[CacheTtl, ...]:
-    """Read a list of ``METHOD=MILLISECONDS``."""
+def parse_cache_ttls(value: object, methods: Collection[str]) -> tuple[CacheTtl, ...]:
+    """Read a list of ``METHOD=MILLISECONDS`` with these methods."""
     if isinstance(value, tuple) and all(isinstance(item, CacheTtl) for item in value):
         return value
-    return tuple(_parse_cache_ttl(word) for word in parse_words(value))
+    return tuple(_parse_cache_ttl(word, methods) for word in parse_words(value))
 
 
-def _parse_cache_ttl(word: str) -> CacheTtl:
+def _parse_cache_ttl(word: str, methods: Collection[str]) -> CacheTtl:
     method, _, number = word.partition("=")
-    if method not in CACHEABLE_METHODS or not number.isdecimal() or len(number) > _MAX_TTL_DIGITS:
-        methods = ", ".join(sorted(CACHEABLE_METHODS))
-        raise ValueError(f"must be METHOD=MILLISECONDS, such as tools/list=60000; methods: {methods}")
+    if method not in methods or not number.isdecimal() or len(number) > _MAX_TTL_DIGITS:
+        known = ", ".join(sorted(methods))
+        raise ValueError(f"must be METHOD=MILLISECONDS, such as tools/list=60000; methods: {known}")
     return CacheTtl(method, int(number))
 
 

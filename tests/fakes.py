@@ -8,10 +8,13 @@ request by request. What it saw is in ``transcript``, one line per HTTP request.
 import asyncio
 import json
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
+
+import aiohttp
+from aiohttp import web
 
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.protocol import jsonrpc
@@ -392,3 +395,120 @@ class FakeOutlet:
     def heard(self) -> list[Any]:
         """The parameters of the notifications, as JSON values."""
         return [json.loads(message.params or b"null") for message in self.notified]
+
+
+# -- the same over HTTP ----------------------------------------------------------------------------
+
+
+class HttpServer:
+    """A small stateful MCP server on a real socket.
+
+    Each session counts its calls of the tool ``count``. ``on`` puts a handler in front of the usual
+    answers, for a method, ``response``, GET or DELETE; it gets the request and the message.
+    """
+
+    def __init__(self) -> None:
+        self.url = ""
+        self.sessions: dict[str, int] = {}
+        self.deleted: list[str] = []
+        self.seen: list[tuple[web.Request, Any]] = []
+        self.on: dict[str, Callable[[web.Request, Any], Awaitable[web.StreamResponse]]] = {}
+        self._runner = web.AppRunner(self._app(), handler_cancellation=True, shutdown_timeout=0)
+
+    async def __aenter__(self) -> "HttpServer":
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._runner.cleanup()
+
+    def _app(self) -> web.Application:
+        app = web.Application(client_max_size=64 * 1024 * 1024)
+        app.router.add_route("*", "/{path:.*}", self._handle)
+        return app
+
+    def posts(self, method: str) -> list[tuple[web.Request, Any]]:
+        """The POSTs with this method; ``response`` for responses."""
+        return [(r, m) for r, m in self.seen if r.method == "POST" and _method_of(m) == method]
+
+    async def _handle(self, request: web.Request) -> web.StreamResponse:
+        message = json.loads(await request.read()) if request.method == "POST" else None
+        self.seen.append((request, message))
+        what = request.method if message is None else _method_of(message)
+        if (handler := self.on.get(what)) is not None:
+            return await handler(request, message)
+        if what == "initialize":
+            return self.open_session(message)
+        session = request.headers.get("Mcp-Session-Id", "")
+        if session not in self.sessions:
+            return web.json_response({**GONE, "id": None}, status=404)
+        if request.method == "DELETE":
+            del self.sessions[session]
+            self.deleted.append(session)
+            return web.Response()
+        if request.method == "GET":
+            return web.Response(status=405)
+        if message is None or "id" not in message or "method" not in message:
+            return web.Response(status=202)
+        if what == "tools/call":
+            self.sessions[session] += 1
+        return reply_to(message, {"count": self.sessions[session]})
+
+    def open_session(self, message: Any) -> web.Response:
+        """The usual answer to ``initialize``."""
+        session = f"upstream-{len(self.sessions) + len(self.deleted) + 1}"
+        self.sessions[session] = 0
+        result = {
+            "protocolVersion": message["params"]["protocolVersion"],
+            "capabilities": {"tools": {}},
+            "serverInfo": {"name": "fake", "version": "1"},
+        }
+        return reply_to(message, result, headers={"Mcp-Session-Id": session})
+
+
+def _method_of(message: Any) -> str:
+    return str(message.get("method", "response"))
+
+
+def reply_to(message: Any, result: object, **options: Any) -> web.Response:
+    """A JSON answer with a result."""
+    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result}, **options)
+
+
+async def begin_stream(request: web.Request) -> web.StreamResponse:
+    """Begin an event stream."""
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    return response
+
+
+async def write_event(response: web.StreamResponse, message: object, *, event_id: str | None = None) -> None:
+    """Write one event."""
+    head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
+    await response.write(head + b"data: " + raw(message) + b"\n\n")
+
+
+async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[str | None, Any]]:
+    """The next events of a client's stream: their ids and data. Comments do not count."""
+    events: list[tuple[str | None, Any]] = []
+    async with asyncio.timeout(5):
+        while len(events) < count:
+            fields: dict[str, str] = {}
+            while line := (await content.readline()).decode().rstrip("\n"):
+                if line[0] != ":":
+                    name, _, value = line.partition(": ")
+                    fields[name] = value
+            if fields:
+                events.append((fields.get("id"), json.loads(fields["data"])))
+            elif content.at_eof():
+                raise EOFError(events)
+    return events
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Let the event loop run until something is so."""
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.001)

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 
 from ..config import Settings
-from ..lifecycle import CannotListen, Proxy
+from ..lifecycle import CannotStart, Proxy
 from ..values import Address
 from . import report
 from .bundled import DemoError, run_server
@@ -28,7 +28,7 @@ def run(settings: Settings, *, stay: bool) -> int:
     """Give the demonstration; with ``stay``, keep server and proxy up until Ctrl-C or SIGTERM."""
     try:
         return asyncio.run(_play(settings, stay=stay))
-    except (DemoError, CannotListen) as error:
+    except (DemoError, CannotStart) as error:
         print(f"mcp-session-proxy demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -169,7 +169,6 @@ class Endpoint:
         try:
             return await self._answer_single(call, message, meta, Era.MODERN, responder)
         finally:
-            responder.close()
             self.posts.discard(task)
 
     def _take_modern(
@@ -223,10 +222,13 @@ class Endpoint:
         self, call: Call, messages: list[Message | Rejection], responder: Responder
     ) -> web.StreamResponse:
         """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching")."""
-        async with asyncio.TaskGroup() as group:
-            for message in messages:
-                group.create_task(self._answer_entry(call, message, responder))
-        return await responder.finish()
+        try:
+            async with asyncio.TaskGroup() as group:
+                for message in messages:
+                    group.create_task(self._answer_entry(call, message, responder))
+            return await responder.finish()
+        finally:
+            responder.close()
 
     async def _answer_entry(self, call: Call, message: Message | Rejection, responder: Responder) -> None:
         if isinstance(message, Rejection):
@@ -243,8 +245,11 @@ class Endpoint:
     async def _answer_single(
         self, call: Call, request: Request, meta: Mapping[str, bytes], era: Era, responder: Responder
     ) -> web.StreamResponse:
-        await self._answer(call, request, meta, era, responder)
-        return await responder.finish()
+        try:
+            await self._answer(call, request, meta, era, responder)
+            return await responder.finish()
+        finally:
+            responder.close()
 
     # -- requests ------------------------------------------------------------------------------------
 

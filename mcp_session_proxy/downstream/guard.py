@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 
 from ..errors import ForbiddenHost, ForbiddenOrigin
 from ..protocol import revisions
+from ..values import is_loopback
 
 _ANY: Final = "*"
 _NULL: Final = "null"  # the origin of sandboxed frames and local files (RFC 6454, section 7.1)
@@ -54,7 +55,7 @@ class Origin(NamedTuple):
     @property
     def is_loopback(self) -> bool:
         """Whether it is one of this machine's own."""
-        return _is_loopback(self.authority.host)
+        return is_loopback(self.authority.host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +132,7 @@ class Guard:
             return host is None or own is not None
         if own is None:
             return False
-        if self.listens_on_loopback and _is_loopback(own.host):
+        if self.listens_on_loopback and is_loopback(own.host):
             return True
         return any(_matches(own, pattern) for pattern in self._hosts)
 
@@ -199,17 +200,6 @@ def _matches(own: _Authority, pattern: _Authority) -> bool:
     if pattern.host[:1] == ".":
         return own.host.endswith(pattern.host) and own.host != pattern.host
     return own.host == pattern.host
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _is_loopback(host: str) -> bool:
-    """Whether a parsed host means this machine: ``localhost``, 127.0.0.0/8, or ``::1``."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _origin_of(url: str) -> str:

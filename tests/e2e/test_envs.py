@@ -2,18 +2,19 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 
-from .launch import install
+from .launch import environment, install
 
 FOLDERS = [path for path in sorted(install.SPECS.iterdir()) if (path / "requirements.txt").is_file()]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
-def test_specs_are_pinned(folder: object) -> None:
+def test_specs_are_pinned(folder: Path) -> None:
     """Every package that a description names is pinned to one version."""
-    lines = (folder / "requirements.txt").read_text().split()  # type: ignore[operator]
+    lines = (folder / "requirements.txt").read_text().split()
     assert lines
     assert all(re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line) for line in lines)
 
@@ -31,9 +32,9 @@ def test_the_installer_knows_every_description() -> None:
     assert sorted(install.NAMES) == sorted([folder.name for folder in FOLDERS] + [install.CHROMIUM])
 
 
-def test_a_changed_description_means_another_stamp(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_description_means_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment counts as installed only as long as its description is what it was built from."""
-    specs, root = tmp_path / "specs", tmp_path / "root"  # type: ignore[operator]
+    specs, root = tmp_path / "specs", tmp_path / "root"
     (specs / "one").mkdir(parents=True)
     (root / "one").mkdir(parents=True)
     (specs / "one" / "requirements.txt").write_text("a==1\n")
@@ -44,3 +45,10 @@ def test_a_changed_description_means_another_stamp(tmp_path: object, monkeypatch
     assert install.is_installed("one")
     (specs / "one" / "requirements.txt").write_text("a==2\n")
     assert not install.is_installed("one")
+
+
+def test_a_missing_environment_fails_its_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test whose environment is not installed fails, and says what to run."""
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    with pytest.raises(AssertionError, match="make envs"):
+        environment("node")

@@ -58,11 +58,11 @@ async def test_upstream_down(own_desk: MakeDesk) -> None:
     session = await at.caller.open()
     assert (await at.caller.call("increment", session=session)).text == "1"
     at.server.kill()
-    for reply in (
-        await at.caller.call("increment", session=session, request_id="a"),
-        await at.caller.ask("tools/list", session=session, request_id="a"),
-        await at.caller.call("increment", request_id="a"),
-        await at.another().call("increment", request_id="a"),
+    for reply in await asyncio.gather(
+        at.caller.call("increment", session=session, request_id="a"),
+        at.caller.ask("tools/list", session=session, request_id="a"),
+        at.caller.call("increment", request_id="a"),
+        at.another().call("increment", request_id="a"),
     ):
         assert reply.status in (502, 503)
         assert reply.response["id"] == "a"

@@ -107,8 +107,10 @@ class World:
     async def call(self, client):
         """A request of this client session, answered; gives the upstream session that it went to."""
         visit = await self.enter(client)
-        await asyncio.sleep(0)
-        visit.end()
+        try:
+            await asyncio.sleep(0)
+        finally:
+            visit.end()
         self.check()
         return visit.session
 
@@ -144,11 +146,11 @@ class World:
         self.binder.stream_closed(client)
         self.check()
 
-    async def wait(self, seconds):
-        """Time passes, with maintenance every second."""
+    async def wait(self, seconds, most_steps=200):
+        """Time passes, with maintenance every second, or less often when it is long."""
         loop = asyncio.get_running_loop()
         end = loop.time() + seconds
-        step = 1.0 if seconds < 200 else seconds / 200
+        step = max(1.0, seconds / most_steps)
         while loop.time() < end:
             await asyncio.sleep(min(step, end - loop.time()))
             self.stand.pool.maintain()
@@ -181,7 +183,7 @@ class World:
 
     async def end(self):
         """Everybody stays away: in the end nothing is left of anybody."""
-        await self.wait(DETACH + IDLE + 2 * AGE)
+        await self.wait(DETACH + IDLE + 2 * AGE, 40)
         assert len(self.binder.directory) == 0
         assert not self.binder._guests
         assert not self.binder._quiet
@@ -943,7 +945,7 @@ async def test_the_journal_survives_any_end():
     world = World()
     one = await world.start()
     wanted = remember(await world.call(one)).requests()
-    await world.wait(DETACH + IDLE)
+    await world.wait(DETACH + IDLE + 100)
     assert not world.server.live
     for _ in range(3):
         session = await world.call(one)
@@ -1460,7 +1462,7 @@ class Story:
             session.lose(beyond_help=True)
 
     async def time(self, seconds):
-        await self.world.wait(seconds)
+        await self.world.wait(seconds, 10)
 
     async def play(self, steps):
         for name, *arguments in steps:
@@ -1473,7 +1475,7 @@ class Story:
     async def stop(self):
         """All clients leave, whatever they were doing."""
         while self.tasks:
-            await self.world.wait(11.0)
+            await self.world.wait(11.0, 4)
             await self.collect()
         for visit in self.visits:
             visit.end()

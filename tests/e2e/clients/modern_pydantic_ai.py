@@ -1,0 +1,29 @@
+"""Pydantic AI's MCP toolset, without a model. Usage: modern_pydantic_ai.py URL TOKEN PLAN, as run.py describes."""
+
+import asyncio
+import json
+import sys
+from typing import Any
+
+from pydantic_ai.mcp import MCPToolset
+
+
+async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, Any]:
+    """One toolset, from its first request to its last."""
+    told: dict[str, Any] = {"answers": []}
+    async with MCPToolset(url, headers={"Authorization": f"Bearer {token}"}) as toolset:
+        told["tools"] = [tool.name for tool in await toolset.list_tools()]
+        for name, arguments in plan["calls"]:
+            result = await toolset.direct_call_tool(name, arguments)
+            # It gives structured results as they are.
+            told["answers"].append(str(result.get("result") if isinstance(result, dict) else result))
+    return told
+
+
+async def main() -> None:
+    """Open the planned number of toolsets, one after the other."""
+    url, token, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
+    print(json.dumps([await connection(url, token, plan) for _ in range(plan.get("connections", 1))]))
+
+
+asyncio.run(main())

@@ -1,0 +1,126 @@
+"""Real modern clients, each in its own environment, through the proxy before servers that know only sessions."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import Desk
+from .launch import Proxy, node, python
+from .run import CLIENTS, COMMANDS, Run
+from .test_playwright import page  # noqa: F401 (a fixture)
+
+pytestmark = pytest.mark.e2e
+
+MakeDesk = Callable[..., Desk]
+MODERN_COMMANDS: dict[str, Callable[[], list[str]]] = {
+    "mcp-2": lambda: [python("mcp-2"), str(CLIENTS / "modern_mcp.py")],
+    "sdk-ts-2": lambda: [node(), str(CLIENTS / "modern_sdk_v2.mjs")],
+    "ai-sdk": lambda: [node(), str(CLIENTS / "modern_ai_sdk.mjs")],
+    "pydantic-ai": lambda: [python("mcp-2"), str(CLIENTS / "modern_pydantic_ai.py")],
+    "fastmcp": COMMANDS["fastmcp-auto"],
+    "openai-agents": COMMANDS["openai-agents"],
+    "mcp-2-auto": COMMANDS["mcp-2-auto"],
+}
+# These can only speak the modern revision; the others could fall back, and must not.
+PINNED = ["mcp-2", "sdk-ts-2"]
+
+
+async def seen_by(run: Run, client: str, at: Desk, calls: list[tuple[str, Any]], **more: Any) -> list[Any]:
+    """Run a client as the desk's caller; what each of its connections saw."""
+    plan = {"calls": calls, "mode": "auto", **more}
+    command = [*MODERN_COMMANDS[client](), at.proxy.url, str(at.caller.token), json.dumps(plan)]
+    seen: list[Any] = json.loads((await run.output(command)).strip().splitlines()[-1])
+    return seen
+
+
+def requests_of(proxy: Proxy, era: str) -> float:
+    """How many requests of an era the proxy has answered."""
+    counted = proxy.metrics().items()
+    return sum(n for name, n in counted if name.startswith("requests_total{") and f'era="{era}"' in name)
+
+
+@pytest.mark.parametrize("client", list(MODERN_COMMANDS))
+async def test_modern_is_chosen_and_state_is_kept(client: str, desk: MakeDesk, run: Run) -> None:
+    """A client that may choose speaks modern; two of its connections count 1 to 4 on one upstream session."""
+    at = desk("mcp-1.30")
+    modern, legacy = requests_of(at.proxy, "modern"), requests_of(at.proxy, "legacy")
+    seen = await seen_by(run, client, at, [("increment", {}), ("increment", {})], connections=2)
+    assert [connection["answers"] for connection in seen] == [["1", "2"], ["3", "4"]]
+    assert all("increment" in connection["tools"] for connection in seen)
+    assert all(connection.get("protocol", "2026-07-28") == "2026-07-28" for connection in seen)
+    assert requests_of(at.proxy, "modern") >= modern + 6
+    assert requests_of(at.proxy, "legacy") == legacy
+    assert (await at.stats())["sessions"] == {"opened": 1, "closed": 0, "live": 1}
+
+
+@pytest.mark.parametrize("client", PINNED)
+async def test_everything_a_server_can_do(client: str, desk: MakeDesk, run: Run) -> None:
+    """Progress, logs, elicitation, sampling, roots, updates, resources and prompts reach a pinned client."""
+    at = desk("mcp-1.30")
+    before = (await at.all_stats())["calls"]
+    calls: list[tuple[str, Any]] = [
+        ("progress", {"n": 3}),
+        ("log", {"message": "noted"}),
+        ("elicit_name", {}),
+        ("sample", {"prompt": "hi"}),
+        ("list_client_roots", {}),
+        ("touch", {}),
+    ]
+    (seen,) = await seen_by(run, client, at, calls, full=True)
+    assert seen["protocol"] == "2026-07-28"
+    answers = seen["answers"]
+    assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
+    assert json.loads(answers[4]) == ["file:///srv/data"]
+    assert seen["progress"] == [1, 2, 3]
+    assert seen["logs"] == ["noted"]
+    assert seen["updated"] == ["counter://shared"]
+    assert seen["resource"] == "text/plain"
+    assert seen["prompt"] == "Say hello to Bo."
+    after = (await at.all_stats())["calls"]
+    asking = ("elicit_name", "sample", "list_client_roots")
+    assert {tool: after[tool] - before.get(tool, 0) for tool in asking} == dict.fromkeys(asking, 1)
+
+
+@pytest.mark.parametrize("client", PINNED)
+@pytest.mark.parametrize("mode", ["modern", "modern-get"])
+async def test_rounds(client: str, mode: str, desk: MakeDesk, run: Run) -> None:
+    """A real client answers two questions of one call, in two rounds."""
+    at = desk(mode)
+    (seen,) = await seen_by(
+        run, client, at, [("test_input_required_result_multi_round", {})], full=True, listen=False
+    )
+    assert seen["answers"] == ["Ada likes None."]
+
+
+@pytest.mark.parametrize("server", ["everything", "fastmcp-ts", "supergateway", "kubernetes", "grafana"])
+@pytest.mark.parametrize("client", PINNED)
+async def test_other_servers(client: str, server: str, desk: MakeDesk, run: Run) -> None:
+    """Pinned clients in front of servers of other makers: two connections, two calls each."""
+    at = desk(server)
+    kind = at.server.kind
+    call = (kind.tool, dict(kind.arguments))
+    seen = await seen_by(run, client, at, [call, call], connections=2)
+    for connection in seen:
+        assert kind.tool in connection["tools"]
+        assert all(kind.answer in answer for answer in connection["answers"])
+
+
+async def test_a_browser_between_independent_requests(
+    page: str,  # noqa: F811
+    own_desk: MakeDesk,
+    run: Run,
+) -> None:
+    """A pinned client drives Playwright MCP: each connection finds the page where the one before left it."""
+    at = own_desk("playwright")
+    steps: list[tuple[str, Any]] = [
+        ("browser_navigate", {"url": page}),
+        ("browser_click", {"element": "the button", "target": "text=Press me"}),
+        ("browser_snapshot", {}),
+    ]
+    answers = [(await seen_by(run, "mcp-2", at, [step]))[0]["answers"][0] for step in steps]
+    assert page in answers[0]
+    assert 'heading "Clicked"' in answers[2]
+    assert requests_of(at.proxy, "modern") >= 6
+    assert requests_of(at.proxy, "legacy") == 0
