@@ -122,7 +122,7 @@ class Endpoint:
     async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         call = self._call(request)
         if inbound.is_modern_version(call.version) and await self._era.is_modern(call.caller):
-            return await self._passthrough.handle(request, headers)
+            return await self._passthrough.handle(request, headers, to_endpoint=True)
         body = await self._read_body(request)
         try:
             messages, batch = jsonrpc.parse_body(body)

@@ -49,6 +49,7 @@ class LegacyEndpoint:
             ProxyError: there is none.
         """
         if request.method == revisions.INITIALIZE:
+            responder.hold()  # the session id is in a header
             return await self._initialize(call, request, affinity, report)
         if call.client is None:
             _check_version(call)

@@ -87,9 +87,11 @@ class Passthrough:
         )
 
     async def handle(
-        self, request: web.BaseRequest, cors: Mapping[str, str] = _NO_HEADERS
+        self, request: web.BaseRequest, cors: Mapping[str, str] = _NO_HEADERS, *, to_endpoint: bool = False
     ) -> web.StreamResponse:
         """Pass one request through. The server must cancel its handlers when their clients leave.
+
+        ``to_endpoint``: it is for the MCP endpoint, and the server needs no help with it.
 
         ``cors`` headers are added where the answer has none of its own. Errors of ours are plain JSON,
         because the caller need not speak JSON-RPC:
@@ -103,7 +105,7 @@ class Passthrough:
                 cors,
             )
         try:
-            upstream = await self._send(request)
+            upstream = await self._send(request, to_endpoint=to_endpoint)
         except ProxyError as error:
             return _plain_error(error.http_status, error.reason, error.message, cors)
         try:
@@ -112,14 +114,14 @@ class Passthrough:
             # Completely read, its connection is back in the pool already; else this closes it.
             upstream.close()
 
-    async def _send(self, request: web.BaseRequest) -> aiohttp.ClientResponse:
+    async def _send(self, request: web.BaseRequest, *, to_endpoint: bool) -> aiohttp.ClientResponse:
         """Send the request on and wait for the head of the answer.
 
         Raises:
             BadRequest: the request's target or its body is malformed.
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
         """
-        url = self._target(request)
+        url = self._target(request, to_endpoint=to_endpoint)
         upload = _Upload(request.content, self._idle_timeout_seconds)
         try:
             return await self._http.request(
@@ -136,14 +138,16 @@ class Passthrough:
                 raise BadRequest("The request's body is malformed or incomplete.") from error
             raise _explain(error) from error
 
-    def _target(self, request: web.BaseRequest) -> URL:
+    def _target(self, request: web.BaseRequest, *, to_endpoint: bool) -> URL:
         """The same path and query, byte for byte, at the server's origin."""
         target = request.raw_path
         if target[:1] != "/":
             # The absolute form names an origin, which is not for the client to choose.
             target = request.rel_url.raw_path_qs or "/"
         path, question_mark, query = target.partition("#")[0].partition("?")
-        if _normalize(path) == self._endpoint:
+        if to_endpoint:
+            path = self._endpoint_path
+        elif _normalize(path) == self._endpoint:
             raise BadRequest(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
         path = self.rewriter.upstream_path(path)
         try:

@@ -144,6 +144,10 @@ class Responder:
         """Whether the client understands event streams."""
         return self._accepts.stream
 
+    def hold(self) -> None:
+        """Write nothing before the answer: its headers matter."""
+        self._heart.remove(self)
+
     def close(self) -> None:
         """The handler is over, one way or another."""
         self._heart.remove(self)

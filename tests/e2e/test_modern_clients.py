@@ -1,4 +1,4 @@
-"""Real modern clients, each in its own environment, through the proxy before servers that know only sessions."""
+"""Real modern clients, each in its own environment, through the proxy before servers that know sessions."""
 
 import json
 from collections.abc import Callable
@@ -88,9 +88,8 @@ async def test_everything_a_server_can_do(client: str, desk: MakeDesk, run: Run)
 async def test_rounds(client: str, mode: str, desk: MakeDesk, run: Run) -> None:
     """A real client answers two questions of one call, in two rounds."""
     at = desk(mode)
-    (seen,) = await seen_by(
-        run, client, at, [("test_input_required_result_multi_round", {})], full=True, listen=False
-    )
+    calls: list[tuple[str, Any]] = [("test_input_required_result_multi_round", {})]
+    (seen,) = await seen_by(run, client, at, calls, answers=True)
     assert seen["answers"] == ["Ada likes None."]
 
 

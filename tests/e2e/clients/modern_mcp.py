@@ -1,6 +1,7 @@
-"""The official Python SDK, 2.x, pinned to 2026-07-28. Usage: modern_mcp.py URL TOKEN PLAN, as run.py describes.
+"""The official Python SDK, 2.x, pinned to 2026-07-28. Usage: modern_mcp.py URL TOKEN PLAN.
 
-With `full` in the plan it also listens to a resource, asks for log messages, and answers what it is asked.
+The plan is as run.py describes: with `full` the client answers what it is asked, wants log messages, and
+listens to a resource; with `answers` it does the first only.
 """
 
 import asyncio
@@ -46,7 +47,7 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
 
     full = plan.get("full", False)
     handlers: dict[str, Any] = {}
-    if full:
+    if full or plan.get("answers"):
         handlers = {
             "elicitation_callback": elicited,
             "sampling_callback": sampled,

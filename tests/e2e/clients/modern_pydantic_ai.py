@@ -1,4 +1,4 @@
-"""Pydantic AI's MCP toolset, without a model. Usage: modern_pydantic_ai.py URL TOKEN PLAN, as run.py describes."""
+"""Pydantic AI's MCP toolset, without a model. Usage: modern_pydantic_ai.py URL TOKEN PLAN, as in run.py."""
 
 import asyncio
 import json

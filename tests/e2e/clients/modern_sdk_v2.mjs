@@ -1,5 +1,7 @@
 // The official TypeScript client, 2.x, pinned to 2026-07-28: `node modern_sdk_v2.mjs URL TOKEN PLAN`.
-// The plan is as run.py describes; E2E_NODE_MODULES names the node_modules folder to take the client from.
+// The plan is as run.py describes: with `full` the client answers what it is asked, wants log messages, and
+// listens to a resource; with `answers` it does the first only.
+// E2E_NODE_MODULES names the node_modules folder to take the client from.
 
 const library = `${process.env.E2E_NODE_MODULES}/@modelcontextprotocol/client/dist/index.mjs`;
 const { Client, StreamableHTTPClientTransport } = await import(library);
@@ -7,17 +9,18 @@ const { Client, StreamableHTTPClientTransport } = await import(library);
 const RESOURCE = "counter://shared";
 const [url, token, planText] = process.argv.slice(2);
 const plan = JSON.parse(planText);
+const answers = plan.full || plan.answers;
 
 async function connection() {
   const told = { answers: [], progress: [], logs: [], updated: [] };
   const client = new Client(
     { name: "sdk-v2", version: "1.0.0" },
     {
-      capabilities: plan.full ? { elicitation: {}, sampling: {}, roots: {} } : {},
+      capabilities: answers ? { elicitation: {}, sampling: {}, roots: {} } : {},
       versionNegotiation: { mode: { pin: "2026-07-28" } },
     },
   );
-  if (plan.full) {
+  if (answers) {
     client.setRequestHandler("elicitation/create", () => ({ action: "accept", content: { name: "Ada" } }));
     client.setRequestHandler("sampling/createMessage", () => ({
       role: "assistant",
