@@ -100,12 +100,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = commands[arguments.command]
     command.refuse_unknown(unknown)
     flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "serve")}
+    _name_replicas(flags)
     try:
         if arguments.command == "serve":
             return _serve(flags)
         return _demo(flags, stay=arguments.serve)
     except ConfigError as error:
         command.error(str(error))
+
+
+def _name_replicas(flags: dict[str, Any]) -> None:
+    """The first URL is the server, further ones are its replicas."""
+    urls = flags.pop("upstream", [])
+    if urls:
+        flags["upstream"] = urls[0]
+    if urls[1:]:
+        flags["replica"] = [*urls[1:], *flags.get("replica", [])]
 
 
 def _serve(flags: dict[str, Any]) -> int:
@@ -168,7 +178,7 @@ def _add_option(section: Any, option: Option) -> None:
     if option.field == "upstream":
         # Not required here: it may come from the environment or the file.
         section.add_argument(
-            "upstream", nargs="?", metavar=option.metavar, help=text, default=argparse.SUPPRESS
+            "upstream", nargs="*", metavar=option.metavar, help=text, default=argparse.SUPPRESS
         )
     elif option.is_switch:
         section.add_argument(

@@ -15,6 +15,7 @@ from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from yarl import URL
 
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, env_name, flag_name, key_name, read_file
@@ -32,6 +33,7 @@ from .values import (
     parse_public_url,
     parse_size,
     parse_upstream,
+    parse_upstreams,
     parse_words,
     show,
     show_duration,
@@ -53,6 +55,15 @@ _CREDENTIAL_HEADERS: Final = (
     "x-mcp-*",
 )
 
+# Options that mean nothing without the other one.
+_TLS_PAIRS: Final = (
+    ("tls_cert", "tls_key"),
+    ("tls_key", "tls_cert"),
+    ("tls_client_ca", "tls_cert"),
+    ("upstream_cert", "upstream_key"),
+    ("upstream_key", "upstream_cert"),
+)
+
 
 class Group(StrEnum):
     """The parts of the help page."""
@@ -64,6 +75,7 @@ class Group(StrEnum):
     LIMITS = "Limits"
     TIMEOUTS = "Timeouts"
     SAFETY = "Safety"
+    TLS = "TLS"
     LOGGING = "Logging"
 
 
@@ -141,6 +153,12 @@ class Settings(BaseSettings):
     upstream: Annotated[str, BeforeValidator(parse_upstream), Form("URL", mask), Group.LISTENING]
     """The MCP endpoint of the stateful server behind the proxy. The proxy's own endpoint has the same
     path; every other path is passed through to the same origin."""
+
+    replica: Annotated[
+        tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", show), Group.LISTENING
+    ] = ()
+    """More servers like the first, with the same path. Each session lives on one of them; new ones go where
+    the fewest are. On the command line they may simply follow the first URL."""
 
     config: Annotated[OptionalPath, Group.LISTENING] = None
     """A TOML file with any of these options; its keys are their names without the leading dashes. Flags
@@ -263,9 +281,17 @@ class Settings(BaseSettings):
     max_waiters: Annotated[CountOrZero, Group.LIMITS] = 1000
     """Requests that may wait for an upstream session; one more is answered 503 at once."""
 
+    max_requests_per_session: Annotated[CountOrZero, Group.LIMITS] = 0
+    """An upstream session that has served this many requests is closed when nobody holds it; 0 means never.
+    Its state goes with it."""
+
     open_concurrency: Annotated[Count, Group.LIMITS] = 1
     """Upstream sessions that may be opened at the same time for one kind of caller. A session that
     becomes free meanwhile beats a new one."""
+
+    max_connections: Annotated[Count, Group.LIMITS] = 10_000
+    """Connections of clients at the same time; one more is closed at once. Every request and every open
+    stream has one."""
 
     max_body_bytes: Annotated[Size, Group.LIMITS] = 4 * 1024 * 1024
     """The largest request body at the MCP endpoint; a larger one is answered 413."""
@@ -275,6 +301,12 @@ class Settings(BaseSettings):
     acquire_timeout: Annotated[Duration, Group.TIMEOUTS] = 10.0
     """How long a request waits for an upstream session before it is answered 503."""
 
+    breaker_threshold: Annotated[Count, Group.LIMITS] = 5
+    """Handshakes with a server that fail in a row before it is left alone for a moment."""
+
+    breaker_reset: Annotated[Duration, Group.TIMEOUTS] = 5.0
+    """How long a server that kept failing handshakes is left alone before one is tried again."""
+
     request_timeout: Annotated[Duration, Group.TIMEOUTS] = 600.0
     """How long the server may take for one request before it is answered 504."""
 
@@ -283,6 +315,14 @@ class Settings(BaseSettings):
 
     idle_timeout: Annotated[Duration, Group.TIMEOUTS] = 1800.0
     """An upstream session that nobody has used for this long is closed."""
+
+    max_lifetime: Annotated[DurationOrZero, Group.TIMEOUTS] = 0.0
+    """An upstream session that is this old (or up to a tenth less, so that not all end at once) is closed
+    when nobody holds it; 0 means never. Its state goes with it."""
+
+    check_after: Annotated[DurationOrZero, Group.TIMEOUTS] = 30.0
+    """An upstream session that was quiet for this long is pinged before the next request goes out on it; 0
+    means never."""
 
     client_session_timeout: Annotated[Duration, Group.TIMEOUTS] = 86400.0
     """A client session that has not been used for this long is forgotten."""
@@ -294,6 +334,10 @@ class Settings(BaseSettings):
     heartbeat: Annotated[Duration, Group.TIMEOUTS] = 15.0
     """How often a silent stream to a client carries a comment, so that nothing in between takes it for
     dead."""
+
+    connection_idle_timeout: Annotated[Duration, Group.TIMEOUTS] = 75.0
+    """A client's connection without a request is closed after this long, also one whose next request
+    arrives too slowly. It should be longer than that of a load balancer in front of the proxy."""
 
     drain_timeout: Annotated[DurationOrZero, Group.TIMEOUTS] = 30.0
     """How long requests in flight may take to finish after SIGTERM. A second SIGTERM stops at once."""
@@ -311,6 +355,29 @@ class Settings(BaseSettings):
     """Host names under which the proxy may be called. Without any, a listener on loopback answers to
     loopback names only, and any other listener to every name."""
 
+    # -- TLS -------------------------------------------------------------------------------------
+
+    tls_cert: Annotated[OptionalPath, Group.TLS] = None
+    """The proxy's certificate, in PEM form, with the chain up to its authority. With it clients connect
+    by https; without it by http."""
+
+    tls_key: Annotated[OptionalPath, Group.TLS] = None
+    """The private key of --tls-cert, in PEM form, without a passphrase."""
+
+    tls_client_ca: Annotated[OptionalPath, Group.TLS] = None
+    """The certificates of the authorities that clients' certificates must come from. With it no client
+    can connect without such a certificate. It admits callers but does not tell them apart."""
+
+    upstream_ca: Annotated[OptionalPath, Group.TLS] = None
+    """The certificates of the authorities that the server's certificate may come from, instead of the
+    system's."""
+
+    upstream_cert: Annotated[OptionalPath, Group.TLS] = None
+    """The certificate to show to a server that asks for one, in PEM form. It speaks for every caller."""
+
+    upstream_key: Annotated[OptionalPath, Group.TLS] = None
+    """The private key of --upstream-cert, in PEM form, without a passphrase."""
+
     # -- logging ---------------------------------------------------------------------------------
 
     log_level: Annotated[Level, Group.LOGGING] = Level.INFO
@@ -321,22 +388,36 @@ class Settings(BaseSettings):
 
     @property
     def upstream_shown(self) -> str:
-        """The server's URL for logs and people, without its query, in which a secret may travel."""
-        return mask(self.upstream)
+        """The servers' URLs for logs and people, without their query, in which a secret may travel."""
+        return ", ".join(mask(url) for url in (self.upstream, *self.replica))
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        path = URL(self.upstream).raw_path
+        if any(URL(url).raw_path != path for url in self.replica):
+            raise _conflict("replica", f"must have the path of the first server, {path}")
         if self.min_idle > self.max_sessions_per_principal:
             raise _conflict(
                 "min_idle",
                 f"must not be over --max-sessions-per-principal, which is {self.max_sessions_per_principal}",
             )
+        self._check_tls()
         if self.admin_listen is not None and _collide(self.listen, self.admin_listen):
             blamed, other = "admin_listen", "--listen"
             if blamed not in self.model_fields_set:
                 blamed, other = "listen", "--admin-listen"
             raise _conflict(blamed, f"must differ from {other}")
         return self
+
+    def _check_tls(self) -> None:
+        """Every file of TLS comes with those that it means nothing without."""
+        for field, needed in _TLS_PAIRS:
+            if getattr(self, field) is not None and getattr(self, needed) is None:
+                raise _conflict(field, f"needs {flag_name(needed)}")
+        plain = not any(url.startswith("https:") for url in (self.upstream, *self.replica))
+        for field in ("upstream_ca", "upstream_cert"):
+            if plain and getattr(self, field) is not None:
+                raise _conflict(field, "needs a server with an https URL")
 
     @classmethod
     def settings_customise_sources(
@@ -401,7 +482,7 @@ def _written(field: str, flags: Mapping[str, Any]) -> str:
 def _quote(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    text = repr(mask(value)) if isinstance(value, str) else str(value)
+    text = repr(mask(value)) if isinstance(value, str) else mask(str(value))
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 

@@ -19,6 +19,7 @@
     │   └── RequestCancelled         200  -32603  cancelled
     ├── UpstreamError                the server behind us did
     │   ├── UpstreamUnreachable      502          upstream-unreachable
+    │   ├── UpstreamDown             503          upstream-down
     │   ├── UpstreamProtocolError    502          upstream-protocol-error
     │   ├── UpstreamTimeout          504          upstream-timeout
     │   ├── SessionLost              502          session-lost
@@ -219,6 +220,13 @@ class UpstreamUnreachable(UpstreamError):
     """No connection could be made: nothing was sent, nothing was executed."""
 
     reason = "upstream-unreachable"
+
+
+class UpstreamDown(UpstreamError):
+    """The server has been failing for a while, so nobody is kept waiting for it."""
+
+    status = 503
+    reason = "upstream-down"
 
 
 class UpstreamProtocolError(UpstreamError):

@@ -8,7 +8,9 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import signal
+import ssl
 import sys
 from collections.abc import Coroutine
 from pathlib import Path
@@ -22,12 +24,12 @@ from yarl import URL
 
 from . import __version__, events
 from .config import Settings
-from .downstream import passthrough
 from .downstream.app import FrontDoor, serve
 from .downstream.endpoint import Endpoint, EndpointRules
 from .downstream.guard import Guard
 from .downstream.legacy import LegacyEndpoint
 from .downstream.modern import CacheRules, ModernEndpoint
+from .downstream.passthrough import Passthrough, open_client_session
 from .errors import Draining
 from .exchange.attribution import Attribution
 from .exchange.catalog import Catalog
@@ -46,8 +48,9 @@ from .sessions.identity import Identifier, Profile, SessionKey, sessionless_prof
 from .sessions.policy import Limits
 from .sessions.pool import Pool
 from .snapshot import Snapshot
-from .upstream.era import EraProbe
-from .upstream.monitor import Monitor
+from .tls import listener_context, upstream_context
+from .upstream.breaker import Breaker
+from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
 from .upstream.streamable_http import StreamableHttp, http_session
 from .values import Address
@@ -75,13 +78,14 @@ class Proxy:
         self.admin_url: str | None = None
         self.metrics = Metrics()
         self._observe = tee(EventLog(settings.log_level), self.metrics)
-        self._url = URL(settings.upstream)
+        self._urls = [URL(url) for url in (settings.upstream, *settings.replica)]
+        self._url = self._urls[0]
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
         self._drained = False
 
     async def __aenter__(self) -> Self:
-        """Open the listeners. Raises CannotStart."""
+        """Open the listeners. Raises CannotStart, and ConfigError for a file of TLS that is no use."""
         try:
             await self._start()
         except BaseException:
@@ -103,14 +107,20 @@ class Proxy:
 
     async def _start(self) -> None:
         settings = self.settings
-        http = await self._stack.enter_async_context(http_session())
-        plain = await self._stack.enter_async_context(passthrough.open_client_session())
-        self._build_core(http)
+        tls, listener_tls = upstream_context(settings), listener_context(settings)
+        http = await self._stack.enter_async_context(http_session(tls=tls))
+        plain = await self._stack.enter_async_context(open_client_session(tls=tls))
+        self._build_core(http, tls)
         door = self._build_door(plain)
         self._stack.callback(self._endpoint.heart.close)
-        server = serve(door, max_body_bytes=settings.max_body_bytes)
+        server = serve(
+            door,
+            max_body_bytes=settings.max_body_bytes,
+            max_connections=settings.max_connections,
+            idle_timeout_seconds=settings.connection_idle_timeout,
+        )
         self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
-        self.listen_url = await self._listen(self._runner, settings.listen, "--listen")
+        self.listen_url = await self._listen(self._runner, settings.listen, "--listen", listener_tls)
         public = settings.public_url or self.listen_url
         self.endpoint_url = public.rstrip("/") + self._url.raw_path
         if settings.admin_listen is not None:
@@ -121,7 +131,8 @@ class Proxy:
             self.admin_url = await self._listen(runner, settings.admin_listen, "--admin-listen")
         if settings.announce is not None:
             self._announce(settings.announce)
-        self._run(self._monitor.watch(), "monitor")
+        for replica in self._fleet.replicas:
+            self._run(replica.monitor.watch(), f"monitor {replica.url.origin()}")
         self._run(self._maintain(), "maintenance")
         self._observe(
             events.Started(
@@ -132,27 +143,25 @@ class Proxy:
             )
         )
 
-    def _build_core(self, http: aiohttp.ClientSession) -> None:
+    def _build_core(self, http: aiohttp.ClientSession, tls: ssl.SSLContext | None) -> None:
         settings = self.settings
-        transport = StreamableHttp(
-            http,
-            self._url,
-            connect_timeout_seconds=settings.connect_timeout,
-            request_timeout_seconds=settings.request_timeout,
+        self._fleet = Fleet(
+            [self._build_replica(http, url, tls) for url in self._urls],
+            patience_seconds=settings.acquire_timeout,
         )
-        self._stack.callback(transport.close)
-        self._era = EraProbe(transport)
 
         def connect(key: SessionKey, profile: Profile) -> UpstreamSession:
             return UpstreamSession(
-                transport=transport,
+                placement=self._fleet,
                 initialize_params=profile.params,
                 client_name=profile.client_name,
                 principal=key.principal,
                 principal_tag=key.principal_tag,
                 router=self._router,
                 observe=self._observe,
-                keepalive_seconds=settings.keepalive,
+                # Sessions that began together need not be pinged together.
+                keepalive_seconds=settings.keepalive * random.uniform(0.85, 1.0),
+                check_after_seconds=settings.check_after,
             )
 
         self._pool = Pool(connect=connect, limits=_limits(settings), observe=self._observe)
@@ -179,18 +188,38 @@ class Proxy:
             catalog=self._catalog,
             listening=self._listening,
         )
-        self._monitor = Monitor(self._url, self._era.forget, self._observe)
+
+    def _build_replica(
+        self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None
+    ) -> Replica:
+        settings = self.settings
+        transport = StreamableHttp(
+            http,
+            url,
+            connect_timeout_seconds=settings.connect_timeout,
+            request_timeout_seconds=settings.request_timeout,
+        )
+        self._stack.callback(transport.close)
+        breaker = Breaker(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
+        return Replica(url, transport, breaker, self._observe, tls=tls)
+
+    def _build_passthrough(self, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
+        return Passthrough(
+            plain,
+            url.origin(),
+            url.raw_path,
+            self.settings.public_url,
+            connect_timeout_seconds=self.settings.connect_timeout,
+            idle_timeout_seconds=self.settings.request_timeout,
+        )
 
     def _build_door(self, plain: aiohttp.ClientSession) -> FrontDoor:
         settings = self.settings
-        passing = passthrough.Passthrough(
-            plain,
-            self._url.origin(),
-            self._url.raw_path,
-            settings.public_url,
-            connect_timeout_seconds=settings.connect_timeout,
-            idle_timeout_seconds=settings.request_timeout,
-        )
+        passing = {replica: self._build_passthrough(plain, replica.url) for replica in self._fleet.replicas}
+
+        def choose() -> Passthrough:
+            return passing[self._fleet.best()]
+
         legacy = LegacyEndpoint(binder=self._binder, fanout=self._fanout, observe=self._observe)
         modern = ModernEndpoint(
             binder=self._binder,
@@ -207,8 +236,8 @@ class Proxy:
         self._endpoint = Endpoint(
             legacy=legacy,
             modern=modern,
-            era=self._era,
-            passthrough=passing,
+            speaks_modern=self._fleet.speaks_modern,
+            passthrough=choose,
             binder=self._binder,
             fanout=self._fanout,
             identifier=Identifier(
@@ -221,7 +250,7 @@ class Proxy:
                 max_body_bytes=settings.max_body_bytes,
                 delete_status=settings.delete_status,
                 heartbeat_seconds=settings.heartbeat,
-                rewrite_challenge=passing.rewriter.challenge,
+                rewrite_challenge=lambda value: choose().rewriter.challenge(value),
             ),
             observe=self._observe,
         )
@@ -230,7 +259,7 @@ class Proxy:
             endpoint=self._endpoint,
             parking=self._parking,
             listening=self._listening,
-            monitor=self._monitor,
+            fleet=self._fleet,
         )
         self.metrics.watch(self.snapshot)
         guard = Guard(
@@ -242,15 +271,17 @@ class Proxy:
         return FrontDoor(
             guard=guard,
             endpoint=self._endpoint,
-            passthrough=passing,
+            passthrough=choose,
             path=self._url.raw_path,
             observe=self._observe,
         )
 
-    async def _listen(self, runner: web.BaseRunner, address: Address, option: str) -> str:
+    async def _listen(
+        self, runner: web.BaseRunner, address: Address, option: str, tls: ssl.SSLContext | None = None
+    ) -> str:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, address.host or None, address.port)
+        site = web.TCPSite(runner, address.host or None, address.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:
@@ -260,7 +291,7 @@ class Proxy:
             ) from error
         port = runner.addresses[0][1]
         host = address.host or "0.0.0.0"
-        return f"http://{Address(host, port)}"
+        return f"{'http' if tls is None else 'https'}://{Address(host, port)}"
 
     def _announce(self, path: Path) -> None:
         """Write the URLs to a file, whole or not at all, for whoever started us."""
@@ -338,6 +369,8 @@ def _limits(settings: Settings) -> Limits:
         min_idle=settings.min_idle,
         idle_timeout_seconds=settings.idle_timeout,
         linger_seconds=settings.linger,
+        max_lifetime_seconds=settings.max_lifetime,
+        max_requests=settings.max_requests_per_session,
     )
 
 

@@ -10,7 +10,7 @@ from .exchange.parking import Parking
 from .introspection import ClientSessionView, Gauges, Phase, Readiness, UpstreamSessionView
 from .sessions.binding import Binder
 from .sessions.directory import ClientSession
-from .upstream.monitor import Monitor
+from .upstream.fleet import Fleet
 from .upstream.session import UpstreamSession
 
 
@@ -24,24 +24,24 @@ class Snapshot:
         endpoint: Endpoint,
         parking: Parking,
         listening: Listening,
-        monitor: Monitor,
+        fleet: Fleet,
     ) -> None:
         self._binder = binder
         self._endpoint = endpoint
         self._parking = parking
         self._listening = listening
-        self._monitor = monitor
+        self._fleet = fleet
 
     def readiness(self) -> Readiness:
         """Whether work can be taken now."""
-        up = self._monitor.up
+        ready, total = self._fleet.ready, len(self._fleet.replicas)
         if self._endpoint.draining:
             phase = Phase.DRAINING
-        elif up is None:
-            phase = Phase.STARTING
+        elif ready:
+            phase = Phase.READY
         else:
-            phase = Phase.READY if up else Phase.UPSTREAM_DOWN
-        return Readiness(phase=phase, ready=1 if up else 0, total=1)
+            phase = Phase.UPSTREAM_DOWN if self._fleet.known else Phase.STARTING
+        return Readiness(phase=phase, ready=ready, total=total)
 
     def upstream_sessions(self) -> Sequence[UpstreamSessionView]:
         """All upstream sessions."""

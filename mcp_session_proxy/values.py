@@ -164,6 +164,11 @@ def parse_upstream(value: object) -> str:
     return str(url)
 
 
+def parse_upstreams(value: object) -> tuple[str, ...]:
+    """Read a list of URLs of MCP endpoints."""
+    return tuple(parse_upstream(word) for word in parse_words(value))
+
+
 def parse_public_url(value: object) -> str | None:
     """Read the URL under which clients reach the proxy: an origin, perhaps with a path before ours."""
     if value is None:

@@ -7,16 +7,21 @@ request by request. What it saw is in ``transcript``, one line per HTTP request.
 
 import asyncio
 import json
+import ssl
 from collections import Counter, defaultdict, deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import aiohttp
 from aiohttp import web
+from yarl import URL
 
+from mcp_session_proxy.config import load
+from mcp_session_proxy.errors import ProxyError
 from mcp_session_proxy.events import Event
+from mcp_session_proxy.lifecycle import Proxy
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
@@ -93,6 +98,10 @@ class FakeReply:
 
     def __post_init__(self) -> None:
         self._steps = deque(self.steps)
+
+    @property
+    def stray_session_id(self) -> str | None:
+        return None if self.status < 300 else self.session_id
 
     def explanation(self) -> dict[str, str]:
         return dict(self.headers)
@@ -339,17 +348,56 @@ class Recorder:
         return [event.name for event in self.events]
 
 
+class FakePlacement:
+    """Implements ``session.Placement``: there is one server, and what happens to it is noted."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self.server = server
+        self.elsewhere: FakeServer | None = None
+        self.hopeless: ProxyError | None = None
+        self.notes: list[str] = []
+
+    def place(self, tenant: UpstreamSession) -> FakeServer:
+        self.notes.append("place")
+        if self.hopeless is not None:
+            raise self.hopeless
+        if self.elsewhere is not None:
+            self.server, self.elsewhere = self.elsewhere, None
+        return self.server
+
+    def opened(self, tenant: UpstreamSession) -> None:
+        self.notes.append("opened")
+
+    def failed(self, tenant: UpstreamSession, error: ProxyError | None) -> None:
+        self.notes.append(f"failed: {None if error is None else error.reason}")
+
+    def left(self, tenant: UpstreamSession) -> None:
+        self.notes.append("left")
+
+    def can_move(self, tenant: UpstreamSession) -> bool:
+        return self.elsewhere is not None
+
+    def suspect(self, tenant: UpstreamSession) -> None:
+        self.notes.append("suspect")
+
+    def check_hope(self) -> None:
+        if self.hopeless is not None:
+            raise self.hopeless
+
+
 def make_session(
     server: FakeServer,
     *,
+    placement: FakePlacement | None = None,
     router: FakeRouter | None = None,
     observe: Recorder | None = None,
     keepalive_seconds: float = 120.0,
+    check_after_seconds: float = 0.0,
     initialize_params: bytes = INITIALIZE_PARAMS,
 ) -> UpstreamSession:
     """An upstream session to a fake server, not open yet."""
     return UpstreamSession(
-        transport=server,
+        placement=placement or FakePlacement(server),
         initialize_params=initialize_params,
         client_name="t",
         principal="anonymous",
@@ -357,6 +405,7 @@ def make_session(
         router=router or FakeRouter(),
         observe=observe or Recorder(),
         keepalive_seconds=keepalive_seconds,
+        check_after_seconds=check_after_seconds,
     )
 
 
@@ -369,10 +418,13 @@ async def settle(rounds: int = 20) -> None:
 class FakeVisit:
     """One request's use of a session, as an exchange knows it."""
 
+    patience_seconds = 10.0
+
     def __init__(self, session: UpstreamSession, client: Any = None) -> None:
         self.session = session
         self.client = client
         self.condemned = 0
+        self.patience_seconds = 10.0
 
     def condemn(self) -> None:
         self.condemned += 1
@@ -407,18 +459,21 @@ class HttpServer:
     answers, for a method, ``response``, GET or DELETE; it gets the request and the message.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
         self.url = ""
+        self._tls = tls
         self.sessions: dict[str, int] = {}
         self.deleted: list[str] = []
         self.seen: list[tuple[web.Request, Any]] = []
         self.on: dict[str, Callable[[web.Request, Any], Awaitable[web.StreamResponse]]] = {}
+        self._opened = 0
         self._runner = web.AppRunner(self._app(), handler_cancellation=True, shutdown_timeout=0)
 
     async def __aenter__(self) -> "HttpServer":
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
-        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
+        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+        scheme = "http" if self._tls is None else "https"
+        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -458,7 +513,8 @@ class HttpServer:
 
     def open_session(self, message: Any) -> web.Response:
         """The usual answer to ``initialize``."""
-        session = f"upstream-{len(self.sessions) + len(self.deleted) + 1}"
+        self._opened += 1
+        session = f"upstream-{self._opened}"
         self.sessions[session] = 0
         result = {
             "protocolVersion": message["params"]["protocolVersion"],
@@ -512,3 +568,121 @@ async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(5):
         while not condition():
             await asyncio.sleep(0.001)
+
+
+# -- the whole proxy -------------------------------------------------------------------------------
+
+INITIALIZE = {
+    "jsonrpc": "2.0",
+    "id": 0,
+    "method": "initialize",
+    "params": json.loads(INITIALIZE_PARAMS),
+}
+BOTH = "application/json, text/event-stream"
+
+
+def call(identifier: object = 1, method: str = "tools/call", **params: object) -> dict[str, Any]:
+    """A request of a client."""
+    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": params}
+
+
+class Bench:
+    """A client, the proxy, and the server behind it."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.server = server
+        self.http: aiohttp.ClientSession
+        self.proxy: Proxy
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> "Bench":
+        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._stack.aclose()
+
+    async def start(self, **options: Any) -> None:
+        """Start the proxy with these options, by field name."""
+        flags = {
+            "upstream": self.server.url,
+            "listen": "127.0.0.1:0",
+            "admin_listen": "off",
+            "drain_timeout": "0s",
+            "log_level": "error",
+            **options,
+        }
+        self.proxy = await self._stack.enter_async_context(Proxy(load(flags)))
+
+    @property
+    def url(self) -> str:
+        return self.proxy.listen_url + URL(self.server.url).raw_path
+
+    @property
+    def endpoint(self) -> Any:
+        return self.proxy._endpoint
+
+    def request(
+        self,
+        verb: str,
+        body: object = None,
+        *,
+        session: str | None = None,
+        headers: dict[str, str] | None = None,
+        accept: str | None = BOTH,
+    ) -> "aiohttp.client._RequestContextManager":
+        sent = {"Content-Type": "application/json"} if verb == "POST" else {}
+        if accept is not None:
+            sent["Accept"] = accept
+        if session is not None:
+            sent["Mcp-Session-Id"] = session
+        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
+        return self.http.request(
+            verb, self.url, data=data, headers={**sent, **(headers or {})}, allow_redirects=False
+        )
+
+    async def post(self, body: object, **options: Any) -> "Answer":
+        async with self.request("POST", body, **options) as response:
+            return await Answer.read(response)
+
+    async def initialize(self, **options: Any) -> str:
+        answer = await self.post(INITIALIZE, **options)
+        assert answer.status == 200
+        return answer.headers["Mcp-Session-Id"]
+
+    @asynccontextmanager
+    async def asking(self, body: object, **options: Any) -> AsyncIterator["asyncio.Task[Answer]"]:
+        """A POST that is under way."""
+        task = asyncio.create_task(self.post(body, **options))
+        try:
+            yield task
+        finally:
+            if not task.done():
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+
+class Answer:
+    """What a client got for one HTTP request."""
+
+    def __init__(self, status: int, headers: Any, body: bytes) -> None:
+        self.status = status
+        self.headers = headers
+        self.body = body
+
+    @classmethod
+    async def read(cls, response: aiohttp.ClientResponse) -> "Answer":
+        return cls(response.status, response.headers, await response.read())
+
+    @property
+    def json(self) -> Any:
+        """The JSON body, or the data of the events in order."""
+        if self.headers["Content-Type"] != "text/event-stream":
+            return json.loads(self.body)
+        return [json.loads(line[6:]) for line in self.body.split(b"\n") if line.startswith(b"data: ")]
+
+    @property
+    def error(self) -> tuple[object, int, str | None]:
+        """Its id, code, and the reason word of an error of ours."""
+        error = self.json["error"]
+        return self.json["id"], error["code"], (error.get("data") or {}).get("reason")

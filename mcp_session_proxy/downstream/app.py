@@ -6,8 +6,10 @@ one check for all there is nothing to route.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Mapping
+import socket
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from aiohttp import StreamReader, web
@@ -26,13 +28,21 @@ from .passthrough import Passthrough
 _silent: Final = logging.getLogger(f"{__name__}.http")
 _silent.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
+_HEAD_SECONDS: Final = 30.0
+_UNREAD_MILLISECONDS: Final = 60_000
 
 
 class FrontDoor:
     """The handler for aiohttp's server."""
 
     def __init__(
-        self, *, guard: Guard, endpoint: Endpoint, passthrough: Passthrough, path: str, observe: Observer
+        self,
+        *,
+        guard: Guard,
+        endpoint: Endpoint,
+        passthrough: Callable[[], Passthrough],
+        path: str,
+        observe: Observer,
     ) -> None:
         bare = path.rstrip("/")
         self._paths: Final = frozenset({bare, bare + "/"} - {""})
@@ -52,7 +62,7 @@ class FrontDoor:
             if "Expect" in request.headers:
                 await _continue(request)
             if request.rel_url.raw_path not in self._paths:
-                return await self._passthrough.handle(request, cors)
+                return await self._passthrough().handle(request, cors)
             if request.method == "OPTIONS":
                 return self._preflight(request, origin)
             return await self._endpoint.handle(request, cors)
@@ -77,19 +87,83 @@ async def _continue(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # the answer itself has not begun
 
 
-def serve(door: FrontDoor, *, max_body_bytes: int) -> web.Server:
-    """aiohttp's server around the front door. A client that leaves cancels its handler at once."""
+class _Listener(web.Server):
+    """aiohttp's server, with a bound on what connections can do without ever making a request.
 
-    def make_request(
+    A connection over the limit is closed, as is one whose first request does not begin in time; for the
+    time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
+    is sent is given up by the operating system.
+    """
+
+    def __init__(
+        self, door: FrontDoor, *, max_body_bytes: int, max_connections: int, idle_timeout_seconds: float
+    ) -> None:
+        super().__init__(
+            door,
+            request_factory=self._make,
+            handler_cancellation=True,
+            access_log=None,
+            logger=_silent,
+            keepalive_timeout=idle_timeout_seconds,
+        )
+        self._max_body_bytes = max_body_bytes
+        self._max_connections = max_connections
+        self._head_seconds = min(_HEAD_SECONDS, idle_timeout_seconds)
+        self._open = 0
+        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
+        """A client has connected."""
+        super().connection_made(handler, transport)
+        self._open += 1
+        if self._open > self._max_connections:
+            transport.abort()
+            return
+        _give_up_when_unread(transport)
+        loop = asyncio.get_running_loop()
+        self._silent[handler] = loop.call_later(self._head_seconds, transport.abort)
+
+    def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
+        """A client's connection is over."""
+        self._open -= 1
+        self._heard(handler)
+        super().connection_lost(handler, exc)
+
+    def _heard(self, handler: web.RequestHandler) -> None:
+        timer = self._silent.pop(handler, None)
+        if timer is not None:
+            timer.cancel()
+
+    def _make(
+        self,
         message: RawRequestMessage,
         payload: StreamReader,
         protocol: web.RequestHandler,
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        return web.BaseRequest(message, payload, protocol, writer, task, loop, client_max_size=max_body_bytes)
+        self._heard(protocol)
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
+        )
 
-    loop = asyncio.get_running_loop()
-    return web.Server(
-        door, request_factory=make_request, handler_cancellation=True, access_log=None, logger=_silent
+
+def _give_up_when_unread(transport: asyncio.Transport) -> None:
+    """Close the connection when the other side takes nothing for a while (RFC 5482; Linux only)."""
+    connection = transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    if connection is not None and option is not None:
+        with contextlib.suppress(OSError):
+            connection.setsockopt(socket.IPPROTO_TCP, option, _UNREAD_MILLISECONDS)
+
+
+def serve(
+    door: FrontDoor, *, max_body_bytes: int, max_connections: int, idle_timeout_seconds: float
+) -> web.Server:
+    """aiohttp's server around the front door. A client that leaves cancels its handler at once."""
+    return _Listener(
+        door,
+        max_body_bytes=max_body_bytes,
+        max_connections=max_connections,
+        idle_timeout_seconds=idle_timeout_seconds,
     )

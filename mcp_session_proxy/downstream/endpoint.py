@@ -9,7 +9,7 @@ as the client cancelling its request"). To a modern client, leaving means cancel
 import asyncio
 import itertools
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, cast
 
@@ -35,7 +35,6 @@ from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Respon
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
-from ..upstream.era import EraProbe
 from ..upstream.transport import Caller
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
@@ -66,8 +65,8 @@ class Endpoint:
         *,
         legacy: LegacyEndpoint,
         modern: ModernEndpoint,
-        era: EraProbe,
-        passthrough: Passthrough,
+        speaks_modern: Callable[[Caller], Awaitable[bool]],
+        passthrough: Callable[[], Passthrough],
         binder: Binder,
         fanout: Fanout,
         identifier: Identifier,
@@ -80,7 +79,7 @@ class Endpoint:
         self.streams = 0
         self._legacy = legacy
         self._modern = modern
-        self._era = era
+        self._speaks_modern = speaks_modern
         self._passthrough = passthrough
         self._binder = binder
         self._fanout = fanout
@@ -121,8 +120,8 @@ class Endpoint:
 
     async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         call = self._call(request)
-        if inbound.is_modern_version(call.version) and await self._era.is_modern(call.caller):
-            return await self._passthrough.handle(request, headers, to_endpoint=True)
+        if inbound.is_modern_version(call.version) and await self._speaks_modern(call.caller):
+            return await self._passthrough().handle(request, headers, to_endpoint=True)
         body = await self._read_body(request)
         try:
             messages, batch = jsonrpc.parse_body(body)

@@ -7,6 +7,7 @@ request says can lead to another origin than the server's.
 
 import asyncio
 import posixpath
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from types import MappingProxyType
 from typing import Final
@@ -31,6 +32,7 @@ from .rewriting import Rewriter, is_resource_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024
 _MAX_HEADER_BYTES: Final = 64 * 1024
+_UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOT_IMPLEMENTED: Final = 501
 # aiohttp's own headers, which a request that is passed through must not gain.
@@ -39,14 +41,14 @@ _UNWANTED: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.U
 _DECLINABLE: Final = frozenset({"h2c", "http/2.0", "tls/1.0", "tls/1.2"})
 
 
-def open_client_session() -> aiohttp.ClientSession:
+def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """A client session as :class:`Passthrough` needs it; whoever opens it closes it.
 
     It neither decodes bodies nor keeps cookies, and has no connection limit of its own.
     """
     return aiohttp.ClientSession(
         auto_decompress=False,
-        connector=aiohttp.TCPConnector(limit=0),
+        connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
@@ -122,7 +124,7 @@ class Passthrough:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
         """
         url = self._target(request, to_endpoint=to_endpoint)
-        upload = _Upload(request.content, self._idle_timeout_seconds)
+        upload = _Upload(request.content, min(self._idle_timeout_seconds, _UPLOAD_SECONDS))
         try:
             return await self._http.request(
                 request.method,
@@ -268,6 +270,8 @@ class _Upload:
 
 def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
     """An error of aiohttp's before the head of an answer, as one of ours."""
+    if isinstance(error, aiohttp.ClientSSLError):
+        return UpstreamProtocolError("There is no TLS connection to the server behind the proxy.")
     if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
         return UpstreamUnreachable("The server behind the proxy cannot be reached.")
     if isinstance(error, TimeoutError):

@@ -139,18 +139,18 @@ class ModernCall:
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending or self._failure):
             await self._news()
-        if self._failure is not None:
-            raise self._failure
-        if self._pending and not task.done():
+        if not (task.done() or self._failure):
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
-                    while not task.done():
+                    while not (task.done() or self._failure):
                         await self._news()  # requests that arrive together travel together
             except TimeoutError:
                 return self._ask()
+        if self._failure is not None:
+            raise self._failure
         response = task.result()
         urls = lifting.required_urls(response)
-        if urls and not self._urls_declined and self._may_visit_urls():
+        if urls and not self._urls_declined and self.is_parkable:
             return self._ask_to_visit(urls)
         self._end()
         return response
@@ -200,12 +200,15 @@ class ModernCall:
 
     # -- URLs to visit first -----------------------------------------------------------------------
 
-    def _may_visit_urls(self) -> bool:
-        needed = questions.missing_capability(revisions.ELICIT, b'{"mode":"url"}', self.modern.capabilities)
-        return needed is None and self.is_parkable
-
     def _ask_to_visit(self, urls: list[bytes]) -> Asked:
-        """The server wants URLs visited before it does anything: the call failed, and will be made anew."""
+        """The server wants URLs visited before it does anything: the call failed, and will be made anew.
+
+        Raises:
+            MissingCapability: the client visits none.
+        """
+        missing = questions.missing_capability(revisions.ELICIT, b'{"mode":"url"}', self.modern.capabilities)
+        if missing is not None:
+            raise MissingCapability(missing)
         self._urls = {}
         asked: dict[str, bytes] = {}
         for params in urls:

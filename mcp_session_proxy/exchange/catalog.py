@@ -24,6 +24,7 @@ from .inquiry import inquire
 
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
+_ENTRY_OVERHEAD_BYTES: Final = 500
 _MAX_AGE_SECONDS: Final = 300.0
 _MARKS_SECONDS: Final = 60.0
 _MAX_KEYS: Final = 10_000
@@ -36,6 +37,7 @@ _FEATURE: Final = {
 }
 _CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED})
 Marks = Mapping[str, tuple[MirroredParam, ...]]
+_Place = tuple[SessionKey, str, bytes]
 
 
 class Entry(NamedTuple):
@@ -59,7 +61,7 @@ class Catalog:
     def __init__(self, observe: Observer) -> None:
         self.generation = 0
         self._observe = observe
-        self._entries: OrderedDict[tuple[SessionKey, str, bytes], Entry] = OrderedDict()
+        self._entries: OrderedDict[_Place, Entry] = OrderedDict()
         self._bytes = 0
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
 
@@ -69,7 +71,8 @@ class Catalog:
         """A list that is certainly still right."""
         if method not in _FEATURE:
             return None
-        entry = self._entries.get((key, method, params or b""))
+        place = _place(key, method, params)
+        entry = self._entries.get(place)
         if entry is None:
             return None
         session = entry.session
@@ -80,7 +83,7 @@ class Catalog:
             or session.incarnation != entry.incarnation
             or age_seconds > _MAX_AGE_SECONDS
         ):
-            self._drop((key, method, params or b""))
+            self._drop(place)
             return None
         return entry
 
@@ -99,18 +102,18 @@ class Catalog:
             return
         if not session.streaming or not session.facts.offers(feature, "listChanged"):
             return
-        place = (key, method, params or b"")
+        place = _place(key, method, params)
         self._drop(place)
         now = asyncio.get_running_loop().time()
         self._entries[place] = Entry(result, session, session.incarnation, now)
-        self._bytes += len(result)
+        self._bytes += _size(place, result)
         while self._bytes > _MAX_BYTES:
             self._drop(next(iter(self._entries)))
 
-    def _drop(self, place: tuple[SessionKey, str, bytes]) -> None:
+    def _drop(self, place: _Place) -> None:
         entry = self._entries.pop(place, None)
         if entry is not None:
-            self._bytes -= len(entry.result)
+            self._bytes -= _size(place, entry.result)
 
     def take_notification(self, method: str) -> None:
         """A server told of a change: nothing kept is certain any more."""
@@ -150,6 +153,17 @@ class Catalog:
                 break
             params = jsonrpc.write_object({"cursor": cursor})
         return marks
+
+
+def _place(key: SessionKey, method: str, params: bytes | None) -> _Place:
+    """Where a list is kept. Its request's metadata, which often differs, makes no difference."""
+    members = jsonrpc.read_object(params)
+    members.pop("_meta", None)
+    return key, method, jsonrpc.write_object(members)
+
+
+def _size(place: _Place, result: bytes) -> int:
+    return _ENTRY_OVERHEAD_BYTES + len(place[2]) + len(result)
 
 
 def _marks_of_page(result: bytes) -> Marks:

@@ -15,7 +15,7 @@ connection or stream lost, anything else     an error that says the outcome is u
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol
 
 from .. import events
@@ -24,6 +24,7 @@ from ..errors import (
     ProxyError,
     RequestCancelled,
     SessionLost,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -32,11 +33,11 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
+from ..upstream.journal import JOURNALLED
 from ..upstream.refusal import read_refusal
-from ..upstream.session import JOURNALLED, UpstreamSession
+from ..upstream.session import UpstreamSession
 from ..upstream.transport import ConnectionLost, Reply
 
-_REFUSED_PATIENCE_SECONDS: Final = 10.0
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
 _CANCEL_GRACE_SECONDS: Final = 5.0
@@ -107,7 +108,7 @@ class Exchange:
         try:
             async with asyncio.timeout(None) as scope:
                 self._scope = scope
-                response = await self._run_at_most_once(loop.time() + _REFUSED_PATIENCE_SECONDS)
+                response = await self._run_at_most_once(loop.time() + self._visit.patience_seconds)
         except TimeoutError:
             raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
@@ -139,6 +140,7 @@ class Exchange:
             except UpstreamUnreachable:
                 if loop.time() + delay >= refused_deadline:
                     raise
+                await self._keep_or_condemn(self._session.refused())
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY_SECONDS)
                 self._retried("refused")
@@ -153,16 +155,16 @@ class Exchange:
         self._observe(events.Retried(method=label, reason=reason, session=self._session.tag))
 
     async def _ready(self) -> None:
-        try:
-            await self._session.ready()
-        except SessionLost:
-            self._visit.condemn()
-            raise
+        await self._keep_or_condemn(self._session.ready())
 
     async def _revive(self, gone: _SessionGone) -> None:
+        await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how))
+
+    async def _keep_or_condemn(self, work: Awaitable[None]) -> None:
+        """Do what makes the session usable; when it cannot be, nobody may get it again."""
         try:
-            await self._session.revive(gone.incarnation, gone.how)
-        except SessionLost:
+            await work
+        except (SessionLost, UpstreamRejected):
             self._visit.condemn()
             raise
 

@@ -14,7 +14,6 @@ from ..errors import InvalidParams, TooManyListeners
 from ..events import Observer
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Notification
-from ..protocol.lifting import ServerFacts
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
@@ -63,6 +62,13 @@ def read_filter(raw: bytes | None) -> Filter:
     if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
         raise InvalidParams(f'"resourceSubscriptions" must be a list of at most {_MAX_URIS} URIs.')
     return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
+
+
+def _is_part(uri: str | None, whole: str) -> bool:
+    """Whether a URI is that of a resource or of a part of it, which an update may name instead."""
+    if uri is None or not uri.startswith(whole):
+        return False
+    return len(uri) == len(whole) or whole.endswith("/") or uri[len(whole)] in "/?#"
 
 
 class Listener:
@@ -150,13 +156,14 @@ class Listening:
             for name, feature, _ in _LISTS
             if name in listener.wanted.lists and facts.offers(feature, "listChanged")
         )
-        uris = await self._subscribe_all(visit, facts, listener.wanted.uris)
-        listener.promised = Filter(lists, uris)
-
-    async def _subscribe_all(self, visit: Visit, facts: ServerFacts, uris: Sequence[str]) -> tuple[str, ...]:
-        if not uris or not facts.offers("resources", "subscribe"):
-            return ()
-        return tuple([uri for uri in uris if await self._subscribe(visit, uri)])
+        agreed: list[str] = []
+        try:
+            if facts.offers("resources", "subscribe"):
+                for uri in listener.wanted.uris:
+                    if await self._subscribe(visit, uri):
+                        agreed.append(uri)
+        finally:  # also for a listener that leaves in the middle
+            listener.promised = Filter(lists, tuple(agreed))
 
     async def _subscribe(self, visit: Visit, uri: str) -> bool:
         """Count one listener more for a resource; the first one subscribes. False if the server refuses."""
@@ -230,7 +237,7 @@ class Listening:
             uri = jsonrpc.read_string(jsonrpc.read_object(message.params).get("uri"))
             for listener in self._listeners.get(principal, {}):
                 here = listener.visit is not None and listener.visit.session is session
-                if here and uri in listener.promised.uris:
+                if here and any(_is_part(uri, whole) for whole in listener.promised.uris):
                     listener.put(message.method, message.params)
         elif message.method in _LIST_METHODS:
             wanted = next(name for name, _, method in _LISTS if method == message.method)

@@ -54,6 +54,11 @@ class Visit:
         self.client = client
         self.session = _upstream(lease)
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long this request may wait for a server that takes no connections."""
+        return self._binder.patience_seconds
+
     def end(self) -> None:
         """The request is over."""
         if self._borrowed is not None:
@@ -95,6 +100,11 @@ class Binder:
         self._unclaimed: dict[ClientSession, None] = {}
         self._tasks: set[asyncio.Task[None]] = set()
 
+    @property
+    def patience_seconds(self) -> float:
+        """How long a request may wait for an upstream session."""
+        return self._rules.acquire_timeout_seconds
+
     # -- client sessions ---------------------------------------------------------------------
 
     async def initialize(
@@ -127,7 +137,7 @@ class Binder:
             visit = await self.enter(client, caller)
         except BaseException:
             client.forgotten = True  # nobody will ever learn its id
-            self._detach_if_over(client)
+            self._part_with(client)
             raise
         self._remember(client)
         return client, visit
@@ -239,13 +249,13 @@ class Binder:
         """
         client.in_flight += 1
         client.requests += 1
+        self._set_quiet(client)
         try:
             lease = await self._attach(client, caller)
         except BaseException:
             client.in_flight -= 1
             self._detach_if_over(client)
             raise
-        self._set_quiet(client)
         visit = Visit(self, lease, client, borrowed=False)
         visit.session.caller = caller
         return visit
@@ -293,6 +303,8 @@ class Binder:
         """The client session's lease, taken anew if it has none. One attempt for all who ask at once."""
         if client.lease is not None and client.lease.slot.usable:
             return client.lease
+        if self.pool.paused:
+            await self.pool.resumed(self._deadline())
         if client.attaching is None:
             home = client.home
             if home is not None and (lease := self.pool.reclaim(home, client.usage)) is not None:
@@ -397,10 +409,14 @@ class Binder:
             if not guests:
                 del self._guests[session]
 
-    def _forgotten(self, client: ClientSession, reason: str) -> None:
-        self._detach_if_over(client)  # whatever is still in flight detaches at its end
+    def _part_with(self, client: ClientSession) -> None:
+        """Nobody can come back for this client session. What is still in flight detaches at its end."""
+        self._detach_if_over(client)
         for session in [s for s, guests in self._guests.items() if client in guests]:
             self._unguest(session, client)
+
+    def _forgotten(self, client: ClientSession, reason: str) -> None:
+        self._part_with(client)
         if self.on_forget is not None:
             self.on_forget(client)
         self._observe(

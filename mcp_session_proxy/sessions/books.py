@@ -48,6 +48,9 @@ class Slot(Generic[S]):
     used: bool = False
     lingering_since: float | None = None  # when its owner said goodbye
     idle_since: float = 0.0
+    born: float = 0.0
+    jitter: float = 0.0  # from 0 to 1, its own: spreads the ends of lifetimes
+    aside: str | None = None  # why it is retired once nobody holds it
 
     @property
     def usable(self) -> bool:
@@ -207,6 +210,14 @@ class Books(Generic[S]):
         self._move(slot, SessionEvent.RELEASED)
         self.bucket(slot.key).unused[slot] = None
         self._now_idle(slot, now)
+
+    def set_aside(self, slot: Slot[S], reason: str) -> None:
+        """Give a session to nobody new: it is to be retired when its last lease comes back."""
+        bucket = self.bucket(slot.key)
+        for collection in (bucket.unused, bucket.free, bucket.joint):
+            collection.pop(slot, None)
+        slot.reserved = True
+        slot.aside = reason
 
     def retire(self, slot: Slot[S]) -> None:
         """Take a session out of the pool: nobody gets it any more, and its place is free."""

@@ -3,14 +3,18 @@
 Every function looks at the books and the limits and says what to do; ``pool`` does it.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Generic, TypeAlias, TypeVar
+from typing import Final, Generic, TypeAlias, TypeVar
 
 from ..errors import TooManyWaiters
 from .books import Books, Bucket, Slot, Usage
 from .modes import Sharing
 
 S = TypeVar("S")
+
+_LIFETIME_JITTER: Final = 0.1
+_MAX_RETRY_AFTER_SECONDS: Final = 30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +28,8 @@ class Limits:
     min_idle: int = 0
     idle_timeout_seconds: float = 1800.0
     linger_seconds: float = 30.0
+    max_lifetime_seconds: float = 0.0  # 0: no end
+    max_requests: int = 0  # 0: no end
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +109,17 @@ def openings_wanted(bucket: Bucket[S]) -> int:
     return max(0, alone + shared - bucket.opening)
 
 
-def check_queue(waiting: int, limits: Limits) -> None:
+def check_queue(waiting: int, limits: Limits, typical_hold_seconds: float) -> None:
     """Refuse a demand that would wait behind too many others.
 
     Raises:
         TooManyWaiters: ``--max-waiters`` wait already.
     """
     if waiting >= limits.max_waiters:
-        raise TooManyWaiters(f"{waiting} requests already wait for an MCP session. Try again shortly.")
+        raise TooManyWaiters(
+            f"{waiting} requests already wait for an MCP session. Try again shortly.",
+            retry_after_seconds=retry_after_seconds(typical_hold_seconds),
+        )
 
 
 def wants_prewarming(bucket: Bucket[S], books: Books[S], limits: Limits) -> bool:
@@ -121,6 +130,23 @@ def wants_prewarming(bucket: Bucket[S], books: Books[S], limits: Limits) -> bool
         return False
     step = room_for(bucket.key.principal, books, limits)
     return step is not None and step.evict is None
+
+
+def wear(age_seconds: float, requests: int, jitter: float, limits: Limits) -> str | None:
+    """Why a session has served for long enough, if it has.
+
+    ``jitter``, from 0 to 1 and the session's own, spreads the ends of sessions that began together over the
+    last tenth of their lifetime.
+    """
+    if limits.max_requests and requests >= limits.max_requests:
+        return "requests"
+    lifetime_seconds = limits.max_lifetime_seconds * (1 - _LIFETIME_JITTER * jitter)
+    return "lifetime" if limits.max_lifetime_seconds and age_seconds >= lifetime_seconds else None
+
+
+def retry_after_seconds(typical_hold_seconds: float) -> int:
+    """How long somebody who got no session should wait: about as long as sessions are held."""
+    return min(_MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(typical_hold_seconds)))
 
 
 def expiry(slot: Slot[S], now: float, limits: Limits) -> str | None:

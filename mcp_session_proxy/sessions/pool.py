@@ -10,6 +10,7 @@ gap between waking and owning, in which a cancellation loses the session or a ne
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, Protocol
 
@@ -33,6 +34,7 @@ from .state import SessionState
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
+_HOLD_WEIGHT: Final = 0.1
 
 
 class PooledSession(Protocol):
@@ -41,6 +43,11 @@ class PooledSession(Protocol):
     @property
     def tag(self) -> str:
         """A short opaque name."""
+        ...
+
+    @property
+    def requests(self) -> int:
+        """How many requests it has served."""
         ...
 
     async def open(self, caller: Caller) -> None:
@@ -67,10 +74,11 @@ class PooledSession(Protocol):
 class Lease:
     """The right to use one upstream session: held, then released or retired, exactly once."""
 
-    __slots__ = ("_pool", "slot", "usage")
+    __slots__ = ("_pool", "since", "slot", "usage")
 
     def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage) -> None:
         self._pool: Pool | None = pool
+        self.since = asyncio.get_running_loop().time()
         self.slot = slot
         self.usage = usage
 
@@ -78,6 +86,7 @@ class Lease:
         """Give the session back; a second call does nothing."""
         if (pool := self._pool) is not None:
             self._pool = None
+            pool.note_hold(self.since)
             pool.give_back(self.slot, self.usage)
 
     def decline(self) -> None:
@@ -127,7 +136,9 @@ class Pool:
         connect: Callable[[SessionKey, Profile], PooledSession],
         limits: Limits,
         observe: Observer,
+        random: Callable[[], float] = random.random,
     ) -> None:
+        self._random = random
         self.books: Books[PooledSession] = Books()
         self._connect = connect
         self._limits = limits
@@ -136,6 +147,8 @@ class Pool:
         self._demands: dict[SessionKey, _Demand] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
+        self._typical_hold_seconds = 0.0
+        self._resumption: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
         states = " ".join(f"{state}={count}" for state, count in self.count_states().items())
@@ -170,6 +183,9 @@ class Pool:
         """
         if self._closed:
             raise self._refusal(key, Draining("The proxy is shutting down."))
+        if self._resumption is not None:
+            await self.resumed(deadline)
+            return await self.acquire(key, profile, usage, caller, deadline)
         demand = self._demands.get(key)
         if demand is None:
             demand = self._demands[key] = _Demand(profile, caller)
@@ -216,7 +232,7 @@ class Pool:
 
     def _check_queue(self, key: SessionKey) -> None:
         try:
-            policy.check_queue(len(self._waiters), self._limits)
+            policy.check_queue(len(self._waiters), self._limits, self._typical_hold_seconds)
         except TooManyWaiters as error:
             raise self._refusal(key, error) from None
 
@@ -229,16 +245,21 @@ class Pool:
         )
         return error
 
-    @staticmethod
-    def _failure(error: BaseException, waiter: _Waiter, demand: _Demand) -> BaseException:
+    def _failure(self, error: BaseException, waiter: _Waiter, demand: _Demand) -> BaseException:
         if not isinstance(error, TimeoutError):
             return error
         # What kept the sessions from opening says more than that time ran out.
         if (told := _error(waiter.future) or demand.last_error) is not None:
             return told
         return AcquireTimeout(
-            "No MCP session became free in time. Try again, or raise --max-sessions or --acquire-timeout."
+            "No MCP session became free in time. Try again, or raise --max-sessions or --acquire-timeout.",
+            retry_after_seconds=policy.retry_after_seconds(self._typical_hold_seconds),
         )
+
+    def note_hold(self, since: float) -> None:
+        """Remember how long leases are held, so that whoever is turned away knows when to come back."""
+        held_seconds = asyncio.get_running_loop().time() - since
+        self._typical_hold_seconds += _HOLD_WEIGHT * (held_seconds - self._typical_hold_seconds)
 
     def reclaim(self, slot: Slot[PooledSession], usage: Usage) -> Lease | None:
         """A lease on this very session, for the client session that used it before; None if it is gone."""
@@ -259,6 +280,8 @@ class Pool:
             return
         if usage is Usage.ONCE and not as_new:
             self.retire(slot, "once")
+        elif slot.aside is not None and slot.leases == 0:
+            self.retire(slot, slot.aside)
         elif self._waiters:
             # Not its own key first: who waits for room elsewhere, and longer, must not be passed over.
             self._serve_everyone()
@@ -325,7 +348,12 @@ class Pool:
         if step.evict is not None:
             self._take_out(step.evict, "evicted")
         demand = self._demands[bucket.key]
-        slot = Slot(self._connect(bucket.key, demand.profile), bucket.key)
+        slot = Slot(
+            self._connect(bucket.key, demand.profile),
+            bucket.key,
+            born=asyncio.get_running_loop().time(),
+            jitter=self._random(),
+        )
         self.books.add(slot)
         slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
         self._spawn(self._handshake(slot, demand, why), f"open {slot.session.tag}")
@@ -446,13 +474,80 @@ class Pool:
         for slot in list(self.books.slots()):
             if slot.usable:
                 slot.session.tick(now)
+        self._relieve(now)
         for slot in self.books.idle_slots():
             if (reason := policy.expiry(slot, now, self._limits)) is not None:
                 self.retire(slot, reason)
 
+    def _relieve(self, now: float) -> None:
+        """Relieve sessions that have served for long enough, one old one at a time."""
+        relieved = False
+        for slot in list(self.books.slots()):
+            if not slot.usable or slot.aside is not None:
+                continue
+            reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, self._limits)
+            if reason == "lifetime" and relieved:
+                continue
+            if reason is not None:
+                relieved = True
+                self._relieve_one(slot, reason)
+
+    def _relieve_one(self, slot: Slot[PooledSession], reason: str) -> None:
+        if slot.leases == 0:
+            self.retire(slot, reason)
+        else:
+            self.books.set_aside(slot, reason)
+
+    # -- an operator's hand ------------------------------------------------------------------
+
+    @property
+    def paused(self) -> bool:
+        """Whether nobody is given a session for now."""
+        return self._resumption is not None
+
+    def pause(self) -> None:
+        """Give sessions to nobody until ``resume``; who holds one keeps it, who asks for one waits."""
+        if self._resumption is None:
+            self._resumption = asyncio.get_running_loop().create_future()
+
+    def resume(self) -> None:
+        """End a pause."""
+        if self._resumption is not None:
+            resumption, self._resumption = self._resumption, None
+            resumption.set_result(None)
+
+    async def resumed(self, deadline: float) -> None:
+        """Wait until there is no pause.
+
+        Raises:
+            AcquireTimeout: it lasted over the deadline.
+        """
+        while self._resumption is not None:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await asyncio.shield(self._resumption)
+            except TimeoutError:
+                raise AcquireTimeout("The proxy is paused by its operator. Try again later.") from None
+
+    def reconnect(self) -> int:
+        """Relieve every session, so that whoever comes next gets a new one; gives how many there were."""
+        slots = [slot for slot in self.books.slots() if slot.usable and slot.aside is None]
+        for slot in slots:
+            self._relieve_one(slot, "reconnect")
+        return len(slots)
+
+    def kill(self, tag: str) -> bool:
+        """Close one session at once, whoever holds it; gives whether there was one of that name."""
+        for slot in list(self.books.slots()):
+            if slot.session.tag == tag and slot.state not in (SessionState.CLOSING, SessionState.CLOSED):
+                self.retire(slot, "killed")
+                return True
+        return False
+
     async def close(self, reason: str = "shutdown") -> None:
         """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
         self._closed = True
+        self.resume()
         for waiter in list(self._waiters):
             self._forget(waiter)
             if not waiter.future.done():

@@ -5,15 +5,18 @@ modern request comes; asked again after the server was away, and now and then wh
 """
 
 import asyncio
+import contextlib
 from typing import Final
 
-from ..errors import ProxyError
+from ..errors import ProxyError, UpstreamTimeout
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Response
 from .transport import Caller, ConnectionLost, Reply, SessionRef, Transport
 
 _PROBE_SECONDS: Final = 10.0
 _BELIEVED_SECONDS: Final = 300.0
+# A server that does not answer at all is not asked for every request: each would wait as long.
+_SILENT_SECONDS: Final = 60.0
 _QUESTION: Final = jsonrpc.write_request(
     b'"era"',
     revisions.DISCOVER,
@@ -37,11 +40,13 @@ class EraProbe:
         self._transport = transport
         self._modern: bool | None = None
         self._asked_at = 0.0
+        self._silent_until = 0.0
         self._asking: asyncio.Lock = asyncio.Lock()
 
     def forget(self) -> None:
         """The server was away: what comes back may be another one."""
         self._modern = None
+        self._silent_until = 0.0
 
     async def is_modern(self, caller: Caller) -> bool:
         """Whether modern requests can be passed through as they are; asks with the caller's credentials."""
@@ -54,10 +59,10 @@ class EraProbe:
         return self._modern is True
 
     def _is_known(self) -> bool:
+        now = asyncio.get_running_loop().time()
         if self._modern is None:
-            return False
-        age_seconds = asyncio.get_running_loop().time() - self._asked_at
-        return not self._modern or age_seconds < _BELIEVED_SECONDS
+            return now < self._silent_until
+        return not self._modern or now - self._asked_at < _BELIEVED_SECONDS
 
     async def _ask(self, caller: Caller) -> bool | None:
         """The server's answer; None when there was none, so that the next request asks again."""
@@ -72,8 +77,12 @@ class EraProbe:
                     stray = reply.stray_session_id
                 if stray is not None:
                     # Some legacy servers open a session even for what they refuse.
-                    await self._transport.delete(SessionRef(stray, None), caller)
-        except (ProxyError, ConnectionLost, TimeoutError):
+                    with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
+                        await self._transport.delete(SessionRef(stray, None), caller)
+        except (TimeoutError, UpstreamTimeout):
+            self._silent_until = asyncio.get_running_loop().time() + _SILENT_SECONDS
+            return None
+        except (ProxyError, ConnectionLost):
             return None
         return answer
 

@@ -22,6 +22,7 @@ from ..errors import (
     SessionLost,
     UpstreamError,
     UpstreamProtocolError,
+    UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
@@ -30,8 +31,9 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
+from .journal import Journal
 from .refusal import read_refusal
-from .transport import NO_SESSION, NOBODY, Caller, ConnectionLost, Reply, SessionRef, Transport
+from .transport import NO_SESSION, NOBODY, NOWHERE, Caller, ConnectionLost, Reply, SessionRef, Transport
 
 _HANDSHAKE_SECONDS: Final = 30.0
 _PING_SECONDS: Final = 10.0
@@ -46,10 +48,7 @@ _GOOD_STREAM_SECONDS: Final = 5.0
 # Refusals of the stream that pass: the server has not noticed yet that the old one is gone, or is busy.
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_STREAM_REFUSALS: Final = 10
-_MAX_SUBSCRIPTIONS: Final = 1000
 _MAX_BACKGROUND: Final = 100
-# What the journal records once the server has agreed to it.
-JOURNALLED: Final = frozenset({revisions.SET_LEVEL, revisions.SUBSCRIBE, revisions.UNSUBSCRIBE})
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -77,6 +76,38 @@ class Router(Protocol):
         ...
 
 
+class Placement(Protocol):
+    """Decides which server a session lives on."""
+
+    def place(self, tenant: "UpstreamSession") -> Transport:
+        """The way to the server for a handshake that begins now. Raises UpstreamDown."""
+        ...
+
+    def opened(self, tenant: "UpstreamSession") -> None:
+        """The handshake succeeded."""
+        ...
+
+    def failed(self, tenant: "UpstreamSession", error: ProxyError | None) -> None:
+        """The handshake failed, or was given up (None)."""
+        ...
+
+    def left(self, tenant: "UpstreamSession") -> None:
+        """The session is closed."""
+        ...
+
+    def can_move(self, tenant: "UpstreamSession") -> bool:
+        """Whether its server is down, and another one is not."""
+        ...
+
+    def suspect(self, tenant: "UpstreamSession") -> None:
+        """Its server refused a connection."""
+        ...
+
+    def check_hope(self) -> None:
+        """Raises UpstreamDown where waiting is no use."""
+        ...
+
+
 class LossHandler(Protocol):
     """Whoever keeps the session."""
 
@@ -86,38 +117,6 @@ class LossHandler(Protocol):
         Gives whether the session was given up; else it is still wanted, and re-opens itself.
         """
         ...
-
-
-class Journal:
-    """What a client told the server that a new session must be told again."""
-
-    __slots__ = ("log_level", "subscriptions")
-
-    def __init__(self) -> None:
-        self.log_level: bytes | None = None
-        self.subscriptions: dict[str, bytes] = {}
-
-    def record(self, method: str, params: bytes | None) -> None:
-        """Remember a request that the server has agreed to."""
-        if params is None:
-            return
-        if method == revisions.SET_LEVEL:
-            self.log_level = params
-        elif method in (revisions.SUBSCRIBE, revisions.UNSUBSCRIBE):
-            members = jsonrpc.read_object(params)
-            uri = jsonrpc.read_string(members.get("uri"))
-            if uri is None:
-                return
-            self.subscriptions.pop(uri, None)
-            if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
-                # A progress token in "_meta" was good for that one request.
-                members.pop("_meta", None)
-                self.subscriptions[uri] = jsonrpc.write_object(members)
-
-    def requests(self) -> list[tuple[str, bytes]]:
-        """The requests that bring a new session to where the old one was."""
-        level = [] if self.log_level is None else [(revisions.SET_LEVEL, self.log_level)]
-        return level + [(revisions.SUBSCRIBE, params) for params in self.subscriptions.values()]
 
 
 class _StreamState:
@@ -144,7 +143,7 @@ class UpstreamSession:
     def __init__(
         self,
         *,
-        transport: Transport,
+        placement: Placement,
         initialize_params: bytes,
         client_name: str,
         principal: str,
@@ -152,12 +151,14 @@ class UpstreamSession:
         router: Router,
         observe: Observer,
         keepalive_seconds: float,
+        check_after_seconds: float = 0.0,
     ) -> None:
         self.tag = "u" + secrets.token_hex(4)
         self.client_name = client_name
         self.principal = principal
         self._principal_tag = principal_tag
-        self.transport = transport
+        self.transport: Transport = NOWHERE
+        self._placement = placement
         self.born = asyncio.get_running_loop().time()
         self.journal = Journal()
         self.incarnation = 0
@@ -172,6 +173,7 @@ class UpstreamSession:
         self.router = router
         self._observe = observe
         self._keepalive_seconds = keepalive_seconds
+        self._check_after_seconds = check_after_seconds
         self._initialize_params = initialize_params
         self._next_id = 0
         self._facts: ServerFacts | None = None
@@ -221,9 +223,26 @@ class UpstreamSession:
         if self._closed:
             self._stop_tasks()
             await self._delete()
+            self._placement.left(self)
             raise Draining("The session was closed while it was being opened.")
 
     async def _handshake(self) -> None:
+        self.transport = self._placement.place(self)
+        try:
+            await self._shake_hands()
+        except ProxyError as error:
+            self._placement.failed(self, error)
+            raise
+        except BaseException:
+            self._placement.failed(self, None)
+            raise
+        self._placement.opened(self)
+        self.incarnation += 1
+        self._facts = None
+        self._touch()
+        await self._start_listening()
+
+    async def _shake_hands(self) -> None:
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 self.ref, self.initialize_result = await self._initialize()
@@ -239,10 +258,6 @@ class UpstreamSession:
         except TimeoutError as error:
             await self._delete()
             raise UpstreamTimeout("The MCP server did not finish the handshake in time.") from error
-        self.incarnation += 1
-        self._facts = None
-        self._touch()
-        await self._start_listening()
 
     async def _initialize(self) -> tuple[SessionRef, bytes]:
         identifier = b"%d" % self.allocate()
@@ -250,6 +265,8 @@ class UpstreamSession:
         async with self.transport.post(body, NO_SESSION, self.caller) as reply:
             if not 200 <= reply.status < 300:
                 raise (await read_refusal(reply)).error()
+            # The session stands from here on, and has to be ended even if the rest of the answer never comes.
+            self.ref = SessionRef(reply.session_id, None)
             answer = await _first_response(reply)
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
@@ -260,8 +277,16 @@ class UpstreamSession:
     async def _send_initialized(self) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
         async with self.transport.post(body, self.ref, self.caller) as reply:
-            if reply.status >= 400:
-                raise (await read_refusal(reply)).error()
+            if reply.status < 400:
+                return
+            refusal = await read_refusal(reply)
+        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is Verdict.GONE:
+            # Told as it came (404), it would make the client drop a session that it never had.
+            raise UpstreamProtocolError(
+                "The MCP server does not know the session that it has just opened. "
+                "If it is load-balanced, name its replicas to the proxy instead of the balancer."
+            )
+        raise refusal.error()
 
     async def _replay_journal(self) -> None:
         for method, params in self.journal.requests():
@@ -280,6 +305,7 @@ class UpstreamSession:
         """Say goodbye to the server, also after a handshake that was abandoned. Raises nothing."""
         if self._closed:
             await self._delete()
+            self._placement.left(self)
             return
         self._closed = True
         self._stop_tasks()
@@ -295,6 +321,7 @@ class UpstreamSession:
         self.router.session_changed(self)
         if self._opening is None:
             await self._delete()
+            self._placement.left(self)
 
     async def _delete(self) -> None:
         """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
@@ -343,13 +370,31 @@ class UpstreamSession:
             raise UpstreamUnreachable("The MCP server closed the connection.") from error
 
     async def ready(self) -> None:
-        """Wait for a re-opening that is under way.
+        """Wait for a re-opening that is under way; look first at a session that was quiet for long.
 
         Raises:
-            SessionLost: it failed.
+            SessionLost: it is gone and could not be re-opened.
         """
         if self._reviving is not None:
             await _join(self._reviving)
+        elif self._check_after_seconds and not self.calls:
+            quiet_seconds = asyncio.get_running_loop().time() - self.last_activity
+            incarnation = self.incarnation
+            if quiet_seconds >= self._check_after_seconds and not await self.confirm(incarnation):
+                await self.revive(incarnation, "check")
+
+    async def refused(self) -> None:
+        """A connection to the server was refused, so nothing was sent: move elsewhere, where that can be.
+
+        Raises:
+            SessionLost: the session could not be re-opened elsewhere.
+            UpstreamDown: waiting is no use.
+        """
+        self._placement.suspect(self)
+        if self._placement.can_move(self):
+            await self.revive(self.incarnation, "unreachable")
+        else:
+            self._placement.check_hope()
 
     def post_soon(self, body: bytes) -> None:
         """Send a notification or a response in the background."""
@@ -443,7 +488,7 @@ class UpstreamSession:
     async def _revive_quietly(self, incarnation: int, how: str) -> None:
         try:
             await self.revive(incarnation, how)
-        except SessionLost:
+        except UpstreamError:
             if self._on_lost is not None and not self._closed:
                 self._on_lost(beyond_help=True)
 
@@ -529,6 +574,11 @@ class UpstreamSession:
                     else:
                         stream.refused = reply.status
                         continue
+            except UpstreamUnreachable:
+                self._placement.suspect(self)
+                if self._placement.can_move(self):
+                    self._lost("unreachable")
+                    return
             except (ProxyError, ConnectionLost):
                 pass
             finally:
@@ -588,6 +638,8 @@ async def _join(reviving: asyncio.Task[None]) -> None:
         if reviving.cancelled() and not _is_being_cancelled():
             raise SessionLost("The session is gone and the proxy is closing it.") from None
         raise
+    except UpstreamRejected:
+        raise  # what the server says of the caller's credentials is for the caller
     except UpstreamError as error:
         raise SessionLost(
             f"The MCP server lost the session and a new one could not be opened: {error.message}"

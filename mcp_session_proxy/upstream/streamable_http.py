@@ -7,8 +7,9 @@ remembered; nothing ever goes to another origin.
 
 import asyncio
 import io
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
 import aiohttp
@@ -30,12 +31,18 @@ _LARGE_BYTES: Final = 512 * 1024
 _KEEP_CONNECTION_SECONDS: Final = 3.0
 _GOODBYE_SECONDS: Final = 3.0
 _END_OF_STREAM_SECONDS: Final = 1.0
+_NO_TLS: Final = (
+    "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
+    "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
+)
 _NOT_BY_DEFAULT: Final = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
 
 
-def http_session(*, auto_decompress: bool = True) -> aiohttp.ClientSession:
+def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
     """The HTTP client: unlimited connections, so that it is not a second, hidden pool; no cookies kept."""
-    connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEEP_CONNECTION_SECONDS)
+    connector = aiohttp.TCPConnector(
+        limit=0, keepalive_timeout=_KEEP_CONNECTION_SECONDS, ssl=True if tls is None else tls
+    )
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
@@ -90,7 +97,7 @@ class HttpReply:
             chunk = await (self._response.content.readany() if self.is_stream else self._read_whole())
         except TimeoutError as error:
             raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp's for a closed connection
             raise ConnectionLost from error
         if not chunk:
             return None
@@ -123,7 +130,7 @@ class HttpReply:
             while missing > 0 and (piece := await self._response.content.read(missing)):
                 pieces.append(piece)
                 missing -= len(piece)
-        except (aiohttp.ClientError, OSError, TimeoutError):
+        except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError):
             pass  # what came is enough to judge by
         return b"".join(pieces)
 
@@ -158,7 +165,8 @@ class StreamableHttp:
         headers["Content-Type"] = revisions.JSON
         response = await self._send("POST", headers, caller, body, self._answer_timeout)
         try:
-            yield HttpReply(response)
+            with _telling_of_the_end(response):
+                yield HttpReply(response)
         except BaseException:
             response.close()
             raise
@@ -194,7 +202,8 @@ class StreamableHttp:
         timeout = self._answer_timeout if for_answer else self._listen_timeout
         response = await self._send("GET", headers, caller, None, timeout)
         try:
-            yield HttpReply(response)
+            with _telling_of_the_end(response):
+                yield HttpReply(response)
         finally:
             response.close()
 
@@ -241,6 +250,8 @@ class StreamableHttp:
             return await self._http.request(
                 verb, url, headers=headers, data=_payload(body), timeout=timeout, allow_redirects=False
             )
+        except aiohttp.ClientSSLError as error:
+            raise UpstreamProtocolError(_NO_TLS) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnreachable(
                 "The MCP server cannot be reached. Is it running, and is its address right?"
@@ -251,6 +262,42 @@ class StreamableHttp:
             raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost from error
+
+
+@contextmanager
+def _telling_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
+    """Let the reader of a body hear that its connection has ended.
+
+    aiohttp (3.14) closes the connection over a malformed chunk and does not tell who waits for the next one:
+    the wait would last for ever, as the timeouts end with the connection.
+    """
+    connection, content = response.connection, response.content
+    if connection is None or connection.protocol is None:  # the body has arrived whole
+        yield
+        return
+
+    def tell(_: object = None) -> None:
+        if not content.is_eof() and content.exception() is None:
+            content.set_exception(aiohttp.ClientPayloadError("The connection ended within the body."))
+
+    closed = connection.protocol.closed
+    if closed is None:
+        tell()
+        yield
+        return
+    closed.remove_done_callback(_hear)
+    closed.add_done_callback(_hear)
+    closed.add_done_callback(tell)
+    try:
+        yield
+    finally:
+        closed.remove_done_callback(tell)
+
+
+def _hear(closed: "asyncio.Future[None]") -> None:
+    """Take note of how a connection ended, or asyncio would complain that nobody did."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def _payload(body: bytes | None) -> bytes | io.BytesIO | None:

@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from ..errors import UpstreamUnreachable
 from ..protocol.jsonrpc import Message
 
 
@@ -126,3 +127,20 @@ class Transport(Protocol):
     async def delete(self, session: SessionRef, caller: Caller) -> int:
         """End the session at the server; gives the HTTP status."""
         ...
+
+
+class _Nowhere:
+    """The transport of a session that has no server yet: nothing can be sent, nothing was."""
+
+    def post(self, *_: object, **__: object) -> AbstractAsyncContextManager[Reply]:
+        """Nobody to send to."""
+        raise UpstreamUnreachable("The session has no server.")
+
+    listen = post
+
+    async def delete(self, *_: object) -> int:
+        """Nobody to say goodbye to."""
+        raise UpstreamUnreachable("The session has no server.")
+
+
+NOWHERE: Final = _Nowhere()

@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import random
 import shutil
 import signal
 import socket
@@ -96,11 +97,15 @@ def program_environment(home: Path, extra: Mapping[str, str] | None = None) -> d
 
 
 def unused_port() -> int:
-    """A port nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port nobody listened on a moment ago, outside the range from which systems give out ports themselves.
+
+    So neither an outgoing connection nor a program that binds port 0 takes it before its server does.
+    """
+    while True:
+        port = random.randrange(10_000, 32_000)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(kw_only=True)

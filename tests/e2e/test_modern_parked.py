@@ -346,11 +346,12 @@ async def test_a_client_that_leaves_after_its_answer_cancels(table: Table) -> No
 
 
 async def test_progress_over_the_rounds(table: Table) -> None:
-    """What the server says between two questions comes with the retry that it was working on."""
+    """What the server says between two questions comes with the retry, under the retry's own token."""
     tool = "test_input_required_result_multi_round"
-    meta = {"progressToken": "p"}
-    first = (await table.client.call_modern(tool, meta=meta)).result
-    second = await table.client.resume_call(first, {"step1": accept(name="Ada")}, tool, meta=meta)
-    assert [m["params"]["progress"] for m in second.messages if "method" in m] == [50]
-    done = await table.client.resume_call(second.result, {"step2": accept(color="red")}, tool, meta=meta)
+    first = (await table.client.call_modern(tool, meta={"progressToken": "p1"})).result
+    answer = {"step1": accept(name="Ada")}
+    second = await table.client.resume_call(first, answer, tool, meta={"progressToken": "p2"})
+    told = [message["params"] for message in second.messages if "method" in message]
+    assert [(note["progressToken"], note["progress"]) for note in told] == [("p2", 50)]
+    done = await table.client.resume_call(second.result, {"step2": accept(color="red")}, tool)
     assert done.text == "Ada likes red."

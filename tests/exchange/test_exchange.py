@@ -9,6 +9,7 @@ import pytest
 from fakes import (
     GONE,
     FakeOutlet,
+    FakePlacement,
     FakeReply,
     FakeRouter,
     FakeServer,
@@ -36,6 +37,7 @@ from mcp_session_proxy.errors import (
     ProxyError,
     RequestCancelled,
     SessionLost,
+    UpstreamDown,
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamTimeout,
@@ -60,8 +62,9 @@ class Scene:
 
     server: FakeServer
     session: UpstreamSession
+    placement: FakePlacement
     router: FakeRouter
-    observe: Recorder = field(default_factory=Recorder)
+    observe: Recorder
     outlet: FakeOutlet = field(default_factory=FakeOutlet)
 
     def exchange(self, request: Request = CALL) -> Exchange:
@@ -92,10 +95,11 @@ class Scene:
 
 async def scene(*, stateless: bool = False) -> Scene:
     server, router, observe = FakeServer(stateless=stateless), FakeRouter(), Recorder()
-    session = make_session(server, router=router, observe=observe)
+    placement = FakePlacement(server)
+    session = make_session(server, placement=placement, router=router, observe=observe)
     await session.open(NOBODY)
     server.seen = [sent for sent in server.seen if sent.verb == "POST"]
-    return Scene(server, session, router, observe)
+    return Scene(server, session, placement, router, observe)
 
 
 def value(response: Response) -> Any:
@@ -296,6 +300,32 @@ async def test_refused_for_too_long() -> None:
     assert 8 < asyncio.get_running_loop().time() <= 10
 
 
+async def test_refused_with_another_server_at_hand() -> None:
+    """Row 1, elsewhere: a call that was not sent goes to another replica, with the same journal."""
+    at = await scene()
+    at.session.journal.record("resources/subscribe", b'{"uri":"a"}')
+    at.placement.elsewhere = other = FakeServer()
+    at.server.script("tools/call", UpstreamUnreachable("down"))
+    assert value(await at.run()) == {"from": "s1"}
+    assert at.server.executed["tools/call"] == 0
+    assert other.transcript == [
+        "initialize",
+        "notifications/initialized @s1",
+        "resources/subscribe @s1",
+        "tools/call @s1",
+    ]
+
+
+async def test_refused_without_hope() -> None:
+    """Row 1, at once: nobody is kept waiting for a server that has been away for long."""
+    at = await scene()
+    at.server.script("tools/call", UpstreamUnreachable("down"))
+    at.placement.hopeless = UpstreamDown("It has been away.")
+    assert isinstance(await at.fail(), UpstreamDown)
+    assert asyncio.get_running_loop().time() == 0
+    assert "suspect" in at.placement.notes
+
+
 @pytest.mark.parametrize("request_", [CALL, LIST])
 async def test_session_gone(request_: Request) -> None:
     """Row 2: rejected because the session is gone, sent again once on a new one, whatever the method."""
@@ -321,8 +351,20 @@ async def test_session_gone_and_not_reopened() -> None:
     """Row 2, in vain: the client is told that its request was not executed, and nobody gets the session."""
     at = await scene()
     at.server.forget()
-    at.server.script("initialize", refusal(503, b"Too many open sessions"))
+    at.server.script("initialize", stream())
     assert isinstance(await at.fail(), SessionLost)
+    assert at.visit.condemned == 1
+    assert at.server.executed["tools/call"] == 0
+
+
+async def test_session_gone_and_the_server_refuses_another() -> None:
+    """Row 2, in vain, for a reason that the client should see: the server's own status."""
+    at = await scene()
+    at.server.forget()
+    at.server.script("initialize", refusal(401, b"Unauthorized"))
+    failure = await at.fail()
+    assert isinstance(failure, UpstreamRejected)
+    assert failure.http_status == 401
     assert at.visit.condemned == 1
     assert at.server.executed["tools/call"] == 0
 

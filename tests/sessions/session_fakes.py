@@ -11,7 +11,7 @@ from mcp_session_proxy.sessions.identity import Profile, SessionKey
 from mcp_session_proxy.sessions.policy import Limits, Open
 from mcp_session_proxy.sessions.pool import Pool
 from mcp_session_proxy.sessions.state import SessionState
-from mcp_session_proxy.upstream.session import Journal
+from mcp_session_proxy.upstream.journal import Journal
 from mcp_session_proxy.upstream.transport import NOBODY
 
 PROFILE = Profile(digest="profile", client_name="client", params=b"{}")

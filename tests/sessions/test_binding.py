@@ -148,11 +148,9 @@ class World:
 
     async def wait(self, seconds, most_steps=200):
         """Time passes, with maintenance every second, or less often when it is long."""
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        step = max(1.0, seconds / most_steps)
-        while loop.time() < end:
-            await asyncio.sleep(min(step, end - loop.time()))
+        steps = max(1, min(most_steps, int(seconds)))
+        for _ in range(steps):
+            await asyncio.sleep(seconds / steps)
             self.stand.pool.maintain()
             self.binder.maintain()
             await settle(5)
@@ -1458,7 +1456,7 @@ class Story:
             session.lose(beyond_help=number % 2 == 0)
 
     def restart(self):
-        for session in self.world.server.sessions:
+        for session in list(self.world.server.sessions):
             session.lose(beyond_help=True)
 
     async def time(self, seconds):

@@ -30,7 +30,8 @@ class Network:
         self.outcomes = deque(outcomes)
         self.attempts: list[tuple[float, object, object]] = []
 
-    async def open_connection(self, host: object, port: object) -> tuple[None, Writer]:
+    async def open_connection(self, host: object, port: object, *, ssl: object) -> tuple[None, Writer]:
+        assert not ssl
         self.attempts.append((asyncio.get_running_loop().time(), host, port))
         outcome = self.outcomes.popleft() if len(self.outcomes) > 1 else self.outcomes[0]
         if isinstance(outcome, BaseException):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 from fakes import (
     GONE,
+    FakePlacement,
     FakeReply,
     FakeRouter,
     FakeServer,
@@ -28,13 +29,15 @@ from mcp_session_proxy.errors import (
     Draining,
     HandshakeRefused,
     SessionLost,
+    UpstreamDown,
     UpstreamProtocolError,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request
-from mcp_session_proxy.upstream.session import Journal, UpstreamSession
+from mcp_session_proxy.upstream.journal import Journal
+from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import Caller, ConnectionLost, SessionRef
 
 pytestmark = pytest.mark.looptime
@@ -191,6 +194,44 @@ async def test_silent_handshake_times_out() -> None:
     with pytest.raises(UpstreamTimeout):
         await opened(server)
     assert asyncio.get_running_loop().time() == pytest.approx(30)
+
+
+async def test_server_that_forgets_at_once() -> None:
+    """A session that is unknown straight after the handshake is no 404 of the client's."""
+    server = FakeServer()
+    server.script("notifications/initialized", refusal(404, GONE))
+    with pytest.raises(UpstreamProtocolError, match="load-balanced"):
+        await opened(server)
+
+
+async def test_placement_is_told() -> None:
+    """Whoever decides where sessions live knows how each handshake went, and when a session has left."""
+    server = FakeServer()
+    placement = FakePlacement(server)
+    session = make_session(server, placement=placement)
+    server.script("initialize", UpstreamUnreachable("down"))
+    with pytest.raises(UpstreamUnreachable):
+        await session.open(ALICE)
+    await session.open(ALICE)
+    await session.close("idle")
+    assert placement.notes == ["place", "failed: upstream-unreachable", "place", "opened", "left"]
+
+
+@pytest.mark.parametrize("how", ["abandon", "close"])
+async def test_placement_is_told_of_a_handshake_that_is_given_up(how: str) -> None:
+    """A session that never came about does not count as living anywhere."""
+    server = FakeServer()
+    placement = FakePlacement(server)
+    session = make_session(server, placement=placement)
+    server.script("notifications/initialized", stream(1.0))
+    opening = asyncio.create_task(session.open(ALICE))
+    await settle(2)
+    if how == "abandon":
+        session.abandon()
+    await session.close("shutdown")
+    await asyncio.gather(opening, return_exceptions=True)
+    assert placement.notes[-1] == "left"
+    session.abandon()
 
 
 @pytest.mark.parametrize("version", [7, "", "x" * 65, "2025\r\nX-Evil: 1", None])
@@ -748,6 +789,53 @@ async def test_ready_waits_for_the_reopening() -> None:
     go_on.set()
     await waiting
     assert session.ref.session_id == "x"
+    session.abandon()
+
+
+async def test_refused_session_moves() -> None:
+    """When its server takes no connections and another one does, the session goes on there."""
+    server, other = FakeServer(), FakeServer()
+    placement = FakePlacement(server)
+    session = make_session(server, placement=placement)
+    await session.open(ALICE)
+    session.journal.record("logging/setLevel", b'{"level":"info"}')
+    placement.elsewhere = other
+    await session.refused()
+    assert session.transport is other
+    assert session.incarnation == 2
+    assert other.transcript == ["initialize", "notifications/initialized @s1", "logging/setLevel @s1"]
+    session.abandon()
+
+
+async def test_refused_session_without_another_server() -> None:
+    """It stays where it is, unless there is no hope any more."""
+    server = FakeServer()
+    placement = FakePlacement(server)
+    session = make_session(server, placement=placement)
+    await session.open(ALICE)
+    await session.refused()
+    placement.hopeless = UpstreamDown("It has been away for long.")
+    with pytest.raises(UpstreamDown):
+        await session.refused()
+    assert session.incarnation == 1
+    assert placement.notes.count("suspect") == 2
+    session.abandon()
+
+
+async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
+    """A session that was quiet for long is pinged first, and re-opened when it is gone."""
+    server = FakeServer()
+    session = await opened(server, check_after_seconds=30.0)
+    await session.ready()
+    assert server.posts("ping") == []
+    await asyncio.sleep(31)
+    await session.ready()
+    await session.ready()
+    assert len(server.posts("ping")) == 1
+    server.forget()
+    await asyncio.sleep(31)
+    await session.ready()
+    assert session.ref.session_id == "s2"
     session.abandon()
 
 

@@ -469,7 +469,7 @@ async def test_stream_may_be_silent_for_ever(http: aiohttp.ClientSession) -> Non
     ):
         assert reply.is_stream
         with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.2):
+            async with asyncio.timeout(0.1):
                 await reply.read()
 
 
@@ -701,10 +701,11 @@ async def test_stream_that_stays_open_is_cut(
 @pytest.mark.parametrize("verb", ["post", "listen"])
 async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb: str) -> None:
     """A cancelled request leaves no connection behind on which an answer could still come."""
-    cut = asyncio.Event()
+    started, cut = asyncio.Event(), asyncio.Event()
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await server.read(reader)
+        started.set()
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n")
         assert await reader.read() == b""
         cut.set()
@@ -718,7 +719,7 @@ async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb
                 await read_all(reply)
 
         asking = asyncio.create_task(ask())
-        await asyncio.sleep(0.05)
+        await started.wait()
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
             await asking

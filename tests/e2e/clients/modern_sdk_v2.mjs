@@ -44,7 +44,9 @@ async function connection() {
   told.tools = (await client.listTools()).tools.map((tool) => tool.name);
   const subscription = plan.full ? await client.listen({ resourceSubscriptions: [RESOURCE] }) : undefined;
   for (const [name, given] of plan.calls) {
-    const onprogress = (progress) => told.progress.push(progress.progress);
+    const onprogress = ({ progress, total }) => {
+      if (total !== undefined) told.progress.push(progress); // the others are the client's own, one per round
+    };
     const _meta = plan.full ? { "io.modelcontextprotocol/logLevel": "info" } : {};
     const result = await client.callTool({ name, arguments: given, _meta }, { onprogress, timeout: 20000 });
     told.answers.push(result.content.map((part) => part.text ?? "").join(""));

@@ -1,0 +1,85 @@
+"""TLS towards the server and towards clients: contexts made from the files of the configuration.
+
+Who uses them is the business of the transport, the pass-through, the monitor and the listener. Both
+sides speak TLS 1.2 or newer.
+"""
+
+import ssl
+from pathlib import Path
+from typing import Final
+
+from .config import Settings
+from .options import ConfigError
+
+_LEAST: Final = ssl.TLSVersion.TLSv1_2
+
+
+def upstream_context(settings: Settings) -> ssl.SSLContext | None:
+    """How the server's certificate is checked, and what is shown to it; None if the defaults do.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
+    if settings.upstream_ca is None and settings.upstream_cert is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = _LEAST
+    if settings.upstream_ca is None:
+        context.load_default_certs()
+    else:
+        _trust(context, settings.upstream_ca, "--upstream-ca")
+    if settings.upstream_cert is not None and settings.upstream_key is not None:
+        _show(context, settings.upstream_cert, settings.upstream_key, "--upstream-cert", "--upstream-key")
+    return context
+
+
+def listener_context(settings: Settings) -> ssl.SSLContext | None:
+    """What clients are shown, and asked for; None if they connect without TLS.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = _LEAST
+    context.set_alpn_protocols(["http/1.1"])
+    _show(context, settings.tls_cert, settings.tls_key, "--tls-cert", "--tls-key")
+    if settings.tls_client_ca is not None:
+        _trust(context, settings.tls_client_ca, "--tls-client-ca")
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
+
+
+def _trust(context: ssl.SSLContext, path: Path, option: str) -> None:
+    _require_readable(path, option)
+    try:
+        context.load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        raise ConfigError(f"{option}: {path} holds no certificates in PEM form") from None
+
+
+def _show(context: ssl.SSLContext, cert: Path, key: Path, cert_option: str, key_option: str) -> None:
+    _require_readable(cert, cert_option)
+    _require_readable(key, key_option)
+    try:
+        # Without this, OpenSSL would stop the program and ask the terminal for a passphrase.
+        context.load_cert_chain(cert, key, password=lambda: _no_passphrase(key, key_option))
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise ConfigError(f"{key_option}: {key} is not the key of the certificate {cert}") from None
+        raise ConfigError(
+            f"{cert_option}, {key_option}: {cert} and {key} hold no certificate and key in PEM form"
+        ) from None
+
+
+def _no_passphrase(key: Path, option: str) -> str:
+    raise ConfigError(f"{option}: {key} is encrypted; give a key without a passphrase")
+
+
+def _require_readable(path: Path, option: str) -> None:
+    try:
+        with path.open("rb"):
+            return
+    except OSError as error:
+        raise ConfigError(f"{option}: {path} cannot be read: {error.strerror}") from None

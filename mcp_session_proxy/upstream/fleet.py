@@ -1,0 +1,171 @@
+"""The servers behind us: equal replicas, each with its own transport, monitor and circuit breaker.
+
+A session lives on one replica. New ones go to the replica with the fewest sessions among the healthy
+ones, and a session whose replica is gone is re-opened on another; so a stateful server scales out
+without anybody pinning clients to it.
+"""
+
+import asyncio
+import math
+import ssl
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+from yarl import URL
+
+from ..errors import ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
+from ..events import Observer
+from .breaker import Breaker
+from .era import EraProbe
+from .monitor import Monitor
+from .transport import Caller, Transport
+
+_RETRY_AFTER_SECONDS: Final = 2
+
+
+class Tenant(Protocol):
+    """A session that lives on a replica."""
+
+    @property
+    def transport(self) -> Transport:
+        """The transport that it was placed on last."""
+        ...
+
+
+class Replica:
+    """One server."""
+
+    def __init__(
+        self,
+        url: URL,
+        transport: Transport,
+        breaker: Breaker,
+        observe: Observer,
+        *,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
+        self.url = url
+        self.transport = transport
+        self.breaker = breaker
+        self.era = EraProbe(transport)
+        self.monitor = Monitor(url, self.era.forget, observe, tls=tls)
+        self.sessions: set[Tenant] = set()
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.url.origin()} up={self.monitor.up} sessions={len(self.sessions)}>"
+
+
+class Fleet:
+    """All replicas. Implements ``session.Placement``.
+
+    While every replica has been down for longer than ``patience_seconds``, sessions are refused at once.
+    """
+
+    def __init__(self, replicas: Sequence[Replica], *, patience_seconds: float) -> None:
+        self.replicas = tuple(replicas)
+        self._patience_seconds = patience_seconds
+        self._homes: dict[Tenant, Replica] = {}
+
+    @property
+    def ready(self) -> int:
+        """How many replicas take connections."""
+        return sum(replica.monitor.up is True for replica in self.replicas)
+
+    @property
+    def known(self) -> bool:
+        """Whether every replica was looked at."""
+        return all(replica.monitor.up is not None for replica in self.replicas)
+
+    def best(self) -> Replica:
+        """The replica for what belongs to no session: the first one that is not known to be down."""
+        up = (replica for replica in self.replicas if replica.monitor.up is not False)
+        return next(up, self.replicas[0])
+
+    async def speaks_modern(self, caller: Caller) -> bool:
+        """Whether the servers need no help with modern requests."""
+        return await self.best().era.is_modern(caller)
+
+    # -- placing sessions --------------------------------------------------------------------------
+
+    def place(self, tenant: Tenant) -> Transport:
+        """Choose the replica for a handshake that begins now.
+
+        Raises:
+            UpstreamDown: there is no hope for any at this moment.
+        """
+        now = asyncio.get_running_loop().time()
+        open_to = [replica for replica in self.replicas if not replica.breaker.is_open(now)]
+        if not open_to:
+            raise self._broken(now)
+        self.check_hope()
+        up = [replica for replica in open_to if replica.monitor.up is not False]
+        chosen = min(up or open_to, key=lambda replica: len(replica.sessions))
+        self.left(tenant)
+        self._homes[tenant] = chosen
+        chosen.sessions.add(tenant)
+        chosen.breaker.begin(now)
+        return chosen.transport
+
+    def _broken(self, now: float) -> UpstreamDown:
+        first = min(self.replicas, key=lambda replica: replica.breaker.retry_after_seconds(now))
+        error = first.breaker.last_error
+        reason = "" if error is None else f" ({error.reason})"
+        return UpstreamDown(
+            f"The MCP server keeps failing handshakes{reason} and is left alone for a moment.",
+            retry_after_seconds=max(1, math.ceil(first.breaker.retry_after_seconds(now))),
+        )
+
+    def check_hope(self) -> None:
+        """Do not let anybody wait for servers that have been away for long.
+
+        Raises:
+            UpstreamDown: all of them have.
+        """
+        now = asyncio.get_running_loop().time()
+        for replica in self.replicas:
+            since = replica.monitor.down_since
+            if since is None or now - since < self._patience_seconds:
+                return
+        raise UpstreamDown(
+            "The MCP server has been unreachable for a while. Is it running, and is its address right?",
+            retry_after_seconds=_RETRY_AFTER_SECONDS,
+        )
+
+    def opened(self, tenant: Tenant) -> None:
+        """The handshake succeeded."""
+        if (replica := self._homes.get(tenant)) is not None:
+            replica.breaker.succeeded()
+
+    def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
+        """The handshake failed, or was given up (None)."""
+        replica = self._homes.get(tenant)
+        self.left(tenant)
+        if replica is None:
+            return
+        if error is None or isinstance(error, UpstreamUnreachable) or _is_the_clients_fault(error):
+            replica.breaker.undecided()
+        else:
+            replica.breaker.failed(error, asyncio.get_running_loop().time())
+
+    def left(self, tenant: Tenant) -> None:
+        """The session is closed, or goes elsewhere."""
+        replica = self._homes.pop(tenant, None)
+        if replica is not None:
+            replica.sessions.discard(tenant)
+
+    def can_move(self, tenant: Tenant) -> bool:
+        """Whether the session's replica is down and another one is not."""
+        home = self._homes.get(tenant)
+        if home is None or home.monitor.up is not False:
+            return False
+        return any(replica.monitor.up for replica in self.replicas)
+
+    def suspect(self, tenant: Tenant) -> None:
+        """A connection to the session's replica was refused: look at it now, and not only in a while."""
+        if (replica := self._homes.get(tenant)) is not None:
+            replica.monitor.look_now()
+
+
+def _is_the_clients_fault(error: ProxyError) -> bool:
+    """Whether another client's handshake may well succeed."""
+    return (isinstance(error, UpstreamRejected) and error.upstream_status < 500) or error.http_status == 200

@@ -1,0 +1,41 @@
+"""What a lost session's successor must be told again."""
+
+from typing import Final
+
+from ..protocol import jsonrpc, revisions
+
+# What is recorded, once the server has agreed to it.
+JOURNALLED: Final = frozenset({revisions.SET_LEVEL, revisions.SUBSCRIBE, revisions.UNSUBSCRIBE})
+_MAX_SUBSCRIPTIONS: Final = 1000
+
+
+class Journal:
+    """What a client told the server that a new session must be told again."""
+
+    __slots__ = ("log_level", "subscriptions")
+
+    def __init__(self) -> None:
+        self.log_level: bytes | None = None
+        self.subscriptions: dict[str, bytes] = {}
+
+    def record(self, method: str, params: bytes | None) -> None:
+        """Remember a request that the server has agreed to."""
+        if params is None:
+            return
+        if method == revisions.SET_LEVEL:
+            self.log_level = params
+        elif method in (revisions.SUBSCRIBE, revisions.UNSUBSCRIBE):
+            members = jsonrpc.read_object(params)
+            uri = jsonrpc.read_string(members.get("uri"))
+            if uri is None:
+                return
+            self.subscriptions.pop(uri, None)
+            if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
+                # A progress token in "_meta" was good for that one request.
+                members.pop("_meta", None)
+                self.subscriptions[uri] = jsonrpc.write_object(members)
+
+    def requests(self) -> list[tuple[str, bytes]]:
+        """The requests that bring a new session to where the old one was."""
+        level = [] if self.log_level is None else [(revisions.SET_LEVEL, self.log_level)]
+        return level + [(revisions.SUBSCRIBE, params) for params in self.subscriptions.values()]

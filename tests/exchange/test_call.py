@@ -1,0 +1,601 @@
+"""A modern call as a transcript: what the client is asked, what the server hears, what is executed once."""
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+import pytest
+from fakes import (
+    FakeReply,
+    FakeServer,
+    Recorder,
+    Scripted,
+    Sent,
+    Step,
+    answer,
+    error,
+    make_session,
+    notification,
+    request,
+    result,
+    say,
+    settle,
+    stream,
+)
+from modern_fakes import ADA, ASK_NAME, ASK_ROOTS, FORM, FakeChannel, Visit, modern, value
+
+from mcp_session_proxy.errors import Draining, InvalidParams, MissingCapability, OutcomeUnknown
+from mcp_session_proxy.exchange.attribution import Attribution
+from mcp_session_proxy.exchange.call import Asked, ModernCall, Outcome
+from mcp_session_proxy.protocol import lowering, revisions
+from mcp_session_proxy.protocol.inbound import ModernRequest
+from mcp_session_proxy.protocol.jsonrpc import Notification, Response
+from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
+
+pytestmark = pytest.mark.looptime
+
+GATHER_SECONDS = 0.05
+WIND_DOWN_SECONDS = 2.0
+NAME = request("q-1", revisions.ELICIT, **FORM)
+ROOTS = request("q-2", revisions.LIST_ROOTS)
+ROOTS_ANSWER = b'{"roots":[]}'
+DONE = say(result({"content": []}))
+
+
+class Scene:
+    """One call on an open session. The server goes on each time that it is answered."""
+
+    def __init__(self, session: UpstreamSession, server: FakeServer) -> None:
+        self.session = session
+        self.server = server
+        self.attribution = Attribution()
+        self.channel = FakeChannel()
+        self.visit = Visit(session)
+        self.call: ModernCall
+        self.answered = asyncio.Event()
+        server.seen.clear()
+
+    def begin(
+        self, request: ModernRequest | None = None, *, at_hand: Mapping[str, bytes] | None = None
+    ) -> ModernCall:
+        request = request or modern(name="buy")
+        lowered = lowering.lower_params(request)
+        self.call = ModernCall(
+            request, lowered, at_hand or {}, cast(Any, self.visit), self.attribution, Recorder()
+        )
+        return self.call
+
+    def server_says(self, *steps: Step, method: str = "tools/call") -> None:
+        """What comes on the stream of the call."""
+        self.server.script(method, stream(*steps))
+
+    def server_waits(self, answers: int = 1) -> asyncio.Event:
+        """A step that lasts until the server has got so many answers."""
+        enough, left = asyncio.Event(), [answers]
+
+        def heard(_: Sent) -> FakeReply:
+            left[0] -= 1
+            if not left[0]:
+                enough.set()
+            return FakeReply(status=202, is_stream=False, content_type=None)
+
+        self.server.script("response", *[cast(Scripted, heard)] * answers)
+        return enough
+
+    async def next(self, **answers: bytes) -> Outcome:
+        """The outcome of one request of the client."""
+        return await self.call.next(self.channel, answers)
+
+    async def asked(self, **answers: bytes) -> dict[str, Any]:
+        """The questions of a round, by key."""
+        outcome = await self.next(**answers)
+        assert isinstance(outcome, Asked), outcome
+        return {key: json.loads(question) for key, question in outcome.questions.items()}
+
+    @property
+    def sent(self) -> list[str]:
+        return [sent.method for sent in self.server.seen if sent.verb == "POST"]
+
+    @property
+    def answers(self) -> list[tuple[Any, Any]]:
+        """What the server was answered: id and result, or id and the error's code."""
+        found = []
+        for sent in self.server.posts("response"):
+            assert isinstance(sent.message, Response)
+            body = json.loads(sent.message.result or sent.message.error or b"null")
+            found.append((json.loads(sent.message.id), body if sent.message.result else body["code"]))
+        return found
+
+    def assert_over(self) -> None:
+        """The call has ended and left nothing behind."""
+        assert self.visit.ended == 1
+        assert self.session.calls == {}
+        assert not self.attribution.take_request(self.session, ASK_NAME)
+
+
+@pytest.fixture
+async def at() -> Any:
+    """The scene, with an open session."""
+    server = FakeServer()
+    session = make_session(server)
+    await session.open(NOBODY)
+    yield Scene(session, server)
+    session.abandon()
+
+
+# -- without questions -----------------------------------------------------------------------------
+
+
+async def test_answer(at: Scene) -> None:
+    """A call that asks nothing is answered in its first round."""
+    at.server_says(DONE)
+    at.begin(modern(name="buy", token="mine"))
+    assert value(await at.next()) == {"content": []}
+    (sent,) = at.server.posts("tools/call")
+    assert sent.params == {"name": "buy", "_meta": {"progressToken": 2}}
+    at.assert_over()
+
+
+async def test_error_of_the_server(at: Scene) -> None:
+    """A JSON-RPC error is a response like any other."""
+    at.server.script("tools/call", answer(error(-32602, "no such tool")))
+    at.begin()
+    assert value(await at.next())["message"] == "no such tool"
+    at.assert_over()
+
+
+async def test_no_answer(at: Scene) -> None:
+    """When the answer is lost the client learns that the outcome is unknown; nothing is sent again."""
+    at.server_says(say(notification(revisions.LOG_MESSAGE)), ConnectionLost("gone"))
+    at.begin()
+    with pytest.raises(OutcomeUnknown):
+        await at.next()
+    await settle()
+    assert at.sent.count("tools/call") == 1
+    at.assert_over()
+
+
+async def test_given_up(at: Scene) -> None:
+    """When the proxy leaves, whoever waits gets its error and the server is told."""
+    at.server_says(60.0, DONE)
+    at.begin()
+    waiting = asyncio.create_task(at.next())
+    await settle()
+    at.call.give_up(Draining("bye"))
+    with pytest.raises(Draining):
+        await waiting
+    await settle()
+    assert at.sent == ["tools/call", "notifications/cancelled"]
+    at.assert_over()
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+
+async def test_one_round(at: Scene) -> None:
+    """The server's question is the outcome; the answer is posted under its id; the call goes on."""
+    at.server_says(say(NAME), at.server_waits(), DONE)
+    at.begin()
+    assert await at.asked() == {"name": {"method": "elicitation/create", "params": FORM}}
+    assert (at.call.rounds, at.visit.ended) == (1, 0)
+    await asyncio.sleep(3600)  # however long the user takes
+    assert value(await at.next(name=ADA)) == {"content": []}
+    assert at.answers == [("q-1", json.loads(ADA))]
+    assert at.sent == ["tools/call", "response"]
+    at.assert_over()
+
+
+async def test_answers_are_passed_as_they_are(at: Scene) -> None:
+    """The bytes of the client's answer reach the server."""
+    at.server_says(say(NAME), at.server_waits(), DONE)
+    at.begin()
+    await at.asked()
+    raw = b'{"action":"accept","content":{"n":1.50e0,"x":"\\u00fc"},"more":[]}'
+    await at.next(name=raw)
+    assert at.server.posts("response")[0].message == Response(b'"q-1"', result=raw)
+
+
+async def test_questions_that_come_together_travel_together(at: Scene) -> None:
+    """Within a short time the server's questions are gathered."""
+    at.server_says(say(NAME), 0.03, say(ROOTS), at.server_waits(2), DONE)
+    at.begin()
+    assert set(await at.asked()) == {"name", "roots_list"}
+    assert value(await at.next(name=ADA, roots_list=ROOTS_ANSWER)) == {"content": []}
+    assert at.answers == [("q-1", json.loads(ADA)), ("q-2", {"roots": []})]
+    at.assert_over()
+
+
+async def test_gathering_is_short(at: Scene, looptime: Any) -> None:
+    """A question alone is not held back for longer than the gathering takes."""
+    at.server_says(say(NAME), 60.0, DONE)
+    at.begin()
+    began = float(looptime)
+    await at.asked()
+    assert float(looptime) - began == pytest.approx(GATHER_SECONDS, abs=0.01)
+
+
+async def test_one_round_after_the_other(at: Scene) -> None:
+    """A server that asks again after an answer gets another round."""
+    first, second = at.server_waits(), asyncio.Event()
+    at.server.script("response", lambda _: (second.set(), FakeReply(status=202, is_stream=False))[1])
+    at.server_says(say(NAME), first, say(ROOTS), second, DONE)
+    at.begin()
+    assert set(await at.asked()) == {"name"}
+    assert set(await at.asked(name=ADA)) == {"roots_list"}
+    assert value(await at.next(roots_list=ROOTS_ANSWER)) == {"content": []}
+    assert at.call.rounds == 3
+    assert at.sent.count("tools/call") == 1
+
+
+async def test_missing_answers_are_asked_again(at: Scene) -> None:
+    """What was not answered stays asked; what nobody asked is ignored."""
+    at.server_says(say(NAME, ROOTS), at.server_waits(2), DONE)
+    at.begin()
+    assert set(await at.asked()) == {"name", "roots_list"}
+    assert set(await at.asked(roots_list=ROOTS_ANSWER, unknown=b"{}")) == {"name"}
+    assert set(await at.asked()) == {"name"}
+    assert value(await at.next(name=ADA)) == {"content": []}
+    assert [identifier for identifier, _ in at.answers] == ["q-2", "q-1"]
+
+
+async def test_equal_questions_get_different_keys(at: Scene) -> None:
+    """Two forms with the same title are told apart, and each answer finds its own."""
+    again = request("q-9", revisions.ELICIT, **FORM)
+    at.server_says(say(NAME, again), at.server_waits(2), DONE)
+    at.begin()
+    assert set(await at.asked()) == {"name", "name_2"}
+    await at.next(name_2=b'{"action":"decline"}', name=ADA)
+    assert dict(at.answers) == {"q-1": json.loads(ADA), "q-9": {"action": "decline"}}
+
+
+async def test_the_response_comes_before_the_answer(at: Scene) -> None:
+    """A server that stops waiting for the answer ends the call; its response is the outcome."""
+    at.server_says(say(NAME), 0.01, DONE)
+    at.begin()
+    assert value(await at.next()) == {"content": []}
+    at.assert_over()
+
+
+async def test_unfit_answers(at: Scene) -> None:
+    """An answer without the form of one is refused before anything is done with it."""
+    at.server_says(say(NAME), at.server_waits(), DONE)
+    at.begin()
+    await at.asked()
+    with pytest.raises(InvalidParams):
+        at.call.check_answers({"name": b"3"})
+    at.call.check_answers({"name": ADA, "unknown": b"3"})
+    assert at.answers == []
+
+
+async def test_a_question_on_the_get_stream(at: Scene) -> None:
+    """A question that came without naming a call is asked like the others."""
+    at.server_says(at.server_waits(), DONE)
+    at.begin()
+    waiting = asyncio.create_task(at.asked())
+    await settle()
+    assert at.attribution.take_request(at.session, ASK_ROOTS)
+    assert set(await waiting) == {"roots_list"}
+    assert value(await at.next(roots_list=ROOTS_ANSWER)) == {"content": []}
+    assert at.answers == [("q-2", {"roots": []})]
+
+
+# -- answers at hand -------------------------------------------------------------------------------
+
+
+async def test_answers_at_hand(at: Scene) -> None:
+    """A client that answers before it was asked has its answer given as soon as the server asks."""
+    at.server_says(say(NAME), at.server_waits(), DONE)
+    at.begin(at_hand={"name": ADA, "unknown": b"{}"})
+    assert value(await at.next()) == {"content": []}
+    assert at.answers == [("q-1", json.loads(ADA))]
+    assert at.call.rounds == 1
+
+
+@pytest.mark.parametrize("unfit", [b"3", b'{"action":"maybe"}', ROOTS_ANSWER])
+async def test_unfit_answers_at_hand(at: Scene, unfit: bytes) -> None:
+    """An answer at hand that does not fit is as good as none: the client is asked."""
+    at.server_says(say(NAME), at.server_waits(), DONE)
+    at.begin(at_hand={"name": unfit})
+    assert set(await at.asked()) == {"name"}
+
+
+async def test_an_answer_at_hand_is_good_once(at: Scene) -> None:
+    """A server that asks the same again gets the client's answer of then."""
+    first = at.server_waits()
+    at.server_says(say(NAME), first, say(request("q-3", revisions.ELICIT, **FORM)), 60.0, DONE)
+    at.begin(at_hand={"name": ADA})
+    assert set(await at.asked()) == {"name"}
+    assert at.answers == [("q-1", json.loads(ADA))]
+
+
+# -- what cannot be asked --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", ["tools/list", "completion/complete"])
+async def test_methods_that_may_not_ask(at: Scene, method: str) -> None:
+    """In the course of a list nobody is asked: the server gets an error, the call goes on."""
+    at.server_says(say(NAME), at.server_waits(), DONE, method=method)
+    at.begin(modern(method))
+    assert value(await at.next()) == {"content": []}
+    assert at.answers == [("q-1", -32603)]
+
+
+async def test_requests_that_are_no_questions(at: Scene) -> None:
+    """What a client could not answer in a retry is refused; the call goes on."""
+    at.server_says(say(request("q-5", "tasks/get")), at.server_waits(), DONE)
+    at.begin()
+    assert value(await at.next()) == {"content": []}
+    assert at.answers == [("q-5", -32603)]
+
+
+async def test_pings_are_answered(at: Scene) -> None:
+    """A ping in the course of a call is nobody's question."""
+    at.server_says(say(request("p", "ping")), at.server_waits(), DONE)
+    at.begin()
+    assert value(await at.next()) == {"content": []}
+    assert at.answers == [("p", {})]
+
+
+async def test_missing_capability(at: Scene) -> None:
+    """A question that the client cannot answer fails its call at once; the server ends it by itself."""
+    at.server_says(say(NAME), at.server_waits(), 1.0, DONE)
+    at.begin(modern(name="buy", capabilities={"sampling": {}}))
+    with pytest.raises(MissingCapability) as caught:
+        await at.next()
+    assert caught.value.data["requiredCapabilities"] == {"elicitation": {"form": {}}}
+    assert at.visit.ended == 0
+    await asyncio.sleep(WIND_DOWN_SECONDS)
+    assert at.answers == [("q-1", -32603)]
+    assert at.sent == ["tools/call", "response"]  # no cancellation
+    at.assert_over()
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.02])
+async def test_one_of_two_capabilities_is_missing(at: Scene, pause: float) -> None:
+    """A client is not asked anything in a call that needs more than it can do."""
+    at.server_says(say(ROOTS), pause, say(NAME), 60.0, DONE)
+    at.begin(modern(name="buy", capabilities={"roots": {}}))
+    with pytest.raises(MissingCapability):
+        await at.next()
+    await asyncio.sleep(WIND_DOWN_SECONDS + 1)
+    assert sorted(at.answers) == [("q-1", -32603), ("q-2", -32603)]
+    at.assert_over()
+
+
+# -- what the server says meanwhile ----------------------------------------------------------------
+
+
+async def test_progress(at: Scene) -> None:
+    """Progress is written under the client's token, as it comes."""
+    at.server_says(say(notification(revisions.PROGRESS, progressToken=2, progress=1)), DONE)
+    at.begin(modern(name="buy", token="mine"))
+    await at.next()
+    params = {"progressToken": "mine", "progress": 1}
+    assert at.channel.sent == [{"jsonrpc": "2.0", "method": revisions.PROGRESS, "params": params}]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "heard"),
+    [
+        (None, []),
+        ("debug", ["debug", "info", "warning", "emergency", "odd"]),
+        ("warning", ["warning", "emergency", "odd"]),
+        ("emergency", ["emergency", "odd"]),
+    ],
+)
+async def test_log_level(at: Scene, wanted: str | None, heard: list[str]) -> None:
+    """Log messages are passed from the level that this request asked for; without one, none is."""
+    levels = ["debug", "info", "warning", "emergency", "odd"]
+    notes = [notification(revisions.LOG_MESSAGE, level=level, data=1) for level in levels]
+    at.server_says(say(*notes), DONE)
+    at.begin(modern(name="buy", log_level=wanted))
+    await at.next()
+    assert [message["params"]["level"] for message in at.channel.sent] == heard
+
+
+async def test_other_notifications_are_for_listeners(at: Scene) -> None:
+    """What belongs on a `subscriptions/listen` stream is not written on a call's."""
+    news = (revisions.TOOLS_CHANGED, revisions.RESOURCE_UPDATED, "notifications/whatever")
+    at.server_says(say(*[notification(method) for method in news]), DONE)
+    at.begin(modern(name="buy", log_level="debug"))
+    await at.next()
+    assert at.channel.sent == []
+    assert [message.method for message in at.session.router.overheard] == list(news)  # type: ignore[attr-defined]
+
+
+async def test_kept_for_the_next_round(at: Scene) -> None:
+    """What comes while the client is away is kept for its retry, under the retry's own token."""
+    steps = [say(notification(revisions.PROGRESS, progressToken=2, progress=n)) for n in (1, 2, 3)]
+    waits = at.server_waits()
+    at.server_says(steps[0], say(NAME), 1.0, steps[1], waits, steps[2], DONE)
+    at.begin(modern(name="buy", token="first"))
+    await at.asked()
+    assert [m["params"]["progress"] for m in at.channel.sent] == [1]
+    await asyncio.sleep(10)
+    at.channel = FakeChannel()
+    at.call.go_on_for(modern(name="buy", token="second"))
+    await at.next(name=ADA)
+    told = [(m["params"]["progressToken"], m["params"]["progress"]) for m in at.channel.sent]
+    assert [progress for _, progress in told] == [2, 3]
+    assert told[-1][0] == "second"
+
+
+async def test_not_everything_is_kept(at: Scene) -> None:
+    """A server that talks on and on while the client is away does not fill the memory; the newest is kept."""
+    notes = [notification(revisions.PROGRESS, progressToken=2, progress=n) for n in range(1000)]
+    at.server_says(say(NAME), 1.0, say(*notes), at.server_waits(), DONE)
+    at.begin(modern(name="buy", token="t"))
+    await at.asked()
+    await asyncio.sleep(10)
+    await at.next(name=ADA)
+    assert [m["params"]["progress"] for m in at.channel.sent] == list(range(744, 1000))
+
+
+# -- the client leaves -----------------------------------------------------------------------------
+
+
+async def test_the_client_leaves(at: Scene) -> None:
+    """Closing the response cancels the call at the server, at once."""
+    at.server_says(60.0, DONE)
+    at.begin()
+    waiting = asyncio.create_task(at.next())
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert waiting.cancelled()
+    await asyncio.sleep(0.1)
+    assert at.sent == ["tools/call", "notifications/cancelled"]
+    (cancelled,) = at.server.posts("notifications/cancelled")
+    assert cancelled.params["requestId"] == 2
+    at.assert_over()
+
+
+async def test_the_client_leaves_before_its_turn(at: Scene) -> None:
+    """A call that never began has nothing to cancel."""
+    first = modern(name="first")
+    at.server_says(60.0, DONE)
+    at.begin(first)
+    running = asyncio.create_task(at.next())
+    await settle()
+    at.attribution.take_request(at.session, ASK_NAME)  # from now on, one at a time
+    other = Scene(at.session, at.server)
+    other.attribution = at.attribution
+    other.begin()
+    waiting = asyncio.create_task(other.next())
+    await settle()
+    waiting.cancel()
+    await settle()
+    assert other.visit.ended == 1
+    assert at.sent == []
+    running.cancel()
+    await asyncio.sleep(3)
+
+
+async def test_the_client_does_not_come_back(at: Scene) -> None:
+    """A call that is given up while parked has its questions refused, and ends by itself."""
+    at.server_says(say(NAME, ROOTS), at.server_waits(2), 0.5, DONE)
+    at.begin()
+    await at.asked()
+    at.call.abandon()
+    await asyncio.sleep(1)
+    assert at.answers == [("q-1", -32603), ("q-2", -32603)]
+    assert "notifications/cancelled" not in at.sent
+    at.assert_over()
+
+
+async def test_a_server_that_does_not_end_by_itself(at: Scene) -> None:
+    """A call that goes on after its question was refused is cancelled, after a while."""
+    at.server_says(say(NAME), 600.0, DONE)
+    at.begin()
+    await at.asked()
+    at.call.abandon()
+    await asyncio.sleep(WIND_DOWN_SECONDS - 0.1)
+    assert at.sent == ["tools/call", "response"]
+    await asyncio.sleep(0.2)
+    assert at.sent == ["tools/call", "response", "notifications/cancelled"]
+    at.assert_over()
+
+
+async def test_the_session_is_lost_while_parked(at: Scene) -> None:
+    """A client that comes back to a lost call learns that its outcome is unknown; nothing is repeated."""
+    at.server_says(say(NAME), 1.0, ConnectionLost("gone"))
+    at.begin()
+    await at.asked()
+    await asyncio.sleep(2)
+    with pytest.raises(OutcomeUnknown):
+        await at.next(name=ADA)
+    assert at.sent.count("tools/call") == 1
+    await settle()
+    at.assert_over()
+
+
+async def test_an_answer_for_a_session_that_was_opened_anew(at: Scene) -> None:
+    """A question of a lost session is not answered on the new one, where its id means something else."""
+    at.server_says(say(NAME), 1.0, ConnectionLost("gone"))
+    at.begin()
+    await at.asked()
+    at.session.incarnation += 1
+    await asyncio.sleep(2)
+    with pytest.raises(OutcomeUnknown):
+        await at.next(name=ADA)
+    assert at.answers == []
+
+
+# -- pages to visit first --------------------------------------------------------------------------
+
+
+def visit_first(*identifiers: str) -> FakeReply:
+    """The error that demands visits."""
+    pages = [
+        {"mode": "url", "url": f"https://x/{i}", "message": "m", "elicitationId": i} for i in identifiers
+    ]
+    failed = error(-32042, "visit first")
+    failed["error"]["data"] = {"elicitations": pages}
+    return answer(failed)
+
+
+def visited(identifier: str) -> Notification:
+    params = json.dumps({"elicitationId": identifier}).encode()
+    return Notification(revisions.ELICITATION_COMPLETE, params)
+
+
+ACCEPT = b'{"action":"accept"}'
+
+
+async def test_visits_are_asked_for(at: Scene) -> None:
+    """The error becomes questions; once the pages were visited the call is made again, for the first time."""
+    at.server.script("tools/call", visit_first("a", "b"), answer(result({"content": []})))
+    at.begin()
+    asked = await at.asked()
+    assert [question["params"]["url"] for question in asked.values()] == ["https://x/a", "https://x/b"]
+    assert all("elicitationId" not in question["params"] for question in asked.values())
+    for identifier in ("a", "b"):
+        at.attribution.take_notification(at.session, visited(identifier))
+    assert value(await at.next(**dict.fromkeys(asked, ACCEPT))) == {"content": []}
+    assert at.sent == ["tools/call", "tools/call"]
+    at.assert_over()
+
+
+async def test_a_visit_that_is_confirmed_later(at: Scene, looptime: Any) -> None:
+    """The call is made again as soon as the server says that the page was visited."""
+    at.server.script("tools/call", visit_first("a"), answer(result({"content": []})))
+    at.begin()
+    (key,) = await at.asked()
+    waiting = asyncio.create_task(at.next(**{key: ACCEPT}))
+    await asyncio.sleep(1)
+    assert at.sent == ["tools/call"]
+    at.attribution.take_notification(at.session, visited("a"))
+    assert value(await waiting) == {"content": []}
+
+
+async def test_a_visit_that_is_declined(at: Scene) -> None:
+    """A user who does not want to visit the page gets the server's error; nothing is sent again."""
+    at.server.script("tools/call", visit_first("a"))
+    at.begin()
+    (key,) = await at.asked()
+    assert value(await at.next(**{key: b'{"action":"decline"}'}))["code"] == -32042
+    assert at.sent == ["tools/call"]
+    at.assert_over()
+
+
+async def test_a_visit_that_is_not_answered(at: Scene) -> None:
+    """A retry without an answer is asked again."""
+    at.server.script("tools/call", visit_first("a"))
+    at.begin()
+    asked = await at.asked()
+    assert await at.asked() == asked
+    assert at.sent == ["tools/call"]
+
+
+@pytest.mark.parametrize("capabilities", [{}, {"elicitation": {}}, {"elicitation": {"form": {}}}])
+async def test_a_client_that_visits_nothing(at: Scene, capabilities: object) -> None:
+    """A client that cannot show pages is told what it would have to be able to do."""
+    at.server.script("tools/call", visit_first("a"))
+    at.begin(modern(name="buy", capabilities=capabilities))
+    with pytest.raises(MissingCapability) as caught:
+        await at.next()
+    assert caught.value.data["requiredCapabilities"] == {"elicitation": {"url": {}}}
+    await settle()
+    at.assert_over()

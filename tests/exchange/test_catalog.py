@@ -1,0 +1,321 @@
+"""What servers list: kept while it is certainly right, per caller, and never for ever."""
+
+import asyncio
+import json
+from typing import Any, cast
+
+import pytest
+from fakes import FakeServer, Recorder, answer, error, make_session, result, stream
+from modern_fakes import Visit
+
+from mcp_session_proxy.exchange.catalog import Catalog
+from mcp_session_proxy.protocol import revisions
+from mcp_session_proxy.protocol.mirroring import MirroredParam
+from mcp_session_proxy.sessions.identity import SessionKey
+from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import NOBODY
+
+pytestmark = pytest.mark.looptime
+
+KEY = SessionKey("ada", None, "p")
+OTHER = SessionKey("bob", None, "p")
+LIST = "tools/list"
+RESULT = b'{"tools":[]}'
+CHANGING = {
+    "tools": {"listChanged": True},
+    "prompts": {"listChanged": True},
+    "resources": {"listChanged": True},
+}
+MARKED = {"type": "object", "properties": {"r": {"type": "string", "x-mcp-header": "R"}}}
+MARK = MirroredParam("mcp-param-r", ("r",), "string")
+
+
+class Scene:
+    """A catalogue, and a session that would tell of changes."""
+
+    def __init__(self, server: FakeServer, session: UpstreamSession) -> None:
+        self.server = server
+        self.session = session
+        self.catalog = Catalog(Recorder())
+
+    def keep(
+        self,
+        data: bytes = RESULT,
+        *,
+        key: SessionKey = KEY,
+        method: str = LIST,
+        params: bytes | None = None,
+        generation: int | None = None,
+    ) -> None:
+        now = self.catalog.generation if generation is None else generation
+        self.catalog.keep(key, method, params, data, self.session, now)
+
+    def find(self, *, key: SessionKey = KEY, method: str = LIST, params: bytes | None = None) -> bytes | None:
+        entry = self.catalog.find(key, method, params)
+        return None if entry is None else entry.result
+
+    async def marks(self, tool: str, *, key: SessionKey = KEY) -> tuple[MirroredParam, ...]:
+        return await self.catalog.marks(key, cast(Any, Visit(self.session)), tool=tool)
+
+
+async def scene(capabilities: object = CHANGING, *, streaming: bool = True) -> Scene:
+    server = FakeServer()
+    server.initialize_result = {**server.initialize_result, "capabilities": capabilities}
+    if streaming:
+        server.script("GET", stream(asyncio.Event()))
+    session = make_session(server)
+    await session.open(NOBODY)
+    server.seen.clear()
+    return Scene(server, session)
+
+
+# -- lists -----------------------------------------------------------------------------------------
+
+
+async def test_a_list_is_kept() -> None:
+    """A list of a server that promised to tell of changes, and can, is kept as it came."""
+    at = await scene()
+    assert at.find() is None
+    at.keep()
+    assert at.find() == RESULT
+
+
+@pytest.mark.parametrize(
+    ("method", "feature"),
+    [
+        ("tools/list", "tools"),
+        ("prompts/list", "prompts"),
+        ("resources/list", "resources"),
+        ("resources/templates/list", "resources"),
+    ],
+)
+async def test_only_where_changes_are_promised(method: str, feature: str) -> None:
+    """Each list depends on the promise of its own feature."""
+    promising = await scene({feature: {"listChanged": True}})
+    promising.keep(method=method)
+    assert promising.find(method=method) == RESULT
+    others = {name: {"listChanged": True} for name in ("tools", "prompts", "resources") if name != feature}
+    for capabilities in ({}, {feature: {}}, {feature: {"listChanged": False}}, others):
+        at = await scene(capabilities)
+        at.keep(method=method)
+        assert at.find(method=method) is None
+
+
+@pytest.mark.parametrize("method", ["tools/call", "resources/read", "prompts/get", "server/discover"])
+async def test_only_lists(method: str) -> None:
+    """Nothing else is kept."""
+    at = await scene()
+    at.keep(method=method)
+    assert at.find(method=method) is None
+
+
+async def test_only_with_a_stream() -> None:
+    """Without a GET stream nobody would hear of a change, so nothing is kept, and nothing kept is served."""
+    deaf = await scene(streaming=False)
+    deaf.keep()
+    assert deaf.find() is None
+    at = await scene()
+    at.keep()
+    at.session.streaming = False
+    assert at.find() is None
+    at.session.streaming = True
+    assert at.find() is None  # something may have been missed
+
+
+async def test_only_of_a_living_session() -> None:
+    """What a session listed that was closed or opened anew since is not certain."""
+    at = await scene()
+    at.keep()
+    at.session.incarnation += 1
+    assert at.find() is None
+    at.keep()
+    at.session.abandon()
+    assert at.find() is None
+
+
+async def test_callers_do_not_share() -> None:
+    """Each key has lists of its own."""
+    at = await scene()
+    at.keep(b'{"tools":[1]}')
+    assert at.find(key=OTHER) is None
+    at.keep(b'{"tools":[2]}', key=OTHER)
+    assert (at.find(), at.find(key=OTHER)) == (b'{"tools":[1]}', b'{"tools":[2]}')
+
+
+async def test_pages_are_told_apart() -> None:
+    """Another cursor is another list."""
+    at = await scene()
+    at.keep(b"{}", params=b'{"cursor":"a"}')
+    assert at.find() is None
+    assert at.find(params=b'{"cursor":"b"}') is None
+    assert at.find(params=b'{"cursor":"a"}') == b"{}"
+
+
+async def test_metadata_makes_no_difference() -> None:
+    """Traces and progress tokens, which differ from request to request, do not make another list."""
+    at = await scene()
+    at.keep(params=b'{"_meta":{"traceparent":"1"}}')
+    assert at.find(params=b'{"_meta":{"traceparent":"2","progressToken":7}}') == RESULT
+    assert at.find() == RESULT
+
+
+@pytest.mark.parametrize(
+    "change", [revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED]
+)
+async def test_a_change_empties_everything(change: str) -> None:
+    """Whoever hears of a change: nothing kept is certain any more, for no caller."""
+    at = await scene()
+    at.keep()
+    at.keep(key=OTHER, method="prompts/list")
+    at.catalog.take_notification(change)
+    assert at.find() is None
+    assert at.find(key=OTHER, method="prompts/list") is None
+
+
+@pytest.mark.parametrize("other", [revisions.RESOURCE_UPDATED, revisions.LOG_MESSAGE, revisions.PROGRESS])
+async def test_other_news_empty_nothing(other: str) -> None:
+    """Notifications about something else leave the lists alone."""
+    at = await scene()
+    at.keep()
+    at.catalog.take_notification(other)
+    assert at.find() == RESULT
+
+
+async def test_a_change_on_the_way() -> None:
+    """A list that was asked for before a change, and came after it, is not kept."""
+    at = await scene()
+    asked = at.catalog.generation
+    at.catalog.take_notification(revisions.TOOLS_CHANGED)
+    at.keep(generation=asked)
+    assert at.find() is None
+
+
+async def test_age() -> None:
+    """Servers forget to tell; after some minutes a list is asked for again."""
+    at = await scene()
+    at.keep()
+    await asyncio.sleep(299)
+    assert at.find() == RESULT
+    await asyncio.sleep(2)
+    assert at.find() is None
+
+
+async def test_the_newest_is_kept() -> None:
+    """A list that is kept again replaces what was there."""
+    at = await scene()
+    at.keep(b'{"tools":[1]}')
+    at.keep(b'{"tools":[2]}')
+    assert at.find() == b'{"tools":[2]}'
+    assert at.catalog._bytes < 1000
+
+
+async def test_size() -> None:
+    """What is kept has a limit, for one list and for all together; the oldest goes first."""
+    at = await scene()
+    at.keep(b"x" * (4 * 1024 * 1024 + 1))
+    assert at.find() is None
+    large = b"x" * (4 * 1024 * 1024)
+    for number in range(17):
+        at.keep(large, params=b'{"cursor":"%d"}' % number)
+    assert at.find(params=b'{"cursor":"0"}') is None
+    assert at.find(params=b'{"cursor":"16"}') == large
+    assert at.catalog._bytes <= 64 * 1024 * 1024
+
+
+async def test_parameters_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client cannot fill the memory with the names of small lists."""
+    monkeypatch.setattr("mcp_session_proxy.exchange.catalog._MAX_BYTES", 1_000_000)
+    at = await scene()
+    for number in range(100):
+        at.keep(b"{}", params=json.dumps({"cursor": f"{number}" + "x" * 100_000}).encode())
+    assert len(at.catalog._entries) <= 10
+
+
+# -- header annotations ----------------------------------------------------------------------------
+
+
+def page(*tools: object, cursor: str | None = None) -> Any:
+    body: dict[str, Any] = {"tools": list(tools)}
+    if cursor is not None:
+        body["nextCursor"] = cursor
+    return answer(result(body))
+
+
+def tool(name: str, schema: object = None) -> dict[str, Any]:
+    return {"name": name, "inputSchema": schema or {"type": "object"}}
+
+
+async def test_marks() -> None:
+    """The annotations are fetched once, and known for every tool from then on."""
+    at = await scene()
+    at.server.script(LIST, page(tool("plain"), tool("marked", MARKED)))
+    assert await at.marks("marked") == (MARK,)
+    assert await at.marks("plain") == ()
+    assert await at.marks("unheard-of") == ()
+    assert [sent.method for sent in at.server.seen] == [LIST]
+
+
+async def test_marks_on_later_pages() -> None:
+    """All pages of the list are read."""
+    at = await scene()
+    at.server.script(LIST, page(tool("a"), cursor="2"), page(tool("marked", MARKED)))
+    assert await at.marks("marked") == (MARK,)
+    assert [sent.params for sent in at.server.seen] == [None, {"cursor": "2"}]
+
+
+async def test_a_list_without_end() -> None:
+    """A server whose pages never end is not asked for ever."""
+    at = await scene()
+    at.server.script(LIST, *[page(tool("a"), cursor="again") for _ in range(1000)])
+    assert await at.marks("a") == ()
+    assert len(at.server.seen) == 100
+
+
+async def test_marks_are_fetched_again() -> None:
+    """After a change, and after a while, the annotations are asked for again; each caller has its own."""
+    at = await scene()
+    at.server.script(LIST, page(tool("t")), page(tool("t", MARKED)), page(tool("t")), page(tool("t", MARKED)))
+    assert await at.marks("t") == ()
+    at.catalog.take_notification(revisions.TOOLS_CHANGED)
+    assert await at.marks("t") == (MARK,)
+    assert await at.marks("t", key=OTHER) == ()
+    assert await at.marks("t") == (MARK,)
+    await asyncio.sleep(61)
+    assert await at.marks("t") == (MARK,)
+    assert len(at.server.seen) == 4
+
+
+async def test_tools_that_no_client_sees() -> None:
+    """A tool with invalid annotations is in nobody's list; whoever calls it needs no headers."""
+    at = await scene()
+    bad = {"type": "object", "properties": {"r": {"type": "number", "x-mcp-header": "R"}}}
+    at.server.script(LIST, page(tool("bad", bad), {"inputSchema": MARKED}, tool("good", MARKED), 3, None))
+    assert await at.marks("bad") == ()
+    assert await at.marks("good") == (MARK,)
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [lambda: answer(error(-32603, "no")), lambda: answer(result("x-mcp-header")), lambda: answer(result({}))],
+)
+async def test_a_server_that_does_not_tell(reply: Any) -> None:
+    """A list that cannot be had holds up no call."""
+    at = await scene()
+    at.server.script(LIST, reply())
+    assert await at.marks("t") == ()
+
+
+async def test_a_server_without_tools() -> None:
+    """A server that has no tools is not asked for their list."""
+    at = await scene({"prompts": {}})
+    assert await at.marks("t") == ()
+    assert at.server.seen == []
+
+
+async def test_callers_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The annotations of callers that were not seen lately go."""
+    monkeypatch.setattr("mcp_session_proxy.exchange.catalog._MAX_KEYS", 3)
+    at = await scene()
+    for number in range(10):
+        await at.marks("t", key=SessionKey(str(number), None, "p"))
+    assert len(at.catalog._marks) == 3

@@ -1,0 +1,60 @@
+"""The counter server with a memory that outlives it: what was executed is appended to a file at once.
+
+    python recording_server.py --port 8000 --record executions.txt
+
+More tools: `record(key, seconds)` writes `key` to the file, sleeps and answers; `recall()` tells whose it is.
+Its lists name the caller: the description of every tool holds the Authorization that asked for it.
+"""
+
+import argparse
+import os
+import sys
+from collections import deque
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "servers"))
+import counter_server
+from mcp.server.fastmcp import Context, FastMCP
+
+plain_build = counter_server.build
+
+
+def build(arguments: argparse.Namespace) -> FastMCP:
+    """The counter server with more tools."""
+    mcp = plain_build(arguments)
+    counter_server.ledger.requests = deque(maxlen=200_000)
+    file = os.open(RECORD, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+
+    @mcp.tool()
+    async def record(key: str, ctx: Context, seconds: float = 0.0) -> str:
+        """Write `key` down, sleep, answer with it."""
+        os.write(file, f"{key}\n".encode())
+        counter_server.ledger.calls["record"] += 1
+        await anyio.sleep(seconds)
+        return key
+
+    server = mcp._mcp_server
+
+    @server.list_tools()
+    async def list_tools() -> Any:
+        request = server.request_context.request
+        caller = request.headers.get("authorization", "-") if request is not None else "-"
+        tools = await mcp.list_tools()
+        for tool in tools:
+            tool.description = f"{tool.description} For {caller}."
+        return tools
+
+    return mcp
+
+
+parser = argparse.ArgumentParser(add_help=False)
+parser.add_argument("--record", required=True)
+mine, rest = parser.parse_known_args()
+RECORD = mine.record
+if __name__ == "__main__":
+    sys.argv[1:] = rest
+    counter_server.build = build
+    counter_server.main()

@@ -1,0 +1,132 @@
+"""What the running proxy shows of itself, and what it never shows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fakes import Bench, HttpServer, begin_stream, call, reply_to, until
+
+from mcp_session_proxy.introspection import Phase
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    """A client and a server; the proxy between them is started by the test."""
+    async with HttpServer() as server, Bench(server) as bench:
+        yield bench
+
+
+async def test_readiness(bench: Bench) -> None:
+    """Starting until the server was seen, ready while it is there, draining from the first signal on."""
+    await bench.start()
+    snapshot, monitor = bench.proxy.snapshot, bench.proxy._fleet.replicas[0].monitor
+    found = []
+    for up, draining in ((None, False), (True, False), (False, False), (True, True)):
+        monitor.up, bench.endpoint.draining = up, draining
+        readiness = snapshot.readiness()
+        found.append((readiness.phase, readiness.ready, readiness.total))
+    assert found == [
+        (Phase.STARTING, 0, 1),
+        (Phase.READY, 1, 1),
+        (Phase.UPSTREAM_DOWN, 0, 1),
+        (Phase.DRAINING, 1, 1),
+    ]
+
+
+async def test_nothing_yet(bench: Bench) -> None:
+    """A proxy that has done nothing shows nothing."""
+    await bench.start()
+    snapshot = bench.proxy.snapshot
+    assert (list(snapshot.upstream_sessions()), list(snapshot.client_sessions())) == ([], [])
+    gauges = snapshot.gauges()
+    assert (gauges.client_sessions, gauges.waiters, gauges.exchanges_parked) == (0, 0, 0)
+    assert set(gauges.upstream_sessions.values()) == {0}
+    assert set(gauges.streams.values()) == {0}
+
+
+async def test_sessions(bench: Bench) -> None:
+    """Each session is shown with what it does now."""
+    started, go_on = asyncio.Event(), asyncio.Event()
+
+    async def work(_: web.Request, message: Any) -> web.StreamResponse:
+        started.set()
+        await go_on.wait()
+        return reply_to(message, {})
+
+    async def stream(request: web.Request, _: Any) -> web.StreamResponse:
+        await begin_stream(request)
+        await asyncio.Event().wait()
+        return web.Response()
+
+    bench.server.on.update({"tools/call": work, "GET": stream})
+    await bench.start()
+    snapshot = bench.proxy.snapshot
+    session = await bench.initialize()
+    async with bench.asking(call(), session=session) as asking:
+        await started.wait()
+        [upstream] = snapshot.upstream_sessions()
+        [client] = snapshot.client_sessions()
+        gauges = snapshot.gauges()
+        go_on.set()
+        await asking
+    assert (upstream.state, upstream.attached, upstream.in_flight, upstream.requests) == ("leased", 1, 1, 1)
+    assert (upstream.protocol_version, upstream.client_name) == ("2025-11-25", "t")
+    assert (upstream.affinity, upstream.stream) == (False, True)
+    assert upstream.age_seconds >= upstream.idle_seconds >= 0
+    assert (client.attached, client.in_flight, client.origin) == (True, 1, "minted")
+    assert (client.upstream, client.idle_seconds) == (upstream.session, 0.0)
+    assert gauges.client_sessions == 1
+    assert gauges.upstream_sessions["leased"] == 1
+    assert len(gauges.upstream_session_age_seconds) == 1
+    assert gauges.streams["upstream"] == 1
+    await until(lambda: not bench.endpoint.posts)
+    [upstream] = snapshot.upstream_sessions()
+    [client] = snapshot.client_sessions()
+    assert (upstream.in_flight, client.in_flight) == (0, 0)
+
+
+async def test_streams_and_foreign_ids(bench: Bench) -> None:
+    """Clients' streams are counted; a session that was brought along is shown as such."""
+    await bench.start()
+    async with bench.request("GET", session="brought") as response:
+        assert response.status == 200
+        assert bench.proxy.snapshot.gauges().streams["client"] == 1
+        [client] = bench.proxy.snapshot.client_sessions()
+        assert (client.origin, client.affinity) == ("adopted", True)
+    await until(lambda: bench.proxy.snapshot.gauges().streams["client"] == 0)
+
+
+async def test_no_secrets(bench: Bench) -> None:
+    """Neither credentials nor session ids, ours or the server's, are ever shown."""
+    await bench.start()
+    secret = {"Authorization": "Bearer sesame"}
+    session = await bench.initialize(headers=secret)
+    await bench.post(call(), session=session, headers=secret)
+    await bench.post(call(), session="sesame-session", headers=secret)
+    snapshot = bench.proxy.snapshot
+    shown = repr([*snapshot.upstream_sessions(), *snapshot.client_sessions(), snapshot.gauges()])
+    assert len(list(snapshot.client_sessions())) == 2
+    for hidden in ("sesame", session, *bench.server.sessions):
+        assert hidden not in shown
+
+
+async def test_session_that_is_being_opened(bench: Bench) -> None:
+    """A session without a handshake yet can be shown, too."""
+    go_on = asyncio.Event()
+
+    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+        await go_on.wait()
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = initialize
+    await bench.start()
+    async with bench.asking(call()) as asking:
+        await until(lambda: bench.server.posts("initialize"))
+        [upstream] = bench.proxy.snapshot.upstream_sessions()
+        gauges = bench.proxy.snapshot.gauges()
+        go_on.set()
+        await asking
+    assert (upstream.state, upstream.protocol_version, upstream.requests) == ("opening", None, 0)
+    assert (gauges.upstream_sessions["opening"], gauges.waiters) == (1, 1)
