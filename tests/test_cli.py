@@ -90,7 +90,7 @@ class TestMistakes:
         assert "unknown argument: --anony" in refused(capsys, "serve", URL, "--anony", "pool")
 
     @pytest.mark.parametrize(
-        "arguments", [[], ["serv"], ["serve"], ["serve", URL, URL], ["serve", URL, "--listen"]]
+        "arguments", [[], ["serv"], ["serve"], ["serve", URL, "--listen"]]
     )
     def test_wrong_usage(self, capsys, arguments):
         """Whatever is wrong, a line says what, without a traceback and without the whole usage."""

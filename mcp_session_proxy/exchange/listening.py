@@ -156,14 +156,13 @@ class Listening:
             for name, feature, _ in _LISTS
             if name in listener.wanted.lists and facts.offers(feature, "listChanged")
         )
-        agreed: list[str] = []
-        try:
-            if facts.offers("resources", "subscribe"):
-                for uri in listener.wanted.uris:
-                    if await self._subscribe(visit, uri):
-                        agreed.append(uri)
-        finally:  # also for a listener that leaves in the middle
-            listener.promised = Filter(lists, tuple(agreed))
+        listener.promised = Filter(lists, ())
+        if not facts.offers("resources", "subscribe"):
+            return
+        for uri in listener.wanted.uris:
+            if await self._subscribe(visit, uri):
+                # One by one: a listener that leaves in the middle knows what it has to give back.
+                listener.promised = Filter(lists, (*listener.promised.uris, uri))
 
     async def _subscribe(self, visit: Visit, uri: str) -> bool:
         """Count one listener more for a resource; the first one subscribes. False if the server refuses."""

@@ -65,6 +65,8 @@ class Fleet:
         self.replicas = tuple(replicas)
         self._patience_seconds = patience_seconds
         self._homes: dict[Tenant, Replica] = {}
+        # Handshakes under way. Each owes its replica's breaker an outcome, even if its session has left.
+        self._trying: dict[Tenant, Replica] = {}
 
     @property
     def ready(self) -> int:
@@ -103,6 +105,7 @@ class Fleet:
         self.left(tenant)
         self._homes[tenant] = chosen
         chosen.sessions.add(tenant)
+        self._trying[tenant] = chosen
         chosen.breaker.begin(now)
         return chosen.transport
 
@@ -133,12 +136,12 @@ class Fleet:
 
     def opened(self, tenant: Tenant) -> None:
         """The handshake succeeded."""
-        if (replica := self._homes.get(tenant)) is not None:
+        if (replica := self._trying.pop(tenant, None)) is not None:
             replica.breaker.succeeded()
 
     def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
         """The handshake failed, or was given up (None)."""
-        replica = self._homes.get(tenant)
+        replica = self._trying.pop(tenant, None)
         self.left(tenant)
         if replica is None:
             return

@@ -66,6 +66,11 @@ def _middle(answer: Answer) -> int:
     return len(answer.body) // 2
 
 
+def _half(answer: Answer) -> bytes:
+    """The first half of a body, as a piece of one; an empty one would be the end."""
+    return chunk(answer.body[: _middle(answer)]) if answer.body else b""
+
+
 # The connection breaks ----------------------------------------------------------------------------
 
 
@@ -114,7 +119,7 @@ async def truncated_stream(hop: Hop) -> None:
     """The connection ends in the middle of an event."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(answer.body[: _middle(answer)]))
+    await hop.write(_half(answer))
     hop.close()
 
 
@@ -123,7 +128,7 @@ async def reset_in_the_stream(hop: Hop) -> None:
     """A RST in the middle of an event."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(answer.body[: _middle(answer)]))
+    await hop.write(_half(answer))
     hop.reset()
 
 
@@ -132,7 +137,7 @@ async def half_closed_stream(hop: Hop) -> None:
     """A FIN in the middle of an event, and the other direction stays open."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(answer.body[: _middle(answer)]))
+    await hop.write(_half(answer))
     await hop.half_close()
 
 
@@ -140,7 +145,7 @@ async def half_closed_stream(hop: Hop) -> None:
 async def shorter_than_announced(hop: Hop) -> None:
     """Content-Length promises more than comes."""
     answer = await hop.forward()
-    whole = http_reply(200, answer.body, SSE)
+    whole = http_reply(answer.status, answer.body, SSE)
     await hop.write(whole[: len(whole) - _middle(answer)])
     hop.close()
 
@@ -160,7 +165,7 @@ async def stream_cut_in_order(hop: Hop) -> None:
     """A stream that ends in order in the middle of its event."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(answer.body[: _middle(answer)]) + chunk(b""))
+    await hop.write(_half(answer) + chunk(b""))
 
 
 def _priming(hop: Hop, rest: bytes | None) -> bytes:
@@ -226,7 +231,7 @@ async def stalled_stream(hop: Hop) -> None:
     """The answer stops in the middle of an event."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(answer.body[: _middle(answer)]))
+    await hop.write(_half(answer))
     await hop.stall()
 
 
@@ -273,39 +278,43 @@ async def no_content(hop: Hop) -> None:
 async def stream_called_html(hop: Hop) -> None:
     """The right stream under a wrong content type."""
     answer = await hop.forward()
-    await hop.write(http_reply(200, answer.body, "text/html"))
+    await hop.write(http_reply(answer.status, answer.body, "text/html"))
 
 
 @_case(UNKNOWN, GARBLED, executed=1)
 async def stream_called_json(hop: Hop) -> None:
     """A stream that says it is JSON."""
     answer = await hop.forward()
-    await hop.write(http_reply(200, answer.body, JSON))
+    await hop.write(http_reply(answer.status, answer.body, JSON))
 
 
 @_case(RESULT, executed=1)
 async def json_called_text(hop: Hop) -> None:
     """A JSON answer under a wrong content type."""
-    await hop.write(http_reply(200, _data(await hop.forward()), "text/plain"))
+    answer = await hop.forward()
+    await hop.write(http_reply(answer.status, _data(answer), "text/plain"))
 
 
 @_case(RESULT, executed=1)
 async def json_called_nothing(hop: Hop) -> None:
     """A JSON answer without content type."""
-    await hop.write(http_reply(200, _data(await hop.forward())))
+    answer = await hop.forward()
+    await hop.write(http_reply(answer.status, _data(answer)))
 
 
 @_case(UNKNOWN, GARBLED, executed=1)
 async def json_called_stream(hop: Hop) -> None:
     """A JSON answer that says it is a stream."""
-    await hop.write(http_reply(200, _data(await hop.forward()), SSE))
+    answer = await hop.forward()
+    await hop.write(http_reply(answer.status, _data(answer), SSE))
 
 
 @_case(UNKNOWN, GARBLED, executed=1)
 async def half_of_the_json(hop: Hop) -> None:
     """JSON that ends in the middle, of the length that was announced."""
-    data = _data(await hop.forward())
-    await hop.write(http_reply(200, data[: len(data) // 2], JSON))
+    answer = await hop.forward()
+    data = _data(answer)
+    await hop.write(http_reply(answer.status, data[: len(data) // 2], JSON))
 
 
 @_case(RESULT, executed=1)
@@ -366,7 +375,7 @@ async def garbage_in_the_body(hop: Hop) -> None:
 async def false_gzip(hop: Hop) -> None:
     """A body that says it is compressed and is not."""
     answer = await hop.forward()
-    await hop.write(http_reply(200, answer.body, SSE, {"content-encoding": "gzip"}))
+    await hop.write(http_reply(answer.status, answer.body, SSE, {"content-encoding": "gzip"}))
 
 
 @_case(GARBLED, executed=0)
@@ -376,8 +385,9 @@ async def redirect_elsewhere(hop: Hop) -> None:
 
 
 def _data(answer: Answer) -> bytes:
-    """The response in a stream of one."""
-    return next(line[5:].strip() for line in answer.body.splitlines() if line.startswith(b"data:"))
+    """The response in a stream of one; anything else as it is."""
+    lines = (line[5:].strip() for line in answer.body.splitlines() if line.startswith(b"data:"))
+    return next(lines, answer.body)
 
 
 # Refusals that are none of the session's ------------------------------------------------------------

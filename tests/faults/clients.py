@@ -43,7 +43,7 @@ def read(reply: Reply, identifier: object) -> Told:
         outcome = "tool-error" if answer["result"].get("isError") else "result"
     if outcome in ("result", "tool-error"):
         assert reply.status == 200, reply
-    elif reply.content_type != "text/event-stream":
+    elif outcome != "server-error" and reply.content_type != "text/event-stream":
         assert reply.status >= 400, reply
     return Told(outcome=outcome, status=reply.status, reply=reply)
 

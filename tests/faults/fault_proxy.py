@@ -73,10 +73,10 @@ def http_reply(
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-def stream_head(headers: Mapping[str, str] | None = None) -> bytes:
+def stream_head(headers: Mapping[str, str] | None = None, status: int = 200) -> bytes:
     """The beginning of an answer in chunks, of an event stream unless the headers say otherwise."""
     chosen = {"content-type": "text/event-stream"} | dict(headers or {})
-    lines = ["HTTP/1.1 200 OK", "transfer-encoding: chunked", *(f"{n}: {v}" for n, v in chosen.items())]
+    lines = [f"HTTP/1.1 {status} -", "transfer-encoding: chunked", *(f"{n}: {v}" for n, v in chosen.items())]
     return "\r\n".join([*lines, "", ""]).encode()
 
 
@@ -103,7 +103,7 @@ class Hop:
         kept = {name: answer.headers[name] for name in names if name in answer.headers}
         self.faults.note_answer(self.request, answer.status, answer.headers, delivered=True)
         content_type = {"content-type": kept.pop("content-type", "text/plain")}
-        await self.write(stream_head(content_type | kept))
+        await self.write(stream_head(content_type | kept, answer.status))
 
     async def relay(self) -> None:
         """Let the request pass, and the answer as it comes."""

@@ -22,7 +22,7 @@ _keys = itertools.count(1)
 @pytest.fixture(scope="module")
 def rig(module_fleet: Fleet) -> Iterator[Rig]:
     """One row of programs for all of these; every test is a principal of its own."""
-    with rig_at(module_fleet, "--request-timeout", "500ms", "--acquire-timeout", "5s") as row:
+    with rig_at(module_fleet, "--request-timeout", "800ms", "--acquire-timeout", "5s") as row:
         yield row
 
 
@@ -103,23 +103,24 @@ async def test_a_faulted_stream(name: str, rig: Rig, http: aiohttp.ClientSession
         assert (await client.call("increment", turn)).outcome == "result"
 
 
-async def test_a_refused_connection(rig: Rig, http: aiohttp.ClientSession) -> None:
+async def test_a_refused_connection(fleet: Fleet, http: aiohttp.ClientSession) -> None:
     """While connections are refused, calls wait for the server to come back, and run once each."""
-    clients = [Client(http, rig.proxy.url, era) for era in ERAS]
-    for client in clients:
-        assert await client.open() is None
-        assert (await client.call("increment", 0)).outcome == "result"
-    rig.faults.plan = lambda request: None
-    rig.in_its_loop(rig.faults.refuse())
-    rig.in_its_loop(rig.faults.cut_everything())
-    keys = [f"refused-{next(_keys)}" for _ in clients]
-    async with asyncio.TaskGroup() as tasks:
-        calls = [
-            tasks.create_task(client.call("execute", key, key=key))
-            for client, key in zip(clients, keys, strict=True)
-        ]
-        await asyncio.sleep(0.3)  # refused a few times by now
-        await asyncio.to_thread(rig.in_its_loop, rig.faults.accept_again())
-    executions = rig.stats()["executions"]
-    for key, call in zip(keys, calls, strict=True):
-        assert (call.result().outcome, executions.get(key)) == (RESULT, 1), call.result()
+    with rig_at(fleet) as rig:
+        clients = [Client(http, rig.proxy.url, era) for era in ERAS]
+        for client in clients:
+            assert await client.open() is None
+            assert (await client.call("increment", 0)).outcome == "result"
+        rig.faults.plan = lambda request: None
+        rig.in_its_loop(rig.faults.refuse())
+        rig.in_its_loop(rig.faults.cut_everything())
+        keys = [f"refused-{next(_keys)}" for _ in clients]
+        async with asyncio.TaskGroup() as tasks:
+            calls = [
+                tasks.create_task(client.call("execute", key, key=key))
+                for client, key in zip(clients, keys, strict=True)
+            ]
+            await asyncio.sleep(0.3)  # refused a few times by now
+            await asyncio.to_thread(rig.in_its_loop, rig.faults.accept_again())
+        executions = rig.stats()["executions"]
+        for key, call in zip(keys, calls, strict=True):
+            assert (call.result().outcome, executions.get(key)) == (RESULT, 1), call.result()

@@ -920,30 +920,6 @@ async def test_restore() -> None:
     session.abandon()
 
 
-# -- the journal -----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("params", [None, b"[]", b"{}", b'{"uri":7}', b'"x"'])
-def test_journal_ignores_what_it_cannot_read(params: bytes | None) -> None:
-    """Parameters without a URI are not replayed."""
-    journal = Journal()
-    journal.record("resources/subscribe", params)
-    journal.record("resources/unsubscribe", params)
-    journal.record("tools/call", b'{"name":"x"}')
-    assert journal.requests() == []
-
-
-def test_journal_is_bounded() -> None:
-    """A client that subscribes to everything does not fill our memory."""
-    journal = Journal()
-    for number in range(2000):
-        journal.record("resources/subscribe", b'{"uri":"a:%d"}' % number)
-    assert len(journal.requests()) == 1000
-    journal.record("resources/unsubscribe", b'{"uri":"a:0"}')
-    journal.record("resources/subscribe", b'{"uri":"new"}')
-    assert len(journal.requests()) == 1000
-
-
 def test_repr_names_the_session() -> None:
     """The debug line shows the tag, the incarnation and the calls, and no credential."""
 

@@ -1,0 +1,585 @@
+"""The MCP endpoint for modern clients: the whole proxy before a small server that knows only sessions."""
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from fakes import (
+    BOTH,
+    Answer,
+    Bench,
+    HttpServer,
+    begin_stream,
+    call,
+    read_events,
+    reply_to,
+    until,
+    write_event,
+)
+
+VERSION = "2026-07-28"
+META = "io.modelcontextprotocol/"
+ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
+CHANGING = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}}
+Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
+
+
+def modern(
+    method: str = "tools/call", identifier: object = 1, *, meta: dict[str, Any] | None = None, **params: Any
+) -> dict[str, Any]:
+    """A modern request; a None in `meta` leaves a key out."""
+    if method == "tools/call":
+        params.setdefault("name", "count")
+    all_meta = {
+        f"{META}protocolVersion": VERSION,
+        f"{META}clientCapabilities": ALL,
+        f"{META}clientInfo": {"name": "m", "version": "1"},
+        **(meta or {}),
+    }
+    params["_meta"] = {key: value for key, value in all_meta.items() if value is not None}
+    return call(identifier, method, **params)
+
+
+def routing(message: dict[str, Any], more: dict[str, str | None] | None = None) -> dict[str, str]:
+    """The headers that go with a message; a None in `more` leaves one out."""
+    headers: dict[str, str | None] = {"MCP-Protocol-Version": VERSION, "Mcp-Method": message["method"]}
+    name = message["params"].get("uri" if message["method"] == "resources/read" else "name")
+    if name is not None:
+        headers["Mcp-Name"] = name
+    return {key: value for key, value in {**headers, **(more or {})}.items() if value is not None}
+
+
+class Modern(Bench):
+    """A bench whose client is modern."""
+
+    async def ask(self, message: dict[str, Any], **headers: str | None) -> Answer:
+        more = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.post(message, headers=routing(message, more))
+
+    @asynccontextmanager
+    async def stream(
+        self, message: dict[str, Any], accept: str = BOTH
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        async with self.request("POST", message, headers=routing(message), accept=accept) as response:
+            yield response
+
+    def offer(self, capabilities: dict[str, Any]) -> None:
+        """Let the server declare these capabilities, and hold a GET stream."""
+
+        async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+            plain = self.server.open_session(message)
+            body = json.loads(plain.body)["result"] | {
+                "capabilities": capabilities,
+                "instructions": "Count.",
+            }
+            return reply_to(message, body, headers={"Mcp-Session-Id": plain.headers["Mcp-Session-Id"]})
+
+        async def get(request: web.Request, _: Any) -> web.StreamResponse:
+            self.get_stream = await begin_stream(request)
+            await asyncio.Event().wait()
+            return self.get_stream
+
+        self.server.on |= {"initialize": initialize, "GET": get}
+
+    async def server_says(self, method: str, **params: object) -> None:
+        """The server sends a notification on its GET stream."""
+        await write_event(self.get_stream, {"jsonrpc": "2.0", "method": method, "params": params})
+
+    def answer(self, method: str, result: object) -> None:
+        """Let the server answer a method with this."""
+
+        async def reply(_: web.Request, message: Any) -> web.StreamResponse:
+            return reply_to(message, result)
+
+        self.server.on[method] = reply
+
+    def fail(self, method: str, code: int, text: str, data: object = None) -> None:
+        """Let the server answer a method with this error."""
+        failure = {"code": code, "message": text} | ({} if data is None else {"data": data})
+
+        async def reply(_: web.Request, message: Any) -> web.StreamResponse:
+            return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": failure})
+
+        self.server.on[method] = reply
+
+    def ask_client(self, question: dict[str, Any], result: object) -> None:
+        """Let `tools/call` ask on its stream, and answer when it has been answered."""
+        answered = asyncio.Event()
+
+        async def tool(request: web.Request, message: Any) -> web.StreamResponse:
+            response = await begin_stream(request)
+            await write_event(response, question)
+            await answered.wait()
+            await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": result})
+            return response
+
+        async def response(_: web.Request, message: Any) -> web.StreamResponse:
+            answered.set()
+            return web.Response(status=202)
+
+        self.server.on |= {"tools/call": tool, "response": response}
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Modern]:
+    """A client and a server; the proxy between them is started by the test."""
+    async with HttpServer() as server, Modern(server) as bench:
+        yield bench
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+async def test_a_call(bench: Modern) -> None:
+    """A request without a session has one upstream; the result says what the revision wants it to."""
+    await bench.start()
+    counts = []
+    for number in range(3):
+        answer = await bench.ask(modern(identifier=f"id-{number}"))
+        assert (answer.status, answer.headers["Content-Type"]) == (200, "application/json")
+        assert answer.json["id"] == f"id-{number}"
+        assert "Mcp-Session-Id" not in answer.headers
+        counts.append(answer.json["result"])
+    info = {f"{META}serverInfo": {"name": "fake", "version": "1"}}
+    assert counts == [{"count": n, "resultType": "complete", "_meta": info} for n in (1, 2, 3)]
+    assert len(bench.server.sessions) == 1
+
+
+async def test_what_the_server_sees(bench: Modern) -> None:
+    """The server gets a request of its own revision, on a session that says who the client is and can do."""
+    await bench.start()
+    await bench.ask(modern(meta={"traceparent": "00-1"}, arguments={"a": 1}), Authorization="Bearer x")
+    [(_, initialize)] = bench.server.posts("initialize")
+    assert initialize["params"] == {
+        "protocolVersion": "2025-11-25",
+        "capabilities": ALL,
+        "clientInfo": {"name": "m", "version": "1"},
+    }
+    [(request, message)] = bench.server.posts("tools/call")
+    assert message["params"] == {"name": "count", "arguments": {"a": 1}, "_meta": {"traceparent": "00-1"}}
+    assert request.headers["MCP-Protocol-Version"] == "2025-11-25"
+    assert request.headers["Authorization"] == "Bearer x"
+    assert request.headers["Mcp-Session-Id"] in bench.server.sessions
+    assert not {"mcp-method", "mcp-name"} & {name.lower() for name in request.headers}
+
+
+async def test_who_shares_a_session(bench: Modern) -> None:
+    """Equal callers with equal clients share one; another credential, capability or name makes another."""
+    await bench.start()
+    others: list[tuple[dict[str, Any], dict[str, str | None]]] = [
+        ({}, {}),
+        ({}, {"Authorization": "Bearer x"}),
+        ({f"{META}clientCapabilities": {}}, {}),
+        ({f"{META}clientInfo": {"name": "n", "version": "1"}}, {}),
+        ({f"{META}clientInfo": None}, {}),
+    ]
+    for count in (1, 2):
+        for meta, headers in others:
+            answer = await bench.ask(modern(meta=meta), **headers)
+            assert answer.json["result"]["count"] == count
+    assert len(bench.server.sessions) == len(others)
+
+
+async def test_session_headers_mean_nothing(bench: Modern) -> None:
+    """An id or an event id that a modern request brings along is not looked at."""
+    await bench.start()
+    for number in (1, 2):
+        answer = await bench.ask(modern(), Mcp_Session_Id=f"mine-{number}", Last_Event_ID="1")
+        assert answer.json["result"]["count"] == number
+
+
+async def test_discover(bench: Modern) -> None:
+    """What the server said in its handshake, with the versions that are served here; asked for once."""
+    bench.offer(CHANGING)
+    await bench.start(cache_ttl=["server/discover=7"])
+    for _ in range(2):
+        found = (await bench.ask(modern("server/discover"))).json["result"]
+    assert found["supportedVersions"] == [VERSION, "2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
+    assert found["capabilities"] == CHANGING
+    assert (found["instructions"], found["ttlMs"], found["cacheScope"]) == ("Count.", 7, "private")
+    assert len(bench.server.posts("initialize")) == 1
+
+
+async def test_cache_hints(bench: Modern) -> None:
+    """The operator's hints are on the methods that may have some, and on no others."""
+    await bench.start(cache_ttl=["tools/list=60000"], cache_scope="public")
+    listed = (await bench.ask(modern("tools/list"))).json["result"]
+    read = (await bench.ask(modern("resources/read", uri="a"))).json["result"]
+    called = (await bench.ask(modern())).json["result"]
+    assert (listed["ttlMs"], listed["cacheScope"]) == (60000, "public")
+    assert (read["ttlMs"], read["cacheScope"]) == (0, "public")
+    assert not {"ttlMs", "cacheScope"} & set(called)
+
+
+async def test_lists_are_kept(bench: Modern) -> None:
+    """A list is asked for once, until the server says that it changed."""
+    bench.offer(CHANGING)
+    bench.answer("tools/list", {"tools": []})
+    await bench.start()
+    for number in range(3):
+        answer = await bench.ask(modern("tools/list", number, meta={"progressToken": number}))
+        assert (answer.json["id"], answer.json["result"]["tools"]) == (number, [])
+    assert len(bench.server.posts("tools/list")) == 1
+    await bench.server_says("notifications/tools/list_changed")
+    await until(lambda: bench.proxy._catalog.generation)
+    await bench.ask(modern("tools/list"))
+    assert len(bench.server.posts("tools/list")) == 2
+
+
+# -- errors ----------------------------------------------------------------------------------------
+
+
+async def test_errors_of_the_server(bench: Modern) -> None:
+    """The server's errors keep the client's id and get the status that the revision wants."""
+    await bench.start()
+    bench.fail("resources/read", -32002, "Resource not found")
+    bench.fail("prompts/get", -32601, "Method not found")
+    bench.fail("completion/complete", 0, "oops")
+    answer = await bench.ask(modern("resources/read", "r", uri="test://x"))
+    assert (answer.status, answer.json["id"]) == (200, "r")
+    assert answer.json["error"]["code"] == -32602
+    assert answer.json["error"]["data"]["uri"] == "test://x"
+    answer = await bench.ask(modern("prompts/get", "p", name="x"))
+    assert (answer.status, answer.json["error"]["code"]) == (404, -32601)
+    answer = await bench.ask(modern("completion/complete", "c"))
+    assert (answer.status, answer.json["error"]["code"]) == (200, -32603)
+    assert answer.json["error"]["data"]["original"] == {"code": 0, "message": "oops"}
+
+
+@pytest.mark.parametrize(
+    ("message", "headers", "status", "code"),
+    [
+        (modern("ping"), {}, 404, -32601),
+        (modern("initialize"), {}, 404, -32601),
+        (modern("logging/setLevel"), {}, 404, -32601),
+        (modern("tasks/list"), {}, 404, -32601),
+        (modern("no/such"), {}, 404, -32601),
+        (modern(), {"MCP_Protocol_Version": None}, 400, -32020),
+        (modern(), {"MCP_Protocol_Version": "2025-11-25"}, 400, -32020),
+        (modern(), {"Mcp_Method": None}, 400, -32020),
+        (modern(), {"Mcp_Name": "other"}, 400, -32020),
+        (modern(meta={f"{META}protocolVersion": None}), {}, 400, -32602),
+        (modern(meta={f"{META}clientCapabilities": None}), {}, 400, -32602),
+        (modern(meta={f"{META}logLevel": "loud"}), {}, 400, -32602),
+        (modern("subscriptions/listen"), {}, 400, -32602),
+        (modern(requestState="made-up", inputResponses={}), {}, 400, -32602),
+        (modern(requestState=3), {}, 400, -32602),
+        (modern(inputResponses=[]), {}, 400, -32602),
+    ],
+)
+async def test_refused_at_the_door(
+    bench: Modern, message: dict[str, Any], headers: dict[str, str | None], status: int, code: int
+) -> None:
+    """What is wrong with a request is said under its own id, and the server hears nothing of it."""
+    await bench.start()
+    answer = await bench.ask(message | {"id": "mine"}, **headers)
+    assert (answer.status, answer.json["id"], answer.json["error"]["code"]) == (status, "mine", code)
+    assert answer.json["error"]["data"]["source"] == "mcp-session-proxy"
+    assert bench.server.posts(message["method"]) == []
+
+
+async def test_unknown_versions(bench: Modern) -> None:
+    """A version that is not served is told which ones are."""
+    await bench.start()
+    message = modern(meta={f"{META}protocolVersion": "2030-01-01"})
+    answer = await bench.ask(message, MCP_Protocol_Version="2030-01-01")
+    error = answer.json["error"]
+    assert (answer.status, error["code"], error["data"]["requested"]) == (400, -32022, "2030-01-01")
+    assert error["data"]["supported"][:2] == [VERSION, "2025-11-25"]
+
+
+@pytest.mark.parametrize("body", [[modern()], [], {"jsonrpc": "2.0", "id": 1, "result": {}}])
+async def test_one_request_at_a_time(bench: Modern, body: object) -> None:
+    """This revision knows neither batches nor responses of clients."""
+    await bench.start()
+    answer = await bench.post(body, headers={"MCP-Protocol-Version": VERSION})
+    assert (answer.status, answer.json["error"]["code"]) == (400, -32600)
+
+
+async def test_notifications_are_dropped(bench: Modern) -> None:
+    """A modern client has nothing to notify; what it sends is accepted and goes nowhere."""
+    await bench.start()
+    note = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 1}}
+    answer = await bench.post(note, headers={"MCP-Protocol-Version": VERSION})
+    assert (answer.status, answer.body) == (202, b"")
+    assert bench.server.posts("notifications/cancelled") == []
+
+
+@pytest.mark.parametrize("verb", ["GET", "DELETE"])
+async def test_other_verbs(bench: Modern, verb: str) -> None:
+    """Without a session there is neither a stream to open nor anything to delete."""
+    await bench.start()
+    async with bench.request(verb, headers={"MCP-Protocol-Version": VERSION}) as response:
+        assert response.status == 405
+
+
+# -- headers that mirror parameters ------------------------------------------------------------------
+
+
+def marked(name: str = "Region") -> dict[str, Any]:
+    schema = {"type": "object", "properties": {"region": {"type": "string", "x-mcp-header": name}}}
+    return {"name": "count", "inputSchema": schema}
+
+
+async def test_mirrored_parameters(bench: Modern) -> None:
+    """A marked parameter must be in its header; base64 and other spellings of the name are as good."""
+    bench.answer("tools/list", {"tools": [marked()]})
+    await bench.start()
+    text = "\u00fc"
+    message = modern(arguments={"region": text})
+    encoded = f"=?base64?{base64.b64encode(text.encode()).decode()}?="
+    assert (await bench.ask(message, mcp_param_REGION=encoded)).status == 200
+    for wrong in ({}, {"Mcp_Param_Region": "u"}, {"Mcp_Param_Region": "=?base64?!?="}):
+        answer = await bench.ask(message, **wrong)
+        assert (answer.status, answer.error[:2]) == (400, (1, -32020))
+    assert (await bench.ask(modern(), Mcp_Param_Other="x")).status == 200
+    assert len(bench.server.posts("tools/call")) == 2
+    assert len(bench.server.posts("tools/list")) == 1
+
+
+async def test_badly_marked_tools_are_not_listed(bench: Modern) -> None:
+    """A tool that no client could call by the rules is not shown to modern clients; legacy ones see it."""
+    bench.answer("tools/list", {"tools": [marked("a b"), {"name": "good", "inputSchema": {}}]})
+    await bench.start()
+    listed = (await bench.ask(modern("tools/list"))).json["result"]["tools"]
+    assert [tool["name"] for tool in listed] == ["good"]
+    listed = (await bench.post(call(method="tools/list"))).json["result"]["tools"]
+    assert [tool["name"] for tool in listed] == ["count", "good"]
+
+
+# -- streams ---------------------------------------------------------------------------------------
+
+
+def talk(*levels: str) -> Handler:
+    """A tool that logs."""
+
+    async def tool(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        for level in levels:
+            params = {"level": level, "data": level}
+            await write_event(
+                response, {"jsonrpc": "2.0", "method": "notifications/message", "params": params}
+            )
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": True}})
+        return response
+
+    return tool
+
+
+async def test_stream_or_json(bench: Modern) -> None:
+    """An answer becomes a stream when there is something to say before it, and only then."""
+    bench.offer(CHANGING)
+    await bench.start()
+    bench.server.on["tools/call"] = talk("info")
+    assert (await bench.ask(modern())).headers["Content-Type"] == "application/json"
+    answer = await bench.ask(modern(meta={f"{META}logLevel": "info"}))
+    assert answer.headers["Content-Type"] == "text/event-stream"
+    note, response = answer.json
+    assert note["params"]["data"] == "info"
+    assert response["result"]["done"]
+
+
+async def test_clients_that_take_no_streams(bench: Modern) -> None:
+    """A client that asks for JSON alone gets the answer without what came before it."""
+    bench.offer(CHANGING)
+    await bench.start()
+    bench.server.on["tools/call"] = talk("info")
+    message = modern(meta={f"{META}logLevel": "info"})
+    answer = await bench.post(message, headers=routing(message), accept="application/json")
+    assert answer.json["result"]["done"]
+
+
+async def test_log_level(bench: Modern) -> None:
+    """The server is told to be as talkative as the most curious request; each gets what it asked for."""
+    bench.offer(CHANGING)
+    await bench.start()
+    bench.answer("logging/setLevel", {})
+    bench.server.on["tools/call"] = talk("debug", "info", "error")
+    for wanted, heard in (
+        (None, []),
+        ("error", ["error"]),
+        ("info", ["info", "error"]),
+        ("error", ["error"]),
+        ("debug", ["debug", "info", "error"]),
+    ):
+        answer = await bench.ask(modern(meta={f"{META}logLevel": wanted}))
+        messages = answer.json if isinstance(answer.json, list) else [answer.json]
+        assert [m["params"]["level"] for m in messages if "method" in m] == heard
+    levels = [message["params"]["level"] for _, message in bench.server.posts("logging/setLevel")]
+    assert levels == ["error", "info", "debug"]
+
+
+async def test_leaving_cancels(bench: Modern) -> None:
+    """A client that closes its response cancels the call at the server."""
+    await bench.start()
+    begun = asyncio.Event()
+
+    async def tool(request: web.Request, _: Any) -> web.StreamResponse:
+        begun.set()
+        await asyncio.Event().wait()
+        return web.Response()
+
+    bench.server.on["tools/call"] = tool
+    async with bench.asking(modern()), asyncio.timeout(5):
+        await begun.wait()
+    await until(lambda: bench.server.posts("notifications/cancelled"))
+    [(_, cancelled)] = bench.server.posts("notifications/cancelled")
+    [(_, asked)] = bench.server.posts("tools/call")
+    assert cancelled["params"]["requestId"] == asked["id"]
+    assert bench.endpoint.exchanges() == []
+
+
+# -- rounds ----------------------------------------------------------------------------------------
+
+FORM = {"message": "Name?", "requestedSchema": {"type": "object", "title": "Name", "properties": {}}}
+NAME = {"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": FORM}
+ADA = {"action": "accept", "content": {"name": "Ada"}}
+
+
+async def test_a_round(bench: Modern) -> None:
+    """The server's question is the result, the answer comes with the retry, the call is made once."""
+    bench.ask_client(NAME, {"content": []})
+    await bench.start()
+    asked = (await bench.ask(modern(arguments={"a": 1}))).json["result"]
+    assert asked["resultType"] == "input_required"
+    assert asked["inputRequests"] == {"name": {"method": "elicitation/create", "params": FORM}}
+    assert asked["_meta"] == {f"{META}serverInfo": {"name": "fake", "version": "1"}}
+    retry = modern(
+        identifier=2, arguments={"a": 1}, inputResponses={"name": ADA}, requestState=asked["requestState"]
+    )
+    answer = await bench.ask(retry)
+    assert (answer.json["id"], answer.json["result"]["resultType"]) == (2, "complete")
+    [(_, response)] = bench.server.posts("response")
+    assert (response["id"], response["result"]) == ("q", ADA)
+    assert len(bench.server.posts("tools/call")) == 1
+    assert (await bench.ask(retry)).error == (2, -32602, "request-state-refused")
+
+
+async def test_answers_before_the_question(bench: Modern) -> None:
+    """A client that brings its answer along is not asked."""
+    bench.ask_client(NAME, {"content": []})
+    await bench.start()
+    answer = await bench.ask(modern(inputResponses={"name": ADA, "other": ADA}))
+    assert answer.json["result"]["resultType"] == "complete"
+
+
+async def test_a_client_that_cannot_answer(bench: Modern) -> None:
+    """A client that declared nothing is told what the server needs."""
+    bench.ask_client(NAME, {"content": []})
+    await bench.start()
+    answer = await bench.ask(modern(meta={f"{META}clientCapabilities": {}}))
+    error = answer.json["error"]
+    assert (answer.status, error["code"]) == (400, -32021)
+    assert error["data"]["requiredCapabilities"] == {"elicitation": {"form": {}}}
+    await until(lambda: bench.server.posts("response"))
+    assert bench.server.posts("response")[0][1]["error"]["code"] == -32603
+
+
+# -- subscriptions/listen --------------------------------------------------------------------------
+
+
+def listen(identifier: object = "l", **wanted: object) -> dict[str, Any]:
+    return modern("subscriptions/listen", identifier, notifications=wanted)
+
+
+async def test_listening(bench: Modern) -> None:
+    """A listener is acknowledged first, with what the server can do, and hears that and nothing else."""
+    bench.offer(CHANGING)
+    await bench.start()
+    wanted = {"toolsListChanged": True, "promptsListChanged": True, "resourceSubscriptions": ["a"]}
+    async with bench.stream(listen(**wanted)) as response:
+        assert response.headers["Content-Type"] == "text/event-stream"
+        [(_, first)] = await read_events(response.content, 1)
+        assert first["method"] == "notifications/subscriptions/acknowledged"
+        assert first["params"] == {
+            "notifications": {"toolsListChanged": True, "resourceSubscriptions": ["a"]},
+            "_meta": {f"{META}subscriptionId": "l"},
+        }
+        await bench.server_says("notifications/prompts/list_changed")
+        await bench.server_says("notifications/resources/updated", uri="b")
+        await bench.server_says("notifications/resources/updated", uri="a")
+        await bench.server_says("notifications/tools/list_changed")
+        events = [event for _, event in await read_events(response.content, 2)]
+    assert [event["method"].rpartition("/")[2] for event in events] == ["updated", "list_changed"]
+    assert all(event["params"]["_meta"] == {f"{META}subscriptionId": "l"} for event in events)
+    await until(lambda: bench.server.posts("resources/unsubscribe"))
+    assert len(bench.server.posts("resources/subscribe")) == 1
+
+
+async def test_listening_to_a_server_that_tells_nothing(bench: Modern) -> None:
+    """A listener is acknowledged even if there is nothing to hear, ever."""
+    await bench.start()
+    async with bench.stream(listen(toolsListChanged=True, resourceSubscriptions=["a"])) as response:
+        [(_, first)] = await read_events(response.content, 1)
+        assert first["params"]["notifications"] == {}
+    assert bench.server.posts("resources/subscribe") == []
+
+
+async def test_heartbeats(bench: Modern) -> None:
+    """A stream on which nothing happens is kept alive."""
+    await bench.start(heartbeat="50ms")
+    async with bench.stream(listen()) as response, asyncio.timeout(5):
+        await read_events(response.content, 1)
+        while not (await response.content.readline()).startswith(b":"):
+            pass
+
+
+async def test_listening_needs_a_stream(bench: Modern) -> None:
+    """A client that takes only JSON cannot listen."""
+    await bench.start()
+    message = listen()
+    answer = await bench.post(message, headers=routing(message), accept="application/json")
+    assert (answer.status, answer.error[:2]) == (400, ("l", -32600))
+
+
+async def test_the_end_of_listening(bench: Modern) -> None:
+    """When we leave, a listener gets the response to its request."""
+    await bench.start(drain_timeout="2s")
+    async with bench.stream(listen(identifier=7)) as response:
+        await read_events(response.content, 1)
+        stopping = asyncio.create_task(bench._stack.aclose())
+        [(_, last)] = await read_events(response.content, 1)
+        assert last["id"] == 7
+        assert last["result"] == {"resultType": "complete", "_meta": {f"{META}subscriptionId": 7}}
+        assert await response.content.read() == b""
+    await stopping
+
+
+async def test_a_listener_outlives_its_session(bench: Modern) -> None:
+    """When the server loses the session, its listener is subscribed anew and told that all may have changed."""
+    bench.offer(CHANGING)
+    await bench.start()
+    async with bench.stream(listen(toolsListChanged=True, resourceSubscriptions=["a"])) as response:
+        await read_events(response.content, 1)
+        bench.server.sessions.clear()
+        assert (await bench.ask(modern())).json["result"]["count"] == 1
+        events = [event["method"] for _, event in await read_events(response.content, 2)]
+    assert sorted(events) == ["notifications/resources/updated", "notifications/tools/list_changed"]
+    assert len(bench.server.posts("resources/subscribe")) == 2
+
+
+# -- the other era ---------------------------------------------------------------------------------
+
+
+async def test_both_eras_at_once(bench: Modern) -> None:
+    """A legacy client session and the modern requests of the same caller do not disturb each other."""
+    await bench.start()
+    session = await bench.initialize()
+    for count in (1, 2):
+        assert (await bench.post(call(), session=session)).json["result"]["count"] == count
+        assert (await bench.ask(modern())).json["result"]["count"] == count
+    assert len(bench.server.sessions) == 2
+
+
+async def test_draining(bench: Modern) -> None:
+    """While we are leaving, modern requests are told to come back."""
+    await bench.start()
+    bench.endpoint.draining = True
+    answer = await bench.ask(modern())
+    assert (answer.status, answer.error) == (503, (1, -32603, "draining"))

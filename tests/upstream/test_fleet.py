@@ -1,0 +1,251 @@
+"""Several equal servers: where sessions go, when they move, and when nobody is kept waiting."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from fakes import FakeServer, Recorder, make_session, refusal, settle, stream
+from yarl import URL
+
+from mcp_session_proxy.errors import (
+    HandshakeRefused,
+    UpstreamDown,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from mcp_session_proxy.upstream.breaker import Breaker, BreakerState
+from mcp_session_proxy.upstream.fleet import Fleet, Replica
+from mcp_session_proxy.upstream.transport import NOBODY
+
+pytestmark = pytest.mark.looptime
+
+SILENT = UpstreamTimeout("silent")
+
+
+class Tenant:
+    """A session as the fleet knows it."""
+
+    def __init__(self) -> None:
+        self.transport: Any = None
+
+
+def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10.0) -> Fleet:
+    """A fleet whose servers were all seen up."""
+    replicas = []
+    for number in range(count):
+        breaker = Breaker(threshold=threshold, reset_seconds=30.0)
+        replica = Replica(URL(f"http://r{number}/mcp"), FakeServer(), breaker, Recorder())
+        replica.monitor.up = True
+        replicas.append(replica)
+    return Fleet(replicas, patience_seconds=patience_seconds)
+
+
+def go_down(replica: Replica) -> None:
+    replica.monitor.up = False
+    replica.monitor.down_since = asyncio.get_running_loop().time()
+
+
+def settled(fleet: Fleet, count: int) -> list[Tenant]:
+    """Sessions that were opened one after another."""
+    tenants = [Tenant() for _ in range(count)]
+    for tenant in tenants:
+        tenant.transport = fleet.place(tenant)
+        fleet.opened(tenant)
+    return tenants
+
+
+def counts(fleet: Fleet) -> list[int]:
+    return [len(replica.sessions) for replica in fleet.replicas]
+
+
+async def test_sessions_are_spread() -> None:
+    """A new session goes to the server with the fewest; one that leaves makes room."""
+    fleet = fleet_of(3)
+    tenants = settled(fleet, 7)
+    assert counts(fleet) == [3, 2, 2]
+    for tenant in tenants[:3]:
+        fleet.left(tenant)
+        fleet.left(tenant)
+    assert counts(fleet) == [2, 1, 1]
+    settled(fleet, 2)
+    assert counts(fleet) == [2, 2, 2]
+
+
+async def test_servers_that_are_down_get_nothing() -> None:
+    """What is known to be down is passed over; what was not looked at yet is not."""
+    fleet = fleet_of(3)
+    go_down(fleet.replicas[0])
+    fleet.replicas[1].monitor.up = None
+    settled(fleet, 4)
+    assert counts(fleet) == [0, 2, 2]
+    assert fleet.ready == 1
+    assert not fleet.known
+
+
+async def test_all_down_for_a_moment() -> None:
+    """While there is hope, handshakes are tried all the same: one of the servers may just come back."""
+    fleet = fleet_of(2)
+    for replica in fleet.replicas:
+        go_down(replica)
+    settled(fleet, 2)
+    assert counts(fleet) == [1, 1]
+    await asyncio.sleep(11)
+    for attempt in (fleet.check_hope, lambda: fleet.place(Tenant())):
+        with pytest.raises(UpstreamDown) as caught:
+            attempt()
+        assert caught.value.http_status == 503
+        assert int(caught.value.headers()["Retry-After"]) > 0
+    fleet.replicas[1].monitor.down_since = None
+    fleet.check_hope()
+
+
+async def test_server_that_fails_handshakes_is_left_alone() -> None:
+    """Its share goes to the others; when the time is up it gets one try."""
+    fleet = fleet_of(2)
+    bad = fleet.replicas[0]
+    for _ in range(2):
+        tenant = Tenant()
+        assert fleet.place(tenant) is bad.transport
+        fleet.failed(tenant, SILENT)
+    settled(fleet, 3)
+    assert counts(fleet) == [0, 3]
+    await asyncio.sleep(31)
+    one = Tenant()
+    assert fleet.place(one) is bad.transport
+    assert fleet.place(Tenant()) is not bad.transport
+    fleet.opened(one)
+    assert bad.breaker.state is BreakerState.CLOSED
+
+
+async def test_all_servers_fail_handshakes() -> None:
+    """Then nobody waits, and the answer says why and for how long."""
+    fleet = fleet_of(1)
+    for _ in range(2):
+        tenant = Tenant()
+        fleet.place(tenant)
+        fleet.failed(tenant, SILENT)
+    await asyncio.sleep(9.5)
+    with pytest.raises(UpstreamDown, match="upstream-timeout") as caught:
+        fleet.place(Tenant())
+    assert caught.value.headers()["Retry-After"] == "21"
+    assert counts(fleet) == [0]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        None,
+        UpstreamUnreachable("down"),
+        UpstreamRejected(401, b"", None, {}, None),
+        UpstreamRejected(429, b"", None, {}, None),
+        HandshakeRefused(b"{}"),
+    ],
+)
+async def test_what_says_nothing_of_the_servers_health(error: Any) -> None:
+    """Refused connections are the monitor's business, and one client's mistakes are not another's."""
+    fleet = fleet_of(1)
+    for _ in range(5):
+        tenant = Tenant()
+        fleet.place(tenant)
+        fleet.failed(tenant, error)
+    assert fleet.replicas[0].breaker.state is BreakerState.CLOSED
+    assert counts(fleet) == [0]
+
+
+@pytest.mark.parametrize("outcome", ["opened", "failed", "given up"])
+async def test_trial_of_a_session_that_has_left(outcome: str) -> None:
+    """A session that is closed in the middle of the one trial does not leave the server shut out for ever."""
+    fleet = fleet_of(1)
+    breaker = fleet.replicas[0].breaker
+    for _ in range(2):
+        breaker.failed(SILENT, 0.0)
+    await asyncio.sleep(31)
+    tenant = Tenant()
+    fleet.place(tenant)
+    fleet.left(tenant)
+    if outcome == "opened":
+        fleet.opened(tenant)
+    else:
+        fleet.failed(tenant, SILENT if outcome == "failed" else None)
+    await asyncio.sleep(31)
+    assert not breaker.is_open(asyncio.get_running_loop().time())
+    assert fleet._trying == {}
+
+
+async def test_moving() -> None:
+    """A session may move when its server is down and another one is up, and is counted there then."""
+    fleet = fleet_of(2)
+    tenant, other = settled(fleet, 2)
+    assert not fleet.can_move(tenant)
+    go_down(fleet.replicas[0])
+    assert fleet.can_move(tenant)
+    assert not fleet.can_move(other)
+    assert not fleet.can_move(Tenant())
+    fleet.place(tenant)
+    fleet.opened(tenant)
+    assert counts(fleet) == [0, 2]
+    go_down(fleet.replicas[1])
+    assert not fleet.can_move(tenant)
+
+
+async def test_suspicion_makes_the_monitor_look() -> None:
+    """A refused connection is reason enough to look at the server now."""
+    fleet = fleet_of(2)
+    tenant, _ = settled(fleet, 2)
+    fleet.suspect(tenant)
+    fleet.suspect(Tenant())
+    assert [replica.monitor._look.is_set() for replica in fleet.replicas] == [True, False]
+
+
+async def test_best() -> None:
+    """What belongs to no session goes to the first server that is not down, else to the first."""
+    fleet = fleet_of(2)
+    first, second = fleet.replicas
+    assert fleet.best() is first
+    go_down(first)
+    assert fleet.best() is second
+    go_down(second)
+    assert fleet.best() is first
+
+
+async def test_speaks_modern() -> None:
+    """The era is that of the server that would be asked."""
+    fleet = fleet_of(2)
+    for replica in fleet.replicas:
+        assert isinstance(replica.transport, FakeServer)
+        replica.transport.script("server/discover", refusal(400, b"what?"))
+    assert not await fleet.speaks_modern(NOBODY)
+    assert [len(r.transport.seen) for r in fleet.replicas] == [1, 0]  # type: ignore[attr-defined]
+
+
+def test_repr() -> None:
+    """The debug line shows where, whether it is up, and how many live there, but no query string."""
+
+    async def show() -> str:
+        breaker = Breaker(threshold=1, reset_seconds=1.0)
+        return repr(Replica(URL("http://h:1/mcp?key=sesame"), FakeServer(), breaker, Recorder()))
+
+    assert asyncio.run(show()) == "<Replica http://h:1 up=None sessions=0>"
+
+
+async def test_session_closed_in_the_middle_of_its_trial() -> None:
+    """The real session, too, tells how the one trial ended when it is closed while it is re-opened."""
+    fleet = fleet_of(1)
+    [replica] = fleet.replicas
+    server = replica.transport
+    assert isinstance(server, FakeServer)
+    session = make_session(server, placement=fleet)  # type: ignore[arg-type]
+    await session.open(NOBODY)
+    for _ in range(2):
+        replica.breaker.failed(SILENT, asyncio.get_running_loop().time())
+    await asyncio.sleep(31)
+    server.script("initialize", stream(asyncio.Event()))
+    session.revive_soon(1, "404")
+    await settle()
+    assert replica.breaker.state is BreakerState.HALF_OPEN
+    await session.close("killed")
+    await settle()
+    assert not replica.breaker.is_open(asyncio.get_running_loop().time())
+    assert counts(fleet) == [0]
+    assert fleet._homes == fleet._trying == {}

@@ -1,0 +1,41 @@
+"""What a lost session's successor is told again: the newest of each, bounded."""
+
+import pytest
+
+from mcp_session_proxy.upstream.journal import Journal
+
+
+def test_journal_keeps_the_newest() -> None:
+    """The last log level counts; a subscription is kept until it is given up, in the order of asking."""
+    journal = Journal()
+    journal.record("logging/setLevel", b'{"level":"debug"}')
+    journal.record("logging/setLevel", b'{"level":"error"}')
+    journal.record("resources/subscribe", b'{"uri":"a"}')
+    journal.record("resources/subscribe", b'{"uri":"b"}')
+    journal.record("resources/subscribe", b'{"uri":"a","x":1}')
+    journal.record("resources/unsubscribe", b'{"uri":"b"}')
+    assert journal.requests() == [
+        ("logging/setLevel", b'{"level":"error"}'),
+        ("resources/subscribe", b'{"uri":"a","x":1}'),
+    ]
+
+
+@pytest.mark.parametrize("params", [None, b"[]", b"{}", b'{"uri":7}', b'"x"'])
+def test_journal_ignores_what_it_cannot_read(params: bytes | None) -> None:
+    """Parameters without a URI are not replayed."""
+    journal = Journal()
+    journal.record("resources/subscribe", params)
+    journal.record("resources/unsubscribe", params)
+    journal.record("tools/call", b'{"name":"x"}')
+    assert journal.requests() == []
+
+
+def test_journal_is_bounded() -> None:
+    """A client that subscribes to everything does not fill our memory."""
+    journal = Journal()
+    for number in range(2000):
+        journal.record("resources/subscribe", b'{"uri":"a:%d"}' % number)
+    assert len(journal.requests()) == 1000
+    journal.record("resources/unsubscribe", b'{"uri":"a:0"}')
+    journal.record("resources/subscribe", b'{"uri":"new"}')
+    assert len(journal.requests()) == 1000
