@@ -26,7 +26,7 @@ from .relay import Channel
 
 _GATHER_SECONDS: Final = 0.05
 _MAX_KEPT: Final = 256
-_COMPLETION_SECONDS: Final = 30.0
+_COMPLETION_SECONDS: Final = 5.0
 _WIND_DOWN_SECONDS: Final = 2.0
 
 

@@ -19,6 +19,7 @@ _SENTINEL_START: Final = "=?base64?"
 _SENTINEL_END: Final = "?="
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN: Final = re.compile(r"[\x20-\x7e\t]*")
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MARK: Final = "x-mcp-header"
 _MARKABLE_TYPES: Final = frozenset({"integer", "string", "boolean"})
 _MAX_SAFE_INTEGER: Final = 2**53 - 1
@@ -171,10 +172,9 @@ def _equal(text: str, value: object, kind: str) -> bool:
     if isinstance(value, bool):
         return text == ("true" if value else "false")
     if kind == "integer" and isinstance(value, int | float):
-        try:
-            number = float(text)
-        except ValueError:
+        if not _NUMBER.fullmatch(text):
             return False
+        number = float(text)
         return number == value and abs(number) <= _MAX_SAFE_INTEGER
     if isinstance(value, int | float):
         return text == str(value)

@@ -426,7 +426,8 @@ async def test_leaving_cancels(bench: Modern) -> None:
         return web.Response()
 
     bench.server.on["tools/call"] = tool
-    async with bench.asking(modern()), asyncio.timeout(5):
+    message = modern()
+    async with bench.asking(message, headers=routing(message)), asyncio.timeout(5):
         await begun.wait()
     await until(lambda: bench.server.posts("notifications/cancelled"))
     [(_, cancelled)] = bench.server.posts("notifications/cancelled")
@@ -552,7 +553,7 @@ async def test_the_end_of_listening(bench: Modern) -> None:
 
 
 async def test_a_listener_outlives_its_session(bench: Modern) -> None:
-    """When the server loses the session, its listener is subscribed anew and told that all may have changed."""
+    """When the server loses a session, its listener is subscribed anew and told that all may have changed."""
     bench.offer(CHANGING)
     await bench.start()
     async with bench.stream(listen(toolsListChanged=True, resourceSubscriptions=["a"])) as response:
