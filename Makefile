@@ -9,7 +9,10 @@ READY := $(VENV)/.ready
 ARGS ?=
 WORKERS ?= 2
 
-.PHONY: help run demo test unit check docs envs clean
+# Seconds for each target of make fuzz.
+FUZZ_SECONDS ?= 60
+
+.PHONY: help run demo test unit check docs envs fuzz clean
 
 help:
 	@echo "make run     the proxy in front of a bundled stateful server, until Ctrl-C"
@@ -19,6 +22,7 @@ help:
 	@echo "make check   format, lint, types (in CI: nothing is changed)"
 	@echo "make docs    write docs/configuration.md anew"
 	@echo "make envs    the environments of the end-to-end tests"
+	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
 	@echo "make clean   remove everything that was made"
 
 run: $(READY)
@@ -49,6 +53,11 @@ docs: $(READY)
 envs: $(READY)
 	$(BIN)/python tests/envs/install.py
 
+fuzz: $(READY)
+	$(BIN)/python tests/envs/install.py fuzz
+	for target in inbound sse lifting; do \
+	  .envs/fuzz/bin/python tests/fuzz/$$target.py -max_total_time=$(FUZZ_SECONDS) $(ARGS) || exit 1; done
+
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -56,5 +65,5 @@ $(READY): pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) .envs .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
+	rm -rf $(VENV) .envs .fuzz .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -24,7 +24,7 @@ from yarl import URL
 
 from . import __version__, events
 from .config import Settings
-from .downstream.app import FrontDoor, serve
+from .downstream.app import SILENT, FrontDoor, serve
 from .downstream.endpoint import Endpoint, EndpointRules
 from .downstream.guard import Guard
 from .downstream.legacy import LegacyEndpoint
@@ -45,6 +45,7 @@ from .ops.observers import tee
 from .sessions.binding import Binder, Rules
 from .sessions.directory import Directory
 from .sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
+from .sessions.modes import Anonymous
 from .sessions.policy import Limits
 from .sessions.pool import Pool
 from .snapshot import Snapshot
@@ -127,7 +128,13 @@ class Proxy:
             app = build_admin_app(
                 self.snapshot, self.metrics, sharing=settings.sharing, listen=settings.admin_listen
             )
-            runner = web.AppRunner(app, access_log=None, shutdown_timeout=_FAREWELL_SECONDS)
+            runner = web.AppRunner(
+                app,
+                access_log=None,
+                logger=SILENT,
+                keepalive_timeout=settings.connection_idle_timeout,
+                shutdown_timeout=_FAREWELL_SECONDS,
+            )
             self.admin_url = await self._listen(runner, settings.admin_listen, "--admin-listen")
         if settings.announce is not None:
             self._announce(settings.announce)
@@ -189,9 +196,7 @@ class Proxy:
             listening=self._listening,
         )
 
-    def _build_replica(
-        self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None
-    ) -> Replica:
+    def _build_replica(self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None) -> Replica:
         settings = self.settings
         transport = StreamableHttp(
             http,
@@ -219,6 +224,9 @@ class Proxy:
 
         def choose() -> Passthrough:
             return passing[self._fleet.best()]
+
+        def rewrite(challenge: str) -> str:
+            return choose().rewriter.challenge(challenge)
 
         legacy = LegacyEndpoint(binder=self._binder, fanout=self._fanout, observe=self._observe)
         modern = ModernEndpoint(
@@ -250,7 +258,8 @@ class Proxy:
                 max_body_bytes=settings.max_body_bytes,
                 delete_status=settings.delete_status,
                 heartbeat_seconds=settings.heartbeat,
-                rewrite_challenge=lambda value: choose().rewriter.challenge(value),
+                rewrite_challenge=rewrite,
+                warn_of_anonymous=(not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL),
             ),
             observe=self._observe,
         )

@@ -24,10 +24,12 @@ from .endpoint import Endpoint, refuse
 from .guard import Guard
 from .passthrough import Passthrough
 
-# aiohttp logs requests that are no HTTP as errors of ours, with a traceback; its 400 is answer enough.
-_silent: Final = logging.getLogger(f"{__name__}.http")
-_silent.setLevel(logging.CRITICAL)
+# aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
+# not read, in which a credential may be; its 400 is answer enough.
+SILENT: Final = logging.getLogger(f"{__name__}.http")
+SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
+_NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _HEAD_SECONDS: Final = 30.0
 _UNREAD_MILLISECONDS: Final = 60_000
 
@@ -87,6 +89,20 @@ async def _continue(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # the answer itself has not begun
 
 
+class _Connection(web.RequestHandler):
+    """aiohttp's end of one connection, whose errors do not repeat what it could not read."""
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what is no HTTP; the text would quote it, and a credential may be in it."""
+        return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
+
+
 class _Listener(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
@@ -103,7 +119,7 @@ class _Listener(web.Server):
             request_factory=self._make,
             handler_cancellation=True,
             access_log=None,
-            logger=_silent,
+            logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
         )
         self._max_body_bytes = max_body_bytes
@@ -111,6 +127,10 @@ class _Listener(web.Server):
         self._head_seconds = min(_HEAD_SECONDS, idle_timeout_seconds)
         self._open = 0
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+
+    def __call__(self) -> web.RequestHandler:
+        """The end of a new connection."""
+        return _Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""

@@ -45,6 +45,11 @@ from .streams import Answer, Heart, Responder, follow, respond_error
 
 _BODY_SECONDS: Final = 60.0
 _ALLOW: Final = {"Allow": "GET, POST"}
+_ADVICE: Final = (
+    "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
+    "their state. If they are not one party, use --anonymous isolate, or --credential-header for what tells "
+    "them apart."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +60,7 @@ class EndpointRules:
     delete_status: int
     heartbeat_seconds: float
     rewrite_challenge: Callable[[str], str]
+    warn_of_anonymous: bool = False  # strangers can reach us, and would share sessions
 
 
 class Endpoint:
@@ -87,6 +93,7 @@ class Endpoint:
         self._rules = rules
         self._observe = observe
         self._numbers = itertools.count(1)
+        self._warn_of_anonymous = rules.warn_of_anonymous
 
     def exchanges(self) -> list[Exchange | ModernCall]:
         """Everything that is under way upstream for a client that waits."""
@@ -108,8 +115,12 @@ class Endpoint:
     def _call(self, request: web.BaseRequest) -> Call:
         headers = request.headers
         query = request.rel_url.raw_query_string
+        principal = self._identifier.principal(headers.items(), query)
+        if principal.anonymous and self._warn_of_anonymous:
+            self._warn_of_anonymous = False
+            self._observe(events.AnonymousCaller(advice=_ADVICE))
         return Call(
-            principal=self._identifier.principal(headers.items(), query),
+            principal=principal,
             caller=Caller(headers=tuple(forward_request_headers(headers)), query=query),
             headers=headers,
             session_id=writable(headers.get(revisions.SESSION_HEADER, "")) or None,
@@ -130,11 +141,28 @@ class Endpoint:
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)
-            era = inbound.era_of(first, call.version, meta)
-            if era is Era.MODERN:
+            if inbound.era_of(first, call.version, meta) is Era.MODERN:
                 return await self._post_modern(request, headers, call, first, meta)
         elif inbound.is_modern_version(call.version):
             return self._take_modern(messages, headers, batch=batch)
+        else:
+            meta = {}
+        return await self._post_legacy(request, headers, call, messages, meta, batch=batch)
+
+    async def _post_legacy(
+        self,
+        request: web.BaseRequest,
+        headers: Mapping[str, str],
+        call: Call,
+        messages: list[Message | Rejection],
+        meta: Mapping[str, bytes],
+        *,
+        batch: bool,
+    ) -> web.StreamResponse:
+        """Answer in a task of its own: a client that disconnects cancels nothing.
+
+        ``meta`` is that of a single request.
+        """
         try:
             self._find_client(call, messages)
         except UnknownSession as error:
@@ -142,11 +170,11 @@ class Endpoint:
         if not any(isinstance(message, Request | Rejection) for message in messages):
             return await asyncio.shield(self._spawn(self._take_notifications(call, messages, headers)))
         responder = self._responder(request, headers, call, batch=batch)
-        if batch:
-            work = self._answer_batch(call, messages, responder)
+        first = messages[0]
+        if not batch and isinstance(first, Request):
+            work = self._answer_single(call, first, meta, Era.LEGACY, responder)
         else:
-            assert isinstance(first, Request)
-            work = self._answer_single(call, first, jsonrpc.read_meta(first.params), Era.LEGACY, responder)
+            work = self._answer_batch(call, messages, responder)
         try:
             return await asyncio.shield(self._spawn(work))
         except asyncio.CancelledError:

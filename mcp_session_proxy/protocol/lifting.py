@@ -134,7 +134,7 @@ def read_input_schema(tool: bytes) -> object:
     raw = jsonrpc.read_object(tool).get("inputSchema")
     try:
         return None if raw is None else msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return None
 
 

@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..errors import HeaderMismatch
+from ..errors import HeaderMismatch, InvalidParams
 from . import jsonrpc, revisions
 
 _SENTINEL_START: Final = "=?base64?"
@@ -145,8 +145,9 @@ def check_params(
 
     Raises:
         HeaderMismatch: a header is missing, or not expected, or says something else.
+        InvalidParams: the arguments cannot be read, for all their being JSON.
     """
-    decoded = None if arguments is None else msgspec.json.decode(arguments)
+    decoded = None if arguments is None else _read_arguments(arguments)
     for mark in marks:
         value = _value_at(decoded, mark.path)
         values = headers.get(mark.header, [])
@@ -158,6 +159,16 @@ def check_params(
             raise HeaderMismatch(f"The header {mark.header} is missing or was sent more than once.")
         if not _equal(decode(values[0].strip(" \t")), value, mark.type):
             raise HeaderMismatch(f"The header {mark.header} does not match the body.")
+
+
+def _read_arguments(raw: bytes) -> object:
+    """The arguments, decoded. A JSON text may hold numbers, surrogates and depths that nothing here can."""
+    try:
+        return msgspec.json.decode(raw)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidParams(
+            "The arguments hold a number, a character or a depth that is out of range."
+        ) from error
 
 
 def _value_at(node: object, path: tuple[str, ...]) -> object:

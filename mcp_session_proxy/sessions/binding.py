@@ -76,6 +76,11 @@ def _upstream(lease: Lease) -> UpstreamSession:
     return cast(UpstreamSession, lease.slot.session)
 
 
+def _usable_lease(client: ClientSession) -> Lease | None:
+    """The lease that the client session holds, unless its session is gone."""
+    return client.lease if client.lease is not None and client.lease.slot.usable else None
+
+
 class Binder:
     """Finds the upstream session for each request."""
 
@@ -301,24 +306,24 @@ class Binder:
 
     async def _attach(self, client: ClientSession, caller: Caller) -> Lease:
         """The client session's lease, taken anew if it has none. One attempt for all who ask at once."""
-        if client.lease is not None and client.lease.slot.usable:
-            return client.lease
-        if self.pool.paused:
-            await self.pool.resumed(self._deadline())
+        deadline = self._deadline()
+        while (lease := _usable_lease(client)) is None and self.pool.paused:
+            await self.pool.resumed(client.key, deadline)
+        if lease is not None:
+            return lease
         if client.attaching is None:
             home = client.home
             if home is not None and (lease := self.pool.reclaim(home, client.usage)) is not None:
                 client.lease = lease
                 return lease
-            work = self._take_session(client, caller)
+            work = self._take_session(client, caller, deadline)
             client.attaching = asyncio.get_running_loop().create_task(work, name=f"attach {client.tag}")
             client.attaching.add_done_callback(lambda task: self._attached(client, task))
         await asyncio.shield(client.attaching)
         assert client.lease is not None
         return client.lease
 
-    async def _take_session(self, client: ClientSession, caller: Caller) -> None:
-        deadline = self._deadline()
+    async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> None:
         lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
         session, former = _upstream(lease), client.home
         self._welcome(session, client)

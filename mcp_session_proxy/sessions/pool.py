@@ -149,15 +149,16 @@ class Pool:
         self._closed = False
         self._typical_hold_seconds = 0.0
         self._resumption: asyncio.Future[None] | None = None
+        self._held_up = 0  # wait for their own session until a pause is over
 
     def __repr__(self) -> str:
         states = " ".join(f"{state}={count}" for state, count in self.count_states().items())
-        return f"<Pool {states} waiters={len(self._waiters)}>"
+        return f"<Pool {states} waiters={self.waiting}>"
 
     @property
     def waiting(self) -> int:
         """How many wait for a session."""
-        return len(self._waiters)
+        return len(self._waiters) + self._held_up
 
     def count_states(self) -> Mapping[str, int]:
         """How many sessions are in each state."""
@@ -183,22 +184,20 @@ class Pool:
         """
         if self._closed:
             raise self._refusal(key, Draining("The proxy is shutting down."))
-        if self._resumption is not None:
-            await self.resumed(deadline)
-            return await self.acquire(key, profile, usage, caller, deadline)
         demand = self._demands.get(key)
         if demand is None:
             demand = self._demands[key] = _Demand(profile, caller)
         demand.caller = caller
         bucket = self.books.bucket(key)
-        slot = bucket.candidate(usage)
+        slot = None if self.paused else bucket.candidate(usage)
         if slot is not None:
             lease = self._grant(slot, usage, 0.0)
             self._prewarm(bucket, usage)
             return lease
         try:
             # Whoever can have a session opened at once waits behind nobody.
-            if not isinstance(policy.decide(usage, bucket, self.books, self._limits), Open):
+            step = policy.decide(usage, bucket, self.books, self._limits)
+            if self.paused or not isinstance(step, Open):
                 self._check_queue(key)
             return await self._wait(bucket, usage, demand, deadline)
         finally:
@@ -232,7 +231,7 @@ class Pool:
 
     def _check_queue(self, key: SessionKey) -> None:
         try:
-            policy.check_queue(len(self._waiters), self._limits, self._typical_hold_seconds)
+            policy.check_queue(self.waiting, self._limits, self._typical_hold_seconds)
         except TooManyWaiters as error:
             raise self._refusal(key, error) from None
 
@@ -248,6 +247,8 @@ class Pool:
     def _failure(self, error: BaseException, waiter: _Waiter, demand: _Demand) -> BaseException:
         if not isinstance(error, TimeoutError):
             return error
+        if self.paused:
+            return _paused()
         # What kept the sessions from opening says more than that time ran out.
         if (told := _error(waiter.future) or demand.last_error) is not None:
             return told
@@ -308,6 +309,8 @@ class Pool:
 
     def _serve(self, bucket: Bucket[PooledSession]) -> None:
         """Give what there is to the waiters of one key, first come first served; then grow."""
+        if self.paused:
+            return
         granted = set()
         for waiter in list(bucket.waiters):
             assert isinstance(waiter, _Waiter)
@@ -428,7 +431,7 @@ class Pool:
         self._serve_everyone()
 
     def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
-        if usage is not Usage.ONCE or self._closed or bucket.key not in self._demands:
+        if usage is not Usage.ONCE or self._closed or self.paused or bucket.key not in self._demands:
             return
         while policy.wants_prewarming(bucket, self.books, self._limits):
             self._open(bucket, Open(None), "prewarm")
@@ -515,19 +518,29 @@ class Pool:
         if self._resumption is not None:
             resumption, self._resumption = self._resumption, None
             resumption.set_result(None)
+            self._serve_everyone()
 
-    async def resumed(self, deadline: float) -> None:
-        """Wait until there is no pause.
+    async def resumed(self, key: SessionKey, deadline: float) -> None:
+        """Wait until there is no pause, for a client that needs nothing but its own session.
 
         Raises:
             AcquireTimeout: it lasted over the deadline.
+            TooManyWaiters: too many wait already.
         """
-        while self._resumption is not None:
-            try:
-                async with asyncio.timeout_at(deadline):
+        if self._resumption is None:
+            return
+        self._check_queue(key)
+        started = asyncio.get_running_loop().time()
+        self._held_up += 1
+        try:
+            async with asyncio.timeout_at(deadline):
+                while self._resumption is not None:
                     await asyncio.shield(self._resumption)
-            except TimeoutError:
-                raise AcquireTimeout("The proxy is paused by its operator. Try again later.") from None
+        except TimeoutError:
+            waited_seconds = asyncio.get_running_loop().time() - started
+            raise self._refusal(key, _paused(), waited_seconds) from None
+        finally:
+            self._held_up -= 1
 
     def reconnect(self) -> int:
         """Relieve every session, so that whoever comes next gets a new one; gives how many there were."""
@@ -547,11 +560,11 @@ class Pool:
     async def close(self, reason: str = "shutdown") -> None:
         """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
         self._closed = True
-        self.resume()
         for waiter in list(self._waiters):
             self._forget(waiter)
             if not waiter.future.done():
                 waiter.future.set_exception(Draining("The proxy is shutting down."))
+        self.resume()
         for slot in list(self.books.slots()):
             if slot.state is SessionState.OPENING:
                 slot.session.abandon()
@@ -563,6 +576,10 @@ class Pool:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _paused() -> AcquireTimeout:
+    return AcquireTimeout("The proxy is paused by its operator. Try again later.")
 
 
 def _error(future: asyncio.Future[Lease]) -> BaseException | None:

@@ -538,3 +538,23 @@ def test_servers_may_send_anything(body: bytes) -> None:
     """No reader raises, whatever a server sends."""
     for read in readers:
         read(body)
+
+
+def test_a_refused_entry_keeps_nothing_alive():
+    """The error of a refused entry holds frames by its traceback; they go when the messages do.
+
+    An entry that the garbage collector could not see would keep the whole request for ever.
+    """
+
+    class Body(bytes):
+        pass
+
+    def read() -> weakref.ref[Body]:
+        body = Body(b"[7]")
+        messages, _ = jsonrpc.parse_body(body)
+        assert isinstance(messages[0], Rejection)
+        return weakref.ref(body)
+
+    held = read()
+    gc.collect()
+    assert held() is None

@@ -8,7 +8,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from session_fakes import REFUSED, FakeServer, Stand, settle
+from session_fakes import REFUSED, FakeServer, Stand, run_story, settle
 
 from mcp_session_proxy import events
 from mcp_session_proxy.errors import (
@@ -1204,6 +1204,70 @@ async def test_after_the_end_of_the_pool():
     assert not one.busy
 
 
+async def test_requests_of_a_returning_client_in_a_pause_attach_once():
+    """Requests that wait through a pause for the client's own session take it once between them."""
+    world = World()
+    one = await world.start()
+    mine = await world.call(one)
+    world.delete(one)
+    world.stand.pool.pause()
+    requests = [asyncio.create_task(world.enter(one)) for _ in range(3)]
+    await asyncio.sleep(5.0)
+    assert one.lease is None
+    world.stand.pool.resume()
+    visits = await asyncio.gather(*requests)
+    assert {visit.session for visit in visits} == {mine}
+    assert one.home.leases == 1
+    for visit in visits:
+        visit.end()
+    assert one.home.leases == 0
+    await world.end()
+
+
+async def test_an_attached_client_does_not_notice_a_pause():
+    """Who holds a session goes on using it."""
+    world = World()
+    one = await world.start()
+    world.stand.pool.pause()
+    await world.call(one)
+    assert asyncio.get_running_loop().time() == 0.0
+    world.stand.pool.resume()
+    await world.end()
+
+
+async def test_a_pause_does_not_double_the_deadline():
+    """Waiting for the end of a pause and then for a session has one deadline."""
+    world = World(max_sessions=1)
+    one = world.find("foreign")
+    world.stand.pool.pause()
+    request = asyncio.create_task(world.call(one))
+    await asyncio.sleep(6.0)
+    world.stand.pool.resume()
+    holder = await world.borrow(YOU)
+    with pytest.raises(AcquireTimeout):
+        await request
+    assert asyncio.get_running_loop().time() == 10.0
+    holder.end()
+    await world.end()
+
+
+async def test_cancelled_in_a_pause():
+    """A request that leaves during a pause leaves nothing behind."""
+    world = World()
+    one = await world.start()
+    world.delete(one)
+    world.stand.pool.pause()
+    request = asyncio.create_task(world.call(one))
+    await settle()
+    request.cancel()
+    await asyncio.gather(request, return_exceptions=True)
+    world.stand.pool.resume()
+    await settle()
+    assert not one.busy
+    assert one.lease is None
+    await world.end()
+
+
 # == streams =======================================================================================
 
 
@@ -1370,8 +1434,8 @@ STEPS = st.one_of(
         st.integers(0, 7),
     ),
     st.tuples(st.just("ask"), st.sampled_from([ME, YOU, ANONYMOUS])),
-    st.tuples(st.just("restart")),
-    st.tuples(st.just("time"), st.sampled_from([0.0, 0.3, 1.0, 6.0, 61.0, 2000.0])),
+    st.tuples(st.sampled_from(["restart", "pause", "resume", "reconnect"])),
+    st.tuples(st.just("time"), st.sampled_from([0.0, 0.25, 1.0, 6.0, 61.0, 2000.0])),
 )
 
 
@@ -1459,6 +1523,15 @@ class Story:
         for session in list(self.world.server.sessions):
             session.lose(beyond_help=True)
 
+    def pause(self):
+        self.world.stand.pool.pause()
+
+    def resume(self):
+        self.world.stand.pool.resume()
+
+    def reconnect(self):
+        self.world.stand.pool.reconnect()
+
     async def time(self, seconds):
         await self.world.wait(seconds, 10)
 
@@ -1472,6 +1545,7 @@ class Story:
 
     async def stop(self):
         """All clients leave, whatever they were doing."""
+        self.resume()
         while self.tasks:
             await self.world.wait(11.0, 4)
             await self.collect()
@@ -1491,17 +1565,22 @@ class Story:
             "max_clients": st.sampled_from([2, 100]),
             "max_sessions": st.sampled_from([1, 3, 100]),
             "min_idle": st.integers(0, 1),
+            "max_requests": st.sampled_from([0, 2]),
         }
     ),
 )
-@settings(max_examples=100, deadline=None)
-async def test_any_sequence_leaves_nothing_behind(steps, sharing, options):
+@settings(max_examples=200, deadline=None)
+def test_any_sequence_leaves_nothing_behind(steps, sharing, options):
     """Whatever clients do in whatever order, nothing stays attached, and in the end nothing is left."""
-    world = World(sharing, **options)
-    story = Story(world)
-    await story.play(steps)
-    await story.stop()
-    await world.end()
+
+    async def play():
+        world = World(sharing, **options)
+        story = Story(world)
+        await story.play(steps)
+        await story.stop()
+        await world.end()
+
+    run_story(play())
 
 
 async def test_usages_of_the_modes_in_practice():

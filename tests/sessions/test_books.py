@@ -70,7 +70,7 @@ class BooksMachine(RuleBasedStateMachine):
             self.books.forget_if_empty(demand.bucket)
         elif (slot := self.held.pop(demand, None)) is not None:
             self.books.give_back(slot, demand.usage, self.now)
-            if demand.usage is Usage.ONCE and slot.usable:
+            if slot.usable and slot.leases == 0 and (demand.usage is Usage.ONCE or slot.aside):
                 self.books.retire(slot)
         self.serve_everyone()
 
@@ -80,7 +80,10 @@ class BooksMachine(RuleBasedStateMachine):
         if demand.usage not in (Usage.OWNED, Usage.ONCE) or demand not in self.held:
             return
         self.now += 1.0
-        self.books.untake(self.held.pop(demand), self.now)
+        slot = self.held.pop(demand)
+        self.books.untake(slot, self.now)
+        if slot.usable and slot.aside:
+            self.books.retire(slot)
         self.serve_everyone()
 
     @rule(demand=demands)
@@ -116,6 +119,14 @@ class BooksMachine(RuleBasedStateMachine):
         slot = self.pick(choice, state)
         if slot is not None:
             self.books.retire(slot)
+            self.serve_everyone()
+
+    @rule(choice=st.integers(0, 9))
+    def worn_out(self, choice):
+        """A session in use is to be given to nobody new."""
+        slot = self.pick(choice, SessionState.LEASED)
+        if slot is not None and slot.aside is None:
+            self.books.set_aside(slot, "lifetime")
             self.serve_everyone()
 
     @rule(choice=st.integers(0, 9))
@@ -188,7 +199,7 @@ class BooksMachine(RuleBasedStateMachine):
                 holders = [demand for demand, held in self.held.items() if held is slot]
                 assert slot.leases == len(holders)
                 exclusive = [demand for demand in holders if demand.usage is Usage.EXCLUSIVE]
-                assert slot.exclusive == len(exclusive)
+                assert slot.aside or slot.exclusive == len(exclusive)
 
     def teardown(self):
         """When everything is retired, nothing is left."""

@@ -261,17 +261,25 @@ def test_openings_wanted(desk, usages, wanted):
     assert policy.openings_wanted(bucket) == max(0, wanted - 1)
 
 
-@pytest.mark.parametrize(("waiting", "refused"), [(0, False), (1, False), (2, True), (3, True)])
-def test_the_queue_is_bounded(waiting, refused):
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_the_queue_has_room(waiting):
+    """A demand behind fewer than ``--max-waiters`` others may wait."""
+    policy.check_queue(waiting, Limits(max_waiters=2), 0.0)
+
+
+@pytest.mark.parametrize("waiting", [2, 3])
+def test_the_queue_is_bounded(waiting):
     """A demand behind ``--max-waiters`` others is refused, with a hint when to come back."""
-    limits = Limits(max_waiters=2)
-    if not refused:
-        policy.check_queue(waiting, limits)
-        return
     with pytest.raises(TooManyWaiters) as caught:
-        policy.check_queue(waiting, limits)
+        policy.check_queue(waiting, Limits(max_waiters=2), 4.2)
     assert caught.value.http_status == 503
-    assert "Retry-After" in caught.value.headers()
+    assert caught.value.headers()["Retry-After"] == "5"
+
+
+@pytest.mark.parametrize(("held", "hint"), [(0.0, 1), (0.01, 1), (1.5, 2), (29.5, 30), (30.0, 30), (1e9, 30)])
+def test_when_to_come_back(held, hint):
+    """The hint is about the time that sessions are held, at least one second and at most thirty."""
+    assert policy.retry_after_seconds(held) == hint
 
 
 # -- pre-warming -----------------------------------------------------------------------------------
@@ -304,6 +312,29 @@ def test_prewarming_never_costs_a_living_session(desk, limit):
     """At a limit nothing is evicted for a session that nobody has asked for."""
     desk.idle("a", session_key=key(affinity="1"))
     assert not policy.wants_prewarming(desk.bucket(), desk.books, Limits(min_idle=1, **{limit: 1}))
+
+
+# -- wear ------------------------------------------------------------------------------------------
+
+
+def test_sessions_do_not_wear_by_default():
+    """Without a lifetime or a number of requests a session serves for ever."""
+    assert policy.wear(1e9, 10**9, 0.5, Limits()) is None
+
+
+@pytest.mark.parametrize(("requests", "reason"), [(2, None), (3, "requests"), (4, "requests")])
+def test_sessions_wear_by_requests(requests, reason):
+    """A session has served for long enough after its number of requests."""
+    assert policy.wear(1e9, requests, 0.5, Limits(max_requests=3)) == reason
+
+
+@pytest.mark.parametrize(
+    ("age", "jitter", "reason"),
+    [(99.9, 0.0, None), (100.0, 0.0, "lifetime"), (89.9, 1.0, None), (90.0, 1.0, "lifetime")],
+)
+def test_sessions_wear_by_age(age, jitter, reason):
+    """A session's lifetime ends in its last tenth, each at a moment of its own."""
+    assert policy.wear(age, 0, jitter, Limits(max_lifetime_seconds=100.0)) == reason
 
 
 # -- age -------------------------------------------------------------------------------------------

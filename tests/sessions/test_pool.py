@@ -9,7 +9,7 @@ import asyncio
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from session_fakes import ALL_USAGES, REFUSED, SHARING_USAGES, FakeServer, Stand, key, settle
+from session_fakes import ALL_USAGES, REFUSED, SHARING_USAGES, FakeServer, Stand, key, run_story, settle
 
 from mcp_session_proxy import events
 from mcp_session_proxy.errors import (
@@ -1147,6 +1147,108 @@ async def test_a_session_may_turn_out_dead_during_maintenance():
     stand.check_empty()
 
 
+# -- pauses ----------------------------------------------------------------------------------------
+
+
+async def test_nobody_gets_a_session_during_a_pause():
+    """Who waited before the pause gets nothing in it either, neither a released nor a new session."""
+    stand = by_hand(max_sessions=2)
+    holder, other = await stand.get(), await stand.get()
+    waiter = await stand.ask()
+    stand.pool.pause()
+    holder.release()
+    other.retire("lost")
+    await settle()
+    assert not waiter.done()
+    assert not stand.server.opening
+    stand.pool.resume()
+    assert (await waiter).slot is holder.slot
+    stand.check()
+    await stand.close_and_check()
+
+
+async def test_a_handshake_that_ends_during_a_pause():
+    """A session that is opened during a pause is given out after it."""
+    stand = by_hand()
+    waiter = await stand.ask()
+    stand.pool.pause()
+    stand.server.last.finish_opening()
+    await settle()
+    assert not waiter.done()
+    stand.pool.resume()
+    await waiter
+    await stand.close_and_check()
+
+
+async def test_no_barging_after_a_pause():
+    """Who waited through a pause is served before who comes in the moment of its end."""
+    stand = by_hand(max_sessions=1)
+    (await stand.get()).release()
+    stand.pool.pause()
+    first, second = await stand.ask(), await stand.ask()
+    stand.pool.resume()
+    newcomer = asyncio.create_task(stand.acquire())
+    lease = await first
+    assert not newcomer.done()
+    lease.release()
+    (await second).release()
+    await newcomer
+    await stand.close_and_check()
+
+
+async def test_waiters_in_a_pause_are_bounded():
+    """``--max-waiters`` holds in a pause, for those who wait for their own session as well."""
+    stand = by_hand(max_waiters=2)
+    stand.pool.pause()
+    own = asyncio.create_task(stand.pool.resumed(key(), now() + 5.0))
+    waiter = await stand.ask()
+    assert stand.pool.waiting == 2
+    with pytest.raises(TooManyWaiters):
+        await stand.acquire()
+    with pytest.raises(TooManyWaiters):
+        await stand.pool.resumed(key(), now() + 5.0)
+    with pytest.raises(AcquireTimeout, match="paused"):
+        await own
+    assert now() == 5.0
+    assert stand.pool.waiting == 1
+    await cancel(waiter)
+    stand.check_empty()
+    await stand.close_and_check()
+
+
+async def test_nothing_is_prewarmed_in_a_pause():
+    """A pause keeps the pool from opening sessions in advance."""
+    stand = by_hand(min_idle=1)
+    await stand.get(usage=Usage.ONCE)
+    stand.pool.pause()
+    stand.server.last.finish_opening()
+    await settle()
+    begun = len(stand.server.sessions)
+    waiter = await stand.ask(usage=Usage.ONCE)
+    assert len(stand.server.sessions) == begun
+    stand.pool.resume()
+    await waiter
+    assert len(stand.server.sessions) == begun + 1
+    await stand.close_and_check()
+
+
+async def test_pausing_and_resuming_twice():
+    """Pause and resume are idempotent, and may follow one another without a step between."""
+    stand = by_hand()
+    stand.pool.resume()
+    stand.pool.pause()
+    stand.pool.pause()
+    own = asyncio.create_task(stand.pool.resumed(key(), now() + 5.0))
+    await settle()
+    stand.pool.resume()
+    stand.pool.pause()
+    await settle()
+    assert not own.done()
+    stand.pool.resume()
+    await own
+    await stand.close_and_check()
+
+
 # -- the end ---------------------------------------------------------------------------------------
 
 
@@ -1290,8 +1392,10 @@ STEPS = st.one_of(
         ),
         st.integers(0, 7),
     ),
-    st.tuples(st.just("time"), st.sampled_from([0.0, 0.04, 1.0, 10.0, 100.0])),
+    st.tuples(st.just("time"), st.sampled_from([0.0, 0.25, 1.0, 10.0, 100.0])),
     st.tuples(st.just("step"), st.integers(0, 3)),
+    st.tuples(st.sampled_from(["pause", "resume", "reconnect"])),
+    st.tuples(st.sampled_from(["kill", "serve"]), st.integers(0, 7)),
 )
 
 
@@ -1369,6 +1473,23 @@ class Story:
         if (session := self.choose(sessions, number)) is not None:
             session.goodbye.set_result(None)
 
+    def pause(self):
+        self.stand.pool.pause()
+
+    def resume(self):
+        self.stand.pool.resume()
+
+    def reconnect(self):
+        self.stand.pool.reconnect()
+
+    def kill(self, number):
+        if (session := self.choose(self.stand.server.sessions[-5:], number)) is not None:
+            self.stand.pool.kill(session.tag)
+
+    def serve(self, number):
+        if (lease := self.choose(self.leases, number)) is not None:
+            lease.slot.session.requests += 1
+
     async def time(self, seconds):
         await asyncio.sleep(seconds)
         self.stand.pool.maintain()
@@ -1391,6 +1512,20 @@ class Story:
         leased = {slot for slot in self.stand.books.slots() if slot.state is SessionState.LEASED}
         assert held == leased
 
+    async def stop(self):
+        """The server answers, everybody leaves, and time passes."""
+        self.resume()
+        self.stand.server.by_hand = False
+        for lease in self.leases:
+            lease.release()
+        while (session := self.opening(0)) is not None:
+            session.finish_opening()
+        await asyncio.sleep(200.0)
+        self.collect()
+        assert not self.requests, "a request is still waiting long after its deadline"
+        for lease in self.leases:
+            lease.release()
+
 
 @given(
     steps=st.lists(STEPS, max_size=40),
@@ -1402,24 +1537,20 @@ class Story:
             "open_concurrency": st.integers(1, 2),
             "min_idle": st.integers(0, 1),
             "idle_timeout_seconds": st.just(60.0),
+            "max_lifetime_seconds": st.sampled_from([0.0, 30.0]),
+            "max_requests": st.sampled_from([0, 2]),
         }
     ),
 )
 @settings(max_examples=300, deadline=None)
-async def test_any_sequence_of_events_keeps_the_books(steps, limits):
+def test_any_sequence_of_events_keeps_the_books(steps, limits):
     """Whatever comes in whatever order: limits hold, nobody is forgotten, and nothing is left at the end."""
-    stand = Stand(FakeServer(by_hand=True, goodbyes_by_hand=True), **limits)
-    story = Story(stand)
-    await story.play(steps)
-    stand.server.by_hand = False
-    for lease in story.leases:
-        lease.release()
-    for session in stand.server.opening:
-        if not session._gate.done():
-            session.finish_opening()
-    await asyncio.sleep(200.0)
-    story.collect()
-    assert not story.requests, "a request is still waiting long after its deadline"
-    for lease in story.leases:
-        lease.release()
-    await stand.close_and_check()
+
+    async def play():
+        stand = Stand(FakeServer(by_hand=True, goodbyes_by_hand=True), **limits)
+        story = Story(stand)
+        await story.play(steps)
+        await story.stop()
+        await stand.close_and_check()
+
+    run_story(play())

@@ -1,0 +1,230 @@
+"""Two principals at work at the same proxy, as hard as they can: neither ever sees a trace of the other.
+
+HAMMER_SECONDS says for how long, in each sharing mode.
+"""
+
+import asyncio
+import itertools
+import json
+import os
+import uuid
+from collections import Counter
+from collections.abc import Callable
+
+import aiohttp
+import pytest
+from e2e.launch import Fleet
+from e2e.modern_wire import ModernCaller, accept
+from e2e.wire import Caller, Message, Reply
+
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+
+SECONDS = float(os.environ.get("HAMMER_SECONDS", "10"))
+WORKERS = 4
+
+
+class Party:
+    """One principal: a word that occurs in everything it says, and the other's, which it must never hear."""
+
+    def __init__(self, http: aiohttp.ClientSession, url: str, word: str, foreign: str) -> None:
+        self.http = http
+        self.url = url
+        self.word = word
+        self.foreign = foreign.encode()
+        self.checked: Counter[str] = Counter()
+
+    def caller(self) -> Caller:
+        """A legacy caller of this principal."""
+        return _Checked(self, Caller)(self.http, self.url, token=self.word)
+
+    def modern(self) -> ModernCaller:
+        """A modern one."""
+        return _Checked(self, ModernCaller)(self.http, self.url, token=self.word)
+
+    def check(self, what: str, data: bytes) -> None:
+        """Look for the other's word, in bytes, so that no form of a message is overlooked."""
+        self.checked[what] += 1
+        assert self.foreign not in data, (what, data)
+
+
+def _Checked(party: Party, kind: type) -> type:
+    """The caller's class, with every whole reply looked through."""
+
+    class Checked(kind):
+        async def send(self, method: str, **options: object) -> Reply:
+            reply: Reply = await super().send(method, **options)
+            head = json.dumps(dict(reply.headers)).encode()
+            party.check(
+                "error" if reply.status != 200 or b'"error"' in reply.body else "reply", head + reply.body
+            )
+            return reply
+
+    return Checked
+
+
+async def legacy_life(party: Party, turn: int) -> None:
+    """A client with a session: state, notifications on its stream, errors, lists, questions; then goodbye."""
+    caller = party.caller()
+    word = party.word
+    session = await caller.open(
+        client="hammer", capabilities={"elicitation": {}, "sampling": {}, "roots": {}}
+    )
+    uri = f"counter://{word}"
+    async with caller.listen(session) as stream:
+        hearing = asyncio.create_task(listen_to(party, "get stream", stream.response))
+        try:
+            await caller.ask("resources/subscribe", {"uri": uri}, session=session)
+            assert (await caller.call("touch", {"uri": uri}, session=session)).text >= "1"
+            await caller.call("log", {"message": f"log {word}"}, session=session)
+            await ask_back(party, caller, session)
+            await common_calls(party, caller, session, turn)
+            await caller.delete(session)
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+    if hearing.done() and not hearing.cancelled() and hearing.exception() is not None:
+        raise hearing.exception() or AssertionError
+
+
+async def ask_back(party: Party, caller: Caller, session: str) -> None:
+    """A call in whose course the server asks for a name: the question and its answer hold one's own word."""
+    message = caller.request("tools/call", {"name": "elicit_name", "arguments": {}})
+    async with caller.stream(message, session) as stream:
+        question = await stream.next()
+        assert question is not None
+        party.check("question", json.dumps(question).encode())
+        if question.get("method") == "elicitation/create":
+            answer: Message = {"jsonrpc": "2.0", "id": question["id"], "result": accept(name=party.word)}
+            assert (await caller.post(answer, session)).status == 202
+            last = await stream.next()
+            party.check("reply", json.dumps(last).encode())
+            assert last is not None
+            assert last["result"]["content"][0]["text"] == f"accept:{party.word}"
+
+
+async def sessionless_life(party: Party, turn: int) -> None:
+    """A client that sends no session id at all."""
+    await common_calls(party, party.caller(), None, turn)
+
+
+async def adopted_life(party: Party, turn: int) -> None:
+    """A client that brings an id of its own. Both principals bring the very same ids."""
+    await common_calls(party, party.caller(), f"conversation-{turn % 3}", turn)
+
+
+async def common_calls(party: Party, caller: Caller, session: str | None, turn: int) -> None:
+    """What every legacy client does."""
+    word = party.word
+    assert (await caller.call("echo", {"message": word}, session=session)).text == f"Echo: {word}"
+    who = json.loads((await caller.call("whoami", session=session)).text)
+    assert who["authorization"] == f"Bearer {word}"
+    tools = await caller.ask("tools/list", session=session)
+    assert all(f"For Bearer {word}." in tool["description"] for tool in tools.result["tools"])
+    failure = await caller.call("fail", {"message": f"failed {word}"}, session=session)
+    assert word in json.dumps(failure.result)
+    await caller.ask("resources/read", {"uri": f"counter://unknown-{word}"}, session=session)
+    await caller.ask(f"no/such/{word}", session=session)
+    meta = {"progressToken": f"token-{word}-{turn}"}
+    await caller.call("progress", {"n": 3}, session=session, meta=meta)
+
+
+async def modern_life(party: Party, turn: int) -> None:
+    """A modern client: lists that are kept, a call that is parked, a listen stream."""
+    caller, word = party.modern(), party.word
+    uri = f"counter://{word}"
+    for _ in range(2):
+        tools = (await caller.ask_modern("tools/list")).result["tools"]
+        assert all(f"For Bearer {word}." in tool["description"] for tool in tools)
+    assert (await caller.call_modern("echo", {"message": word})).text == f"Echo: {word}"
+    failed = await caller.call_modern("fail", {"message": f"failed {word}"})
+    assert word in json.dumps(failed.result)
+    await caller.call_modern(f"no-such-{word}")
+    await caller.call_modern("log", {"message": word}, log_level="info", meta={"progressToken": word})
+    asked = (await caller.call_modern("elicit_name")).result
+    answers = {key: accept(name=word) for key in asked["inputRequests"]}
+    assert (await caller.resume_call(asked, answers, "elicit_name")).text == f"accept:{word}"
+    async with caller.listen_modern(toolsListChanged=True, resourceSubscriptions=[uri]) as stream:
+        hearing = asyncio.create_task(listen_to(party, "listen stream", stream.response))
+        await caller.call_modern("touch", {"uri": uri})
+        await caller.call_modern("tools_changed")
+        hearing.cancel()
+        await asyncio.gather(hearing, return_exceptions=True)
+
+
+async def steal(party: Party, other: Party) -> None:
+    """What one has been given is of no use to the other: session ids, states of parked calls."""
+    theirs, mine = party.modern(), other.modern()
+    asked = (await theirs.call_modern("elicit_name")).result
+    answers = {key: accept(name=other.word) for key in asked["inputRequests"]}
+    refused = await mine.resume_call(asked, answers, "elicit_name")
+    assert refused.error["data"]["reason"] == "request-state-refused"
+    done = {key: accept(name=party.word) for key in asked["inputRequests"]}
+    assert (await theirs.resume_call(asked, done, "elicit_name")).text == f"accept:{party.word}"
+    session = await party.caller().open(client="hammer")
+    who = json.loads((await other.caller().call("whoami", session=session)).text)
+    assert who["authorization"] == f"Bearer {other.word}"
+
+
+async def listen_to(party: Party, what: str, response: aiohttp.ClientResponse) -> None:
+    """Look through a stream as long as it lasts."""
+    async for line in response.content:
+        if line.strip():
+            party.check(what, line)
+
+
+LIVES = (legacy_life, sessionless_life, adopted_life, modern_life)
+
+
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
+async def test_two_principals(
+    sharing: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
+) -> None:
+    """In every sharing mode: no reply, error, list, notification, question or stream tells of the other."""
+    server = fleet.new_server("recording")
+    proxy = fleet.new_proxy(server.url, "--sharing", sharing, "--idle-timeout", "2s", "--linger", "500ms")
+    words = [f"principal{uuid.uuid4().hex}" for _ in range(2)]
+    parties = [
+        Party(http, proxy.url, word, foreign) for word, foreign in zip(words, reversed(words), strict=True)
+    ]
+    loop = asyncio.get_running_loop()
+    until = loop.time() + SECONDS
+    lives: Counter[str] = Counter()
+
+    async def work(party: Party, number: int) -> None:
+        for turn in itertools.count(number):
+            if loop.time() > until:
+                return
+            life = LIVES[turn % len(LIVES)]
+            await life(party, turn)
+            lives[life.__name__] += 1
+
+    async def intrude() -> None:
+        for turn in itertools.count():
+            if loop.time() > until:
+                return
+            await steal(parties[turn % 2], parties[1 - turn % 2])
+            lives["steal"] += 1
+
+    async with asyncio.TaskGroup() as tasks:
+        for party in parties:
+            for number in range(WORKERS):
+                tasks.create_task(work(party, number))
+        tasks.create_task(intrude())
+    async with http.get(f"{server.origin}/requests") as response:
+        seen = await response.json()
+    owners: dict[str, set[str]] = {}
+    for request in seen:
+        if session := request["headers"].get("mcp-session-id"):
+            owners.setdefault(session, set()).add(request["headers"].get("authorization"))
+    mixed = {session: who for session, who in owners.items() if len(who) != 1}
+    checked = parties[0].checked + parties[1].checked
+    figures(
+        f"--sharing {sharing}: {sum(lives.values())} client lives in {SECONDS:.0f} s, {len(seen)} requests "
+        f"on {len(owners)} sessions at the server, {len(mixed)} of them of both principals; "
+        f"looked through: {dict(checked)}"
+    )
+    assert not mixed
+    assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
+    assert proxy.metrics()["bugs_total"] == 0
+    log = proxy.program.log.read_text()
+    assert not any(word in log for word in words)

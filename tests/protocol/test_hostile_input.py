@@ -1,0 +1,153 @@
+"""Reading and translating input that nobody chose with care (see ``fuzz/properties.py``)."""
+
+import json
+
+import pytest
+from fuzz import properties
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mcp_session_proxy.protocol import revisions
+
+leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
+names = st.sampled_from(
+    """
+    id method params result error code message data _meta progressToken name uri arguments tools inputSchema
+    properties type x-mcp-header capabilities serverInfo elicitations mode requestedSchema title inputResponses
+    requestState notifications resourceSubscriptions toolsListChanged action content role model roots
+    listChanged resultType ttlMs cacheScope level subscribe
+    """.split()
+    + [
+        revisions.META_VERSION,
+        revisions.META_CAPABILITIES,
+        revisions.META_CLIENT_INFO,
+        revisions.META_LOG_LEVEL,
+        "openai/session",
+    ]
+) | st.text(max_size=5)
+values = st.recursive(
+    leaves
+    | st.sampled_from(
+        ["2026-07-28", "2025-11-25", "object", "string", "integer", "form", "url", "accept", "Region", -32042]
+    ),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(names, inner, max_size=6),
+    max_leaves=20,
+)
+objects = st.dictionaries(names, values, max_size=6)
+METHODS = st.sampled_from(sorted(revisions.MODERN_METHODS | revisions.KNOWN_METHODS)) | st.text(max_size=10)
+
+
+def _dump(value: object) -> bytes:
+    return json.dumps(value).encode()
+
+
+def _modern(method: str, params: dict, capabilities: object) -> dict:
+    meta = {revisions.META_VERSION: "2026-07-28", revisions.META_CAPABILITIES: capabilities}
+    own = params.get("_meta")
+    merged = {**params, "_meta": {**(own if isinstance(own, dict) else {}), **meta}}
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": merged}
+
+
+requests = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0"), "method": METHODS}, optional={"id": values, "params": objects}
+) | st.builds(_modern, METHODS, objects, objects)
+bodies = st.one_of(
+    requests.map(_dump),
+    st.lists(requests | values, max_size=3).map(_dump),
+    values.map(_dump),
+    st.binary(max_size=200),
+)
+schemas = st.recursive(
+    st.fixed_dictionaries(
+        {"type": st.sampled_from(["integer", "string", "boolean", "number"])},
+        optional={"x-mcp-header": st.sampled_from(["A", "B"]) | values},
+    ),
+    lambda inner: st.fixed_dictionaries(
+        {"type": st.just("object"), "properties": st.dictionaries(st.sampled_from("abc"), inner, max_size=3)}
+    ),
+    max_leaves=6,
+)
+tool_lists = st.lists(st.fixed_dictionaries({"inputSchema": schemas | values}), max_size=2).map(
+    lambda tools: {"tools": tools}
+)
+replies = st.fixed_dictionaries(
+    {"jsonrpc": st.just("2.0")},
+    optional={
+        "id": leaves,
+        "params": values,
+        "result": st.one_of(objects, tool_lists.map(lambda r: r)),
+        "error": values,
+    },
+) | st.fixed_dictionaries({"method": METHODS}, optional={"id": leaves, "params": values})
+arguments = st.recursive(
+    leaves, lambda inner: st.dictionaries(st.sampled_from("abc"), inner, max_size=3), max_leaves=6
+).map(_dump) | st.sampled_from(
+    [b'{"a":1e999}', b'{"a":"\\ud800"}', b'{"a":' + b"9" * 5000 + b"}", b"[" * 5000]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(bodies)
+def test_bodies_of_clients(body):
+    """Whatever a client posts is read, judged and lowered, or refused with an error of ours."""
+    properties.check_inbound(body)
+
+
+@pytest.mark.parametrize("depth", [10, 500, 990, 1010, 5_000, 100_000])
+@pytest.mark.parametrize("place", ["whole", "params", "meta", "id", "result"])
+def test_deep_bodies_of_clients(depth, place):
+    """Depth alone never breaks anything: what is too deep is refused as bad JSON."""
+    deep = b'{"a":' * depth + b"1" + b"}" * depth
+    body = {
+        "whole": b"[" * depth + b"]" * depth,
+        "params": b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % deep,
+        "meta": b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"_meta":%b}}' % deep,
+        "id": b'{"jsonrpc":"2.0","id":%b,"method":"ping"}' % deep,
+        "result": b'{"jsonrpc":"2.0","id":1,"result":%b}' % deep,
+    }[place]
+    properties.check_inbound(body)
+    properties.check_lifting(body, deep)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.lists(
+        st.sampled_from(
+            [
+                b"data:",
+                b"data: {}",
+                b"id: 7",
+                b"id:\0",
+                b"retry: 5",
+                b"event: message",
+                b":",
+                b"\n",
+                b"\r",
+                b"\r\n",
+            ]
+            + [b"\xef\xbb\xbf", b"\n\n", b"\x85", b"\xe2\x80\xa8", b"x" * 3000]
+        )
+        | st.binary(max_size=8),
+        max_size=30,
+    ).map(b"".join),
+    st.lists(st.integers(0, 200), max_size=6),
+)
+@example(data=b"data: 1\r\n\r\n", positions=[8])
+def test_event_streams(data, positions):
+    """However a stream's bytes are split, the events are the same, and none is over the limit."""
+    properties.check_sse(data, sorted(min(position, len(data)) for position in positions))
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    st.one_of(
+        replies.map(_dump),
+        st.lists(replies, max_size=2).map(_dump),
+        values.map(_dump),
+        st.binary(max_size=200),
+    ),
+    arguments,
+)
+def test_bodies_of_servers(body, values):
+    """Whatever a server answers can be lifted, and compared with what a client's headers repeat."""
+    properties.check_lifting(body, values)
