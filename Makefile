@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Seconds for each target of make fuzz.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run demo test unit check docs envs fuzz clean
+.PHONY: help run demo test unit check docs envs fuzz faults soak clean
 
 help:
 	@echo "make run     the proxy in front of a bundled stateful server, until Ctrl-C"
@@ -23,6 +23,8 @@ help:
 	@echo "make docs    write docs/configuration.md anew"
 	@echo "make envs    the environments of the end-to-end tests"
 	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
+	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (15 minutes)"
+	@echo "make soak    mixed clients for SECONDS (600), with a plot and a table in docs/"
 	@echo "make clean   remove everything that was made"
 
 run: $(READY)
@@ -63,6 +65,14 @@ $(READY): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
 	@touch $@
+
+faults: $(READY) envs
+	FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=60 $(BIN)/python -m pytest tests/faults $(ARGS)
+
+# Only what make itself is given counts: many shells have a SECONDS of their own.
+soak: SECONDS = 600
+soak: $(READY)
+	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS) --plot docs/soak.svg --table docs/soak.md
 
 clean:
 	rm -rf $(VENV) .envs .fuzz .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -14,7 +14,7 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
-from .mailbox import Mailbox
+from .mailbox import Mailbox, Shelf
 
 _MAX_QUESTIONS: Final = 100
 # A client opens its GET stream just after the handshake; a server may ask before that.
@@ -37,8 +37,8 @@ class _Post:
 
     __slots__ = ("mailbox", "next_question", "questions")
 
-    def __init__(self, max_events: int) -> None:
-        self.mailbox = Mailbox(max_events)
+    def __init__(self, max_events: int, shelf: Shelf) -> None:
+        self.mailbox = Mailbox(max_events, shelf)
         self.questions: dict[int, Question] = {}
         self.next_question = 0
 
@@ -49,6 +49,7 @@ class Fanout:
     def __init__(self, *, binder: Binder, max_events: int) -> None:
         self._binder = binder
         self._max_events = max_events
+        self._shelf = Shelf()
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
 
@@ -59,7 +60,7 @@ class Fanout:
     def _post(self, client: ClientSession) -> _Post:
         post = self._posts.get(client)
         if post is None:
-            post = _Post(self._max_events)
+            post = _Post(self._max_events, self._shelf)
             if not client.forgotten:  # who is forgotten in the course of a request leaves nothing behind
                 self._posts[client] = post
         return post

@@ -129,6 +129,7 @@ class Listening:
         self._observe = observe
         self._listeners: dict[str, dict[Listener, None]] = {}
         self._counts: dict[UpstreamSession, dict[str, int]] = {}
+        self._asking: dict[tuple[UpstreamSession, str], asyncio.Task[bool]] = {}
 
     def __len__(self) -> int:
         return sum(len(listeners) for listeners in self._listeners.values())
@@ -165,21 +166,36 @@ class Listening:
                 listener.promised = Filter(lists, (*listener.promised.uris, uri))
 
     async def _subscribe(self, visit: Visit, uri: str) -> bool:
-        """Count one listener more for a resource; the first one subscribes. False if the server refuses."""
-        counts = self._counts.setdefault(visit.session, {})
+        """Count one listener more for a resource; the first one subscribes, others share its outcome.
+
+        False if the server refuses.
+        """
+        session = visit.session
+        counts = self._counts.setdefault(session, {})
         counts[uri] = counts.get(uri, 0) + 1
-        if counts[uri] > 1:
-            return True
-        params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
+        place = (session, uri)
+        asking = self._asking.get(place)
+        if asking is None:
+            if counts[uri] > 1:
+                return True
+            asking = self._asking[place] = session.spawn(self._ask_for(visit, uri), "subscribe")
+            asking.add_done_callback(lambda _: self._asking.pop(place, None))
+        agreed = False
         try:
-            response = await inquire(visit, revisions.SUBSCRIBE, params, self._observe)
-        except asyncio.CancelledError:
-            self._uncount(visit.session, uri)
-            raise
-        if response is None or response.result is None:
-            self._uncount(visit.session, uri)
-            return False
-        return True
+            agreed = await asyncio.shield(asking)
+        finally:
+            if not agreed:
+                self._uncount(session, uri)
+        return agreed
+
+    async def _ask_for(self, visit: Visit, uri: str) -> bool:
+        params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
+        response = await inquire(visit, revisions.SUBSCRIBE, params, self._observe)
+        agreed = response is not None and response.result is not None
+        if agreed and uri not in self._counts.get(visit.session, {}):
+            # Whoever wanted it has left meanwhile.
+            await inquire(visit, revisions.UNSUBSCRIBE, params, self._observe)
+        return agreed
 
     def _uncount(self, session: UpstreamSession, uri: str) -> bool:
         """Count one listener less; gives whether it was the last."""

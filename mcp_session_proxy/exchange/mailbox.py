@@ -6,6 +6,7 @@ continue (MCP 2025-11-25, basic/transports, "Resumability and Redelivery").
 """
 
 import asyncio
+import itertools
 import secrets
 from collections import deque
 from typing import Final, NamedTuple
@@ -16,6 +17,8 @@ _MAX_BYTES: Final = 1024 * 1024
 # What a client that is reading has not read yet goes only over these: it is on its way.
 _MAX_UNREAD_EVENTS: Final = 10_000
 _MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
+_MAX_SHELF_BYTES: Final = 256 * 1024 * 1024
+_SCAN: Final = 64
 
 
 class StoredEvent(NamedTuple):
@@ -23,6 +26,44 @@ class StoredEvent(NamedTuple):
 
     number: int
     data: bytes
+
+
+class Shelf:
+    """Counts what all clients' POST streams keep together, so that lost clients cannot fill the memory.
+
+    Over the bound, streams that nobody reads are emptied, the one that was written to longest ago first.
+    Standalone streams do not count: what they keep is mostly one message for all clients of a session.
+    """
+
+    def __init__(self, max_bytes: int = _MAX_SHELF_BYTES) -> None:
+        self.bytes = 0
+        self._max_bytes = max_bytes
+        self._streams: dict[Stream, None] = {}
+
+    def put(self, stream: "Stream", size_bytes: int) -> None:
+        """A stream keeps more."""
+        self.bytes += size_bytes
+        self._streams.pop(stream, None)
+        self._streams[stream] = None
+        if self.bytes > self._max_bytes:
+            self._make_room(stream)
+
+    def _make_room(self, newest: "Stream") -> None:
+        for stream in list(itertools.islice(self._streams, _SCAN)):
+            if self.bytes <= self._max_bytes:
+                return
+            if stream is not newest and not stream.followed:
+                stream.empty()
+            else:
+                self._streams[stream] = self._streams.pop(stream)  # not again at the next look
+
+    def take(self, size_bytes: int) -> None:
+        """A stream keeps less."""
+        self.bytes -= size_bytes
+
+    def remove(self, stream: "Stream") -> None:
+        """A stream keeps nothing any more."""
+        self._streams.pop(stream, None)
 
 
 class Stream:
@@ -36,13 +77,15 @@ class Stream:
         "_max_events",
         "_next",
         "_prefix",
+        "_shelf",
         "_wakes",
         "closed",
         "taken",
     )
 
-    def __init__(self, prefix: str, max_events: int) -> None:
+    def __init__(self, prefix: str, max_events: int, shelf: Shelf | None = None) -> None:
         self._prefix = prefix
+        self._shelf = shelf
         self._events: deque[StoredEvent] = deque()
         self._bytes = 0
         self._max_events = max_events
@@ -64,10 +107,31 @@ class Stream:
         self._next += 1
         self._events.append(StoredEvent(number, data))
         self._bytes += len(data)
+        if self._shelf is not None:
+            self._shelf.put(self, len(data))
         while len(self._events) > 1 and self._is_too_much():
-            self._bytes -= len(self._events.popleft().data)
+            self._count_less(len(self._events.popleft().data))
         self._wake()
         return self.event_id(number)
+
+    def _count_less(self, size_bytes: int) -> None:
+        self._bytes -= size_bytes
+        if self._shelf is not None:
+            self._shelf.take(size_bytes)
+
+    def empty(self) -> None:
+        """Let go of what is kept; what comes later is kept again."""
+        self._events.clear()
+        self._count_less(self._bytes)
+        if self._shelf is not None:
+            self._shelf.remove(self)
+
+    def leave_shelf(self) -> None:
+        """Nobody can come back to this stream: it lives as long as somebody reads it, and does not count."""
+        shelf, self._shelf = self._shelf, None
+        if shelf is not None:
+            shelf.take(self._bytes)
+            shelf.remove(self)
 
     def _is_too_much(self) -> bool:
         if self.followed and self._events[0].number > self.taken:
@@ -128,10 +192,11 @@ class Stream:
 class Mailbox:
     """The streams of one client session."""
 
-    __slots__ = ("_max_events", "_next", "_nonce", "streams")
+    __slots__ = ("_max_events", "_next", "_nonce", "_shelf", "streams")
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, shelf: Shelf | None = None) -> None:
         self._max_events = max_events
+        self._shelf = shelf
         # Ids from before a restart must not be taken for ours.
         self._nonce = secrets.token_hex(3)
         self._next = STANDALONE
@@ -149,14 +214,18 @@ class Mailbox:
         self._next += 1
         if len(self.streams) >= _MAX_STREAMS:
             oldest = next(number for number in self.streams if number != STANDALONE)
-            self.streams.pop(oldest).close()
-        stream = self.streams[number] = Stream(f"{self._nonce}-{number}", self._max_events)
+            gone = self.streams.pop(oldest)
+            gone.close()
+            gone.leave_shelf()
+        shelf = None if number == STANDALONE else self._shelf
+        stream = self.streams[number] = Stream(f"{self._nonce}-{number}", self._max_events, shelf)
         return stream
 
     def drop(self, stream: Stream) -> None:
         """Forget a POST stream that reached its client whole."""
         for number, kept in self.streams.items():
             if kept is stream:
+                stream.leave_shelf()
                 del self.streams[number]
                 return
 
@@ -173,3 +242,4 @@ class Mailbox:
         """End all streams."""
         for stream in self.streams.values():
             stream.close()
+            stream.leave_shelf()

@@ -2,7 +2,8 @@
 
 A ``requestState`` is signed, expires, is bound to the principal and to what was asked for, is fresh in
 every round and good for one use (MCP 2026-07-28, basic/patterns/mrtr, "Server Requirements"). It holds
-no state of its own: the call it stands for lives here, and ends when its client does not come back.
+a random id and the time, and nothing else: the call it stands for lives here, with what the state is bound
+to, and ends when its client does not come back.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class ParkingLimits:
 class _Parked:
     call: ModernCall
     principal: str
+    digest: str
     timer: asyncio.TimerHandle
 
 
@@ -77,10 +79,10 @@ class Parking:
             raise error
         identifier = secrets.token_urlsafe(_ID_BYTES)
         timer = asyncio.get_running_loop().call_later(self._limits.timeout_seconds, self._expire, identifier)
-        self._parked[identifier] = _Parked(call, principal, timer)
+        self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         self._observe(events.Parked(outcome="parked"))
-        return self._seal.dumps([identifier, principal, _digest(call.modern)])
+        return self._seal.dumps(identifier)
 
     def find(self, state: str, principal: str, modern: ModernRequest) -> tuple[str, ModernCall]:
         """The call behind a ``requestState``, and its id here. It stays parked until ``take``.
@@ -89,9 +91,7 @@ class Parking:
             StateRefused: changed, expired, used, unknown, of another principal or another request.
         """
         try:
-            identifier, owner, digest = self._seal.loads(
-                state, max_age=math.ceil(self._limits.timeout_seconds)
-            )
+            identifier: str = self._seal.loads(state, max_age=math.ceil(self._limits.timeout_seconds))
         except SignatureExpired as error:
             raise self._refuse("This requestState has expired. Make the call again.") from error
         except (BadData, ValueError, TypeError) as error:
@@ -99,13 +99,13 @@ class Parking:
                 "This requestState was not issued here, or the proxy was restarted since. "
                 "Make the call again."
             ) from error
-        if owner != principal:
-            raise self._refuse("This requestState belongs to another caller.")
-        if digest != _digest(modern):
-            raise self._refuse("This requestState belongs to another request.")
         parked = self._parked.get(identifier)
         if parked is None:
             raise self._refuse("This requestState has been used, or has expired. Make the call again.")
+        if parked.principal != principal:
+            raise self._refuse("This requestState belongs to another caller.")
+        if parked.digest != _digest(modern):
+            raise self._refuse("This requestState belongs to another request.")
         return identifier, parked.call
 
     def _refuse(self, text: str) -> StateRefused:

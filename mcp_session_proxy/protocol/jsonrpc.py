@@ -43,8 +43,12 @@ class Response(msgspec.Struct, frozen=True, gc=False):
     error: bytes | None = None
 
 
-class Rejection(msgspec.Struct, frozen=True, gc=False):
-    """A message that was refused, with the error to answer it with and the id it carried."""
+class Rejection(msgspec.Struct, frozen=True):
+    """A message that was refused, with the error to answer it with and the id it carried.
+
+    Not without garbage collection, as the others are: an error's traceback leads to the frames of its
+    caller, which hold this, and what they hold besides would never be let go.
+    """
 
     id: bytes
     error: ProxyError
@@ -171,7 +175,9 @@ def _parse_entry(entry: bytes) -> Message | Rejection:
     try:
         return parse_message(entry)
     except ProxyError as error:
-        return Rejection(peek_id(entry), error)
+        # Nobody will raise it again; without its traceback the request goes as soon as it is answered.
+        error.__cause__ = error.__context__ = None
+        return Rejection(peek_id(entry), error.with_traceback(None))
 
 
 def parse_message(data: bytes) -> Message:
@@ -202,6 +208,7 @@ def parse_upstream(data: bytes) -> Message | None:
 
     Servers answer with ``"id": null``, without an id, or with ids of their own invention.
     """
+    data = _repair_utf8(data)
     try:
         envelope = _decode(_lenient_envelopes, data)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -214,13 +221,24 @@ def parse_upstream(data: bytes) -> Message | None:
     return Request(bytes(envelope.id), envelope.method, params)
 
 
+def _repair_utf8(data: bytes) -> bytes:
+    """What is no UTF-8 becomes U+FFFD, as in the standard for event streams; clients could not read it."""
+    if data.isascii():
+        return data
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return data.decode("utf-8", "replace").encode()
+    return data
+
+
 def parse_upstream_body(data: bytes) -> list[Message]:
     """Read a server's JSON body: one message, or the batch that 2025-03-26 servers may answer with."""
     if data.lstrip()[:1] != b"[":
         message = parse_upstream(data)
         return [] if message is None else [message]
     try:
-        entries = _decode(_raw_lists, data)
+        entries = _decode(_raw_lists, _repair_utf8(data))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return []
     return [message for entry in entries if (message := parse_upstream(bytes(entry))) is not None]
@@ -274,8 +292,11 @@ def peek_id(data: bytes) -> bytes:
     """The id to answer a refused message with: its own where it has a usable one, else ``null``."""
     try:
         raw = _decode(_ids, data).id
-        return NULL if raw is msgspec.UNSET else _read_id(bytes(raw))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadRequest):
+        if raw is msgspec.UNSET:
+            return NULL
+        _require_utf8(bytes(raw))
+        return _read_id(bytes(raw))
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadJson, BadRequest):
         return NULL
 
 

@@ -423,6 +423,8 @@ async def test_server_is_down(bench: Bench) -> None:
     """502 says whose fault it is; the same for a first request and for one without a session."""
     bench.server.url = f"http://127.0.0.1:{unused_port()}/mcp"
     await bench.start(acquire_timeout="200ms")
+    for task in bench.proxy._tasks:
+        task.cancel()  # so that the monitor does not notice it first
     answers = await asyncio.gather(bench.post(INITIALIZE), bench.post(call("c")))
     assert [answer.status for answer in answers] == [502, 502]
     assert [answer.error for answer in answers] == [
@@ -1084,7 +1086,7 @@ async def test_chaos(bench: Bench, sharing: str) -> None:
     chaos, keys = Chaos(bench.server, luck), itertools.count()
     await bench.start(sharing=sharing, heartbeat="20ms", max_sessions="20", detach_after="50ms")
     async with asyncio.timeout(60):
-        await asyncio.gather(*(ChaoticClient(bench, luck, keys, number).live() for number in range(30)))
+        await asyncio.gather(*(ChaoticClient(bench, luck, keys, number).live() for number in range(20)))
     endpoint, books = bench.endpoint, bench.proxy._pool.books
     await until(lambda: not (endpoint.posts or endpoint.streams))
     assert max(chaos.executed.values()) == 1

@@ -93,8 +93,16 @@ async def test_rounds(client: str, mode: str, desk: MakeDesk, run: Run) -> None:
     assert seen["answers"] == ["Ada likes None."]
 
 
-@pytest.mark.parametrize("server", ["everything", "fastmcp-ts", "supergateway", "kubernetes", "grafana"])
-@pytest.mark.parametrize("client", PINNED)
+@pytest.mark.parametrize(
+    ("client", "server"),
+    [
+        *(
+            ("sdk-ts-2", server)
+            for server in ("everything", "fastmcp-ts", "supergateway", "kubernetes", "grafana")
+        ),
+        *(("mcp-2", server) for server in ("everything", "grafana")),
+    ],
+)
 async def test_other_servers(client: str, server: str, desk: MakeDesk, run: Run) -> None:
     """Pinned clients in front of servers of other makers: two connections, two calls each."""
     at = desk(server)

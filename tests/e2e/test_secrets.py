@@ -111,7 +111,16 @@ async def _refused(_request: web.Request, _message: Any) -> web.StreamResponse:
 async def _drive(caller: _Caller, server: HttpServer, proxy: Proxy) -> None:
     mcp = "/mcp" + QUERY
     session = await caller.send("POST", mcp, INITIALIZE) or ""
-    for body in (call(), MODERN, [call(), 7], b"{", b"[", call(7.5), {"id": 7}, call(method=f"{MARK}-method")):
+    for body in (
+        call(),
+        MODERN,
+        [call(), 7],
+        b"{",
+        b"[",
+        call(7.5),
+        {"id": 7},
+        call(method=f"{MARK}-method"),
+    ):
         await caller.send("POST", mcp, body, Mcp_Session_Id=session)
         await caller.send("POST", mcp, body)
     await caller.send("POST", mcp, MODERN, **MODERN_HEADERS)
@@ -160,7 +169,12 @@ async def test_credentials_never_come_out_again(
 
 def _is_an_echo(text: str) -> bool:
     """Whether an answer only names the method, the version or the session id that its own request chose."""
-    echoes = (f"{MARK}-method", f"{MARK}-MCP-Protocol-Version", f"{MARK}-Mcp-Session-Id", f"http://{MARK}.example")
+    echoes = (
+        f"{MARK}-method",
+        f"{MARK}-MCP-Protocol-Version",
+        f"{MARK}-Mcp-Session-Id",
+        f"http://{MARK}.example",
+    )
     for echo in echoes:
         text = text.replace(echo, "")
     return MARK not in text

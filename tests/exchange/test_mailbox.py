@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_session_proxy.exchange import mailbox as module
-from mcp_session_proxy.exchange.mailbox import Mailbox, Stream
+from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
 
 
 def kept(stream: Stream, after: int = 0) -> list[bytes]:
@@ -210,3 +210,52 @@ def test_close() -> None:
     mailbox.close()
     assert post.closed
     assert mailbox.standalone.closed
+
+
+# -- all mailboxes together ------------------------------------------------------------------------
+
+
+def test_the_shelf_empties_what_nobody_reads() -> None:
+    """Over the bound for all, the stream that was written to longest ago goes first; the newest stays."""
+    shelf = Shelf(100)
+    streams = [Mailbox(5, shelf).open() for _ in range(3)]
+    for stream in streams:
+        stream.append(b"x" * 40)
+    assert [len(kept(stream)) for stream in streams] == [0, 1, 1]
+    assert shelf.bytes == 80
+    streams[0].append(b"y" * 90)
+    assert [len(kept(stream)) for stream in streams] == [1, 0, 0]
+    assert shelf.bytes == 90
+
+
+def test_the_shelf_spares_streams_that_are_read() -> None:
+    """What is on its way to a client is not taken away; somebody else's is."""
+    shelf = Shelf(100)
+    read, lost, newest = [Mailbox(5, shelf).open() for _ in range(3)]
+    follower = read.take_over()
+    for stream in (read, lost, newest):
+        stream.append(b"x" * 40)
+    assert (kept(read), kept(lost), kept(newest)) == ([b"x" * 40], [], [b"x" * 40])
+    read.leave(follower)
+    newest.append(b"x" * 40)
+    assert kept(read) == []
+
+
+def test_the_shelf_counts_what_is_there() -> None:
+    """Events that are dropped, streams that are done with and mailboxes that are closed count no more."""
+    shelf = Shelf(1000)
+    mailbox = Mailbox(2, shelf)
+    mailbox.standalone.append(b"x" * 10)
+    stream = mailbox.open()
+    for _ in range(5):
+        stream.append(b"x" * 10)
+    assert shelf.bytes == 20
+    mailbox.drop(stream)
+    assert shelf.bytes == 0
+    for _ in range(20):
+        mailbox.open().append(b"x")
+    assert shelf.bytes == len(mailbox.streams) - 1
+    mailbox.close()
+    assert shelf.bytes == 0
+    stream.append(b"x")
+    assert shelf.bytes == 0

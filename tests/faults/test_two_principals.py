@@ -69,7 +69,7 @@ async def legacy_life(party: Party, turn: int) -> None:
     session = await caller.open(
         client="hammer", capabilities={"elicitation": {}, "sampling": {}, "roots": {}}
     )
-    uri = f"counter://{word}"
+    uri = f"counter://{word}-{uuid.uuid4().hex}"  # the server tells closed sessions, too, and fails over it
     async with caller.listen(session) as stream:
         hearing = asyncio.create_task(listen_to(party, "get stream", stream.response))
         try:
@@ -131,7 +131,7 @@ async def common_calls(party: Party, caller: Caller, session: str | None, turn: 
 async def modern_life(party: Party, turn: int) -> None:
     """A modern client: lists that are kept, a call that is parked, a listen stream."""
     caller, word = party.modern(), party.word
-    uri = f"counter://{word}"
+    uri = f"counter://{word}-{uuid.uuid4().hex}"
     for _ in range(2):
         tools = (await caller.ask_modern("tools/list")).result["tools"]
         assert all(f"For Bearer {word}." in tool["description"] for tool in tools)

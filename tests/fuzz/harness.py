@@ -31,6 +31,11 @@ def run(check: Callable[[bytes], None], seeds: list[bytes]) -> None:
     for number, seed in enumerate(seeds):
         (corpus / f"seed-{number}").write_bytes(seed)
     words = Path(__file__).with_name("words.dict")
-    options = [f"-artifact_prefix={corpus.parent}/{name}-", f"-dict={words}", "-timeout=10", "-rss_limit_mb=2048"]
+    options = [
+        f"-artifact_prefix={corpus.parent}/{name}-",
+        f"-dict={words}",
+        "-timeout=10",
+        "-rss_limit_mb=2048",
+    ]
     atheris.Setup([sys.argv[0], *options, *sys.argv[1:], str(corpus)], check)
     atheris.Fuzz()

@@ -22,6 +22,9 @@ if __name__ == "__main__":
             b'[{"jsonrpc":"2.0","id":1,"result":{}},{"jsonrpc":"2.0","method":"notifications/cancelled"}]',
             b'{"jsonrpc":"2.0","id":0,"method":"initialize","params":{"protocolVersion":"2025-11-25",'
             b'"capabilities":{},"clientInfo":{"name":"c","version":"1"}}}',
-            *[MODERN % m for m in (b"tools/call", b"resources/read", b"subscriptions/listen", b"server/discover")],
+            *[
+                MODERN % m
+                for m in (b"tools/call", b"resources/read", b"subscriptions/listen", b"server/discover")
+            ],
         ],
     )

@@ -22,9 +22,9 @@ if __name__ == "__main__":
             b'{"tools":{"listChanged":true}},"serverInfo":{"name":"s"},"instructions":"i"}}',
             b'{"jsonrpc":"2.0","id":1,"error":{"code":-32042,"message":"m","data":{"elicitations":[{"mode":"url",'
             b'"elicitationId":"e"}]}}}',
-            b'{"jsonrpc":"2.0","id":1,"error":{"code":-32002,"message":"Unknown resource","data":{"uri":"x:y"}}}',
+            b'{"jsonrpc":"2.0","id":1,"error":{"code":-32002,"message":"Unknown","data":{"uri":"x:y"}}}',
             b'{"error":"Session not found"}',
-            b'{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"task":{},"_meta":{"progressToken":1},'
-            b'"requestedSchema":{"title":"WhichRegion"}}}',
+            b'{"jsonrpc":"2.0","id":1,"method":"elicitation/create","params":{"task":{},'
+            b'"_meta":{"progressToken":1},"requestedSchema":{"title":"WhichRegion"}}}',
         ],
     )

@@ -40,13 +40,15 @@ _object = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def is_json(raw: bytes) -> bytes:
-    """Fails unless these bytes are one JSON value."""
+    """Fails unless these bytes are one JSON value, in UTF-8."""
+    raw.decode()
     _raw.decode(raw)
     return raw
 
 
 def is_object(raw: bytes) -> bytes:
-    """Fails unless these bytes are a JSON object."""
+    """Fails unless these bytes are a JSON object, in UTF-8."""
+    raw.decode()
     _object.decode(raw)
     return raw
 

@@ -17,6 +17,6 @@ if __name__ == "__main__":
         check,
         [
             b'\x03\x05\x10\x20event: message\r\nid: 7\r\ndata: {"jsonrpc":"2.0","id":1,"result":{}}\r\n\r\n',
-            b'\x02\x01\x30\xef\xbb\xbfretry: 50\nid:\ndata: {"jsonrpc":"2.0",\ndata: "method":"x"}\n\n: beat\n\n',
+            b'\x02\x01\x30\xef\xbb\xbfretry: 5\nid:\ndata: {"jsonrpc":"2.0",\ndata: "method":"x"}\n\n: b\n\n',
         ],
     )

@@ -10,21 +10,19 @@ from hypothesis import strategies as st
 from mcp_session_proxy.protocol import revisions
 
 leaves = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)
-names = st.sampled_from(
-    """
+NAMES = """
     id method params result error code message data _meta progressToken name uri arguments tools inputSchema
-    properties type x-mcp-header capabilities serverInfo elicitations mode requestedSchema title inputResponses
-    requestState notifications resourceSubscriptions toolsListChanged action content role model roots
-    listChanged resultType ttlMs cacheScope level subscribe
-    """.split()
-    + [
-        revisions.META_VERSION,
-        revisions.META_CAPABILITIES,
-        revisions.META_CLIENT_INFO,
-        revisions.META_LOG_LEVEL,
-        "openai/session",
-    ]
-) | st.text(max_size=5)
+    properties type x-mcp-header capabilities serverInfo elicitations mode requestedSchema title resultType
+    inputResponses requestState notifications resourceSubscriptions toolsListChanged action content role model
+    roots listChanged ttlMs cacheScope level subscribe openai/session
+"""
+META = (
+    revisions.META_VERSION,
+    revisions.META_CAPABILITIES,
+    revisions.META_CLIENT_INFO,
+    revisions.META_LOG_LEVEL,
+)
+names = st.sampled_from([*NAMES.split(), *META]) | st.text(max_size=5)
 values = st.recursive(
     leaves
     | st.sampled_from(
@@ -88,6 +86,7 @@ arguments = st.recursive(
 
 @settings(max_examples=300, deadline=None)
 @given(bodies)
+@example(b'{"jsonrpc":"2.0","id":"\xff","method":"ping"}')
 def test_bodies_of_clients(body):
     """Whatever a client posts is read, judged and lowered, or refused with an error of ours."""
     properties.check_inbound(body)
@@ -117,15 +116,19 @@ def test_deep_bodies_of_clients(depth, place):
                 b"data:",
                 b"data: {}",
                 b"id: 7",
-                b"id:\0",
+                b"id:\x00",
                 b"retry: 5",
                 b"event: message",
                 b":",
                 b"\n",
                 b"\r",
                 b"\r\n",
+                b"\xef\xbb\xbf",
+                b"\n\n",
+                b"\x85",
+                b"\xe2\x80\xa8",
+                b"x" * 3000,
             ]
-            + [b"\xef\xbb\xbf", b"\n\n", b"\x85", b"\xe2\x80\xa8", b"x" * 3000]
         )
         | st.binary(max_size=8),
         max_size=30,
@@ -148,6 +151,9 @@ def test_event_streams(data, positions):
     ),
     arguments,
 )
+@example(b'{"id":1,"error":{"code":1,"message":"m","d\xd4ta":1}}', b"{}")
+@example(b'{"id":1,"result":{"tools":[{"inputSchema":{"a\x9f":{}}}]}}', b"{}")
+@example(b'{"id":1,"result":{"tools":[{"inputSchema":{}}]}}', b'{"a":1e999}')
 def test_bodies_of_servers(body, values):
     """Whatever a server answers can be lifted, and compared with what a client's headers repeat."""
     properties.check_lifting(body, values)

@@ -1,7 +1,9 @@
 """JSON-RPC envelopes: what is accepted, what is refused and how, and that payloads stay exact."""
 
 import contextlib
+import gc
 import json
+import weakref
 from collections.abc import Callable
 
 import msgspec
@@ -546,15 +548,30 @@ def test_a_refused_entry_keeps_nothing_alive():
     An entry that the garbage collector could not see would keep the whole request for ever.
     """
 
-    class Body(bytes):
-        pass
+    class Request:
+        """Stands for what the frame of a request holds."""
 
-    def read() -> weakref.ref[Body]:
-        body = Body(b"[7]")
-        messages, _ = jsonrpc.parse_body(body)
+    def read() -> weakref.ref[Request]:
+        whole = Request()
+        messages, _ = parse_body(b"[7]")
         assert isinstance(messages[0], Rejection)
-        return weakref.ref(body)
+        return weakref.ref(whole)
 
     held = read()
     gc.collect()
     assert held() is None
+
+
+@pytest.mark.parametrize(
+    ("data", "result"),
+    [
+        (b'{"id":1,"result":"\xff"}', '"\ufffd"'.encode()),
+        (b'[{"id":1,"result":"\xc3\x28"}]', '"\ufffd("'.encode()),
+        ('{"id":1,"result":"é"}'.encode(), '"é"'.encode()),
+    ],
+)
+def test_servers_that_do_not_write_utf8(data, result):
+    """A server's stray bytes are replaced, so that clients can read what it says."""
+    (message,) = parse_upstream_body(data)
+    assert isinstance(message, Response)
+    assert message.result == result

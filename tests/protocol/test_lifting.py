@@ -37,7 +37,7 @@ SHARED = sorted(
     if version == MODERN and (method, LEGACY) in methods.SERVER_RESULTS
 )
 QUESTIONS = (revisions.ELICIT, revisions.SAMPLE, revisions.LIST_ROOTS)
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def write(value: object) -> bytes:

@@ -28,7 +28,7 @@ SHARED = sorted(
     for method, version in methods.CLIENT_REQUESTS
     if version == MODERN and (method, LEGACY) in methods.CLIENT_REQUESTS
 )
-few = settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def modern(params: dict[str, Any] | None, method: str = "tools/call") -> ModernRequest:

@@ -190,6 +190,7 @@ class BooksMachine(RuleBasedStateMachine):
     def books_agree(self):
         """Counts, collections and states agree, limits hold, nobody waits who could be served."""
         check_books(self.books, self.limits)
+        assert not any(bucket.empty for bucket in self.books.buckets.values())
 
     @invariant()
     def leases_agree(self):

@@ -1503,7 +1503,7 @@ class Story:
             result = getattr(self, name)(*arguments)
             if result is not None:
                 await result
-            self.stand.check()
+            self.stand.check(at_rest=False)
             self.collect()
         await settle()
         self.collect()

@@ -1,0 +1,236 @@
+"""What callers who show nothing can make grow, and where it ends. Times are short options here."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from fakes import INITIALIZE, Bench, HttpServer, call, until
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with HttpServer() as server, Bench(server) as bench:
+        yield bench
+
+
+async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A bare connection to the listener."""
+    host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """What comes until the other side closes, which must be soon."""
+    async with asyncio.timeout(5):
+        try:
+            return await reader.read()
+        except ConnectionError:
+            return b""
+
+
+@asynccontextmanager
+async def open_streams(bench: Bench, sessions: list[str]) -> AsyncIterator[None]:
+    """GET streams under these session ids, opened one after the other."""
+    async with AsyncExitStack() as stack:
+        for session in sessions:
+            await stack.enter_async_context(bench.request("GET", session=session))
+        yield
+
+
+# -- connections -----------------------------------------------------------------------------------
+
+
+async def test_connections(bench: Bench) -> None:
+    """One connection over --max-connections is closed at once; when one goes, there is room again."""
+    await bench.start(max_connections=2)
+    first, second = await connect(bench), await connect(bench)
+    await until(lambda: bench.proxy._runner.server._open == 2)
+    third = await connect(bench)
+    assert await ended(third[0]) == b""
+    third[1].close()
+    first[1].close()
+    await until(lambda: bench.proxy._runner.server._open == 1)
+    assert (await bench.post(call())).status == 200
+    second[1].close()
+
+
+@pytest.mark.parametrize("sent", [b"", b"POST /mcp HT", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"])
+async def test_slow_heads(bench: Bench, sent: bytes) -> None:
+    """A connection whose request does not begin, or never gets to its end, is closed."""
+    await bench.start(connection_idle_timeout="200ms")
+    reader, writer = await connect(bench)
+    writer.write(sent)
+    assert await ended(reader) == b""
+    assert not bench.proxy._runner.server._silent
+    writer.close()
+
+
+async def test_heads_that_trickle(bench: Bench) -> None:
+    """A header line now and then does not keep a connection open."""
+    await bench.start(connection_idle_timeout="300ms")
+    reader, writer = await connect(bench)
+    writer.write(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n")
+
+    async def trickle() -> None:
+        while not writer.is_closing():
+            writer.write(b"X-Slow: 1\r\n")
+            await asyncio.sleep(0.05)
+
+    task = asyncio.create_task(trickle())
+    assert await ended(reader) == b""
+    task.cancel()
+    writer.close()
+
+
+async def test_idle_connections(bench: Bench) -> None:
+    """Between requests, too, a connection lives only for so long."""
+    await bench.start(connection_idle_timeout="300ms")
+    reader, writer = await connect(bench)
+    writer.write(b"DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert (await ended(reader)).startswith(b"HTTP/1.1 405")
+    writer.close()
+
+
+async def test_open_streams_are_not_idle(bench: Bench) -> None:
+    """The timeout is for connections without a request, not for silent streams."""
+    await bench.start(connection_idle_timeout="200ms", heartbeat="100ms")
+    session = await bench.initialize()
+    async with bench.request("GET", session=session) as stream:
+        for _ in range(6):
+            assert await stream.content.readline() in (b": keep-alive\n", b"\n")
+        await asyncio.sleep(0.3)
+        assert not stream.content.at_eof()
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="an option of Linux")
+async def test_connections_that_read_nothing(bench: Bench) -> None:
+    """The operating system is told to give up a connection that takes nothing for a minute."""
+    await bench.start()
+    _, writer = await connect(bench)
+    await until(lambda: bench.proxy._runner.server.connections)
+    (connection,) = bench.proxy._runner.server.connections
+    accepted = connection.transport.get_extra_info("socket")
+    assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
+    writer.close()
+
+
+# -- requests --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [{f"X-{n}": "1" for n in range(200)}, {"X-Large": "x" * 9000}, {"Authorization": "x" * 9000}],
+    ids=["many", "large", "large credential"],
+)
+async def test_headers(bench: Bench, headers: dict[str, str]) -> None:
+    """Headers are at most 8 KiB each, and not many; more is answered 400 before anything is done."""
+    await bench.start()
+    assert (await bench.post(call(), headers=headers)).status == 400
+    assert bench.server.seen == []
+
+
+async def test_slow_bodies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body has a time to arrive in; half of it is no request."""
+    monkeypatch.setattr("mcp_session_proxy.downstream.endpoint._BODY_SECONDS", 0.1)
+    await bench.start(connection_idle_timeout="300ms")
+    reader, writer = await connect(bench)
+    writer.write(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    head = await reader.readline()
+    assert head == b"HTTP/1.1 400 Bad Request\r\n"
+    writer.close()
+
+
+async def test_slow_uploads(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A body that is passed through must go on, or the server's connection is let go of."""
+    monkeypatch.setattr("mcp_session_proxy.downstream.passthrough._UPLOAD_SECONDS", 0.1)
+    await bench.start()
+    reader, writer = await connect(bench)
+    writer.write(b"POST /other HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
+    assert await reader.readline() == b"HTTP/1.1 400 Bad Request\r\n"
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps([call(n) for n in range(101)]).encode(),
+        b'{"jsonrpc":"2.0","id":"%b","method":"ping"}' % (b"x" * 1025),
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":%b}'
+        % (b'{"a":' * 100_000 + b"1" + b"}" * 100_000),
+    ],
+    ids=["batch", "id", "depth"],
+)
+async def test_messages(bench: Bench, body: bytes) -> None:
+    """Batches, ids and depths over the limit are refused before anything is done."""
+    await bench.start()
+    assert (await bench.post(body)).status == 400
+    assert bench.server.seen == []
+
+
+# -- what is kept ------------------------------------------------------------------------------------
+
+
+async def test_streams_of_one_caller(bench: Bench) -> None:
+    """GET streams under made-up ids: each has a client session, of which a caller has so many at most."""
+    await bench.start(
+        max_client_sessions_per_principal=3, max_sessions_per_principal=2, acquire_timeout="50ms"
+    )
+    async with open_streams(bench, [f"made-up-{number}" for number in range(8)]):
+        await until(lambda: bench.endpoint.streams == 3)
+        assert len(bench.proxy._binder.directory) == 3
+        assert len(list(bench.proxy._binder.pool.books.slots())) <= 2
+    await until(lambda: bench.endpoint.streams == 0)
+
+
+async def test_streams_of_one_session(bench: Bench) -> None:
+    """However often a client opens its stream, one of them is open."""
+    await bench.start()
+    session = await bench.initialize()
+    async with open_streams(bench, [session] * 8):
+        await until(lambda: bench.endpoint.streams == 1)
+    await until(lambda: bench.endpoint.streams == 0)
+
+
+async def test_made_up_credentials(bench: Bench) -> None:
+    """Anybody can be many callers, so there are limits for all of them together."""
+    await bench.start(max_client_sessions=5, max_sessions=3, acquire_timeout="50ms")
+    for number in range(12):
+        await bench.post(INITIALIZE, headers={"Authorization": f"Bearer {number}"})
+    assert len(bench.proxy._binder.directory) <= 5
+    assert len(list(bench.proxy._binder.pool.books.slots())) <= 3
+
+
+async def test_ids_are_of_no_use_to_others(bench: Bench) -> None:
+    """A session id that another caller holds means no more than one that was made up."""
+    await bench.start(unknown_session="reject")
+    session = await bench.initialize(headers={"Authorization": "Bearer ada"})
+    for headers, status in (
+        ({"Authorization": "Bearer bob"}, 404),
+        ({}, 404),
+        ({"Authorization": "Bearer ada"}, 200),
+    ):
+        assert (await bench.post(call(), session=session, headers=headers)).status == status
+
+
+async def test_ids_cannot_be_guessed(bench: Bench) -> None:
+    """Every id that is given out has 144 random bits."""
+    await bench.start(max_sessions_per_principal=100)
+    ids = {await bench.initialize() for _ in range(20)}
+    assert len(ids) == 20
+    assert all(len(identifier) == 24 for identifier in ids)
+    assert len({identifier[:4] for identifier in ids}) == 20
+
+
+@pytest.mark.parametrize("line", [b"X: a\rX-Injected: 1", b"X: a\x00b", b"X\x01: a", b"X : a", b"X: a\n b"])
+async def test_headers_cannot_be_injected(bench: Bench, line: bytes) -> None:
+    """What could be two headers to somebody behind us is no request."""
+    await bench.start()
+    reader, writer = await connect(bench)
+    writer.write(b"GET /other HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n" + line + b"\r\n\r\n")
+    answer = await ended(reader)
+    writer.close()
+    assert b" 400 " in answer.splitlines()[0]
+    assert bench.server.seen == []
