@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import random
+import resource
 import signal
 import ssl
 import sys
@@ -407,12 +408,20 @@ def _rules(settings: Settings) -> Rules:
 
 def run(settings: Settings) -> int:
     """Serve until SIGTERM or SIGINT; gives the exit status. A second signal ends the process at once."""
+    _raise_file_limit()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
             return runner.run(_serve(settings))
         except CannotStart as error:
             sys.stderr.write(f"mcp-session-proxy: {error}\n")
             return 1
+
+
+def _raise_file_limit() -> None:
+    """Every connection is an open file: take as many as the system lets us have."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 async def _serve(settings: Settings) -> int:

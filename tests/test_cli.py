@@ -89,9 +89,7 @@ class TestMistakes:
         """Abbreviations are refused: a later option could change their meaning."""
         assert "unknown argument: --anony" in refused(capsys, "serve", URL, "--anony", "pool")
 
-    @pytest.mark.parametrize(
-        "arguments", [[], ["serv"], ["serve"], ["serve", URL, "--listen"]]
-    )
+    @pytest.mark.parametrize("arguments", [[], ["serv"], ["serve"], ["serve", URL, "--listen"]])
     def test_wrong_usage(self, capsys, arguments):
         """Whatever is wrong, a line says what, without a traceback and without the whole usage."""
         text = refused(capsys, *arguments)

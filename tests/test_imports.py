@@ -20,7 +20,7 @@ LEAVES = ["errors", "events", "introspection", "values"]
 # Only what puts the house together may import these.
 ASSEMBLY = {"__main__", "cli", "lifecycle", "snapshot", "demo"}
 MAY_IMPORT_OPS = ASSEMBLY | {"ops"}
-MAY_IMPORT_CONFIG = ASSEMBLY | {"ops", "reference"}
+MAY_IMPORT_CONFIG = ASSEMBLY | {"ops", "reference", "tls"}
 
 
 def find_modules() -> dict[str, Path]:

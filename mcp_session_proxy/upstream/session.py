@@ -38,6 +38,7 @@ from .transport import NO_SESSION, NOBODY, NOWHERE, Caller, ConnectionLost, Repl
 _HANDSHAKE_SECONDS: Final = 30.0
 _PING_SECONDS: Final = 10.0
 _POST_SECONDS: Final = 10.0
+_FAREWELL_SECONDS: Final = 3.0
 _REVIVE_SECONDS: Final = 10.0
 _STREAM_GRACE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
@@ -224,14 +225,14 @@ class UpstreamSession:
             self._stop_tasks()
             await self._delete()
             self._placement.left(self)
-            raise Draining("The session was closed while it was being opened.")
+            raise _closed_meanwhile()
 
     async def _handshake(self) -> None:
         self.transport = self._placement.place(self)
         try:
             await self._shake_hands()
         except ProxyError as error:
-            self._placement.failed(self, error)
+            self._placement.failed(self, None if self._closed else error)
             raise
         except BaseException:
             self._placement.failed(self, None)
@@ -246,6 +247,8 @@ class UpstreamSession:
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
                 self.ref, self.initialize_result = await self._initialize()
+                if self._closed:
+                    raise _closed_meanwhile()
                 await self._send_initialized()
                 await self._replay_journal()
         except ProxyError:
@@ -298,8 +301,9 @@ class UpstreamSession:
         """Give up at once, without a goodbye."""
         self._closed = True
         self._stop_tasks()
-        if self._opening is not None and self._opening is not asyncio.current_task():
-            self._opening.cancel()
+        for task in (self._opening, self._reviving):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
 
     async def close(self, reason: str) -> None:
         """Say goodbye to the server, also after a handshake that was abandoned. Raises nothing."""
@@ -320,8 +324,17 @@ class UpstreamSession:
         )
         self.router.session_changed(self)
         if self._opening is None:
+            await self._finish_reviving()
             await self._delete()
             self._placement.left(self)
+
+    async def _finish_reviving(self) -> None:
+        """Let a handshake that is under way come to its end: cut short, it may leave a session behind."""
+        if self._reviving is not None:
+            await asyncio.wait([self._reviving], timeout=_FAREWELL_SECONDS)
+            if self._reviving is not None:
+                self._reviving.cancel()
+            self._stop_tasks()
 
     async def _delete(self) -> None:
         """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
@@ -334,9 +347,8 @@ class UpstreamSession:
             return
 
     def _stop_tasks(self) -> None:
-        for task in (self._listener, self._reviving, self._confirming, *self._background):
-            if task is not None and task is not asyncio.current_task():
-                task.cancel()
+        for task in self._background - {self._reviving, asyncio.current_task()}:
+            task.cancel()
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -488,7 +500,7 @@ class UpstreamSession:
     async def _revive_quietly(self, incarnation: int, how: str) -> None:
         try:
             await self.revive(incarnation, how)
-        except UpstreamError:
+        except ProxyError:
             if self._on_lost is not None and not self._closed:
                 self._on_lost(beyond_help=True)
 
@@ -518,7 +530,7 @@ class UpstreamSession:
             try:
                 return await self._handshake()
             except UpstreamUnreachable:
-                if loop.time() + delay >= deadline:
+                if loop.time() + delay >= deadline or self._closed:
                     raise
             await asyncio.sleep(delay)
             delay = min(delay * 2, _SERVER_GONE_RETRY_SECONDS)
@@ -640,10 +652,14 @@ async def _join(reviving: asyncio.Task[None]) -> None:
         raise
     except UpstreamRejected:
         raise  # what the server says of the caller's credentials is for the caller
-    except UpstreamError as error:
+    except (UpstreamError, Draining) as error:
         raise SessionLost(
             f"The MCP server lost the session and a new one could not be opened: {error.message}"
         ) from error
+
+
+def _closed_meanwhile() -> Draining:
+    return Draining("The session was closed while it was being opened.")
 
 
 def _is_being_cancelled() -> bool:

@@ -407,6 +407,8 @@ async def test_two_at_once_share_a_refusal() -> None:
     """Two listeners that want the same resource at the same time are promised the same: here nothing."""
     at = await scene()
     at.server.script(revisions.SUBSCRIBE, answer(error(-32602, "no")))
-    one, other = await asyncio.gather(at.listen("x://a", identifier=b"1"), at.listen("x://a", identifier=b"2"))
+    one, other = await asyncio.gather(
+        at.listen("x://a", identifier=b"1"), at.listen("x://a", identifier=b"2")
+    )
     assert one.promised.uris == other.promised.uris == ()
     assert [method for method, _ in at.sent] == ["subscribe"]

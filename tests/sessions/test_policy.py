@@ -168,6 +168,15 @@ def test_checkout_is_lifo(desk):
     assert desk.decide(Usage.EXCLUSIVE) == Assign(second)
 
 
+def test_checkout_is_lifo_by_the_end_of_use(desk):
+    """It is the end of its last use that counts, for sessions that requests share as well."""
+    shared, other = desk.leased("a", Usage.COMMON), desk.leased("b")
+    desk.books.give_back(other, Usage.EXCLUSIVE, 10.0)
+    assert desk.decide(Usage.COMMON) == Assign(other)
+    desk.books.give_back(shared, Usage.COMMON, 11.0)
+    assert desk.decide(Usage.COMMON) == Assign(shared)
+
+
 def test_used_sessions_are_preferred_to_unused_ones(desk):
     """Hand-over prefers the session that has state."""
     used = desk.idle("a")

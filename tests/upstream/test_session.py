@@ -865,16 +865,42 @@ async def test_closed_session_is_not_reopened() -> None:
 
 
 async def test_close_during_the_reopening() -> None:
-    """Whoever waits for a re-opening that is called off gets an error, and is not cancelled."""
+    """A re-opening that is under way is finished, so that its session can be given back as well."""
     server = FakeServer()
     session = await opened(server)
     server.forget()
-    server.script("initialize", stream(asyncio.Event()))
+    go_on = asyncio.Event()
+    server.script("initialize", lambda _: FakeReply([go_on, say(result())], session_id="s2"))
+    server.sessions.append("s2")
     waiting = asyncio.create_task(session.revive(1, "404"))
     await settle()
-    await session.close("shutdown")
+    closing = asyncio.create_task(session.close("once"))
+    await settle()
+    assert not closing.done()
+    go_on.set()
+    await closing
+    assert server.deleted == ["s2"]
+    assert server.transcript[-2:] == ["initialize", "DELETE @s2"]
     with pytest.raises(SessionLost):
         await waiting
+
+
+@pytest.mark.parametrize("trouble", [stream(asyncio.Event()), UpstreamUnreachable("down")])
+async def test_close_during_a_reopening_that_leads_nowhere(trouble: FakeReply | BaseException) -> None:
+    """A server that hangs or is away does not hold up the end, and whoever waits gets an error."""
+    server = FakeServer()
+    session = await opened(server)
+    server.forget()
+    server.script("initialize", *([trouble] * 100))
+    waiting = asyncio.create_task(session.revive(1, "404"))
+    await settle()
+    before = asyncio.get_running_loop().time()
+    await session.close("shutdown")
+    assert asyncio.get_running_loop().time() - before <= 3
+    with pytest.raises(SessionLost):
+        await waiting
+    await asyncio.sleep(60)
+    assert server.sessions == []
 
 
 async def test_close_during_the_confirmation() -> None:
