@@ -89,10 +89,13 @@ async def http() -> AsyncIterator[aiohttp.ClientSession]:
 
 
 @pytest.fixture
-def figures(capsys: pytest.CaptureFixture[str]) -> Callable[[str], None]:
-    """Prints a line of figures even where pytest keeps what tests print to itself."""
+def figures(
+    capsys: pytest.CaptureFixture[str], record_property: Callable[[str, object], None]
+) -> Callable[[str], None]:
+    """Prints a line of figures past pytest, which keeps what tests print, and puts it in the report."""
 
     def tell(text: str) -> None:
+        record_property("figures", text)
         with capsys.disabled():
             print(f"\n  {text}", flush=True)
 

@@ -1389,6 +1389,27 @@ async def test_client_sessions_are_bounded_in_number():
     await world.end()
 
 
+@pytest.mark.parametrize("how", ["request", "stream"])
+async def test_the_end_of_use_counts(how):
+    """Not the one whose long request or stream has just ended is forgotten first."""
+    world = World(max_clients=2)
+    one, two = await world.start(), await world.start()
+    if how == "request":
+        visit = await world.enter(one)
+    else:
+        await world.open_stream(one)
+    await world.wait(1)
+    world.find(two.id)
+    await world.wait(1)
+    if how == "request":
+        visit.end()
+    else:
+        world.close_stream(one)
+    await world.start()
+    assert world.forgotten == [two]
+    await world.end()
+
+
 async def test_client_sessions_are_bounded_in_age():
     """A client session that was not used for ``--client-session-timeout`` is forgotten."""
     world = World()

@@ -777,6 +777,22 @@ async def test_room_goes_to_who_waits_longest():
     await stand.close_and_check()
 
 
+async def test_a_session_that_nobody_waits_for_any_more_makes_room():
+    """A session whose demand went away during its handshake gives way to who waits for room."""
+    stand = by_hand(max_sessions=1)
+    hasty = await stand.ask(key("p"))
+    patient = await stand.ask(key("q"))
+    await cancel(hasty)
+    stand.server.last.finish_opening()
+    await settle()
+    stand.check()
+    assert [session.key for session in stand.server.opening] == [key("q")]
+    stand.server.last.finish_opening()
+    await patient
+    assert len(stand.server.live) == 1
+    await stand.close_and_check()
+
+
 # -- bounds on waiting -----------------------------------------------------------------------------
 
 
