@@ -3,10 +3,11 @@
 Acquire, wait, release, open, retire. Each handshake and each goodbye runs in a task of the pool's
 own, so that nothing here depends on the life of the client's request that asked for it.
 
-Waiting is first come, first served per session key, and a released session goes to the first waiter
-directly: the lease is recorded in the same synchronous step that wakes the waiter. That is why
-futures are used here: ``asyncio.Queue``, ``asyncio.Condition`` and ``asyncio.wait_for`` all leave a
-gap between waking and owning, in which a cancellation loses the session or a newcomer overtakes.
+Waiting is first come, first served, per session key and among the keys that wait for room; a released
+session goes to the first waiter directly: the lease is recorded in the same synchronous step that
+wakes the waiter. That is why futures are used here: ``asyncio.Queue``, ``asyncio.Condition`` and
+``asyncio.wait_for`` all leave a gap between waking and owning, in which a cancellation loses the
+session or a newcomer overtakes.
 """
 
 import asyncio
