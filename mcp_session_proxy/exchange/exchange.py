@@ -244,7 +244,7 @@ class Exchange:
             while (messages := await reply.read()) is not None:
                 for message in messages:
                     if isinstance(message, Response):
-                        if _answers(message, self.upstream_id):
+                        if _answers(message.id, self.upstream_id):
                             return message
                     else:
                         await self._interim(message)
@@ -352,12 +352,6 @@ def _cancelled() -> RequestCancelled:
     return RequestCancelled("The client cancelled this request.")
 
 
-def _answers(response: Response, identifier: int) -> bool:
-    """Whether a response in our request's own body is meant for it.
-
-    Some servers quote ids, and some lose them in errors (JSON-RPC 2.0, section 5: null).
-    """
-    raw_id = response.id.strip(b'"')
-    if raw_id == b"%d" % identifier:
-        return True
-    return response.error is not None and raw_id in (jsonrpc.NULL, b"server-error")
+def _answers(raw_id: bytes, identifier: int) -> bool:
+    """Whether a response in our request's own body is meant for it; some servers lose or quote ids."""
+    return raw_id.strip(b'"') in (b"%d" % identifier, jsonrpc.NULL, b"server-error")
