@@ -9,6 +9,7 @@ to, and ends when its client does not come back.
 import asyncio
 import hashlib
 import math
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from ..protocol.inbound import ModernRequest
 from .call import ModernCall
 
 _NOT_SALIENT: Final = ("_meta", "inputResponses", "requestState")
+_SEALED: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _ID_BYTES: Final = 12
 
 
@@ -91,6 +93,8 @@ class Parking:
             StateRefused: changed, expired, used, unknown, of another principal or another request.
         """
         try:
+            if not _SEALED.fullmatch(state):  # lenient base64 would skip what does not belong there
+                raise BadData("not a seal")
             identifier: str = self._seal.loads(state, max_age=math.ceil(self._limits.timeout_seconds))
         except SignatureExpired as error:
             raise self._refuse("This requestState has expired. Make the call again.") from error

@@ -99,7 +99,8 @@ class Fleet:
         open_to = [replica for replica in self.replicas if not replica.breaker.is_open(now)]
         if not open_to:
             raise self._broken(now)
-        self.check_hope()
+        if all(replica.monitor.hangs for replica in self.replicas):
+            self.check_hope()  # not even a refusal would come soon
         up = [replica for replica in open_to if replica.monitor.up is not False]
         chosen = min(up or open_to, key=lambda replica: len(replica.sessions))
         self.left(tenant)
@@ -119,7 +120,7 @@ class Fleet:
         )
 
     def check_hope(self) -> None:
-        """Do not let anybody wait for servers that have been away for long.
+        """Do not let anybody wait any longer for servers that have been away for long. Trying once is cheap.
 
         Raises:
             UpstreamDown: all of them have.

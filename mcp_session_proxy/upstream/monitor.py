@@ -20,8 +20,10 @@ _CONNECT_SECONDS: Final = 5.0
 
 
 class Monitor:
-    """Watches one server. ``up`` is None until the first probe has ended; ``down_since`` is by the loop's
-    clock. ``on_down`` is told when the server goes away.
+    """Watches one server.
+
+    ``up`` is None until the first probe has ended; ``down_since`` is by the loop's clock; ``hangs`` says that
+    the server does not even refuse connections. ``on_down`` is told when it goes away.
     """
 
     def __init__(
@@ -34,6 +36,7 @@ class Monitor:
     ) -> None:
         self.up: bool | None = None
         self.down_since: float | None = None
+        self.hangs = False
         self._url = url
         self._look = asyncio.Event()
         self._on_down = on_down
@@ -71,10 +74,12 @@ class Monitor:
 
     async def _probe(self) -> str | None:
         """None if a connection could be made, else why not."""
+        self.hangs = False
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 _, writer = await asyncio.open_connection(self._url.host, self._url.port, ssl=self._tls)
         except TimeoutError:
+            self.hangs = True
             return "connecting took too long"
         except ssl.SSLError as error:
             return f"no TLS connection: {getattr(error, 'verify_message', '') or error.reason}"

@@ -50,6 +50,7 @@ _GOOD_STREAM_SECONDS: Final = 5.0
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _MAX_STREAM_REFUSALS: Final = 10
 _MAX_BACKGROUND: Final = 100
+_GOODBYES: Final = 2
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 
@@ -233,6 +234,8 @@ class UpstreamSession:
             await self._shake_hands()
         except ProxyError as error:
             self._placement.failed(self, None if self._closed else error)
+            if isinstance(error, UpstreamUnreachable):
+                self._placement.check_hope()
             raise
         except BaseException:
             self._placement.failed(self, None)
@@ -340,10 +343,14 @@ class UpstreamSession:
         """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
         if self.ref.session_id is None or self.ref is self._dismissed:
             return
-        self._dismissed = self.ref
-        try:
-            await self.transport.delete(self.ref, self.caller)
-        except (ProxyError, ConnectionLost, TimeoutError):
+        self._dismissed = ref = self.ref
+        for _ in range(_GOODBYES):
+            try:
+                await self.transport.delete(ref, self.caller)
+            except (ConnectionLost, TimeoutError):
+                continue  # it may not have arrived, and a second one does no harm
+            except ProxyError:
+                return
             return
 
     def _stop_tasks(self) -> None:

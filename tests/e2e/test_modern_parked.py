@@ -75,7 +75,7 @@ def assert_refused(reply: Reply) -> None:
 async def test_resumed_once(table: Table) -> None:
     """The answer reaches the call that waits, which was executed once and ends."""
     asked = await table.park()
-    assert table.ended == table.count("started") - 1
+    assert (table.executions, table.count("started") > table.ended) == (1, True)
     assert (await table.resume(asked)).text == "Hello, Ada!"
     assert table.executions == 1
 

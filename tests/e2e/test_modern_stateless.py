@@ -135,7 +135,7 @@ async def test_resource_updates(client: ModernCaller) -> None:
         assert first["method"] == "notifications/subscriptions/acknowledged"
         assert first["params"]["notifications"] == {"resourceSubscriptions": ["counter://shared"]}
         assert await subscriptions(client) == ["counter://shared"]
-        assert (await client.call_modern("touch")).text == "1"
+        await client.call_modern("touch")
         note = await next_update(stream)
         assert (note["method"], note["params"]["uri"]) == (
             "notifications/resources/updated",
