@@ -22,7 +22,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In CI, an end-to-end test that fails runs once more, and is listed: shared machines stall for seconds."""
+    """In CI, an end-to-end test that fails runs once more, and is listed: shared machines stall."""
     if os.environ.get("CI") == "true":
         for item in items:
             if item.get_closest_marker("e2e") is not None:
