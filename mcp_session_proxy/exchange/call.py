@@ -21,23 +21,13 @@ from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from .attribution import Attribution
 from .exchange import Exchange
-from .fanout import refuse_request
+from .question import Question, refuse_request
 from .relay import Channel
 
 _GATHER_SECONDS: Final = 0.05
 _MAX_KEPT: Final = 256
 _COMPLETION_SECONDS: Final = 5.0
 _WIND_DOWN_SECONDS: Final = 2.0
-
-
-class Question(NamedTuple):
-    """A server's request that waits for the client's answer."""
-
-    session: UpstreamSession
-    incarnation: int
-    id: bytes
-    method: str
-    params: bytes | None
 
 
 class Asked(NamedTuple):
@@ -126,10 +116,7 @@ class ModernCall:
                 self._task = asyncio.get_running_loop().create_task(self._exchange.run())
                 self._task.add_done_callback(self._notice)
             return await self._outcome(self._task)
-        except asyncio.CancelledError:
-            self.abandon()
-            raise
-        except Exception:
+        except (asyncio.CancelledError, Exception):
             self.abandon()
             raise
         finally:
@@ -168,8 +155,8 @@ class ModernCall:
             self._wake.set_result(None)
 
     def _ask(self) -> Asked:
-        asked = {key: lifting.lift_question(q.method, q.params) for key, q in self._pending.items()}
-        return Asked(asked)
+        requests = {key: question.request for key, question in self._pending.items()}
+        return Asked({key: lifting.lift_question(r.method, r.params) for key, r in requests.items()})
 
     def go_on_for(self, modern: ModernRequest) -> None:
         """The client has come back with this request, which has an id and a progress token of its own."""
@@ -184,9 +171,10 @@ class ModernCall:
         Raises:
             InvalidParams: one has not; the call waits on.
         """
+        asked = {key: question.request.method for key, question in self._pending.items()}
+        asked |= dict.fromkeys(self._urls, revisions.ELICIT)
         for key, answer in answers.items():
-            question = self._pending.get(key)
-            method = revisions.ELICIT if key in self._urls else None if question is None else question.method
+            method = asked.get(key)
             if method is not None and not questions.is_fit_answer(method, answer):
                 raise InvalidParams(f"The answer {key[:100]!r} does not have the form of a {method} result.")
 
@@ -194,7 +182,7 @@ class ModernCall:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
             if question is not None:
-                await _give(question, answer)
+                await question.answer(Response(question.request.id, result=answer))
         if self._urls:
             await self._answer_urls(answers)
 
@@ -258,10 +246,10 @@ class ModernCall:
             self._notice()
             return
         key = questions.key_for(request.method, request.params, self._pending)
-        question = Question(session, session.incarnation, request.id, request.method, request.params)
+        question = Question(session, session.incarnation, request)
         answer = self._at_hand.pop(key, None)
         if answer is not None and questions.is_fit_answer(request.method, answer):
-            await _give(question, answer)
+            await question.answer(Response(question.request.id, result=answer))
         else:
             self._pending[key] = question
             self._notice()
@@ -276,8 +264,7 @@ class ModernCall:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         asked = bool(self._pending) or self._failure is not None
         for question in self._pending.values():
-            if question.incarnation == question.session.incarnation:
-                refuse_request(question.session, Request(question.id, question.method, None))
+            question.refuse()
         self._pending.clear()
         if self._task is None or self._task.done():
             self._end()
@@ -309,13 +296,6 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
-
-
-async def _give(question: Question, answer: bytes) -> None:
-    """Post a client's answer to the server that asked, unless that session is gone."""
-    if question.incarnation == question.session.incarnation:
-        response = Response(question.id, result=answer)
-        await question.session.post_message(jsonrpc.write_response(question.id, response))
 
 
 def _accepts(answer: bytes) -> bool:

@@ -7,7 +7,7 @@ a server that waits for an answer holds up a call.
 """
 
 import asyncio
-from typing import Final, NamedTuple, cast
+from typing import Final, cast
 
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
@@ -15,21 +15,13 @@ from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
 from .mailbox import Mailbox, Shelf
+from .question import Question, refuse_request
 
 _MAX_QUESTIONS: Final = 100
 # A client opens its GET stream just after the handshake; a server may ask before that.
 _STREAM_GRACE_SECONDS: Final = 2.0
 # Nothing more is kept for a client that has been away for so long; there may be thousands of them.
 _AWAY_SECONDS: Final = 600.0
-_NOBODY: Final = -32603
-
-
-class Question(NamedTuple):
-    """A server's request that a client was asked to answer."""
-
-    session: UpstreamSession
-    incarnation: int
-    id: bytes
 
 
 class _Post:
@@ -71,7 +63,7 @@ class Fanout:
         if post is None:
             return
         for question in post.questions.values():
-            _refuse(question)
+            question.refuse()
         post.mailbox.close()
 
     def close(self) -> None:
@@ -112,7 +104,7 @@ class Fanout:
         members = jsonrpc.read_object(message.params)
         post = None if client is None else self._posts.get(client)
         for number, question in {} if post is None else dict(post.questions).items():
-            if question.session is session and question.id == members.get("requestId"):
+            if question.session is session and question.request.id == members.get("requestId"):
                 assert post is not None
                 del post.questions[number]
                 members["requestId"] = b"%d" % number
@@ -126,7 +118,7 @@ class Fanout:
             return
         waiting = [c for c in self._binder.clients_of(session) if c.lease is not None]
         if not waiting:
-            session.post_soon(_nobody(request.id))
+            refuse_request(session, request)
             return
         # The client may be about to open its stream: what it is asked waits there for a moment.
         client = max(waiting, key=lambda c: c.last_used)
@@ -149,16 +141,16 @@ class Fanout:
             return
         question = post.questions.pop(number, None)
         if question is not None:
-            _refuse(question)
+            question.refuse()
 
     def ask(self, client: ClientSession, session: UpstreamSession, request: Request) -> tuple[int, bytes]:
         """A server's request as the client gets it: the number it will answer to, and the message."""
         post = self._post(client)
         if len(post.questions) >= _MAX_QUESTIONS:
-            _refuse(post.questions.pop(next(iter(post.questions))))
+            post.questions.pop(next(iter(post.questions))).refuse()
         post.next_question += 1
         number = post.next_question
-        post.questions[number] = Question(session, session.incarnation, request.id)
+        post.questions[number] = Question(session, session.incarnation, request)
         return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
 
     def withdraw(self, client: ClientSession, number: int) -> None:
@@ -166,7 +158,7 @@ class Fanout:
         post = self._posts.get(client)
         question = None if post is None else post.questions.pop(number, None)
         if question is not None:
-            _refuse(question)
+            question.refuse()
 
     # -- from the client -------------------------------------------------------------------------
 
@@ -188,20 +180,5 @@ class Fanout:
         number = int(response.id) if response.id.isdigit() and len(response.id) < 19 else -1
         post = self._posts.get(client)
         question = None if post is None else post.questions.pop(number, None)
-        if question is None or question.incarnation != question.session.incarnation:
-            return
-        await question.session.post_message(jsonrpc.write_response(question.id, response))
-
-
-def refuse_request(session: UpstreamSession, request: Request) -> None:
-    """Answer a server's request that nobody will answer."""
-    session.post_soon(_nobody(request.id))
-
-
-def _nobody(identifier: bytes) -> bytes:
-    return jsonrpc.write_plain_error(identifier, _NOBODY, "No client is there to answer this request.")
-
-
-def _refuse(question: Question) -> None:
-    if question.incarnation == question.session.incarnation:
-        question.session.post_soon(_nobody(question.id))
+        if question is not None:
+            await question.answer(response)

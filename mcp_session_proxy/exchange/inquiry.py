@@ -6,7 +6,7 @@ from ..protocol.jsonrpc import Notification, Request, Response
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from .exchange import Exchange
-from .fanout import refuse_request
+from .question import refuse_request
 
 _OWN_ID = b"0"  # never sent: every exchange gets an id that is unique upstream
 

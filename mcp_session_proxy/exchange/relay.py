@@ -8,7 +8,8 @@ from typing import Protocol
 from ..protocol.jsonrpc import Notification, Request
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
-from .fanout import Fanout, refuse_request
+from .fanout import Fanout
+from .question import refuse_request
 
 
 class Channel(Protocol):

@@ -8,7 +8,8 @@ from typing import Any, cast
 import pytest
 from fakes import FakeServer, make_session, settle
 
-from mcp_session_proxy.exchange.fanout import Fanout, refuse_request
+from mcp_session_proxy.exchange.fanout import Fanout
+from mcp_session_proxy.exchange.question import refuse_request
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.directory import ClientSession

@@ -1,0 +1,40 @@
+"""A server's request on its way to a client, and the way back for the answer.
+
+It is answered once: by its client, or by us with an error. What is said to a session that was re-opened
+meanwhile would mean nothing there, so it is not sent.
+"""
+
+from typing import Final, NamedTuple
+
+from ..protocol import jsonrpc
+from ..protocol.jsonrpc import Request, Response
+from ..upstream.session import UpstreamSession
+
+_NOBODY: Final = -32603
+
+
+class Question(NamedTuple):
+    """A server's request that waits for an answer, on the incarnation of the session that asked."""
+
+    session: UpstreamSession
+    incarnation: int
+    request: Request
+
+    async def answer(self, response: Response) -> None:
+        """Give the server a client's response, under the server's own id."""
+        if self._is_current():
+            await self.session.post_message(jsonrpc.write_response(self.request.id, response))
+
+    def refuse(self) -> None:
+        """Tell the server that nobody will answer."""
+        if self._is_current():
+            refuse_request(self.session, self.request)
+
+    def _is_current(self) -> bool:
+        return self.incarnation == self.session.incarnation
+
+
+def refuse_request(session: UpstreamSession, request: Request) -> None:
+    """Answer a server's request that nobody will answer."""
+    text = "No client is there to answer this request."
+    session.post_soon(jsonrpc.write_plain_error(request.id, _NOBODY, text))
