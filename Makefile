@@ -20,7 +20,7 @@ help:
 	@echo "make test    all tests, with real servers and clients"
 	@echo "make unit    the quick tests only"
 	@echo "make check   format, lint, types (in CI: nothing is changed)"
-	@echo "make docs    write docs/configuration.md anew"
+	@echo "make docs    write docs/configuration.md, events.md and metrics.md anew"
 	@echo "make envs    the environments of the end-to-end tests"
 	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
 	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (15 minutes)"
@@ -51,6 +51,8 @@ endif
 
 docs: $(READY)
 	$(BIN)/python -m mcp_session_proxy.reference > docs/configuration.md
+	$(BIN)/python -m mcp_session_proxy.ops.handbook events > docs/events.md
+	$(BIN)/python -m mcp_session_proxy.ops.handbook metrics > docs/metrics.md
 
 envs: $(READY)
 	$(BIN)/python tests/envs/install.py

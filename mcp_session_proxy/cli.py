@@ -1,11 +1,12 @@
 """The command line. Its flags are the settings model's options; it checks nothing itself but their names."""
 
 import argparse
+import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from . import __version__
-from .config import Group, load
+from . import __version__, completion
+from .config import Group, Settings, load
 from .events import Level
 from .ops import logs
 from .options import ConfigError, suggest
@@ -25,6 +26,9 @@ examples:
   See the problem and its solution on this machine:
     mcp-session-proxy demo
 
+  See what stateless clients would suffer from a server:
+    mcp-session-proxy check http://127.0.0.1:8000/mcp
+
   Put the proxy in front of a server, and point the clients at http://127.0.0.1:8080/mcp:
     mcp-session-proxy serve http://127.0.0.1:8000/mcp
 
@@ -41,6 +45,9 @@ and a key of the TOML file given with --config; a flag wins over a variable, a v
 
 Durations are written 500ms, 30s, 5m, 2h, 1d or as seconds; sizes 512KiB, 4MiB or as bytes. Flags that
 take a NAME, an ORIGIN or a HOST can be repeated.
+
+On SIGHUP, the file and the TLS files are read again. What is marked live changes then; the rest needs a
+restart. SIGTERM and Ctrl-C finish the requests in flight first; a second one ends the program at once.
 """
 
 _SERVE_EXAMPLES: Final = """\
@@ -64,6 +71,61 @@ Start a bundled stateful MCP server and show what a client like OpenAI's Respons
 session before it calls a tool, gets from it: directly, and through the proxy.
 
 Takes the options of serve, too.
+"""
+
+_CONFIG_DESCRIPTION: Final = """\
+See or check the configuration that serve would run with, from the same options, environment variables
+and file.
+"""
+
+_CONFIG_SHOW_DESCRIPTION: Final = """\
+Show every option's value and where it comes from: a flag, an environment variable, the file, or its
+default. Takes the options of serve. Secrets are not shown.
+"""
+
+_CONFIG_CHECK_DESCRIPTION: Final = """\
+Check the configuration, with the TLS files that it names, and start nothing. Ends with status 0 when it
+is right; otherwise tells every problem in a line of its own and ends with status 2. Takes the options of
+serve.
+"""
+
+_CHECK_DESCRIPTION: Final = """\
+Be each kind of client that exists today at an MCP server, and tell how the server treats them: what it
+is, what it does with lost sessions, DELETE, second streams and pings, which clients suffer, and which
+flags of serve suit it. Nothing is changed there: no tool is called unless --call names one, and every
+session is closed again.
+
+The URL and the options of TLS may also come from the environment or from the file, as for serve.
+"""
+
+_CHECK_EXAMPLES: Final = """\
+examples:
+  What would stateless clients suffer from this server?
+    mcp-session-proxy check http://127.0.0.1:8000/mcp
+
+  And through the proxy that runs in front of it?
+    mcp-session-proxy check http://127.0.0.1:8000/mcp --through http://127.0.0.1:8080
+
+  Does its state survive? (Calls the tool a dozen times: choose one that is harmless.)
+    mcp-session-proxy check http://127.0.0.1:8000/mcp --call increment
+
+  With a credential that does not appear in the list of processes:
+    printf 'Authorization: Bearer %s' "$TOKEN" | mcp-session-proxy check https://example.com/mcp --header @-
+
+exit status:
+  0  every kind of client works (with --through: works through the proxy)
+  1  some would suffer
+  2  wrong usage
+  3  it could not be checked: not reachable, not MCP, or it wants another credential
+"""
+
+_COMPLETION_DESCRIPTION: Final = """\
+Print a script that makes the Tab key complete commands, options and their values. To have it in every
+new shell:
+
+  bash:  mcp-session-proxy completion bash > ~/.local/share/bash-completion/completions/mcp-session-proxy
+  zsh:   mcp-session-proxy completion zsh > ~/.zfunc/_mcp-session-proxy    (a folder of your fpath)
+  fish:  mcp-session-proxy completion fish > ~/.config/fish/completions/mcp-session-proxy.fish
 """
 
 
@@ -95,49 +157,98 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--help`` and ``--version`` (status 0) and on wrong usage (status 2).
     """
-    parser, commands = _build_parsers()
+    parser = build_parser()
+    completion.answer(parser)
     arguments, unknown = parser.parse_known_args(argv)
-    command = commands[arguments.command]
+    command: Parser = arguments.parser
     command.refuse_unknown(unknown)
-    flags = {name: value for name, value in vars(arguments).items() if name not in ("command", "serve")}
-    _name_replicas(flags)
     try:
-        if arguments.command == "serve":
-            return _serve(flags)
-        return _demo(flags, stay=arguments.serve)
+        status: int = arguments.run(arguments)
     except ConfigError as error:
         command.error(str(error))
+    return status
 
 
-def _name_replicas(flags: dict[str, Any]) -> None:
-    """The first URL is the server, further ones are its replicas."""
+def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
+    """The options that were given, by field. The first URL is the server, further ones are its replicas."""
+    flags = {name: value for name, value in vars(arguments).items() if name in Settings.model_fields}
     urls = flags.pop("upstream", [])
     if urls:
         flags["upstream"] = urls[0]
     if urls[1:]:
         flags["replica"] = [*urls[1:], *flags.get("replica", [])]
+    return flags
 
 
-def _serve(flags: dict[str, Any]) -> int:
+# -- what each command does ------------------------------------------------------------------------
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    flags = _flags(arguments)
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     # Imported late so that --help and complaints do not wait for the HTTP machinery.
-    from . import lifecycle
+    from . import process
 
-    return lifecycle.run(settings)
+    return process.run(settings, lambda: load(flags))
 
 
-def _demo(flags: dict[str, Any], *, stay: bool) -> int:
+def _demo(arguments: argparse.Namespace) -> int:
     from .demo import show
 
     # The server's port is known when it runs; a placeholder lets everything else be checked before.
-    settings = load({"upstream": show.PLACEHOLDER_URL, **flags})
+    settings = load({"upstream": show.PLACEHOLDER_URL, **_flags(arguments)})
     quiet = "log_level" not in settings.model_fields_set
     logs.configure(Level.WARNING if quiet else settings.log_level, settings.log_format)
-    return show.run(settings, stay=stay)
+    return show.run(settings, stay=arguments.serve)
 
 
-def _build_parsers() -> tuple[Parser, dict[str, Parser]]:
+def _check_server(arguments: argparse.Namespace) -> int:
+    from .check import plan, run
+
+    return run.run(
+        plan.read_plan(
+            _flags(arguments),
+            through=arguments.through,
+            headers=arguments.header,
+            timeout=arguments.timeout,
+            idle=arguments.idle,
+            call=arguments.call,
+            arguments=arguments.arguments,
+            as_json=arguments.json,
+        )
+    )
+
+
+def _show_config(arguments: argparse.Namespace) -> int:
+    from . import effective
+
+    rows = effective.collect(_flags(arguments))
+    effective.write(rows, sys.stdout, as_json=arguments.json)
+    return 0
+
+
+def _check_config(arguments: argparse.Namespace) -> int:
+    from . import effective
+
+    problems = effective.problems(_flags(arguments))
+    if problems:
+        sys.stderr.write("".join(f"{problem}\n" for problem in problems))
+        return 2
+    sys.stdout.write("The configuration is right.\n")
+    return 0
+
+
+def _complete(arguments: argparse.Namespace) -> int:
+    sys.stdout.write(completion.script(PROGRAM, completion.Shell(arguments.shell)))
+    return 0
+
+
+# -- the parsers -----------------------------------------------------------------------------------
+
+
+def build_parser() -> Parser:
+    """The parser of the whole command line. Each command's has ``run``, which gives the exit status."""
     parser = Parser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EXAMPLES)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
@@ -159,7 +270,89 @@ def _build_parsers() -> tuple[Parser, dict[str, Parser]]:
     )
     _add_options(serve, options())
     _add_options(demo, [option for option in options() if option.field != "upstream"])
-    return parser, {"serve": serve, "demo": demo}
+    serve.set_defaults(run=_serve, parser=serve)
+    demo.set_defaults(run=_demo, parser=demo)
+    _add_check(commands)
+    _add_config(commands)
+    _add_completion(commands)
+    return parser
+
+
+def _add_check(commands: Any) -> None:
+    check = commands.add_parser(
+        "check",
+        help="see what stateless clients would suffer from a server",
+        usage=f"{PROGRAM} check URL [--through PROXY_URL] [options]",
+        description=_CHECK_DESCRIPTION,
+        epilog=_CHECK_EXAMPLES,
+    )
+    check.add_argument(
+        "upstream", nargs="*", metavar="URL", default=argparse.SUPPRESS, help="the server's MCP endpoint"
+    )
+    check.add_argument(
+        "--through",
+        metavar="PROXY_URL",
+        help="repeat it through a running proxy, side by side; without a path, it is that of the URL",
+    )
+    check.add_argument("--json", action="store_true", help="write JSON, for programs")
+    check.add_argument(
+        "--header",
+        metavar="NAME: VALUE",
+        action="append",
+        default=[],
+        help="a header to send with every request, such as a credential; @FILE reads them from a file, a "
+        "line each, and @- from standard input; can be repeated; values are never shown",
+    )
+    check.add_argument(
+        "--timeout", metavar="DURATION", default="15s", help="how long each request may take (default: 15s)"
+    )
+    check.add_argument(
+        "--idle",
+        metavar="DURATION",
+        help="leave a session alone for this long and see whether the server still has it; without it, what "
+        "is known of such servers is told",
+    )
+    check.add_argument(
+        "--call", metavar="NAME", help="a harmless tool to call, whose answers show whether state survives"
+    )
+    check.add_argument("--arguments", metavar="JSON", help="the arguments of that tool (default: {})")
+    shared = ("config", "upstream_ca", "upstream_cert", "upstream_key")
+    _add_options(check, [option for option in options() if option.field in shared])
+    check.set_defaults(run=_check_server, parser=check)
+
+
+def _add_config(commands: Any) -> None:
+    config = commands.add_parser(
+        "config", help="see or check the configuration", description=_CONFIG_DESCRIPTION
+    )
+    actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    show = actions.add_parser(
+        "show",
+        help="what is in force, and where it comes from",
+        usage=f"{PROGRAM} config show [--json] [URL] [options]",
+        description=_CONFIG_SHOW_DESCRIPTION,
+    )
+    show.add_argument("--json", action="store_true", help="write JSON, for programs")
+    check = actions.add_parser(
+        "check",
+        help="whether serve would start with it",
+        usage=f"{PROGRAM} config check [URL] [options]",
+        description=_CONFIG_CHECK_DESCRIPTION,
+    )
+    _add_options(show, options())
+    _add_options(check, options())
+    show.set_defaults(run=_show_config, parser=show)
+    check.set_defaults(run=_check_config, parser=check)
+
+
+def _add_completion(commands: Any) -> None:
+    complete = commands.add_parser(
+        "completion",
+        help="print a script for the Tab key of your shell",
+        description=_COMPLETION_DESCRIPTION,
+    )
+    complete.add_argument("shell", choices=[shell.value for shell in completion.Shell], help="your shell")
+    complete.set_defaults(run=_complete, parser=complete)
 
 
 def _add_options(parser: Parser, choice: Sequence[Option]) -> None:
@@ -173,8 +366,10 @@ def _add_options(parser: Parser, choice: Sequence[Option]) -> None:
 def _add_option(section: Any, option: Option) -> None:
     """Absent flags leave no trace in the result, so that the environment and the file can speak."""
     text = option.text.replace("%", "%%")
-    if option.default not in (None, "none"):
-        text += f" (default: {option.default})"
+    notes = [] if option.default in (None, "none") else [f"default: {option.default}"]
+    notes += ["live"] if option.is_live else []
+    if notes:
+        text += f" ({', '.join(notes)})"
     if option.field == "upstream":
         # Not required here: it may come from the environment or the file.
         section.add_argument(
@@ -185,7 +380,11 @@ def _add_option(section: Any, option: Option) -> None:
             option.flag, action=argparse.BooleanOptionalAction, help=text, default=argparse.SUPPRESS
         )
     else:
-        action = "append" if option.is_list else "store"
-        section.add_argument(
-            option.flag, action=action, metavar=option.metavar, help=text, default=argparse.SUPPRESS
+        action = section.add_argument(
+            option.flag,
+            action="append" if option.is_list else "store",
+            metavar=option.metavar,
+            help=text,
+            default=argparse.SUPPRESS,
         )
+        completion.teach(action, option.choices, is_file=option.metavar == "FILE")

@@ -5,20 +5,19 @@ The command line, the environment, the TOML file, the help and ``docs/configurat
 over the defaults. How single values are written is in ``values``, what options are called in ``options``.
 """
 
-import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
 from .events import Level
-from .options import ENV_PREFIX, ConfigError, env_name, flag_name, key_name, read_file
+from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
 from .protocol.revisions import CACHEABLE_METHODS
 from .sessions.modes import Anonymous, Sharing, UnknownSession
 from .values import (
@@ -32,11 +31,13 @@ from .values import (
     parse_origins,
     parse_public_url,
     parse_size,
+    parse_token,
     parse_upstream,
     parse_upstreams,
     parse_words,
     show,
     show_duration,
+    show_secret,
     show_size,
 )
 
@@ -54,6 +55,12 @@ _CREDENTIAL_HEADERS: Final = (
     "x-*account*",
     "x-mcp-*",
 )
+
+# No option has this name, so the model complains of it, together with all that is wrong elsewhere.
+_FILE_PROBLEMS: Final = ""
+
+# Options that are shown to nobody, not even when they are wrong.
+_SECRETS: Final = frozenset({"admin_token"})
 
 # Options that mean nothing without the other one.
 _TLS_PAIRS: Final = (
@@ -79,6 +86,13 @@ class Group(StrEnum):
     LOGGING = "Logging"
 
 
+class Live:
+    """Marks an option that can change while the proxy runs: SIGHUP applies what the file says of it."""
+
+
+LIVE: Final = Live()
+
+
 class LogFormat(StrEnum):
     """How log lines are written."""
 
@@ -97,6 +111,10 @@ def _parse_optional_path(value: object) -> object:
 
 def _parse_status(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
+
+
+def _show_urls(urls: tuple[str, ...]) -> str:
+    return show(tuple(map(mask, urls)))
 
 
 def _parse_cache_ttls(value: object) -> object:
@@ -131,7 +149,8 @@ class FileSource(PydanticBaseSettingsSource):
         path = self.current_state.get("config")
         if not path:
             return {}
-        return read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
+        values, problems = read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
+        return {**values, _FILE_PROBLEMS: problems} if problems else values
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
         """Not used: ``__call__`` gives all values at once."""
@@ -155,7 +174,7 @@ class Settings(BaseSettings):
     path; every other path is passed through to the same origin."""
 
     replica: Annotated[
-        tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", show), Group.LISTENING
+        tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls), Group.LISTENING
     ] = ()
     """More servers like the first, with the same path. Each session lives on one of them; new ones go where
     the fewest are. On the command line they may simply follow the first URL."""
@@ -169,8 +188,16 @@ class Settings(BaseSettings):
     sure that callers can be told apart (see --anonymous)."""
 
     admin_listen: Annotated[OptionalListener, Group.LISTENING] = Address("127.0.0.1", 9090)
-    """Where operators connect: /metrics, /healthz, /readyz and /sessions; "off" turns it off. It asks
-    nobody for a password, so keep it on loopback or on a private network."""
+    """Where operators connect: the status page at /, /metrics, /healthz, /readyz, /sessions and the admin
+    API; "off" turns it off. Nobody is asked for a password to read, so keep it on loopback or on a
+    private network."""
+
+    admin_token: Annotated[
+        SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret), Group.LISTENING
+    ] = None
+    """What operators must show to change anything (drain, pause, resume, reconnect, kill a session), as in
+    "Authorization: Bearer TOKEN". Without it, nothing can be changed unless --admin-listen is on loopback.
+    Better given as a variable or in the file: other users of the machine can read flags."""
 
     public_url: Annotated[
         str | None, BeforeValidator(parse_public_url), Form("URL", show), Group.LISTENING
@@ -190,44 +217,48 @@ class Settings(BaseSettings):
     life. shared: one session for all of a caller's clients. fresh: a never-used session for every request
     that names none."""
 
-    unknown_session: Annotated[UnknownSession, Group.SESSIONS] = UnknownSession.ADOPT
+    unknown_session: Annotated[UnknownSession, Group.SESSIONS, LIVE] = UnknownSession.ADOPT
     """A session id that this proxy did not give out (from before a restart, or a platform's own) is
     adopted as the name of a conversation, or answered 404."""
 
     delete_status: Annotated[
-        Literal[405, 200, 204], BeforeValidator(_parse_status), Form("{405,200,204}", show), Group.SESSIONS
+        Literal[405, 200, 204],
+        BeforeValidator(_parse_status),
+        Form("{405,200,204}", show),
+        Group.SESSIONS,
+        LIVE,
     ] = 405
     """The answer to a client's DELETE, which does not end the upstream session. 405 is MCP's way to say
     that clients need not; some insist on 200 or 204."""
 
-    linger: Annotated[DurationOrZero, Group.SESSIONS] = 30.0
+    linger: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 30.0
     """With --sharing isolated: how long an upstream session outlives its client's DELETE, for clients
     that go on using an id that they have deleted."""
 
-    detach_after: Annotated[DurationOrZero, Group.SESSIONS] = 60.0
+    detach_after: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 60.0
     """A client that never opened a GET stream counts as gone after this much silence; its upstream
     session may then be handed over."""
 
-    min_idle: Annotated[CountOrZero, Group.SESSIONS] = 0
+    min_idle: Annotated[CountOrZero, Group.SESSIONS, LIVE] = 0
     """With --sharing fresh: how many unused upstream sessions to keep open in advance for each kind of
     caller seen lately, so that requests need not wait for a handshake."""
 
-    max_buffered_events: Annotated[CountOrZero, Group.SESSIONS] = 256
+    max_buffered_events: Annotated[CountOrZero, Group.SESSIONS, LIVE] = 256
     """Server messages kept for each client session, so that a client whose GET stream broke misses
     nothing when it opens the next one."""
 
     # -- modern clients (MCP 2026-07-28) ---------------------------------------------------------
 
-    park_timeout: Annotated[Duration, Group.MODERN] = 600.0
+    park_timeout: Annotated[Duration, Group.MODERN, LIVE] = 600.0
     """How long a call waits for its client to come back with the answers that the server asked for."""
 
-    max_parked: Annotated[CountOrZero, Group.MODERN] = 1000
+    max_parked: Annotated[CountOrZero, Group.MODERN, LIVE] = 1000
     """Calls that may wait for their clients' answers; one more is answered 503."""
 
-    max_parked_per_principal: Annotated[CountOrZero, Group.MODERN] = 100
+    max_parked_per_principal: Annotated[CountOrZero, Group.MODERN, LIVE] = 100
     """Waiting calls of one caller at most."""
 
-    max_rounds: Annotated[Count, Group.MODERN] = 32
+    max_rounds: Annotated[Count, Group.MODERN, LIVE] = 32
     """How often the server may ask in the course of one call."""
 
     cache_ttl: Annotated[
@@ -235,13 +266,14 @@ class Settings(BaseSettings):
         BeforeValidator(_parse_cache_ttls),
         Form("METHOD=MILLISECONDS", show),
         Group.MODERN,
+        LIVE,
     ] = ()
     """How long modern clients may keep the results of a method, such as tools/list=60000. Without it they
     are told to ask again each time."""
 
-    cache_scope: Annotated[Literal["private", "public"], Form("{private,public}", show), Group.MODERN] = (
-        "private"
-    )
+    cache_scope: Annotated[
+        Literal["private", "public"], Form("{private,public}", show), Group.MODERN, LIVE
+    ] = "private"
     """Who may keep them: each caller for itself, or anyone. Choose public only where every caller gets the
     same lists and resources."""
 
@@ -266,72 +298,72 @@ class Settings(BaseSettings):
 
     # -- limits ----------------------------------------------------------------------------------
 
-    max_sessions: Annotated[Count, Group.LIMITS] = 1000
+    max_sessions: Annotated[Count, Group.LIMITS, LIVE] = 1000
     """Upstream sessions at most. At the limit, the one that was idle for longest makes room."""
 
-    max_sessions_per_principal: Annotated[Count, Group.LIMITS] = 100
+    max_sessions_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 100
     """Upstream sessions of one caller at most."""
 
-    max_client_sessions: Annotated[Count, Group.LIMITS] = 100_000
+    max_client_sessions: Annotated[Count, Group.LIMITS, LIVE] = 100_000
     """Client sessions remembered at most. They cost little; the least recently used is forgotten first."""
 
-    max_client_sessions_per_principal: Annotated[Count, Group.LIMITS] = 10_000
+    max_client_sessions_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 10_000
     """Client sessions of one caller remembered at most."""
 
-    max_waiters: Annotated[CountOrZero, Group.LIMITS] = 1000
+    max_waiters: Annotated[CountOrZero, Group.LIMITS, LIVE] = 1000
     """Requests that may wait for an upstream session; one more is answered 503 at once."""
 
-    max_requests_per_session: Annotated[CountOrZero, Group.LIMITS] = 0
+    max_requests_per_session: Annotated[CountOrZero, Group.LIMITS, LIVE] = 0
     """An upstream session that has served this many requests is closed when nobody holds it; 0 means never.
     Its state goes with it."""
 
-    open_concurrency: Annotated[Count, Group.LIMITS] = 1
+    open_concurrency: Annotated[Count, Group.LIMITS, LIVE] = 1
     """Upstream sessions that may be opened at the same time for one kind of caller. A session that
     becomes free meanwhile beats a new one."""
 
-    max_connections: Annotated[Count, Group.LIMITS] = 10_000
+    max_connections: Annotated[Count, Group.LIMITS, LIVE] = 10_000
     """Connections of clients at the same time; one more is closed at once. Every request and every open
     stream has one."""
 
-    max_body_bytes: Annotated[Size, Group.LIMITS] = 4 * 1024 * 1024
+    max_body_bytes: Annotated[Size, Group.LIMITS, LIVE] = 4 * 1024 * 1024
     """The largest request body at the MCP endpoint; a larger one is answered 413."""
 
     # -- timeouts --------------------------------------------------------------------------------
 
-    acquire_timeout: Annotated[Duration, Group.TIMEOUTS] = 10.0
+    acquire_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 10.0
     """How long a request waits for an upstream session before it is answered 503."""
 
-    breaker_threshold: Annotated[Count, Group.LIMITS] = 5
+    breaker_threshold: Annotated[Count, Group.LIMITS, LIVE] = 5
     """Handshakes with a server that fail in a row before it is left alone for a moment."""
 
-    breaker_reset: Annotated[Duration, Group.TIMEOUTS] = 5.0
+    breaker_reset: Annotated[Duration, Group.TIMEOUTS, LIVE] = 5.0
     """How long a server that kept failing handshakes is left alone before one is tried again."""
 
-    request_timeout: Annotated[Duration, Group.TIMEOUTS] = 600.0
+    request_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 600.0
     """How long the server may take for one request before it is answered 504."""
 
-    connect_timeout: Annotated[Duration, Group.TIMEOUTS] = 10.0
+    connect_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 10.0
     """How long a connection to the server may take to come about."""
 
-    idle_timeout: Annotated[Duration, Group.TIMEOUTS] = 1800.0
+    idle_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 1800.0
     """An upstream session that nobody has used for this long is closed."""
 
-    max_lifetime: Annotated[DurationOrZero, Group.TIMEOUTS] = 0.0
+    max_lifetime: Annotated[DurationOrZero, Group.TIMEOUTS, LIVE] = 0.0
     """An upstream session that is this old (or up to a tenth less, so that not all end at once) is closed
     when nobody holds it; 0 means never. Its state goes with it."""
 
-    check_after: Annotated[DurationOrZero, Group.TIMEOUTS] = 30.0
+    check_after: Annotated[DurationOrZero, Group.TIMEOUTS, LIVE] = 30.0
     """An upstream session that was quiet for this long is pinged before the next request goes out on it; 0
     means never."""
 
-    client_session_timeout: Annotated[Duration, Group.TIMEOUTS] = 86400.0
+    client_session_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 86400.0
     """A client session that has not been used for this long is forgotten."""
 
-    keepalive: Annotated[Duration, Group.TIMEOUTS] = 120.0
+    keepalive: Annotated[Duration, Group.TIMEOUTS, LIVE] = 120.0
     """How often an unused upstream session is pinged, so that the server does not expire it. The default
     satisfies every known server."""
 
-    heartbeat: Annotated[Duration, Group.TIMEOUTS] = 15.0
+    heartbeat: Annotated[Duration, Group.TIMEOUTS, LIVE] = 15.0
     """How often a silent stream to a client carries a comment, so that nothing in between takes it for
     dead."""
 
@@ -339,32 +371,32 @@ class Settings(BaseSettings):
     """A client's connection without a request is closed after this long, also one whose next request
     arrives too slowly. It should be longer than that of a load balancer in front of the proxy."""
 
-    drain_timeout: Annotated[DurationOrZero, Group.TIMEOUTS] = 30.0
+    drain_timeout: Annotated[DurationOrZero, Group.TIMEOUTS, LIVE] = 30.0
     """How long requests in flight may take to finish after SIGTERM. A second SIGTERM stops at once."""
 
     # -- safety ----------------------------------------------------------------------------------
 
     allowed_origin: Annotated[
-        tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show), Group.SAFETY
+        tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show), Group.SAFETY, LIVE
     ] = ()
     """Web pages that may call the proxy from a browser, beside those of its own host."""
 
     allowed_host: Annotated[
-        tuple[str, ...], BeforeValidator(parse_hosts), Form("HOST", show), Group.SAFETY
+        tuple[str, ...], BeforeValidator(parse_hosts), Form("HOST", show), Group.SAFETY, LIVE
     ] = ()
     """Host names under which the proxy may be called. Without any, a listener on loopback answers to
     loopback names only, and any other listener to every name."""
 
     # -- TLS -------------------------------------------------------------------------------------
 
-    tls_cert: Annotated[OptionalPath, Group.TLS] = None
+    tls_cert: Annotated[OptionalPath, Group.TLS, LIVE] = None
     """The proxy's certificate, in PEM form, with the chain up to its authority. With it clients connect
     by https; without it by http."""
 
-    tls_key: Annotated[OptionalPath, Group.TLS] = None
+    tls_key: Annotated[OptionalPath, Group.TLS, LIVE] = None
     """The private key of --tls-cert, in PEM form, without a passphrase."""
 
-    tls_client_ca: Annotated[OptionalPath, Group.TLS] = None
+    tls_client_ca: Annotated[OptionalPath, Group.TLS, LIVE] = None
     """The certificates of the authorities that clients' certificates must come from. With it no client
     can connect without such a certificate. It admits callers but does not tell them apart."""
 
@@ -372,15 +404,15 @@ class Settings(BaseSettings):
     """The certificates of the authorities that the server's certificate may come from, instead of the
     system's."""
 
-    upstream_cert: Annotated[OptionalPath, Group.TLS] = None
+    upstream_cert: Annotated[OptionalPath, Group.TLS, LIVE] = None
     """The certificate to show to a server that asks for one, in PEM form. It speaks for every caller."""
 
-    upstream_key: Annotated[OptionalPath, Group.TLS] = None
+    upstream_key: Annotated[OptionalPath, Group.TLS, LIVE] = None
     """The private key of --upstream-cert, in PEM form, without a passphrase."""
 
     # -- logging ---------------------------------------------------------------------------------
 
-    log_level: Annotated[Level, Group.LOGGING] = Level.INFO
+    log_level: Annotated[Level, Group.LOGGING, LIVE] = Level.INFO
     """The least important lines to log; debug logs every request."""
 
     log_format: Annotated[LogFormat, Group.LOGGING] = LogFormat.AUTO
@@ -393,31 +425,35 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
+        conflicts = [*self._conflicts(), *self._tls_conflicts()]
+        if conflicts:
+            # pydantic reports a check of the whole model without a field, so the error carries them along.
+            raise PydanticCustomError("conflict", "conflict", {"conflicts": conflicts})
+        return self
+
+    def _conflicts(self) -> Iterator[tuple[str, str]]:
+        """Options that do not go with others, and why."""
         path = URL(self.upstream).raw_path
         if any(URL(url).raw_path != path for url in self.replica):
-            raise _conflict("replica", f"must have the path of the first server, {path}")
+            yield "replica", f"must have the path of the first server, {path}"
         if self.min_idle > self.max_sessions_per_principal:
-            raise _conflict(
-                "min_idle",
-                f"must not be over --max-sessions-per-principal, which is {self.max_sessions_per_principal}",
-            )
-        self._check_tls()
+            limit = self.max_sessions_per_principal
+            yield "min_idle", f"must not be over --max-sessions-per-principal, which is {limit}"
         if self.admin_listen is not None and _collide(self.listen, self.admin_listen):
             blamed, other = "admin_listen", "--listen"
             if blamed not in self.model_fields_set:
                 blamed, other = "listen", "--admin-listen"
-            raise _conflict(blamed, f"must differ from {other}")
-        return self
+            yield blamed, f"must differ from {other}"
 
-    def _check_tls(self) -> None:
+    def _tls_conflicts(self) -> Iterator[tuple[str, str]]:
         """Every file of TLS comes with those that it means nothing without."""
         for field, needed in _TLS_PAIRS:
             if getattr(self, field) is not None and getattr(self, needed) is None:
-                raise _conflict(field, f"needs {flag_name(needed)}")
+                yield field, f"needs {flag_name(needed)}"
         plain = not any(url.startswith("https:") for url in (self.upstream, *self.replica))
         for field in ("upstream_ca", "upstream_cert"):
             if plain and getattr(self, field) is not None:
-                raise _conflict(field, "needs a server with an https URL")
+                yield field, "needs a server with an https URL"
 
     @classmethod
     def settings_customise_sources(
@@ -443,16 +479,11 @@ def load(flags: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        problems = [_describe(detail, flags) for detail in error.errors()]
+        problems = [line for detail in error.errors() for line in _describe(detail, flags)]
         raise ConfigError("\n".join(problems)) from None
 
 
 # -- what went wrong -----------------------------------------------------------------------------
-
-
-def _conflict(field: str, problem: str) -> PydanticCustomError:
-    # pydantic reports a check of the whole model without a field, so the error carries it along.
-    return PydanticCustomError("conflict", "{problem}", {"field": field, "problem": problem})
 
 
 def _collide(one: Address, other: Address) -> bool:
@@ -460,23 +491,28 @@ def _collide(one: Address, other: Address) -> bool:
     return same_host and one.port == other.port != 0
 
 
-def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> str:
-    context = detail.get("ctx", {})
-    field = str(detail["loc"][0] if detail["loc"] else context["field"])
+def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> list[str]:
+    """One line for each problem in an error of the model's."""
+    if not detail["loc"]:
+        conflicts = detail["ctx"]["conflicts"]
+        return [_complaint(field, detail["input"][field], problem, flags) for field, problem in conflicts]
+    field = str(detail["loc"][0])
+    if field == _FILE_PROBLEMS:
+        return list(detail["input"])
     if detail["type"] == "missing":
-        return "URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp"
-    given = detail["input"] if detail["loc"] else detail["input"][field]
-    return f"{_written(field, flags)}: {_quote(given)} is not allowed; it {_problem(detail)}"
+        return ["URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp"]
+    return [_complaint(field, detail["input"], _problem(detail), flags)]
+
+
+def _complaint(field: str, given: object, problem: str, flags: Mapping[str, Any]) -> str:
+    quoted = show_secret(given) if field in _SECRETS else _quote(given)
+    return f"{_written(field, flags)}: {quoted} is not allowed; it {problem}"
 
 
 def _written(field: str, flags: Mapping[str, Any]) -> str:
     """The option as its user wrote it, wherever that was."""
-    if field in flags:
-        return flag_name(field)
-    variables = {name.upper(): name for name in os.environ}
-    if (variable := variables.get(env_name(field))) is not None:
-        return variable
-    return f"{key_name(field)} in {flags.get('config') or os.environ[variables[env_name('config')]]}"
+    where = origin(field, flags)
+    return f"{key_name(field)} in {where.name}" if where.source is Source.FILE else str(where.name)
 
 
 def _quote(value: object) -> str:

@@ -20,7 +20,11 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Base of all events. ``name`` is the log line's event, ``level`` its loudness."""
+    """Base of all events. ``name`` is the log line's event, ``level`` its loudness.
+
+    ``docs/events.md`` is made of the docstrings, so they are written for operators. A last paragraph that
+    begins with "What to do:" is told apart there.
+    """
 
     name: ClassVar[str]
     level: ClassVar[Level] = Level.INFO
@@ -42,7 +46,12 @@ class SessionOpened(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionOpenFailed(Event):
-    """A handshake failed. ``error`` is a reason word, ``detail`` a sentence."""
+    """A handshake failed. ``error`` is a reason, ``detail`` a sentence, ``why`` as in ``session.opened``.
+
+    What to do: if the server refuses a caller's credentials, that is between the two of them. Otherwise the
+    server's own log should say more; after ``--breaker-threshold`` failures in a row it is left alone for a
+    moment.
+    """
 
     name = "session.open_failed"
     level = Level.WARNING
@@ -54,7 +63,12 @@ class SessionOpenFailed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionClosed(Event):
-    """An upstream session left the pool. ``reason``: idle, linger, evicted, once, lost, shutdown ..."""
+    """An upstream session left the pool. ``reason`` says why.
+
+    idle and linger: it was not used for ``--idle-timeout`` or ``--linger``. evicted: another one needed its
+    room. once: it had served its one request. lost: the server forgot it. lifetime and requests: it had
+    served for long enough. reconnect and killed: an operator's hand. shutdown: the proxy ends.
+    """
 
     name = "session.closed"
     session: str
@@ -66,7 +80,15 @@ class SessionClosed(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SessionLost(Event):
-    """The server no longer knows an upstream session. ``how`` is the dialect or the place it showed."""
+    """The server no longer knows an upstream session. ``how``: the HTTP status or ``error`` of its answer to
+    a request, or stream, ping or check when it showed there.
+
+    The session is opened again as soon as it is needed, but what the server kept in it is gone.
+
+    What to do: nothing when the server was restarted. If it happens all the time, the server may expire
+    sessions sooner than every ``--keepalive``, or there are several servers behind one address that do not
+    know each other's sessions; name each of them with ``--replica`` then.
+    """
 
     name = "session.lost"
     level = Level.WARNING
@@ -102,7 +124,9 @@ class ClientSessionCreated(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSessionExpired(Event):
-    """A client session was forgotten. ``reason``: age, room, or replaced."""
+    """A client session was forgotten. ``reason``: age (``--client-session-timeout``), room
+    (``--max-client-sessions``), or replaced (its id was given out anew).
+    """
 
     name = "client.expired"
     level = Level.DEBUG
@@ -129,7 +153,9 @@ class RequestFinished(Event):
     """One JSON-RPC request of a client was answered.
 
     ``outcome``: ok, error (the server's JSON-RPC error), or the reason word of an error of ours.
-    ``upstream_seconds`` is the time the server took, None when it was not asked.
+    ``sessionless``: it came without a session id. ``waited_seconds`` is the time it waited for an upstream
+    session, None when it needed none or held one already; ``upstream_seconds`` the time that the server
+    took, None when it was not asked.
     """
 
     name = "request.finished"
@@ -137,7 +163,9 @@ class RequestFinished(Event):
     era: str
     method: str
     outcome: str
+    sessionless: bool
     seconds: float
+    waited_seconds: float | None
     upstream_seconds: float | None
     request_id: str
     principal: str
@@ -146,7 +174,10 @@ class RequestFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestFailed(Event):
-    """A request got an error of the proxy's own making, or was refused by the server."""
+    """A request got an error of the proxy's own making, or was refused by the server.
+
+    What to do: look up the reason below; it says whose fault it is.
+    """
 
     name = "request.failed"
     level = Level.WARNING
@@ -155,15 +186,6 @@ class RequestFailed(Event):
     detail: str
     request_id: str
     principal: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionlessRequest(Event):
-    """A request came without a session."""
-
-    name = "request.sessionless"
-    level = Level.DEBUG
-    era: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,7 +200,11 @@ class Retried(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayRefused(Event):
-    """A request may have been executed, so it was not sent again; the client was told."""
+    """A request may have been executed, so it was not sent again; the client was told.
+
+    What to do: find out why the connection to the server broke. Whether the call took effect only the server
+    knows.
+    """
 
     name = "request.replay_refused"
     level = Level.WARNING
@@ -202,19 +228,12 @@ class Parked(Event):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseGranted(Event):
-    """Somebody got an upstream session after waiting ``waited_seconds`` (0 when one was at hand)."""
-
-    name = "lease.granted"
-    level = Level.DEBUG
-    session: str
-    principal: str
-    waited_seconds: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class LeaseFailed(Event):
-    """Nobody could be given a session. ``reason`` is the error's reason word."""
+    """A request could not be given an upstream session. ``reason`` is the error's reason word.
+
+    What to do: if it is acquire-timeout or too-many-waiters, there are too few sessions for the load: see
+    ``--max-sessions``, ``--max-sessions-per-principal`` and ``--sharing``. Otherwise see the reason below.
+    """
 
     name = "lease.failed"
     level = Level.WARNING
@@ -247,7 +266,10 @@ class UpstreamUp(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamDown(Event):
-    """The server behind us does not answer; the proxy is not ready meanwhile."""
+    """The server behind us takes no connections. While that is true of all servers, the proxy is not ready.
+
+    What to do: start the server, or correct its address. The proxy goes on looking every half second.
+    """
 
     name = "upstream.down"
     level = Level.WARNING
@@ -257,11 +279,62 @@ class UpstreamDown(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnonymousCaller(Event):
-    """The first caller without credentials on a listener beyond loopback. Told once, loudly."""
+    """The first caller without credentials on a listener beyond loopback. Told once, loudly.
+
+    What to do: unless all callers are one party, do as ``advice`` says.
+    """
 
     name = "identity.anonymous_callers_share"
     level = Level.WARNING
     advice: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorActed(Event):
+    """Somebody changed something by the admin API. ``action``: drain, pause, resume, reconnect or kill."""
+
+    name = "operator.acted"
+    action: str
+    session: str | None
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OperatorRefused(Event):
+    """Somebody tried to change something by the admin listener with a wrong token.
+
+    What to do: find out who is at ``peer``.
+    """
+
+    name = "operator.refused"
+    level = Level.WARNING
+    peer: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reloaded(Event):
+    """The configuration was read again on SIGHUP, and the TLS files with it.
+
+    ``changed`` are the options that have new values now. ``needs_restart`` are those with new values that
+    cannot change in a running proxy: restart it to apply them.
+    """
+
+    name = "config.reloaded"
+    changed: str | None
+    needs_restart: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReloadFailed(Event):
+    """The configuration could not be read again on SIGHUP. All of the old one stays in force.
+
+    What to do: correct the ``problem``; ``mcp-session-proxy config check`` tells whether you have. Then send
+    SIGHUP again.
+    """
+
+    name = "config.reload_failed"
+    level = Level.ERROR
+    problem: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +356,10 @@ class Stopped(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Crashed(Event):
-    """A bug: an exception nobody expected. The client got a clean error."""
+    """A bug: an exception nobody expected. The client got a clean error.
+
+    What to do: please report it, with this line and the lines before it.
+    """
 
     name = "proxy.bug"
     level = Level.ERROR

@@ -1,6 +1,6 @@
-"""What the proxy shows of itself: snapshots without secrets, for the admin listener and the metrics.
+"""What the proxy shows of itself, and what an operator may do: for the admin listener and the metrics.
 
-Everything here is plain data, taken in one synchronous step, so a snapshot is always consistent.
+What is shown is plain data without secrets, taken in one synchronous step, so that it is always consistent.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,10 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UpstreamSessionView:
-    """One upstream session. Tags are short and opaque; ages are in seconds."""
+    """One upstream session. Tags are short and opaque; ages are in seconds.
+
+    ``parked`` counts the calls whose server waits for the client's answers.
+    """
 
     session: str
     principal: str
@@ -41,13 +44,14 @@ class UpstreamSessionView:
     idle_seconds: float
     requests: int
     in_flight: int
+    parked: int
     attached: int
     stream: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSessionView:
-    """One client session."""
+    """One client session. ``parked`` counts the server's questions that its client has not answered yet."""
 
     client: str
     principal: str
@@ -59,12 +63,35 @@ class ClientSessionView:
     idle_seconds: float
     requests: int
     in_flight: int
+    parked: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaView:
+    """One of the servers.
+
+    ``condition`` is up, down, breaker-open or unknown; ``down_seconds`` says for how long it has taken no
+    connections, ``breaker`` whether handshakes are tried (closed, half-open) or not (open), and
+    ``last_error`` why they failed last. ``modern`` says whether the server speaks 2026-07-28 itself; null
+    means that it was not asked yet.
+    """
+
+    upstream: str
+    condition: str
+    down_seconds: float | None
+    breaker: str
+    last_error: str | None
+    modern: bool | None
+    sessions: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """Numbers that go up and down, read at scrape time."""
+    """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them."""
 
+    phase: Phase
+    upstreams: Mapping[str, int]
+    limits: Mapping[str, int]
     client_sessions: int
     upstream_sessions: Mapping[str, int]
     upstream_session_age_seconds: Sequence[float]
@@ -76,18 +103,56 @@ class Gauges:
 class Introspection(Protocol):
     """Whatever can be asked; the running proxy implements it."""
 
+    @property
+    def paused(self) -> bool:
+        """Whether an operator holds back all requests."""
+        ...
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way at the server for a client that waits."""
+        ...
+
     def readiness(self) -> Readiness:
         """Whether work can be taken now."""
         ...
 
-    def upstream_sessions(self) -> Sequence[UpstreamSessionView]:
-        """All upstream sessions."""
+    def replicas(self) -> Sequence[ReplicaView]:
+        """The servers."""
         ...
 
-    def client_sessions(self) -> Sequence[ClientSessionView]:
-        """All client sessions."""
+    def upstream_sessions(self, limit: int | None = None) -> Sequence[UpstreamSessionView]:
+        """The newest upstream sessions, newest first; all of them without a limit."""
+        ...
+
+    def client_sessions(self, limit: int | None = None) -> Sequence[ClientSessionView]:
+        """The newest client sessions, newest first; all of them without a limit."""
         ...
 
     def gauges(self) -> Gauges:
         """The numbers for a scrape; must be cheap."""
+        ...
+
+
+class Operations(Protocol):
+    """Whatever an operator may do; the running proxy implements it. Nothing here blocks."""
+
+    def pause(self) -> None:
+        """Give sessions to nobody until ``resume``: requests wait."""
+        ...
+
+    def resume(self) -> None:
+        """End a pause."""
+        ...
+
+    def reconnect(self) -> int:
+        """Replace every upstream session when nobody holds it; gives how many there are."""
+        ...
+
+    def kill(self, session: str) -> bool:
+        """Close the upstream session with this tag at once; gives whether there was one."""
+        ...
+
+    def drain(self) -> int:
+        """Finish what is in flight and end, as on SIGTERM; gives how many requests are in flight."""
         ...

@@ -9,48 +9,47 @@ import contextlib
 import json
 import os
 import random
-import resource
-import signal
 import ssl
-import sys
-from collections.abc import Coroutine
+import time
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import aiohttp
-import uvloop
 from aiohttp import web
 from yarl import URL
 
-from . import __version__, events
+from . import __version__, events, rules
 from .config import Settings
 from .downstream.app import SILENT, FrontDoor, serve
-from .downstream.endpoint import Endpoint, EndpointRules
-from .downstream.guard import Guard
+from .downstream.endpoint import Endpoint
 from .downstream.legacy import LegacyEndpoint
-from .downstream.modern import CacheRules, ModernEndpoint
+from .downstream.modern import ModernEndpoint
 from .downstream.passthrough import Passthrough, open_client_session
 from .errors import Draining
 from .exchange.attribution import Attribution
 from .exchange.catalog import Catalog
 from .exchange.fanout import Fanout
 from .exchange.listening import Listening
-from .exchange.parking import Parking, ParkingLimits
+from .exchange.parking import Parking
 from .exchange.routing import Router
+from .operations import Operator
 from .ops.admin import build_admin_app
-from .ops.banner import startup_lines
-from .ops.logs import EventLog
+from .ops.churn import Churn
+from .ops.logs import EventLog, hush_libraries
 from .ops.metrics import Metrics
 from .ops.observers import tee
-from .sessions.binding import Binder, Rules
+from .ops.recent import Recent
+from .options import ConfigError
+from .reloading import Change, compare
+from .sessions.binding import Binder
 from .sessions.directory import Directory
 from .sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
-from .sessions.modes import Anonymous
-from .sessions.policy import Limits
 from .sessions.pool import Pool
 from .snapshot import Snapshot
-from .tls import listener_context, upstream_context
+from .tls import RenewableContext, listener_context, renew_upstream, upstream_context
 from .upstream.breaker import Breaker
 from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
@@ -71,19 +70,29 @@ class CannotListen(CannotStart):
 
 
 class Proxy:
-    """A whole proxy, started by ``async with``. URLs are known from then on."""
+    """A whole proxy, started by ``async with``. URLs are known from then on.
 
-    def __init__(self, settings: Settings) -> None:
+    ``stop`` is set when an operator wants it to end; whoever runs the proxy then leaves the block. ``alive``
+    is called every now and then, from the event loop, as long as it turns.
+    """
+
+    def __init__(self, settings: Settings, *, alive: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self._alive = alive
         self.listen_url = ""
         self.endpoint_url = ""
         self.admin_url: str | None = None
         self.metrics = Metrics()
-        self._observe = tee(EventLog(settings.log_level), self.metrics)
+        self.stop = asyncio.Event()
+        self._churn = Churn(time.monotonic)
+        self._recent = Recent(lambda: datetime.now(UTC))
+        self._log = EventLog(settings.log_level)
+        self._observe = tee(self._log, self.metrics, self._churn, self._recent)
         self._urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         self._url = self._urls[0]
         self._stack = contextlib.AsyncExitStack()
         self._tasks: list[asyncio.Task[None]] = []
+        self._transports: list[StreamableHttp] = []
         self._drained = False
 
     async def __aenter__(self) -> Self:
@@ -110,24 +119,35 @@ class Proxy:
     async def _start(self) -> None:
         settings = self.settings
         tls, listener_tls = upstream_context(settings), listener_context(settings)
+        self._upstream_tls = tls
+        self._listener_tls = None if listener_tls is None else RenewableContext(listener_tls)
         http = await self._stack.enter_async_context(http_session(tls=tls))
         plain = await self._stack.enter_async_context(open_client_session(tls=tls))
         self._build_core(http, tls)
-        door = self._build_door(plain)
+        self._build_door(plain)
         self._stack.callback(self._endpoint.heart.close)
-        server = serve(
-            door,
+        self._listener = serve(
+            self._door,
             max_body_bytes=settings.max_body_bytes,
             max_connections=settings.max_connections,
             idle_timeout_seconds=settings.connection_idle_timeout,
         )
-        self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
+        self._runner = web.ServerRunner(self._listener, shutdown_timeout=_CLOSE_SECONDS)
         self.listen_url = await self._listen(self._runner, settings.listen, "--listen", listener_tls)
         public = settings.public_url or self.listen_url
         self.endpoint_url = public.rstrip("/") + self._url.raw_path
         if settings.admin_listen is not None:
+            token = settings.admin_token
             app = build_admin_app(
-                self.snapshot, self.metrics, sharing=settings.sharing, listen=settings.admin_listen
+                view=self.snapshot,
+                operations=Operator(pool=self._pool, endpoint=self._endpoint, stop=self.stop.set),
+                metrics=self.metrics,
+                churn=self._churn,
+                recent=self._recent,
+                observe=self._observe,
+                sharing=settings.sharing,
+                listen=settings.admin_listen,
+                token=None if token is None else token.get_secret_value(),
             )
             runner = web.AppRunner(
                 app,
@@ -167,15 +187,14 @@ class Proxy:
                 principal_tag=key.principal_tag,
                 router=self._router,
                 observe=self._observe,
-                # Sessions that began together need not be pinged together.
-                keepalive_seconds=settings.keepalive * random.uniform(0.85, 1.0),
-                check_after_seconds=settings.check_after,
+                keepalive_seconds=_spread(self.settings.keepalive),
+                check_after_seconds=self.settings.check_after,
             )
 
-        self._pool = Pool(connect=connect, limits=_limits(settings), observe=self._observe)
+        self._pool = Pool(connect=connect, limits=rules.pool_limits(settings), observe=self._observe)
         self._binder = Binder(
             pool=self._pool,
-            rules=_rules(settings),
+            rules=rules.binding_rules(settings),
             sessionless=sessionless_profile(__version__),
             directory=lambda on_forget: Directory(
                 max_sessions=settings.max_client_sessions,
@@ -189,7 +208,7 @@ class Proxy:
         self._attribution = Attribution()
         self._catalog = Catalog(self._observe)
         self._listening = Listening(self._observe)
-        self._parking = Parking(_parking_limits(settings), self._observe)
+        self._parking = Parking(rules.parking_limits(settings), self._observe)
         self._router = Router(
             fanout=self._fanout,
             attribution=self._attribution,
@@ -206,6 +225,7 @@ class Proxy:
             request_timeout_seconds=settings.request_timeout,
         )
         self._stack.callback(transport.close)
+        self._transports.append(transport)
         breaker = Breaker(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
         return Replica(url, transport, breaker, self._observe, tls=tls)
 
@@ -219,32 +239,31 @@ class Proxy:
             idle_timeout_seconds=self.settings.request_timeout,
         )
 
-    def _build_door(self, plain: aiohttp.ClientSession) -> FrontDoor:
+    def _build_door(self, plain: aiohttp.ClientSession) -> None:
         settings = self.settings
-        passing = {replica: self._build_passthrough(plain, replica.url) for replica in self._fleet.replicas}
+        self._passing = {
+            replica: self._build_passthrough(plain, replica.url) for replica in self._fleet.replicas
+        }
 
         def choose() -> Passthrough:
-            return passing[self._fleet.best()]
+            return self._passing[self._fleet.best()]
 
         def rewrite(challenge: str) -> str:
             return choose().rewriter.challenge(challenge)
 
         legacy = LegacyEndpoint(binder=self._binder, fanout=self._fanout, observe=self._observe)
-        modern = ModernEndpoint(
+        self._modern = ModernEndpoint(
             binder=self._binder,
             attribution=self._attribution,
             catalog=self._catalog,
             listening=self._listening,
             parking=self._parking,
-            cache=CacheRules(
-                ttl_milliseconds={ttl.method: ttl.milliseconds for ttl in settings.cache_ttl},
-                scope=settings.cache_scope,
-            ),
+            cache=rules.cache_rules(settings),
             observe=self._observe,
         )
         self._endpoint = Endpoint(
             legacy=legacy,
-            modern=modern,
+            modern=self._modern,
             speaks_modern=self._fleet.speaks_modern,
             passthrough=choose,
             binder=self._binder,
@@ -255,31 +274,21 @@ class Proxy:
                 affinity_headers=settings.affinity_header,
                 affinity_meta=settings.affinity_meta,
             ),
-            rules=EndpointRules(
-                max_body_bytes=settings.max_body_bytes,
-                delete_status=settings.delete_status,
-                heartbeat_seconds=settings.heartbeat,
-                rewrite_challenge=rewrite,
-                warn_of_anonymous=(not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL),
-            ),
+            rules=rules.endpoint_rules(settings, rewrite),
             observe=self._observe,
         )
         self.snapshot = Snapshot(
             binder=self._binder,
             endpoint=self._endpoint,
+            fanout=self._fanout,
             parking=self._parking,
             listening=self._listening,
             fleet=self._fleet,
+            limits=lambda: rules.shown_limits(self.settings),
         )
         self.metrics.watch(self.snapshot)
-        guard = Guard(
-            listens_on_loopback=settings.listen.is_loopback,
-            allowed_origins=frozenset(settings.allowed_origin),
-            allowed_hosts=frozenset(settings.allowed_host),
-            public_url=settings.public_url,
-        )
-        return FrontDoor(
-            guard=guard,
+        self._door = FrontDoor(
+            guard=rules.guard(settings),
             endpoint=self._endpoint,
             passthrough=choose,
             path=self._url.raw_path,
@@ -321,6 +330,7 @@ class Proxy:
         while True:
             await asyncio.sleep(_MAINTENANCE_SECONDS)
             try:
+                self._alive()
                 self._pool.maintain()
                 self._binder.maintain()
             except Exception as error:
@@ -328,6 +338,70 @@ class Proxy:
 
     def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
+
+    # -- reload ------------------------------------------------------------------------------------
+
+    def reload(self, load: Callable[[], Settings]) -> Change | None:
+        """Take over what can change of the configuration that ``load`` gives; read the TLS files again.
+
+        Gives what has changed. If anything is wrong, nothing does, the observer is told, and None is given.
+        """
+        try:
+            change = compare(self.settings, load())
+            listener_tls = listener_context(change.settings)
+            if self._upstream_tls is not None:
+                upstream_context(change.settings)  # may fail; the one in use must not be half renewed
+                renew_upstream(self._upstream_tls, change.settings)
+        except ConfigError as error:
+            self._observe(events.ReloadFailed(problem="; ".join(str(error).splitlines())))
+            return None
+        if self._listener_tls is not None and listener_tls is not None:
+            self._listener_tls.renew(listener_tls)
+        self._apply(change.settings)
+        self._observe(
+            events.Reloaded(
+                changed=", ".join(change.changed) or None,
+                needs_restart=", ".join(change.needs_restart) or None,
+            )
+        )
+        return change
+
+    def _apply(self, settings: Settings) -> None:
+        """Give everyone new rules. What is not here is read from ``self.settings`` whenever it is needed."""
+        self.settings = settings
+        self._log.set_level(settings.log_level)
+        hush_libraries(settings.log_level)
+        self._door.guard = rules.guard(settings)
+        self._listener.max_body_bytes = settings.max_body_bytes
+        self._listener.max_connections = settings.max_connections
+        self._endpoint.rules = rules.endpoint_rules(settings, self._endpoint.rules.rewrite_challenge)
+        self._endpoint.heart.set_interval(settings.heartbeat)
+        self._modern.cache = rules.cache_rules(settings)
+        self._parking.limits = rules.parking_limits(settings)
+        self._fanout.set_max_events(settings.max_buffered_events)
+        self._binder.rules = rules.binding_rules(settings)
+        directory = self._binder.directory
+        directory.max_sessions = settings.max_client_sessions
+        directory.max_sessions_per_principal = settings.max_client_sessions_per_principal
+        directory.timeout_seconds = settings.client_session_timeout
+        self._apply_upstream(settings)
+        self._pool.limits = rules.pool_limits(settings)
+        self._pool.maintain()  # at once, for those who wait for room
+
+    def _apply_upstream(self, settings: Settings) -> None:
+        connect_seconds, request_seconds = settings.connect_timeout, settings.request_timeout
+        self._fleet.patience_seconds = settings.acquire_timeout
+        for replica in self._fleet.replicas:
+            replica.breaker.threshold = settings.breaker_threshold
+            replica.breaker.reset_seconds = settings.breaker_reset
+        for transport in self._transports:
+            transport.set_timeouts(connect_seconds=connect_seconds, request_seconds=request_seconds)
+        for passthrough in self._passing.values():
+            passthrough.set_timeouts(connect_seconds=connect_seconds, idle_seconds=request_seconds)
+        for slot in self._pool.books.slots():
+            session = cast(UpstreamSession, slot.session)
+            session.keepalive_seconds = _spread(settings.keepalive)
+            session.check_after_seconds = settings.check_after
 
     # -- stop --------------------------------------------------------------------------------------
 
@@ -358,85 +432,16 @@ class Proxy:
     async def _finish_posts(self) -> int:
         """Wait for the requests in flight; give how many had to be cut off."""
         posts = self._endpoint.posts
-        if posts:
-            await asyncio.wait(posts, timeout=self.settings.drain_timeout)
+        await posts.finished(self.settings.drain_timeout)
         exchanges = self._endpoint.exchanges()
         for exchange in exchanges:
             exchange.give_up(
                 Draining("The proxy was shut down while the MCP server was working on this request.")
             )
-        if posts:
-            await asyncio.wait(posts, timeout=_FAREWELL_SECONDS)
+        await posts.finished(_FAREWELL_SECONDS)
         return len(exchanges)
 
 
-def _limits(settings: Settings) -> Limits:
-    return Limits(
-        max_sessions=settings.max_sessions,
-        max_sessions_per_principal=settings.max_sessions_per_principal,
-        max_waiters=settings.max_waiters,
-        open_concurrency=settings.open_concurrency,
-        min_idle=settings.min_idle,
-        idle_timeout_seconds=settings.idle_timeout,
-        linger_seconds=settings.linger,
-        max_lifetime_seconds=settings.max_lifetime,
-        max_requests=settings.max_requests_per_session,
-    )
-
-
-def _parking_limits(settings: Settings) -> ParkingLimits:
-    return ParkingLimits(
-        timeout_seconds=settings.park_timeout,
-        max_parked=settings.max_parked,
-        max_parked_per_principal=settings.max_parked_per_principal,
-        max_rounds=settings.max_rounds,
-    )
-
-
-def _rules(settings: Settings) -> Rules:
-    return Rules(
-        sharing=settings.sharing,
-        anonymous=settings.anonymous,
-        unknown_session=settings.unknown_session,
-        acquire_timeout_seconds=settings.acquire_timeout,
-        detach_after_seconds=settings.detach_after,
-    )
-
-
-# -- the process -----------------------------------------------------------------------------------
-
-
-def run(settings: Settings) -> int:
-    """Serve until SIGTERM or SIGINT; gives the exit status. A second signal ends the process at once."""
-    _raise_file_limit()
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(_serve(settings))
-        except CannotStart as error:
-            sys.stderr.write(f"mcp-session-proxy: {error}\n")
-            return 1
-
-
-def _raise_file_limit() -> None:
-    """Every connection is an open file: take as many as the system lets us have."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(ValueError, OSError):
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-async def _serve(settings: Settings) -> int:
-    stop = asyncio.Event()
-
-    def on_signal() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    async with Proxy(settings) as proxy:
-        lines = startup_lines(settings, proxy.listen_url, proxy.endpoint_url, proxy.admin_url)
-        sys.stderr.write("\n".join(lines) + "\n")
-        await stop.wait()
-    return 0
+def _spread(keepalive_seconds: float) -> float:
+    """About this long: sessions that began together need not be pinged together."""
+    return keepalive_seconds * random.uniform(0.85, 1.0)

@@ -4,8 +4,11 @@ Also the reading of that file, and the one error that everything about the confi
 """
 
 import difflib
+import os
 import tomllib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +16,24 @@ ENV_PREFIX: Final = "MCP_SESSION_PROXY_"
 
 
 class ConfigError(Exception):
-    """An option has a wrong value. The text names it as the user wrote it, and says what is allowed."""
+    """Options have wrong values: a line for each, which names it as its user did and says what is allowed."""
+
+
+class Source(StrEnum):
+    """Where values come from; the earlier wins."""
+
+    FLAG = "flag"
+    ENVIRONMENT = "environment"
+    FILE = "file"
+    DEFAULT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an option's value comes from. ``name`` is the flag, the variable or the file."""
+
+    source: Source
+    name: str | None = None
 
 
 def env_name(field: str) -> str:
@@ -31,21 +51,34 @@ def key_name(field: str) -> str:
     return field.replace("_", "-")
 
 
-def read_file(path: Path, fields: Collection[str]) -> dict[str, Any]:
-    """The values of a TOML file, by field name.
+def origin(field: str, flags: Mapping[str, Any]) -> Origin:
+    """Where an option that was given was given: in ``flags``, the environment, or the file that is left."""
+    if field in flags:
+        return Origin(Source.FLAG, flag_name(field))
+    variables = {name.upper(): name for name in os.environ}
+    if (variable := variables.get(env_name(field))) is not None:
+        return Origin(Source.ENVIRONMENT, variable)
+    path = flags.get("config") or os.environ[variables[env_name("config")]]
+    return Origin(Source.FILE, str(path))
+
+
+def read_file(path: Path, fields: Collection[str]) -> tuple[dict[str, Any], list[str]]:
+    """The values of a TOML file, by field name, and its problems: keys that are not in ``fields``, or twice.
 
     Raises:
-        ConfigError: the file cannot be read, or has a key that is none of ``fields``, or one twice.
+        ConfigError: the file cannot be read.
     """
     values: dict[str, Any] = {}
+    problems = []
     for key, value in _read_toml(path).items():
         field = key.replace("-", "_")
         if field not in fields:
-            raise ConfigError(f"{path}: there is no option {key!r}{suggest(key, map(key_name, fields))}")
-        if field in values:
-            raise ConfigError(f"{path}: the option {key!r} is given twice")
-        values[field] = value
-    return values
+            problems.append(f"{path}: there is no option {key!r}{suggest(key, map(key_name, fields))}")
+        elif field in values:
+            problems.append(f"{path}: the option {key!r} is given twice")
+        else:
+            values[field] = value
+    return values, problems
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str:

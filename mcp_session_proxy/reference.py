@@ -4,13 +4,14 @@
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from .config import Group, Settings
+from .config import Group, Live, Settings
 from .options import env_name, flag_name, key_name
 from .values import Form, show
 
@@ -27,7 +28,10 @@ Every option can be given in four ways. The first one that gives it wins:
 4. its default
 
 A wrong value, an unknown flag or an unknown key ends the program with status 2 and a message that names the
-option and what is allowed.
+option and what is allowed. `mcp-session-proxy config check` looks for all of that, and at the TLS files,
+without starting anything; `mcp-session-proxy config show` tells every option's value and where it comes from
+(`--json` for programs). Both take the options of `serve`. `mcp-session-proxy completion bash` (or `zsh`,
+`fish`) prints a script for the Tab key; `mcp-session-proxy completion --help` says where it goes.
 
 | kind of value | how to write it |
 |---|---|
@@ -44,6 +48,25 @@ sharing = "handover"
 idle-timeout = "30m"
 credential-header = ["authorization", "x-tenant"]
 ```
+
+## While it runs
+
+SIGHUP (`systemctl reload`, `kill -HUP`) makes the proxy read the file again. Flags and variables stay as
+they were and still win over it. Options that are marked *live* below change at once, without losing a
+session or a request; what is under way (a call that is parked, a session that is being opened) goes on by
+the old values. If other options have changed, too, the rest is applied all the same, and the log event
+[`config.reloaded`](events.md#configreloaded) names those that need a restart. If anything in the file is
+wrong, nothing is applied, and [`config.reload_failed`](events.md#configreload_failed) says what. The metrics
+`mcp_session_proxy_config_reloads_total` and `mcp_session_proxy_config_last_reload_successful` tell of both.
+
+The TLS files are read again as well, changed or not, so SIGHUP is all it takes after a renewal. New
+connections get the new certificate; those that are open keep theirs. Authorities that are no longer in
+`--tls-client-ca` are not trusted any more. Those of `--upstream-ca` are trusted until a restart, new ones
+from SIGHUP on. TLS on the listener, certificates of clients and a certificate towards the server can be
+turned on or off only by a restart.
+
+As a service of systemd with `Type=notify` (or `notify-reload`), the proxy tells when it is ready, reloads
+and stops, and it feeds the watchdog of `WatchdogSec=`.
 """
 
 
@@ -56,13 +79,25 @@ class Option:
     metavar: str
     default: str | None
     text: str
+    show: Callable[[Any], str]
     is_switch: bool
     is_list: bool
+    is_live: bool
 
     @property
     def flag(self) -> str:
         """Its flag."""
         return flag_name(self.field)
+
+    @property
+    def key(self) -> str:
+        """Its key in the file."""
+        return key_name(self.field)
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that it can be, where they are few."""
+        return self.metavar[1:-1].split(",") if self.metavar.startswith("{") else []
 
 
 def options() -> list[Option]:
@@ -81,14 +116,17 @@ def render() -> str:
 
 def _option(field: str, info: FieldInfo) -> Option:
     form = _find(info, Form)
+    write = form.show if form else show
     return Option(
         field=field,
         group=_find(info, Group) or Group.LISTENING,
         metavar=form.metavar if form else _choices(info.annotation),
-        default=None if info.is_required() else (form.show if form else show)(info.default),
+        default=None if info.is_required() else write(info.default),
         text=" ".join((info.description or "").split()),
+        show=write,
         is_switch=info.annotation is bool,
         is_list=isinstance(info.default, tuple),
+        is_live=_find(info, Live) is not None,
     )
 
 
@@ -108,11 +146,13 @@ def _entry(option: Option) -> str:
     if option.field == "upstream":
         heading = f"`{option.flag}`"
     elif option.is_switch:
-        heading = f"`{option.flag}`, `--no-{key_name(option.field)}`"
-    names = f"`{env_name(option.field)}`"
-    if option.field != "config":
-        names += f" · `{key_name(option.field)}`"
-    return f"### {heading}\n\n{option.text}\n\n{names} · {default}\n"
+        heading = f"`{option.flag}`, `--no-{option.key}`"
+    facts = [f"`{env_name(option.field)}`", f"`{option.key}`", default]
+    if option.field == "config":
+        del facts[1]
+    if option.is_live:
+        facts.append("live")
+    return f"### {heading}\n\n{option.text}\n\n{' · '.join(facts)}\n"
 
 
 if __name__ == "__main__":

@@ -1,17 +1,29 @@
 """What the running proxy shows of itself: implements ``introspection.Introspection``."""
 
 import asyncio
-from collections.abc import Sequence
-from typing import cast
+import heapq
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar, cast
 
 from .downstream.endpoint import Endpoint
+from .exchange.fanout import Fanout
 from .exchange.listening import Listening
 from .exchange.parking import Parking
-from .introspection import ClientSessionView, Gauges, Phase, Readiness, UpstreamSessionView
+from .introspection import (
+    ClientSessionView,
+    Gauges,
+    Phase,
+    Readiness,
+    ReplicaView,
+    UpstreamSessionView,
+)
 from .sessions.binding import Binder
 from .sessions.directory import ClientSession
-from .upstream.fleet import Fleet
+from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
+
+T = TypeVar("T")
 
 
 class Snapshot:
@@ -22,15 +34,29 @@ class Snapshot:
         *,
         binder: Binder,
         endpoint: Endpoint,
+        fanout: Fanout,
         parking: Parking,
         listening: Listening,
         fleet: Fleet,
+        limits: Callable[[], Mapping[str, int]],
     ) -> None:
+        self._limits = limits
         self._binder = binder
         self._endpoint = endpoint
+        self._fanout = fanout
         self._parking = parking
         self._listening = listening
         self._fleet = fleet
+
+    @property
+    def paused(self) -> bool:
+        """Whether an operator holds back all requests."""
+        return self._binder.pool.paused
+
+    @property
+    def in_flight(self) -> int:
+        """How many requests are under way at the server for a client that waits."""
+        return len(self._endpoint.exchanges())
 
     def readiness(self) -> Readiness:
         """Whether work can be taken now."""
@@ -43,11 +69,18 @@ class Snapshot:
             phase = Phase.UPSTREAM_DOWN if self._fleet.known else Phase.STARTING
         return Readiness(phase=phase, ready=ready, total=total)
 
-    def upstream_sessions(self) -> Sequence[UpstreamSessionView]:
-        """All upstream sessions."""
+    def replicas(self) -> Sequence[ReplicaView]:
+        """The servers, in the order of the configuration."""
         now = asyncio.get_running_loop().time()
+        return [_view_replica(replica, now) for replica in self._fleet.replicas]
+
+    def upstream_sessions(self, limit: int | None = None) -> Sequence[UpstreamSessionView]:
+        """The newest upstream sessions, newest first."""
+        now = asyncio.get_running_loop().time()
+        parked = Counter(self._parking.sessions())
+        slots = self._binder.pool.books.slots()
         views = []
-        for slot in self._binder.pool.books.slots():
+        for slot in _newest(slots, limit, lambda slot: cast(UpstreamSession, slot.session).born):
             session = cast(UpstreamSession, slot.session)
             views.append(
                 UpstreamSessionView(
@@ -61,19 +94,20 @@ class Snapshot:
                     idle_seconds=max(0.0, now - (session.last_used or session.born)),
                     requests=session.requests,
                     in_flight=len(session.calls),
+                    parked=parked[session],
                     attached=slot.leases,
                     stream=session.streaming,
                 )
             )
         return views
 
-    def client_sessions(self) -> Sequence[ClientSessionView]:
-        """All client sessions."""
+    def client_sessions(self, limit: int | None = None) -> Sequence[ClientSessionView]:
+        """The newest client sessions, newest first."""
         now = asyncio.get_running_loop().time()
-        return [self._view(client, now) for client in self._binder.directory]
+        newest = _newest(self._binder.directory, limit, lambda client: client.created)
+        return [self._view_client(client, now) for client in newest]
 
-    @staticmethod
-    def _view(client: ClientSession, now: float) -> ClientSessionView:
+    def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
         return ClientSessionView(
             client=client.tag,
             principal=client.principal.tag,
@@ -85,6 +119,7 @@ class Snapshot:
             idle_seconds=0.0 if client.busy else now - client.last_used,
             requests=client.requests,
             in_flight=client.in_flight,
+            parked=self._fanout.questions(client),
         )
 
     def gauges(self) -> Gauges:
@@ -92,6 +127,9 @@ class Snapshot:
         now = asyncio.get_running_loop().time()
         sessions = [cast(UpstreamSession, slot.session) for slot in self._binder.pool.books.slots()]
         return Gauges(
+            phase=self.readiness().phase,
+            upstreams=Counter(replica.condition(now).value for replica in self._fleet.replicas),
+            limits=self._limits(),
             client_sessions=len(self._binder.directory),
             upstream_sessions=self._binder.pool.count_states(),
             upstream_session_age_seconds=[now - session.born for session in sessions],
@@ -103,3 +141,23 @@ class Snapshot:
                 "upstream": sum(session.streaming for session in sessions),
             },
         )
+
+
+def _newest(things: Iterable[T], limit: int | None, born: Callable[[T], float]) -> list[T]:
+    """The youngest things, youngest first, without sorting all of them."""
+    if limit is None:
+        return sorted(things, key=born, reverse=True)
+    return heapq.nlargest(limit, things, key=born)
+
+
+def _view_replica(replica: Replica, now: float) -> ReplicaView:
+    monitor, error = replica.monitor, replica.breaker.last_error
+    return ReplicaView(
+        upstream=str(replica.url.origin()),
+        condition=replica.condition(now).value,
+        down_seconds=None if monitor.down_since is None else now - monitor.down_since,
+        breaker=replica.breaker.state,
+        last_error=None if error is None else error.reason,
+        modern=replica.era.modern,
+        sessions=len(replica.sessions),
+    )

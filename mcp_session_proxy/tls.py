@@ -48,7 +48,44 @@ def listener_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_client_ca is not None:
         _trust(context, settings.tls_client_ca, "--tls-client-ca")
         context.verify_mode = ssl.CERT_REQUIRED
+        # A session that is taken up again is not verified again, whatever has been renewed meanwhile.
+        context.num_tickets = 0
+        context.options |= ssl.OP_NO_TICKET
     return context
+
+
+def renew_upstream(context: ssl.SSLContext, settings: Settings) -> None:
+    """Read the files of a context of ``upstream_context`` again; what they hold counts for new connections.
+
+    Authorities are only added: those that the context trusts already, it goes on trusting.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should; the rest may be read or not.
+    """
+    if settings.upstream_ca is not None:
+        _trust(context, settings.upstream_ca, "--upstream-ca")
+    if settings.upstream_cert is not None and settings.upstream_key is not None:
+        _show(context, settings.upstream_cert, settings.upstream_key, "--upstream-cert", "--upstream-key")
+
+
+class RenewableContext:
+    """A listener's context, whose certificates can be replaced while it listens.
+
+    Connections keep what they began with. Whether clients are asked for a certificate cannot change.
+    """
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self.context = context
+        self._current = context
+        # Called at the beginning of every handshake, also of one that names no server.
+        context.sni_callback = self._choose
+
+    def renew(self, context: ssl.SSLContext) -> None:
+        """Use the certificates of this other context for new connections."""
+        self._current = context
+
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+        connection.context = self._current
 
 
 def _trust(context: ssl.SSLContext, path: Path, option: str) -> None:

@@ -221,6 +221,15 @@ def _is_ip_address(text: str) -> bool:
     return True
 
 
+def parse_token(value: object) -> str | None:
+    """Read a secret that travels in a header. An empty one is refused: it is a mistake that opens doors."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not re.fullmatch(r"[\x21-\x7e]+", value):
+        raise ValueError("must be visible ASCII characters without spaces (try: openssl rand -hex 32)")
+    return value
+
+
 def _parse_http_url(value: object, problem: str) -> URL:
     url = _parse_url(value, problem)
     if url.scheme not in ("http", "https"):
@@ -255,6 +264,11 @@ def show(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value)) or "none"
     return str(value)
+
+
+def show_secret(value: object) -> str:
+    """Write only whether there is a secret."""
+    return "none" if value is None else "***"
 
 
 def show_duration(seconds: float) -> str:

@@ -1,3 +1,4 @@
+import json
 import sys
 from types import ModuleType
 
@@ -15,10 +16,10 @@ URL = "http://127.0.0.1:8000/mcp"
 def served(monkeypatch):
     """Replaces the running of the proxy; holds the settings that it would have run with."""
     runs = []
-    lifecycle = ModuleType("mcp_session_proxy.lifecycle")
-    lifecycle.run = lambda settings: runs.append(settings) or 0
-    monkeypatch.setitem(sys.modules, "mcp_session_proxy.lifecycle", lifecycle)
-    monkeypatch.setattr("mcp_session_proxy.lifecycle", lifecycle, raising=False)
+    process = ModuleType("mcp_session_proxy.process")
+    process.run = lambda settings, load: runs.append(settings) or 0
+    monkeypatch.setitem(sys.modules, "mcp_session_proxy.process", process)
+    monkeypatch.setattr("mcp_session_proxy.process", process, raising=False)
     monkeypatch.setattr(logs, "configure", lambda *_: None)
     return runs
 
@@ -67,8 +68,19 @@ class TestServe:
 
     def test_gives_the_status_of_the_run(self, served, monkeypatch):
         """The exit status is the proxy's own."""
-        monkeypatch.setattr("mcp_session_proxy.lifecycle.run", lambda settings: 7)
+        monkeypatch.setattr("mcp_session_proxy.process.run", lambda settings, load: 7)
         assert cli.main(["serve", URL]) == 7
+
+    def test_can_read_the_configuration_again(self, served, monkeypatch, tmp_path):
+        """The file is read anew; flags stay as they were."""
+        reload = []
+        monkeypatch.setattr("mcp_session_proxy.process.run", lambda settings, load: reload.append(load) or 0)
+        path = tmp_path / "proxy.toml"
+        path.write_text('linger = "1s"\nheartbeat = "1s"\n')
+        cli.main(["serve", URL, "--config", str(path), "--heartbeat", "2s"])
+        path.write_text('linger = "3s"\nheartbeat = "3s"\n')
+        settings = reload[0]()
+        assert (settings.linger, settings.heartbeat) == (3, 2)
 
 
 class TestMistakes:
@@ -114,10 +126,10 @@ class TestHelp:
         assert "mcp-session-proxy serve http://" in text
         assert "demo" in text
 
-    @pytest.mark.parametrize("command", ["serve", "demo"])
+    @pytest.mark.parametrize("command", ["serve", "demo", "config show", "config check"])
     def test_has_every_option(self, capsys, command):
         """Every option of the settings model is on the page, but for the demo's own server."""
-        text = shown(capsys, command, "--help")
+        text = shown(capsys, *command.split(), "--help")
         for option in options():
             if (command, option.field) != ("demo", "upstream"):
                 assert option.flag in text
@@ -149,3 +161,44 @@ class TestDemo:
     def test_has_its_own_server(self, capsys, played):
         """A URL is refused: the server is the bundled one."""
         assert "unknown argument" in refused(capsys, "demo", URL)
+
+
+class TestConfig:
+    def test_show(self, capsys):
+        """The options of serve, as serve would have them."""
+        assert cli.main(["config", "show", URL, "http://127.0.0.1:8001/mcp", "--linger", "5s"]) == 0
+        lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+        assert ["upstream", "URL", URL] in lines
+        assert ["replica", "--replica", "http://127.0.0.1:8001/mcp"] in lines
+        assert ["linger", "--linger", "5s"] in lines
+
+    def test_show_as_json(self, capsys):
+        """A program can read it."""
+        assert cli.main(["config", "show", "--json", URL]) == 0
+        assert json.loads(capsys.readouterr().out)["upstream"]["value"] == URL
+
+    def test_check(self, capsys):
+        """One line when it is right."""
+        assert cli.main(["config", "check", URL]) == 0
+        assert capsys.readouterr().out == "The configuration is right.\n"
+
+    def test_check_finds_problems(self, capsys):
+        """Each in a line, nothing else, and status 2."""
+        assert cli.main(["config", "check", URL, "--linger", "x", "--sharing", "y"]) == 2
+        captured = capsys.readouterr()
+        assert [line.partition(":")[0] for line in captured.err.splitlines()] == ["--sharing", "--linger"]
+        assert captured.out == ""
+
+    @pytest.mark.parametrize(
+        ("arguments", "said"),
+        [
+            ([], "the following arguments are required: ACTION"),
+            (["shw"], "invalid choice: 'shw'"),
+            (["show", URL, "--linge=5s"], "unknown argument: --linge; did you mean --linger?"),
+        ],
+    )
+    def test_mistakes(self, capsys, arguments, said):
+        """The help of the very command is pointed at."""
+        text = refused(capsys, "config", *arguments)
+        assert said in text
+        assert "Try: mcp-session-proxy config" in text

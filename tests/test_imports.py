@@ -17,10 +17,12 @@ ROOT = Path(mcp_session_proxy.__file__).parent
 ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
 # Anybody may import these, because they import nobody.
 LEAVES = ["errors", "events", "introspection", "values"]
+# A wing of its own: it looks at servers from outside, and is built on the lowest floors alone.
+WING = {"check": {"check", "protocol", "upstream", "tls", "config", "options", *LEAVES}}
 # Only what puts the house together may import these.
-ASSEMBLY = {"__main__", "cli", "lifecycle", "snapshot", "demo"}
+ASSEMBLY = {"__main__", "cli", "lifecycle", "process", "rules", "snapshot", "demo"}
 MAY_IMPORT_OPS = ASSEMBLY | {"ops"}
-MAY_IMPORT_CONFIG = ASSEMBLY | {"ops", "reference", "tls"}
+MAY_IMPORT_CONFIG = ASSEMBLY | {"check", "effective", "ops", "reference", "reloading", "tls"}
 
 
 def find_modules() -> dict[str, Path]:
@@ -128,10 +130,17 @@ def test_only_the_assembly_knows_ops_and_config(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nobody_imports_the_top(module: str) -> None:
-    """The command line is imported by ``__main__`` alone, the demo by the command line alone."""
+    """The command line is imported by ``__main__`` alone, the demo and the check by the command line alone."""
     rooms = {room_of(name) for name in own_imports(module)} - {room_of(module)}
     assert "cli" not in rooms or module == "__main__"
     assert "demo" not in rooms or module == "cli"
+    assert rooms.isdisjoint(WING) or module == "cli"
+
+
+@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) in WING])
+def test_a_wing_stands_on_the_lowest_floors(module: str) -> None:
+    """What checks servers knows nothing of the proxy's sessions, exchanges and front door."""
+    assert {room_of(name) for name in own_imports(module)} <= WING[room_of(module)]
 
 
 def test_no_two_modules_import_each_other() -> None:

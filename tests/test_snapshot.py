@@ -8,6 +8,7 @@ import pytest
 from aiohttp import web
 from fakes import Bench, HttpServer, begin_stream, call, reply_to, until
 
+from mcp_session_proxy.errors import UpstreamTimeout
 from mcp_session_proxy.introspection import Phase
 
 
@@ -33,6 +34,20 @@ async def test_readiness(bench: Bench) -> None:
         (Phase.UPSTREAM_DOWN, 0, 1),
         (Phase.DRAINING, 1, 1),
     ]
+
+
+async def test_conditions(bench: Bench) -> None:
+    """A server that takes connections but fails handshakes is told from one that is away."""
+    await bench.start()
+    snapshot, replica = bench.proxy.snapshot, bench.proxy._fleet.replicas[0]
+    found = []
+    for up, failures in ((None, 0), (False, 0), (True, 0), (True, 5)):
+        replica.monitor.up = up
+        for _ in range(failures):
+            replica.breaker.failed(UpstreamTimeout("Too late."), asyncio.get_running_loop().time())
+        found.append(snapshot.gauges().upstreams)
+    assert found == [{"unknown": 1}, {"down": 1}, {"up": 1}, {"breaker-open": 1}]
+    assert snapshot.gauges().limits["upstream_sessions"] == 1000
 
 
 async def test_nothing_yet(bench: Bench) -> None:

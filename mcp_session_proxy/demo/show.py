@@ -51,9 +51,9 @@ async def _play(settings: Settings, *, stay: bool) -> int:
             if proxy.admin_url is not None:
                 report.show_churn(console, await read_churn(proxy.admin_url))
             if stay:
-                with _stop_signals() as stop:
+                with _signals_set(proxy.stop):
                     report.show_commands(console, proxy.endpoint_url, proxy.admin_url)
-                    await stop.wait()
+                    await proxy.stop.wait()
     return 0 if all(round_.count is not None for round_ in proxied) else 1
 
 
@@ -67,14 +67,14 @@ def adapt(settings: Settings, server_url: str, *, stay: bool) -> Settings:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[asyncio.Event]:
-    """An event that Ctrl-C and SIGTERM set. After the block, another Ctrl-C ends the program at once."""
-    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+def _signals_set(stop: asyncio.Event) -> Iterator[None]:
+    """Ctrl-C and SIGTERM set the event. After the block, another Ctrl-C ends the program at once."""
+    loop = asyncio.get_running_loop()
     numbers = (signal.SIGINT, signal.SIGTERM)
     for number in numbers:
         loop.add_signal_handler(number, stop.set)
     try:
-        yield stop
+        yield
     finally:
         for number in numbers:
             loop.remove_signal_handler(number)

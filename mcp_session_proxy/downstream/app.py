@@ -20,6 +20,7 @@ from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
 from ..protocol import jsonrpc
+from .connection import Connection
 from .endpoint import Endpoint, refuse
 from .guard import Guard
 from .passthrough import Passthrough
@@ -29,13 +30,12 @@ from .passthrough import Passthrough
 SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
-_NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _HEAD_SECONDS: Final = 30.0
 _UNREAD_MILLISECONDS: Final = 60_000
 
 
 class FrontDoor:
-    """The handler for aiohttp's server."""
+    """The handler for aiohttp's server. ``guard`` may be replaced at any time."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class FrontDoor:
     ) -> None:
         bare = path.rstrip("/")
         self._paths: Final = frozenset({bare, bare + "/"} - {""})
-        self._guard = guard
+        self.guard = guard
         self._endpoint = endpoint
         self._passthrough = passthrough
         self._observe = observe
@@ -58,9 +58,9 @@ class FrontDoor:
         origin = request.headers.get("Origin")
         cors: Mapping[str, str] = {}
         try:
-            self._guard.check(host=request.headers.get("Host"), origin=origin, scheme=request.scheme)
+            self.guard.check(host=request.headers.get("Host"), origin=origin, scheme=request.scheme)
             if origin is not None:
-                cors = self._guard.cors_headers(origin)
+                cors = self.guard.cors_headers(origin)
             if "Expect" in request.headers:
                 await _continue(request)
             if request.rel_url.raw_path not in self._paths:
@@ -78,7 +78,7 @@ class FrontDoor:
 
     def _preflight(self, request: web.BaseRequest, origin: str | None) -> web.Response:
         wanted = request.headers.get("Access-Control-Request-Headers")
-        granted = self._guard.preflight_headers(origin, wanted)
+        granted = self.guard.preflight_headers(origin, wanted)
         return web.Response(status=204, headers={"Allow": _ALLOW, **granted})
 
 
@@ -89,26 +89,13 @@ async def _continue(request: web.BaseRequest) -> None:
         request.writer.output_size = 0  # the answer itself has not begun
 
 
-class _Connection(web.RequestHandler):
-    """aiohttp's end of one connection, whose errors do not repeat what it could not read."""
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what is no HTTP; the text would quote it, and a credential may be in it."""
-        return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
-
-
-class _Listener(web.Server):
+class Listener(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
     A connection over the limit is closed, as is one whose first request does not begin in time; for the
     time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
-    is sent is given up by the operating system.
+    is sent is given up by the operating system. ``max_body_bytes`` and ``max_connections`` may be changed at
+    any time.
     """
 
     def __init__(
@@ -117,26 +104,25 @@ class _Listener(web.Server):
         super().__init__(
             door,
             request_factory=self._make,
-            handler_cancellation=True,
             access_log=None,
             logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
         )
-        self._max_body_bytes = max_body_bytes
-        self._max_connections = max_connections
+        self.max_body_bytes = max_body_bytes
+        self.max_connections = max_connections
         self._head_seconds = min(_HEAD_SECONDS, idle_timeout_seconds)
         self._open = 0
         self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
 
     def __call__(self) -> web.RequestHandler:
         """The end of a new connection."""
-        return _Connection(self, loop=self._loop, **self._kwargs)
+        return Connection(self, loop=self._loop, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""
         super().connection_made(handler, transport)
         self._open += 1
-        if self._open > self._max_connections:
+        if self._open > self.max_connections:
             transport.abort()
             return
         _give_up_when_unread(transport)
@@ -163,8 +149,10 @@ class _Listener(web.Server):
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
         self._heard(protocol)
+        if isinstance(protocol, Connection):
+            protocol.begin(task)
         return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
+            message, payload, protocol, writer, task, self._loop, client_max_size=self.max_body_bytes
         )
 
 
@@ -179,9 +167,9 @@ def _give_up_when_unread(transport: asyncio.Transport) -> None:
 
 def serve(
     door: FrontDoor, *, max_body_bytes: int, max_connections: int, idle_timeout_seconds: float
-) -> web.Server:
-    """aiohttp's server around the front door. A client that leaves cancels its handler at once."""
-    return _Listener(
+) -> Listener:
+    """aiohttp's server around the front door."""
+    return Listener(
         door,
         max_body_bytes=max_body_bytes,
         max_connections=max_connections,

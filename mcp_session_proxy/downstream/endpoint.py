@@ -1,17 +1,17 @@
 """POST, GET and DELETE of the MCP endpoint.
 
 A client's request is read and given to the endpoint of its era, which answers it; here the answer is
-written and reported. A legacy POST is worked on in a task of its own, so that a client that leaves does
-not cancel what it asked for (MCP 2025-11-25, basic/transports: "Disconnection SHOULD NOT be interpreted
-as the client cancelling its request"). To a modern client, leaving means cancelling.
+written and reported. A legacy client that leaves does not cancel what it asked for (MCP 2025-11-25,
+basic/transports: "Disconnection SHOULD NOT be interpreted as the client cancelling its request"). To a
+modern client, leaving means cancelling.
 """
 
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Final, cast
+from typing import Final
 
 from aiohttp import web
 
@@ -36,9 +36,11 @@ from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
 from ..upstream.transport import Caller
+from .connection import on_departure
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
+from .posts import Posts
 from .report import Report
 from .request import Call
 from .streams import Answer, Heart, Responder, follow, respond_error
@@ -64,7 +66,7 @@ class EndpointRules:
 
 
 class Endpoint:
-    """The MCP endpoint. ``handle`` takes each request of its path."""
+    """The MCP endpoint. ``handle`` takes each request of its path. ``rules`` may be replaced at any time."""
 
     def __init__(
         self,
@@ -81,7 +83,7 @@ class Endpoint:
     ) -> None:
         self.draining = False
         self.heart = Heart(rules.heartbeat_seconds)
-        self.posts: set[asyncio.Task[web.StreamResponse]] = set()
+        self.posts = Posts()
         self.streams = 0
         self._legacy = legacy
         self._modern = modern
@@ -90,7 +92,7 @@ class Endpoint:
         self._binder = binder
         self._fanout = fanout
         self._identifier = identifier
-        self._rules = rules
+        self.rules = rules
         self._observe = observe
         self._numbers = itertools.count(1)
         self._warn_of_anonymous = rules.warn_of_anonymous
@@ -159,7 +161,7 @@ class Endpoint:
         *,
         batch: bool,
     ) -> web.StreamResponse:
-        """Answer in a task of its own: a client that disconnects cancels nothing.
+        """Answer to the end: a client that disconnects cancels nothing.
 
         ``meta`` is that of a single request.
         """
@@ -167,19 +169,18 @@ class Endpoint:
             self._find_client(call, messages)
         except UnknownSession as error:
             return _refuse_unknown(error, messages, headers)
-        if not any(isinstance(message, Request | Rejection) for message in messages):
-            return await asyncio.shield(self._spawn(self._take_notifications(call, messages, headers)))
-        responder = self._responder(request, headers, call, batch=batch)
-        first = messages[0]
-        if not batch and isinstance(first, Request):
-            work = self._answer_single(call, first, meta, Era.LEGACY, responder)
-        else:
-            work = self._answer_batch(call, messages, responder)
-        try:
-            return await asyncio.shield(self._spawn(work))
-        except asyncio.CancelledError:
-            responder.client_left()
-            raise
+        with self.posts:
+            first = messages[0]
+            if not batch and isinstance(first, Request):
+                responder = self._responder(request, headers, call, batch=False)
+                on_departure(request, responder.client_left)
+                return await self._answer_single(call, first, meta, Era.LEGACY, responder)
+            if any(isinstance(message, Request | Rejection) for message in messages):
+                responder = self._responder(request, headers, call, batch=batch)
+                on_departure(request, responder.client_left)
+                return await self._answer_batch(call, messages, responder)
+            on_departure(request, _never_mind)
+            return await self._take_notifications(call, messages, headers)
 
     async def _post_modern(
         self,
@@ -189,14 +190,10 @@ class Endpoint:
         message: Request,
         meta: Mapping[str, bytes],
     ) -> web.StreamResponse:
-        """Answer in the handler's own task: a client that closes the response cancels its request."""
-        task = cast("asyncio.Task[web.StreamResponse]", asyncio.current_task())
-        self.posts.add(task)
-        responder = self._responder(request, headers, call, batch=False)
-        try:
+        """Answer as long as the client waits: one that closes the response cancels its request."""
+        with self.posts:
+            responder = self._responder(request, headers, call, batch=False)
             return await self._answer_single(call, message, meta, Era.MODERN, responder)
-        finally:
-            self.posts.discard(task)
 
     def _take_modern(
         self, messages: list[Message | Rejection], headers: Mapping[str, str], *, batch: bool
@@ -227,7 +224,7 @@ class Endpoint:
                 return await request.read()
         except web.HTTPRequestEntityTooLarge as error:
             raise BodyTooLarge(
-                f"The body is over {self._rules.max_body_bytes} bytes, which --max-body-bytes allows."
+                f"The body is over {self.rules.max_body_bytes} bytes, which --max-body-bytes allows."
             ) from error
         except (TimeoutError, web.RequestPayloadError) as error:
             raise BadRequest("The body did not arrive whole.") from error
@@ -238,12 +235,6 @@ class Endpoint:
         starts = isinstance(first, Request) and first.method == revisions.INITIALIZE and len(messages) == 1
         if call.session_id is not None and not starts:
             call.client = self._binder.find(call.principal, call.session_id)
-
-    def _spawn(self, work: Coroutine[Any, Any, web.StreamResponse]) -> asyncio.Task[web.StreamResponse]:
-        task = asyncio.get_running_loop().create_task(work)
-        self.posts.add(task)
-        task.add_done_callback(self.posts.discard)
-        return task
 
     async def _answer_batch(
         self, call: Call, messages: list[Message | Rejection], responder: Responder
@@ -314,7 +305,7 @@ class Endpoint:
         if report.era is Era.MODERN:
             modern = inbound.read_modern(request, meta, lambda name: call.headers.getall(name, ()))
             affinity = self._identifier.affinity(call.headers, meta)
-            self._observe(events.SessionlessRequest(era=Era.MODERN))
+            report.sessionless = True
             return await self._modern.answer(call, modern, affinity, responder, report)
         affinity = self._identifier.affinity(call.headers, meta)
         return await self._legacy.answer(call, request, meta, affinity, responder, report)
@@ -324,7 +315,7 @@ class Endpoint:
         challenge = answer.headers.get("WWW-Authenticate")
         if challenge is None:
             return answer
-        headers = {**answer.headers, "WWW-Authenticate": self._rules.rewrite_challenge(challenge)}
+        headers = {**answer.headers, "WWW-Authenticate": self.rules.rewrite_challenge(challenge)}
         return replace(answer, headers=headers)
 
     # -- notifications and responses -----------------------------------------------------------------
@@ -362,7 +353,7 @@ class Endpoint:
                 request,
                 stream,
                 after=after,
-                heartbeat_seconds=self._rules.heartbeat_seconds,
+                heart=self.heart,
                 headers=headers,
             )
         finally:
@@ -380,7 +371,7 @@ class Endpoint:
             if client is not None:
                 self._binder.absorb_delete(client)
                 self._fanout.end_stream(client)
-        status = self._rules.delete_status
+        status = self.rules.delete_status
         return web.Response(status=status, headers={**headers, **(_ALLOW if status == 405 else {})})
 
 
@@ -402,6 +393,10 @@ def answer_error(error: ProxyError, identifier: bytes) -> Answer:
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:
     """An error as a whole response."""
     return respond_error(jsonrpc.write_error(identifier, error), error.http_status, headers, error.headers())
+
+
+def _never_mind() -> None:
+    """The client has left, and it does not matter."""
 
 
 def _refuse_unknown(

@@ -132,7 +132,7 @@ class Guard:
             return host is None or own is not None
         if own is None:
             return False
-        if self.listens_on_loopback and is_loopback(own.host):
+        if self.listens_on_loopback and _is_loopback(own.host):
             return True
         return any(_matches(own, pattern) for pattern in self._hosts)
 
@@ -152,6 +152,9 @@ def _parse_host(text: str) -> _Authority | None:
     """A ``Host`` header (RFC 9110, section 7.2), or None when it is malformed."""
     match = _HOST_HEADER.fullmatch(text)
     return None if match is None else _parse_authority(match)
+
+
+_is_loopback = lru_cache(maxsize=_CACHED_TEXTS)(is_loopback)
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)

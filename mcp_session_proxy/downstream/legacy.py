@@ -6,7 +6,6 @@ brought; each request ends up on the upstream session that is right for it.
 
 from collections.abc import Mapping
 
-from .. import events
 from ..errors import UnsupportedVersion
 from ..events import Observer
 from ..exchange.exchange import Exchange
@@ -67,19 +66,18 @@ class LegacyEndpoint:
         client, visit = await self._binder.initialize(
             call.principal, profile, affinity, call.session_id, call.caller
         )
-        report.session = visit.session.tag
+        report.visits(visit)
         body = _result(request, visit.session.initialize_result)
         visit.end()
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 
     async def _visit(self, call: Call, affinity: str | None, report: Report) -> Visit:
-        if call.client is None:
-            self._observe(events.SessionlessRequest(era=report.era))
+        report.sessionless = call.client is None
         if call.client is None or (affinity is not None and affinity != call.client.key.affinity):
             visit = await self._binder.borrow(call.principal, affinity, call.client, call.caller)
         else:
             visit = await self._binder.enter(call.client, call.caller)
-        report.session = visit.session.tag
+        report.visits(visit)
         return visit
 
     async def _exchange(

@@ -65,12 +65,12 @@ class ModernEndpoint:
         observe: Observer,
     ) -> None:
         self.calls: dict[ModernCall | Exchange, None] = {}
+        self.cache = cache  # may be replaced at any time
         self._binder = binder
         self._attribution = attribution
         self._catalog = catalog
         self._listening = listening
         self._parking = parking
-        self._cache = cache
         self._observe = observe
         self._profile = lru_cache(maxsize=_PROFILES)(read_profile)
 
@@ -94,7 +94,7 @@ class ModernEndpoint:
         if kept is not None:
             return self._complete(modern, kept.session.facts, Response(modern.request.id, result=kept.result))
         visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
-        report.session = visit.session.tag
+        report.visits(visit)
         if modern.request.method == revisions.DISCOVER:
             visit.end()
             return self._discover(modern, visit.session.facts)
@@ -185,11 +185,11 @@ class ModernEndpoint:
         result = response.result or b"{}"
         if method == revisions.TOOLS_LIST:
             result = lifting.lift_tools(result)
-        lifted = lifting.lift_result(result, facts, self._cache.hint(method))
+        lifted = lifting.lift_result(result, facts, self.cache.hint(method))
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=lifted)))
 
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
-        hint = self._cache.hint(revisions.DISCOVER) or _NO_HINT
+        hint = self.cache.hint(revisions.DISCOVER) or _NO_HINT
         identifier = modern.request.id
         result = lifting.lift_discovery(facts, hint)
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))

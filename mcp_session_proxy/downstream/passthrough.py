@@ -80,12 +80,16 @@ class Passthrough:
         self._origin = upstream_origin.origin()
         self._endpoint = _normalize(endpoint_path)
         self._endpoint_path = endpoint_path
-        self._idle_timeout_seconds = idle_timeout_seconds
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout_seconds, sock_read=idle_timeout_seconds
-        )
+        self.set_timeouts(connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
         self.rewriter = Rewriter(
             upstream_origin=str(self._origin), endpoint_path=endpoint_path, public_url=public_url
+        )
+
+    def set_timeouts(self, *, connect_seconds: float, idle_seconds: float) -> None:
+        """Other timeouts, for requests from now on."""
+        self._idle_timeout_seconds = idle_seconds
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_seconds, sock_read=idle_seconds
         )
 
     async def handle(

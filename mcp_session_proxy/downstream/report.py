@@ -4,12 +4,23 @@ from .. import events
 from ..protocol import revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era
+from ..sessions.binding import Visit
 
 
 class Report:
     """Gathers what the events about one request say."""
 
-    __slots__ = ("era", "method", "outcome", "principal", "request_id", "session", "upstream_seconds")
+    __slots__ = (
+        "era",
+        "method",
+        "outcome",
+        "principal",
+        "request_id",
+        "session",
+        "sessionless",
+        "upstream_seconds",
+        "waited_seconds",
+    )
 
     def __init__(self, request: Request, era: Era, request_id: str, principal: str) -> None:
         self.era = era
@@ -18,7 +29,14 @@ class Report:
         self.principal = principal
         self.request_id = request_id
         self.session: str | None = None
+        self.sessionless = False
+        self.waited_seconds: float | None = None
         self.upstream_seconds: float | None = None
+
+    def visits(self, visit: Visit) -> None:
+        """Note the upstream session that the request came to."""
+        self.session = visit.session.tag
+        self.waited_seconds = visit.waited_seconds
 
     def failed(self, reason: str, detail: str) -> events.RequestFailed:
         """The event of an error of ours."""
@@ -36,7 +54,9 @@ class Report:
             era=self.era,
             method=self.method,
             outcome=self.outcome,
+            sessionless=self.sessionless,
             seconds=seconds,
+            waited_seconds=self.waited_seconds,
             upstream_seconds=self.upstream_seconds,
             request_id=self.request_id,
             principal=self.principal,

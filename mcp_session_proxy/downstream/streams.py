@@ -64,6 +64,13 @@ class Heart:
         """Stop watching it."""
         self._responders.pop(responder, None)
 
+    def set_interval(self, interval_seconds: float) -> None:
+        """Beat at another interval from now on."""
+        self.interval_seconds = interval_seconds
+        if self._timer is not None:
+            self._timer.cancel()
+            self._schedule()
+
     def close(self) -> None:
         """Stop the timer."""
         if self._timer is not None:
@@ -160,10 +167,10 @@ class Responder:
 
     async def respond(self, answer: Answer) -> None:
         """Take the final response to one of the POST's requests."""
+        if self._response is None and (self._accepts.json or answer.status != 200):
+            self._answers.append(answer)
+            return
         async with self._lock:
-            if self._response is None and (self._accepts.json or answer.status != 200):
-                self._answers.append(answer)
-                return
             self.headers.update(answer.headers)
             await self._flush()
             await self._write_event(answer.body)
@@ -171,11 +178,12 @@ class Responder:
     async def finish(self) -> web.StreamResponse:
         """End the answer, all requests being responded to."""
         self._heart.remove(self)
+        if self._response is None:
+            self._finished = True
+            self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
+            return self._whole()
         async with self._lock:
             self._finished = True
-            if self._response is None:
-                self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
-                return self._whole()
             await self._flush()
             await self._end()
             return self._response
@@ -269,7 +277,7 @@ async def follow(
     stream: Stream,
     *,
     after: int,
-    heartbeat_seconds: float,
+    heart: Heart,
     headers: Mapping[str, str],
 ) -> web.StreamResponse:
     """Answer a GET with what a stream holds after an event and with what comes, until it is closed,
@@ -293,7 +301,7 @@ async def follow(
             if stream.after(after) or not stream.is_follower(follower):
                 continue
             try:
-                async with asyncio.timeout(heartbeat_seconds):
+                async with asyncio.timeout(heart.interval_seconds):
                     await stream.changed()
             except TimeoutError:
                 await _bounded(request, response.write(sse.HEARTBEAT))

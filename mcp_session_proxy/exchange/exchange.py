@@ -96,6 +96,11 @@ class Exchange:
         self._cancelled = False
         self._deliveries: set[asyncio.Task[None]] = set()
 
+    @property
+    def session(self) -> UpstreamSession:
+        """The session that the request goes out on."""
+        return self._session
+
     async def run(self) -> Response:
         """The server's response.
 

@@ -45,6 +45,12 @@ class Fanout:
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
 
+    def set_max_events(self, max_events: int) -> None:
+        """Keep this many events for each stream of every client session from now on."""
+        self._max_events = max_events
+        for post in self._posts.values():
+            post.mailbox.set_max_events(max_events)
+
     def mailbox(self, client: ClientSession) -> Mailbox:
         """The client session's mailbox."""
         return self._post(client).mailbox
@@ -56,6 +62,11 @@ class Fanout:
             if not client.forgotten:  # who is forgotten in the course of a request leaves nothing behind
                 self._posts[client] = post
         return post
+
+    def questions(self, client: ClientSession) -> int:
+        """How many questions of the server's wait for this client's answer."""
+        post = self._posts.get(client)
+        return 0 if post is None else len(post.questions)
 
     def forget(self, client: ClientSession) -> None:
         """The client session is no more: its questions get errors, its streams end."""

@@ -74,12 +74,12 @@ class Stream:
         "_current",
         "_events",
         "_followers",
-        "_max_events",
         "_next",
         "_prefix",
         "_shelf",
         "_wakes",
         "closed",
+        "max_events",
         "taken",
     )
 
@@ -88,7 +88,7 @@ class Stream:
         self._shelf = shelf
         self._events: deque[StoredEvent] = deque()
         self._bytes = 0
-        self._max_events = max_events
+        self.max_events = max_events
         self._next = 1
         self._followers = 0
         self._current = 0
@@ -136,7 +136,7 @@ class Stream:
     def _is_too_much(self) -> bool:
         if self.followed and self._events[0].number > self.taken:
             return len(self._events) > _MAX_UNREAD_EVENTS or self._bytes > _MAX_UNREAD_BYTES
-        return len(self._events) > self._max_events or self._bytes > _MAX_BYTES
+        return len(self._events) > self.max_events or self._bytes > _MAX_BYTES
 
     def event_id(self, number: int) -> str:
         """The id under which the client knows an event."""
@@ -202,6 +202,12 @@ class Mailbox:
         self._next = STANDALONE
         self.streams: dict[int, Stream] = {}
         self.open()
+
+    def set_max_events(self, max_events: int) -> None:
+        """Keep this many events in each stream from now on; what is too much goes with the next event."""
+        self._max_events = max_events
+        for stream in self.streams.values():
+            stream.max_events = max_events
 
     @property
     def standalone(self) -> Stream:

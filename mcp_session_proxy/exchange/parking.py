@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,6 +22,7 @@ from ..errors import StateRefused, TooManyParked, TooManyRounds
 from ..events import Observer
 from ..protocol import jsonrpc
 from ..protocol.inbound import ModernRequest
+from ..upstream.session import UpstreamSession
 from .call import ModernCall
 
 _NOT_SALIENT: Final = ("_meta", "inputResponses", "requestState")
@@ -48,10 +49,10 @@ class _Parked:
 
 
 class Parking:
-    """All parked calls, by the id inside their state."""
+    """All parked calls, by the id inside their state. ``limits`` may be replaced at any time."""
 
     def __init__(self, limits: ParkingLimits, observe: Observer) -> None:
-        self._limits = limits
+        self.limits = limits
         self._observe = observe
         # Random per process: a state from before a restart opens nothing, for its call is gone.
         self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
@@ -61,6 +62,10 @@ class Parking:
     def __len__(self) -> int:
         return len(self._parked)
 
+    def sessions(self) -> Iterator[UpstreamSession]:
+        """The upstream session of each parked call."""
+        return (parked.call.session for parked in self._parked.values())
+
     def park(self, call: ModernCall, principal: str) -> str:
         """Keep a call until its client comes back; gives the ``requestState`` for it.
 
@@ -68,11 +73,11 @@ class Parking:
             TooManyParked, TooManyRounds: over a limit; the call has been given up.
         """
         error: TooManyParked | TooManyRounds | None = None
-        if call.rounds >= self._limits.max_rounds:
+        if call.rounds >= self.limits.max_rounds:
             error = TooManyRounds(f"The server asked {call.rounds} times in one call, which is the limit.")
         elif (
-            len(self._parked) >= self._limits.max_parked
-            or self._per_principal.get(principal, 0) >= self._limits.max_parked_per_principal
+            len(self._parked) >= self.limits.max_parked
+            or self._per_principal.get(principal, 0) >= self.limits.max_parked_per_principal
         ):
             error = TooManyParked("Too many calls wait for their clients' answers. Try again later.")
         if error is not None:
@@ -80,7 +85,7 @@ class Parking:
             call.abandon()
             raise error
         identifier = secrets.token_urlsafe(_ID_BYTES)
-        timer = asyncio.get_running_loop().call_later(self._limits.timeout_seconds, self._expire, identifier)
+        timer = asyncio.get_running_loop().call_later(self.limits.timeout_seconds, self._expire, identifier)
         self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         self._observe(events.Parked(outcome="parked"))
@@ -95,7 +100,7 @@ class Parking:
         try:
             if not _SEALED.fullmatch(state):  # lenient base64 would skip what does not belong there
                 raise BadData("not a seal")
-            identifier: str = self._seal.loads(state, max_age=math.ceil(self._limits.timeout_seconds))
+            identifier: str = self._seal.loads(state, max_age=math.ceil(self.limits.timeout_seconds))
         except SignatureExpired as error:
             raise self._refuse("This requestState has expired. Make the call again.") from error
         except (BadData, ValueError, TypeError) as error:

@@ -41,7 +41,8 @@ def configure(level: Level, log_format: LogFormat, stream: TextIO | None = None)
     ]
     structlog.configure(
         processors=[*shared, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(_SEVERITY[level]),
+        # Everything that comes here is written: EventLog has seen to the level, which may change.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
         logger_factory=structlog.WriteLoggerFactory(file=stream),
     )
     handler = logging.StreamHandler(stream)
@@ -51,16 +52,26 @@ def configure(level: Level, log_format: LogFormat, stream: TextIO | None = None)
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
         )
     )
-    # Libraries get a hearing only when something is wrong; the events tell the rest.
-    logging.basicConfig(handlers=[handler], level=max(_SEVERITY[level], logging.WARNING), force=True)
+    logging.basicConfig(handlers=[handler], force=True)
+    hush_libraries(level)
+
+
+def hush_libraries(level: Level) -> None:
+    """Give libraries a hearing only when something is wrong; the events tell the rest."""
+    logging.getLogger().setLevel(max(_SEVERITY[level], logging.WARNING))
 
 
 class EventLog:
-    """The observer that writes events as log lines; one below ``level`` costs next to nothing."""
+    """The observer that writes events as log lines; one below the level costs next to nothing."""
 
     def __init__(self, level: Level) -> None:
         self._threshold = _SEVERITY[level]
         self._writers: dict[type[Event], Writer | None] = {}
+
+    def set_level(self, level: Level) -> None:
+        """Write events of this level and above from now on."""
+        self._threshold = _SEVERITY[level]
+        self._writers = {}
 
     def __call__(self, event: Event, /) -> None:
         """Write one event, unless its level is filtered."""

@@ -7,13 +7,14 @@ scrapes. Labels never carry a user, and no label can grow without bound.
 import platform
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     Info,
     ProcessCollector,
@@ -23,8 +24,9 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
-from ..introspection import Introspection
-from ..protocol.revisions import method_label
+from ..introspection import Introspection, Phase
+from ..upstream.fleet import Condition
+from .tally import RequestTally
 
 PREFIX: Final = "mcp_session_proxy_"
 
@@ -35,29 +37,8 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 MAX_CHILDREN: Final = 500
 OTHER: Final = "other"
 
-# A tool call may take a millisecond or, with a person in the loop, minutes.
-_REQUEST_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    120,
-    600,
-)
 # Handshakes take from 2 ms to over a second (servers that start a process for each session).
 _OPEN_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
-# Nearly every lease is granted at once; the first bucket counts those.
-_WAIT_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30)
 # From a session that served one call to one that lives for a week.
 _AGE_BUCKETS: Final = (10, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86400, 604800)
 
@@ -88,10 +69,14 @@ class Family(Generic[MetricT]):
 
 
 class Metrics:
-    """The observer that counts. ``registry`` is what an exporter shows; ``watch`` adds the gauges."""
+    """The observer that counts. ``registry`` is what an exporter shows; ``watch`` adds the gauges.
+
+    ``labels`` has the names of each counter's and histogram's labels, which the library tells nobody.
+    """
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self.labels: dict[str, tuple[str, ...]] = {}
         self._handlers: dict[type[events.Event], Callable[[events.Event], None]] = {}
         ProcessCollector(registry=self.registry)
         Info(f"{PREFIX}build", "Version of the proxy and of its Python.", registry=self.registry).info(
@@ -101,6 +86,7 @@ class Metrics:
         self._follow_upstream_sessions()
         self._follow_leases()
         self._follow_requests()
+        self._follow_reloads()
 
     def __call__(self, event: events.Event, /) -> None:
         """Count one event."""
@@ -120,12 +106,8 @@ class Metrics:
             "deletes_absorbed",
             "DELETEs of clients that were answered here and did not end an upstream session.",
         )
-        sessionless = Family(
-            self._counter("sessionless_requests", "Requests that came without a session id.", "era")
-        )
         self._on(events.ClientSessionCreated, lambda _: created.inc())
         self._on(events.DeleteAbsorbed, lambda _: absorbed.inc())
-        self._on(events.SessionlessRequest, lambda event: sessionless.child(event.era).inc())
 
     def _follow_upstream_sessions(self) -> None:
         opened = Family(
@@ -162,35 +144,15 @@ class Metrics:
         self._on(events.SessionReused, lambda _: reused.inc())
 
     def _follow_leases(self) -> None:
-        wait_seconds = self._histogram(
-            "lease_wait_seconds", "Time that a request waited for an upstream session.", _WAIT_BUCKETS
-        )
         failures = Family(
             self._counter("lease_failures", "Requests that got no upstream session, by why.", "reason")
         )
-        self._on(events.LeaseGranted, lambda event: wait_seconds.observe(event.waited_seconds))
         self._on(events.LeaseFailed, lambda event: failures.child(event.reason).inc())
 
     def _follow_requests(self) -> None:
-        finished = Family(
-            self._counter(
-                "requests",
-                "Requests of clients that were answered: ok, error (the server's), or the reason of ours.",
-                *("era", "method", "outcome"),
-            )
-        )
-        seconds = Family(
-            self._histogram(
-                "request_seconds",
-                "Time from a request's arrival to its answer.",
-                _REQUEST_BUCKETS,
-                "era",
-                "method",
-            )
-        )
-        upstream_seconds = self._histogram(
-            "upstream_request_seconds", "Time that the server took to answer a request.", _REQUEST_BUCKETS
-        )
+        tally = RequestTally(PREFIX)
+        self.registry.register(tally)
+        self.labels.update({PREFIX + name: labels for name, labels in tally.LABELS.items()})
         retries = Family(self._counter("retries", "Requests sent again, safely, by why.", "reason"))
         refused = self._counter(
             "replays_refused", "Requests not sent again because the server may have executed them."
@@ -202,27 +164,40 @@ class Metrics:
         )
         bugs = self._counter("bugs", "Exceptions that nobody expected; the log has them. Please report.")
 
-        def on_finished(event: events.RequestFinished) -> None:
-            method = method_label(event.method)
-            finished.child(event.era, method, event.outcome).inc()
-            seconds.child(event.era, method).observe(event.seconds)
-            if event.upstream_seconds is not None:
-                upstream_seconds.observe(event.upstream_seconds)
-
-        self._on(events.RequestFinished, on_finished)
+        self._on(events.RequestFinished, tally.count)
         self._on(events.Retried, lambda event: retries.child(event.reason).inc())
         self._on(events.ReplayRefused, lambda _: refused.inc())
         self._on(events.Parked, lambda event: parked.child(event.outcome).inc())
         self._on(events.Crashed, lambda _: bugs.inc())
+
+    def _follow_reloads(self) -> None:
+        reloads = Family(
+            self._counter("config_reloads", "Times that the configuration was read again.", "outcome")
+        )
+        successful = Gauge(
+            PREFIX + "config_last_reload_successful",
+            "1 unless the configuration could not be read again, and the one before it is in force.",
+            registry=self.registry,
+        )
+        successful.set(1)
+
+        def on_reload(outcome: str, success: int) -> None:
+            reloads.child(outcome).inc()
+            successful.set(success)
+
+        self._on(events.Reloaded, lambda _: on_reload("applied", 1))
+        self._on(events.ReloadFailed, lambda _: on_reload("failed", 0))
 
     def _on(self, kind: type[EventT], handle: Callable[[EventT], None]) -> None:
         # The dictionary pairs every type with a handler of that type, which no annotation can say.
         self._handlers[kind] = handle  # type: ignore[assignment]
 
     def _counter(self, name: str, text: str, *labels: str) -> Counter:
+        self.labels[PREFIX + name] = labels
         return Counter(PREFIX + name, text, labels, registry=self.registry)
 
     def _histogram(self, name: str, text: str, buckets: Sequence[float], *labels: str) -> Histogram:
+        self.labels[PREFIX + name] = labels
         return Histogram(PREFIX + name, text, labels, buckets=buckets, registry=self.registry)
 
 
@@ -235,6 +210,17 @@ class GaugeCollector(Collector):
     def collect(self) -> Iterable[Metric]:
         """The metric families of one scrape."""
         gauges = self._view.gauges()
+        yield _labelled(
+            "phase",
+            "1 for what the proxy does now.",
+            "phase",
+            {str(phase): phase is gauges.phase for phase in Phase},
+        )
+        conditions = {str(each): gauges.upstreams.get(each, 0) for each in Condition}
+        yield _labelled("upstreams", "Servers behind the proxy, by condition.", "condition", conditions)
+        yield _labelled(
+            "limit", "The configured limit of the gauge that the label names.", "gauge", gauges.limits
+        )
         yield GaugeMetricFamily(
             PREFIX + "client_sessions", "Client sessions remembered.", value=gauges.client_sessions
         )
@@ -246,16 +232,10 @@ class GaugeCollector(Collector):
             "Modern calls that wait for their client's answer.",
             value=gauges.exchanges_parked,
         )
-        by_state = GaugeMetricFamily(
-            PREFIX + "upstream_sessions", "Sessions held at the server, by state.", labels=["state"]
+        yield _labelled(
+            "upstream_sessions", "Sessions held at the server, by state.", "state", gauges.upstream_sessions
         )
-        for state, count in gauges.upstream_sessions.items():
-            by_state.add_metric([state], count)
-        yield by_state
-        by_kind = GaugeMetricFamily(PREFIX + "streams", "Open event streams, by kind.", labels=["kind"])
-        for kind, count in gauges.streams.items():
-            by_kind.add_metric([kind], count)
-        yield by_kind
+        yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
         ages = HistogramMetricFamily(
             PREFIX + "upstream_session_age_seconds", "Ages of the sessions held at the server now."
         )
@@ -263,6 +243,14 @@ class GaugeCollector(Collector):
             [], _cumulative(gauges.upstream_session_age_seconds), sum(gauges.upstream_session_age_seconds)
         )
         yield ages
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A family of gauges that differ in one label."""
+    family = GaugeMetricFamily(PREFIX + name, text, labels=[label])
+    for key, value in values.items():
+        family.add_metric([key], value)
+    return family
 
 
 def _cumulative(ages_seconds: Sequence[float]) -> list[tuple[str, float]]:

@@ -302,7 +302,8 @@ def peek_id(data: bytes) -> bytes:
 
 def read_meta(params: bytes | None) -> Mapping[str, bytes]:
     """``params._meta`` as raw JSON members; empty when there is none or it is not an object."""
-    if params is None:
+    # Most have none, and a search is far cheaper than reading. A key may be written with escapes.
+    if params is None or (b"_meta" not in params and b"\\u" not in params):
         return {}
     try:
         meta = _metas.decode(params).meta

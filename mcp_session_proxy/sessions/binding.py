@@ -43,7 +43,7 @@ class Visit:
     A client session's own lease outlives the visit; a borrowed one ends with it.
     """
 
-    __slots__ = ("_binder", "_borrowed", "_slot", "client", "session")
+    __slots__ = ("_binder", "_borrowed", "_slot", "client", "session", "waited_seconds")
 
     def __init__(
         self, binder: "Binder", lease: Lease, client: ClientSession | None, *, borrowed: bool
@@ -53,6 +53,7 @@ class Visit:
         self._borrowed = lease if borrowed else None
         self.client = client
         self.session = _upstream(lease)
+        self.waited_seconds: float | None = lease.waited_seconds if borrowed else None
 
     @property
     def patience_seconds(self) -> float:
@@ -82,7 +83,7 @@ def _usable_lease(client: ClientSession) -> Lease | None:
 
 
 class Binder:
-    """Finds the upstream session for each request."""
+    """Finds the upstream session for each request. ``rules`` may be replaced at any time."""
 
     def __init__(
         self,
@@ -96,7 +97,7 @@ class Binder:
         self.pool = pool
         self.directory = directory(self._forgotten)
         self.on_forget: Callable[[ClientSession], None] | None = None
-        self._rules = rules
+        self.rules = rules
         self._sessionless = sessionless
         self._observe = observe
         self._guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
@@ -108,7 +109,7 @@ class Binder:
     @property
     def patience_seconds(self) -> float:
         """How long a request may wait for an upstream session."""
-        return self._rules.acquire_timeout_seconds
+        return self.rules.acquire_timeout_seconds
 
     # -- client sessions ---------------------------------------------------------------------
 
@@ -150,11 +151,11 @@ class Binder:
     def _sharing_for(self, principal: Principal, affinity: str | None) -> Sharing:
         """The sharing mode for this caller: ``--anonymous isolate`` changes it for the unknown."""
         unknown = principal.anonymous and affinity is None
-        isolate = unknown and self._rules.anonymous is Anonymous.ISOLATE
-        return Sharing.FRESH if isolate else self._rules.sharing
+        isolate = unknown and self.rules.anonymous is Anonymous.ISOLATE
+        return Sharing.FRESH if isolate else self.rules.sharing
 
     def _is_foreign(self, principal: Principal, brought_id: str | None, now: float) -> bool:
-        if brought_id is None or self._rules.unknown_session is UnknownSessionRule.REJECT:
+        if brought_id is None or self.rules.unknown_session is UnknownSessionRule.REJECT:
             return False
         known = self._look_up(principal, brought_id, now)
         return known is None or known.adopted
@@ -177,7 +178,7 @@ class Binder:
         client = self._look_up(principal, identifier, now)
         if client is not None:
             return client
-        if self._rules.unknown_session is UnknownSessionRule.REJECT:
+        if self.rules.unknown_session is UnknownSessionRule.REJECT:
             raise UnknownSession("Session not found. Send initialize to get a new one.")
         affinity = affinity_of_id(identifier)
         client = ClientSession(
@@ -185,7 +186,7 @@ class Binder:
             principal=principal,
             key=SessionKey(principal.digest, affinity, self._sessionless.digest),
             profile=self._sessionless,
-            usage=policy.usage_of_client(self._rules.sharing, adopted=True),
+            usage=policy.usage_of_client(self.rules.sharing, adopted=True),
             adopted=True,
             now=now,
         )
@@ -255,13 +256,19 @@ class Binder:
         client.in_flight += 1
         client.requests += 1
         self._set_quiet(client)
-        try:
-            lease = await self._attach(client, caller)
-        except BaseException:
-            client.in_flight -= 1
-            self._detach_if_over(client)
-            raise
+        lease, waited_seconds = _usable_lease(client), None
+        if lease is None:
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            try:
+                lease = await self._attach(client, caller)
+            except BaseException:
+                client.in_flight -= 1
+                self._detach_if_over(client)
+                raise
+            waited_seconds = loop.time() - started
         visit = Visit(self, lease, client, borrowed=False)
+        visit.waited_seconds = waited_seconds
         visit.session.caller = caller
         return visit
 
@@ -300,7 +307,7 @@ class Binder:
         self._detach_if_over(client)
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self._rules.acquire_timeout_seconds
+        return asyncio.get_running_loop().time() + self.rules.acquire_timeout_seconds
 
     # -- attachment --------------------------------------------------------------------------
 
@@ -386,8 +393,8 @@ class Binder:
         """Detach the silent, forget the old. Called regularly."""
         now = asyncio.get_running_loop().time()
         for queue, patience in (
-            (self._quiet, self._rules.detach_after_seconds),
-            (self._unclaimed, min(_CLAIM_SECONDS, self._rules.detach_after_seconds)),
+            (self._quiet, self.rules.detach_after_seconds),
+            (self._unclaimed, min(_CLAIM_SECONDS, self.rules.detach_after_seconds)),
         ):
             while (client := next(iter(queue), None)) is not None:
                 if now - client.last_used < patience:

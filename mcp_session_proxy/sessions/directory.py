@@ -87,7 +87,10 @@ class ClientSession:
 
 
 class Directory:
-    """All client sessions, least recently used first. ``on_forget`` is told of each that goes."""
+    """All client sessions, least recently used first. ``on_forget`` is told of each that goes.
+
+    The limits may be changed at any time.
+    """
 
     def __init__(
         self,
@@ -97,9 +100,9 @@ class Directory:
         timeout_seconds: float,
         on_forget: Callable[[ClientSession, str], None],
     ) -> None:
-        self._max_sessions = max_sessions
-        self._max_per_principal = max_sessions_per_principal
-        self._timeout_seconds = timeout_seconds
+        self.max_sessions = max_sessions
+        self.max_sessions_per_principal = max_sessions_per_principal
+        self.timeout_seconds = timeout_seconds
         self._on_forget = on_forget
         self._sessions: dict[tuple[str, str], ClientSession] = {}
         self._principals: dict[str, dict[ClientSession, None]] = {}
@@ -133,9 +136,10 @@ class Directory:
         if (former := self._sessions.get(place)) is not None:
             self.forget(former, "replaced")
         own = self._principals.setdefault(client.principal.digest, {})
-        if len(own) >= self._max_per_principal:
+        # More than one goes only after a limit was lowered.
+        while len(own) >= self.max_sessions_per_principal:
             self._make_room(iter(own))
-        if len(self._sessions) >= self._max_sessions:
+        while len(self._sessions) >= self.max_sessions:
             self._make_room(iter(self._sessions.values()))
         self._sessions[place] = client
         self._principals.setdefault(client.principal.digest, {})[client] = None
@@ -167,7 +171,7 @@ class Directory:
     def expire(self, now: float) -> None:
         """Forget those that were not used for the timeout. Called regularly."""
         while (client := next(iter(self._sessions.values()), None)) is not None:
-            if now - client.last_used < self._timeout_seconds:
+            if now - client.last_used < self.timeout_seconds:
                 return
             if client.busy:
                 self.touch(client, now)  # a stream that is open for a day is in use

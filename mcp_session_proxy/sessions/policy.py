@@ -149,6 +149,13 @@ def retry_after_seconds(typical_hold_seconds: float) -> int:
     return min(_MAX_RETRY_AFTER_SECONDS, max(1, math.ceil(typical_hold_seconds)))
 
 
+def surplus(slot: Slot[S], books: Books[S], limits: Limits) -> str | None:
+    """Why an idle session is one too many, if it is: only a limit that was lowered makes it so."""
+    too_many = books.counted > limits.max_sessions
+    too_many_of_one = books.counted_of(slot.key.principal) > limits.max_sessions_per_principal
+    return "evicted" if too_many or too_many_of_one else None
+
+
 def expiry(slot: Slot[S], now: float, limits: Limits) -> str | None:
     """Why an idle session should be closed now, if it should."""
     idle_seconds = now - slot.idle_since

@@ -75,13 +75,14 @@ class PooledSession(Protocol):
 class Lease:
     """The right to use one upstream session: held, then released or retired, exactly once."""
 
-    __slots__ = ("_pool", "since", "slot", "usage")
+    __slots__ = ("_pool", "since", "slot", "usage", "waited_seconds")
 
     def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage) -> None:
         self._pool: Pool | None = pool
         self.since = asyncio.get_running_loop().time()
         self.slot = slot
         self.usage = usage
+        self.waited_seconds = 0.0
 
     def release(self) -> None:
         """Give the session back; a second call does nothing."""
@@ -129,7 +130,10 @@ class _Demand:
 
 
 class Pool:
-    """Upstream sessions, by session key. ``connect`` makes a session object that is not open yet."""
+    """Upstream sessions, by session key. ``connect`` makes a session object that is not open yet.
+
+    ``limits`` may be replaced at any time; ``maintain`` brings the pool under them.
+    """
 
     def __init__(
         self,
@@ -142,7 +146,7 @@ class Pool:
         self._random = random
         self.books: Books[PooledSession] = Books()
         self._connect = connect
-        self._limits = limits
+        self.limits = limits
         self._observe = observe
         self._waiters: dict[_Waiter, None] = {}
         self._demands: dict[SessionKey, _Demand] = {}
@@ -192,12 +196,12 @@ class Pool:
         bucket = self.books.bucket(key)
         slot = None if self.paused else bucket.candidate(usage)
         if slot is not None:
-            lease = self._grant(slot, usage, 0.0)
+            lease = self._grant(slot, usage)
             self._prewarm(bucket, usage)
             return lease
         try:
             # Whoever can have a session opened at once waits behind nobody.
-            step = policy.decide(usage, bucket, self.books, self._limits)
+            step = policy.decide(usage, bucket, self.books, self.limits)
             if self.paused or not isinstance(step, Open):
                 self._check_queue(key)
             return await self._wait(bucket, usage, demand, deadline)
@@ -227,12 +231,12 @@ class Pool:
             if failure is error:
                 raise
             raise failure from None
-        self._observe_grant(lease.slot, loop.time() - started)
+        lease.waited_seconds = loop.time() - started
         return lease
 
     def _check_queue(self, key: SessionKey) -> None:
         try:
-            policy.check_queue(self.waiting, self._limits, self._typical_hold_seconds)
+            policy.check_queue(self.waiting, self.limits, self._typical_hold_seconds)
         except TooManyWaiters as error:
             raise self._refusal(key, error) from None
 
@@ -288,23 +292,12 @@ class Pool:
             # Not its own key first: who waits for room elsewhere, and longer, must not be passed over.
             self._serve_everyone()
 
-    def _grant(self, slot: Slot[PooledSession], usage: Usage, waited_seconds: float | None) -> Lease:
+    def _grant(self, slot: Slot[PooledSession], usage: Usage) -> Lease:
         reused = slot.used and usage in (Usage.EXCLUSIVE, Usage.JOINT)
         self.books.take(slot, usage)
-        if waited_seconds is not None:
-            self._observe_grant(slot, waited_seconds)
         if reused:
             self._observe(events.SessionReused(session=slot.session.tag, principal=slot.key.principal_tag))
         return Lease(self, slot, usage)
-
-    def _observe_grant(self, slot: Slot[PooledSession], waited_seconds: float) -> None:
-        self._observe(
-            events.LeaseGranted(
-                session=slot.session.tag,
-                principal=slot.key.principal_tag,
-                waited_seconds=waited_seconds,
-            )
-        )
 
     # -- waiters -----------------------------------------------------------------------------
 
@@ -321,11 +314,11 @@ class Pool:
             slot = bucket.candidate(waiter.usage)
             if slot is not None:
                 self._forget(waiter)
-                waiter.future.set_result(self._grant(slot, waiter.usage, None))
+                waiter.future.set_result(self._grant(slot, waiter.usage))
                 granted.add(waiter.usage)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
             first = next(iter(bucket.waiters))
-            step = policy.decide(first.usage, bucket, self.books, self._limits)
+            step = policy.decide(first.usage, bucket, self.books, self.limits)
             if not isinstance(step, Open):
                 break
             self._open(bucket, step, "demand")
@@ -434,7 +427,7 @@ class Pool:
     def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
         if usage is not Usage.ONCE or self._closed or self.paused or bucket.key not in self._demands:
             return
-        while policy.wants_prewarming(bucket, self.books, self._limits):
+        while policy.wants_prewarming(bucket, self.books, self.limits):
             self._open(bucket, Open(None), "prewarm")
 
     # -- retiring ----------------------------------------------------------------------------
@@ -480,8 +473,11 @@ class Pool:
                 slot.session.tick(now)
         self._relieve(now)
         for slot in self.books.idle_slots():
-            if (reason := policy.expiry(slot, now, self._limits)) is not None:
+            reason = policy.expiry(slot, now, self.limits) or policy.surplus(slot, self.books, self.limits)
+            if reason is not None:
                 self.retire(slot, reason)
+        if self._waiters:
+            self._serve_everyone()
 
     def _relieve(self, now: float) -> None:
         """Relieve sessions that have served for long enough, one old one at a time."""
@@ -489,7 +485,7 @@ class Pool:
         for slot in list(self.books.slots()):
             if not slot.usable or slot.aside is not None:
                 continue
-            reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, self._limits)
+            reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, self.limits)
             if reason == "lifetime" and relieved:
                 continue
             if reason is not None:

@@ -18,13 +18,16 @@ class BreakerState(StrEnum):
 
 
 class Breaker:
-    """Counts failures in a row. Times are by whatever clock the caller uses, in seconds."""
+    """Counts failures in a row. Times are by whatever clock the caller uses, in seconds.
 
-    __slots__ = ("_failures", "_reset_seconds", "_retry_at", "_state", "_threshold", "last_error")
+    ``threshold`` and ``reset_seconds`` may be changed at any time.
+    """
+
+    __slots__ = ("_failures", "_retry_at", "_state", "last_error", "reset_seconds", "threshold")
 
     def __init__(self, *, threshold: int, reset_seconds: float) -> None:
-        self._threshold = threshold
-        self._reset_seconds = reset_seconds
+        self.threshold = threshold
+        self.reset_seconds = reset_seconds
         self._failures = 0
         self._retry_at = 0.0
         self._state = BreakerState.CLOSED
@@ -61,9 +64,9 @@ class Breaker:
         """A handshake failed."""
         self._failures += 1
         self.last_error = error
-        if self._state is BreakerState.HALF_OPEN or self._failures >= self._threshold:
+        if self._state is BreakerState.HALF_OPEN or self._failures >= self.threshold:
             self._state = BreakerState.OPEN
-            self._retry_at = now + self._reset_seconds
+            self._retry_at = now + self.reset_seconds
 
     def retry_after_seconds(self, now: float) -> float:
         """How long until a handshake may be tried again."""

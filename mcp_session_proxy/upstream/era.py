@@ -43,6 +43,11 @@ class EraProbe:
         self._silent_until = 0.0
         self._asking: asyncio.Lock = asyncio.Lock()
 
+    @property
+    def modern(self) -> bool | None:
+        """The answer, as far as it is known."""
+        return self._modern
+
     def forget(self) -> None:
         """The server was away: what comes back may be another one."""
         self._modern = None

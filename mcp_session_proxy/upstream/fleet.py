@@ -9,6 +9,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Final, Protocol
 
 from yarl import URL
@@ -32,6 +33,15 @@ class Tenant(Protocol):
         ...
 
 
+class Condition(StrEnum):
+    """How a server does."""
+
+    UNKNOWN = "unknown"  # nobody has looked yet
+    UP = "up"
+    DOWN = "down"  # it takes no connections
+    BREAKER_OPEN = "breaker-open"  # it takes connections but keeps failing handshakes
+
+
 class Replica:
     """One server."""
 
@@ -51,6 +61,14 @@ class Replica:
         self.monitor = Monitor(url, self.era.forget, observe, tls=tls)
         self.sessions: set[Tenant] = set()
 
+    def condition(self, now: float) -> Condition:
+        """How it does, by the monitor and the breaker. ``now`` is the event loop's time."""
+        if self.monitor.up is None:
+            return Condition.UNKNOWN
+        if not self.monitor.up:
+            return Condition.DOWN
+        return Condition.BREAKER_OPEN if self.breaker.is_open(now) else Condition.UP
+
     def __repr__(self) -> str:
         return f"<Replica {self.url.origin()} up={self.monitor.up} sessions={len(self.sessions)}>"
 
@@ -58,12 +76,13 @@ class Replica:
 class Fleet:
     """All replicas. Implements ``session.Placement``.
 
-    While every replica has been down for longer than ``patience_seconds``, sessions are refused at once.
+    While every replica has been down for longer than ``patience_seconds``, which may be changed at any time,
+    sessions are refused at once.
     """
 
     def __init__(self, replicas: Sequence[Replica], *, patience_seconds: float) -> None:
         self.replicas = tuple(replicas)
-        self._patience_seconds = patience_seconds
+        self.patience_seconds = patience_seconds
         self._homes: dict[Tenant, Replica] = {}
         # Handshakes under way. Each owes its replica's breaker an outcome, even if its session has left.
         self._trying: dict[Tenant, Replica] = {}
@@ -128,7 +147,7 @@ class Fleet:
         now = asyncio.get_running_loop().time()
         for replica in self.replicas:
             since = replica.monitor.down_since
-            if since is None or now - since < self._patience_seconds:
+            if since is None or now - since < self.patience_seconds:
                 return
         raise UpstreamDown(
             "The MCP server has been unreachable for a while. Is it running, and is its address right?",

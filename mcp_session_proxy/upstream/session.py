@@ -174,8 +174,8 @@ class UpstreamSession:
         self.caller = NOBODY
         self.router = router
         self._observe = observe
-        self._keepalive_seconds = keepalive_seconds
-        self._check_after_seconds = check_after_seconds
+        self.keepalive_seconds = keepalive_seconds
+        self.check_after_seconds = check_after_seconds
         self._initialize_params = initialize_params
         self._next_id = 0
         self._facts: ServerFacts | None = None
@@ -396,10 +396,10 @@ class UpstreamSession:
         """
         if self._reviving is not None:
             await _join(self._reviving)
-        elif self._check_after_seconds and not self.calls:
+        elif self.check_after_seconds and not self.calls:
             quiet_seconds = asyncio.get_running_loop().time() - self.last_activity
             incarnation = self.incarnation
-            if quiet_seconds >= self._check_after_seconds and not await self.confirm(incarnation):
+            if quiet_seconds >= self.check_after_seconds and not await self.confirm(incarnation):
                 await self.revive(incarnation, "check")
 
     async def refused(self) -> None:
@@ -544,7 +544,7 @@ class UpstreamSession:
 
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
-        if now - self.last_activity < self._keepalive_seconds or self.calls or self._closed:
+        if now - self.last_activity < self.keepalive_seconds or self.calls or self._closed:
             return
         if self._reviving is None:
             self._touch()

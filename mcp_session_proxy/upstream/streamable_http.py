@@ -8,14 +8,15 @@ remembered; nothing ever goes to another origin.
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from typing import Final
 
 import aiohttp
 from multidict import CIMultiDict
 from yarl import URL
 
+from .. import __version__
 from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
 from ..protocol.headers import explaining_response_headers
@@ -35,7 +36,9 @@ _NO_TLS: Final = (
     "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
     "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
 )
-_NOT_BY_DEFAULT: Final = ("User-Agent", "Accept-Encoding", "Accept", "Content-Type")
+# Named in each request, so that aiohttp has nothing to add: leaving its headers out costs more than this.
+_USER_AGENT: Final = f"mcp-session-proxy/{__version__}"
+_NO_ENCODING: Final = "identity"
 
 
 def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
@@ -46,7 +49,6 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
-        skip_auto_headers=_NOT_BY_DEFAULT,
         auto_decompress=auto_decompress,
         read_bufsize=2**18,
     )
@@ -135,6 +137,35 @@ class HttpReply:
         return b"".join(pieces)
 
 
+class _Post:
+    """One POST under way, as the context manager that ``StreamableHttp.post`` gives.
+
+    A class of its own rather than a generator: every request of every client comes through here.
+    """
+
+    __slots__ = ("_body", "_caller", "_response", "_session", "_told", "_transport")
+
+    def __init__(self, transport: "StreamableHttp", body: bytes, session: SessionRef, caller: Caller) -> None:
+        self._transport = transport
+        self._body = body
+        self._session = session
+        self._caller = caller
+
+    async def __aenter__(self) -> HttpReply:
+        """The answer, from its status on."""
+        response = self._response = await self._transport.send_post(self._body, self._session, self._caller)
+        self._told = _EndOfConnection(response)
+        return HttpReply(response)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """The answer has been read, or nobody wants the rest of it."""
+        self._told.forget()
+        if kind is not None:
+            self._response.close()
+        elif not self._response.content.at_eof():
+            self._transport.let_end(self._response)
+
+
 class StreamableHttp:
     """The transport to one server. Implements ``transport.Transport``.
 
@@ -152,29 +183,27 @@ class StreamableHttp:
         self._http = http
         self._url = url
         self._ending: set[aiohttp.ClientResponse] = set()
-        self._answer_timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_timeout_seconds, sock_read=request_timeout_seconds
-        )
-        self._listen_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_timeout_seconds)
+        self.set_timeouts(connect_seconds=connect_timeout_seconds, request_seconds=request_timeout_seconds)
 
-    @asynccontextmanager
-    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[Reply]:
+    def set_timeouts(self, *, connect_seconds: float, request_seconds: float) -> None:
+        """Other timeouts, for requests from now on."""
+        self._answer_timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=connect_seconds, sock_read=request_seconds
+        )
+        self._listen_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+
+    def post(self, body: bytes, session: SessionRef, caller: Caller) -> "_Post":
         """Send one message; see ``transport.Transport.post``."""
-        headers = _headers(session, caller)
-        headers["Accept"] = revisions.ACCEPT_BOTH
-        headers["Content-Type"] = revisions.JSON
-        response = await self._send("POST", headers, caller, body, self._answer_timeout)
-        try:
-            with _telling_of_the_end(response):
-                yield HttpReply(response)
-        except BaseException:
-            response.close()
-            raise
-        if not response.content.at_eof():
-            # Servers end an event stream just after its last event: the connection returns to its pool
-            # by itself when that arrives. One that stays open is cut.
-            self._ending.add(response)
-            asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, self._cut, response)
+        return _Post(self, body, session, caller)
+
+    def let_end(self, response: aiohttp.ClientResponse) -> None:
+        """Let a body end whose last event was read; one that stays open is cut.
+
+        Servers end an event stream just after its last event: the connection returns to its pool by itself
+        when that arrives.
+        """
+        self._ending.add(response)
+        asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, self._cut, response)
 
     def _cut(self, response: aiohttp.ClientResponse) -> None:
         self._ending.discard(response)
@@ -201,10 +230,11 @@ class StreamableHttp:
             headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
         timeout = self._answer_timeout if for_answer else self._listen_timeout
         response = await self._send("GET", headers, caller, None, timeout)
+        told = _EndOfConnection(response)
         try:
-            with _telling_of_the_end(response):
-                yield HttpReply(response)
+            yield HttpReply(response)
         finally:
+            told.forget()
             response.close()
 
     async def delete(self, session: SessionRef, caller: Caller) -> int:
@@ -215,6 +245,13 @@ class StreamableHttp:
             )
             response.close()
             return response.status
+
+    async def send_post(self, body: bytes, session: SessionRef, caller: Caller) -> aiohttp.ClientResponse:
+        """Send one message; gives the answer from its status on."""
+        headers = _headers(session, caller)
+        headers["Accept"] = revisions.ACCEPT_BOTH
+        headers["Content-Type"] = revisions.JSON
+        return await self._send("POST", headers, caller, body, self._answer_timeout)
 
     async def _send(
         self,
@@ -264,34 +301,37 @@ class StreamableHttp:
             raise ConnectionLost from error
 
 
-@contextmanager
-def _telling_of_the_end(response: aiohttp.ClientResponse) -> Iterator[None]:
-    """Let the reader of a body hear that its connection has ended.
+class _EndOfConnection:
+    """Lets the reader of a body hear that its connection has ended, until it ``forget``s.
 
     aiohttp (3.14) closes the connection over a malformed chunk and does not tell who waits for the next one:
     the wait would last for ever, as the timeouts end with the connection.
     """
-    connection, content = response.connection, response.content
-    if connection is None or connection.protocol is None:  # the body has arrived whole
-        yield
-        return
 
-    def tell(_: object = None) -> None:
-        if not content.is_eof() and content.exception() is None:
-            content.set_exception(aiohttp.ClientPayloadError("The connection ended within the body."))
+    __slots__ = ("_closed", "_content")
 
-    closed = connection.protocol.closed
-    if closed is None:
-        tell()
-        yield
-        return
-    closed.remove_done_callback(_hear)
-    closed.add_done_callback(_hear)
-    closed.add_done_callback(tell)
-    try:
-        yield
-    finally:
-        closed.remove_done_callback(tell)
+    def __init__(self, response: aiohttp.ClientResponse) -> None:
+        self._closed: asyncio.Future[None] | None = None
+        connection = response.connection
+        if connection is None or connection.protocol is None:  # the body has arrived whole
+            return
+        self._content = response.content
+        closed = self._closed = connection.protocol.closed
+        if closed is None:
+            self._tell()
+            return
+        closed.remove_done_callback(_hear)
+        closed.add_done_callback(_hear)
+        closed.add_done_callback(self._tell)
+
+    def _tell(self, _: object = None) -> None:
+        if not self._content.is_eof() and self._content.exception() is None:
+            self._content.set_exception(aiohttp.ClientPayloadError("The connection ended within the body."))
+
+    def forget(self) -> None:
+        """Nobody reads any more."""
+        if self._closed is not None:
+            self._closed.remove_done_callback(self._tell)
 
 
 def _hear(closed: "asyncio.Future[None]") -> None:
@@ -307,6 +347,8 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 
 def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
     headers = CIMultiDict(caller.headers)
+    headers.setdefault("User-Agent", _USER_AGENT)
+    headers["Accept-Encoding"] = _NO_ENCODING
     if session.session_id is not None:
         headers[revisions.SESSION_HEADER] = session.session_id
     if session.version is not None:

@@ -457,7 +457,7 @@ class Get:
                 request_on(self.wire, "GET"),
                 stream,
                 after=stream.taken if after is None else after,
-                heartbeat_seconds=15,
+                heart=Heart(15),
                 headers={"X-Cors": "yes"},
             )
         )

@@ -28,9 +28,9 @@ def test_npm_packages_are_pinned() -> None:
 
 
 def test_the_installer_knows_every_description() -> None:
-    """The installer's list and the folders next to it are the same, with chromium from the system besides."""
+    """The installer's list and the folders next to it are the same, with Debian's packages besides."""
     known = sorted((*install.NAMES, *install.ON_DEMAND))
-    assert known == sorted([folder.name for folder in FOLDERS] + [install.CHROMIUM])
+    assert known == sorted([folder.name for folder in FOLDERS] + list(install.DEBIAN))
 
 
 def test_a_changed_description_means_another_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

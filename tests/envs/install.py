@@ -25,11 +25,18 @@ from pathlib import Path
 SPECS = Path(__file__).resolve().parent
 ROOT = SPECS.parent.parent / ".envs"
 STAMP = ".stamp"
-CHROMIUM = "chromium"
+# Packages of Debian's, each with the program that it is wanted for.
+DEBIAN = {
+    "chromium": "chromium",
+    "prometheus": "prometheus",
+    "systemd": "systemd-analyze",
+    "wrk": "wrk",
+    "nginx": "nginx",
+}
 # Longest first: with two workers this is the shortest schedule.
-NAMES = ("node", CHROMIUM, "mcp-2", "langchain", "mcp-1.23")
-# Not built unless named: no test needs it, only `make fuzz`.
-ON_DEMAND = ("fuzz",)
+NAMES = ("node", "chromium", "mcp-2", "deploy", "prometheus", "systemd", "langchain", "mcp-1.23")
+# Not built unless named: no test needs them, only `make fuzz` and `make bench`.
+ON_DEMAND = ("fuzz", "bench", "wrk", "nginx")
 COMMAND_TIMEOUT_SECONDS = 600
 
 
@@ -42,10 +49,15 @@ def directory(name: str) -> Path:
     return ROOT / name
 
 
+def find_program(name: str) -> str | None:
+    """The program that one of Debian's packages is wanted for; servers are where few users look."""
+    return shutil.which(DEBIAN[name], path=f"{os.environ.get('PATH', '')}{os.pathsep}/usr/sbin")
+
+
 def is_installed(name: str) -> bool:
     """Whether `name` was built from the description as it is now."""
-    if name == CHROMIUM:
-        return shutil.which("chromium") is not None
+    if name in DEBIAN:
+        return find_program(name) is not None
     stamp = directory(name) / STAMP
     return stamp.is_file() and stamp.read_text() == _spec_hash(name)
 
@@ -55,8 +67,8 @@ def install(name: str) -> str:
     with _lock(name):
         if is_installed(name):
             return "up to date"
-        if name == CHROMIUM:
-            _install_chromium()
+        if name in DEBIAN:
+            _install_package(name)
         else:
             _build(name)
         return "installed"
@@ -96,15 +108,18 @@ def _build(name: str) -> None:
     (target / STAMP).write_text(_spec_hash(name))
 
 
-def _install_chromium() -> None:
+def _install_package(name: str) -> None:
     if shutil.which("apt-get") is None or os.geteuid() != 0:
-        raise InstallError("chromium is not on the PATH; install it (`apt-get install chromium` as root)")
-    _run(["apt-get", "update", "-qq"])
-    _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", "chromium"])
+        raise InstallError(f"{DEBIAN[name]} is not on the PATH: `apt-get install {name}`, as root")
+    # One at a time: the package manager allows no second one beside it.
+    with _lock("apt"):
+        _run(["apt-get", "update", "-qq"])
+        _run(["apt-get", "install", "-y", "-qq", "--no-install-recommends", name])
 
 
 def _run(command: list[str], *, cwd: Path | None = None, path: Path | None = None) -> None:
-    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    # In run level 1 Debian starts no service that it has just installed.
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive", RUNLEVEL="1")
     if path is not None:
         environment["PATH"] = f"{path}{os.pathsep}{environment.get('PATH', '')}"
     try:

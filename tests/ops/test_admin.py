@@ -1,3 +1,5 @@
+from datetime import UTC, datetime
+
 import pytest
 
 from mcp_session_proxy import events
@@ -9,7 +11,9 @@ from mcp_session_proxy.introspection import (
     UpstreamSessionView,
 )
 from mcp_session_proxy.ops.admin import build_admin_app
+from mcp_session_proxy.ops.churn import Churn
 from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.ops.recent import Recent
 from mcp_session_proxy.sessions.modes import Sharing
 from mcp_session_proxy.values import Address
 
@@ -24,8 +28,13 @@ class View:
     def readiness(self):
         return Readiness(phase=self.phase, ready=int(self.phase is Phase.READY), total=1)
 
-    def upstream_sessions(self):
-        return [
+    paused = False
+
+    def replicas(self):
+        return []
+
+    def upstream_sessions(self, limit=None):
+        views = [
             UpstreamSessionView(
                 session=f"s{age}",
                 principal="p1",
@@ -37,14 +46,16 @@ class View:
                 idle_seconds=1.0,
                 requests=2,
                 in_flight=0,
+                parked=0,
                 attached=0,
                 stream=True,
             )
-            for age in reversed(range(self.sessions))
+            for age in range(self.sessions)
         ]
+        return views[:limit]
 
-    def client_sessions(self):
-        return [
+    def client_sessions(self, limit=None):
+        views = [
             ClientSessionView(
                 client=f"c{age}",
                 principal="p1",
@@ -56,14 +67,19 @@ class View:
                 idle_seconds=1.0,
                 requests=2,
                 in_flight=0,
+                parked=0,
             )
-            for age in reversed(range(self.sessions))
+            for age in range(self.sessions)
         ]
+        return views[:limit]
 
     def gauges(self):
         return Gauges(
-            client_sessions=1,
-            upstream_sessions={},
+            phase=Phase.READY,
+            upstreams={},
+            limits={},
+            client_sessions=self.sessions,
+            upstream_sessions={"idle": self.sessions},
             upstream_session_age_seconds=[],
             waiters=0,
             exchanges_parked=0,
@@ -80,7 +96,17 @@ def connect(aiohttp_client):
         view = view or View()
         metrics.watch(view)
         metrics(events.DeleteAbsorbed(client="c1", principal="p1"))
-        app = build_admin_app(view, metrics, sharing=Sharing.HANDOVER, listen=Address.parse(listen))
+        app = build_admin_app(
+            view=view,
+            operations=None,  # nothing here changes anything
+            metrics=metrics,
+            churn=Churn(lambda: 0.0),
+            recent=Recent(lambda: datetime.now(UTC)),
+            observe=events.ignore,
+            sharing=Sharing.HANDOVER,
+            listen=Address.parse(listen),
+            token=None,
+        )
         return await aiohttp_client(app)
 
     return build
@@ -110,7 +136,7 @@ class TestReadiness:
 class TestMetrics:
     async def test_prometheus_text(self, connect):
         """Without a preference the scrape is in Prometheus' text format."""
-        response = await (await connect()).get("/metrics")
+        response = await (await connect(View(sessions=1))).get("/metrics")
         assert response.headers["Content-Type"].startswith("text/plain")
         text = await response.text()
         assert "mcp_session_proxy_deletes_absorbed_total 1.0" in text
@@ -168,11 +194,48 @@ class TestTheRest:
         assert response.status == 404
         assert await response.json() == {"error": "not found"}
 
-    async def test_nothing_can_be_changed(self, connect):
-        """Every page is read-only, and says so."""
-        response = await (await connect()).post("/sessions")
-        assert response.status == 405
-        assert "GET" in response.headers["Allow"]
+    @pytest.mark.parametrize("path", ["/", "/page.js", "/metrics", "/healthz", "/readyz", "/sessions"])
+    async def test_pages_are_read_only(self, connect, path):
+        """They take GET and HEAD, and say so to other verbs."""
+        client = await connect()
+        for verb in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            response = await client.request(verb, path)
+            assert response.status == 405
+            assert response.headers["Allow"] == "GET,HEAD"
+        assert (await client.head(path)).status == 200
+
+    async def test_browsers_get_the_page(self, connect):
+        """Whoever accepts HTML gets it; caches know that it depends."""
+        response = await (await connect()).get("/", headers={"Accept": "text/html,*/*;q=0.8"})
+        assert response.content_type == "text/html"
+        assert response.headers["Vary"] == "Accept"
+        assert "<title>mcp-session-proxy</title>" in await response.text()
+
+    @pytest.mark.parametrize(
+        ("path", "kind"),
+        [("/page.css", "text/css"), ("/page.js", "text/javascript"), ("/icon.svg", "image/svg+xml")],
+    )
+    async def test_files_of_the_page(self, connect, path, kind):
+        """They are served as what they are, and not again to those who have them."""
+        client = await connect()
+        response = await client.get(path)
+        assert (response.status, response.content_type) == (200, kind)
+        assert await response.read()
+        again = await client.get(path, headers={"If-None-Match": response.headers["ETag"]})
+        assert (again.status, await again.read()) == (304, b"")
+
+    @pytest.mark.parametrize("path", ["/", "/sessions", "/nothing", "/metrics"])
+    async def test_browsers_are_told_to_be_careful(self, connect, path):
+        """No frames, no other site's scripts, no guessing of types, on errors as well."""
+        headers = (await (await connect()).get(path)).headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Referrer-Policy"] == "no-referrer"
+        assert "Access-Control-Allow-Origin" not in headers
 
     async def test_a_bug_is_not_shown(self, connect):
         """An exception becomes a clean 500; its text stays in the log."""

@@ -19,7 +19,9 @@ FINISHED = events.RequestFinished(
     era="legacy",
     method="tools/call",
     outcome="ok",
+    sessionless=False,
     seconds=0.0123456789,
+    waited_seconds=None,
     upstream_seconds=None,
     request_id="r1",
     principal="p1",
@@ -115,6 +117,27 @@ class TestLevels:
     def test_filters(self, level, is_written):
         """Requests are logged at debug only."""
         assert bool(written(FINISHED, level=level)) is is_written
+
+    def test_can_change(self):
+        """A new level counts from the next event on, in both directions."""
+        stream = io.StringIO()
+        logs.configure(Level.INFO, LogFormat.JSON, stream)
+        log = logs.EventLog(Level.INFO)
+        for level in (Level.INFO, Level.DEBUG, Level.ERROR):
+            log.set_level(level)
+            log(FINISHED)
+            log(CREATED)
+        names = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+        assert names == ["client.created", "request.finished", "client.created"]
+
+    def test_libraries_can_be_hushed(self):
+        """At error, a library's warning is not heard."""
+        stream = io.StringIO()
+        logs.configure(Level.INFO, LogFormat.JSON, stream)
+        logging.getLogger("aiohttp").warning("first")
+        logs.hush_libraries(Level.ERROR)
+        logging.getLogger("aiohttp").warning("second")
+        assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["first"]
 
     def test_libraries_are_heard_only_when_something_is_wrong(self):
         """Debugging the proxy does not mean reading asyncio's chatter."""

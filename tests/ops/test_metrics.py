@@ -6,14 +6,16 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from mcp_session_proxy import __version__, events
-from mcp_session_proxy.introspection import Gauges
+from mcp_session_proxy.introspection import Gauges, Phase
 from mcp_session_proxy.ops.metrics import MAX_CHILDREN, Metrics
 
 FINISHED = events.RequestFinished(
     era="legacy",
     method="tools/call",
     outcome="ok",
+    sessionless=True,
     seconds=0.02,
+    waited_seconds=0.0,
     upstream_seconds=0.01,
     request_id="r1",
     principal="p1",
@@ -28,6 +30,9 @@ class View:
 
     def gauges(self):
         return Gauges(
+            phase=Phase.READY,
+            upstreams={"up": 2, "breaker-open": 1},
+            limits={"waiters": 10},
             client_sessions=7,
             upstream_sessions={"idle": 2, "leased": 1},
             upstream_session_age_seconds=[1.0, 10.0, 61.0, 1e9],
@@ -56,7 +61,6 @@ def read(metrics, name, **labels):
             {},
         ),
         (events.DeleteAbsorbed(client="c", principal="p"), "deletes_absorbed_total", {}),
-        (events.SessionlessRequest(era="legacy"), "sessionless_requests_total", {"era": "legacy"}),
         (
             events.SessionOpened(why="demand", seconds=0.1, **SESSION),
             "upstream_sessions_opened_total",
@@ -79,7 +83,6 @@ def read(metrics, name, **labels):
         ),
         (events.SessionLost(how="rejected", **SESSION), "upstream_sessions_lost_total", {"how": "rejected"}),
         (events.SessionReused(**SESSION), "upstream_sessions_reused_total", {}),
-        (events.LeaseGranted(waited_seconds=0, **SESSION), "lease_wait_seconds_count", {}),
         (
             events.LeaseFailed(principal="p", reason="acquire-timeout", waited_seconds=1),
             "lease_failures_total",
@@ -88,9 +91,13 @@ def read(metrics, name, **labels):
         (FINISHED, "requests_total", {"era": "legacy", "method": "tools/call", "outcome": "ok"}),
         (FINISHED, "request_seconds_count", {"era": "legacy", "method": "tools/call"}),
         (FINISHED, "upstream_request_seconds_count", {}),
+        (FINISHED, "sessionless_requests_total", {"era": "legacy"}),
+        (FINISHED, "lease_wait_seconds_count", {}),
         (events.Retried(reason="session-lost", **REQUEST), "retries_total", {"reason": "session-lost"}),
         (events.ReplayRefused(**REQUEST), "replays_refused_total", {}),
         (events.Crashed(where="endpoint", error="KeyError"), "bugs_total", {}),
+        (events.Reloaded(changed=None, needs_restart=None), "config_reloads_total", {"outcome": "applied"}),
+        (events.ReloadFailed(problem="p"), "config_reloads_total", {"outcome": "failed"}),
     ],
 )
 def test_counts(metrics, event, name, labels):
@@ -113,6 +120,15 @@ def test_a_request_that_never_went_upstream_has_no_upstream_time(metrics):
     assert read(metrics, "upstream_request_seconds_count") == 0
 
 
+def test_tells_whether_the_last_reload_worked(metrics):
+    """One until a reload fails, and again from the next one that works."""
+    seen = [read(metrics, "config_last_reload_successful")]
+    for event in (events.ReloadFailed(problem="p"), events.Reloaded(changed=None, needs_restart=None)):
+        metrics(event)
+        seen.append(read(metrics, "config_last_reload_successful"))
+    assert seen == [1, 0, 1]
+
+
 class TestGauges:
     def test_are_read_when_somebody_scrapes(self, metrics):
         """Numbers that go up and down come from the running proxy."""
@@ -121,6 +137,14 @@ class TestGauges:
         assert read(metrics, "waiters") == 3
         assert read(metrics, "upstream_sessions", state="idle") == 2
         assert read(metrics, "streams", kind="upstream") == 5
+        assert read(metrics, "upstreams", condition="breaker-open") == 1
+        assert read(metrics, "limit", gauge="waiters") == 10
+
+    def test_name_every_phase_and_condition(self, metrics):
+        """A query for one that is not the case finds 0, not nothing."""
+        metrics.watch(View())
+        assert (read(metrics, "phase", phase="ready"), read(metrics, "phase", phase="draining")) == (1, 0)
+        assert read(metrics, "upstreams", condition="down") == 0
 
     def test_ages_are_a_histogram_of_the_living(self, metrics):
         """Bounds belong to their bucket, and the buckets add up."""

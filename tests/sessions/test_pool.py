@@ -888,11 +888,11 @@ async def test_an_old_failure_is_not_the_reason_given_later():
     """That the server was unreachable once is not told to who later waits for a session in use."""
     stand = prompt(max_sessions=1)
     holder = await stand.acquire()
-    stand.limits = stand.pool._limits = stand.limits.__class__(max_sessions=2)
+    stand.limits = stand.pool.limits = stand.limits.__class__(max_sessions=2)
     stand.server.open_error = REFUSED
     with pytest.raises(UpstreamUnreachable):
         await stand.acquire(timeout=1.0)
-    stand.pool._limits = stand.limits.__class__(max_sessions=1)
+    stand.pool.limits = stand.limits.__class__(max_sessions=1)
     with pytest.raises(AcquireTimeout):
         await stand.acquire(timeout=1.0)
     holder.release()
@@ -1016,13 +1016,14 @@ async def test_prewarming_begins_with_the_first_request():
 async def test_a_prewarmed_session_is_at_hand():
     """A request that finds an unused session does not wait for a handshake."""
     stand = prompt(min_idle=1, open_seconds=1.0)
-    (await stand.acquire(usage=Usage.ONCE)).release()
+    first = await stand.acquire(usage=Usage.ONCE)
+    first.release()
     assert now() == 1.0
     await asyncio.sleep(1.0)
-    (await stand.acquire(usage=Usage.ONCE)).release()
+    second = await stand.acquire(usage=Usage.ONCE)
+    second.release()
     assert now() == 2.0
-    waits = [event.waited_seconds for event in stand.told(events.LeaseGranted)]
-    assert waits == [1.0, 0.0]
+    assert [first.waited_seconds, second.waited_seconds] == [1.0, 0.0]
     assert [event.why for event in stand.told(events.SessionOpened)] == ["demand", "prewarm"]
     await stand.close_and_check()
 
@@ -1351,16 +1352,15 @@ async def test_nothing_is_prewarmed_at_the_end():
 
 
 async def test_events_of_a_life():
-    """Opening, waiting and reuse are told with short tags and seconds."""
+    """Opening and reuse are told with short tags and seconds; a lease knows how long it was waited for."""
     stand = prompt(open_seconds=2.0)
     lease = await stand.acquire()
     lease.release()
-    await stand.acquire()
+    again = await stand.acquire()
+    assert (lease.waited_seconds, again.waited_seconds) == (2.0, 0.0)
     tag = lease.slot.session.tag
     assert stand.events == [
         events.SessionOpened(session=tag, principal="p", why="demand", seconds=2.0),
-        events.LeaseGranted(session=tag, principal="p", waited_seconds=2.0),
-        events.LeaseGranted(session=tag, principal="p", waited_seconds=0.0),
         events.SessionReused(session=tag, principal="p"),
     ]
     await stand.close_and_check()

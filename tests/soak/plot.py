@@ -1,4 +1,4 @@
-"""Draws lines over time as an SVG, with nothing but text."""
+"""Draws lines over time as an SVG, with nothing but text. The benchmark's bars come in the same frame."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +16,25 @@ class Panel:
 
 def draw(title: str, seconds: Sequence[float], warm_up_seconds: float, panels: Sequence[Panel]) -> str:
     """The diagrams one below the other; what is before the end of the warm-up is shaded."""
-    height = _TOP + len(panels) * (_HEIGHT + _GAP)
-    parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH + _LEFT + 20} {height}" '
-        'font-family="sans-serif" font-size="12">',
-        '<rect width="100%" height="100%" fill="white"/>',
-        f'<text x="{_LEFT}" y="18" font-size="14">{title}</text>',
-    ]
+    parts = []
     for number, panel in enumerate(panels):
         parts += _panel(panel, seconds, warm_up_seconds, _TOP + number * (_HEIGHT + _GAP) + 16)
-    return "\n".join([*parts, "</svg>", ""])
+    return frame(title, _WIDTH + _LEFT + 20, _TOP + len(panels) * (_HEIGHT + _GAP), parts)
+
+
+def frame(title: str, width: float, height: float, parts: Sequence[str]) -> str:
+    """A whole SVG: a title above the parts, which leave the top 34 pixels to it."""
+    return "\n".join(
+        [
+            f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+            'font-family="sans-serif" font-size="12">',
+            '<rect width="100%" height="100%" fill="white"/>',
+            f'<text x="{_LEFT}" y="18" font-size="14">{title}</text>',
+            *parts,
+            "</svg>",
+            "",
+        ]
+    )
 
 
 def _panel(panel: Panel, seconds: Sequence[float], warm_up_seconds: float, top: float) -> list[str]:

@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.test_utils import unused_port
 from yarl import URL
 
+from mcp_session_proxy import __version__
 from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from mcp_session_proxy.protocol.jsonrpc import Message, Response
 from mcp_session_proxy.upstream import streamable_http
@@ -123,7 +124,7 @@ def results(messages: list[Message]) -> list[object]:
 
 
 async def test_request_headers(http: aiohttp.ClientSession) -> None:
-    """The server sees what MCP asks for, the caller's headers, its own Host, and nothing of ours."""
+    """The server sees what MCP asks for, the caller's headers, its own Host, and who asks if nobody says."""
     seen: list[web.Request] = []
 
     async def handler(request: web.Request) -> web.Response:
@@ -144,6 +145,8 @@ async def test_request_headers(http: aiohttp.ClientSession) -> None:
         ("mcp-session-id", "s1"),
         ("mcp-protocol-version", "2025-11-25"),
         ("accept", "application/json, text/event-stream"),
+        ("accept-encoding", "identity"),
+        ("user-agent", f"mcp-session-proxy/{__version__}"),
         ("content-type", "application/json"),
         ("content-length", str(len(PING))),
     }
@@ -165,7 +168,6 @@ async def test_get_and_delete(http: aiohttp.ClientSession) -> None:
     get, delete = seen
     assert (get.headers["Accept"], get.headers["Last-Event-ID"]) == ("text/event-stream", "e-7")
     assert delete.headers["Mcp-Session-Id"] == "s1"
-    assert "Accept" not in delete.headers
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Programs that the benchmark starts: servers, and contenders that are not packages."""

@@ -1,0 +1,189 @@
+"""What the proxy means to achieve, each as a ratio or a size, and whether it does. Pure."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from .figures import Figure, ratios
+from .result import CLIENT_SESSION, UPSTREAM_SESSION, Result
+
+Results = Mapping[str, Result]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """A figure and its limit. `read` raises KeyError or ValueError when there is nothing to read it from."""
+
+    what: str
+    case: str
+    read: Callable[[Result], Figure]
+    at_most: float | None = None
+    at_least: float | None = None
+    unit: str = "x"
+
+    @property
+    def limit(self) -> str:
+        """The limit in words."""
+        sign, value = ("≤", self.at_most) if self.at_most is not None else ("≥", self.at_least)
+        return f"{sign} {value:g} {self.unit}"
+
+    def met(self, figure: Figure) -> bool:
+        """Whether the median keeps the limit."""
+        return (self.at_most is None or figure.median <= self.at_most) and (
+            self.at_least is None or figure.median >= self.at_least
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What came of a target; no figure when it was not measured."""
+
+    target: Target
+    figure: Figure | None
+
+    @property
+    def word(self) -> str:
+        """`yes`, `no` or `not measured`."""
+        if self.figure is None:
+            return "not measured"
+        return "yes" if self.target.met(self.figure) else "no"
+
+
+def _ratio(quantity: str, entry: str, other: str) -> Callable[[Result], Figure]:
+    return lambda result: result.ratio(entry, other, quantity)
+
+
+def _size(quantity: str, entry: str) -> Callable[[Result], Figure]:
+    return lambda result: result.figure(entry, quantity)
+
+
+def added_p99(result: Result) -> Figure:
+    """What the proxy adds to the p99 over direct, divided by what the pass-through adds, round by round.
+
+    A round in which the pass-through added nothing says nothing. Raises KeyError, or ValueError when no round
+    is left.
+    """
+    direct, bare, proxy = (result.values(name, "p99") for name in ("direct", "bare", "proxy"))
+    pairs = [(p - d, b - d) for d, b, p in zip(direct, bare, proxy, strict=True) if b > d]
+    return ratios([above for above, _ in pairs], [below for _, below in pairs])
+
+
+TARGETS: Sequence[Target] = (
+    Target(
+        what="CPU of a session-less call, JSON, against bare",
+        case="sessionless-json",
+        read=_ratio("cpu", "proxy", "bare"),
+        at_most=1.25,
+    ),
+    Target(
+        what="CPU of a session-less call, SSE, against bare",
+        case="sessionless-sse",
+        read=_ratio("cpu", "proxy", "bare"),
+        at_most=1.25,
+    ),
+    Target(
+        what="CPU of a modern call against bare's plain one",
+        case="modern",
+        read=_ratio("cpu", "proxy", "bare"),
+        at_most=1.5,
+    ),
+    Target(
+        what="CPU of a call on a client session against bare",
+        case="client-session",
+        read=_ratio("cpu", "proxy", "bare"),
+        at_most=1.2,
+    ),
+    Target(
+        what="Calls per second on FastMCP against bare",
+        case="fastmcp",
+        read=_ratio("rate", "proxy", "bare"),
+        at_least=0.98,
+    ),
+    Target(
+        what="Calls per second on FastMCP against its own stateless mode",
+        case="fastmcp",
+        read=_ratio("rate", "proxy", "stateless mode"),
+        at_least=1.1,
+    ),
+    Target(
+        what="Calls per second on FastMCP against create_proxy",
+        case="fastmcp",
+        read=_ratio("rate", "proxy", "create_proxy"),
+        at_least=20,
+    ),
+    Target(
+        what="p99 added to direct, stub, against what bare adds",
+        case="sessionless-json",
+        read=added_p99,
+        at_most=1.3,
+    ),
+    Target(
+        what="tools/list per second on FastMCP against direct",
+        case="fastmcp-list",
+        read=_ratio("rate", "proxy", "direct"),
+        at_least=3,
+    ),
+    Target(
+        what="The same, modern",
+        case="fastmcp-list",
+        read=_ratio("rate", "proxy, modern", "direct"),
+        at_least=3,
+    ),
+    Target(
+        what="Time of the churning flow on FastMCP against direct",
+        case="flow-fastmcp",
+        read=_ratio("flow", "proxy", "direct"),
+        at_most=0.7,
+    ),
+    Target(
+        what="Time of the churning flow on npm fastmcp against direct",
+        case="flow-npm",
+        read=_ratio("flow", "proxy", "direct"),
+        at_most=0.02,
+    ),
+    Target(
+        what="CPU of a call with 10,000 client sessions against 1",
+        case="many-sessions",
+        read=_ratio("cpu", "10,000 sessions", "1 session"),
+        at_most=1.1,
+    ),
+    Target(
+        what="Memory of an idle client session",
+        case="memory",
+        read=_size("each", CLIENT_SESSION),
+        at_most=3,
+        unit="KiB",
+    ),
+    Target(
+        what="Memory of an upstream session with its GET stream",
+        case="memory",
+        read=_size("each", UPSTREAM_SESSION),
+        at_most=40,
+        unit="KiB",
+    ),
+    Target(
+        what="CPU of a result of 1 MiB against bare",
+        case="big",
+        read=_ratio("cpu", "proxy", "bare"),
+        at_most=1.3,
+    ),
+    Target(
+        what="Memory at most while 16 results of 1 MiB are on their way, above idle",
+        case="big",
+        read=_size("grown", "proxy"),
+        at_most=64,
+        unit="MiB",
+    ),
+    Target(what="Start to ready", case="start-up", read=_size("ready", "proxy"), at_most=0.7, unit="s"),
+)
+
+
+def judge(results: Results) -> Sequence[Verdict]:
+    """Every target, in order."""
+    verdicts = []
+    for target in TARGETS:
+        try:
+            figure = target.read(results[target.case])
+        except (KeyError, ValueError):
+            figure = None
+        verdicts.append(Verdict(target=target, figure=figure))
+    return verdicts

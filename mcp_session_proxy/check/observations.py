@@ -1,0 +1,235 @@
+"""What was seen of one server: answers, and how simulated clients fared. Only data. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from ..errors import METHOD_NOT_FOUND
+from ..protocol import jsonrpc, lost, revisions
+from ..protocol.jsonrpc import ErrorObject
+from .text import clean
+
+
+class Failure(StrEnum):
+    """Why there was no HTTP answer."""
+
+    UNREACHABLE = "unreachable"  # nothing was sent
+    SILENT = "silent"  # no answer in time
+    BROKEN = "broken"  # the connection ended without one
+    UNUSABLE = "unusable"  # TLS, redirects
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What came back for one HTTP request.
+
+    ``result`` is the JSON-RPC result, raw; ``error`` the error, ``error_id`` the raw id that it came with
+    and ``error_source`` what its data names as its source. ``body`` is kept of refusals only.
+    """
+
+    verb: str = "POST"
+    sent_session_id: bool = False
+    status: int | None = None
+    failure: Failure | None = None
+    explanation: str = ""
+    content_type: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    session_id: str | None = None
+    stray_session: bool = False
+    result: bytes | None = None
+    error: ErrorObject | None = None
+    error_id: bytes | None = None
+    error_source: str | None = None
+    seconds: float = 0.0
+
+    @property
+    def is_2xx(self) -> bool:
+        """Whether the HTTP status is one of success."""
+        return self.status is not None and 200 <= self.status < 300
+
+    @property
+    def is_answered(self) -> bool:
+        """Whether there is a result."""
+        return self.is_2xx and self.result is not None
+
+    @property
+    def is_method_unknown(self) -> bool:
+        """Whether the server understood the request, and does not know the method."""
+        return self.error is not None and self.error.code == METHOD_NOT_FOUND
+
+    @property
+    def loss(self) -> lost.Verdict:
+        """What the proxy would take this for, in answer to a request that named a session or should have."""
+        if self.status is None:
+            return lost.Verdict.ALIVE
+        return lost.judge(
+            lost.Reply(
+                verb=self.verb,
+                status=self.status,
+                body=self.body,
+                error=self.error,
+                sent_session_id=self.sent_session_id,
+            )
+        )
+
+    @property
+    def said(self) -> str:
+        """The server's own words, fit to be shown; may be empty."""
+        if self.error is not None and self.error.message:
+            return clean(self.error.message)
+        if self.content_type == "text/html":
+            return "a web page"
+        return clean(self.body.decode("utf-8", "replace"))
+
+    def __str__(self) -> str:
+        """Status and words: ``404 Session not found``."""
+        if self.status is None:
+            return clean(self.explanation)
+        if self.is_2xx and self.error is not None:
+            return f"{self.status}, error {self.error.code}: {self.said}"
+        # Some bodies repeat the status.
+        return f"{self.status} {self.said.removeprefix(str(self.status)).lstrip(': ')}".rstrip()
+
+
+class Sent(StrEnum):
+    """What a step of a client sends, which decides what counts as success."""
+
+    REQUEST = "request"  # a result
+    NOTIFICATION = "notification"  # any 2xx
+    FAREWELL = "farewell"  # anything: clients do not look
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One HTTP request of a simulated client."""
+
+    name: str
+    answer: Answer
+    sent: Sent = Sent.REQUEST
+
+    @property
+    def is_fine(self) -> bool:
+        """Whether a client would go on after it."""
+        if self.sent is Sent.FAREWELL:
+            return True
+        return self.answer.is_2xx if self.sent is Sent.NOTIFICATION else self.answer.is_answered
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Play:
+    """One conversation of a simulated client, up to the step that failed, or to its end."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def failed(self) -> Step | None:
+        """The step that a client could not get over."""
+        return next((step for step in self.steps if not step.is_fine), None)
+
+    @property
+    def outcome(self) -> str:
+        """What the last request answered, in a form that can be compared."""
+        last = self.steps[-1].answer
+        return read_outcome(last.result)
+
+    @property
+    def handshake_seconds(self) -> float:
+        """The time until the client could ask what it wanted."""
+        handshake = (revisions.INITIALIZE, revisions.INITIALIZED)
+        return sum(step.answer.seconds for step in self.steps if step.name in handshake)
+
+
+def read_outcome(result: bytes | None) -> str:
+    """The gist of a tool's result: its text contents, or all of it."""
+    contents = jsonrpc.read_array(jsonrpc.read_object(result).get("content", b""))
+    texts = [jsonrpc.read_string(jsonrpc.read_object(item).get("text")) for item in contents]
+    known = [text for text in texts if text is not None]
+    return " ".join(known) if known else jsonrpc.canonical(result).decode("utf-8", "replace")
+
+
+class Client(StrEnum):
+    """The kinds of client that are simulated."""
+
+    KEEPS = "session-keeping"
+    OPENAI = "openai-style"
+    PER_CALL = "session-per-call"
+    FORGETFUL = "never-sends-id"
+    STALE = "keeps-old-id"
+    MODERN = "modern"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Streams:
+    """What the server does about GET streams of one session.
+
+    ``first_ended``: whether the first stream ended when the second one came. ``again``: a GET after both
+    were dropped, ``again_seconds`` later. What was not tried is None.
+    """
+
+    first: Answer
+    second: Answer | None = None
+    first_ended: bool | None = None
+    again: Answer | None = None
+    again_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Idle:
+    """A request after this much silence on a session without any stream."""
+
+    seconds: float
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observations:
+    """Everything seen of one server. ``url`` is fit to be shown; ``reads`` is the method that stands for use.
+
+    ``unknown``: a request with an id that the server never gave out. ``missing``: one without id, before
+    any ``initialize`` of that client. ``bare_get``: a GET without id. ``nonsense``: JSON that is no message.
+    ``plays`` hold at least one conversation for each client.
+    ``in_session`` are answers of the tool, called twice in one session. ``moved_to`` is where a redirect
+    leads, as a path.
+    """
+
+    url: str
+    reads: str
+    tool: str | None = None
+    moved_to: str | None = None
+    hello: Answer
+    listed: Answer | None = None
+    ping: Answer | None = None
+    in_session: tuple[Answer, ...] = ()
+    missing: Answer
+    unknown: Answer
+    bare_get: Answer
+    nonsense: Answer
+    discover: Answer
+    streams: Streams | None = None
+    plays: Mapping[Client, tuple[Play, ...]]
+    idle: Idle | None = None
+
+    @property
+    def issues_ids(self) -> bool:
+        """Whether the server has sessions."""
+        return self.hello.session_id is not None
+
+    @property
+    def is_proxied(self) -> bool:
+        """Whether it is this proxy that answers."""
+        return any(answer.error_source is not None for answer in (self.nonsense, self.missing))
+
+    @property
+    def modern_versions(self) -> tuple[str, ...]:
+        """The modern versions that the server says it speaks."""
+        raw = jsonrpc.read_object(self.discover.result).get("supportedVersions", b"")
+        named = [jsonrpc.read_string(item) for item in jsonrpc.read_array(raw)]
+        return tuple(version for version in revisions.MODERN_VERSIONS if version in named)
+
+    @property
+    def tools(self) -> int | None:
+        """How many tools it lists (on the first page)."""
+        if self.listed is None or self.reads != revisions.TOOLS_LIST or not self.listed.is_answered:
+            return None
+        return len(jsonrpc.read_array(jsonrpc.read_object(self.listed.result).get("tools", b"")))

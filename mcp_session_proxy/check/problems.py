@@ -1,0 +1,157 @@
+"""Why a URL cannot be checked, and what to do about it. Pure."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from yarl import URL
+
+from ..protocol import revisions
+from ..values import mask
+from .observations import Answer, Failure
+from .text import clean
+
+USUAL_PATH: Final = "/mcp"
+_OLD_EVENT: Final = "endpoint"
+_METADATA: Final = re.compile(r'resource_metadata="([^"]*)"', re.IGNORECASE)  # RFC 9728, section 5.1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """What is wrong (``text``), what to do (``hint``), and a stable word for programs."""
+
+    key: str
+    text: str
+    hint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """What came of the first questions, when none was answered.
+
+    ``first_event`` is what the first event of a plain GET is called, ``found`` a URL of the same origin
+    where there is an MCP endpoint, ``has_credentials`` whether headers were given.
+    """
+
+    url: str
+    hello: Answer
+    first_event: str | None = None
+    found: str | None = None
+    has_credentials: bool = False
+
+
+def usual_url(url: str) -> str | None:
+    """Where the endpoint would usually be, if the URL is another one."""
+    usual = URL(url).with_path(USUAL_PATH, keep_query=True)
+    return None if URL(url).path.rstrip("/") == USUAL_PATH else str(usual)
+
+
+def diagnose(failed: Failed) -> Problem:
+    """The problem that fits best."""
+    hello = failed.hello
+    if hello.failure is not None:
+        return _diagnose_silence(failed, hello.failure)
+    if failed.first_event == _OLD_EVENT:
+        return Problem(
+            key="http-sse",
+            text="This is the HTTP+SSE transport of 2024-11-05, which the proxy does not speak.",
+            hint=_elsewhere(failed)
+            or "Many servers offer Streamable HTTP, too, often at /mcp; see the server's documentation.",
+        )
+    if hello.status == 401:
+        return _diagnose_credentials(failed)
+    if hello.status in (403, 421):
+        return Problem(
+            key="forbidden",
+            text=f"The server refuses: {hello}.",
+            hint="It may want a credential (--header), or accept only certain names of its own in the URL.",
+        )
+    if hello.status in (404, 405, 406, 415) or hello.content_type == "text/html":
+        return _diagnose_path(failed)
+    if hello.error_source is not None:
+        return Problem(
+            key="behind-proxy",
+            text=f"The proxy is there, but not its server: {hello}",
+            hint="Is that server running? The proxy's log and its /readyz say more.",
+        )
+    if hello.status is not None and hello.status >= 500:
+        return Problem(
+            key="server-error",
+            text=f"The server fails: {hello}.",
+            hint="See its log, or that of the gateway in front of it.",
+        )
+    if hello.error is not None:
+        return Problem(
+            key="refused",
+            text=f"The server does not take the handshake: {hello}.",
+            hint="See its documentation for what it wants.",
+        )
+    return Problem(
+        key="not-mcp",
+        text=f"This is not an MCP endpoint: the answer to initialize is {hello}, without a JSON-RPC message.",
+        hint=_elsewhere(failed) or "Is the URL that of the MCP endpoint? Its path is often /mcp.",
+    )
+
+
+def _diagnose_silence(failed: Failed, failure: Failure) -> Problem:
+    where = _origin(failed.url)
+    said = failed.hello.explanation
+    if failure is Failure.UNREACHABLE:
+        return Problem(
+            key="unreachable",
+            text=f"There is no connection to {where}: {said}.",
+            hint="Is the server running, and are host and port right?",
+        )
+    if failure is Failure.SILENT:
+        return Problem(
+            key="timeout",
+            text=f"{where} takes the request and gives {said}.",
+            hint="A slow server may need a longer --timeout; another kind of server never answers.",
+        )
+    if failure is Failure.BROKEN:
+        return Problem(
+            key="broken",
+            text=f"{where}: {said}.",
+            hint="Does it speak HTTP? A server with TLS needs https in the URL.",
+        )
+    if failed.url.lower().startswith("https:"):
+        hint = "Name your authority's certificate with --upstream-ca FILE; without TLS the URL begins http:."
+    else:
+        hint = f"Is {mask(failed.url)} what you mean?"
+    return Problem(key="unusable", text=said, hint=hint)
+
+
+def _diagnose_credentials(failed: Failed) -> Problem:
+    if failed.has_credentials:
+        return Problem(
+            key="unauthorized",
+            text=f"The server does not take this credential: {failed.hello}.",
+            hint="Is it still valid, and is it for this server?",
+        )
+    named = _METADATA.search(failed.hello.headers.get("WWW-Authenticate", ""))
+    oauth = "" if named is None else f" Who gives it out is told at {mask(clean(named[1]))}"
+    return Problem(
+        key="unauthorized",
+        text=f"The server wants a credential: {failed.hello}.",
+        hint=f'Give it with --header "Authorization: Bearer TOKEN", or with --header @FILE.{oauth}',
+    )
+
+
+def _diagnose_path(failed: Failed) -> Problem:
+    hello = failed.hello
+    path = URL(failed.url).path
+    what = "a web page" if hello.content_type == "text/html" else f"{hello}"
+    return Problem(
+        key="not-mcp",
+        text=f"There is no MCP endpoint at {path}: the answer to {revisions.INITIALIZE} is {what}"
+        + (f" ({hello.status})." if hello.content_type == "text/html" else "."),
+        hint=_elsewhere(failed) or "See the server's documentation for its path; it is often /mcp.",
+    )
+
+
+def _elsewhere(failed: Failed) -> str:
+    return "" if failed.found is None else f"There is one at {mask(failed.found)}"
+
+
+def _origin(url: str) -> str:
+    return str(URL(url).origin())

@@ -1,0 +1,168 @@
+"""The whole outcome of a check, and its JSON form, which programs may rely on. Pure."""
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Any, Final
+
+import msgspec
+
+from .. import __version__
+from ..protocol import jsonrpc
+from ..protocol.lifting import read_server_facts
+from .advice import Advice, advise, advise_through, command, suggest_call
+from .clients import Fate, handshake_seconds, judge_clients, shows_state
+from .facts import IDENTITY, Fact, list_facts
+from .families import Kinship, find_family
+from .observations import Observations
+from .problems import Problem
+from .text import clean
+
+# Raised when a member changes its meaning or goes; members may be added without.
+SCHEMA: Final = 1
+
+
+class Status(IntEnum):
+    """Exit statuses. 2 is wrong usage, 130 Ctrl-C."""
+
+    WORKS = 0
+    SUFFERS = 1
+    UNCHECKED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One server, or the proxy in front of it: what was seen and judged, or the problem with it."""
+
+    url: str
+    problem: Problem | None = None
+    seen: Observations | None = None
+    kinship: Kinship | None = None
+    facts: tuple[Fact, ...] = ()
+    fates: tuple[Fate, ...] = ()
+
+    @property
+    def status(self) -> Status:
+        """What this side means for the exit status."""
+        if self.problem is not None:
+            return Status.UNCHECKED
+        return Status.SUFFERS if any(fate.suffers for fate in self.fates) else Status.WORKS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """Everything that is printed."""
+
+    direct: Side
+    through: Side | None
+    command: str | None
+    advice: tuple[Advice, ...]
+    remark: str | None
+
+    @property
+    def status(self) -> Status:
+        """The exit status: that of the proxied side, if there is one."""
+        return (self.through or self.direct).status
+
+
+def judge_side(found: Observations | Problem, url: str) -> Side:
+    """One side, from what was seen of it."""
+    if isinstance(found, Problem):
+        return Side(url=url, problem=found)
+    kinship = find_family(found)
+    return Side(
+        url=url,
+        seen=found,
+        kinship=kinship,
+        facts=list_facts(found, kinship),
+        fates=judge_clients(found),
+    )
+
+
+def write_report(
+    direct: Side, through: Side | None, *, has_credentials: bool, upstream_flags: tuple[str, ...] = ()
+) -> Report:
+    """Put the sides together, with advice."""
+    advice: tuple[Advice, ...] = ()
+    remark = None
+    if direct.seen is not None:
+        advice = advise(direct.seen, direct.fates, direct.kinship, has_credentials=has_credentials)
+        remark = suggest_call(direct.seen)
+    if through is not None and through.seen is not None:
+        advice += advise_through(through.seen, through.fates)
+    wanted = any(piece.key in ("proxy", "modern-clients") for piece in advice)
+    return Report(
+        direct=direct,
+        through=through,
+        command=command(direct.url, upstream_flags) if wanted else None,
+        advice=advice,
+        remark=remark,
+    )
+
+
+def to_json(report: Report) -> bytes:
+    """The document for programs: one line of JSON objects without secrets."""
+    document = {
+        "schema": SCHEMA,
+        "program": f"mcp-session-proxy {__version__}",
+        "outcome": report.status.name.lower(),
+        "exit_status": int(report.status),
+        "direct": _side(report.direct),
+        "through": None if report.through is None else _side(report.through),
+        "command": report.command,
+        "advice": [
+            {"key": piece.key, "flags": list(piece.flags), "text": piece.text} for piece in report.advice
+        ],
+    }
+    return msgspec.json.format(msgspec.json.encode(document), indent=2)
+
+
+def _side(side: Side) -> dict[str, Any]:
+    problem = side.problem
+    return {
+        "url": side.url,
+        "outcome": side.status.name.lower(),
+        "problem": None
+        if problem is None
+        else {"key": problem.key, "text": problem.text, "hint": problem.hint},
+        "server": None if side.seen is None else _server(side.seen, side.kinship),
+        "behaviour": {
+            fact.key: {"text": fact.text, "status": fact.status, "measured": fact.measured}
+            for fact in side.facts
+            if fact.key not in IDENTITY
+        },
+        "clients": {
+            fate.client.value: {"verdict": fate.verdict.value, "text": fate.text} for fate in side.fates
+        },
+    }
+
+
+def _server(seen: Observations, kinship: Kinship | None) -> dict[str, Any]:
+    hello = jsonrpc.read_object(seen.hello.result)
+    info = jsonrpc.read_object(hello.get("serverInfo"))
+    seconds = handshake_seconds(seen)
+    shown = seen.hello if seen.hello.is_answered else seen.discover
+    return {
+        "name": _text(info.get("name")),
+        "version": _text(info.get("version")),
+        "protocol_version": _text(hello.get("protocolVersion")),
+        "modern_versions": list(seen.modern_versions),
+        "capabilities": sorted(clean(name) for name in read_server_facts(shown.result or b"").capabilities),
+        "tools": seen.tools,
+        "issues_session_ids": seen.issues_ids,
+        "handshake_ms": None if seconds is None else round(seconds * 1000, 1),
+        "keeps_state": shows_state(seen),
+        "is_this_proxy": seen.is_proxied,
+        "family": None
+        if kinship is None
+        else {
+            "key": kinship.family.key,
+            "name": kinship.family.name,
+            "sure": kinship.is_sure,
+            "told_by": list(kinship.seen),
+        },
+    }
+
+
+def _text(raw: bytes | None) -> str | None:
+    text = jsonrpc.read_string(raw)
+    return None if text is None else clean(text)

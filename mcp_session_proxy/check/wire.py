@@ -1,0 +1,273 @@
+"""One HTTP request to the server and what came of it. Nothing raises: an answer that never came is one, too.
+
+Remembers every session that the server opened, also for what it refused, and ends them all in the end.
+"""
+
+import asyncio
+import contextlib
+import os
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final, Self
+
+import aiohttp
+from yarl import URL
+
+from .. import __version__
+from ..errors import SOURCE, ProxyError, UpstreamTimeout, UpstreamUnreachable
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Response
+from ..upstream.refusal import read_refusal
+from ..upstream.streamable_http import StreamableHttp, http_session
+from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef
+from .observations import Answer, Failure
+from .text import conceal
+
+_STREAM_LOOK_SECONDS: Final = 0.3
+_REDIRECTS: Final = frozenset({301, 302, 307, 308})
+
+
+class Wire:
+    """The way to one server, for as long as the block."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        headers: tuple[tuple[str, str], ...] = (),
+        secrets: tuple[str, ...] = (),
+        tls: ssl.SSLContext | None = None,
+        timeout_seconds: float,
+    ) -> None:
+        self.url = URL(url)
+        self._headers = (("User-Agent", f"mcp-session-proxy-check/{__version__}"), *headers)
+        self._secrets = secrets
+        self._tls = tls
+        self._timeout_seconds = timeout_seconds
+        self._open: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        self._http = http_session(tls=self._tls)
+        self._transport = StreamableHttp(
+            self._http,
+            self.url,
+            connect_timeout_seconds=self._timeout_seconds,
+            request_timeout_seconds=self._timeout_seconds,
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        try:
+            await asyncio.gather(*(self.end(SessionRef(each, None)) for each in tuple(self._open)))
+        finally:
+            self._transport.close()
+            await self._http.close()
+
+    async def request(
+        self,
+        method: str,
+        params: Mapping[str, bytes] | None = None,
+        session: SessionRef = NO_SESSION,
+        headers: tuple[tuple[str, str], ...] = (),
+    ) -> Answer:
+        """Ask something. ``params`` are raw JSON members."""
+        raw = None if params is None else jsonrpc.write_object(params)
+        return await self._post(jsonrpc.write_request(b"1", method, raw), session, headers, wants_answer=True)
+
+    async def notify(self, method: str, session: SessionRef) -> Answer:
+        """Tell something."""
+        return await self._post(jsonrpc.write_notification(method, None), session, (), wants_answer=False)
+
+    async def send_nonsense(self) -> Answer:
+        """Send JSON that is no message. Who refuses that, and how, shows whose server it is."""
+        return await self._post(b"{}", NO_SESSION, (), wants_answer=True)
+
+    async def end(self, session: SessionRef) -> Answer:
+        """End a session with DELETE."""
+
+        async def ask() -> Answer:
+            status = await self._transport.delete(session, self._caller())
+            return Answer(status=status)
+
+        if session.session_id is not None:
+            self._open.discard(session.session_id)
+        return await self._bounded("DELETE", session, ask)
+
+    @asynccontextmanager
+    async def stream(self, session: SessionRef) -> AsyncIterator["Stream"]:
+        """Open a GET stream; it is closed with the block."""
+        stack = contextlib.AsyncExitStack()
+        async with stack:
+            replies: list[Reply] = []
+
+            async def ask() -> Answer:
+                reply = await stack.enter_async_context(self._transport.listen(session, self._caller(), None))
+                self._note(reply)
+                if reply.status == 200 and reply.is_stream:
+                    replies.append(reply)
+                    return Answer(status=reply.status, content_type=reply.content_type)
+                return await self._read_refusal(reply)
+
+            answer = await self._bounded("GET", session, ask)
+            yield Stream(answer, replies[0] if replies else None)
+
+    async def find_redirect(self) -> str | None:
+        """The path that the URL redirects to, if it does. Other requests follow by themselves."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._http.post(
+                    self.url,
+                    data=jsonrpc.write_notification(revisions.INITIALIZED, None),
+                    headers=[
+                        *self._headers,
+                        ("Content-Type", revisions.JSON),
+                        ("Accept", revisions.ACCEPT_BOTH),
+                    ],
+                    allow_redirects=False,
+                ) as response,
+            ):
+                self._keep(response.headers.get(revisions.SESSION_HEADER))
+                if response.status in _REDIRECTS:
+                    return self.url.join(URL(response.headers.get("Location", ""))).path
+        return None
+
+    async def first_event_type(self) -> str | None:
+        """What the first event of a plain GET is called: ``endpoint`` on the transport of 2024-11-05."""
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._http.get(self.url, headers=[*self._headers, ("Accept", revisions.SSE)]) as response,
+            ):
+                if response.status != 200 or response.content_type != revisions.SSE:
+                    return None
+                async for line in response.content:
+                    name, _, value = line.partition(b":")
+                    if name == b"event":
+                        return value.decode("utf-8", "replace").strip()
+                    if name == b"data":
+                        return "message"
+        return None
+
+    # -- below -------------------------------------------------------------------------------------
+
+    def _caller(self, headers: tuple[tuple[str, str], ...] = ()) -> Caller:
+        return Caller(headers=(*self._headers, *headers))
+
+    async def _post(
+        self,
+        body: bytes,
+        session: SessionRef,
+        headers: tuple[tuple[str, str], ...],
+        *,
+        wants_answer: bool,
+    ) -> Answer:
+        async def ask() -> Answer:
+            async with self._transport.post(body, session, self._caller(headers)) as reply:
+                self._note(reply)
+                if not 200 <= reply.status < 300:
+                    return await self._read_refusal(reply)
+                response = await _read_response(reply) if wants_answer else None
+                return self._answer(reply, response)
+
+        return await self._bounded("POST", session, ask)
+
+    async def _bounded(self, verb: str, session: SessionRef, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+        """Whatever comes of ``ask``, in time or not."""
+        started = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                answer = await ask()
+        except (TimeoutError, UpstreamTimeout):
+            answer = Answer(failure=Failure.SILENT, explanation=f"no answer in {self._timeout_seconds:g} s")
+        except UpstreamUnreachable as error:
+            answer = Answer(failure=Failure.UNREACHABLE, explanation=_cause(error))
+        except ConnectionLost:
+            answer = Answer(failure=Failure.BROKEN, explanation="the connection ended without an answer")
+        except ProxyError as error:
+            answer = Answer(failure=Failure.UNUSABLE, explanation=error.message)
+        return replace(
+            answer,
+            verb=verb,
+            sent_session_id=session.session_id is not None,
+            seconds=asyncio.get_running_loop().time() - started,
+        )
+
+    def _note(self, reply: Reply) -> None:
+        self._keep(reply.session_id)
+        self._keep(reply.stray_session_id)
+
+    def _keep(self, session_id: str | None) -> None:
+        if session_id is not None:
+            self._open.add(session_id)
+
+    async def _read_refusal(self, reply: Reply) -> Answer:
+        refusal = await read_refusal(reply)
+        return replace(self._answer(reply, refusal.response), body=conceal(refusal.body, self._secrets))
+
+    def _answer(self, reply: Reply, response: Response | None) -> Answer:
+        error = None if response is None or response.error is None else conceal(response.error, self._secrets)
+        result = None if response is None or response.result is None else response.result
+        return Answer(
+            status=reply.status,
+            content_type=reply.content_type,
+            headers=reply.explanation(),
+            session_id=reply.session_id,
+            stray_session=reply.stray_session_id is not None,
+            result=None if result is None else conceal(result, self._secrets),
+            error=None if error is None else jsonrpc.read_error(error),
+            error_id=None if response is None or error is None else response.id,
+            error_source=None if error is None else _read_source(error),
+        )
+
+
+class Stream:
+    """An open GET stream, or the refusal of one."""
+
+    def __init__(self, answer: Answer, reply: Reply | None) -> None:
+        self.answer = answer
+        self._reply = reply
+
+    async def has_ended(self) -> bool:
+        """Whether the server ends it within a moment."""
+        if self._reply is None:
+            return True
+        try:
+            async with asyncio.timeout(_STREAM_LOOK_SECONDS):
+                while await self._reply.read() is not None:
+                    pass
+        except TimeoutError:
+            return False
+        except (ConnectionLost, ProxyError):
+            pass
+        return True
+
+
+async def _read_response(reply: Reply) -> Response | None:
+    """The first response that the body brings; what a server asks or tells before it is passed over."""
+    while (messages := await reply.read()) is not None:
+        for message in messages:
+            if isinstance(message, Response):
+                return message
+    return None
+
+
+def _read_source(error: bytes) -> str | None:
+    """Our own name, where the error is one of ours."""
+    data = jsonrpc.read_object(jsonrpc.read_object(error).get("data"))
+    source = jsonrpc.read_string(data.get("source"))
+    return source if source == SOURCE else None
+
+
+def _cause(error: ProxyError) -> str:
+    """What the system says about a connection that did not come about."""
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+        return "its name cannot be resolved"
+    if isinstance(cause, aiohttp.ClientConnectorError):
+        return os.strerror(cause.os_error.errno).lower() if cause.os_error.errno else str(cause.os_error)
+    if isinstance(cause, TimeoutError):
+        return "the connection took too long"
+    return error.message

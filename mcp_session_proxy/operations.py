@@ -1,0 +1,45 @@
+"""What an operator may do to the running proxy: implements ``introspection.Operations``."""
+
+from collections.abc import Callable
+
+from .downstream.endpoint import Endpoint
+from .errors import OutcomeUnknown
+from .sessions.pool import Pool
+
+
+class Operator:
+    """The operator's hand. ``stop`` asks whoever runs the proxy to end it, which drains it."""
+
+    def __init__(self, *, pool: Pool, endpoint: Endpoint, stop: Callable[[], None]) -> None:
+        self._pool = pool
+        self._endpoint = endpoint
+        self._stop = stop
+
+    def pause(self) -> None:
+        """Give sessions to nobody until ``resume``: requests wait."""
+        self._pool.pause()
+
+    def resume(self) -> None:
+        """End a pause."""
+        self._pool.resume()
+
+    def reconnect(self) -> int:
+        """Replace every upstream session when nobody holds it; gives how many there are."""
+        return self._pool.reconnect()
+
+    def kill(self, session: str) -> bool:
+        """Close the upstream session with this tag at once; gives whether there was one.
+
+        Whoever waits for it is told that the outcome is unknown.
+        """
+        if not self._pool.kill(session):
+            return False
+        for exchange in self._endpoint.exchanges():
+            if exchange.session.tag == session:
+                exchange.give_up(OutcomeUnknown("An operator closed the session that was working on this."))
+        return True
+
+    def drain(self) -> int:
+        """Finish what is in flight and end, as on SIGTERM; gives how many requests are in flight."""
+        self._stop()
+        return len(self._endpoint.exchanges())

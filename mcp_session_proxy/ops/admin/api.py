@@ -1,0 +1,180 @@
+"""The admin API: how the proxy does, what happened, and an operator's hand on it, in JSON.
+
+Every changing call passes ``_changing``, which checks who calls and tells the observer.
+"""
+
+import asyncio
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from ... import __version__, events
+from ...events import Observer
+from ...introspection import Introspection, Operations
+from ...sessions.modes import Sharing
+from ..churn import Churn
+from ..recent import Recent
+from .access import Access, Refusal
+from .answers import answer, read_number
+from .model import (
+    ChurnSeries,
+    Draining,
+    Events,
+    Killed,
+    Paused,
+    Reconnected,
+    Status,
+    Totals,
+)
+from .openapi import describe
+
+PREFIX: Final = "/api/v1"
+MAX_BODY_BYTES: Final = 4096
+DEFAULT_EVENTS: Final = 500
+_BODY_SECONDS: Final = 5.0
+
+Act = Callable[[web.Request], web.Response]
+
+
+class Api:
+    """The API by its paths."""
+
+    def __init__(
+        self,
+        *,
+        view: Introspection,
+        operations: Operations,
+        churn: Churn,
+        recent: Recent,
+        sharing: Sharing,
+        access: Access,
+        observe: Observer,
+    ) -> None:
+        self._view = view
+        self._operations = operations
+        self._churn = churn
+        self._recent = recent
+        self._sharing = sharing
+        self._access = access
+        self._observe = observe
+        self._started = datetime.now(UTC)
+        self._started_at = asyncio.get_running_loop().time()
+
+    def routes(self) -> list[web.RouteDef]:
+        """Which call is where."""
+        return [
+            web.get(f"{PREFIX}/status", self.status),
+            web.get(f"{PREFIX}/events", self.events),
+            web.get(f"{PREFIX}/openapi.json", self.openapi),
+            web.post(f"{PREFIX}/pause", self._changing("pause", self.pause)),
+            web.post(f"{PREFIX}/resume", self._changing("resume", self.resume)),
+            web.post(f"{PREFIX}/reconnect", self._changing("reconnect", self.reconnect)),
+            web.post(f"{PREFIX}/drain", self._changing("drain", self.drain)),
+            web.delete(f"{PREFIX}/sessions/{{session}}", self._changing("kill", self.kill)),
+        ]
+
+    # -- reading -----------------------------------------------------------------------------------
+
+    async def status(self, _request: web.Request) -> web.Response:
+        """``GET /api/v1/status``: how the proxy does."""
+        gauges = self._view.gauges()
+        return answer(
+            Status(
+                version=__version__,
+                started=self._started,
+                uptime_seconds=asyncio.get_running_loop().time() - self._started_at,
+                phase=gauges.phase,
+                paused=self._view.paused,
+                changes=self._access.changes,
+                sharing=self._sharing,
+                replicas=self._view.replicas(),
+                totals=Totals(
+                    client_sessions=gauges.client_sessions,
+                    upstream_sessions=gauges.upstream_sessions,
+                    in_flight=self._view.in_flight,
+                    waiters=gauges.waiters,
+                    exchanges_parked=gauges.exchanges_parked,
+                    streams=gauges.streams,
+                    limits=gauges.limits,
+                ),
+                churn=ChurnSeries(**self._churn.series()),
+            )
+        )
+
+    async def events(self, request: web.Request) -> web.Response:
+        """``GET /api/v1/events``: those with an id over ``?after=``, the newest ``?limit=`` of them."""
+        after = read_number(request, "after", 0)
+        limit = read_number(request, "limit", DEFAULT_EVENTS)
+        return answer(Events(newest=self._recent.newest, events=self._recent.after(after, limit)))
+
+    async def openapi(self, _request: web.Request) -> web.Response:
+        """``GET /api/v1/openapi.json``: what this is, for programs."""
+        return answer(describe())
+
+    # -- changing ----------------------------------------------------------------------------------
+
+    def _changing(self, action: str, act: Act) -> Handler:
+        """The handler of a call that changes something."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            peer = request.remote or "unknown"
+            try:
+                self._access.check(request.headers)
+            except Refusal as refusal:
+                if refusal.reason == "wrong-token":
+                    self._observe(events.OperatorRefused(peer=peer))
+                raise
+            await _discard_body(request)
+            response = act(request)
+            session = request.match_info.get("session")
+            self._observe(events.OperatorActed(action=action, session=session, peer=peer))
+            return response
+
+        return handle
+
+    def pause(self, _request: web.Request) -> web.Response:
+        """``POST /api/v1/pause``: requests wait until ``resume``."""
+        self._operations.pause()
+        return answer(Paused(paused=self._view.paused))
+
+    def resume(self, _request: web.Request) -> web.Response:
+        """``POST /api/v1/resume``: the end of a pause."""
+        self._operations.resume()
+        return answer(Paused(paused=self._view.paused))
+
+    def reconnect(self, _request: web.Request) -> web.Response:
+        """``POST /api/v1/reconnect``: every upstream session is replaced when nobody holds it."""
+        return answer(Reconnected(sessions=self._operations.reconnect()))
+
+    def drain(self, _request: web.Request) -> web.Response:
+        """``POST /api/v1/drain``: finish what is in flight, and end."""
+        return answer(Draining(exchanges=self._operations.drain()), status=202)
+
+    def kill(self, request: web.Request) -> web.Response:
+        """``DELETE /api/v1/sessions/{session}``: close one upstream session at once."""
+        session = request.match_info["session"]
+        if not self._operations.kill(session):
+            raise Refusal(
+                404, "no-such-session", "No upstream session has this tag; it may be closed by now."
+            )
+        return answer(Killed(session=session))
+
+
+async def _discard_body(request: web.Request) -> None:
+    """Nothing is read from bodies, but a connection is good for another request only without a rest of one.
+
+    Raises:
+        Refusal: 413 for one that is large, 408 for one that does not arrive.
+    """
+    try:
+        async with asyncio.timeout(_BODY_SECONDS):
+            await request.read()
+    except web.HTTPRequestEntityTooLarge:
+        raise Refusal(413, "body-too-large", f"At most {MAX_BODY_BYTES} bytes.") from None
+    except TimeoutError:
+        raise Refusal(
+            408, "body-too-slow", "The body did not arrive in time.", {"Connection": "close"}
+        ) from None

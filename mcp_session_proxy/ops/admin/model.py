@@ -1,0 +1,135 @@
+"""What the admin API answers, as data; ``openapi`` makes the schemas of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from ...introspection import ClientSessionView, Phase, ReplicaView, UpstreamSessionView
+from ...sessions.modes import Sharing
+from ..recent import Entry
+from .access import Changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """The process lives."""
+
+    status: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadinessAnswer:
+    """Whether requests can be served: ``ready`` of ``total`` servers take connections."""
+
+    status: Phase
+    mode: str
+    ready: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
+    """How much there is now. ``limits`` has the configured bounds of some of these numbers."""
+
+    client_sessions: int
+    upstream_sessions: Mapping[str, int]
+    in_flight: int
+    waiters: int
+    exchanges_parked: int
+    streams: Mapping[str, int]
+    limits: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChurnSeries:
+    """Counts by minute of the last hour, the running minute last.
+
+    ``clients_began`` and ``clients_ended`` are sessions of clients (their initialize, their DELETE),
+    ``upstream_opened``, ``upstream_closed`` and ``upstream_lost`` sessions at the server; ``failures`` are
+    requests and handshakes that failed.
+    """
+
+    clients_began: Sequence[int]
+    clients_ended: Sequence[int]
+    upstream_opened: Sequence[int]
+    upstream_closed: Sequence[int]
+    upstream_lost: Sequence[int]
+    failures: Sequence[int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How the proxy does. ``changes`` says who may change something: open, token or refused."""
+
+    version: str
+    started: datetime
+    uptime_seconds: float
+    phase: Phase
+    paused: bool
+    changes: Changes
+    sharing: Sharing
+    replicas: Sequence[ReplicaView]
+    totals: Totals
+    churn: ChurnSeries
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionTotals:
+    """How many sessions there are, shown or not."""
+
+    upstream_sessions: int
+    client_sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sessions:
+    """The newest sessions of both kinds, newest first."""
+
+    sharing: Sharing
+    totals: SessionTotals
+    upstream_sessions: Sequence[UpstreamSessionView]
+    client_sessions: Sequence[ClientSessionView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Events:
+    """Recent events, oldest first. ``newest`` is the highest id so far, to ask for what comes after it."""
+
+    newest: int
+    events: Sequence[Entry]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Paused:
+    """Whether requests are held back now."""
+
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconnected:
+    """How many upstream sessions are replaced, each when nobody holds it."""
+
+    sessions: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Draining:
+    """The proxy ends when the requests in flight are finished."""
+
+    exchanges: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Killed:
+    """The tag of the upstream session that was closed."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Why a request was refused: a stable word and, where there is more to say, a sentence."""
+
+    error: str
+    message: str | None = None

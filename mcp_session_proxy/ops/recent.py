@@ -1,0 +1,79 @@
+"""The recent events, for people who look: the newest of each kind. Pure.
+
+An observer for ``events`` of level info and above. Each kind has room of its own, so a flood of one (clients
+that come and go, requests that fail) does not wash away what explains it (a server that went down).
+"""
+
+import dataclasses
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime
+from itertools import count, islice
+from operator import attrgetter
+from typing import Final
+
+from ..events import Event, Level
+
+KEPT_OF_EACH_KIND: Final = 50
+_MAX_CHARS: Final = 300
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One event. Ids count up from 1; ``fields`` are the event's own, without those that say nothing."""
+
+    id: int
+    time: datetime
+    level: Level
+    event: str
+    fields: dict[str, str | int | float | bool]
+
+
+class Recent:
+    """Keeps the newest events of each kind. ``clock`` gives the time of day, with its zone."""
+
+    def __init__(self, clock: Callable[[], datetime]) -> None:
+        self._clock = clock
+        self._ids = count(1)
+        self.newest = 0
+        kinds = [kind for kind in Event.__subclasses__() if kind.level is not Level.DEBUG]
+        self._rooms: dict[type[Event], deque[Entry]] = {
+            kind: deque(maxlen=KEPT_OF_EACH_KIND) for kind in kinds
+        }
+
+    def __call__(self, event: Event, /) -> None:
+        """Keep one event, if it is worth it."""
+        room = self._rooms.get(type(event))
+        if room is not None:
+            self.newest = next(self._ids)
+            room.append(
+                Entry(
+                    id=self.newest,
+                    time=self._clock(),
+                    level=event.level,
+                    event=event.name,
+                    fields=_read_fields(event),
+                )
+            )
+
+    def after(self, identifier: int, limit: int) -> list[Entry]:
+        """The newest entries with a higher id, oldest first."""
+        fresh = [entry for room in self._rooms.values() for entry in room if entry.id > identifier]
+        fresh.sort(key=attrgetter("id"), reverse=True)
+        return list(islice(fresh, limit))[::-1]
+
+
+def _read_fields(event: Event) -> dict[str, str | int | float | bool]:
+    """What the event says. Names from outside may be of any length, and are kept for long."""
+    found: dict[str, str | int | float | bool] = {}
+    for field in dataclasses.fields(event):
+        value = getattr(event, field.name)
+        if isinstance(value, str):
+            found[field.name] = value if len(value) <= _MAX_CHARS else f"{value[:_MAX_CHARS]}..."
+        elif isinstance(value, float):
+            found[field.name] = round(value, 6)
+        elif isinstance(value, tuple):
+            found[field.name] = ", ".join(map(str, value))
+        elif value is not None:
+            found[field.name] = value
+    return found

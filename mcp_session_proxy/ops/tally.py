@@ -1,0 +1,146 @@
+"""What is counted for every single request.
+
+These are the counters of the hot path: plain numbers, which only the event loop touches, instead of the
+library's objects with a lock each. A scrape makes metric families of them.
+"""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import Final
+
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from ..events import RequestFinished
+from ..protocol.revisions import method_label
+
+# A tool call may take a millisecond or, with a person in the loop, minutes.
+_REQUEST_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    120,
+    600,
+)
+# Nearly every lease is granted at once; the first bucket counts those.
+_WAIT_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30)
+
+
+class Distribution:
+    """A histogram of seconds. A value on a bound belongs to the bucket below it."""
+
+    __slots__ = ("_bounds", "_counts", "_sum")
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self._bounds = bounds
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, seconds: float) -> None:
+        """Count one value."""
+        self._counts[bisect_left(self._bounds, seconds)] += 1
+        self._sum += seconds
+
+    def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
+        """Write it down, cumulatively, as the exposition format wants it."""
+        names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+
+
+class _Row:
+    """The requests of one era and method."""
+
+    __slots__ = ("outcomes", "seconds", "sessionless")
+
+    def __init__(self) -> None:
+        self.outcomes: dict[str, int] = {}
+        self.seconds = Distribution(_REQUEST_BUCKETS)
+        self.sessionless = 0
+
+
+class RequestTally(Collector):
+    """Counts requests that are over. ``prefix`` begins every metric's name."""
+
+    LABELS: Final[Mapping[str, tuple[str, ...]]] = {
+        "requests": ("era", "method", "outcome"),
+        "request_seconds": ("era", "method"),
+        "sessionless_requests": ("era",),
+        "lease_wait_seconds": (),
+        "upstream_request_seconds": (),
+    }
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._rows: dict[tuple[str, str], _Row] = {}
+        self._waited = Distribution(_WAIT_BUCKETS)
+        self._upstream = Distribution(_REQUEST_BUCKETS)
+
+    def count(self, event: RequestFinished) -> None:
+        """One more."""
+        row = self._rows.get((event.era, event.method)) or self._row(event.era, event.method)
+        row.outcomes[event.outcome] = row.outcomes.get(event.outcome, 0) + 1
+        row.seconds.observe(event.seconds)
+        if event.sessionless:
+            row.sessionless += 1
+        if event.waited_seconds is not None:
+            self._waited.observe(event.waited_seconds)
+        if event.upstream_seconds is not None:
+            self._upstream.observe(event.upstream_seconds)
+
+    def _row(self, era: str, method: str) -> _Row:
+        """Methods that no revision knows share one, so that clients cannot invent labels."""
+        return self._rows.setdefault((era, method_label(method)), _Row())
+
+    def collect(self) -> Iterable[Metric]:
+        """The metric families of one scrape."""
+        requests = CounterMetricFamily(
+            *self._name(
+                "requests",
+                "Requests of clients that were answered: ok, error (the server's), or the reason of ours.",
+            ),
+            labels=self.LABELS["requests"],
+        )
+        seconds = HistogramMetricFamily(
+            *self._name("request_seconds", "Time from a request's arrival to its answer."),
+            labels=self.LABELS["request_seconds"],
+        )
+        sessionless: dict[str, int] = {}
+        for (era, method), row in self._rows.items():
+            for outcome, count in row.outcomes.items():
+                requests.add_metric((era, method, outcome), count)
+            row.seconds.add_to(seconds, (era, method))
+            sessionless[era] = sessionless.get(era, 0) + row.sessionless
+        yield requests
+        yield seconds
+        without_session = CounterMetricFamily(
+            *self._name("sessionless_requests", "Requests that came without a session id."),
+            labels=self.LABELS["sessionless_requests"],
+        )
+        for era, count in sessionless.items():
+            without_session.add_metric((era,), count)
+        yield without_session
+        waited = HistogramMetricFamily(
+            *self._name("lease_wait_seconds", "Time that a request waited for an upstream session.")
+        )
+        self._waited.add_to(waited)
+        yield waited
+        upstream = HistogramMetricFamily(
+            *self._name("upstream_request_seconds", "Time that the server took to answer a request.")
+        )
+        self._upstream.add_to(upstream)
+        yield upstream
+
+    def _name(self, name: str, text: str) -> tuple[str, str]:
+        return self._prefix + name, text

@@ -1,0 +1,90 @@
+"""What the options mean to each component: settings as the rules that it goes by.
+
+All of these may be made anew and replaced while the proxy runs.
+"""
+
+from collections.abc import Callable
+
+from .config import Settings
+from .downstream.endpoint import EndpointRules
+from .downstream.guard import Guard
+from .downstream.modern import CacheRules
+from .exchange.parking import ParkingLimits
+from .sessions.binding import Rules
+from .sessions.modes import Anonymous
+from .sessions.policy import Limits
+
+
+def pool_limits(settings: Settings) -> Limits:
+    """How many upstream sessions there may be, and for how long."""
+    return Limits(
+        max_sessions=settings.max_sessions,
+        max_sessions_per_principal=settings.max_sessions_per_principal,
+        max_waiters=settings.max_waiters,
+        open_concurrency=settings.open_concurrency,
+        min_idle=settings.min_idle,
+        idle_timeout_seconds=settings.idle_timeout,
+        linger_seconds=settings.linger,
+        max_lifetime_seconds=settings.max_lifetime,
+        max_requests=settings.max_requests_per_session,
+    )
+
+
+def shown_limits(settings: Settings) -> dict[str, int]:
+    """The limits that metrics tell of, each by the gauge that it bounds."""
+    return {
+        "upstream_sessions": settings.max_sessions,
+        "client_sessions": settings.max_client_sessions,
+        "waiters": settings.max_waiters,
+        "exchanges_parked": settings.max_parked,
+    }
+
+
+def parking_limits(settings: Settings) -> ParkingLimits:
+    """How many calls may be parked, and for how long."""
+    return ParkingLimits(
+        timeout_seconds=settings.park_timeout,
+        max_parked=settings.max_parked,
+        max_parked_per_principal=settings.max_parked_per_principal,
+        max_rounds=settings.max_rounds,
+    )
+
+
+def binding_rules(settings: Settings) -> Rules:
+    """Who gets which upstream session."""
+    return Rules(
+        sharing=settings.sharing,
+        anonymous=settings.anonymous,
+        unknown_session=settings.unknown_session,
+        acquire_timeout_seconds=settings.acquire_timeout,
+        detach_after_seconds=settings.detach_after,
+    )
+
+
+def cache_rules(settings: Settings) -> CacheRules:
+    """What modern clients may keep."""
+    return CacheRules(
+        ttl_milliseconds={ttl.method: ttl.milliseconds for ttl in settings.cache_ttl},
+        scope=settings.cache_scope,
+    )
+
+
+def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) -> EndpointRules:
+    """How the MCP endpoint answers. ``rewrite_challenge`` makes a server's challenge fit our URL."""
+    return EndpointRules(
+        max_body_bytes=settings.max_body_bytes,
+        delete_status=settings.delete_status,
+        heartbeat_seconds=settings.heartbeat,
+        rewrite_challenge=rewrite_challenge,
+        warn_of_anonymous=not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL,
+    )
+
+
+def guard(settings: Settings) -> Guard:
+    """Who may call."""
+    return Guard(
+        listens_on_loopback=settings.listen.is_loopback,
+        allowed_origins=frozenset(settings.allowed_origin),
+        allowed_hosts=frozenset(settings.allowed_host),
+        public_url=settings.public_url,
+    )

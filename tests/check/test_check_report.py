@@ -1,0 +1,231 @@
+import json
+from dataclasses import replace
+
+import pytest
+from check_samples import (
+    TOOLS,
+    URL,
+    answered,
+    called,
+    hello,
+    modern,
+    play,
+    proxied,
+    refused,
+    stateful,
+    stateless,
+    text,
+    with_plays,
+)
+
+from mcp_session_proxy.check.observations import Idle
+from mcp_session_proxy.check.problems import Problem
+from mcp_session_proxy.check.report import Status, judge_side, to_json, write_report
+
+PROXY_URL = "http://127.0.0.1:8080/mcp"
+DEAD = Problem(key="unreachable", text="There is no connection.", hint="Is it running?")
+
+
+def report(direct, through=None, **options):
+    side = None if through is None else judge_side(through, PROXY_URL)
+    return write_report(judge_side(direct, URL), side, has_credentials=False, **options)
+
+
+def document(*sides, **options):
+    return json.loads(to_json(report(*sides, **options)))
+
+
+def advice(*sides, **options):
+    return {piece.key: piece for piece in report(*sides, **options).advice}
+
+
+class TestStatus:
+    def test_somebody_suffers(self):
+        """A server with sessions."""
+        assert report(stateful()).status == Status.SUFFERS == 1
+
+    def test_nobody_suffers(self):
+        """A modern server without sessions."""
+        assert report(modern(stateless())).status == Status.WORKS == 0
+
+    def test_it_could_not_be_checked(self):
+        """There was nothing to see."""
+        assert report(DEAD).status == Status.UNCHECKED == 3
+
+    def test_the_proxied_side_decides(self):
+        """With --through, whatever the server itself is like."""
+        assert report(stateful(), proxied()).status == Status.WORKS
+        assert report(DEAD, proxied()).status == Status.WORKS
+        assert report(modern(stateless()), DEAD).status == Status.UNCHECKED
+
+
+class TestAdvice:
+    def test_a_server_that_needs_no_proxy(self):
+        """No command is suggested."""
+        found = report(modern(stateless()))
+        assert [piece.key for piece in found.advice] == ["no-proxy"]
+        assert found.command is None
+
+    def test_a_server_with_sessions(self):
+        """The command is there to be copied, with the flags of TLS that were needed for the check."""
+        found = report(stateful(), upstream_flags=("--upstream-ca", "ca.pem"))
+        assert found.command == f"mcp-session-proxy serve {URL} --upstream-ca ca.pem"
+        assert found.advice[0].key == "proxy"
+
+    def test_a_server_without_sessions(self):
+        """Only modern clients need help."""
+        assert "modern-clients" in advice(stateless())
+
+    def test_a_server_that_nobody_can_use(self):
+        """The proxy is not sold as the cure for everything."""
+        broken = with_plays(stateful(), keeps=(play(refused(500, "boom", -32603)),))
+        found = report(broken)
+        assert [piece.key for piece in found.advice] == ["server-fails"]
+        assert found.command is None
+
+    def test_a_slow_handshake(self):
+        """Fresh sessions are kept ready, if fresh ones are wanted."""
+        slow = tuple(play(TOOLS, opened=hello(seconds=1.0)) for _ in range(3))
+        assert advice(with_plays(stateful(), per_call=slow))["slow-handshake"].flags == (
+            "--sharing fresh",
+            "--min-idle 3",
+        )
+        assert "slow-handshake" not in advice(stateful())
+
+    def test_pings_that_are_not_answered(self):
+        """Quiet sessions cannot be checked with one."""
+        deaf = stateful(ping=refused(404, "Method not found", -32601))
+        assert advice(deaf)["no-ping"].flags == ("--check-after 0",)
+        assert "no-ping" not in advice(stateful())
+
+    @pytest.mark.parametrize(("seconds", "flags"), [(60.0, ("--keepalive 30s",)), (600.0, ())])
+    def test_idle_sessions_that_were_seen_to_expire(self, seconds, flags):
+        """Pings must come more often than sessions expire."""
+        gone = Idle(seconds=seconds, answer=refused(404, "Session not found", -32600))
+        assert advice(stateful(idle=gone))["idle"].flags == flags
+
+    def test_idle_sessions_that_lived(self):
+        """Nothing is to be done."""
+        assert "idle" not in advice(stateful(idle=Idle(seconds=60.0, answer=TOOLS)))
+
+    def test_a_server_that_refuses_a_second_stream(self):
+        """The proxy holds the only one."""
+        assert "second-stream" in advice(stateful())
+        assert "second-stream" not in advice(stateful(streams=None))
+
+    def test_a_server_that_speaks_modern(self):
+        """Such requests pass through."""
+        assert "modern-server" in advice(modern(stateful()))
+        assert "modern-server" not in advice(stateful())
+
+    def test_words_that_the_proxy_does_not_know(self):
+        """It would not notice a lost session, and says so."""
+        assert "unknown-dialect" in advice(stateful(unknown=text(410, "out of luck")))
+        assert "unknown-dialect" not in advice(stateful())
+
+    def test_a_redirect(self):
+        """Some clients do not follow it."""
+        assert "redirect" in advice(stateful(moved_to="/mcp/"))
+
+    def test_callers_without_credentials(self):
+        """Who gives a credential knows that callers are told apart."""
+        assert advice(stateful())["callers"].flags == ("--anonymous isolate",)
+        side = judge_side(stateful(), URL)
+        assert "callers" not in {p.key for p in write_report(side, None, has_credentials=True).advice}
+
+    def test_a_proxy_that_turns_old_ids_away(self):
+        """It was told to."""
+        strict = with_plays(proxied(), stale=(play(refused(404, "unknown", -32001)),))
+        assert advice(stateful(), strict)["unknown-session"].flags == ("--unknown-session adopt",)
+
+    def test_a_proxy_that_loses_state(self):
+        """It was told to, too."""
+        fresh = called(proxied(), {"keeps": (1, 2), "per_call": (1, 1)})
+        assert advice(stateful(), fresh)["sharing"].flags == ("--sharing handover",)
+
+    def test_another_proxy(self):
+        """Whatever is at the other URL is not taken for this proxy."""
+        assert "not-this-proxy" in advice(stateful(), stateful())
+
+    def test_the_proxy_itself_checked_directly(self):
+        """A proxy in front of the proxy is not suggested."""
+        found = report(proxied())
+        assert found.command is None
+        assert found.advice == ()
+
+    def test_what_only_a_call_can_show(self):
+        """Said as long as no tool was called."""
+        assert "--call" in (report(stateful()).remark or "")
+        assert report(called(stateful(), {"keeps": (1, 2)})).remark is None
+        assert report(stateless()).remark is None
+
+
+class TestJson:
+    def test_has_everything(self):
+        """What it is, how it behaves, how clients fare, what suits it."""
+        found = document(stateful(), proxied())
+        assert found["schema"] == 1
+        assert (found["outcome"], found["exit_status"]) == ("works", 0)
+        server = found["direct"]["server"]
+        assert server["name"] == "counter"
+        assert server["version"] == "1.2.3"
+        assert server["protocol_version"] == "2025-11-25"
+        assert server["capabilities"] == ["tools"]
+        assert server["tools"] == 1
+        assert server["issues_session_ids"] is True
+        assert server["handshake_ms"] == 2.0
+        assert server["keeps_state"] is None
+        assert server["family"]["key"] == "python-sdk-1"
+        assert found["direct"]["clients"]["openai-style"] == {
+            "verdict": "fails",
+            "text": "tools/list after DELETE: 404 Session not found",
+        }
+        assert found["through"]["server"]["is_this_proxy"] is True
+        assert {each["verdict"] for each in found["through"]["clients"].values()} == {"works"}
+        assert found["advice"][0]["key"] == "proxy"
+
+    def test_tells_what_was_measured(self):
+        """What is known of such servers in general is marked."""
+        behaviour = document(stateful())["direct"]["behaviour"]
+        assert behaviour["unknown_id"]["status"] == 404
+        assert behaviour["unknown_id"]["measured"] is True
+        assert behaviour["idle_expiry"]["measured"] is False
+        assert behaviour["delete"]["text"] == "200; afterwards 404 Session not found"
+        assert behaviour["second_stream"]["status"] == 409
+
+    def test_tells_measured_idleness(self):
+        """Measuring takes the place of what is known."""
+        behaviour = document(stateful(idle=Idle(seconds=600.0, answer=TOOLS)))["direct"]["behaviour"]
+        assert behaviour["idle_expiry"] == {"text": "alive after 10m", "status": 200, "measured": True}
+
+    def test_tells_problems(self):
+        """In place of everything else."""
+        side = document(DEAD)["direct"]
+        assert side["problem"] == {
+            "key": "unreachable",
+            "text": "There is no connection.",
+            "hint": "Is it running?",
+        }
+        assert side["server"] is None
+        assert side["clients"] == {}
+
+    def test_never_holds_a_session_id(self):
+        """Whoever reads the report could use it."""
+        assert stateful().hello.session_id not in to_json(report(stateful(), proxied())).decode()
+
+
+def test_a_modern_only_server_is_described_from_what_it_discovers():
+    """There is no handshake to tell its name."""
+    found = {
+        "supportedVersions": ["2026-07-28"],
+        "capabilities": {"tools": {}},
+        "_meta": {"io.modelcontextprotocol/serverInfo": {"name": "only", "version": "3"}},
+    }
+    refusal = refused(400, "Unsupported protocol version", -32022)
+    seen = replace(modern(stateful(hello=refusal, listed=None, ping=None)), discover=answered(found))
+    side = judge_side(seen, URL)
+    texts = {fact.key: fact.text for fact in side.facts}
+    assert texts["server"] == "only 3"
+    assert texts["versions"] == "2026-07-28"
+    assert texts["capabilities"] == "tools"
+    assert "session_ids" not in texts

@@ -1,0 +1,356 @@
+"""The check against small servers on real sockets."""
+
+import asyncio
+import json
+from contextlib import asynccontextmanager
+
+import pytest
+from aiohttp import web
+from certificates import Authority
+from fakes import HttpServer, begin_stream, reply_to
+
+from mcp_session_proxy.check.clients import Verdict
+from mcp_session_proxy.check.observations import Client
+from mcp_session_proxy.check.plan import Plan, Target, ToolCall
+from mcp_session_proxy.check.report import Status, to_json
+from mcp_session_proxy.check.run import _check
+
+CALLS_OF_TOOLS = "tools/call"
+
+
+def make_plan(url, **options) -> Plan:
+    return Plan(**{"direct": Target(url=url), "timeout_seconds": 5.0, **options})
+
+
+async def check(url, **options):
+    return await _check(make_plan(url, **options))
+
+
+def verdicts(side):
+    return {fate.client: fate.verdict for fate in side.fates}
+
+
+def facts(side):
+    return {fact.key: fact.text for fact in side.facts}
+
+
+@asynccontextmanager
+async def serving(handler, path="/{path:.*}"):
+    """A web server with one handler; gives its origin."""
+    app = web.Application()
+    app.router.add_route("*", path, handler)
+    runner = web.AppRunner(app, handler_cancellation=True, shutdown_timeout=0)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
+
+
+async def test_a_stateful_server():
+    """Clients fare as they would, and the handshake is that of the server."""
+    async with HttpServer() as server:
+        report = await check(server.url)
+    assert report.status is Status.SUFFERS
+    assert verdicts(report.direct) == {
+        Client.KEEPS: Verdict.WORKS,
+        Client.OPENAI: Verdict.FAILS,
+        Client.PER_CALL: Verdict.LOSES_STATE,
+        Client.FORGETFUL: Verdict.FAILS,
+        Client.STALE: Verdict.FAILS,
+        Client.MODERN: Verdict.FAILS,
+    }
+    assert facts(report.direct)["server"] == "fake 1"
+    assert facts(report.direct)["stream"].startswith("405")
+
+
+async def test_every_session_is_ended():
+    """Nothing is left behind at the server."""
+    async with HttpServer() as server:
+        await check(server.url)
+        assert server.deleted
+        assert server.sessions == {}
+
+
+async def test_no_tool_is_called_unasked():
+    """Tools may do anything."""
+    async with HttpServer() as server:
+        await check(server.url, idle_seconds=0.01)
+        assert server.posts("tools/list")
+        assert server.posts(CALLS_OF_TOOLS) == []
+
+
+async def test_a_named_tool_shows_state():
+    """Only that tool is called, with those arguments, and its answers are compared."""
+    async with HttpServer() as server:
+        report = await check(server.url, call=ToolCall(name="count", arguments=b'{"x": 1}'))
+        calls = [message["params"] for _, message in server.posts(CALLS_OF_TOOLS)]
+    assert all(call["name"] == "count" and call["arguments"] == {"x": 1} for call in calls)
+    assert verdicts(report.direct)[Client.PER_CALL] is Verdict.LOSES_STATE
+    assert report.direct.seen.in_session[0] != report.direct.seen.in_session[1]
+
+
+async def test_headers_are_sent_and_never_shown():
+    """With every request; what the server repeats of them is blotted out."""
+
+    async def echo(request, message):
+        return web.json_response(
+            {
+                "jsonrpc": "2.0",
+                "id": message["id"],
+                "error": {"code": -32000, "message": f"not for {request.headers['Authorization']}"},
+            },
+            status=400,
+        )
+
+    async with HttpServer() as server:
+        server.on["tools/list"] = echo
+        report = await check(server.url, headers=(("Authorization", "Bearer very-secret"),))
+        assert all(request.headers["Authorization"] == "Bearer very-secret" for request, _ in server.seen)
+    assert "very-secret" not in to_json(report).decode()
+    assert "not for ***" in to_json(report).decode()
+
+
+async def test_both_sides():
+    """The second URL is asked the same."""
+    async with HttpServer() as server, HttpServer() as other:
+        report = await check(server.url, through=Target(url=other.url))
+        assert [message["method"] for _, message in server.seen if message and "method" in message].count(
+            "initialize"
+        ) == [message["method"] for _, message in other.seen if message and "method" in message].count(
+            "initialize"
+        )
+    assert report.through is not None
+    assert "not-this-proxy" in {piece.key for piece in report.advice}
+
+
+async def test_idleness_is_measured_on_request():
+    """A session without a stream is left alone, and asked again."""
+    async with HttpServer() as server:
+        report = await check(server.url, idle_seconds=0.05)
+    assert facts(report.direct)["idle_expiry"].startswith("alive after")
+
+
+async def test_an_expired_session_is_told():
+    """With the server's own words."""
+    async with HttpServer() as server:
+        plain = server.open_session
+
+        def forgetting(message):
+            response = plain(message)
+            asyncio.get_running_loop().call_later(0.05, server.sessions.clear)
+            return response
+
+        server.open_session = forgetting
+        report = await check(server.url, idle_seconds=0.3)
+    assert facts(report.direct)["idle_expiry"].startswith("gone within 300ms: 404")
+    assert "--keepalive 1s" in [flag for piece in report.advice for flag in piece.flags]
+
+
+async def test_streams():
+    """A second one that ends the first is told from one beside it."""
+    open_streams = []
+
+    async def replace(request, message):
+        while open_streams:
+            open_streams.pop().set()
+        ended = asyncio.Event()
+        open_streams.append(ended)
+        response = await begin_stream(request)
+        await ended.wait()
+        return response
+
+    async def beside(request, message):
+        response = await begin_stream(request)
+        await asyncio.sleep(30)
+        return response
+
+    async with HttpServer() as server:
+        server.on["GET"] = replace
+        replaced = await check(server.url)
+        server.on["GET"] = beside
+        doubled = await check(server.url)
+    assert facts(replaced.direct)["second_stream"] == "200, and ends the first"
+    assert facts(doubled.direct)["second_stream"] == "200, beside the first"
+
+
+async def test_a_silent_request_is_waited_for_no_longer_than_allowed():
+    """One method that is never answered does not stop the others."""
+
+    async def never(request, message):
+        await asyncio.sleep(60)
+        raise AssertionError("unreachable")
+
+    async with HttpServer() as server:
+        server.on["ping"] = never
+        async with asyncio.timeout(20):
+            report = await check(server.url, timeout_seconds=0.3)
+    assert facts(report.direct)["ping"] == "not answered: no answer in 0.3 s"
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+
+
+async def test_a_redirect_is_followed_and_told():
+    """Within the server's own origin."""
+    async with HttpServer() as server:
+
+        async def handle(request):
+            if request.path == "/mcp":
+                raise web.HTTPTemporaryRedirect("/mcp/")
+            return await server._handle(request)
+
+        async with serving(handle) as origin:
+            report = await check(f"{origin}/mcp")
+    assert facts(report.direct)["redirect"] == "/mcp/"
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+
+
+async def test_a_server_without_tools():
+    """Its prompts or resources are listed instead."""
+
+    async def prompts_only(request, message):
+        response = server.open_session(message)
+        document = json.loads(response.body)
+        document["result"]["capabilities"] = {"prompts": {}}
+        response.body = json.dumps(document).encode()
+        return response
+
+    async with HttpServer() as server:
+        server.on["initialize"] = prompts_only
+        report = await check(server.url)
+        assert server.posts("prompts/list")
+        assert server.posts("tools/list") == []
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+
+
+async def test_a_modern_server():
+    """Discovered and used without a session."""
+
+    async def discover(request, message):
+        assert request.headers["Mcp-Method"] == "server/discover"
+        return reply_to(message, {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}})
+
+    async def tools(request, message):
+        if request.headers.get("MCP-Protocol-Version") == "2026-07-28":
+            assert "io.modelcontextprotocol/clientCapabilities" in message["params"]["_meta"]
+            return reply_to(message, {"tools": []})
+        return reply_to(message, {"tools": []})
+
+    async with HttpServer() as server:
+        server.on |= {"server/discover": discover, "tools/list": tools}
+        report = await check(server.url)
+    assert verdicts(report.direct)[Client.MODERN] is Verdict.WORKS
+
+
+async def test_tls_with_an_authority_of_ones_own(tmp_path):
+    """Trusted when named, and a problem with a hint otherwise."""
+    authority = Authority(tmp_path)
+    async with HttpServer(tls=authority.server_context()) as server:
+        trusting = Target(url=server.url, context=authority.client_context())
+        assert (await check(server.url, direct=trusting)).status is Status.SUFFERS
+        report = await check(server.url)
+    assert report.direct.problem is not None
+    assert "--upstream-ca" in report.direct.problem.hint
+
+
+class TestProblems:
+    async def problem(self, url, **options):
+        report = await check(url, **options)
+        assert report.status is Status.UNCHECKED
+        return report.direct.problem
+
+    async def test_nobody_listens(self):
+        """The system says so."""
+        assert (await self.problem("http://127.0.0.1:9/mcp")).key == "unreachable"
+
+    async def test_a_web_site(self):
+        """Its page is not an MCP endpoint."""
+
+        async def page(request):
+            return web.Response(text="<html></html>", content_type="text/html")
+
+        async with serving(page) as origin:
+            problem = await self.problem(f"{origin}/docs")
+        assert problem.text == (
+            "There is no MCP endpoint at /docs: the answer to initialize is a web page (200)."
+        )
+
+    async def test_the_path_was_forgotten(self):
+        """The endpoint at the usual place is found, and its session ended."""
+        async with HttpServer() as server:
+
+            async def handle(request):
+                if request.path == "/mcp":
+                    return await server._handle(request)
+                raise web.HTTPNotFound
+
+            async with serving(handle) as origin:
+                problem = await self.problem(f"{origin}/")
+            assert problem.hint == f"There is one at {origin}/mcp"
+            assert server.sessions == {}
+
+    async def test_the_old_transport(self):
+        """Recognised by the first event of its stream."""
+
+        async def old(request):
+            if request.method != "GET":
+                raise web.HTTPMethodNotAllowed(request.method, ["GET"])
+            response = await begin_stream(request)
+            await response.write(b"event: endpoint\ndata: /messages/?session_id=1\n\n")
+            await asyncio.sleep(30)
+            return response
+
+        async with serving(old, "/sse") as origin:
+            assert (await self.problem(f"{origin}/sse")).key == "http-sse"
+
+    async def test_silence(self):
+        """Bounded by --timeout."""
+
+        async def never(request):
+            await asyncio.sleep(60)
+            raise AssertionError("unreachable")
+
+        async with serving(never) as origin:
+            assert (await self.problem(f"{origin}/mcp", timeout_seconds=0.2)).key == "timeout"
+
+    async def test_a_connection_that_ends(self):
+        """Something that does not speak HTTP."""
+
+        async def hang_up(reader, writer):
+            writer.close()
+
+        server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server:
+            assert (await self.problem(f"http://127.0.0.1:{port}/mcp")).key == "broken"
+
+    async def test_a_missing_credential(self):
+        """401."""
+
+        async def locked(request):
+            return web.json_response({"error": "invalid_token"}, status=401)
+
+        async with serving(locked) as origin:
+            assert (await self.problem(f"{origin}/mcp")).key == "unauthorized"
+
+
+@pytest.mark.parametrize("method", ["ping", "tools/list", "notifications/initialized"])
+async def test_being_stopped_leaves_no_session(method):
+    """Whatever is being asked when Ctrl-C comes, the session that was opened is ended."""
+    asked = asyncio.Event()
+
+    async def never(request, message):
+        asked.set()
+        await asyncio.sleep(60)
+        raise AssertionError("unreachable")
+
+    async with HttpServer() as server:
+        server.on[method] = never
+        task = asyncio.create_task(check(server.url))
+        async with asyncio.timeout(10):
+            await asked.wait()
+        assert server.sessions
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert server.sessions == {}

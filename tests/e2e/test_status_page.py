@@ -1,0 +1,568 @@
+"""The status page in a real Chromium, over the program with a real server behind it and real traffic."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from playwright.async_api import Browser, Page, Route, async_playwright, expect
+
+from .conftest import Desk
+from .launch import chromium, program_environment
+from .wire import eventually
+
+pytestmark = pytest.mark.e2e
+
+# The page looks every two seconds.
+expect.set_options(timeout=15_000)
+
+QUIET = """
+    disable-background-networking disable-component-update disable-default-apps disable-domain-reliability
+    disable-sync disable-extensions no-first-run no-pings disable-dev-shm-usage disable-gpu no-sandbox
+"""
+TOKEN = "correct-horse-battery"
+HOSTILE = "<img src=x onerror=\"document.title='hacked'\"><script>document.title='hacked'</script>"
+PHONE = {"viewport": {"width": 360, "height": 740}, "is_mobile": True, "has_touch": True}
+
+
+@pytest.fixture
+async def browser(tmp_path: Path) -> AsyncIterator[Browser]:
+    """Debian's Chromium, headless."""
+    async with async_playwright() as playwright:
+        running = await playwright.chromium.launch(
+            executable_path=chromium(),
+            args=[f"--{flag}" for flag in QUIET.split()],
+            env=program_environment(tmp_path / "chromium"),  # type: ignore[arg-type]
+        )
+        yield running
+        await running.close()
+
+
+@pytest.fixture
+def open_page(browser: Browser) -> Callable[..., Any]:
+    """Opens the page in a window of its own; it must neither complain nor ask anybody else for anything."""
+
+    @asynccontextmanager
+    async def show(at: Desk, *, complains: bool = False, **options: Any) -> AsyncIterator[Page]:
+        context = await browser.new_context(**options)
+        page = await context.new_page()
+        complaints: list[str] = []
+        page.on("console", lambda message: complaints.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        asked: set[str] = set()
+        page.on("request", lambda request: asked.add("/".join(request.url.split("/")[:3])))
+        await page.goto(f"{at.proxy.admin}/")
+        await expect(headline(page)).not_to_have_text("Connecting")
+        yield page
+        assert asked == {at.proxy.admin}
+        assert complaints == [] or complains
+        await context.close()
+
+    return show
+
+
+@pytest.fixture
+def page_desk(option_desk: Callable[..., Desk]) -> Callable[..., Desk]:
+    """Makes a desk at the counting server, with a proxy of its own."""
+    return lambda *options: option_desk("mcp-1.30", *options)
+
+
+def headline(page: Page) -> Any:
+    """Whether it is ready, in a word."""
+    return page.locator("#headline")
+
+
+def rows(page: Page, table: str = "upstream") -> Any:
+    """The rows of a table."""
+    return page.locator(f"#{table} tbody tr")
+
+
+def button(page: Page, name: str) -> Any:
+    """A button by what it says."""
+    return page.get_by_role("button", name=name, exact=True)
+
+
+async def tag(at: Desk) -> str:
+    """The one upstream session there is."""
+    (session,) = at.proxy.json("/sessions")["upstream_sessions"]
+    return str(session["session"])
+
+
+def cells(page: Page, table: str = "upstream") -> Any:
+    """Of the first row, the texts by column."""
+    return rows(page, table).first.evaluate(
+        "row => Object.fromEntries([...row.cells].map(cell => [cell.dataset.label, cell.textContent]))"
+    )
+
+
+# -- what it shows ---------------------------------------------------------------------------------
+
+
+async def test_shows_what_there_is(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Readiness, servers, both kinds of sessions, churn and events; what happens later shows by itself."""
+    at = page_desk()
+    session = await at.caller.open(client="inspector")
+    await at.caller.call("echo", {"message": "hello"}, session=session)
+    async with open_page(at) as page:
+        await expect(headline(page)).to_have_text("Ready")
+        assert await page.title() == "Ready · mcp-session-proxy"
+        await expect(page.locator("#servers tbody tr")).to_have_count(1)
+        await expect(page.locator("#servers")).to_contain_text(at.server.origin)
+        seen = await cells(page)
+        assert (seen["Session"], seen["Client"], seen["Affinity"]) == (await tag(at), "inspector", "no")
+        assert (seen["Requests"], seen["In flight"], seen["Parked"]) == ("1", "0", "0")
+        (client,) = at.proxy.json("/sessions")["client_sessions"]
+        seen = await cells(page, "clients")
+        assert (seen["Session"], seen["Principal"]) == (client["client"], client["principal"])
+        assert seen["Upstream"] == await tag(at)
+        await expect(page.locator("#churn-text")).to_have_text(
+            "In the last hour clients began 1 session and ended 0; the server saw 1 opened and 0 closed."
+        )
+        await expect(page.locator("#events")).to_contain_text("session.opened")
+        await at.caller.delete(session)
+        await at.another().open()
+        await expect(rows(page)).to_have_count(2)
+        await expect(page.locator("#churn-text")).to_have_text(
+            "In the last hour clients began 2 sessions and ended 1; the server saw 2 opened and 0 closed."
+        )
+        bars = await page.locator("#plot rect.began").evaluate_all(
+            "bars => bars.map(bar => Number(bar.getAttribute('height')))"
+        )
+        assert len(bars) == 60
+        assert max(bars[-2:]) > 0 == max(bars[:-2])
+
+
+async def test_names_from_outside_are_text(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """A client may call itself what it likes: it is shown as it is, and does nothing."""
+    at = page_desk()
+    await at.caller.open(client=HOSTILE)
+    async with open_page(at) as page:
+        await expect(rows(page)).to_have_count(1)
+        assert (await cells(page))["Client"] == HOSTILE
+        await expect(page.locator("#events")).to_contain_text(HOSTILE)
+        assert await page.locator("main img, main script").count() == 0
+        assert await page.title() == "Ready · mcp-session-proxy"
+
+
+async def test_markup_is_impossible(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Even a mistake in the page's own script could not turn text into markup or code."""
+    async with open_page(page_desk(), complains=True) as page:
+        for attempt in (
+            "document.body.innerHTML = '<b>x</b>'",
+            "document.body.insertAdjacentHTML('beforeend', '<b>x</b>')",
+        ):
+            with pytest.raises(Exception, match="TrustedHTML"):
+                await page.evaluate(attempt)
+        await page.evaluate(
+            "document.body.append(Object.assign(document.createElement('img'), {src: 'http://127.0.0.1:9/x'}))"
+        )
+        await page.wait_for_event("console", lambda message: "Content Security Policy" in message.text)
+
+
+async def test_tables_sort_and_filter(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """By any column, both ways; by any text."""
+    at = page_desk()
+    for name in ("beta", "alpha", "gamma"):
+        await at.another().open(client=name)
+    async with open_page(at) as page:
+        names = page.locator("#upstream td[data-label=Client] .value")
+        await expect(names).to_have_text(["gamma", "alpha", "beta"])  # the newest first
+        header = page.locator("#upstream").get_by_role("columnheader", name="Client")
+        for order, expected in (
+            ("ascending", ["alpha", "beta", "gamma"]),
+            ("descending", ["gamma", "beta", "alpha"]),
+        ):
+            await header.get_by_role("button").click()
+            await expect(header).to_have_attribute("aria-sort", order)
+            await expect(names).to_have_text(expected)
+        await page.keyboard.press("/")
+        await page.keyboard.type("ALPH")
+        await expect(names).to_have_text(["alpha"])
+        await expect(page.locator("#upstream-count")).to_have_text("1 fit, of 3")
+
+
+async def test_many_sessions(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """The first ones are shown, and all when asked for."""
+    at = page_desk()
+    await asyncio.gather(*(at.another().open() for _ in range(50)))
+    async with open_page(at) as page:
+        await expect(rows(page)).to_have_count(40)
+        await button(page, "Show all 50").first.click()
+        await expect(rows(page)).to_have_count(50)
+
+
+async def test_trouble_shows(own_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """A server that goes away and comes back: the word, the reason, the events, and only the problems."""
+    at = own_desk("mcp-1.30")
+    async with open_page(at) as page:
+        await expect(headline(page)).to_have_text("Ready")
+        at.server.stop()
+        await expect(headline(page)).to_have_text("Server down")
+        await expect(page.locator("#sentence")).to_contain_text(
+            f"{at.server.origin} has taken no connections for"
+        )
+        await expect(page.locator("#heard")).to_have_text("upstream.down")
+        at.server.start()
+        await expect(headline(page)).to_have_text("Ready")
+        await expect(page.locator("#events")).to_contain_text("upstream.up")
+        await page.get_by_label("problems only").check()
+        shown = page.locator("#events li:visible b")
+        await expect(shown).to_have_text(["upstream.down (warning)"])
+
+
+async def test_says_when_the_proxy_is_silent(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """A page that cannot know any more says so, and forbids what it cannot do."""
+    at = page_desk()
+    async with open_page(at, complains=True) as page:
+        at.proxy.program.kill()
+        await expect(headline(page)).to_have_text("No answer")
+        await expect(button(page, "Pause")).to_be_disabled()
+
+
+async def test_the_plot_can_be_read_without_seeing_it(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """Minute by minute with the arrow keys."""
+    at = page_desk()
+    await at.caller.open()
+    async with open_page(at) as page:
+        await page.locator("#frame").focus()
+        await page.keyboard.press("End")
+        said = page.locator("#churn-minute")
+        await expect(said).to_have_text(
+            re.compile(r"^This minute: clients began [01], ended 0; server opened")
+        )
+        await page.keyboard.press("ArrowLeft")
+        await expect(said).to_have_text(re.compile(r"^\d\d:\d\d, 1 min ago: clients began [01], ended 0;"))
+
+
+# -- what it does ----------------------------------------------------------------------------------
+
+
+async def test_kill_asks_first(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Nothing happens until it is confirmed; then the session is closed at the server, and no other."""
+    at = page_desk()
+    other = at.another()
+    for caller in (at.caller, other):
+        await caller.call("increment", session=await caller.open())
+    victim = next(
+        each["session"]
+        for each in at.proxy.json("/sessions")["upstream_sessions"]
+        if each["principal"] == at.proxy.json("/sessions")["client_sessions"][-1]["principal"]
+    )
+    async with open_page(at) as page:
+        kill = button(page, f"Kill session {victim}")
+        for dismiss in ("Cancel", "Escape"):
+            await kill.click()
+            dialog = page.get_by_role("dialog", name=f"Kill session {victim}?")
+            await expect(dialog).to_be_visible()
+            await expect(button(page, "Cancel")).to_be_focused()
+            await (page.keyboard.press("Escape") if dismiss == "Escape" else button(page, "Cancel").click())
+            await expect(dialog).to_be_hidden()
+            await expect(kill).to_be_focused()
+        await expect(rows(page)).to_have_count(2)
+        assert (await at.stats())["sessions"]["closed"] == 0
+        await kill.click()
+        await button(page, "Kill session").click()
+        await expect(page.locator("#said")).to_have_text(f"Killed {victim}")
+        await expect(rows(page)).to_have_count(1)
+        await expect(page.locator("#events")).to_contain_text("operator.acted")
+    assert (await at.stats())["sessions"]["closed"] == 1
+    assert (await at.stats(other))["sessions"]["closed"] == 0
+
+
+async def test_killed_before_it_was_confirmed(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """What the proxy refuses is told where it was asked for."""
+    at = page_desk()
+    await at.caller.open()
+    async with open_page(at, complains=True) as page:
+        name = await tag(at)
+        await button(page, f"Kill session {name}").click()
+        headers = {"X-Requested-With": "test"}
+        async with at.http.delete(f"{at.proxy.admin}/api/v1/sessions/{name}", headers=headers) as response:
+            assert response.status == 200
+        await button(page, "Kill session").click()
+        await expect(page.get_by_role("alert").first).to_contain_text("No upstream session has this tag")
+
+
+async def test_pause_and_resume(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Requests wait while it is paused, and the page says so."""
+    at = page_desk("--acquire-timeout", "60s")
+    async with open_page(at) as page:
+        await button(page, "Pause").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        await expect(headline(page)).to_have_text("Paused")
+        waiting = asyncio.create_task(at.caller.call("echo", {"message": "hello"}))
+        await expect(page.locator("#numbers")).to_contain_text(re.compile(r"Waiting for a session1of"))
+        assert not waiting.done()
+        await button(page, "Resume").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+        await expect(headline(page)).to_have_text("Ready")
+        assert (await waiting).text == "Echo: hello"
+
+
+async def test_reconnect(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Every session is replaced."""
+    at = page_desk()
+    await at.caller.call("echo", {"message": "hello"})
+    former = await tag(at)
+    async with open_page(at) as page:
+        await button(page, "Reconnect").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Reconnect all").click()
+        await expect(page.locator("#said")).to_have_text("1 session to be replaced")
+        await expect(rows(page)).to_have_count(0)
+        await at.caller.call("echo", {"message": "hello"})
+        await expect(rows(page)).to_have_count(1)
+        assert await tag(at) != former
+
+
+async def test_drain_ends_the_program(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """As SIGTERM does: the call in flight is finished, the sessions are given back, the status is 0."""
+    at = page_desk()
+    session = await at.caller.open()
+    async with open_page(at, complains=True) as page:
+        slow = asyncio.create_task(at.caller.call("slow", {"seconds": 4}, session=session))
+        await eventually(lambda: _in_flight(at))
+        await button(page, "Drain").click()
+        await page.get_by_role("dialog").get_by_role("button", name="Drain and end").click()
+        await expect(page.locator("#said")).to_have_text("Draining; 1 request in flight")
+        await expect(headline(page)).to_have_text("Draining")
+        assert (await slow).status == 200
+        await expect(headline(page)).to_have_text("Ended")
+    process = at.proxy.program.process
+    assert process is not None
+    assert process.wait(10) == 0
+    assert (await at.stats())["sessions"]["live"] == 0
+
+
+async def _in_flight(at: Desk) -> bool:
+    return bool(at.proxy.json("/api/v1/status")["totals"]["in_flight"])
+
+
+async def test_keyboard(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Everything can be reached and done without a mouse, and what has the focus is to be seen."""
+    at = page_desk()
+    await at.caller.open()
+    async with open_page(at) as page:
+        for _ in range(3):
+            await page.keyboard.press("Tab")
+            outline = "getComputedStyle(document.activeElement).outlineStyle"
+            assert await page.evaluate(outline) == "solid"
+        await expect(button(page, "Drain")).to_be_focused()
+        await page.keyboard.press("Shift+Tab")
+        await page.keyboard.press("Enter")
+        await expect(button(page, "Cancel")).to_be_focused()
+        await page.keyboard.press("Tab")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#said")).to_have_text("1 session to be replaced")
+        # A row's button keeps the focus while the table is refreshed.
+        await at.another().open()
+        kill = button(page, f"Kill session {await _newest(at)}")
+        await kill.focus()
+        await at.another().open()
+        await expect(rows(page)).to_have_count(2)
+        await expect(kill).to_be_focused()
+
+
+async def _newest(at: Desk) -> str:
+    return str(at.proxy.json("/sessions")["upstream_sessions"][0]["session"])
+
+
+# -- who may ---------------------------------------------------------------------------------------
+
+
+async def test_asks_for_the_token(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """When it is needed and not before, again after a wrong one, and keeps the right one in memory only."""
+    at = page_desk()
+    at = page_desk("--admin-token", TOKEN)
+    async with open_page(at, complains=True) as page:
+        await expect(headline(page)).to_have_text("Ready")
+        login = page.get_by_role("dialog", name="Admin token")
+        await expect(login).to_be_hidden()
+        await button(page, "Pause").click()
+        await page.locator("#ask-yes").click()
+        await expect(login).to_be_visible()
+        await page.get_by_label("Token").fill("guess")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#login-problem")).to_have_text("That is not the token of this proxy.")
+        assert at.proxy.json("/api/v1/status")["paused"] is False
+        await page.get_by_label("Token").fill(TOKEN)
+        await page.keyboard.press("Enter")
+        await expect(headline(page)).to_have_text("Paused")
+        await button(page, "Resume").click()
+        await page.locator("#ask-yes").click()
+        await expect(headline(page)).to_have_text("Ready")
+        stored = "JSON.stringify([{...localStorage}, {...sessionStorage}, document.cookie, location.href])"
+        assert TOKEN not in await page.evaluate(stored) + await page.content()
+        await page.reload()
+        await expect(headline(page)).to_have_text("Ready")
+        await button(page, "Pause").click()
+        await page.locator("#ask-yes").click()
+        await expect(login).to_be_visible()
+        await page.locator("#login-no").click()
+        await expect(login).to_be_hidden()
+    log = at.proxy.program.log.read_text()
+    assert TOKEN not in log
+    assert log.count("operator.refused") == 1
+
+
+async def test_read_only_beyond_loopback(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """Without a token, the page of a listener that others can reach shows everything and changes nothing."""
+    at = page_desk("--admin-listen", "0.0.0.0:0")
+    at.proxy.admin = at.proxy.admin.replace("0.0.0.0", "127.0.0.1")
+    await at.caller.open()
+    async with open_page(at) as page:
+        await expect(rows(page)).to_have_count(1)
+        await expect(page.locator("#readonly")).to_contain_text("MCP_SESSION_PROXY_ADMIN_TOKEN")
+        for name in ("Pause", "Reconnect", "Drain"):
+            await expect(button(page, name)).to_be_disabled()
+        await expect(rows(page).locator("button")).to_be_hidden()
+
+
+ATTACK = """async (admin) => {
+  const tried = {};
+  const attempt = async (name, options) => {
+    tried[name] = await fetch(`${admin}/api/v1/pause`, {method: 'POST', ...options}).then(
+      (answer) => answer.type, () => 'failed');
+  };
+  await attempt('simple', {mode: 'no-cors'});
+  await attempt('text', {mode: 'no-cors', body: '{}', headers: {'Content-Type': 'text/plain'}});
+  await attempt('header', {headers: {'X-Requested-With': 'mcp-session-proxy'}});
+  await attempt('json', {headers: {'Content-Type': 'application/json'}, body: '{}'});
+  tried.read = await fetch(`${admin}/sessions`).then((answer) => answer.type, () => 'failed');
+  tried.beacon = navigator.sendBeacon(`${admin}/api/v1/pause`, 'x');
+  const frame = document.createElement('iframe');
+  frame.name = 'sink';
+  document.body.append(frame);
+  const form = Object.assign(document.createElement('form'), {
+    action: `${admin}/api/v1/pause`, method: 'post', target: 'sink', enctype: 'text/plain'});
+  document.body.append(form);
+  const loaded = new Promise((resolve) => { frame.onload = resolve; });
+  form.submit();
+  await loaded;
+  return tried;
+}"""
+
+
+@pytest.mark.parametrize("name", ["localhost", "rebound.example"])
+async def test_other_sites_pages_can_do_nothing(
+    page_desk: Callable[..., Desk], browser: Browser, name: str
+) -> None:
+    """Neither of the same machine nor of elsewhere: no change is made and nothing is read."""
+    at = page_desk()
+
+    async def evil(_: web.Request) -> web.Response:
+        return web.Response(text="<!doctype html><title>evil</title>", content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", evil)
+    async with TestServer(app, host="127.0.0.1") as server:
+        page = await browser.new_page()
+
+        async def pretend(route: Route) -> None:
+            await route.fulfill(body="<!doctype html><title>evil</title>", content_type="text/html")
+
+        await page.route("http://rebound.example/**", pretend)
+        port = f":{server.port}" if name == "localhost" else ""
+        await page.goto(f"http://{name}{port}/")
+        tried = await page.evaluate(ATTACK, at.proxy.admin)
+    assert tried["header"] == tried["json"] == tried["read"] == "failed"
+    assert at.proxy.json("/api/v1/status")["paused"] is False
+
+
+async def test_cannot_be_framed(page_desk: Callable[..., Desk], browser: Browser) -> None:
+    """Nobody can lay the page under something else and have it clicked."""
+    at = page_desk()
+    page = await browser.new_page()
+    await page.goto(f"{at.proxy.admin}/healthz")
+    refusals = []
+    page.on("console", lambda message: refusals.append(message.text))
+    await page.evaluate(
+        """(url) => new Promise((resolve) => {
+          const frame = document.createElement('iframe');
+          frame.onload = resolve;
+          frame.src = url;
+          document.body.append(frame);
+        })""",
+        f"{at.proxy.admin}/",
+    )
+    assert await page.locator("#headline").count() == 0
+    assert [frame.url for frame in page.frames[1:]] != [f"{at.proxy.admin}/"]
+    assert any("frame" in text for text in refusals)
+
+
+# -- how it looks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_light_and_dark(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any], scheme: str
+) -> None:
+    """As the system is; every text can be read on its ground (WCAG 2.2, 1.4.3)."""
+    at = page_desk()
+    await at.caller.open()
+    async with open_page(at, color_scheme=scheme) as page:
+        ground = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (sum(map(int, re.findall(r"\d+", ground))) > 380) is (scheme == "light")
+        assert await page.evaluate(CONTRAST) == []
+
+
+# Texts whose contrast with the nearest ground is under 4.5 (3 for large ones).
+CONTRAST = """() => {
+  const light = (color) => {
+    const [r, g, b] = color.match(/[\\d.]+/g).map(Number).map((v) => {
+      v /= 255; return v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4; });
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    for (let at = element; at; at = at.parentElement) {
+      const color = getComputedStyle(at).backgroundColor;
+      if (!/, 0\\)$/.test(color)) return color;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const poor = [];
+  for (const element of document.querySelectorAll('body *')) {
+    const own = [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim() !== '');
+    const isExempt = element.closest(':disabled, .hidden, [hidden], noscript') !== null;
+    if (!own || isExempt || !element.checkVisibility()) continue;
+    const style = getComputedStyle(element);
+    const [one, other] = [light(style.color), light(ground(element))].sort((a, b) => b - a);
+    const ratio = (one + 0.05) / (other + 0.05);
+    const needed = parseFloat(style.fontSize) >= 24 ? 3 : 4.5;
+    const name = element.className || element.id || element.tagName;
+    if (ratio < needed) poor.push(`${name}: ${ratio.toFixed(2)}`);
+  }
+  return poor;
+}"""
+
+
+async def test_on_a_phone(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """Nothing is cut off or has to be scrolled to the side, even with long names; buttons fit a thumb."""
+    at = page_desk()
+    await at.caller.open(client="x" * 150)
+    async with open_page(at, color_scheme="dark", **PHONE) as page:
+        await expect(rows(page)).to_have_count(1)
+        width = await page.evaluate("document.documentElement.scrollWidth")
+        assert width <= PHONE["viewport"]["width"]  # type: ignore[index]
+        assert await page.get_by_role("table").count() == 3  # still tables to those who listen
+        assert await page.locator("#upstream").get_by_role("row").count() == 2
+        box = await button(page, f"Kill session {await tag(at)}").bounding_box()
+        assert box is not None
+        assert box["height"] >= 32
+        assert box["x"] + box["width"] <= PHONE["viewport"]["width"]  # type: ignore[index]
+        await button(page, f"Kill session {await tag(at)}").tap()
+        await expect(page.get_by_role("dialog")).to_be_in_viewport(ratio=1)

@@ -1,0 +1,105 @@
+"""The pages about events and metrics say what the code says."""
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+import mcp_session_proxy
+from mcp_session_proxy import errors
+from mcp_session_proxy.events import Level
+from mcp_session_proxy.ops import handbook
+from mcp_session_proxy.ops.metrics import PREFIX
+
+ROOT = Path(__file__).parent.parent.parent
+KINDS = handbook.event_kinds()
+EVENTS = handbook.render_events()
+METRICS = handbook.render_metrics()
+
+
+def anchors(page: str) -> set[str]:
+    return {handbook._anchor(line.lstrip("# ")) for line in page.splitlines() if line.startswith("#")}
+
+
+def listed(page: str) -> set[str]:
+    """What stands in the first column of the page's tables."""
+    return set(re.findall(r"^\| `([\w.-]+)`", page, re.MULTILINE))
+
+
+def tree(kind: type) -> list[type]:
+    return [kind, *(child for branch in kind.__subclasses__() for child in tree(branch))]
+
+
+@pytest.mark.parametrize("name", ["events", "metrics"])
+def test_documentation_is_up_to_date(name):
+    """The file says what the code says; `make docs` writes it."""
+    assert (ROOT / "docs" / f"{name}.md").read_text() == handbook._PAGES[name]()
+
+
+class TestEvents:
+    def test_kinds_are_found(self):
+        """The tests below look at the real thing."""
+        assert len(KINDS) > 15
+        assert {"session.opened", "config.reloaded"} <= {kind.name for kind in KINDS}
+
+    @pytest.mark.parametrize("kind", KINDS)
+    def test_every_event_is_there(self, kind):
+        """Once, with its level and its fields."""
+        assert EVENTS.count(f"### {kind.name}\n") == 1
+        section = EVENTS.split(f"### {kind.name}\n")[1].split("\n#")[0]
+        fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+        assert f"\n{kind.level} · {fields}\n" in section
+
+    @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.level in (Level.WARNING, Level.ERROR)])
+    def test_every_complaint_says_what_to_do(self, kind):
+        """Who is woken by a line wants to know."""
+        assert "**What to do:**" in handbook._meaning(kind)
+
+    def test_every_word_explained_is_used(self):
+        """The table of fields holds nothing from the past."""
+        used = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
+        assert set(handbook._FIELDS) == used
+
+    def test_every_reason_is_there(self):
+        """Whatever an error can call itself."""
+        branches = (errors.ClientError, errors.UpstreamError, errors.OverloadError)
+        reasons = {kind.reason for kind in tree(errors.ProxyError) if kind not in branches}
+        assert reasons <= listed(EVENTS)
+
+    def test_every_logger_is_there(self):
+        """Lines that are no events are told of, too."""
+        package = Path(mcp_session_proxy.__file__).parent
+        found = {
+            ".".join(["mcp_session_proxy", *path.relative_to(package).with_suffix("").parts])
+            for path in package.rglob("*.py")
+            if "= logging.getLogger(__name__)" in path.read_text()
+        }
+        assert found
+        assert {name.removesuffix(".__init__") for name in found} <= listed(EVENTS)
+
+    def test_links_lead_somewhere(self):
+        """Every event of the overview has a section."""
+        targets = set(re.findall(r"\]\(#([^)]+)\)", EVENTS))
+        assert targets
+        assert targets <= anchors(EVENTS)
+
+
+class TestMetrics:
+    def test_example_queries_ask_for_metrics_that_exist(self):
+        """A query that was copied from here works."""
+        blocks = "".join(re.findall(r"```promql\n(.*?)```", METRICS, re.DOTALL))
+        asked = {name.removesuffix("_bucket") for name in re.findall(rf"{PREFIX}\w+", blocks)}
+        assert len(asked) > 10
+        assert asked <= listed(METRICS)
+
+    def test_every_label_explained_is_used(self):
+        """The table of labels holds nothing from the past."""
+        used = set(re.findall(r"^\| `(\w+)` \|", METRICS.split("## Labels")[1], re.MULTILINE))
+        assert set(handbook._LABELS) == used
+
+    def test_links_lead_somewhere(self):
+        """What is explained on the other page is there."""
+        targets = set(re.findall(r"\]\(events\.md#([^)]+)\)", METRICS))
+        assert targets
+        assert targets <= anchors(EVENTS)

@@ -1,0 +1,584 @@
+"""A new configuration under way: each option that can change really does, in a proxy that runs."""
+
+import asyncio
+import io
+import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import aiohttp
+import pytest
+from aiohttp import web
+from certificates import Authority
+from fakes import INITIALIZE, Answer, Bench, HttpServer, begin_stream, call, until, write_event
+
+from mcp_session_proxy import lifecycle
+from mcp_session_proxy.config import Live, LogFormat, Settings, load
+from mcp_session_proxy.events import Event, Level
+from mcp_session_proxy.ops import logs
+
+META = "io.modelcontextprotocol/"
+FORM = {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}}
+
+TRIED: set[str] = set()
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def tries(*options: str) -> Callable[[Test], Test]:
+    """Says which options a test is about."""
+    TRIED.update(options)
+    return lambda test: test
+
+
+class Reloaded(Bench):
+    """A bench whose proxy can be given other options."""
+
+    told: list[Event]
+
+    async def start(self, **options: Any) -> None:
+        self.options = options
+        await super().start(**options)
+        self.told = []
+        observe = self.proxy._observe
+
+        def both(event: Event, /) -> None:
+            observe(event)
+            self.told.append(event)
+
+        self.proxy._observe = both
+
+    def change(self, **options: Any) -> None:
+        """Reload with these options changed; all of them must take effect."""
+        self.reload(**options)
+        [event] = [event for event in self.told if event.name.startswith("config.")]
+        assert event.name == "config.reloaded"
+        assert event.changed == ", ".join(name.replace("_", "-") for name in options)
+        assert event.needs_restart is None
+
+    def reload(self, **options: Any) -> None:
+        base = {
+            "upstream": self.server.url,
+            "listen": "127.0.0.1:0",
+            "admin_listen": "off",
+            "drain_timeout": "0s",
+            "log_level": "error",
+        }
+        self.proxy.reload(lambda: load({**base, **self.options, **options}))
+
+    @property
+    def sessions(self) -> int:
+        """How many sessions the server holds."""
+        return len(self.server.sessions)
+
+    def pings(self) -> int:
+        return len(self.server.posts("ping"))
+
+    def hold(self) -> asyncio.Event:
+        """Tool calls take until the event that is given is set."""
+        go_on = asyncio.Event()
+
+        async def tool(_: web.Request, message: Any) -> web.StreamResponse:
+            await go_on.wait()
+            return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": {}})
+
+        self.server.on["tools/call"] = tool
+        return go_on
+
+    def ask_clients(self) -> None:
+        """Tool calls ask their client something, again and again."""
+        answered = asyncio.Event()
+
+        async def tool(request: web.Request, _: Any) -> web.StreamResponse:
+            response = await begin_stream(request)
+            for number in range(10):
+                question = {"jsonrpc": "2.0", "id": number, "method": "elicitation/create", "params": FORM}
+                answered.clear()
+                await write_event(response, question)
+                await answered.wait()
+            return response
+
+        async def response(_: web.Request, __: Any) -> web.StreamResponse:
+            answered.set()
+            return web.Response(status=202)
+
+        self.server.on |= {"tools/call": tool, "response": response}
+
+    async def ask(self, method: str = "tools/call", **params: Any) -> Answer:
+        """A modern request."""
+        params["_meta"] = {
+            f"{META}protocolVersion": "2026-07-28",
+            f"{META}clientCapabilities": {"elicitation": {"form": {}}},
+            f"{META}clientInfo": {"name": "m", "version": "1"},
+        }
+        headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
+        if method == "tools/call":
+            params["name"] = headers["Mcp-Name"] = "count"
+        return await self.post(call(1, method, **params), headers=headers)
+
+    async def answer(self, asked: Answer) -> Answer:
+        """The retry of a request that was asked something."""
+        [key] = asked.json["result"]["inputRequests"]
+        answers = {key: {"action": "accept", "content": {}}}
+        return await self.ask(inputResponses=answers, requestState=asked.json["result"]["requestState"])
+
+
+@pytest.fixture
+async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloaded]:
+    """A client and a server; the proxy between them looks after things often."""
+    monkeypatch.setattr(lifecycle, "_MAINTENANCE_SECONDS", 0.005)
+    level = logging.getLogger().level
+    async with HttpServer() as server, Reloaded(server) as bench:
+        yield bench
+    logging.getLogger().setLevel(level)
+
+
+def live() -> set[str]:
+    fields = Settings.model_fields.items()
+    return {name for name, field in fields if any(isinstance(item, Live) for item in field.metadata)}
+
+
+# -- sessions --------------------------------------------------------------------------------------
+
+
+@tries("unknown_session")
+async def test_unknown_session(bench: Reloaded) -> None:
+    """Ids from elsewhere are refused from now on."""
+    await bench.start()
+    assert (await bench.post(call(), session="mine")).status == 200
+    bench.change(unknown_session="reject")
+    assert (await bench.post(call(), session="yours")).status == 404
+
+
+@tries("delete_status")
+async def test_delete_status(bench: Reloaded) -> None:
+    """The next DELETE gets the new answer."""
+    await bench.start()
+    for status in (405, 204):
+        async with bench.request("DELETE", session=await bench.initialize()) as response:
+            assert response.status == status
+        if status == 405:
+            bench.change(delete_status="204")
+
+
+@tries("linger")
+async def test_linger(bench: Reloaded) -> None:
+    """A session that lingers already goes by the new time."""
+    await bench.start(sharing="isolated", linger="1h")
+    async with bench.request("DELETE", session=await bench.initialize()):
+        pass
+    bench.change(linger="0s")
+    await until(lambda: bench.server.deleted)
+
+
+@tries("detach_after")
+async def test_detach_after(bench: Reloaded) -> None:
+    """A client that is silent already is taken for gone."""
+    await bench.start(detach_after="1h", max_sessions=1, acquire_timeout="1h")
+    await bench.post(call(), session=await bench.initialize())
+    async with bench.asking(INITIALIZE) as asking:
+        await until(lambda: bench.proxy._pool.waiting)
+        bench.change(detach_after="0s")
+        assert (await asking).status == 200
+
+
+@tries("acquire_timeout")
+async def test_acquire_timeout(bench: Reloaded) -> None:
+    """The next request waits no longer than it now may."""
+    await bench.start(max_sessions=1, acquire_timeout="1h")
+    await bench.initialize()
+    bench.change(acquire_timeout="10ms")
+    async with asyncio.timeout(5):
+        assert (await bench.post(INITIALIZE)).error == (0, -32603, "acquire-timeout")
+
+
+@tries("min_idle")
+async def test_min_idle(bench: Reloaded) -> None:
+    """A reserve is built with the next request."""
+    await bench.start(sharing="fresh")
+    await bench.post(call())
+    await until(lambda: bench.sessions == 0)
+    bench.change(min_idle=2)
+    await bench.post(call())
+    await until(lambda: bench.sessions == 2)
+
+
+@tries("max_buffered_events")
+async def test_max_buffered_events(bench: Reloaded) -> None:
+    """Old mailboxes keep as much as new ones."""
+    await bench.start(max_buffered_events=1)
+    await bench.initialize()
+    [client] = bench.proxy._binder.directory
+    old = bench.proxy._fanout.mailbox(client).standalone
+    bench.change(max_buffered_events=3)
+    await bench.post(INITIALIZE)
+    new = bench.proxy._fanout.mailbox([*bench.proxy._binder.directory][1]).standalone
+    for stream in (old, new):
+        for _ in range(5):
+            stream.append(b"x")
+        assert len(stream.after(0)) == 3
+
+
+# -- modern clients --------------------------------------------------------------------------------
+
+
+@tries("max_parked", "max_parked_per_principal")
+async def test_max_parked(bench: Reloaded) -> None:
+    """There is room for one more call."""
+    for option in ("max_parked", "max_parked_per_principal"):
+        await bench.start(**{option: 0})
+        bench.ask_clients()
+        assert (await bench.ask()).error == (1, -32603, "too-many-parked")
+        bench.change(**{option: 1})
+        assert (await bench.ask()).json["result"]["resultType"] == "input_required"
+
+
+@tries("max_rounds")
+async def test_max_rounds(bench: Reloaded) -> None:
+    """The server may ask once more."""
+    await bench.start(max_rounds=1)
+    bench.ask_clients()
+    assert (await bench.ask()).error == (1, -32603, "too-many-rounds")
+    bench.change(max_rounds=2)
+    asked = await bench.ask()
+    assert asked.json["result"]["resultType"] == "input_required"
+    assert (await bench.answer(asked)).error == (1, -32603, "too-many-rounds")
+
+
+@tries("park_timeout")
+async def test_park_timeout(bench: Reloaded) -> None:
+    """Calls that are parked from now on wait for less."""
+    await bench.start()
+    bench.ask_clients()
+    bench.change(park_timeout="10ms")
+    await bench.ask()
+    await until(lambda: len(bench.proxy._parking) == 0)
+
+
+@tries("cache_ttl", "cache_scope")
+async def test_cache_ttl(bench: Reloaded) -> None:
+    """The next list says how long it may be kept, and by whom."""
+    await bench.start()
+    listed = (await bench.ask("tools/list")).json["result"]
+    assert (listed["ttlMs"], listed["cacheScope"]) == (0, "private")
+    bench.change(cache_ttl=["tools/list=60000"], cache_scope="public")
+    listed = (await bench.ask("tools/list")).json["result"]
+    assert (listed["ttlMs"], listed["cacheScope"]) == (60000, "public")
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@tries("max_sessions", "max_sessions_per_principal")
+async def test_max_sessions(bench: Reloaded) -> None:
+    """Who waits for room gets it at once; who is idle over a lower limit goes."""
+    for option in ("max_sessions", "max_sessions_per_principal"):
+        await bench.start(**{option: 1})
+        await bench.initialize()
+        async with bench.asking(INITIALIZE) as asking:
+            await until(lambda: bench.proxy._pool.waiting)
+            bench.change(**{option: 2})
+            assert (await asking).status == 200
+        bench.told.clear()
+        before = bench.sessions
+        await until(lambda: len([*bench.proxy._pool.books.slots()]) == 2)
+        for client in list(bench.proxy._binder.directory):
+            bench.proxy._binder.directory.forget(client, "age")
+        bench.change(**{option: 1})  # whoever is idle makes room
+        await until(lambda before=before: bench.sessions == before - 1)
+
+
+@tries("max_client_sessions", "max_client_sessions_per_principal")
+async def test_max_client_sessions(bench: Reloaded) -> None:
+    """What is over a lower limit is forgotten."""
+    for option in ("max_client_sessions", "max_client_sessions_per_principal"):
+        await bench.start(sharing="shared")
+        for _ in range(4):
+            await bench.initialize()
+        bench.change(**{option: 2})
+        await bench.initialize()
+        assert len(bench.proxy._binder.directory) == 2
+
+
+@tries("max_waiters")
+async def test_max_waiters(bench: Reloaded) -> None:
+    """One more may wait."""
+    await bench.start(max_sessions=1, max_waiters=0)
+    await bench.initialize()
+    assert (await bench.post(INITIALIZE)).error == (0, -32603, "too-many-waiters")
+    bench.change(max_waiters=1)
+    async with bench.asking(INITIALIZE):
+        await until(lambda: bench.proxy._pool.waiting == 1)
+
+
+@tries("max_requests_per_session")
+async def test_max_requests_per_session(bench: Reloaded) -> None:
+    """A session that has served for long enough by now is closed."""
+    await bench.start()
+    for number in range(3):
+        assert (await bench.post(call(number))).json["result"] == {"count": number + 1}
+    bench.change(max_requests_per_session=1)
+    await until(lambda: bench.server.deleted)
+
+
+@tries("open_concurrency")
+async def test_open_concurrency(bench: Reloaded) -> None:
+    """Who waits for a handshake gets one of its own."""
+
+    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = initialize
+    await bench.start()
+    async with bench.asking(INITIALIZE), bench.asking(INITIALIZE):
+        await until(lambda: bench.proxy._pool.waiting == 2)
+        await until(lambda: len(bench.server.posts("initialize")) == 1)
+        bench.change(open_concurrency=2)
+        await until(lambda: len(bench.server.posts("initialize")) == 2)
+
+
+@tries("max_connections")
+async def test_max_connections(bench: Reloaded) -> None:
+    """One more may connect."""
+    await bench.start(max_connections=1)
+    host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+    _, first = await asyncio.open_connection(host, int(port))
+    await until(lambda: bench.proxy._listener._open == 1)
+    with pytest.raises(aiohttp.ClientError):
+        await bench.post(call())
+    bench.change(max_connections=2)
+    assert (await bench.post(call())).status == 200
+    first.close()
+
+
+@tries("max_body_bytes")
+async def test_max_body_bytes(bench: Reloaded) -> None:
+    """A larger body is taken, even larger ones are not."""
+    await bench.start(max_body_bytes=1000)
+    large = call(arguments={"text": "x" * 1000})
+    assert (await bench.post(large)).status == 413
+    bench.change(max_body_bytes=2000)
+    assert (await bench.post(large)).status == 200
+    assert (await bench.post(call(arguments={"text": "x" * 2000}))).status == 413
+
+
+@tries("breaker_threshold", "breaker_reset")
+async def test_breaker_threshold(bench: Reloaded) -> None:
+    """Failures that were counted before count, and the pause is the new one."""
+
+    async def broken(_: web.Request, __: Any) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    bench.server.on["initialize"] = broken
+    await bench.start(breaker_threshold=100, breaker_reset="1h")
+    for _ in range(3):
+        assert (await bench.post(call())).status == 502
+    bench.change(breaker_threshold=1, breaker_reset="1ms")
+    assert (await bench.post(call())).status == 502
+    [replica] = bench.proxy._fleet.replicas
+    assert replica.breaker.state == "open"
+    del bench.server.on["initialize"]
+    await asyncio.sleep(0.002)
+    assert (await bench.post(call())).status == 200
+
+
+# -- timeouts --------------------------------------------------------------------------------------
+
+
+@tries("request_timeout")
+async def test_request_timeout(bench: Reloaded) -> None:
+    """Servers get less time for the next request."""
+    await bench.start()
+    await bench.post(call())
+    bench.hold()
+    bench.change(request_timeout="20ms")
+    assert (await bench.post(call())).error == (1, -32603, "upstream-timeout")
+
+
+@tries("connect_timeout")
+async def test_connect_timeout(bench: Reloaded) -> None:
+    """All ways to the server go by the new time."""
+    await bench.start()
+    bench.change(connect_timeout="7s")
+    # Every network that could be trusted to leave a connection hanging is somebody else's.
+    [transport], [passing] = bench.proxy._transports, bench.proxy._passing.values()
+    timeouts = [transport._answer_timeout, transport._listen_timeout, passing._timeout]
+    assert [timeout.sock_connect for timeout in timeouts] == [7, 7, 7]
+
+
+@tries("idle_timeout")
+async def test_idle_timeout(bench: Reloaded) -> None:
+    """A session that is idle already goes by the new time."""
+    await bench.start()
+    await bench.post(call())
+    bench.change(idle_timeout="1ms")
+    await until(lambda: bench.server.deleted)
+
+
+@tries("max_lifetime")
+async def test_max_lifetime(bench: Reloaded) -> None:
+    """A session that is old already is closed."""
+    await bench.start()
+    await bench.post(call())
+    bench.change(max_lifetime="1ms")
+    await until(lambda: bench.server.deleted)
+
+
+@tries("check_after")
+async def test_check_after(bench: Reloaded) -> None:
+    """A session that is there already is pinged before its next request."""
+    await bench.start(check_after="0s")
+    await bench.post(call())
+    bench.change(check_after="1ms")
+    await asyncio.sleep(0.002)
+    assert bench.pings() == 0
+    await bench.post(call())
+    assert bench.pings() == 1
+
+
+@tries("keepalive")
+async def test_keepalive(bench: Reloaded) -> None:
+    """A session that is there already is pinged as often as it now should be."""
+    await bench.start()
+    await bench.post(call())
+    bench.change(keepalive="10ms")
+    await until(lambda: bench.pings() > 1)
+
+
+@tries("client_session_timeout")
+async def test_client_session_timeout(bench: Reloaded) -> None:
+    """A client session that is there already is forgotten."""
+    await bench.start()
+    await bench.initialize()
+    bench.change(client_session_timeout="1ms")
+    await until(lambda: len(bench.proxy._binder.directory) == 0)
+
+
+@tries("heartbeat")
+async def test_heartbeat(bench: Reloaded) -> None:
+    """An answer that is waited for already gets heartbeats, and so do new streams."""
+    await bench.start(heartbeat="1h")
+    bench.hold()
+    posting = asyncio.create_task(bench.request("POST", call()).__aenter__())
+    await until(lambda: bench.server.posts("tools/call"))
+    assert not posting.done()
+    bench.change(heartbeat="10ms")
+    async with asyncio.timeout(5), await posting as response:
+        assert await response.content.readline() == b": keep-alive\n"
+    async with asyncio.timeout(5), bench.request("GET", session=await bench.initialize()) as stream:
+        for _ in range(3):
+            assert await stream.content.readuntil(b"\n\n") == b": keep-alive\n\n"
+
+
+@tries("drain_timeout")
+async def test_drain_timeout(bench: Reloaded) -> None:
+    """The end comes when it now should."""
+    await bench.start(drain_timeout="1h")
+    bench.hold()
+    async with bench.asking(call()) as asking:
+        await until(lambda: bench.server.posts("tools/call"))
+        bench.change(drain_timeout="1ms")
+        async with asyncio.timeout(5):
+            await bench.proxy.drain()
+        assert (await asking).error == (1, -32603, "draining")
+
+
+# -- safety, logging -------------------------------------------------------------------------------
+
+
+@tries("allowed_origin", "allowed_host")
+async def test_allowed_origin(bench: Reloaded) -> None:
+    """Another page, and another name, are let in."""
+    await bench.start()
+    page = {"Origin": "https://app.example.com"}
+    name = {"Host": "mcp.example.com"}
+    assert [(await bench.post(call(), headers=headers)).status for headers in (page, name)] == [403, 403]
+    bench.change(allowed_origin=["https://app.example.com"], allowed_host=["mcp.example.com", "127.0.0.1"])
+    assert [(await bench.post(call(), headers=headers)).status for headers in (page, name)] == [200, 200]
+
+
+@tries("log_level")
+async def test_log_level(bench: Reloaded) -> None:
+    """More is logged."""
+    stream = io.StringIO()
+    logs.configure(Level.ERROR, LogFormat.JSON, stream)
+    await bench.start(log_level="error")
+    await bench.post(call())
+    assert stream.getvalue() == ""
+    bench.change(log_level="debug")
+    await bench.post(call())
+    assert "request.finished" in [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
+
+
+# -- TLS -------------------------------------------------------------------------------------------
+
+
+async def _shown(bench: Reloaded, context: Any) -> str:
+    """The name on the certificate that a new connection is shown; empty if there is none."""
+    host, _, port = bench.proxy.listen_url.removeprefix("https://").partition(":")
+    context.check_hostname = False
+    try:
+        _, writer = await asyncio.open_connection(host, int(port), ssl=context)
+    except (OSError, asyncio.IncompleteReadError):
+        return ""
+    subject = writer.get_extra_info("peercert")["subject"]
+    writer.transport.abort()
+    return str(next(value for pairs in subject for key, value in pairs if key == "commonName"))
+
+
+@tries("tls_cert", "tls_key")
+async def test_tls_cert(bench: Reloaded, tmp_path: Path) -> None:
+    """New connections see the new certificate."""
+    authority = Authority(tmp_path)
+    (cert, key), (cert2, key2) = authority.issue("one.example"), authority.issue("two.example")
+    await bench.start(tls_cert=str(cert), tls_key=str(key))
+    assert await _shown(bench, authority.client_context()) == "one.example"
+    bench.change(tls_cert=str(cert2), tls_key=str(key2))
+    assert await _shown(bench, authority.client_context()) == "two.example"
+
+
+@tries("tls_client_ca")
+async def test_tls_client_ca(bench: Reloaded, tmp_path: Path) -> None:
+    """Clients of the old authority are locked out, those of the new one let in."""
+    authority, other = Authority(tmp_path), Authority(tmp_path, "other")
+    cert, key = authority.issue("127.0.0.1")
+    await bench.start(tls_cert=str(cert), tls_key=str(key), tls_client_ca=str(authority.file))
+    clients = [authority.client_context(issuer.issue("c.example")) for issuer in (authority, other)]
+
+    async def admitted(context: Any) -> bool:
+        connector = aiohttp.TCPConnector(ssl=context)
+        async with aiohttp.ClientSession(connector=connector) as http:
+            try:
+                async with http.post(bench.url, json=call()) as response:
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+    assert [await admitted(context) for context in clients] == [True, False]
+    bench.change(tls_client_ca=str(other.file))
+    # Not even a client that took its old session up again would be let in.
+    assert [await admitted(context) for context in clients] == [False, True]
+
+
+@tries("upstream_cert", "upstream_key")
+async def test_upstream_cert(bench: Reloaded, tmp_path: Path) -> None:
+    """The server sees the new certificate."""
+    authority = Authority(tmp_path)
+    (cert, key), (cert2, key2) = authority.issue("one.example"), authority.issue("two.example")
+    async with HttpServer(tls=authority.server_context(wants_client=True)) as server:
+        bench.server = server
+        await bench.start(upstream_ca=str(authority.file), upstream_cert=str(cert), upstream_key=str(key))
+        bench.change(upstream_cert=str(cert2), upstream_key=str(key2))
+        assert (await bench.post(call())).status == 200
+        assert "two.example" in str(server.seen[0][0].get_extra_info("peercert"))
+        await bench.proxy.drain()
+
+
+# -- all of them -----------------------------------------------------------------------------------
+
+
+def test_every_live_option_is_tried() -> None:
+    """What is marked as live has been seen to change."""
+    assert live() == TRIED
