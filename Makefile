@@ -12,7 +12,7 @@ WORKERS ?= 2
 # Seconds for each target of make fuzz.
 FUZZ_SECONDS ?= 60
 
-.PHONY: help run demo test unit check docs envs fuzz faults soak clean
+.PHONY: help run demo test unit check docs envs fuzz faults soak bench bench-quick bench-envs clean
 
 help:
 	@echo "make run     the proxy in front of a bundled stateful server, until Ctrl-C"
@@ -25,6 +25,8 @@ help:
 	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
 	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (15 minutes)"
 	@echo "make soak    mixed clients for SECONDS (600), with a plot and a table in docs/"
+	@echo "make bench   the benchmark, ROUNDS (5) of every case, into docs/ (20 minutes, on an idle machine)"
+	@echo "make bench-quick  what its targets are about, in two minutes, and only printed"
 	@echo "make clean   remove everything that was made"
 
 run: $(READY)
@@ -75,6 +77,16 @@ faults: $(READY) envs
 soak: SECONDS = 600
 soak: $(READY)
 	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS) --plot docs/soak.svg --table docs/soak.md
+
+bench: ROUNDS = 5
+bench: $(READY) bench-envs
+	$(BIN)/python -m bench --rounds $(ROUNDS) --write docs/benchmarks.md $(ARGS)
+
+bench-quick: $(READY) bench-envs
+	$(BIN)/python -m bench --quick --rounds 2 $(ARGS)
+
+bench-envs: $(READY)
+	$(BIN)/python tests/envs/install.py node bench wrk nginx
 
 clean:
 	rm -rf $(VENV) .envs .fuzz .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -3,15 +3,17 @@
 The map, from the outside in::
 
     __main__      the command line
+    report        tables in docs/benchmarks.md; plots, machine: what goes with them
+    targets       what the proxy means to achieve, and whether it does
     suite         every case, in the order of the report
-    report        tables and verdicts; plots, machine: what goes with them
-    measure       rounds in which the contenders take turns
+    measure       rounds of load in which the contenders take turns
     memory        what a session costs; startup: how soon the proxy is ready
-    contenders    what is compared, started before a server
-    wrk           the load, its scripts and what it prints
+    contenders    what is compared, and the servers behind it, each started when first asked for
+    wrk           the load, and what it prints; lua/: the scripts that it runs
+    listeners     streams that are open and silent meanwhile
+    messages      what is sent, and what the right answer is
     procfs        CPU and memory of a process and its children
-    figures       medians, spreads, ratios, targets
-    messages      what is sent
+    result        what came of a case; figures: medians, spreads, ratios
     programs/     the servers and the pass-through that run as processes of their own
 
 ``docs/benchmarks.md`` has the last results and the rules.

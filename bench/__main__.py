@@ -75,6 +75,10 @@ def _write(results: dict[str, Result], arguments: argparse.Namespace) -> None:
     document.write_text(report.insert(document.read_text(), text))
 
 
+def _failed(result: Result | None) -> bool:
+    return result is not None and bool(result.failures)
+
+
 def main() -> int:
     """Run what was asked for; 1 when something could not be measured, whatever the figures say."""
     names = [case.name for case in suite.FULL]
@@ -107,8 +111,8 @@ def main() -> int:
     except (LoadError, AssertionError) as error:
         print(f"the benchmark cannot run: {error}", file=sys.stderr)
         return 1
-    verdicts = judge(results)
-    print(report.target_table([one for one in verdicts if one.figure or one.target.case in results]))
+    verdicts = [one for one in judge(results) if one.figure or _failed(results.get(one.target.case))]
+    print(report.target_table(verdicts))
     print(f"\n{len(results)} cases in {time.monotonic() - started:.0f} s")
     failed = False
     for result in results.values():

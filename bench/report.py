@@ -74,14 +74,14 @@ def full_report(
         f"Measured {when} on {machine}, {rounds} rounds. "
         + ", ".join(f"{name} {number}" for name, number in versions.items())
         + ".",
-        "## Targets",
+        "### Targets",
         target_table(verdicts),
         *(f"![{title}]({file})" for file, title in plots),
-        "## Every case",
+        "### Every case",
         "Median (lowest to highest round); x is the ratio to *bare*, the median of the rounds' ratios.",
     ]
     for result in results.values():
-        parts += [f"### {result.title}", case_table(result)]
+        parts += [f"#### {result.title}", case_table(result)]
     return "\n\n".join(parts)
 
 

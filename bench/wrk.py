@@ -115,14 +115,17 @@ def run(
         file.flush()
         environment: Mapping[str, str] = {**os.environ, "BENCH_REQUESTS": file.name}
         options = [f"-t{threads}", f"-c{connections}", f"-d{seconds}s", f"--timeout={_TIMEOUT_SECONDS}s"]
-        done = subprocess.run(
-            [wrk, *options, "-s", str(LUA / f"{script}.lua"), url],
-            check=False,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=seconds + _GRACE_SECONDS,
-        )
+        try:
+            done = subprocess.run(
+                [wrk, *options, "-s", str(LUA / f"{script}.lua"), url],
+                check=False,
+                env=environment,
+                capture_output=True,
+                text=True,
+                timeout=seconds + _GRACE_SECONDS,
+            )
+        except subprocess.TimeoutExpired:
+            raise LoadError(f"wrk did not end {_GRACE_SECONDS:.0f} s after it should have") from None
     if done.returncode:
         raise LoadError(f"wrk exited with {done.returncode}: {(done.stdout + done.stderr)[-2000:]}")
     return parse(done.stdout)

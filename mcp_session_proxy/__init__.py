@@ -9,6 +9,7 @@ The map, from the outside in; imports point down only::
     sessions/     who is calling, and which upstream session serves them: policy (pure) and pool
     upstream/     one upstream session, one transport
     protocol/     bytes and messages, without I/O
+    check/        looks at a server from outside, and judges it; stands on upstream/ and protocol/ alone
     errors        every error a client can see, and whose fault it is
     events        everything worth telling that happens; ops/ turns it into logs and metrics
 

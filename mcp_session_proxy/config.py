@@ -193,7 +193,7 @@ class Settings(BaseSettings):
     private network."""
 
     admin_token: Annotated[
-        SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret), Group.LISTENING
+        SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret), Group.LISTENING, LIVE
     ] = None
     """What operators must show to change anything (drain, pause, resume, reconnect, kill a session), as in
     "Authorization: Bearer TOKEN". Without it, nothing can be changed unless --admin-listen is on loopback.

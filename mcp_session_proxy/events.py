@@ -4,9 +4,10 @@ The core reports each event to an :class:`Observer`; ``ops`` turns the same even
 and into metrics. An event never holds a secret: principals and sessions appear as short opaque tags.
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Protocol
+
+import msgspec
 
 
 class Level(StrEnum):
@@ -18,8 +19,7 @@ class Level(StrEnum):
     ERROR = "error"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all events. ``name`` is the log line's event, ``level`` its loudness.
 
     ``docs/events.md`` is made of the docstrings, so they are written for operators. A last paragraph that
@@ -33,8 +33,7 @@ class Event:
 # -- upstream sessions ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOpened(Event):
+class SessionOpened(Event, frozen=True, kw_only=True):
     """An upstream session finished its handshake. ``why``: demand, prewarm or reopen."""
 
     name = "session.opened"
@@ -44,8 +43,7 @@ class SessionOpened(Event):
     seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionOpenFailed(Event):
+class SessionOpenFailed(Event, frozen=True, kw_only=True):
     """A handshake failed. ``error`` is a reason, ``detail`` a sentence, ``why`` as in ``session.opened``.
 
     What to do: if the server refuses a caller's credentials, that is between the two of them. Otherwise the
@@ -61,8 +59,7 @@ class SessionOpenFailed(Event):
     detail: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionClosed(Event):
+class SessionClosed(Event, frozen=True, kw_only=True):
     """An upstream session left the pool. ``reason`` says why.
 
     idle and linger: it was not used for ``--idle-timeout`` or ``--linger``. evicted: another one needed its
@@ -78,8 +75,7 @@ class SessionClosed(Event):
     requests: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionLost(Event):
+class SessionLost(Event, frozen=True, kw_only=True):
     """The server no longer knows an upstream session. ``how``: the HTTP status or ``error`` of its answer to
     a request, or stream, ping or check when it showed there.
 
@@ -97,8 +93,7 @@ class SessionLost(Event):
     how: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionReused(Event):
+class SessionReused(Event, frozen=True, kw_only=True):
     """A living upstream session was given to a client that asked for a new one."""
 
     name = "session.reused"
@@ -110,8 +105,7 @@ class SessionReused(Event):
 # -- client sessions -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSessionCreated(Event):
+class ClientSessionCreated(Event, frozen=True, kw_only=True):
     """A client got, or brought, a session id. ``origin``: minted or adopted."""
 
     name = "client.created"
@@ -122,8 +116,7 @@ class ClientSessionCreated(Event):
     client_name: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSessionExpired(Event):
+class ClientSessionExpired(Event, frozen=True, kw_only=True):
     """A client session was forgotten. ``reason``: age (``--client-session-timeout``), room
     (``--max-client-sessions``), or replaced (its id was given out anew).
     """
@@ -135,8 +128,7 @@ class ClientSessionExpired(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DeleteAbsorbed(Event):
+class DeleteAbsorbed(Event, frozen=True, kw_only=True):
     """A client's DELETE was answered and not forwarded."""
 
     name = "client.delete_absorbed"
@@ -148,8 +140,7 @@ class DeleteAbsorbed(Event):
 # -- requests ------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFinished(Event):
+class RequestFinished(Event, frozen=True, kw_only=True):
     """One JSON-RPC request of a client was answered.
 
     ``outcome``: ok, error (the server's JSON-RPC error), or the reason word of an error of ours.
@@ -172,8 +163,7 @@ class RequestFinished(Event):
     session: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestFailed(Event):
+class RequestFailed(Event, frozen=True, kw_only=True):
     """A request got an error of the proxy's own making, or was refused by the server.
 
     What to do: look up the reason below; it says whose fault it is.
@@ -188,8 +178,7 @@ class RequestFailed(Event):
     principal: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retried(Event):
+class Retried(Event, frozen=True, kw_only=True):
     """A request was sent again, safely. ``reason``: session-lost, refused, stream-resumed, read-repeated."""
 
     name = "request.retried"
@@ -198,8 +187,7 @@ class Retried(Event):
     session: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplayRefused(Event):
+class ReplayRefused(Event, frozen=True, kw_only=True):
     """A request may have been executed, so it was not sent again; the client was told.
 
     What to do: find out why the connection to the server broke. Whether the call took effect only the server
@@ -212,8 +200,7 @@ class ReplayRefused(Event):
     session: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Parked(Event):
+class Parked(Event, frozen=True, kw_only=True):
     """A call began or ceased to wait for its client's answer.
 
     ``outcome``: parked, resumed, expired, refused, too-many-parked, too-many-rounds.
@@ -227,8 +214,7 @@ class Parked(Event):
 # -- leases --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseFailed(Event):
+class LeaseFailed(Event, frozen=True, kw_only=True):
     """A request could not be given an upstream session. ``reason`` is the error's reason word.
 
     What to do: if it is acquire-timeout or too-many-waiters, there are too few sessions for the load: see
@@ -245,8 +231,7 @@ class LeaseFailed(Event):
 # -- the process ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Started(Event):
+class Started(Event, frozen=True, kw_only=True):
     """The listeners are open."""
 
     name = "proxy.started"
@@ -256,16 +241,14 @@ class Started(Event):
     sharing: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamUp(Event):
+class UpstreamUp(Event, frozen=True, kw_only=True):
     """The server behind us answers."""
 
     name = "upstream.up"
     upstream: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamDown(Event):
+class UpstreamDown(Event, frozen=True, kw_only=True):
     """The server behind us takes no connections. While that is true of all servers, the proxy is not ready.
 
     What to do: start the server, or correct its address. The proxy goes on looking every half second.
@@ -277,8 +260,7 @@ class UpstreamDown(Event):
     error: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnonymousCaller(Event):
+class AnonymousCaller(Event, frozen=True, kw_only=True):
     """The first caller without credentials on a listener beyond loopback. Told once, loudly.
 
     What to do: unless all callers are one party, do as ``advice`` says.
@@ -289,8 +271,7 @@ class AnonymousCaller(Event):
     advice: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorActed(Event):
+class OperatorActed(Event, frozen=True, kw_only=True):
     """Somebody changed something by the admin API. ``action``: drain, pause, resume, reconnect or kill."""
 
     name = "operator.acted"
@@ -299,8 +280,7 @@ class OperatorActed(Event):
     peer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OperatorRefused(Event):
+class OperatorRefused(Event, frozen=True, kw_only=True):
     """Somebody tried to change something by the admin listener with a wrong token.
 
     What to do: find out who is at ``peer``.
@@ -311,8 +291,7 @@ class OperatorRefused(Event):
     peer: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reloaded(Event):
+class Reloaded(Event, frozen=True, kw_only=True):
     """The configuration was read again on SIGHUP, and the TLS files with it.
 
     ``changed`` are the options that have new values now. ``needs_restart`` are those with new values that
@@ -324,8 +303,7 @@ class Reloaded(Event):
     needs_restart: str | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReloadFailed(Event):
+class ReloadFailed(Event, frozen=True, kw_only=True):
     """The configuration could not be read again on SIGHUP. All of the old one stays in force.
 
     What to do: correct the ``problem``; ``mcp-session-proxy config check`` tells whether you have. Then send
@@ -337,8 +315,7 @@ class ReloadFailed(Event):
     problem: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DrainStarted(Event):
+class DrainStarted(Event, frozen=True, kw_only=True):
     """No longer ready; exchanges in flight are finished."""
 
     name = "proxy.draining"
@@ -346,16 +323,14 @@ class DrainStarted(Event):
     deadline_seconds: float
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stopped(Event):
+class Stopped(Event, frozen=True, kw_only=True):
     """Everything is closed. ``cut_off`` exchanges did not finish in time."""
 
     name = "proxy.stopped"
     cut_off: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Crashed(Event):
+class Crashed(Event, frozen=True, kw_only=True):
     """A bug: an exception nobody expected. The client got a clean error.
 
     What to do: please report it, with this line and the lines before it.

@@ -137,7 +137,6 @@ class Proxy:
         public = settings.public_url or self.listen_url
         self.endpoint_url = public.rstrip("/") + self._url.raw_path
         if settings.admin_listen is not None:
-            token = settings.admin_token
             app = build_admin_app(
                 view=self.snapshot,
                 operations=Operator(pool=self._pool, endpoint=self._endpoint, stop=self.stop.set),
@@ -147,7 +146,7 @@ class Proxy:
                 observe=self._observe,
                 sharing=settings.sharing,
                 listen=settings.admin_listen,
-                token=None if token is None else token.get_secret_value(),
+                token=self._admin_token,
             )
             runner = web.AppRunner(
                 app,
@@ -295,6 +294,10 @@ class Proxy:
             observe=self._observe,
         )
 
+    def _admin_token(self) -> str | None:
+        token = self.settings.admin_token
+        return None if token is None else token.get_secret_value()
+
     async def _listen(
         self, runner: web.BaseRunner, address: Address, option: str, tls: ssl.SSLContext | None = None
     ) -> str:
@@ -386,7 +389,6 @@ class Proxy:
         directory.timeout_seconds = settings.client_session_timeout
         self._apply_upstream(settings)
         self._pool.limits = rules.pool_limits(settings)
-        self._pool.maintain()  # at once, for those who wait for room
 
     def _apply_upstream(self, settings: Settings) -> None:
         connect_seconds, request_seconds = settings.connect_timeout, settings.request_timeout

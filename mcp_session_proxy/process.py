@@ -68,10 +68,14 @@ def _collect_less_garbage() -> None:
 
 def _heed_signals(proxy: Proxy, supervisor: Supervisor, load: Callable[[], Settings]) -> None:
     had_terminal = os.isatty(_STDERR)
+    was_told = False
 
     def on_stop() -> None:
-        if proxy.stop.is_set():
+        nonlocal was_told
+        # The first signal is in no hurry, also when an operator drains the proxy already.
+        if was_told:
             os._exit(1)
+        was_told = True
         proxy.stop.set()
 
     def on_hangup() -> None:

@@ -52,11 +52,12 @@ credential-header = ["authorization", "x-tenant"]
 ## While it runs
 
 SIGHUP (`systemctl reload`, `kill -HUP`) makes the proxy read the file again. Flags and variables stay as
-they were and still win over it. Options that are marked *live* below change at once, without losing a
-session or a request; what is under way (a call that is parked, a session that is being opened) goes on by
-the old values. If other options have changed, too, the rest is applied all the same, and the log event
-[`config.reloaded`](events.md#configreloaded) names those that need a restart. If anything in the file is
-wrong, nothing is applied, and [`config.reload_failed`](events.md#configreload_failed) says what. The metrics
+they were and still win over it. Options that are marked *live* below change within a second, without losing
+a session or a request; what has begun already (a call that is parked, a handshake, the wait for a stream's
+next heartbeat) may end by the old value. If other options have changed, too, the rest is applied all the
+same, and the log event [`config.reloaded`](events.md#configreloaded) names those that need a restart. If
+anything in the file is wrong, nothing is applied, and
+[`config.reload_failed`](events.md#configreload_failed) says what. The metrics
 `mcp_session_proxy_config_reloads_total` and `mcp_session_proxy_config_last_reload_successful` tell of both.
 
 The TLS files are read again as well, changed or not, so SIGHUP is all it takes after a renewal. New
@@ -66,7 +67,7 @@ from SIGHUP on. TLS on the listener, certificates of clients and a certificate t
 turned on or off only by a restart.
 
 As a service of systemd with `Type=notify` (or `notify-reload`), the proxy tells when it is ready, reloads
-and stops, and it feeds the watchdog of `WatchdogSec=`.
+and stops, and it feeds the watchdog of `WatchdogSec=`, once a second.
 """
 
 

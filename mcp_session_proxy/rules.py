@@ -1,6 +1,7 @@
 """What the options mean to each component: settings as the rules that it goes by.
 
-All of these may be made anew and replaced while the proxy runs.
+All of these may be made anew and replaced while the proxy runs; what follows from that (who waits gets
+room, who is over a limit goes) happens with the next round of maintenance.
 """
 
 from collections.abc import Callable

@@ -1,10 +1,10 @@
 """What the running proxy shows of itself: implements ``introspection.Introspection``."""
 
 import asyncio
-import heapq
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar, cast
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import cast
 
 from .downstream.endpoint import Endpoint
 from .exchange.fanout import Fanout
@@ -22,8 +22,6 @@ from .sessions.binding import Binder
 from .sessions.directory import ClientSession
 from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
-
-T = TypeVar("T")
 
 
 class Snapshot:
@@ -80,7 +78,7 @@ class Snapshot:
         parked = Counter(self._parking.sessions())
         slots = self._binder.pool.books.slots()
         views = []
-        for slot in _newest(slots, limit, lambda slot: cast(UpstreamSession, slot.session).born):
+        for slot in sorted(slots, key=lambda slot: slot.born, reverse=True)[:limit]:
             session = cast(UpstreamSession, slot.session)
             views.append(
                 UpstreamSessionView(
@@ -104,7 +102,8 @@ class Snapshot:
     def client_sessions(self, limit: int | None = None) -> Sequence[ClientSessionView]:
         """The newest client sessions, newest first."""
         now = asyncio.get_running_loop().time()
-        newest = _newest(self._binder.directory, limit, lambda client: client.created)
+        # There may be very many of them: none is looked at that is not shown.
+        newest = islice(self._binder.directory.newest_first(), limit)
         return [self._view_client(client, now) for client in newest]
 
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
@@ -141,13 +140,6 @@ class Snapshot:
                 "upstream": sum(session.streaming for session in sessions),
             },
         )
-
-
-def _newest(things: Iterable[T], limit: int | None, born: Callable[[T], float]) -> list[T]:
-    """The youngest things, youngest first, without sorting all of them."""
-    if limit is None:
-        return sorted(things, key=born, reverse=True)
-    return heapq.nlargest(limit, things, key=born)
 
 
 def _view_replica(replica: Replica, now: float) -> ReplicaView:

@@ -5,6 +5,7 @@ sides speak TLS 1.2 or newer.
 """
 
 import ssl
+import time
 from pathlib import Path
 from typing import Final
 
@@ -48,9 +49,8 @@ def listener_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_client_ca is not None:
         _trust(context, settings.tls_client_ca, "--tls-client-ca")
         context.verify_mode = ssl.CERT_REQUIRED
-        # A session that is taken up again is not verified again, whatever has been renewed meanwhile.
+        # A session that is taken up again is not verified again. For TLS 1.2 see RenewableContext.
         context.num_tickets = 0
-        context.options |= ssl.OP_NO_TICKET
     return context
 
 
@@ -77,15 +77,22 @@ class RenewableContext:
     def __init__(self, context: ssl.SSLContext) -> None:
         self.context = context
         self._current = context
+        self._renewed_at = 0
         # Called at the beginning of every handshake, also of one that names no server.
         context.sni_callback = self._choose
 
     def renew(self, context: ssl.SSLContext) -> None:
         """Use the certificates of this other context for new connections."""
         self._current = context
+        self._renewed_at = int(time.time())
 
-    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
+    def _choose(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> int | None:
+        if self.context.verify_mode is ssl.CERT_REQUIRED and connection.session_reused:
+            session = connection.session
+            if session is None or session.time <= self._renewed_at:
+                return ssl.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN  # who was let in then may be unwelcome now
         connection.context = self._current
+        return None
 
 
 def _trust(context: ssl.SSLContext, path: Path, option: str) -> None:

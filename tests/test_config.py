@@ -226,6 +226,31 @@ class TestTogether:
         load({**UPSTREAM, "listen": "127.0.0.1:0", "admin_listen": "127.0.0.1:0"})
 
 
+class TestAdminToken:
+    """A secret: nobody is shown it, not even whoever gave a wrong one."""
+
+    def test_is_read_from_everywhere(self, monkeypatch, write_file):
+        """A variable and the file are the better places."""
+        assert load({**UPSTREAM, "admin_token": "flag"}).admin_token.get_secret_value() == "flag"
+        path = write_file('admin-token = "file"')
+        assert load({**UPSTREAM, "config": path}).admin_token.get_secret_value() == "file"
+        monkeypatch.setenv("MCP_SESSION_PROXY_ADMIN_TOKEN", "variable")
+        assert load({**UPSTREAM, "config": path}).admin_token.get_secret_value() == "variable"
+        assert "variable" not in repr(load(UPSTREAM))
+
+    @pytest.mark.parametrize("token", ["", "hunter2 hunter2", "hunter2\n", "hünter2"])
+    def test_wrong_ones_are_not_quoted(self, token):
+        """An empty one would be no protection, and the rest cannot travel in a header."""
+        said = problem(admin_token=token)
+        assert said.startswith("--admin-token: *** is not allowed; it must be visible ASCII characters")
+        assert "nter2" not in said
+
+    def test_is_not_quoted_when_something_else_is_wrong(self):
+        """Neither by complaints about other options nor by those about options that do not fit."""
+        assert "hunter2" not in problem(admin_token="hunter2", linger="soon")
+        assert "hunter2" not in problem(admin_token="hunter2", min_idle="1000")
+
+
 def test_every_option_is_described_and_grouped():
     """The help page has a place and a text for every option."""
     for name, field in Settings.model_fields.items():

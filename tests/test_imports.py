@@ -130,7 +130,7 @@ def test_only_the_assembly_knows_ops_and_config(module: str) -> None:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_nobody_imports_the_top(module: str) -> None:
-    """The command line is imported by ``__main__`` alone, the demo and the check by the command line alone."""
+    """``__main__`` alone imports the command line, which alone imports the demo and the check."""
     rooms = {room_of(name) for name in own_imports(module)} - {room_of(module)}
     assert "cli" not in rooms or module == "__main__"
     assert "demo" not in rooms or module == "cli"

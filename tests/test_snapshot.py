@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, reply_to, until
+from fakes import (
+    Bench,
+    HttpServer,
+    begin_stream,
+    call,
+    read_events,
+    reply_to,
+    until,
+    write_event,
+)
 
 from mcp_session_proxy.errors import UpstreamTimeout
 from mcp_session_proxy.introspection import Phase
@@ -145,3 +154,83 @@ async def test_session_that_is_being_opened(bench: Bench) -> None:
         await asking
     assert (upstream.state, upstream.protocol_version, upstream.requests) == ("opening", None, 0)
     assert (gauges.upstream_sessions["opening"], gauges.waiters) == (1, 1)
+
+
+async def test_newest_first(bench: Bench) -> None:
+    """Of many sessions the newest are shown, newest first, without looking at all of them in full."""
+    await bench.start()
+    for tenant in "abc":
+        await bench.initialize(headers={"X-Tenant": tenant})
+    snapshot = bench.proxy.snapshot
+    upstream, clients = snapshot.upstream_sessions(), snapshot.client_sessions()
+    assert [view.age_seconds for view in upstream] == sorted(view.age_seconds for view in upstream)
+    assert [view.age_seconds for view in clients] == sorted(view.age_seconds for view in clients)
+    for limit in (0, 1, 2, 9):
+        assert [view.session for view in snapshot.upstream_sessions(limit)] == [
+            view.session for view in upstream[:limit]
+        ]
+        assert [view.client for view in snapshot.client_sessions(limit)] == [
+            view.client for view in clients[:limit]
+        ]
+
+
+async def test_servers(bench: Bench) -> None:
+    """Each server is shown with what is known of it, and without the secrets of its URL."""
+    await bench.start(upstream=f"{bench.server.url}?key=sesame", replica="http://127.0.0.1:1/mcp")
+    snapshot = bench.proxy.snapshot
+    await until(lambda: [each.condition for each in snapshot.replicas()] == ["up", "down"])
+    await bench.post(call())
+    up, down = snapshot.replicas()
+    assert f"{up.upstream}/mcp" == bench.server.url
+    assert (up.down_seconds, up.breaker, up.last_error, up.modern, up.sessions) == (
+        None,
+        "closed",
+        None,
+        None,
+        1,
+    )
+    assert down.down_seconds is not None
+    assert down.down_seconds >= 0
+    assert down.sessions == 0
+
+
+ASK = {
+    "jsonrpc": "2.0",
+    "id": "q",
+    "method": "elicitation/create",
+    "params": {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}},
+}
+
+
+async def _ask_and_wait(request: web.Request, _: Any) -> web.StreamResponse:
+    response = await begin_stream(request)
+    await write_event(response, ASK)
+    await asyncio.Event().wait()
+    return response
+
+
+async def test_parked_calls(bench: Bench) -> None:
+    """A modern call whose client was asked something is parked on its session; it is not in flight."""
+    bench.server.on["tools/call"] = _ask_and_wait
+    await bench.start()
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
+        "io.modelcontextprotocol/clientInfo": {"name": "m", "version": "1"},
+    }
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
+    asked = await bench.post(call(name="count", _meta=meta), headers=headers)
+    assert asked.json["result"]["resultType"] == "input_required"
+    [upstream] = bench.proxy.snapshot.upstream_sessions()
+    assert (upstream.parked, bench.proxy.snapshot.in_flight) == (1, 0)
+
+
+async def test_open_questions(bench: Bench) -> None:
+    """What a legacy client was asked and has not answered is counted for its session."""
+    bench.server.on["tools/call"] = _ask_and_wait
+    await bench.start()
+    session = await bench.initialize()
+    async with bench.request("POST", call(), session=session) as response:
+        await read_events(response.content, 1)
+        [client] = bench.proxy.snapshot.client_sessions()
+        assert (client.parked, client.in_flight, bench.proxy.snapshot.in_flight) == (1, 1, 1)

@@ -7,11 +7,13 @@ from typing import Final
 
 from ..protocol.lost import Verdict as Loss
 from ..values import show_duration
-from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state
+from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state, tool_complaint
 from .families import Kinship
 from .observations import Client, Observations
 
 PROGRAM: Final = "mcp-session-proxy"
+# The advice to start the proxy.
+NEED_PROXY: Final = frozenset({"proxy", "modern-clients"})
 _DEFAULT_KEEPALIVE_SECONDS: Final = 120.0
 
 
@@ -22,6 +24,15 @@ class Advice:
     key: str
     text: str
     flags: tuple[str, ...] = ()
+
+
+_HELPED: Final = {
+    Client.OPENAI: "use a session they have deleted",
+    Client.PER_CALL: "open a session for every call (state is handed on, and the handshake done once)",
+    Client.FORGETFUL: "never send the id back",
+    Client.STALE: "keep an old id",
+    Client.MODERN: "are modern",
+}
 
 
 def command(shown_url: str, upstream_flags: Sequence[str] = ()) -> str:
@@ -82,7 +93,11 @@ def _judge_need(seen: Observations, suffering: AbstractSet[Client]) -> Advice:
             key="modern-clients",
             text="This server keeps no sessions, so only modern clients need the proxy.",
         )
-    return Advice(key="proxy", text="Put the proxy in front of the server and point the clients at it:")
+    helped = ", ".join(words for client, words in _HELPED.items() if client in suffering)
+    return Advice(
+        key="proxy",
+        text=f"With the proxy in front, these work too: clients that {helped}. Start it with:",
+    )
 
 
 def _advise_flags(seen: Observations, kinship: Kinship | None) -> list[Advice]:
@@ -107,7 +122,7 @@ def _advise_flags(seen: Observations, kinship: Kinship | None) -> list[Advice]:
         )
     advice += _advise_idle(seen, kinship)
     streams = seen.streams
-    if streams is not None and streams.second is not None and not streams.second.is_2xx:
+    if streams is not None and streams.second is not None and not streams.second.is_stream:
         advice.append(
             Advice(
                 key="second-stream",
@@ -139,6 +154,8 @@ def _advise_flags(seen: Observations, kinship: Kinship | None) -> list[Advice]:
 
 
 def _advise_idle(seen: Observations, kinship: Kinship | None) -> list[Advice]:
+    if not seen.issues_ids:
+        return []
     if seen.idle is not None and not seen.idle.answer.is_answered:
         seconds = seen.idle.seconds
         if seconds > _DEFAULT_KEEPALIVE_SECONDS:
@@ -183,6 +200,8 @@ def _advise_proxied(fates: Sequence[Fate]) -> tuple[Advice, ...]:
 
 def suggest_call(seen: Observations) -> str | None:
     """How to see what cannot be seen without calling a tool; None if that is no use."""
+    if (complaint := tool_complaint(seen)) is not None:
+        return f"{seen.tool} shows nothing about state, as it fails: {complaint}"
     if shows_state(seen) is not None or not seen.tools or not (seen.issues_ids or seen.is_proxied):
         return None
     return "Whether tools remember was not measured. --call NAME calls one that is harmless."

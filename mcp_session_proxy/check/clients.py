@@ -7,7 +7,7 @@ from statistics import median
 from typing import Final
 
 from ..protocol import jsonrpc, revisions
-from .observations import Client, Observations, Play, read_outcome
+from .observations import Client, Observations, Play, is_tool_error, read_outcome
 from .text import clean
 
 # A handshake is slow if it takes this much longer than its two round trips.
@@ -58,17 +58,27 @@ def is_slow(seen: Observations) -> bool:
 
 
 def shows_state(seen: Observations) -> bool | None:
-    """Whether the tool that was called remembers within a session and not beyond; None if none was called."""
-    if not seen.in_session:
+    """Whether the tool that was called remembers within a session; None if no call of it went well."""
+    if not seen.in_session or tool_complaint(seen) is not None:
         return None
     within = [read_outcome(answer.result) for answer in seen.in_session]
     return len(set(within)) > 1
 
 
+def tool_complaint(seen: Observations) -> str | None:
+    """What the tool that was called complained of, if it did."""
+    for answer in seen.in_session:
+        if not answer.is_answered:
+            return str(answer)
+        if is_tool_error(answer.result):
+            return clean(read_outcome(answer.result))
+    return None
+
+
 def _judge(seen: Observations, client: Client, plays: Sequence[Play]) -> Fate:
     for play in plays:
         if (failed := play.failed) is not None:
-            return Fate(client=client, verdict=Verdict.FAILS, text=f"{failed.name}: {failed.answer}")
+            return Fate(client=client, verdict=Verdict.FAILS, text=failed.complaint)
     if client is Client.MODERN and not seen.modern_versions:
         return Fate(client=client, verdict=Verdict.FAILS, text=_name_versions(seen))
     if client is not Client.KEEPS and (lost := _find_loss(seen, client, plays)):

@@ -129,16 +129,16 @@ def _delete_facts(seen: Observations) -> list[Fact]:
 
 
 def _stream_facts(streams: Streams) -> list[Fact]:
-    text = "200, a stream" if streams.first.is_2xx else str(streams.first)
+    text = "200, a stream" if streams.first.is_stream else str(streams.first)
     facts = [Fact(key="stream", label="GET", text=text, status=streams.first.status)]
     if streams.second is not None:
         text = str(streams.second)
-        if streams.second.is_2xx:
+        if streams.second.is_stream:
             text = "200, and ends the first" if streams.first_ended else "200, beside the first"
         facts.append(Fact(key="second_stream", label="A second GET", text=text, status=streams.second.status))
     if streams.again is not None:
         after = f" after {streams.again_seconds:.1f} s" if streams.again_seconds else ""
-        text = f"{'200' if streams.again.is_2xx else streams.again}{after}"
+        text = f"{'200' if streams.again.is_stream else streams.again}{after}"
         facts.append(
             Fact(key="stream_again", label="GET again, after a drop", text=text, status=streams.again.status)
         )

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from ..errors import METHOD_NOT_FOUND
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import ErrorObject
 from .text import clean
@@ -54,9 +53,9 @@ class Answer:
         return self.is_2xx and self.result is not None
 
     @property
-    def is_method_unknown(self) -> bool:
-        """Whether the server understood the request, and does not know the method."""
-        return self.error is not None and self.error.code == METHOD_NOT_FOUND
+    def is_stream(self) -> bool:
+        """Whether a GET got an event stream."""
+        return self.status == 200 and self.content_type == revisions.SSE
 
     @property
     def loss(self) -> lost.Verdict:
@@ -115,6 +114,13 @@ class Step:
             return True
         return self.answer.is_2xx if self.sent is Sent.NOTIFICATION else self.answer.is_answered
 
+    @property
+    def complaint(self) -> str:
+        """What went wrong, for a step that is not fine."""
+        if self.answer.is_2xx and self.answer.error is None:
+            return f"{self.name}: {self.answer.status} without a response"
+        return f"{self.name}: {self.answer}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Play:
@@ -138,6 +144,11 @@ class Play:
         """The time until the client could ask what it wanted."""
         handshake = (revisions.INITIALIZE, revisions.INITIALIZED)
         return sum(step.answer.seconds for step in self.steps if step.name in handshake)
+
+
+def is_tool_error(result: bytes | None) -> bool:
+    """Whether a tool's result says that the tool failed."""
+    return jsonrpc.read_object(result).get("isError") == b"true"
 
 
 def read_outcome(result: bytes | None) -> str:

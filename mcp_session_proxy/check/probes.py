@@ -5,7 +5,7 @@ No tool is ever called unless the plan names one: tools may do anything.
 
 import asyncio
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 from uuid import uuid4
 
@@ -44,7 +44,11 @@ _READS: Final = (
 async def observe(
     wire: Wire, hello: Answer, discover: Answer, shown_url: str, call: ToolCall | None
 ) -> Observations:
-    """See how the server treats each kind of client. ``hello`` and ``discover`` were asked before."""
+    """See how the server treats each kind of client. ``hello`` and ``discover`` were asked before.
+
+    Raises:
+        NoSuchTool: the server does not have the tool that is to be called.
+    """
     asker = _Asker(wire, _choose_read(hello, discover), call)
     # What is timed comes first and alone, the rest at once.
     baseline, listed, ping, in_session = await asker.keep_session(hello)
@@ -108,6 +112,15 @@ async def wait_idle(wire: Wire, seconds: float) -> Idle:
     return Idle(seconds=seconds, answer=await wire.request(_choose_read(hello, None), {}, session))
 
 
+class NoSuchTool(Exception):
+    """The server does not have the tool that was to be called. ``names`` are those that it has."""
+
+    def __init__(self, name: str, names: Sequence[str]) -> None:
+        super().__init__(name)
+        self.name = name
+        self.names = names
+
+
 class _Asker:
     """The questions to one server. ``reads`` is the method that stands for use."""
 
@@ -146,6 +159,7 @@ class _Asker:
         steps.append(await self._note_initialized(session))
         listed = await self._wire.request(self.reads, {}, session)
         steps.append(Step(name=self.reads, answer=listed))
+        self._require_tool(listed)
         ping = await self._wire.request(revisions.PING, None, session)
         calls: list[Answer] = []
         if self._call is not None:
@@ -155,6 +169,16 @@ class _Asker:
         if session.session_id is not None:
             await self._wire.end(session)
         return Play(steps=tuple(steps)), listed, ping, tuple(calls)
+
+    def _require_tool(self, listed: Answer) -> None:
+        """Complain of a tool that is not among those of the one page that there is."""
+        members = jsonrpc.read_object(listed.result)
+        if self._call is None or "nextCursor" in members or self.reads != revisions.TOOLS_LIST:
+            return
+        tools = [jsonrpc.read_object(item) for item in jsonrpc.read_array(members.get("tools", b""))]
+        names = [name for tool in tools if (name := jsonrpc.read_string(tool.get("name"))) is not None]
+        if listed.is_answered and self._call.name not in names:
+            raise NoSuchTool(self._call.name, names)
 
     async def play_per_call(self) -> Play:
         """A session, one use, and the end of it."""
@@ -231,10 +255,10 @@ class _Asker:
         if not all(step.is_fine for step in steps):
             return None
         async with self._wire.stream(session) as first:
-            if not first.answer.is_2xx:
+            if not first.answer.is_stream:
                 return Streams(first=first.answer)
             async with self._wire.stream(session) as second:
-                ended = await first.has_ended() if second.answer.is_2xx else None
+                ended = await first.has_ended() if second.answer.is_stream else None
         again, seconds = await self._stream_again(session)
         return Streams(
             first=first.answer, second=second.answer, first_ended=ended, again=again, again_seconds=seconds
@@ -245,7 +269,7 @@ class _Asker:
         waited = 0.0
         while True:
             async with self._wire.stream(session) as again:
-                if again.answer.is_2xx or waited >= _NOTICE_SECONDS:
+                if again.answer.is_stream or waited >= _NOTICE_SECONDS:
                     return again.answer, waited
             await asyncio.sleep(_RETRY_SECONDS)
             waited += _RETRY_SECONDS

@@ -1,6 +1,8 @@
 """Why a URL cannot be checked, and what to do about it. Pure."""
 
+import difflib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -90,6 +92,17 @@ def diagnose(failed: Failed) -> Problem:
         key="not-mcp",
         text=f"This is not an MCP endpoint: the answer to initialize is {hello}, without a JSON-RPC message.",
         hint=_elsewhere(failed) or "Is the URL that of the MCP endpoint? Its path is often /mcp.",
+    )
+
+
+def miss_tool(name: str, names: Sequence[str]) -> Problem:
+    """The tool of ``--call`` is not among the server's."""
+    close = difflib.get_close_matches(name, names, n=1)
+    known = ", ".join(clean(each, 40) for each in names[:20]) or "none"
+    return Problem(
+        key="no-such-tool",
+        text=f"The server has no tool {clean(name, 40)!r}.",
+        hint=f"Do you mean {clean(close[0], 40)}?" if close else f"Its tools: {known}",
     )
 
 

@@ -9,7 +9,7 @@ import msgspec
 from .. import __version__
 from ..protocol import jsonrpc
 from ..protocol.lifting import read_server_facts
-from .advice import Advice, advise, advise_through, command, suggest_call
+from .advice import NEED_PROXY, Advice, advise, advise_through, command, suggest_call
 from .clients import Fate, handshake_seconds, judge_clients, shows_state
 from .facts import IDENTITY, Fact, list_facts
 from .families import Kinship, find_family
@@ -88,8 +88,11 @@ def write_report(
         advice = advise(direct.seen, direct.fates, direct.kinship, has_credentials=has_credentials)
         remark = suggest_call(direct.seen)
     if through is not None and through.seen is not None:
+        if through.seen.is_proxied:
+            # It is there already.
+            advice = tuple(piece for piece in advice if piece.key not in NEED_PROXY)
         advice += advise_through(through.seen, through.fates)
-    wanted = any(piece.key in ("proxy", "modern-clients") for piece in advice)
+    wanted = any(piece.key in NEED_PROXY for piece in advice)
     return Report(
         direct=direct,
         through=through,

@@ -1,6 +1,7 @@
 """The whole check: connect, ask, judge, print."""
 
 import asyncio
+import io
 import sys
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
@@ -10,8 +11,8 @@ from rich.console import Console
 from ..values import mask, show_duration
 from .observations import Answer, Observations
 from .plan import Plan, Target
-from .probes import ask_discover, ask_hello, observe, wait_idle
-from .problems import Failed, Problem, diagnose, usual_url
+from .probes import NoSuchTool, ask_discover, ask_hello, observe, wait_idle
+from .problems import Failed, Problem, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
 from .wire import Wire
@@ -23,6 +24,9 @@ def run(plan: Plan) -> int:
         report = asyncio.run(_check(plan))
     except KeyboardInterrupt:
         return 130
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # Servers write what they like; a terminal that cannot show all of it shows the rest.
+        sys.stdout.reconfigure(errors="replace")
     if plan.as_json:
         sys.stdout.write(to_json(report).decode() + "\n")
     else:
@@ -52,7 +56,10 @@ async def _look_at(plan: Plan, target: Target) -> Observations | Problem:
         discover = await ask_discover(wire)
         if not hello.is_answered and not discover.is_answered:
             return await _explain(plan, target, hello, wire)
-        return await observe(wire, hello, discover, target.shown, plan.call)
+        try:
+            return await observe(wire, hello, discover, target.shown, plan.call)
+        except NoSuchTool as error:
+            return miss_tool(error.name, error.names)
 
 
 async def _explain(plan: Plan, target: Target, hello: Answer, wire: Wire) -> Problem:

@@ -8,10 +8,10 @@ from typing import Final
 
 from rich import box
 from rich.console import Console
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from .advice import NEED_PROXY, Advice
 from .clients import Fate, Verdict
 from .facts import Fact
 from .observations import Client
@@ -46,7 +46,8 @@ def print_report(console: Console, report: Report) -> None:
             print_problem(console, side.problem, side.url if len(sides) > 1 else None)
     if any(side.seen is not None for side in sides):
         console.print(_facts_table(sides))
-        console.print()
+        if len(sides) == 1:
+            console.print()  # with two, the table's own frame ends with an empty line
         console.print(_clients_table(sides))
     _print_advice(console, report)
 
@@ -108,16 +109,17 @@ def _fate(fate: Fate) -> Text:
 
 
 def _print_advice(console: Console, report: Report) -> None:
-    if not report.advice and report.remark is None:
+    remark = [] if report.remark is None else [Advice(key="remark", text=report.remark)]
+    if not report.advice and not remark:
         return
     console.print()
     console.print(Text("What suits it", style="bold"))
-    for piece in report.advice:
-        console.print(Padding(Text(piece.text), (0, 0, 0, 2)))
-        if piece.key in ("proxy", "modern-clients") and report.command is not None:
+    for piece in (*report.advice, *remark):
+        paragraph = Table.grid(padding=(0, 1, 0, 0))
+        paragraph.add_row(Text("-"), Text(piece.text))
+        console.print(paragraph)
+        if piece.key in NEED_PROXY and report.command is not None:
             # Unwrapped, so that it can be copied.
             console.print(Text(f"    {report.command}", style="cyan"), soft_wrap=True)
         if piece.flags:
             console.print(Text(f"    {' '.join(piece.flags)}", style="cyan"), soft_wrap=True)
-    if report.remark is not None:
-        console.print(Padding(Text(report.remark, style="dim"), (0, 0, 0, 2)))

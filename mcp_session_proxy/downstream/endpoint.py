@@ -10,9 +10,10 @@ import asyncio
 import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from .. import events
@@ -316,7 +317,7 @@ class Endpoint:
         if challenge is None:
             return answer
         headers = {**answer.headers, "WWW-Authenticate": self.rules.rewrite_challenge(challenge)}
-        return replace(answer, headers=headers)
+        return msgspec.structs.replace(answer, headers=headers)
 
     # -- notifications and responses -----------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class ModernEndpoint:
         self._listening = listening
         self._parking = parking
         self._observe = observe
-        self._profile = lru_cache(maxsize=_PROFILES)(read_profile)
+        self._profile = lru_cache(maxsize=_PROFILES)(_make_profile)
 
     async def answer(
         self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
@@ -82,7 +82,7 @@ class ModernEndpoint:
         Raises:
             ProxyError: there is none.
         """
-        profile = self._profile(lowering.lower_initialize(modern))
+        profile = self._profile(modern.raw_capabilities, modern.client_info)
         key = SessionKey(call.principal.digest, affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:
             return await self._listen(call, modern, profile, affinity, responder)
@@ -249,13 +249,19 @@ class ModernEndpoint:
             return
 
 
+def _make_profile(capabilities: bytes, client_info: bytes | None) -> Profile:
+    return read_profile(lowering.lower_initialize(capabilities, client_info))
+
+
 def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:
     """The answers that came with the request, raw, by the key of their question.
 
     Raises:
         InvalidParams: they are not objects in an object.
     """
-    raw = modern.params.get("inputResponses", b"{}")
+    raw = modern.params.get("inputResponses")
+    if raw is None:
+        return {}
     answers = jsonrpc.read_object(raw)
     if raw[:1] != b"{" or any(answer[:1] != b"{" for answer in answers.values()):
         raise InvalidParams('"inputResponses" must be an object of objects.')

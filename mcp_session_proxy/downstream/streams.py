@@ -8,9 +8,9 @@ connection broke can go on where it was (MCP 2025-11-25, basic/transports).
 
 import asyncio
 from collections.abc import Awaitable, Mapping
-from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from ..exchange.mailbox import Mailbox, Stream
@@ -26,8 +26,7 @@ _STREAM_HEADERS: Final = {
 _WRITE_SECONDS: Final = 60.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class Answer(msgspec.Struct, frozen=True, kw_only=True):
     """One final response. ``status`` and ``headers`` count only while nothing has been written.
 
     ``plain`` goes in place of the JSON-RPC ``body`` where this answer is the whole HTTP response.
@@ -36,7 +35,7 @@ class Answer:
     body: bytes
     plain: bytes | None = None
     status: int = 200
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
     content_type: str = revisions.JSON
     failed: bool = False  # the server answered with an error of its own
 

@@ -37,6 +37,7 @@ from ..upstream.journal import JOURNALLED
 from ..upstream.refusal import read_refusal
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ConnectionLost, Reply
+from .cutoff import CutOff, Cutoff
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
@@ -91,7 +92,7 @@ class Exchange:
         self._observe = observe
         self.token = token
         self._said_something = False
-        self._scope: asyncio.Timeout | None = None
+        self._cutoff = Cutoff()
         self._aborted: ProxyError | None = None
         self._cancelled = False
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -111,16 +112,14 @@ class Exchange:
         loop = asyncio.get_running_loop()
         started = time.perf_counter()
         try:
-            async with asyncio.timeout(None) as scope:
-                self._scope = scope
+            with self._cutoff:
                 response = await self._run_at_most_once(loop.time() + self._visit.patience_seconds)
-        except TimeoutError:
+        except CutOff:
             raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
             self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}))
             raise
         finally:
-            self._scope = None
             self.upstream_seconds = time.perf_counter() - started
         if response.result is not None and self.request.method in JOURNALLED:
             self._session.journal.record(self.request.method, self.request.params)
@@ -131,7 +130,8 @@ class Exchange:
         revived = repeated = False
         delay = _FIRST_RETRY_SECONDS
         while True:
-            await self._ready()
+            if not self._session.is_ready():
+                await self._keep_or_condemn(self._session.make_ready())
             if self._cancelled:
                 raise _cancelled()
             try:
@@ -158,9 +158,6 @@ class Exchange:
     def _retried(self, reason: str) -> None:
         label = revisions.method_label(self.request.method)
         self._observe(events.Retried(method=label, reason=reason, session=self._session.tag))
-
-    async def _ready(self) -> None:
-        await self._keep_or_condemn(self._session.ready())
 
     async def _revive(self, gone: _SessionGone) -> None:
         await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how))
@@ -326,21 +323,21 @@ class Exchange:
 
         MCP 2025-11-25, basic/utilities/cancellation: the server need not respond.
         """
-        if self._scope is None or self._scope.expired() or params is None:
+        if not self._cutoff.open or params is None:
             return
         self._cancelled = True
         now = asyncio.get_running_loop().time()
         if self.upstream_id not in self._session.calls:
-            self._scope.reschedule(now)  # between two attempts: the server knows of none
+            self._cutoff.at(now)  # between two attempts: the server knows of none
             return
-        self._scope.reschedule(now + _CANCEL_GRACE_SECONDS)
+        self._cutoff.at(now + _CANCEL_GRACE_SECONDS)
         await self._session.post_message(self._cancellation(jsonrpc.read_object(params)))
 
     def give_up(self, error: ProxyError) -> None:
         """End this exchange now with an error, and tell the server."""
-        if self._scope is not None and not self._scope.expired() and self._aborted is None:
+        if self._cutoff.open and self._aborted is None:
             self._aborted = error
-            self._scope.reschedule(asyncio.get_running_loop().time())
+            self._cutoff.at(asyncio.get_running_loop().time())
             self.announce_cancellation(error.message)
 
     def announce_cancellation(self, reason: str) -> None:

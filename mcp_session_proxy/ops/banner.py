@@ -30,7 +30,7 @@ def startup_lines(settings: Settings, listen_url: str, endpoint_url: str, admin_
         ("in front of", settings.upstream_shown),
         ("sharing", f"{settings.sharing}: {_SHARING[settings.sharing]}"),
         ("callers", _callers(settings)),
-        ("admin", "off" if admin_url is None else f"{admin_url} (/metrics /healthz /readyz /sessions)"),
+        ("admin", "off" if admin_url is None else f"{admin_url} (status page, /metrics /healthz /readyz)"),
         *(("WARNING", text) for text in _warnings(settings)),
     ]
     return [f"mcp-session-proxy {__version__}", *(f"  {name:<14}{text}" for name, text in facts)]

@@ -28,6 +28,7 @@ class Churn:
         self._minute = self._now()
         self._counts = {name: [0] * MINUTES for name in SERIES}
         self._handlers = {kind: self._counts[name] for name, kinds in SERIES.items() for kind in kinds}
+        self.kinds = self._handlers.keys()
 
     def __call__(self, event: events.Event, /) -> None:
         """Count one event."""

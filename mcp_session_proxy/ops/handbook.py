@@ -4,12 +4,12 @@ Events, errors and metrics say themselves what they are; here is only what is ab
 ``python -m mcp_session_proxy.ops.handbook events`` (or ``metrics``) writes a page.
 """
 
-import dataclasses
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, cast
 
+import msgspec
 from prometheus_client.core import Metric
 
 from .. import events
@@ -225,7 +225,7 @@ def event_kinds() -> list[type[Event]]:
 def _example() -> str:
     event = SessionOpened(session="u4f1c2d3e", principal="p9a8b7c6d", why="demand", seconds=0.004321)
     head = {"timestamp": "2026-01-31T09:30:00.123456Z", "level": str(event.level), "event": event.name}
-    return render_json(None, "", {**head, **dataclasses.asdict(event)})
+    return render_json(None, "", {**head, **msgspec.structs.asdict(event)})
 
 
 def _overview(kinds: Sequence[type[Event]]) -> str:
@@ -237,7 +237,7 @@ def _overview(kinds: Sequence[type[Event]]) -> str:
 
 
 def _section(kind: type[Event]) -> str:
-    fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+    fields = ", ".join(f"`{name}`" for name in kind.__struct_fields__)
     return f"### {kind.name}\n\n{kind.level} · {fields}\n\n{_meaning(kind)}\n"
 
 
@@ -258,7 +258,7 @@ def _anchor(name: str) -> str:
 
 
 def _field_table(kinds: Sequence[type[Event]]) -> str:
-    names = sorted({field.name for kind in kinds for field in dataclasses.fields(kind)})
+    names = sorted({name for kind in kinds for name in kind.__struct_fields__})
     rows = "".join(f"| `{name}` | {_FIELDS[name]} |\n" for name in names)
     return f"## Fields\n\n| field | meaning |\n|---|---|\n{rows}"
 

@@ -4,7 +4,6 @@ Everything goes to standard error. What comes from outside (client names, error 
 line or steer a terminal: characters that do not print are written as escapes.
 """
 
-import dataclasses
 import logging
 import sys
 from collections.abc import Callable, MutableMapping
@@ -86,7 +85,7 @@ class EventLog:
         if _SEVERITY[kind.level] < self._threshold:
             return None
         log = getattr(structlog.get_logger(), kind.level.value)
-        fields = [field.name for field in dataclasses.fields(kind)]
+        fields = kind.__struct_fields__
 
         def write(event: Event) -> None:
             log(kind.name, **_present({name: getattr(event, name) for name in fields}))

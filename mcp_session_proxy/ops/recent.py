@@ -4,9 +4,9 @@ An observer for ``events`` of level info and above. Each kind has room of its ow
 that come and go, requests that fail) does not wash away what explains it (a server that went down).
 """
 
-import dataclasses
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, islice
 from operator import attrgetter
@@ -18,7 +18,7 @@ KEPT_OF_EACH_KIND: Final = 50
 _MAX_CHARS: Final = 300
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
     """One event. Ids count up from 1; ``fields`` are the event's own, without those that say nothing."""
 
@@ -40,6 +40,7 @@ class Recent:
         self._rooms: dict[type[Event], deque[Entry]] = {
             kind: deque(maxlen=KEPT_OF_EACH_KIND) for kind in kinds
         }
+        self.kinds = self._rooms.keys()
 
     def __call__(self, event: Event, /) -> None:
         """Keep one event, if it is worth it."""
@@ -66,14 +67,14 @@ class Recent:
 def _read_fields(event: Event) -> dict[str, str | int | float | bool]:
     """What the event says. Names from outside may be of any length, and are kept for long."""
     found: dict[str, str | int | float | bool] = {}
-    for field in dataclasses.fields(event):
-        value = getattr(event, field.name)
+    for name in event.__struct_fields__:
+        value = getattr(event, name)
         if isinstance(value, str):
-            found[field.name] = value if len(value) <= _MAX_CHARS else f"{value[:_MAX_CHARS]}..."
+            found[name] = value if len(value) <= _MAX_CHARS else f"{value[:_MAX_CHARS]}..."
         elif isinstance(value, float):
-            found[field.name] = round(value, 6)
+            found[name] = round(value, 6)
         elif isinstance(value, tuple):
-            found[field.name] = ", ".join(map(str, value))
+            found[name] = ", ".join(map(str, value))
         elif value is not None:
-            found[field.name] = value
+            found[name] = value
     return found

@@ -161,7 +161,7 @@ def _select(headers: Headers, kinds: tuple[_Kind, ...]) -> list[Pair]:
     for name, value in headers.items():
         kind = _classify(name)
         if kind in kinds:
-            chosen.append((name, writable(value)))
+            chosen.append((name, value if value.isascii() else writable(value)))
         elif kind is _Kind.CONNECTION:
             claimed.update(option.strip().lower() for option in value.split(","))
     if claimed <= {"keep-alive", "close"}:

@@ -47,9 +47,14 @@ class ModernRequest(NamedTuple):
     request: Request
     params: Mapping[str, bytes]  # the members of the parameters
     meta: Mapping[str, bytes]  # the members of their ``_meta``
-    capabilities: Mapping[str, bytes]
+    raw_capabilities: bytes
     client_info: bytes | None
     log_level: str | None
+
+    @property
+    def capabilities(self) -> Mapping[str, bytes]:
+        """What the client can do."""
+        return jsonrpc.read_object(self.raw_capabilities)
 
     @property
     def progress_token(self) -> bytes | None:
@@ -83,9 +88,8 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     """
     version_headers = header_values(revisions.VERSION_HEADER)
     named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
-    told = {version.strip() for version in (*version_headers, *([] if named is None else [named]))}
-    if len(told) == 1 and not told & set(revisions.MODERN_VERSIONS):
-        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=told.pop())
+    if named not in revisions.MODERN_VERSIONS or len(version_headers) != 1:
+        _check_version(version_headers, named)
     if request.method not in revisions.MODERN_METHODS:
         raise MethodGone(f"There is no method {request.method[:100]!r} in this protocol version.")
     if len(version_headers) != 1:
@@ -104,11 +108,18 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     return ModernRequest(request, params, meta, capabilities, meta.get(revisions.META_CLIENT_INFO), log_level)
 
 
-def _capabilities(meta: Mapping[str, bytes]) -> Mapping[str, bytes]:
+def _check_version(headers: Sequence[str], named: str | None) -> None:
+    """Refuse a version that is not served, if header and body agree on it or only one of them names it."""
+    told = {version.strip() for version in (*headers, *([] if named is None else [named]))}
+    if len(told) == 1 and not told & set(revisions.MODERN_VERSIONS):
+        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=told.pop())
+
+
+def _capabilities(meta: Mapping[str, bytes]) -> bytes:
     raw = meta.get(revisions.META_CAPABILITIES, b"")
     if raw[:1] != b"{":
         raise InvalidParams(f'"_meta" lacks a well-formed "{revisions.META_CAPABILITIES}".')
-    return jsonrpc.read_object(raw)
+    return raw
 
 
 def _log_level(meta: Mapping[str, bytes]) -> str | None:

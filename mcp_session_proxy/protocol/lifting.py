@@ -5,6 +5,7 @@ retired or reserved. Payloads are not touched: members are put in front of what 
 """
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 import msgspec
@@ -66,19 +67,19 @@ class _Occupied(msgspec.Struct, gc=False):
 
 
 _occupied = msgspec.json.Decoder(_Occupied)
+# A result in which none of these occurs has none of those members. A key may be written with escapes.
+_MAYBE_OCCUPIED: Final = (b"_meta", b"resultType", b"ttlMs", b"cacheScope", b"\\u")
+_CACHED_FRONTS: Final = 256
 
 
 def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> bytes:
     """A result with the members that the revision requires. ``hint`` where the method has one."""
-    members: dict[str, bytes] = {"resultType": COMPLETE}
-    if hint is not None:
-        members.update(hint.members())
-    if facts.info is not None:
-        members["_meta"] = jsonrpc.write_object({revisions.META_SERVER_INFO: facts.info})
+    if result[:1] == b"{" and not any(name in result for name in _MAYBE_OCCUPIED):
+        return _put_in_front(facts.info, hint, result)
     try:
         there = _occupied.decode(result)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return jsonrpc.write_object(members)  # a result that is no object says nothing
+        return _put_in_front(facts.info, hint, b"{}")  # a result that is no object says nothing
     free = (
         there.meta is msgspec.UNSET
         and there.result_type is msgspec.UNSET
@@ -86,16 +87,32 @@ def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> by
         and there.scope is msgspec.UNSET
     )
     if free:
-        return _put_in_front(members, result)
-    return _merge(members, result)
+        return _put_in_front(facts.info, hint, result)
+    return _merge(_members(facts.info, hint), result)
 
 
-def _put_in_front(members: Mapping[str, bytes], result: bytes) -> bytes:
+def _members(info: bytes | None, hint: CacheHint | None) -> dict[str, bytes]:
+    """What lifting adds to a result."""
+    members: dict[str, bytes] = {"resultType": COMPLETE}
+    if hint is not None:
+        members.update(hint.members())
+    if info is not None:
+        members["_meta"] = jsonrpc.write_object({revisions.META_SERVER_INFO: info})
+    return members
+
+
+@lru_cache(maxsize=_CACHED_FRONTS)
+def _front(info: bytes | None, hint: CacheHint | None) -> bytes:
+    """The beginning of a result with these members: the same for all results of a server."""
+    return jsonrpc.write_object(_members(info, hint))[:-1]
+
+
+def _put_in_front(info: bytes | None, hint: CacheHint | None, result: bytes) -> bytes:
     """Splice members into an object that has none of them, without reading the rest of it."""
     start = result.index(b"{") + 1
     rest = result[start:].lstrip()
     joint = b"" if rest[:1] == b"}" else b","
-    return jsonrpc.write_object(members)[:-1] + joint + rest
+    return b"%b%b%b" % (_front(info, hint), joint, rest)
 
 
 def _merge(members: dict[str, bytes], result: bytes) -> bytes:

@@ -29,13 +29,13 @@ def lower_params(modern: ModernRequest) -> bytes | None:
     return jsonrpc.write_object(members) if members else None
 
 
-def lower_initialize(modern: ModernRequest) -> bytes:
-    """The parameters of the ``initialize`` that fits this request."""
+def lower_initialize(capabilities: bytes, client_info: bytes | None) -> bytes:
+    """The parameters of the ``initialize`` that fits a client with these (raw)."""
     return jsonrpc.write_object(
         {
             "protocolVersion": jsonrpc.quote(revisions.LATEST_LEGACY),
-            "capabilities": lower_capabilities(modern.capabilities),
-            "clientInfo": _client_info(modern.client_info),
+            "capabilities": lower_capabilities(jsonrpc.read_object(capabilities)),
+            "clientInfo": _client_info(client_info),
         }
     )
 

@@ -106,12 +106,17 @@ class Directory:
         self._on_forget = on_forget
         self._sessions: dict[tuple[str, str], ClientSession] = {}
         self._principals: dict[str, dict[ClientSession, None]] = {}
+        self._arrivals: dict[ClientSession, None] = {}  # in the order in which they came
 
     def __len__(self) -> int:
         return len(self._sessions)
 
     def __iter__(self) -> Iterator[ClientSession]:
         return iter(self._sessions.values())
+
+    def newest_first(self) -> Iterator[ClientSession]:
+        """All client sessions, the one that came last first."""
+        return reversed(self._arrivals)
 
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
@@ -143,6 +148,7 @@ class Directory:
             self._make_room(iter(self._sessions.values()))
         self._sessions[place] = client
         self._principals.setdefault(client.principal.digest, {})[client] = None
+        self._arrivals[client] = None
 
     def _make_room(self, oldest_first: Iterator[ClientSession]) -> None:
         """Forget the least recently used one that is not busy, or the oldest if all of them are."""
@@ -161,6 +167,7 @@ class Directory:
         if self._sessions.get(place) is not client:
             return
         del self._sessions[place]
+        del self._arrivals[client]
         client.forgotten = True
         own = self._principals[client.principal.digest]
         own.pop(client, None)

@@ -77,9 +77,9 @@ class Lease:
 
     __slots__ = ("_pool", "since", "slot", "usage", "waited_seconds")
 
-    def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage) -> None:
+    def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage, since: float) -> None:
         self._pool: Pool | None = pool
-        self.since = asyncio.get_running_loop().time()
+        self.since = since
         self.slot = slot
         self.usage = usage
         self.waited_seconds = 0.0
@@ -88,14 +88,13 @@ class Lease:
         """Give the session back; a second call does nothing."""
         if (pool := self._pool) is not None:
             self._pool = None
-            pool.note_hold(self.since)
-            pool.give_back(self.slot, self.usage)
+            pool.take_back(self.slot, self.usage, self.since)
 
     def decline(self) -> None:
         """Give the session back without having used it."""
         if (pool := self._pool) is not None:
             self._pool = None
-            pool.give_back(self.slot, self.usage, untouched=True)
+            pool.take_back_untouched(self.slot, self.usage)
 
     def retire(self, reason: str) -> None:
         """Give the session back as one that nobody may use again."""
@@ -262,29 +261,34 @@ class Pool:
             retry_after_seconds=policy.retry_after_seconds(self._typical_hold_seconds),
         )
 
-    def note_hold(self, since: float) -> None:
-        """Remember how long leases are held, so that whoever is turned away knows when to come back."""
-        held_seconds = asyncio.get_running_loop().time() - since
-        self._typical_hold_seconds += _HOLD_WEIGHT * (held_seconds - self._typical_hold_seconds)
-
     def reclaim(self, slot: Slot[PooledSession], usage: Usage) -> Lease | None:
         """A lease on this very session, for the client session that used it before; None if it is gone."""
         if not slot.usable or self._closed:
             return None
         self.books.take(slot, usage)
-        return Lease(self, slot, usage)
+        return Lease(self, slot, usage, _now())
 
-    def give_back(self, slot: Slot[PooledSession], usage: Usage, *, untouched: bool = False) -> None:
-        """Take a lease back; only ``Lease`` calls this."""
-        now = asyncio.get_running_loop().time()
-        as_new = untouched and usage in (Usage.OWNED, Usage.ONCE)
-        if as_new:
-            self.books.untake(slot, now)
+    def take_back(self, slot: Slot[PooledSession], usage: Usage, since: float) -> None:
+        """End a lease that began at ``since``; only ``Lease`` calls this."""
+        now = _now()
+        # How long leases are held, so that whoever is turned away can be told when to come back.
+        self._typical_hold_seconds += _HOLD_WEIGHT * (now - since - self._typical_hold_seconds)
+        self.books.give_back(slot, usage, now)
+        self._look_after(slot, once=usage is Usage.ONCE)
+
+    def take_back_untouched(self, slot: Slot[PooledSession], usage: Usage) -> None:
+        """End a lease that was not made use of; only ``Lease`` calls this."""
+        if usage is Usage.OWNED or usage is Usage.ONCE:
+            self.books.untake(slot, _now())
         else:
-            self.books.give_back(slot, usage, now)
+            self.books.give_back(slot, usage, _now())
+        self._look_after(slot, once=False)
+
+    def _look_after(self, slot: Slot[PooledSession], *, once: bool) -> None:
+        """Decide what becomes of a session that a lease has left."""
         if not slot.usable:
             return
-        if usage is Usage.ONCE and not as_new:
+        if once:
             self.retire(slot, "once")
         elif slot.aside is not None and slot.leases == 0:
             self.retire(slot, slot.aside)
@@ -297,7 +301,7 @@ class Pool:
         self.books.take(slot, usage)
         if reused:
             self._observe(events.SessionReused(session=slot.session.tag, principal=slot.key.principal_tag))
-        return Lease(self, slot, usage)
+        return Lease(self, slot, usage, _now())
 
     # -- waiters -----------------------------------------------------------------------------
 
@@ -348,7 +352,7 @@ class Pool:
         slot = Slot(
             self._connect(bucket.key, demand.profile),
             bucket.key,
-            born=asyncio.get_running_loop().time(),
+            born=_now(),
             jitter=self._random(),
         )
         self.books.add(slot)
@@ -396,7 +400,7 @@ class Pool:
             except UpstreamUnreachable as error:
                 demand.last_error = error
                 deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
-                if asyncio.get_running_loop().time() + delay >= max(deadlines, default=0.0):
+                if _now() + delay >= max(deadlines, default=0.0):
                     raise
             await asyncio.sleep(delay)
             if slot.state is not SessionState.OPENING:
@@ -467,7 +471,7 @@ class Pool:
 
     def maintain(self) -> None:
         """Close what has been idle for too long, keep the rest alive. Called regularly."""
-        now = asyncio.get_running_loop().time()
+        now = _now()
         for slot in list(self.books.slots()):
             if slot.usable:
                 slot.session.tick(now)
@@ -527,14 +531,14 @@ class Pool:
         if self._resumption is None:
             return
         self._check_queue(key)
-        started = asyncio.get_running_loop().time()
+        started = _now()
         self._held_up += 1
         try:
             async with asyncio.timeout_at(deadline):
                 while self._resumption is not None:
                     await asyncio.shield(self._resumption)
         except TimeoutError:
-            waited_seconds = asyncio.get_running_loop().time() - started
+            waited_seconds = _now() - started
             raise self._refusal(key, _paused(), waited_seconds) from None
         finally:
             self._held_up -= 1
@@ -573,6 +577,10 @@ class Pool:
         task = asyncio.get_running_loop().create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _paused() -> AcquireTimeout:

@@ -161,7 +161,8 @@ class UpstreamSession:
         self._principal_tag = principal_tag
         self.transport: Transport = NOWHERE
         self._placement = placement
-        self.born = asyncio.get_running_loop().time()
+        self._now = asyncio.get_running_loop().time
+        self.born = self._now()
         self.journal = Journal()
         self.incarnation = 0
         self.ref = NO_SESSION
@@ -377,7 +378,7 @@ class UpstreamSession:
         self._touch()
 
     def _touch(self) -> None:
-        self.last_activity = asyncio.get_running_loop().time()
+        self.last_activity = self._now()
 
     async def restore(self, journal: Journal) -> None:
         """Tell this new session what another one was told (its client comes back to a closed session)."""
@@ -388,18 +389,25 @@ class UpstreamSession:
         except ConnectionLost as error:
             raise UpstreamUnreachable("The MCP server closed the connection.") from error
 
-    async def ready(self) -> None:
-        """Wait for a re-opening that is under way; look first at a session that was quiet for long.
+    def is_ready(self) -> bool:
+        """Whether a request can be sent at once; else ``make_ready`` first."""
+        if self._reviving is not None:
+            return False
+        if not self.check_after_seconds or self.calls:
+            return True
+        return self._now() - self.last_activity < self.check_after_seconds
+
+    async def make_ready(self) -> None:
+        """Wait for a re-opening that is under way; look whether a session that was quiet for long lives.
 
         Raises:
             SessionLost: it is gone and could not be re-opened.
         """
         if self._reviving is not None:
             await _join(self._reviving)
-        elif self.check_after_seconds and not self.calls:
-            quiet_seconds = asyncio.get_running_loop().time() - self.last_activity
+        elif not self.is_ready():
             incarnation = self.incarnation
-            if quiet_seconds >= self.check_after_seconds and not await self.confirm(incarnation):
+            if not await self.confirm(incarnation):
                 await self.revive(incarnation, "check")
 
     async def refused(self) -> None:

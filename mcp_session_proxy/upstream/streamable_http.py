@@ -96,7 +96,9 @@ class HttpReply:
     async def read(self) -> list[Message] | None:
         """The JSON-RPC messages that arrived next; None at the end of the body."""
         try:
-            chunk = await (self._response.content.readany() if self.is_stream else self._read_whole())
+            chunk = await self._response.content.readany()
+            if not self.is_stream and not self._response.content.at_eof():
+                chunk = await self._read_rest(chunk)
         except TimeoutError as error:
             raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
         except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp's for a closed connection
@@ -108,14 +110,10 @@ class HttpReply:
         parser = self._parser = self._parser or SseParser()
         return [m for event in parser.feed(chunk) if (m := jsonrpc.parse_upstream(event.data)) is not None]
 
-    async def _read_whole(self) -> bytes:
-        """The rest of the body."""
-        content = self._response.content
-        body = await content.readany()
-        if content.at_eof():
-            return body
-        pieces, size = [body], len(body)
-        while piece := await content.readany():
+    async def _read_rest(self, beginning: bytes) -> bytes:
+        """The whole body, of which this has come."""
+        pieces, size = [beginning], len(beginning)
+        while piece := await self._response.content.readany():
             pieces.append(piece)
             size += len(piece)
             if size > DEFAULT_MAX_EVENT_BYTES:
@@ -154,12 +152,13 @@ class _Post:
     async def __aenter__(self) -> HttpReply:
         """The answer, from its status on."""
         response = self._response = await self._transport.send_post(self._body, self._session, self._caller)
-        self._told = _EndOfConnection(response)
+        self._told = None if response.content.is_eof() else _EndOfConnection(response)
         return HttpReply(response)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """The answer has been read, or nobody wants the rest of it."""
-        self._told.forget()
+        if self._told is not None:
+            self._told.forget()
         if kind is not None:
             self._response.close()
         elif not self._response.content.at_eof():
@@ -262,31 +261,25 @@ class StreamableHttp:
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
         asked = self._url
-        response = await self._send_to(verb, _with_query(asked, caller.query), headers, body, timeout)
-        if response.status not in _REDIRECTS:
-            return response
-        target = _follow(asked, response.headers.get("Location"))
-        response.close()
-        if target is None:
-            raise UpstreamProtocolError(
-                f"The MCP server redirects (HTTP {response.status}) to another place. "
-                "Point the proxy at the final URL."
-            )
-        self._url = target
-        return await self._send_to(verb, _with_query(target, caller.query), headers, body, timeout)
-
-    async def _send_to(
-        self,
-        verb: str,
-        url: URL,
-        headers: CIMultiDict[str],
-        body: bytes | None,
-        timeout: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
         try:
-            return await self._http.request(
-                verb, url, headers=headers, data=_payload(body), timeout=timeout, allow_redirects=False
+            response = await self._http.request(
+                verb,
+                _with_query(asked, caller.query),
+                headers=headers,
+                data=_payload(body),
+                timeout=timeout,
+                allow_redirects=False,
             )
+            if response.status in _REDIRECTS:
+                self._url = _redirected(asked, response)
+                response = await self._http.request(
+                    verb,
+                    _with_query(self._url, caller.query),
+                    headers=headers,
+                    data=_payload(body),
+                    timeout=timeout,
+                    allow_redirects=False,
+                )
         except aiohttp.ClientSSLError as error:
             raise UpstreamProtocolError(_NO_TLS) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -299,6 +292,7 @@ class StreamableHttp:
             raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost from error
+        return response
 
 
 class _EndOfConnection:
@@ -354,6 +348,18 @@ def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
     if session.version is not None:
         headers[revisions.VERSION_HEADER] = session.version
     return headers
+
+
+def _redirected(asked: URL, response: aiohttp.ClientResponse) -> URL:
+    """Where to ask from now on. Raises UpstreamProtocolError when that is not the same server."""
+    target = _follow(asked, response.headers.get("Location"))
+    response.close()
+    if target is None:
+        raise UpstreamProtocolError(
+            f"The MCP server redirects (HTTP {response.status}) to another place. "
+            "Point the proxy at the final URL."
+        )
+    return target
 
 
 def _follow(asked: URL, location: str | None) -> URL | None:

@@ -5,22 +5,26 @@ Only Streamable HTTP exists so far; tests put others in its place.
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from ..errors import UpstreamUnreachable
 from ..protocol.jsonrpc import Message
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Caller:
+class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """The headers and the raw query string that travel upstream for a principal.
 
     They hold credentials: they stay in memory, and neither ``repr`` nor a log shows them.
     """
 
-    headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
-    query: str = field(default="", repr=False)
+    headers: tuple[tuple[str, str], ...] = ()
+    query: str = ""
+
+    def __repr__(self) -> str:
+        return "Caller()"
 
 
 NOBODY: Final = Caller()

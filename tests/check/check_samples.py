@@ -77,6 +77,7 @@ def discovered(*versions: str) -> Answer:
     return answered({"supportedVersions": list(versions), "capabilities": {"tools": {}}})
 
 
+STREAM = Answer(verb="GET", status=200, content_type="text/event-stream")
 GONE = refused(404, "Session not found", -32600, '"server-error"')
 MISSING = refused(400, "Bad Request: Missing session ID", -32600, '"server-error"')
 TOOLS = answered({"tools": [{"name": "echo"}]})
@@ -109,9 +110,9 @@ def stateful(**changes: Any) -> Observations:
         nonsense=refused(400, "Validation error: 11 errors", -32602, '"server-error"'),
         discover=replace(MISSING, sent_session_id=False),
         streams=Streams(
-            first=Answer(status=200),
+            first=STREAM,
             second=refused(409, "Conflict: Only one SSE stream is allowed per session", -32600),
-            again=Answer(status=200),
+            again=STREAM,
             again_seconds=0.2,
         ),
         plays={

@@ -24,6 +24,7 @@ from mcp_session_proxy.check.clients import (
     is_slow,
     judge_clients,
     shows_state,
+    tool_complaint,
 )
 from mcp_session_proxy.check.observations import Answer, Client, Failure, Play, Step
 
@@ -106,6 +107,13 @@ def test_an_error_with_status_200_is_a_failure():
     )
 
 
+def test_success_without_a_response_is_a_failure():
+    """A stream that ends before it says anything leaves clients hanging."""
+    empty = Answer(status=200, content_type="text/event-stream")
+    fate = fates(with_plays(stateful(), keeps=(play(empty),)))[Client.KEEPS]
+    assert fate.text == "tools/list: 200 without a response"
+
+
 def test_silence_is_a_failure():
     """An answer that never came is told as such."""
     silent = Answer(failure=Failure.SILENT, explanation="no answer in 15 s")
@@ -184,6 +192,14 @@ class TestState:
         """Once a tool was called, nothing is taken on trust."""
         seen = called(proxied(), {"keeps": (1, 2), "forgetful": (1, 1)})
         assert fates(seen)[Client.FORGETFUL].verdict is Verdict.LOSES_STATE
+
+    def test_is_not_shown_by_a_tool_that_fails(self):
+        """Two equal complaints say nothing."""
+        failing = answered({"content": [{"type": "text", "text": "no such city"}], "isError": True})
+        seen = replace(called(stateful(), {"keeps": (1, 2)}), in_session=(failing, failing))
+        assert shows_state(seen) is None
+        assert tool_complaint(seen) == "no such city"
+        assert tool_complaint(replace(seen, in_session=(refused(400, "no", -32602),))) == "400 no"
 
     def test_a_tool_that_remembers_nothing_loses_nothing(self):
         """Whoever names a tool asks about that tool."""

@@ -1,6 +1,7 @@
 import pytest
 from check_samples import (
     HEX,
+    STREAM,
     UUID,
     answered,
     deleted_then,
@@ -172,7 +173,7 @@ def test_this_proxy_is_recognised():
 
 def test_a_second_stream_that_replaces_is_no_sign():
     """An accepted second GET says nothing about the TypeScript SDK."""
-    streams = Streams(first=answered(), second=answered(), first_ended=True)
+    streams = Streams(first=STREAM, second=STREAM, first_ended=True)
     assert find_family(stateful(**{**NEUTRAL, "streams": streams}, unknown=text(410, "no"))) is None
 
 

@@ -4,7 +4,7 @@ import pytest
 from check_samples import answered, refused, text
 
 from mcp_session_proxy.check.observations import Answer, Failure
-from mcp_session_proxy.check.problems import Failed, diagnose, usual_url
+from mcp_session_proxy.check.problems import Failed, diagnose, miss_tool, usual_url
 
 ROOT = "http://127.0.0.1:8000/"
 MCP = "http://127.0.0.1:8000/mcp"
@@ -108,6 +108,12 @@ def test_a_proxy_without_its_server():
     problem = failed(error)
     assert problem.key == "behind-proxy"
     assert "/readyz" in problem.hint
+
+
+def test_a_tool_that_is_not_there():
+    """The one that was meant, or all that there are."""
+    assert miss_tool("incremant", ["increment", "echo"]).hint == "Do you mean increment?"
+    assert miss_tool("x", ["increment", "echo"]).hint == "Its tools: increment, echo"
 
 
 @pytest.mark.parametrize(

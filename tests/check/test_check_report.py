@@ -71,6 +71,19 @@ class TestAdvice:
         found = report(stateful(), upstream_flags=("--upstream-ca", "ca.pem"))
         assert found.command == f"mcp-session-proxy serve {URL} --upstream-ca ca.pem"
         assert found.advice[0].key == "proxy"
+        assert "use a session they have deleted" in found.advice[0].text
+
+    def test_a_proxy_that_is_there_already(self):
+        """Is not to be started again; the flags are still worth a thought."""
+        found = report(stateful(), proxied())
+        assert found.command is None
+        assert "proxy" not in advice(stateful(), proxied())
+        assert "second-stream" in advice(stateful(), proxied())
+
+    def test_only_those_who_suffer_are_helped(self):
+        """A server of both eras needs no help for modern clients."""
+        assert "are modern" in advice(stateful())["proxy"].text
+        assert "are modern" not in advice(modern(stateful()))["proxy"].text
 
     def test_a_server_without_sessions(self):
         """Only modern clients need help."""
@@ -107,6 +120,11 @@ class TestAdvice:
     def test_idle_sessions_that_lived(self):
         """Nothing is to be done."""
         assert "idle" not in advice(stateful(idle=Idle(seconds=60.0, answer=TOOLS)))
+
+    def test_known_idleness(self):
+        """The proxy's pings hold it off; where there are no sessions there is nothing to hold."""
+        assert advice(stateful())["idle"].flags == ()
+        assert "idle" not in advice(stateless())
 
     def test_a_server_that_refuses_a_second_stream(self):
         """The proxy holds the only one."""
@@ -157,6 +175,9 @@ class TestAdvice:
         """Said as long as no tool was called."""
         assert "--call" in (report(stateful()).remark or "")
         assert report(called(stateful(), {"keeps": (1, 2)})).remark is None
+        failing = called(stateful(in_session=()), {"keeps": (1, 2)})
+        failing = replace(failing, in_session=(refused(400, "no", -32602),))
+        assert report(failing).remark == "count shows nothing about state, as it fails: 400 no"
         assert report(stateless()).remark is None
 
 
@@ -182,7 +203,11 @@ class TestJson:
         }
         assert found["through"]["server"]["is_this_proxy"] is True
         assert {each["verdict"] for each in found["through"]["clients"].values()} == {"works"}
-        assert found["advice"][0]["key"] == "proxy"
+        assert found["advice"][-1] == {
+            "key": "callers",
+            "flags": ["--anonymous isolate"],
+            "text": found["advice"][-1]["text"],
+        }
 
     def test_tells_what_was_measured(self):
         """What is known of such servers in general is marked."""

@@ -73,6 +73,55 @@ async def test_every_session_is_ended():
         assert server.sessions == {}
 
 
+async def test_sessions_of_refused_requests_are_ended_too():
+    """Some servers open one for whatever they refuse."""
+    ended = []
+
+    async def refuse(request, message):
+        refusal = {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "Missing session ID"}}
+        return web.json_response(refusal, status=400, headers={"Mcp-Session-Id": "stray"})
+
+    async def end(request, message):
+        ended.append(request.headers.get("Mcp-Session-Id"))
+        return web.Response()
+
+    async with HttpServer() as server:
+        server.on |= {"server/discover": refuse, "DELETE": end}
+        await check(server.url)
+    assert "stray" in ended
+
+
+async def test_clients_say_what_they_would_say():
+    """OpenAI's speak 2025-03-26, and end their session before they use it."""
+    async with HttpServer() as server:
+        await check(server.url)
+        versions = {m["params"]["protocolVersion"] for _, m in server.posts("initialize")}
+        notified = [r.headers.get("Mcp-Session-Id") for r, _ in server.posts("notifications/initialized")]
+    assert versions == {"2025-03-26", "2025-11-25"}
+    assert None in notified
+
+
+async def test_calls_are_made_one_after_the_other():
+    """Or one client's would come between two of another's, whose answers are compared."""
+    running = most = 0
+
+    async def tools(request, message):
+        return reply_to(message, {"tools": [{"name": "count"}]})
+
+    async def count(request, message):
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.01)
+        running -= 1
+        return reply_to(message, {"content": []})
+
+    async with HttpServer() as server:
+        server.on |= {"tools/list": tools, "tools/call": count}
+        await check(server.url, call=ToolCall(name="count"))
+    assert most == 1
+
+
 async def test_no_tool_is_called_unasked():
     """Tools may do anything."""
     async with HttpServer() as server:
@@ -83,12 +132,32 @@ async def test_no_tool_is_called_unasked():
 
 async def test_a_named_tool_shows_state():
     """Only that tool is called, with those arguments, and its answers are compared."""
+
+    async def tools(request, message):
+        return reply_to(message, {"tools": [{"name": "count"}]})
+
     async with HttpServer() as server:
+        server.on["tools/list"] = tools
         report = await check(server.url, call=ToolCall(name="count", arguments=b'{"x": 1}'))
         calls = [message["params"] for _, message in server.posts(CALLS_OF_TOOLS)]
     assert all(call["name"] == "count" and call["arguments"] == {"x": 1} for call in calls)
     assert verdicts(report.direct)[Client.PER_CALL] is Verdict.LOSES_STATE
     assert report.direct.seen.in_session[0] != report.direct.seen.in_session[1]
+
+
+async def test_a_tool_that_is_not_there_is_not_called():
+    """Said at once, and no session is left."""
+
+    async def tools(request, message):
+        return reply_to(message, {"tools": [{"name": "count"}]})
+
+    async with HttpServer() as server:
+        server.on["tools/list"] = tools
+        report = await check(server.url, call=ToolCall(name="cuont"))
+        assert server.posts(CALLS_OF_TOOLS) == []
+        assert server.sessions == {}
+    assert report.direct.problem is not None
+    assert report.direct.problem.hint == "Do you mean count?"
 
 
 async def test_headers_are_sent_and_never_shown():
@@ -116,11 +185,7 @@ async def test_both_sides():
     """The second URL is asked the same."""
     async with HttpServer() as server, HttpServer() as other:
         report = await check(server.url, through=Target(url=other.url))
-        assert [message["method"] for _, message in server.seen if message and "method" in message].count(
-            "initialize"
-        ) == [message["method"] for _, message in other.seen if message and "method" in message].count(
-            "initialize"
-        )
+        assert len(server.posts("initialize")) == len(other.posts("initialize")) > 0
     assert report.through is not None
     assert "not-this-proxy" in {piece.key for piece in report.advice}
 
@@ -188,6 +253,22 @@ async def test_a_silent_request_is_waited_for_no_longer_than_allowed():
             report = await check(server.url, timeout_seconds=0.3)
     assert facts(report.direct)["ping"] == "not answered: no answer in 0.3 s"
     assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+
+
+async def test_heartbeats_do_not_make_an_answer():
+    """A stream that goes on for ever without a response is given up in time."""
+
+    async def beat(request, message):
+        response = await begin_stream(request)
+        while True:
+            await response.write(b": still here\n\n")
+            await asyncio.sleep(0.02)
+
+    async with HttpServer() as server:
+        server.on["ping"] = beat
+        async with asyncio.timeout(20):
+            report = await check(server.url, timeout_seconds=0.3)
+    assert facts(report.direct)["ping"] == "not answered: no answer in 0.3 s"
 
 
 async def test_a_redirect_is_followed_and_told():
@@ -288,6 +369,17 @@ class TestProblems:
                 problem = await self.problem(f"{origin}/")
             assert problem.hint == f"There is one at {origin}/mcp"
             assert server.sessions == {}
+
+    async def test_the_right_path_wants_a_credential(self):
+        """Then that is the right path all the same."""
+
+        async def handle(request):
+            if request.path == "/mcp":
+                return web.json_response({"error": "invalid_token"}, status=401)
+            raise web.HTTPNotFound
+
+        async with serving(handle) as origin:
+            assert (await self.problem(f"{origin}/")).hint == f"There is one at {origin}/mcp"
 
     async def test_the_old_transport(self):
         """Recognised by the first event of its stream."""

@@ -112,7 +112,6 @@ def counted(origin: str) -> dict[str, Any]:
         ("mcp-1.30-json", "python-sdk-1"),
         ("mcp-1.23", "python-sdk-1.25"),
         ("everything", "typescript-example"),
-        ("fastmcp-ts", "fastmcp-typescript"),
         ("supergateway", "supergateway"),
         ("kubernetes", "go-sdk"),
     ],
@@ -136,6 +135,8 @@ async def test_servers_with_sessions(check: Command, fleet: Fleet, kind: str, fa
 async def test_a_slow_handshake_is_noticed(check: Command, fleet: Fleet) -> None:
     """FastMCP for TypeScript takes a second for each session."""
     outcome = await check(fleet.server("fastmcp-ts").url, "--json")
+    assert outcome.verdicts() == SUFFERING
+    assert outcome.document["direct"]["server"]["family"]["key"] == "fastmcp-typescript"
     assert outcome.document["direct"]["server"]["handshake_ms"] > 500
     (advice,) = [piece for piece in outcome.document["advice"] if piece["key"] == "slow-handshake"]
     assert advice["flags"] == ["--sharing fresh", "--min-idle 3"]

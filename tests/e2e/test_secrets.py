@@ -140,7 +140,10 @@ async def _drive(caller: _Caller, server: HttpServer, proxy: Proxy) -> None:
     for request in ROUGH:
         caller.heard.append((await _rough(proxy.origin, request)).decode(errors="replace"))
         await _rough(proxy.admin, request)  # for what the log says about it
-    for path in ("/", "/metrics", "/healthz", "/readyz", "/sessions", "/nothing"):
+    for path in (
+        *("/", "/metrics", "/healthz", "/readyz", "/sessions", "/nothing"),
+        *("/api/v1/status", "/api/v1/events", "/api/v1/openapi.json"),
+    ):
         async with caller._http.get(proxy.admin + path + QUERY, headers=CREDENTIALS) as response:
             caller.heard.append(f"{path} {response.status} {await response.text()}")
 

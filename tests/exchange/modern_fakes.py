@@ -33,7 +33,7 @@ def modern(
         Request(json.dumps(identifier).encode(), method, raw),
         jsonrpc.read_object(raw),
         jsonrpc.read_meta(raw),
-        jsonrpc.read_object(json.dumps(capabilities).encode()),
+        json.dumps(capabilities).encode(),
         None,
         log_level,
     )

@@ -95,7 +95,7 @@ def _check_request(request: Request) -> None:
     if lowered is not None:
         is_object(lowered)
         jsonrpc.canonical(lowered)
-    read_profile(is_object(lowering.lower_initialize(modern)))
+    read_profile(is_object(lowering.lower_initialize(modern.raw_capabilities, modern.client_info)))
     _try(lambda: is_object(read_filter(modern.params.get("notifications")).write()))
     for answer in jsonrpc.read_object(modern.params.get("inputResponses")).values():
         for method in (revisions.ELICIT, revisions.SAMPLE, revisions.LIST_ROOTS):

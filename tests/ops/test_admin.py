@@ -105,7 +105,7 @@ def connect(aiohttp_client):
             observe=events.ignore,
             sharing=Sharing.HANDOVER,
             listen=Address.parse(listen),
-            token=None,
+            token=lambda: None,
         )
         return await aiohttp_client(app)
 

@@ -10,7 +10,7 @@ SHOWN = {"Authorization": f"Bearer {TOKEN}"}
 
 def judge(token=None, *, loopback=True, **headers):
     """The refusal of a request with these headers, or None."""
-    access = Access(token, listens_on_loopback=loopback)
+    access = Access(lambda: token, listens_on_loopback=loopback)
     try:
         access.check(CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}))
     except Refusal as refusal:
@@ -21,7 +21,7 @@ def judge(token=None, *, loopback=True, **headers):
 class TestWithoutAToken:
     def test_on_loopback_everybody_may(self):
         """Whoever can connect is on this machine."""
-        assert Access(None, listens_on_loopback=True).changes is Changes.OPEN
+        assert Access(lambda: None, listens_on_loopback=True).changes is Changes.OPEN
         assert judge(**ASKING) is None
 
     def test_beyond_loopback_nobody_may(self):
@@ -74,7 +74,7 @@ class TestWithoutAToken:
 class TestWithAToken:
     def test_needs_the_token(self, loopback):
         """On loopback as well: whoever sets a token wants it asked for."""
-        assert Access(TOKEN, listens_on_loopback=loopback).changes is Changes.TOKEN
+        assert Access(lambda: TOKEN, listens_on_loopback=loopback).changes is Changes.TOKEN
         refusal = judge(TOKEN, loopback=loopback, **ASKING)
         assert (refusal.status, refusal.reason) == (401, "token-required")
         assert refusal.headers["WWW-Authenticate"].startswith("Bearer ")

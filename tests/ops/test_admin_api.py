@@ -298,6 +298,15 @@ async def test_no_web_page_can_change_anything(
     untouched()
 
 
+async def test_the_own_page_behind_tls(bench: AdminBench) -> None:
+    """Its origin is https where ours is http, but its browser knows better; the name must be ours."""
+    await bench.start()
+    own = {**ASKING, "Sec-Fetch-Site": "same-origin", "Host": "localhost", "Origin": "https://localhost"}
+    assert (await bench.ask("POST", "/api/v1/pause", headers=own)).status == 200
+    rebound = {**own, "Host": "rebound.example", "Origin": "https://rebound.example"}
+    assert (await bench.ask("POST", "/api/v1/resume", headers=rebound)).status == 403
+
+
 @pytest.mark.parametrize(("verb", "path"), CHANGES)
 async def test_browsers_are_not_encouraged(bench: AdminBench, verb: str, path: str) -> None:
     """A preflight is answered 405 without CORS headers, as is every other verb."""

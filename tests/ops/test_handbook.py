@@ -1,7 +1,9 @@
 """The pages about events and metrics say what the code says."""
 
-import dataclasses
+import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -48,7 +50,7 @@ class TestEvents:
         """Once, with its level and its fields."""
         assert EVENTS.count(f"### {kind.name}\n") == 1
         section = EVENTS.split(f"### {kind.name}\n")[1].split("\n#")[0]
-        fields = ", ".join(f"`{field.name}`" for field in dataclasses.fields(kind))
+        fields = ", ".join(f"`{name}`" for name in kind.__struct_fields__)
         assert f"\n{kind.level} · {fields}\n" in section
 
     @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.level in (Level.WARNING, Level.ERROR)])
@@ -58,7 +60,7 @@ class TestEvents:
 
     def test_every_word_explained_is_used(self):
         """The table of fields holds nothing from the past."""
-        used = {field.name for kind in KINDS for field in dataclasses.fields(kind)}
+        used = {name for kind in KINDS for name in kind.__struct_fields__}
         assert set(handbook._FIELDS) == used
 
     def test_every_reason_is_there(self):
@@ -70,13 +72,13 @@ class TestEvents:
     def test_every_logger_is_there(self):
         """Lines that are no events are told of, too."""
         package = Path(mcp_session_proxy.__file__).parent
-        found = {
-            ".".join(["mcp_session_proxy", *path.relative_to(package).with_suffix("").parts])
-            for path in package.rglob("*.py")
-            if "= logging.getLogger(__name__)" in path.read_text()
-        }
-        assert found
-        assert {name.removesuffix(".__init__") for name in found} <= listed(EVENTS)
+        found = set()
+        for path in package.rglob("*.py"):
+            parts = ["mcp_session_proxy", *path.relative_to(package).with_suffix("").parts]
+            for name in re.findall(r"_log = logging\.getLogger\((\w+)\)", path.read_text()):
+                found.add(".".join({"__name__": parts, "__package__": parts[:-1]}[name]))
+        assert len(found) > 1
+        assert found <= listed(EVENTS)
 
     def test_links_lead_somewhere(self):
         """Every event of the overview has a section."""
@@ -92,6 +94,20 @@ class TestMetrics:
         asked = {name.removesuffix("_bucket") for name in re.findall(rf"{PREFIX}\w+", blocks)}
         assert len(asked) > 10
         assert asked <= listed(METRICS)
+
+    @pytest.mark.skipif(shutil.which("promtool") is None, reason="there is no promtool here")
+    def test_prometheus_understands_the_example_queries(self, tmp_path):
+        """Its own tool reads them, each as a rule."""
+        blocks = "\n".join(re.findall(r"```promql\n(.*?)```", METRICS, re.DOTALL))
+        queries = [" ".join(query.split()) for query in re.split(r"\n+(?=\S)", blocks.strip())]
+        rules = [{"record": f"query:{number}", "expr": query} for number, query in enumerate(queries)]
+        path = tmp_path / "rules.yml"
+        path.write_text(json.dumps({"groups": [{"name": "queries", "rules": rules}]}))
+        checked = subprocess.run(
+            ["promtool", "check", "rules", path], capture_output=True, text=True, check=False
+        )
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        assert f"{len(queries)} rules found" in checked.stdout
 
     def test_every_label_explained_is_used(self):
         """The table of labels holds nothing from the past."""

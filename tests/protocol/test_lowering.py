@@ -39,7 +39,7 @@ def modern(params: dict[str, Any] | None, method: str = "tools/call") -> ModernR
         Request(b"1", method, raw),
         jsonrpc.read_object(raw),
         meta,
-        jsonrpc.read_object(meta.get(revisions.META_CAPABILITIES)),
+        meta.get(revisions.META_CAPABILITIES, b"{}"),
         meta.get(revisions.META_CLIENT_INFO),
         None,
     )
@@ -51,7 +51,8 @@ def lower(params: dict[str, Any] | None, method: str = "tools/call") -> Any:
 
 
 def lower_initialize(**meta: object) -> Any:
-    return json.loads(lowering.lower_initialize(modern({"_meta": {META + k: v for k, v in meta.items()}})))
+    request = modern({"_meta": {META + k: v for k, v in meta.items()}})
+    return json.loads(lowering.lower_initialize(request.raw_capabilities, request.client_info))
 
 
 # -- parameters ------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def test_any_client_gets_a_handshake(data: st.DataObject) -> None:
     """Whatever a modern request says of its client makes an `initialize` that the old schema allows."""
     params = data.draw(requests_of("tools/call"))["params"]
     request = modern(params)
-    initialize = lowering.lower_initialize(request)
+    initialize = lowering.lower_initialize(request.raw_capabilities, request.client_info)
     assert_legacy_request("initialize", json.loads(initialize))
     read_profile(initialize)
 

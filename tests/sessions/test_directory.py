@@ -49,6 +49,9 @@ def check(directory):
         assert list(sessions) == [one for one in everyone if one.principal.digest == digest]
         assert sessions
     assert not any(one.forgotten for one in everyone)
+    newest_first = list(directory.newest_first())
+    assert set(newest_first) == set(everyone)
+    assert [one.created for one in newest_first] == sorted((one.created for one in everyone), reverse=True)
 
 
 # -- finding ---------------------------------------------------------------------------------------
@@ -85,6 +88,17 @@ def test_finding_counts_as_use():
     assert one.last_used == 5.0
     assert list(directory) == [two, one]
     check(directory)
+
+
+def test_newest_first():
+    """By when they came, however often they were used since."""
+    directory, _ = make()
+    one, two, three = (client(name, now=now) for now, name in enumerate("abc"))
+    for each in (one, two, three):
+        directory.add(each)
+    directory.find(P, "a", 5.0)
+    directory.forget(two, "age")
+    assert list(directory.newest_first()) == [three, one]
 
 
 def test_touching_counts_as_use():

@@ -774,7 +774,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     """Who comes during a re-opening waits for it, and shares its outcome."""
     server = FakeServer()
     session = await opened(server)
-    await session.ready()
+    await session.make_ready()
     server.forget()
     go_on = asyncio.Event()
     server.script(
@@ -783,7 +783,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     server.sessions.append("x")
     session.revive_soon(1, "404")
     await settle()
-    waiting = asyncio.create_task(session.ready())
+    waiting = asyncio.create_task(session.make_ready())
     await settle()
     assert not waiting.done()
     go_on.set()
@@ -826,15 +826,15 @@ async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
     """A session that was quiet for long is pinged first, and re-opened when it is gone."""
     server = FakeServer()
     session = await opened(server, check_after_seconds=30.0)
-    await session.ready()
+    await session.make_ready()
     assert server.posts("ping") == []
     await asyncio.sleep(31)
-    await session.ready()
-    await session.ready()
+    await session.make_ready()
+    await session.make_ready()
     assert len(server.posts("ping")) == 1
     server.forget()
     await asyncio.sleep(31)
-    await session.ready()
+    await session.make_ready()
     assert session.ref.session_id == "s2"
     session.abandon()
 

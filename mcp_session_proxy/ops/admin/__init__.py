@@ -1,8 +1,8 @@
 """The admin listener: what operators and their machines read, and what operators may change.
 
 ``app`` puts it together; ``pages`` is for machines that watch, ``api`` for programs and the status page,
-``page`` the status page itself, ``access`` who may change something, ``openapi`` the API's description.
-Nothing secret is shown.
+``status_page`` is the page itself, with its files in ``page/``; ``access`` says who may change something,
+``openapi`` what the API is. Nothing secret is shown.
 """
 
 from .app import build_admin_app

@@ -6,7 +6,7 @@ changes something must have what a page of another origin cannot send without as
 """
 
 import hmac
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -44,14 +44,18 @@ class Refusal(Exception):
 
 
 class Access:
-    """The rules for one listener. ``token`` is what operators have to show, if anything."""
+    """The rules for one listener. ``token`` gives what operators have to show now, if anything."""
 
-    def __init__(self, token: str | None, *, listens_on_loopback: bool) -> None:
-        self._token = None if token is None else token.encode()
-        if token is not None:
-            self.changes = Changes.TOKEN
-        else:
-            self.changes = Changes.OPEN if listens_on_loopback else Changes.REFUSED
+    def __init__(self, token: Callable[[], str | None], *, listens_on_loopback: bool) -> None:
+        self._token = token
+        self._listens_on_loopback = listens_on_loopback
+
+    @property
+    def changes(self) -> Changes:
+        """Who may change something now."""
+        if self._token() is not None:
+            return Changes.TOKEN
+        return Changes.OPEN if self._listens_on_loopback else Changes.REFUSED
 
     def check(self, headers: Mapping[str, str]) -> None:
         """Judge a request that would change something by its headers (found whatever their case).
@@ -63,8 +67,8 @@ class Access:
             raise Refusal(403, "changes-refused", _HOW_TO_ALLOW)
         if headers.get("Sec-Fetch-Site", "none") not in _OWN_SITE:
             raise Refusal(403, "foreign-page", "Another site's page may not change anything here.")
-        if self._token is not None:
-            _check_token(headers.get("Authorization"), self._token)
+        if (token := self._token()) is not None:
+            _check_token(headers.get("Authorization"), token.encode())
         elif not _is_deliberate(headers):
             raise Refusal(403, "header-missing", f"A web page could have sent this. {_HOW_TO_ASK}")
 

@@ -1,5 +1,6 @@
 """The application of the admin listener: who may call, and what every answer tells browsers."""
 
+from collections.abc import Callable
 from typing import Final
 
 from aiohttp import web
@@ -16,8 +17,8 @@ from ..recent import Recent
 from .access import Access
 from .answers import answer_errors
 from .api import MAX_BODY_BYTES, Api
-from .page import StatusPage
 from .pages import Pages
+from .status_page import StatusPage
 
 # The page's own files and nothing else; no markup made of texts, not even by mistake of the page's own.
 _HEADERS: Final = {
@@ -29,7 +30,6 @@ _HEADERS: Final = {
     "X-Frame-Options": "DENY",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
@@ -44,11 +44,11 @@ def build_admin_app(
     observe: Observer,
     sharing: Sharing,
     listen: Address,
-    token: str | None,
+    token: Callable[[], str | None],
 ) -> web.Application:
     """The admin application over a running proxy, to be served on ``listen``.
 
-    ``token`` is what operators have to show before they may change something.
+    ``token`` gives what operators have to show, at this time, before they may change something.
     """
     # On loopback, a page in the operator's browser might reach us under a name of its own.
     guard = Guard(listens_on_loopback=listen.is_loopback)
@@ -77,7 +77,10 @@ def _guarded(guard: Guard) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
         headers = request.headers
-        guard.check(host=headers.get("Host"), origin=headers.get("Origin"), scheme=request.scheme)
+        # Behind something that speaks TLS we cannot tell our own page's origin; its browser can.
+        is_own = headers.get("Sec-Fetch-Site") == "same-origin"
+        origin = None if is_own else headers.get("Origin")
+        guard.check(host=headers.get("Host"), origin=origin, scheme=request.scheme)
         return await handler(request)
 
     return check

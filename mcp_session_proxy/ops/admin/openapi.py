@@ -35,6 +35,7 @@ _PROBLEMS: Final = {
     401: "The admin token is missing or wrong.",
     403: "Nobody may change anything here, or the request may be a web page's doing.",
     404: "There is no such session.",
+    408: "The body did not arrive; none is needed.",
     413: "The body is too large; none is needed.",
 }
 _TYPES: Final = (
@@ -168,7 +169,7 @@ def _changing(
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
     responses = {status: _content("Done.", kind)}
-    responses |= {str(number): _problem(number) for number in (401, 403, *more, 413)}
+    responses |= {str(number): _problem(number) for number in (401, 403, *more, 408, 413)}
     asked = {
         "name": "X-Requested-With",
         "in": "header",

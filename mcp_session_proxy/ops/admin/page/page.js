@@ -500,7 +500,8 @@ function makeEvent(event) {
   const fields = make("span", "fields");
   for (const [name, value] of Object.entries(event.fields)) {
     if (value === "") continue;
-    fields.append(`${name} `, make("span", "", String(value)), "  ");
+    const text = typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
+    fields.append(`${name} `, make("span", "", text), "  ");
   }
   const element = make("li", "", stamp, make("b", "", event.event, ...loud), fields);
   element.dataset.level = event.level;
@@ -512,6 +513,22 @@ function filterEvents() {
   for (const { event, element } of events) element.hidden = problemsOnly && event.level === "info";
   const shown = events.filter(({ element }) => !element.hidden).length;
   setText($("no-events"), shown > 0 ? "" : problemsOnly ? "No problems among the recent events." : "Nothing has happened yet.");
+}
+
+/** What went wrong last, beside the word on how it does now. */
+function showLastProblem() {
+  const last = events.find(({ event }) => event.level !== "info")?.event;
+  if (last === undefined) {
+    setText($("last-problem"), "No problem since the start.");
+    return;
+  }
+  const { reason, error, how, problem, method } = last.fields;
+  const why = [reason ?? error ?? how ?? problem, method].filter((word) => word !== undefined && word !== "").join(", ");
+  const ago = span((Date.now() - new Date(last.time).getTime()) / 1000);
+  const text = `${last.event}${why === "" ? "" : `: ${why}`}`;
+  const [name, when] = $("last-problem").children;
+  if (name?.textContent === text) setText(when, `last problem, ${ago} ago`);
+  else $("last-problem").replaceChildren(make("b", "", text), make("span", "", `last problem, ${ago} ago`));
 }
 
 /** Tell those who listen rather than look; what was there before the page was opened is no news. */
@@ -692,6 +709,7 @@ function show(now, held, told) {
   showSessions();
   if (!isNewProcess) {
     showEvents(told.events);
+    showLastProblem();
     if (!isFirst) announce(told.events);
   }
 }

@@ -1,0 +1,68 @@
+"""docs/troubleshooting.md knows every error of the proxy, and tells the truth about servers' words."""
+
+import re
+
+from mcp_session_proxy import errors
+from mcp_session_proxy.protocol import jsonrpc
+from mcp_session_proxy.protocol.lost import Reply, Verdict, judge
+
+from .markdown import ROOT
+
+PAGE = (ROOT / "docs" / "troubleshooting.md").read_text()
+
+
+def rows(section: str) -> list[list[str]]:
+    """The cells of the first table in a section."""
+    text = PAGE.partition(f"\n## {section}\n")[2].partition("\n## ")[0]
+    lines = [line for line in text.splitlines() if line.startswith("|")][2:]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def kinds() -> dict[str, type[errors.ProxyError]]:
+    """Every reason that a client can see, with an error that has it."""
+    found: dict[str, type[errors.ProxyError]] = {}
+    todo: list[type[errors.ProxyError]] = [errors.ProxyError]
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        found.setdefault(kind.reason, kind)
+    return found
+
+
+def test_every_reason_has_a_row() -> None:
+    """With its HTTP status; families that never appear by themselves are named below the table."""
+    documented = {cells[0].strip("`"): cells[1] for cells in rows("Errors of the proxy")}
+    expected = {reason: str(kind.status) for reason, kind in kinds().items()}
+    for family in ("upstream-error", "overload"):
+        assert f"`{family}`" in PAGE
+        del expected[family]
+    expected["upstream-rejected"] = "its own"
+    assert documented == expected
+
+
+def test_overload_can_be_tried_again() -> None:
+    """What says "executed: no" for overload is so by the error's own words."""
+    executed = {cells[0].strip("`"): cells[2] for cells in rows("Errors of the proxy")}
+    for reason, kind in kinds().items():
+        if issubclass(kind, errors.OverloadError) and reason in executed:
+            assert executed[reason] == "no"
+    assert executed["outcome-unknown"] == "maybe"
+    assert executed["session-lost"] == "no"
+
+
+def test_the_servers_texts_are_recognised() -> None:
+    """Each text of the table, with its status, counts as "that session is gone", JSON-RPC or plain."""
+    for status, text, _ in rows("Errors of a stateful server"):
+        words = text.strip("`")
+        sent = re.search(r"missing session|required|new session", words, re.IGNORECASE) is None
+        body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"%s"}}' % words.encode()
+        reply = Reply(
+            verb="POST",
+            status=int(status),
+            body=body,
+            error=jsonrpc.ErrorObject(code=-32000, message=words),
+            sent_session_id=sent,
+        )
+        assert judge(reply) is Verdict.GONE, words
+        plain = Reply(verb="POST", status=int(status), body=words.encode(), error=None, sent_session_id=sent)
+        assert judge(plain) is Verdict.GONE, words
