@@ -57,6 +57,8 @@ class Case:
     entries: Sequence[Entry]
     connections: int = 16
     seconds: int = 2
+    most_rounds: int | None = None
+    """A bound on rounds, where they take long."""
     memory: bool = False
     """Whether to tell how much memory it takes."""
 
@@ -88,6 +90,7 @@ class Case:
                     runners.append(stack.enter_context(_prepared(self, entry, stage)))
                 except TROUBLE as error:
                     result.fail(entry.name, str(error))
+            rounds = min(rounds, self.most_rounds or rounds)
             for number in range(rounds):
                 for runner in runners:
                     name = runner.entry.name

@@ -7,6 +7,7 @@ over the defaults. How single values are written is in ``values``, what options 
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -70,6 +71,10 @@ _TLS_PAIRS: Final = (
     ("upstream_cert", "upstream_key"),
     ("upstream_key", "upstream_cert"),
 )
+
+
+# What --tracing needs, which only the extra otel installs.
+_OPENTELEMETRY: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
 
 
 class Group(StrEnum):
@@ -418,6 +423,11 @@ class Settings(BaseSettings):
     log_format: Annotated[LogFormat, Group.LOGGING] = LogFormat.AUTO
     """auto writes for people on a terminal, and JSON elsewhere."""
 
+    tracing: Annotated[bool, Group.LOGGING] = False
+    """Send a trace of every request to an OpenTelemetry collector, by OTLP over HTTP. Needs the extra otel
+    (pip install 'mcp-session-proxy[otel]'). The standard OTEL_... variables say where to, under which name
+    and how many."""
+
     @property
     def upstream_shown(self) -> str:
         """The servers' URLs for logs and people, without their query, in which a secret may travel."""
@@ -436,6 +446,8 @@ class Settings(BaseSettings):
         path = URL(self.upstream).raw_path
         if any(URL(url).raw_path != path for url in self.replica):
             yield "replica", f"must have the path of the first server, {path}"
+        if self.tracing and not _has_opentelemetry():
+            yield "tracing", "needs the extra otel: pip install 'mcp-session-proxy[otel]'"
         if self.min_idle > self.max_sessions_per_principal:
             limit = self.max_sessions_per_principal
             yield "min_idle", f"must not be over --max-sessions-per-principal, which is {limit}"
@@ -484,6 +496,14 @@ def load(flags: Mapping[str, Any]) -> Settings:
 
 
 # -- what went wrong -----------------------------------------------------------------------------
+
+
+def _has_opentelemetry() -> bool:
+    """Whether the packages of the extra ``otel`` are there."""
+    try:
+        return all(find_spec(name) for name in _OPENTELEMETRY)
+    except ModuleNotFoundError:
+        return False
 
 
 def _collide(one: Address, other: Address) -> bool:

@@ -146,7 +146,8 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     ``outcome``: ok, error (the server's JSON-RPC error), or the reason word of an error of ours.
     ``sessionless``: it came without a session id. ``waited_seconds`` is the time it waited for an upstream
     session, None when it needed none or held one already; ``upstream_seconds`` the time that the server
-    took, None when it was not asked.
+    took, None when it was not asked. ``trace_id`` and ``sampled``, whether the trace is recorded: with
+    ``--tracing`` only.
     """
 
     name = "request.finished"
@@ -161,10 +162,14 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     request_id: str
     principal: str
     session: str | None
+    trace_id: str | None = None
+    sampled: bool | None = None
 
 
 class RequestFailed(Event, frozen=True, kw_only=True):
     """A request got an error of the proxy's own making, or was refused by the server.
+
+    ``trace_id`` is that of its trace, also when only the client traces.
 
     What to do: look up the reason below; it says whose fault it is.
     """
@@ -176,6 +181,7 @@ class RequestFailed(Event, frozen=True, kw_only=True):
     detail: str
     request_id: str
     principal: str
+    trace_id: str | None = None
 
 
 class Retried(Event, frozen=True, kw_only=True):
@@ -185,6 +191,7 @@ class Retried(Event, frozen=True, kw_only=True):
     method: str
     reason: str
     session: str
+    trace_id: str | None = None
 
 
 class ReplayRefused(Event, frozen=True, kw_only=True):
@@ -198,6 +205,7 @@ class ReplayRefused(Event, frozen=True, kw_only=True):
     level = Level.WARNING
     method: str
     session: str
+    trace_id: str | None = None
 
 
 class Parked(Event, frozen=True, kw_only=True):
@@ -341,6 +349,7 @@ class Crashed(Event, frozen=True, kw_only=True):
     where: str
     error: str
     request_id: str | None = None
+    trace_id: str | None = None
 
 
 class Observer(Protocol):

@@ -29,6 +29,7 @@ from .downstream.legacy import LegacyEndpoint
 from .downstream.modern import ModernEndpoint
 from .downstream.passthrough import Passthrough, open_client_session
 from .errors import Draining
+from .events import Observer
 from .exchange.attribution import Attribution
 from .exchange.catalog import Catalog
 from .exchange.fanout import Fanout
@@ -40,7 +41,7 @@ from .ops.admin import build_admin_app
 from .ops.churn import Churn
 from .ops.logs import EventLog, hush_libraries
 from .ops.metrics import Metrics
-from .ops.observers import tee
+from .ops.observers import Tee
 from .ops.recent import Recent
 from .options import ConfigError
 from .reloading import Change, compare
@@ -50,6 +51,7 @@ from .sessions.identity import Identifier, Profile, SessionKey, sessionless_prof
 from .sessions.pool import Pool
 from .snapshot import Snapshot
 from .tls import RenewableContext, listener_context, renew_upstream, upstream_context
+from .tracing import Tracer
 from .upstream.breaker import Breaker
 from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
@@ -87,7 +89,8 @@ class Proxy:
         self._churn = Churn(time.monotonic)
         self._recent = Recent(lambda: datetime.now(UTC))
         self._log = EventLog(settings.log_level)
-        self._observe = tee(self._log, self.metrics, self._churn, self._recent)
+        self._tee = Tee(self._log, self.metrics, self._churn, self._recent)
+        self._observe: Observer = self._tee
         self._urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         self._url = self._urls[0]
         self._stack = contextlib.AsyncExitStack()
@@ -96,7 +99,7 @@ class Proxy:
         self._drained = False
 
     async def __aenter__(self) -> Self:
-        """Open the listeners. Raises CannotStart, and ConfigError for a file of TLS that is no use."""
+        """Open the listeners. Raises CannotStart, and ConfigError for a file or a variable that is no use."""
         try:
             await self._start()
         except BaseException:
@@ -121,6 +124,7 @@ class Proxy:
         tls, listener_tls = upstream_context(settings), listener_context(settings)
         self._upstream_tls = tls
         self._listener_tls = None if listener_tls is None else RenewableContext(listener_tls)
+        self._tracer = self._open_tracer()
         http = await self._stack.enter_async_context(http_session(tls=tls))
         plain = await self._stack.enter_async_context(open_client_session(tls=tls))
         self._build_core(http, tls)
@@ -169,6 +173,18 @@ class Proxy:
                 sharing=settings.sharing,
             )
         )
+
+    def _open_tracer(self) -> Tracer | None:
+        if not self.settings.tracing:
+            return None
+        try:
+            from .ops.tracing import open_tracer  # loads what only the extra otel installs
+
+            tracer = open_tracer()
+        except (ImportError, ValueError, RuntimeError) as error:
+            raise ConfigError(f"--tracing: OpenTelemetry does not start: {error}") from error
+        self._stack.push_async_callback(tracer.close)
+        return tracer
 
     def _build_core(self, http: aiohttp.ClientSession, tls: ssl.SSLContext | None) -> None:
         settings = self.settings
@@ -275,6 +291,7 @@ class Proxy:
             ),
             rules=rules.endpoint_rules(settings, rewrite),
             observe=self._observe,
+            tracer=self._tracer,
         )
         self.snapshot = Snapshot(
             binder=self._binder,
@@ -373,6 +390,7 @@ class Proxy:
         """Give everyone new rules. What is not here is read from ``self.settings`` whenever it is needed."""
         self.settings = settings
         self._log.set_level(settings.log_level)
+        self._tee.refresh()
         hush_libraries(settings.log_level)
         self._door.guard = rules.guard(settings)
         self._listener.max_body_bytes = settings.max_body_bytes

@@ -9,15 +9,22 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from .request import Sender
+
 _NO_HTTP = "This is not a valid HTTP request.\n"
 
 
 class Connection(web.RequestHandler):
-    """One connection. ``departure`` is called when it is lost while a request is being answered."""
+    """One connection.
 
-    __slots__ = ("departure",)
+    ``departure`` is called when it is lost while a request is being answered; ``sender`` is who sent the
+    request before.
+    """
+
+    __slots__ = ("departure", "sender")
 
     departure: Callable[[], object] | None
+    sender: Sender | None
 
     def begin(self, task: "asyncio.Task[None]") -> None:
         """A request begins; ``task`` is what works on it."""
@@ -25,7 +32,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
-        self.departure = None
+        self.departure = self.sender = None
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -11,6 +11,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 import msgspec
@@ -31,23 +32,27 @@ from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..protocol import inbound, jsonrpc, revisions
-from ..protocol.headers import forward_request_headers, writable
+from ..protocol.headers import forward_request_headers, is_forwarded, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
+from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, Tracer, read_trace_id
 from ..upstream.transport import Caller
-from .connection import on_departure
+from .connection import Connection, on_departure
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
 from .posts import Posts
 from .report import Report
-from .request import Call
+from .request import Call, Sender
 from .streams import Answer, Heart, Responder, follow, respond_error
 
 _BODY_SECONDS: Final = 60.0
+_CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
 _ALLOW: Final = {"Allow": "GET, POST"}
+_TARGETS: Final = {revisions.TOOLS_CALL: "gen_ai.tool.name", revisions.PROMPTS_GET: "gen_ai.prompt.name"}
+_MAX_NAME_CHARS: Final = 100
 _ADVICE: Final = (
     "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
     "their state. If they are not one party, use --anonymous isolate, or --credential-header for what tells "
@@ -81,6 +86,7 @@ class Endpoint:
         identifier: Identifier,
         rules: EndpointRules,
         observe: Observer,
+        tracer: Tracer | None = None,
     ) -> None:
         self.draining = False
         self.heart = Heart(rules.heartbeat_seconds)
@@ -95,6 +101,8 @@ class Endpoint:
         self._identifier = identifier
         self.rules = rules
         self._observe = observe
+        self._tracer = tracer
+        self._tells = lru_cache(maxsize=_CACHED_NAMES)(self._tells_of_sender)
         self._numbers = itertools.count(1)
         self._warn_of_anonymous = rules.warn_of_anonymous
 
@@ -117,18 +125,38 @@ class Endpoint:
 
     def _call(self, request: web.BaseRequest) -> Call:
         headers = request.headers
+        _, _, principal, caller = self._sender(request)
+        session_id = headers.get(revisions.SESSION_HEADER)
+        return Call(
+            principal=principal,
+            caller=caller,
+            headers=headers,
+            session_id=writable(session_id) if session_id else None,
+            version=headers.get(revisions.VERSION_HEADER),
+        )
+
+    def _tells_of_sender(self, name: str) -> bool:
+        """Whether a header of this name says who is calling, or is one that the server gets to see."""
+        if self._tracer is not None and name.lower() in CONTEXT_KEYS:
+            return False  # each request has a trace context of its own upstream
+        return self._identifier.is_credential(name) or is_forwarded(name)
+
+    def _sender(self, request: web.BaseRequest) -> Sender:
+        tells = self._tells
+        headers = [pair for pair in request.headers.items() if tells(pair[0])]
         query = request.rel_url.raw_query_string
-        principal = self._identifier.principal(headers.items(), query)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        known = connection.sender
+        if known is not None and known.headers == headers and known.query == query:
+            return known
+        principal = self._identifier.principal(headers, query)
         if principal.anonymous and self._warn_of_anonymous:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
-        return Call(
-            principal=principal,
-            caller=Caller(headers=tuple(forward_request_headers(headers)), query=query),
-            headers=headers,
-            session_id=writable(headers.get(revisions.SESSION_HEADER, "")) or None,
-            version=headers.get(revisions.VERSION_HEADER),
-        )
+        caller = Caller(headers=tuple(forward_request_headers(headers)), query=query)
+        connection.sender = sender = Sender(headers, query, principal, caller)
+        return sender
 
     # -- POST --------------------------------------------------------------------------------------
 
@@ -278,19 +306,34 @@ class Endpoint:
         """Answer one request, whatever happens, and tell how it went."""
         started = time.perf_counter()
         report = Report(request, era, f"r{next(self._numbers)}", call.principal.tag)
+        if self._tracer is not None:
+            report.trace = _begin_trace(self._tracer, call, request, meta, report)
         try:
             answer = await self._dispatch(call, request, meta, responder, report)
             if answer.failed:
                 report.outcome = "error"
         except ProxyError as error:
             report.outcome = error.reason
-            self._observe(report.failed(error.reason, error.message))
+            self._observe(report.failed(error.reason, error.message, _client_trace_id(call, meta)))
             answer = self._refusal(error, request.id)
         except Exception as error:
             report.outcome = InternalError.reason
-            self._observe(events.Crashed(where="request", error=repr(error), request_id=report.request_id))
+            self._observe(
+                events.Crashed(
+                    where="request",
+                    error=repr(error),
+                    request_id=report.request_id,
+                    trace_id=_client_trace_id(call, meta) if report.trace is None else report.trace.id,
+                )
+            )
             answer = answer_error(InternalError("The proxy failed. Its log has the details."), request.id)
+        except asyncio.CancelledError:
+            if report.trace is not None:
+                report.trace.finished("cancelled", b"")
+            raise
         self._observe(report.finished(time.perf_counter() - started))
+        if report.trace is not None:
+            report.trace.finished(report.outcome, answer.body)
         await responder.respond(answer)
 
     async def _dispatch(
@@ -394,6 +437,29 @@ def answer_error(error: ProxyError, identifier: bytes) -> Answer:
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:
     """An error as a whole response."""
     return respond_error(jsonrpc.write_error(identifier, error), error.http_status, headers, error.headers())
+
+
+def _begin_trace(
+    tracer: Tracer, call: Call, request: Request, meta: Mapping[str, bytes], report: Report
+) -> RequestTrace:
+    """Of what the client says, the trace is told versions that exist and names of tools and prompts."""
+    facts = {
+        "mcp_session_proxy.request": report.request_id,
+        "mcp_session_proxy.era": report.era,
+        "mcp_session_proxy.principal": report.principal,
+        "mcp.protocol.version": call.version if call.version in revisions.SERVED_VERSIONS else None,
+        "mcp.session.id": None if call.client is None else call.client.tag,
+    }
+    if (attribute := _TARGETS.get(request.method)) is not None:
+        name = jsonrpc.read_string(jsonrpc.read_object(request.params).get("name"))
+        facts[attribute] = None if name is None else name[:_MAX_NAME_CHARS]
+    return tracer.begin(report.method, call.headers, meta, facts)
+
+
+def _client_trace_id(call: Call, meta: Mapping[str, bytes]) -> str | None:
+    """The id of the trace that the client says its request is part of."""
+    in_meta = read_trace_id(jsonrpc.read_string(meta.get(TRACEPARENT)))
+    return in_meta or read_trace_id(call.headers.get(TRACEPARENT))
 
 
 def _never_mind() -> None:

@@ -63,6 +63,8 @@ class LegacyEndpoint:
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""
         profile = read_profile(request.params)
+        if report.trace is not None:
+            report.trace.waits()
         client, visit = await self._binder.initialize(
             call.principal, profile, affinity, call.session_id, call.caller
         )
@@ -73,6 +75,8 @@ class LegacyEndpoint:
 
     async def _visit(self, call: Call, affinity: str | None, report: Report) -> Visit:
         report.sessionless = call.client is None
+        if report.trace is not None:
+            report.trace.waits()
         if call.client is None or (affinity is not None and affinity != call.client.key.affinity):
             visit = await self._binder.borrow(call.principal, affinity, call.client, call.caller)
         else:
@@ -95,7 +99,7 @@ class LegacyEndpoint:
         if place is not None:
             self._calls[place] = exchange
         try:
-            response = await exchange.run()
+            response = await exchange.run() if report.trace is None else await exchange.trace(report.trace)
         finally:
             report.upstream_seconds = exchange.upstream_seconds
             del self.exchanges[exchange]

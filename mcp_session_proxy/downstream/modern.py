@@ -93,6 +93,8 @@ class ModernEndpoint:
         kept = self._catalog.find(key, modern.request.method, lowered)
         if kept is not None:
             return self._complete(modern, kept.session.facts, Response(modern.request.id, result=kept.result))
+        if report.trace is not None:
+            report.trace.waits()
         visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
         report.visits(visit)
         if modern.request.method == revisions.DISCOVER:
@@ -105,6 +107,7 @@ class ModernEndpoint:
             raise
         generation = self._catalog.generation
         modern_call = ModernCall(modern, lowered, answers, visit, self._attribution, self._observe)
+        modern_call.trace = report.trace
         outcome = await self._run(modern_call, responder, report, {})
         if isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
@@ -163,7 +166,7 @@ class ModernEndpoint:
         identifier, call = self._parking.find(state, principal.digest, modern)
         call.check_answers(answers)
         self._parking.take(identifier)
-        call.go_on_for(modern)
+        call.go_on_for(modern, report.trace)
         report.session = call.session.tag
         return self._present(call, await self._run(call, responder, report, answers), principal)
 

@@ -5,6 +5,7 @@ from ..protocol import revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era
 from ..sessions.binding import Visit
+from ..tracing import RequestTrace
 
 
 class Report:
@@ -18,6 +19,7 @@ class Report:
         "request_id",
         "session",
         "sessionless",
+        "trace",
         "upstream_seconds",
         "waited_seconds",
     )
@@ -30,6 +32,7 @@ class Report:
         self.request_id = request_id
         self.session: str | None = None
         self.sessionless = False
+        self.trace: RequestTrace | None = None
         self.waited_seconds: float | None = None
         self.upstream_seconds: float | None = None
 
@@ -37,15 +40,18 @@ class Report:
         """Note the upstream session that the request came to."""
         self.session = visit.session.tag
         self.waited_seconds = visit.waited_seconds
+        if self.trace is not None:
+            self.trace.leased(visit.session.tag, waited=visit.waited_seconds is not None)
 
-    def failed(self, reason: str, detail: str) -> events.RequestFailed:
-        """The event of an error of ours."""
+    def failed(self, reason: str, detail: str, trace_id: str | None) -> events.RequestFailed:
+        """The event of an error of ours. ``trace_id`` is the client's, for want of a trace here."""
         return events.RequestFailed(
             method=self.method,
             reason=reason,
             detail=detail,
             request_id=self.request_id,
             principal=self.principal,
+            trace_id=trace_id if self.trace is None else self.trace.id,
         )
 
     def finished(self, seconds: float) -> events.RequestFinished:
@@ -61,4 +67,6 @@ class Report:
             request_id=self.request_id,
             principal=self.principal,
             session=self.session,
+            trace_id=None if self.trace is None else self.trace.id,
+            sampled=None if self.trace is None else self.trace.sampled,
         )

@@ -1,12 +1,25 @@
 """One HTTP request of a client: who sent it."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from multidict import CIMultiDictProxy
 
 from ..sessions.directory import ClientSession
 from ..sessions.identity import Principal
 from ..upstream.transport import Caller
+
+
+class Sender(NamedTuple):
+    """Who sent a request, by the headers that say so.
+
+    Most clients say the same with each request of a connection, so it is kept there for the next one.
+    """
+
+    headers: list[tuple[str, str]]
+    query: str
+    principal: Principal
+    caller: Caller
 
 
 @dataclass(slots=True)

@@ -179,7 +179,8 @@ class Responder:
         self._heart.remove(self)
         if self._response is None:
             self._finished = True
-            self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
+            if self._kept is not None:
+                self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
             return self._whole()
         async with self._lock:
             self._finished = True

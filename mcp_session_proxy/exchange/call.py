@@ -18,6 +18,7 @@ from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
 from ..sessions.binding import Visit
+from ..tracing import RequestTrace
 from ..upstream.session import UpstreamSession
 from .attribution import Attribution
 from .exchange import Exchange
@@ -43,8 +44,10 @@ class ModernCall:
     """One call of a modern client. Implements ``exchange.Outlet`` for its exchange.
 
     ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
-    client expects: the server gets them as soon as it asks.
+    client expects: the server gets them as soon as it asks. ``trace`` is that of the client's latest request.
     """
+
+    trace: RequestTrace | None = None
 
     def __init__(
         self,
@@ -113,7 +116,8 @@ class ModernCall:
                 await channel.send(self._kept.popleft())
             await self._answer(answers)
             if self._task is None:
-                self._task = asyncio.get_running_loop().create_task(self._exchange.run())
+                work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
+                self._task = asyncio.get_running_loop().create_task(work)
                 self._task.add_done_callback(self._notice)
             return await self._outcome(self._task)
         except (asyncio.CancelledError, Exception):
@@ -158,10 +162,18 @@ class ModernCall:
         requests = {key: question.request for key, question in self._pending.items()}
         return Asked({key: lifting.lift_question(r.method, r.params) for key, r in requests.items()})
 
-    def go_on_for(self, modern: ModernRequest) -> None:
+    def park(self) -> None:
+        """The client has been asked, and the call waits for it to come back."""
+        if self.trace is not None:
+            self.trace.parks()
+
+    def go_on_for(self, modern: ModernRequest, trace: RequestTrace | None = None) -> None:
         """The client has come back with this request, which has an id and a progress token of its own."""
         self.modern = modern
         self._exchange.token = modern.progress_token
+        if trace is not None and self.trace is not None:
+            trace.resumes(self.trace)
+        self.trace = trace
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -262,6 +274,8 @@ class ModernCall:
 
     def abandon(self) -> None:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
+        if self.trace is not None:
+            self.trace.unparks("abandoned")
         asked = bool(self._pending) or self._failure is not None
         for question in self._pending.values():
             question.refuse()

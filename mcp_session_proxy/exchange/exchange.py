@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from .. import events
 from ..errors import (
+    InternalError,
     OutcomeUnknown,
     ProxyError,
     RequestCancelled,
@@ -33,10 +34,11 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
+from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
 from ..upstream.refusal import read_refusal
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import ConnectionLost, Reply
+from ..upstream.transport import Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
 
 _FIRST_RETRY_SECONDS: Final = 0.05
@@ -80,6 +82,8 @@ class Exchange:
     ``token`` is the client's progress token as raw JSON, None if it gave none.
     """
 
+    _trace: UpstreamTrace | None = None
+
     def __init__(
         self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
     ) -> None:
@@ -109,11 +113,10 @@ class Exchange:
             UpstreamError: there is none; the error says what is known of the outcome.
             RequestCancelled: the client cancelled and the server fell silent.
         """
-        loop = asyncio.get_running_loop()
         started = time.perf_counter()
         try:
             with self._cutoff:
-                response = await self._run_at_most_once(loop.time() + self._visit.patience_seconds)
+                response = await self._run_at_most_once()
         except CutOff:
             raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
@@ -125,8 +128,26 @@ class Exchange:
             self._session.journal.record(self.request.method, self.request.params)
         return response
 
-    async def _run_at_most_once(self, refused_deadline: float) -> Response:
+    async def trace(self, trace: RequestTrace) -> Response:
+        """``run``, told to a trace; the server is told the trace context where the client named one."""
+        upstream = self._trace = trace.sends(self._session.tag)
+        self.request = _with_context(self.request, dict(upstream.headers))
+        try:
+            response = await self.run()
+        except ProxyError as error:
+            upstream.failed(error.reason)
+            raise
+        except BaseException as error:
+            upstream.failed(
+                "cancelled" if isinstance(error, asyncio.CancelledError) else InternalError.reason
+            )
+            raise
+        upstream.answered(response.result, response.error)
+        return response
+
+    async def _run_at_most_once(self) -> Response:
         loop = asyncio.get_running_loop()
+        started = loop.time()
         revived = repeated = False
         delay = _FIRST_RETRY_SECONDS
         while True:
@@ -143,7 +164,7 @@ class Exchange:
                 await self._revive(gone)
                 self._retried("session-lost")
             except UpstreamUnreachable:
-                if loop.time() + delay >= refused_deadline:
+                if loop.time() - started + delay >= self._visit.patience_seconds:
                     raise
                 await self._keep_or_condemn(self._session.refused())
                 await asyncio.sleep(delay)
@@ -157,7 +178,15 @@ class Exchange:
 
     def _retried(self, reason: str) -> None:
         label = revisions.method_label(self.request.method)
-        self._observe(events.Retried(method=label, reason=reason, session=self._session.tag))
+        if self._trace is not None:
+            self._trace.retried(reason)
+        self._observe(
+            events.Retried(method=label, reason=reason, session=self._session.tag, trace_id=self._trace_id)
+        )
+
+    @property
+    def _trace_id(self) -> str | None:
+        return None if self._trace is None else self._trace.id
 
     async def _revive(self, gone: _SessionGone) -> None:
         await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how))
@@ -173,7 +202,7 @@ class Exchange:
     async def _unknown_outcome(self) -> ProxyError:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
-        self._observe(events.ReplayRefused(method=label, session=self._session.tag))
+        self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace_id))
         incarnation = self._session.incarnation
         if not await self._session.confirm(incarnation):
             self._session.revive_soon(incarnation, "stream")
@@ -189,9 +218,10 @@ class Exchange:
         identifier = self.upstream_id = session.allocate()
         incarnation = session.incarnation
         body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
+        caller = session.caller if self._trace is None else _traced(session.caller, self._trace)
         session.register(identifier, self)
         try:
-            async with session.transport.post(body, session.ref, session.caller) as reply:
+            async with session.transport.post(body, session.ref, caller) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
                 response = await self._read(reply)
@@ -268,9 +298,10 @@ class Exchange:
             delay = _RESUME_SECONDS if retry_seconds is None else retry_seconds
             await asyncio.sleep(min(delay, _MAX_RESUME_SECONDS))
             session, former_id = self._session, last_event_id
+            caller = session.caller if self._trace is None else _traced(session.caller, self._trace)
             try:
                 async with session.transport.listen(
-                    session.ref, session.caller, last_event_id, for_answer=True
+                    session.ref, caller, last_event_id, for_answer=True
                 ) as stream:
                     if stream.status != 200 or not stream.is_stream:
                         break
@@ -348,6 +379,22 @@ class Exchange:
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}
         return jsonrpc.write_notification(revisions.CANCELLED, jsonrpc.write_object(named))
+
+
+def _traced(caller: Caller, trace: UpstreamTrace) -> Caller:
+    """The caller, with the trace context of this request."""
+    return Caller(headers=(*caller.headers, *trace.headers), query=caller.query)
+
+
+def _with_context(request: Request, context: Mapping[str, str]) -> Request:
+    """The request with another trace context in its ``_meta``, if it has one there."""
+    meta = jsonrpc.read_meta(request.params)
+    if request.params is None or TRACEPARENT not in meta:
+        return request
+    members = {key: value for key, value in meta.items() if key not in CONTEXT_KEYS}
+    members |= {key: jsonrpc.quote(value) for key, value in context.items()}
+    params = jsonrpc.replace_members(request.params, {"_meta": jsonrpc.write_object(members)})
+    return Request(request.id, request.method, params)
 
 
 def _cancelled() -> RequestCancelled:

@@ -88,6 +88,7 @@ class Parking:
         timer = asyncio.get_running_loop().call_later(self.limits.timeout_seconds, self._expire, identifier)
         self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
+        call.park()
         self._observe(events.Parked(outcome="parked"))
         return self._seal.dumps(identifier)
 

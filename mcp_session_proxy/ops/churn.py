@@ -28,14 +28,14 @@ class Churn:
         self._minute = self._now()
         self._counts = {name: [0] * MINUTES for name in SERIES}
         self._handlers = {kind: self._counts[name] for name, kinds in SERIES.items() for kind in kinds}
-        self.kinds = self._handlers.keys()
 
-    def __call__(self, event: events.Event, /) -> None:
-        """Count one event."""
-        counts = self._handlers.get(type(event))
-        if counts is not None:
-            self._turn()
-            counts[self._minute % MINUTES] += 1
+    def listener(self, kind: type[events.Event], /) -> Callable[[events.Event], None] | None:
+        """What counts events of this kind."""
+        return None if kind not in self._handlers else self._count
+
+    def _count(self, event: events.Event) -> None:
+        self._turn()
+        self._handlers[type(event)][self._minute % MINUTES] += 1
 
     def series(self) -> Mapping[str, list[int]]:
         """The counts of the last hour by what is counted, minute by minute, the running minute last."""

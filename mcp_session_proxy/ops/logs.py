@@ -65,23 +65,13 @@ class EventLog:
 
     def __init__(self, level: Level) -> None:
         self._threshold = _SEVERITY[level]
-        self._writers: dict[type[Event], Writer | None] = {}
 
     def set_level(self, level: Level) -> None:
-        """Write events of this level and above from now on."""
+        """Write events of this level and above from now on; whoever has listeners must ask for new ones."""
         self._threshold = _SEVERITY[level]
-        self._writers = {}
 
-    def __call__(self, event: Event, /) -> None:
-        """Write one event, unless its level is filtered."""
-        kind = type(event)
-        if kind not in self._writers:
-            self._writers[kind] = self._writer(kind)
-        write = self._writers[kind]
-        if write is not None:
-            write(event)
-
-    def _writer(self, kind: type[Event]) -> Writer | None:
+    def listener(self, kind: type[Event], /) -> Writer | None:
+        """What writes events of this kind, unless its level is filtered."""
         if _SEVERITY[kind.level] < self._threshold:
             return None
         log = getattr(structlog.get_logger(), kind.level.value)

@@ -88,11 +88,9 @@ class Metrics:
         self._follow_requests()
         self._follow_reloads()
 
-    def __call__(self, event: events.Event, /) -> None:
-        """Count one event."""
-        handle = self._handlers.get(type(event))
-        if handle is not None:
-            handle(event)
+    def listener(self, kind: type[events.Event], /) -> Callable[[events.Event], None] | None:
+        """What counts events of this kind."""
+        return self._handlers.get(kind)
 
     def watch(self, view: Introspection) -> None:
         """Read the gauges from ``view`` at every scrape from now on."""

@@ -1,34 +1,48 @@
 """Combining observers. What one of them does wrong never reaches the core or the other ones."""
 
 import logging
-from collections.abc import Collection
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Protocol
 
-from ..events import Event, Observer
+from ..events import Event
 
 _log = logging.getLogger(__name__)
 
-
-@runtime_checkable
-class Selective(Protocol):
-    """An observer that wants to hear of some kinds only; the others cost nothing then."""
-
-    kinds: Collection[type[Event]]
+Listener = Callable[[Event], None]
 
 
-def tee(*observers: Observer) -> Observer:
-    """An observer that tells every event to all of ``observers`` that want it, in order."""
-    chosen: dict[type[Event], list[Observer]] = {}
+class SelectiveObserver(Protocol):
+    """An observer that hears some kinds of events; the others cost nothing."""
 
-    def tell_all(event: Event, /) -> None:
-        kind = type(event)
-        if kind not in chosen:
-            chosen[kind] = [o for o in observers if not isinstance(o, Selective) or kind in o.kinds]
-        for observer in chosen[kind]:
+    def listener(self, kind: type[Event], /) -> Listener | None:
+        """What to call with each event of this kind; None for nothing."""
+        ...
+
+
+class Tee:
+    """The observer that tells every event to those of ``observers`` that want its kind, in order."""
+
+    def __init__(self, *observers: SelectiveObserver) -> None:
+        self._observers = observers
+        self._listeners: dict[type[Event], list[Listener]] = {}
+
+    def refresh(self) -> None:
+        """Ask the observers anew what they want to hear."""
+        self._listeners = {}
+
+    def __call__(self, event: Event, /) -> None:
+        """Tell one event."""
+        listeners = self._listeners.get(type(event))
+        if listeners is None:
+            listeners = self._choose(type(event))
+        for tell in listeners:
             try:
-                observer(event)
+                tell(event)
             except Exception:
                 # Being watched must never break a request. The standard logger itself does not raise.
-                _log.exception("observer %r failed on %s", observer, event.name)
+                _log.exception("%r failed on %s", tell, event.name)
 
-    return tell_all
+    def _choose(self, kind: type[Event]) -> list[Listener]:
+        wanted = [observer.listener(kind) for observer in self._observers]
+        chosen = self._listeners[kind] = [tell for tell in wanted if tell is not None]
+        return chosen

@@ -40,22 +40,22 @@ class Recent:
         self._rooms: dict[type[Event], deque[Entry]] = {
             kind: deque(maxlen=KEPT_OF_EACH_KIND) for kind in kinds
         }
-        self.kinds = self._rooms.keys()
 
-    def __call__(self, event: Event, /) -> None:
-        """Keep one event, if it is worth it."""
-        room = self._rooms.get(type(event))
-        if room is not None:
-            self.newest = next(self._ids)
-            room.append(
-                Entry(
-                    id=self.newest,
-                    time=self._clock(),
-                    level=event.level,
-                    event=event.name,
-                    fields=_read_fields(event),
-                )
+    def listener(self, kind: type[Event], /) -> Callable[[Event], None] | None:
+        """What keeps events of this kind, if they are worth it."""
+        return self._keep if kind in self._rooms else None
+
+    def _keep(self, event: Event) -> None:
+        self.newest = next(self._ids)
+        self._rooms[type(event)].append(
+            Entry(
+                id=self.newest,
+                time=self._clock(),
+                level=event.level,
+                event=event.name,
+                fields=_read_fields(event),
             )
+        )
 
     def after(self, identifier: int, limit: int) -> list[Entry]:
         """The newest entries with a higher id, oldest first."""

@@ -4,6 +4,7 @@ These are the counters of the hot path: plain numbers, which only the event loop
 library's objects with a lock each. A scrape makes metric families of them.
 """
 
+import time
 from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import accumulate
@@ -11,6 +12,7 @@ from typing import Final
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from prometheus_client.samples import Exemplar
 
 from ..events import RequestFinished
 from ..protocol.revisions import method_label
@@ -39,13 +41,17 @@ _WAIT_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 1
 
 
 class Distribution:
-    """A histogram of seconds. A value on a bound belongs to the bucket below it."""
+    """A histogram of seconds. A value on a bound belongs to the bucket below it.
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    Each bucket may show one exemplar, the newest: a value and the trace that it comes from.
+    """
+
+    __slots__ = ("_bounds", "_counts", "_exemplars", "_sum")
 
     def __init__(self, bounds: Sequence[float]) -> None:
         self._bounds = bounds
         self._counts = [0] * (len(bounds) + 1)
+        self._exemplars: dict[int, Exemplar] = {}
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -53,10 +59,19 @@ class Distribution:
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
+    def show(self, seconds: float, trace_id: str) -> None:
+        """Make a value that was counted an exemplar."""
+        place = bisect_left(self._bounds, seconds)
+        self._exemplars[place] = Exemplar({"trace_id": trace_id}, seconds, time.time())
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
         """Write it down, cumulatively, as the exposition format wants it."""
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        family.add_metric(labels, list(zip(names, accumulate(self._counts), strict=True)), self._sum)
+        buckets: list[tuple[str, float] | tuple[str, float, Exemplar]] = []
+        for place, bucket in enumerate(zip(names, accumulate(self._counts), strict=True)):
+            exemplar = self._exemplars.get(place)
+            buckets.append(bucket if exemplar is None else (*bucket, exemplar))
+        family.add_metric(labels, buckets, self._sum)
 
 
 class _Row:
@@ -92,6 +107,8 @@ class RequestTally(Collector):
         row = self._rows.get((event.era, event.method)) or self._row(event.era, event.method)
         row.outcomes[event.outcome] = row.outcomes.get(event.outcome, 0) + 1
         row.seconds.observe(event.seconds)
+        if event.sampled and event.trace_id is not None:
+            row.seconds.show(event.seconds, event.trace_id)
         if event.sessionless:
             row.sessionless += 1
         if event.waited_seconds is not None:

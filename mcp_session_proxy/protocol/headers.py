@@ -104,7 +104,12 @@ def _is_explaining(name: str) -> bool:
     return name in _EXPLAINING or name.startswith(_EXPLAINING_PREFIXES)
 
 
-def forward_request_headers(headers: Headers) -> list[Pair]:
+def is_forwarded(name: str) -> bool:
+    """Whether ``forward_request_headers`` makes something of a header of this name."""
+    return _classify(name) in (_Kind.END_TO_END, _Kind.CONNECTION)
+
+
+def forward_request_headers(headers: Iterable[Pair]) -> list[Pair]:
     """The headers of a client's request to the MCP endpoint that the server gets to see as they are."""
     return _select(headers, (_Kind.END_TO_END,))
 
@@ -117,7 +122,7 @@ def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pai
     """
     pairs = [
         (name, value)
-        for name, value in _select(headers, (_Kind.END_TO_END, _Kind.OURS))
+        for name, value in _select(headers.items(), (_Kind.END_TO_END, _Kind.OURS))
         if name.lower() not in ("host", "expect")
     ]
     if any(n.lower() == "content-encoding" and v.lower() in _DECODED_CODINGS for n, v in pairs):
@@ -127,7 +132,7 @@ def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pai
 
 def end_to_end_response_headers(headers: Headers) -> list[Pair]:
     """The headers of a response that is passed through, repetitions such as ``Set-Cookie`` kept."""
-    return _select(headers, (_Kind.END_TO_END, _Kind.OURS))
+    return _select(headers.items(), (_Kind.END_TO_END, _Kind.OURS))
 
 
 def explaining_response_headers(headers: Headers) -> Mapping[str, str]:
@@ -154,11 +159,11 @@ def writable(value: str) -> str:
         return raw.decode("latin-1")
 
 
-def _select(headers: Headers, kinds: tuple[_Kind, ...]) -> list[Pair]:
+def _select(headers: Iterable[Pair], kinds: tuple[_Kind, ...]) -> list[Pair]:
     """The headers of these kinds, without those that ``Connection`` claims for this hop."""
     chosen: list[Pair] = []
     claimed: set[str] = set()
-    for name, value in headers.items():
+    for name, value in headers:
         kind = _classify(name)
         if kind in kinds:
             chosen.append((name, value if value.isascii() else writable(value)))

@@ -290,7 +290,9 @@ class Binder:
         if profile is None:
             profile = self._sessionless if client is None else client.profile
         key = SessionKey(principal.digest, affinity, profile.digest)
-        lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
+        lease = self.pool.acquire_at_once(key, profile, usage, caller)
+        if lease is None:
+            lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
         visit = Visit(self, lease, client, borrowed=True)
         visit.session.caller = caller
         if client is not None:

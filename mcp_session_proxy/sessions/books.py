@@ -168,7 +168,7 @@ class Books(Generic[S]):
     def take(self, slot: Slot[S], usage: Usage) -> None:
         """Record one more lease."""
         self._move(slot, SessionEvent.TAKEN)
-        bucket = self.bucket(slot.key)
+        bucket = self.buckets[slot.key]
         self._not_idle(slot)
         bucket.unused.pop(slot, None)
         slot.leases += 1
@@ -194,7 +194,7 @@ class Books(Generic[S]):
             if usage is Usage.EXCLUSIVE:
                 slot.exclusive -= 1
             if slot.exclusive == 0:
-                free = self.bucket(slot.key).free
+                free = self.buckets[slot.key].free
                 free.pop(slot, None)
                 free[slot] = None
         if slot.leases == 0:

@@ -7,7 +7,7 @@ are not kept here. The key is random per process, so a digest tells nothing outs
 import hashlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from fnmatch import translate
 from functools import lru_cache
@@ -76,7 +76,7 @@ class Identifier:
     """Tells callers apart by the rules of the configuration.
 
     ``credential_headers`` are shell patterns over header names, ``affinity_headers`` exact names,
-    ``affinity_meta`` keys of ``params._meta``; earlier ones win.
+    ``affinity_meta`` keys of ``params._meta``; earlier ones win. ``is_credential`` judges header names.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Identifier:
     ) -> None:
         pattern = "|".join(translate(name.lower()) for name in credential_headers)
         matches = re.compile(pattern).match if pattern else None
-        self._is_credential = lru_cache(maxsize=1024)(
+        self.is_credential: Callable[[str], bool] = lru_cache(maxsize=1024)(
             lambda name: matches is not None and matches(name.lower()) is not None
         )
         self._credential_query = credential_query
@@ -103,7 +103,7 @@ class Identifier:
         parts = [
             f"{name.lower()}:{value}".encode("utf-8", "surrogateescape")
             for name, value in headers
-            if self._is_credential(name)
+            if self.is_credential(name)
         ]
         parts.sort()
         if self._credential_query and query:
@@ -114,6 +114,8 @@ class Identifier:
 
     def affinity(self, headers: Mapping[str, str], meta: Mapping[str, bytes]) -> str | None:
         """The conversation this request belongs to, if it says so."""
+        if not meta and not self._affinity_headers:
+            return None
         for name in self._affinity_headers:
             if value := headers.get(name):
                 return _affinity(name.lower(), value)

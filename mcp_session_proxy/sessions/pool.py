@@ -173,6 +173,30 @@ class Pool:
 
     # -- leases ------------------------------------------------------------------------------
 
+    def acquire_at_once(
+        self, key: SessionKey, profile: Profile, usage: Usage, caller: Caller
+    ) -> Lease | None:
+        """A lease on a session of this key that is open and free now; else what opening one takes is noted.
+
+        Raises:
+            Draining: the pool is closed.
+        """
+        if self._closed:
+            raise self._refusal(key, Draining("The proxy is shutting down."))
+        demand = self._demands.get(key)
+        if demand is None:
+            demand = self._demands[key] = _Demand(profile, caller)
+        demand.caller = caller
+        if self._resumption is not None:
+            return None
+        bucket = self.books.buckets.get(key)
+        slot = None if bucket is None else bucket.candidate(usage)
+        if slot is None or bucket is None:
+            return None
+        lease = self._grant(slot, usage)
+        self._prewarm(bucket, usage)
+        return lease
+
     async def acquire(
         self, key: SessionKey, profile: Profile, usage: Usage, caller: Caller, deadline: float
     ) -> Lease:
@@ -186,18 +210,10 @@ class Pool:
             Draining: the pool is closed.
             UpstreamError: the server could not be reached or refused the handshake.
         """
-        if self._closed:
-            raise self._refusal(key, Draining("The proxy is shutting down."))
-        demand = self._demands.get(key)
-        if demand is None:
-            demand = self._demands[key] = _Demand(profile, caller)
-        demand.caller = caller
-        bucket = self.books.bucket(key)
-        slot = None if self.paused else bucket.candidate(usage)
-        if slot is not None:
-            lease = self._grant(slot, usage)
-            self._prewarm(bucket, usage)
+        lease = self.acquire_at_once(key, profile, usage, caller)
+        if lease is not None:
             return lease
+        demand, bucket = self._demands[key], self.books.bucket(key)
         try:
             # Whoever can have a session opened at once waits behind nobody.
             step = policy.decide(usage, bucket, self.books, self.limits)

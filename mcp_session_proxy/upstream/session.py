@@ -369,13 +369,12 @@ class UpstreamSession:
         """A call begins: what names it is given to ``handler``."""
         self.calls[identifier] = handler
         self.requests += 1
-        self._touch()
-        self.last_used = self.last_activity
+        self.last_used = self.last_activity = self._now()
 
     def unregister(self, identifier: int) -> None:
         """A call is over."""
         self.calls.pop(identifier, None)
-        self._touch()
+        self.last_activity = self._now()
 
     def _touch(self) -> None:
         self.last_activity = self._now()

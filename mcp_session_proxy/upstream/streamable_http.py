@@ -36,9 +36,12 @@ _NO_TLS: Final = (
     "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
     "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
 )
-# Named in each request, so that aiohttp has nothing to add: leaving its headers out costs more than this.
-_USER_AGENT: Final = f"mcp-session-proxy/{__version__}"
-_NO_ENCODING: Final = "identity"
+# What a request says unless it says otherwise: all that aiohttp would add of its own accord.
+_HEADERS: Final = {
+    "User-Agent": f"mcp-session-proxy/{__version__}",
+    "Accept-Encoding": "identity",
+    "Accept": revisions.ACCEPT_BOTH,
+}
 
 
 def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
@@ -49,6 +52,7 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
     return aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),
+        headers=_HEADERS,
         auto_decompress=auto_decompress,
         read_bufsize=2**18,
     )
@@ -151,7 +155,9 @@ class _Post:
 
     async def __aenter__(self) -> HttpReply:
         """The answer, from its status on."""
-        response = self._response = await self._transport.send_post(self._body, self._session, self._caller)
+        headers = _headers(self._session, self._caller)
+        headers["Content-Type"] = revisions.JSON
+        response = self._response = await self._transport.send("POST", headers, self._caller, self._body)
         self._told = None if response.content.is_eof() else _EndOfConnection(response)
         return HttpReply(response)
 
@@ -228,7 +234,7 @@ class StreamableHttp:
         if last_event_id is not None:
             headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
         timeout = self._answer_timeout if for_answer else self._listen_timeout
-        response = await self._send("GET", headers, caller, None, timeout)
+        response = await self.send("GET", headers, caller, None, timeout)
         told = _EndOfConnection(response)
         try:
             yield HttpReply(response)
@@ -239,32 +245,25 @@ class StreamableHttp:
     async def delete(self, session: SessionRef, caller: Caller) -> int:
         """End the session at the server."""
         async with asyncio.timeout(_GOODBYE_SECONDS):
-            response = await self._send(
-                "DELETE", _headers(session, caller), caller, None, self._answer_timeout
-            )
+            response = await self.send("DELETE", _headers(session, caller), caller)
             response.close()
             return response.status
 
-    async def send_post(self, body: bytes, session: SessionRef, caller: Caller) -> aiohttp.ClientResponse:
-        """Send one message; gives the answer from its status on."""
-        headers = _headers(session, caller)
-        headers["Accept"] = revisions.ACCEPT_BOTH
-        headers["Content-Type"] = revisions.JSON
-        return await self._send("POST", headers, caller, body, self._answer_timeout)
-
-    async def _send(
+    async def send(
         self,
         verb: str,
         headers: CIMultiDict[str],
         caller: Caller,
-        body: bytes | None,
-        timeout: aiohttp.ClientTimeout,
+        body: bytes | None = None,
+        timeout: aiohttp.ClientTimeout | None = None,
     ) -> aiohttp.ClientResponse:
+        """Send one request; gives its answer, from its status on. Raises as ``transport.Transport.post``."""
         asked = self._url
+        timeout = timeout or self._answer_timeout
         try:
             response = await self._http.request(
                 verb,
-                _with_query(asked, caller.query),
+                _with_query(asked, caller.query) if caller.query else asked,
                 headers=headers,
                 data=_payload(body),
                 timeout=timeout,
@@ -341,8 +340,6 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 
 def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
     headers = CIMultiDict(caller.headers)
-    headers.setdefault("User-Agent", _USER_AGENT)
-    headers["Accept-Encoding"] = _NO_ENCODING
     if session.session_id is not None:
         headers[revisions.SESSION_HEADER] = session.session_id
     if session.version is not None:

@@ -9,6 +9,7 @@ from mcp_session_proxy.demo import report
 from mcp_session_proxy.demo.churn import Churn, parse_churn
 from mcp_session_proxy.demo.client import Round, Step
 from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.ops.observers import Tee
 
 
 @pytest.fixture
@@ -73,14 +74,14 @@ def test_churn_is_read_from_a_scrape():
     times = {"seconds": 0.1, "waited_seconds": None, "upstream_seconds": 0.1}
     names = {"request_id": "r", "principal": "p", "session": None}
     for method in ("initialize", "initialize", "tools/call"):
-        metrics(
+        Tee(metrics)(
             events.RequestFinished(
                 era="legacy", method=method, outcome="ok", sessionless=False, **times, **names
             )
         )
-    metrics(events.DeleteAbsorbed(client="c", principal="p"))
+    Tee(metrics)(events.DeleteAbsorbed(client="c", principal="p"))
     for why in ("demand", "reopen"):
-        metrics(events.SessionOpened(session="s", principal="p", why=why, seconds=0.1))
+        Tee(metrics)(events.SessionOpened(session="s", principal="p", why=why, seconds=0.1))
     assert parse_churn(generate_latest(metrics.registry).decode()) == Churn(
         begun=2, ended=1, opened=2, closed=0
     )

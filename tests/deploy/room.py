@@ -28,6 +28,11 @@ mount -t proc proc "$1/root/proc"
 echo ready
 read -r _ || true
 """
+_TRIAL = """
+mount -t tmpfs tmpfs /mnt
+mkdir /mnt/upper /mnt/work /mnt/root
+mount -t overlay overlay -o lowerdir=/,upperdir=/mnt/upper,workdir=/mnt/work /mnt/root
+"""
 _LOOPBACK_UP = (
     "import fcntl, socket, struct; s = socket.socket(); "
     "fcntl.ioctl(s, 0x8914, struct.pack('16sh', b'lo', 0x1 | 0x40))"  # SIOCSIFFLAGS: up and running
@@ -42,7 +47,7 @@ def why_not() -> str | None:
     if missing:
         return f"a clean room needs {', '.join(missing)}"
     tried = subprocess.run(
-        ["unshare", "--mount", "--pid", "--fork", "--net", "mount", "-t", "tmpfs", "tmpfs", "/mnt"],
+        ["unshare", "--mount", "--pid", "--fork", "--net", "sh", "-ec", _TRIAL],
         capture_output=True,
         text=True,
     )

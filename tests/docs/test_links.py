@@ -1,5 +1,6 @@
 """Links between the documents, and their pictures."""
 
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -35,6 +36,14 @@ def test_every_document_can_be_found() -> None:
         todo += [each for each in found if each.suffix == ".md"]
         todo += [each / "README.md" for each in found if (each / "README.md").is_file()]
     assert set(DOCUMENTS) <= seen
+
+
+def test_the_readme_says_what_its_picture_shows() -> None:
+    """The figures in the picture's description are those that are drawn."""
+    (said,) = re.findall(r"!\[(.*?)\]\(docs/churn\.svg\)", (ROOT / "README.md").read_text())
+    shown = re.findall(r'font-weight="bold">([\d,]+)<', (ROOT / "docs" / "churn.svg").read_text())
+    assert shown
+    assert set(shown) == set(re.findall(r"\d[\d,]*", said))
 
 
 @pytest.mark.parametrize("picture", sorted((ROOT / "docs").glob("*.svg")), ids=lambda path: path.name)

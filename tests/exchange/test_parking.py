@@ -26,6 +26,10 @@ class FakeCall:
         self.modern = request
         self.rounds = rounds
         self.abandoned = 0
+        self.parked = 0
+
+    def park(self) -> None:
+        self.parked += 1
 
     def abandon(self) -> None:
         self.abandoned += 1

@@ -13,6 +13,7 @@ from mcp_session_proxy.introspection import (
 from mcp_session_proxy.ops.admin import build_admin_app
 from mcp_session_proxy.ops.churn import Churn
 from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.ops.observers import Tee
 from mcp_session_proxy.ops.recent import Recent
 from mcp_session_proxy.sessions.modes import Sharing
 from mcp_session_proxy.values import Address
@@ -95,7 +96,7 @@ def connect(aiohttp_client):
         metrics = Metrics()
         view = view or View()
         metrics.watch(view)
-        metrics(events.DeleteAbsorbed(client="c1", principal="p1"))
+        Tee(metrics)(events.DeleteAbsorbed(client="c1", principal="p1"))
         app = build_admin_app(
             view=view,
             operations=None,  # nothing here changes anything

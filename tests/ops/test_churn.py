@@ -1,6 +1,7 @@
 from mcp_session_proxy import events
 from mcp_session_proxy.ops.admin.model import ChurnSeries
 from mcp_session_proxy.ops.churn import MINUTES, SERIES, Churn
+from mcp_session_proxy.ops.observers import Tee
 
 BEGAN = events.ClientSessionCreated(
     client="c1", session="u1", principal="p1", origin="minted", client_name="inspector"
@@ -22,11 +23,11 @@ def test_counts_by_minute():
     """What happens within a minute adds up; the running minute is the last one."""
     clock = Clock(3599.0)
     churn = Churn(clock)
-    churn(BEGAN)
-    churn(BEGAN)
+    Tee(churn)(BEGAN)
+    Tee(churn)(BEGAN)
     clock.now += 1
-    churn(BEGAN)
-    churn(ENDED)
+    Tee(churn)(BEGAN)
+    Tee(churn)(ENDED)
     series = churn.series()
     assert series["clients_began"][-3:] == [0, 2, 1]
     assert series["clients_ended"][-3:] == [0, 0, 1]
@@ -37,7 +38,7 @@ def test_forgets_what_is_older_than_an_hour():
     """A minute is shown until the same minute of the next hour begins."""
     clock = Clock()
     churn = Churn(clock)
-    churn(BEGAN)
+    Tee(churn)(BEGAN)
     clock.now = 59 * 60 + 59.9
     assert churn.series()["clients_began"][0] == 1
     clock.now = 60 * 60
@@ -50,9 +51,9 @@ def test_forgets_the_minutes_in_which_nothing_happened():
     churn = Churn(clock)
     for minute in range(MINUTES):
         clock.now = minute * 60.0
-        churn(BEGAN)
+        Tee(churn)(BEGAN)
     clock.now = (MINUTES + 9) * 60.0
-    churn(BEGAN)
+    Tee(churn)(BEGAN)
     assert churn.series()["clients_began"] == [1] * (MINUTES - 10) + [0] * 9 + [1]
 
 
@@ -60,9 +61,9 @@ def test_a_long_silence():
     """Days without an event cost no more than an hour without one."""
     clock = Clock()
     churn = Churn(clock)
-    churn(BEGAN)
+    Tee(churn)(BEGAN)
     clock.now = 1e12
-    churn(ENDED)
+    Tee(churn)(ENDED)
     series = churn.series()
     assert sum(series["clients_began"]) == 0
     assert series["clients_ended"] == [0] * (MINUTES - 1) + [1]
@@ -71,17 +72,17 @@ def test_a_long_silence():
 def test_failures_of_all_kinds_count_together():
     """Requests that failed and handshakes that failed."""
     churn = Churn(Clock())
-    churn(
+    Tee(churn)(
         events.SessionOpenFailed(principal="p1", why="demand", error="upstream-timeout", detail="Too late.")
     )
-    churn(events.Crashed(where="open", error="KeyError()"))
+    Tee(churn)(events.Crashed(where="open", error="KeyError()"))
     assert churn.series()["failures"][-1] == 2
 
 
 def test_other_events_do_not_count():
     """Nothing that comes with every request is looked at."""
     churn = Churn(Clock())
-    churn(events.UpstreamUp(upstream="http://h"))
+    Tee(churn)(events.UpstreamUp(upstream="http://h"))
     assert not any(map(any, churn.series().values()))
 
 

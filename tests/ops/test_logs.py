@@ -11,6 +11,7 @@ from mcp_session_proxy import events
 from mcp_session_proxy.config import LogFormat
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
+from mcp_session_proxy.ops.observers import Tee
 
 CREATED = events.ClientSessionCreated(
     client="c1", session="s1", principal="p1", origin="minted", client_name="inspector"
@@ -51,7 +52,7 @@ def written(event, *, level=Level.INFO, log_format=LogFormat.JSON) -> str:
     """What the event log writes for an event."""
     stream = io.StringIO()
     logs.configure(level, log_format, stream)
-    logs.EventLog(level)(event)
+    Tee(logs.EventLog(level))(event)
     return stream.getvalue()
 
 
@@ -108,7 +109,7 @@ class TestConsole:
     def test_auto_looks_at_the_stream(self, stream, is_json):
         """People get words on their terminal, machines get JSON."""
         logs.configure(Level.INFO, LogFormat.AUTO, stream)
-        logs.EventLog(Level.INFO)(CREATED)
+        Tee(logs.EventLog(Level.INFO))(CREATED)
         assert stream.getvalue().startswith("{") is is_json
 
 
@@ -125,8 +126,8 @@ class TestLevels:
         log = logs.EventLog(Level.INFO)
         for level in (Level.INFO, Level.DEBUG, Level.ERROR):
             log.set_level(level)
-            log(FINISHED)
-            log(CREATED)
+            Tee(log)(FINISHED)
+            Tee(log)(CREATED)
         names = [json.loads(line)["event"] for line in stream.getvalue().splitlines()]
         assert names == ["client.created", "request.finished", "client.created"]
 
@@ -149,7 +150,7 @@ class TestLevels:
     def test_a_filtered_event_costs_next_to_nothing(self):
         """Under ten microseconds on the slowest machine; a tenth of one was measured."""
         log = logs.EventLog(Level.INFO)
-        assert min(timeit.repeat(lambda: log(FINISHED), number=1000, repeat=5)) < 0.010
+        assert min(timeit.repeat(lambda: Tee(log)(FINISHED), number=1000, repeat=5)) < 0.010
 
 
 class TestEscaping:

@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.exposition import generate_latest as generate
 from mcp_session_proxy import __version__, events
 from mcp_session_proxy.introspection import Gauges, Phase
 from mcp_session_proxy.ops.metrics import MAX_CHILDREN, Metrics
+from mcp_session_proxy.ops.observers import Tee
 
 FINISHED = events.RequestFinished(
     era="legacy",
@@ -103,28 +104,44 @@ def read(metrics, name, **labels):
 def test_counts(metrics, event, name, labels):
     """Each event moves its metric by one."""
     before = read(metrics, name, **labels) or 0
-    metrics(event)
+    Tee(metrics)(event)
     assert read(metrics, name, **labels) == before + 1
 
 
 def test_other_events_count_nothing(metrics):
     """An event without a metric is no error."""
     before = generate_latest(metrics.registry).count(b"\n")
-    metrics(events.Stopped(cut_off=0))
+    Tee(metrics)(events.Stopped(cut_off=0))
     assert generate_latest(metrics.registry).count(b"\n") == before
 
 
 def test_a_request_that_never_went_upstream_has_no_upstream_time(metrics):
     """Refused requests do not make the server look fast."""
-    metrics(msgspec.structs.replace(FINISHED, upstream_seconds=None))
+    Tee(metrics)(msgspec.structs.replace(FINISHED, upstream_seconds=None))
     assert read(metrics, "upstream_request_seconds_count") == 0
+
+
+def test_exemplars(metrics):
+    """A slow bucket names the newest recorded trace that fell into it; other formats know no exemplars."""
+    for seconds, trace_id, sampled in (
+        (0.02, "a" * 32, True),
+        (0.023, "b" * 32, True),
+        (0.3, "c" * 32, False),
+    ):
+        told = msgspec.structs.replace(FINISHED, seconds=seconds, trace_id=trace_id, sampled=sampled)
+        Tee(metrics)(told)
+    text = generate_openmetrics(metrics.registry).decode()
+    [shown] = [line for line in text.splitlines() if " # " in line]
+    assert 'request_seconds_bucket{era="legacy",le="0.025",method="tools/call"} 2.0 # ' in shown
+    assert f'{{trace_id="{"b" * 32}"}} 0.023 ' in shown
+    assert b"trace_id" not in generate_latest(metrics.registry)
 
 
 def test_tells_whether_the_last_reload_worked(metrics):
     """One until a reload fails, and again from the next one that works."""
     seen = [read(metrics, "config_last_reload_successful")]
     for event in (events.ReloadFailed(problem="p"), events.Reloaded(changed=None, needs_restart=None)):
-        metrics(event)
+        Tee(metrics)(event)
         seen.append(read(metrics, "config_last_reload_successful"))
     assert seen == [1, 0, 1]
 
@@ -160,18 +177,18 @@ class TestGauges:
 class TestLabels:
     def test_unknown_methods_share_one(self, metrics):
         """A client cannot invent labels by inventing methods."""
-        metrics(msgspec.structs.replace(FINISHED, method="x/y"))
+        Tee(metrics)(msgspec.structs.replace(FINISHED, method="x/y"))
         assert read(metrics, "request_seconds_count", era="legacy", method="other") == 1
 
     def test_are_bounded(self, metrics):
         """Values from outside share `other` once there are too many."""
         for number in range(MAX_CHILDREN + 10):
-            metrics(events.SessionLost(how=f"dialect {number}", **SESSION))
+            Tee(metrics)(events.SessionLost(how=f"dialect {number}", **SESSION))
         assert read(metrics, "upstream_sessions_lost_total", how="other") == 10
 
     def test_never_carry_a_user(self, metrics):
         """Neither principals nor session tags appear in a scrape."""
-        metrics(FINISHED)
+        Tee(metrics)(FINISHED)
         text = generate_latest(metrics.registry)
         assert b"p1" not in text
         assert b"s1" not in text
@@ -193,10 +210,10 @@ class TestExposition:
 
     def test_has_no_birth_times(self, metrics):
         """The library's `_created` series would double the scrape."""
-        metrics(FINISHED)
+        Tee(metrics)(FINISHED)
         assert b"requests_created" not in generate_latest(metrics.registry)
 
 
 def test_counting_a_request_is_cheap(metrics):
     """Under 30 microseconds on the slowest machine; under 2 were measured."""
-    assert min(timeit.repeat(lambda: metrics(FINISHED), number=1000, repeat=5)) < 0.030
+    assert min(timeit.repeat(lambda: Tee(metrics)(FINISHED), number=1000, repeat=5)) < 0.030

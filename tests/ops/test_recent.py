@@ -3,6 +3,7 @@ from datetime import UTC, datetime
 import pytest
 
 from mcp_session_proxy import events
+from mcp_session_proxy.ops.observers import Tee
 from mcp_session_proxy.ops.recent import KEPT_OF_EACH_KIND, Recent
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -17,7 +18,7 @@ def recent():
 
 def test_keeps_what_the_event_says(recent):
     """Its id, when it was, how loud it is, its name and its fields."""
-    recent(DOWN)
+    Tee(recent)(DOWN)
     (entry,) = recent.after(0, 10)
     assert (entry.id, entry.time, entry.level, entry.event) == (1, NOON, "warning", "upstream.down")
     assert entry.fields == {"upstream": "http://h", "error": "Connection refused"}
@@ -26,7 +27,7 @@ def test_keeps_what_the_event_says(recent):
 def test_gives_what_came_after(recent):
     """Whoever has seen an event is told of later ones, oldest first, whatever their kinds."""
     for event in (DOWN, UP, DOWN, UP):
-        recent(event)
+        Tee(recent)(event)
     assert [(entry.id, entry.event) for entry in recent.after(1, 10)] == [
         (2, "upstream.up"),
         (3, "upstream.down"),
@@ -39,16 +40,16 @@ def test_gives_what_came_after(recent):
 def test_limit_takes_the_newest(recent):
     """Of more events than wanted, the newest are given, still oldest first."""
     for event in (DOWN, UP, DOWN, UP):
-        recent(event)
+        Tee(recent)(event)
     assert [entry.id for entry in recent.after(0, 2)] == [3, 4]
     assert recent.after(0, 0) == []
 
 
 def test_a_flood_washes_away_its_own_kind_only(recent):
     """What explains a flood of failures is still there when somebody looks."""
-    recent(DOWN)
+    Tee(recent)(DOWN)
     for _ in range(10 * KEPT_OF_EACH_KIND):
-        recent(
+        Tee(recent)(
             events.LeaseFailed(principal="p1", reason="upstream-down", waited_seconds=0.123456789),
         )
     entries = recent.after(0, 10_000)
@@ -60,13 +61,13 @@ def test_a_flood_washes_away_its_own_kind_only(recent):
 
 def test_debug_events_are_not_kept(recent):
     """What comes with every request is nobody's news."""
-    recent(events.DeleteAbsorbed(client="c1", principal="p1"))
+    Tee(recent)(events.DeleteAbsorbed(client="c1", principal="p1"))
     assert (recent.newest, recent.after(0, 10)) == (0, [])
 
 
 def test_names_from_outside_are_cut(recent):
     """A client may call a method whatever it likes, at any length."""
-    recent(
+    Tee(recent)(
         events.RequestFailed(method="x" * 4_000_000, reason="r", detail="d", request_id="1", principal="p1")
     )
     (entry,) = recent.after(0, 1)
@@ -75,6 +76,6 @@ def test_names_from_outside_are_cut(recent):
 
 def test_fields_that_say_nothing_are_left_out(recent):
     """As in the log."""
-    recent(events.Crashed(where="open", error="KeyError()"))
+    Tee(recent)(events.Crashed(where="open", error="KeyError()"))
     (entry,) = recent.after(0, 1)
     assert "request_id" not in entry.fields

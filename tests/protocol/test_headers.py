@@ -44,7 +44,7 @@ header_lists = st.lists(st.tuples(names, st.text("abc, ", max_size=10))).map(CIM
 )
 def test_end_to_end_headers_reach_the_server(name: str) -> None:
     """Credentials and everything else of the client's own reach the server as they came."""
-    assert forward_request_headers(CIMultiDict({name: "v"})) == [(name, "v")]
+    assert forward_request_headers([(name, "v")]) == [(name, "v")]
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_end_to_end_headers_reach_the_server(name: str) -> None:
 @pytest.mark.parametrize("spell", [str, str.lower, str.upper])
 def test_what_is_ours_stays(name: str, spell: type[str]) -> None:
     """Headers of this hop, and those that the proxy writes itself, are not forwarded in any spelling."""
-    assert forward_request_headers(CIMultiDict({spell(name): "v"})) == []
+    assert forward_request_headers([(spell(name), "v")]) == []
 
 
 def test_connection_names_further_headers() -> None:
@@ -86,21 +86,21 @@ def test_connection_names_further_headers() -> None:
             ("X-Three", "3"),
         ]
     )
-    assert forward_request_headers(headers) == [("X-Three", "3")]
+    assert forward_request_headers(headers.items()) == [("X-Three", "3")]
     assert end_to_end_response_headers(headers) == [("X-Three", "3")]
 
 
 def test_repeated_headers_stay_repeated_and_in_order() -> None:
     """A header sent twice arrives twice, in the same order."""
     pairs = [("X-Key", "a"), ("Cookie", "b"), ("X-Key", "c")]
-    assert forward_request_headers(CIMultiDict(pairs)) == pairs
+    assert forward_request_headers(pairs) == pairs
 
 
 @given(header_lists)
 def test_selection_never_invents(headers: "CIMultiDict[str]") -> None:
     """Whatever is forwarded was sent, with the same value and in the same order."""
     sent = list(headers.items())
-    for forwarded in (forward_request_headers(headers), end_to_end_response_headers(headers)):
+    for forwarded in (forward_request_headers(headers.items()), end_to_end_response_headers(headers)):
         remaining = iter(sent)
         assert all(pair in remaining for pair in forwarded)
 
