@@ -237,6 +237,28 @@ async def test_drain_sends_waiters_away(bench: Bench) -> None:
     assert bench.server.deleted == ["upstream-1"]
 
 
+async def test_drain_in_the_middle_of_a_handshake(bench: Bench) -> None:
+    """A session whose id is on its way to us when we leave is given back all the same."""
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request, message: Any) -> web.StreamResponse:
+        response = bench.server.open_session(message)
+        asked.set()
+        await answer.wait()
+        return response
+
+    bench.server.on["initialize"] = slow
+    await bench.start()
+    async with bench.asking(call()) as asking:
+        await asked.wait()
+        draining = asyncio.create_task(bench.proxy.drain())
+        assert (await asking).error[2] == "draining"
+        assert not draining.done()
+        answer.set()
+        await draining
+    assert (bench.server.sessions, bench.server.deleted) == ({}, ["upstream-1"])
+
+
 async def test_drain_does_not_wait_for_a_server_that_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:

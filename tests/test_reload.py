@@ -256,11 +256,11 @@ async def test_max_rounds(bench: Reloaded) -> None:
     """The server may ask once more."""
     await bench.start(max_rounds=1)
     bench.ask_clients()
-    assert (await bench.ask()).error == (1, -32603, "too-many-rounds")
+    assert (await bench.answer(await bench.ask())).error == (1, -32603, "too-many-rounds")
     bench.change(max_rounds=2)
-    asked = await bench.ask()
-    assert asked.json["result"]["resultType"] == "input_required"
-    assert (await bench.answer(asked)).error == (1, -32603, "too-many-rounds")
+    asked_again = await bench.answer(await bench.ask())
+    assert asked_again.json["result"]["resultType"] == "input_required"
+    assert (await bench.answer(asked_again)).error == (1, -32603, "too-many-rounds")
 
 
 @tries("park_timeout")

@@ -123,19 +123,19 @@ class Fanout:
         return None
 
     def _route_request(self, session: UpstreamSession, request: Request) -> None:
-        listening = [c for c in self._binder.clients_of(session) if self._listens(c)]
-        if listening:
-            self._ask_on_stream(max(listening, key=lambda c: c.last_used), session, request)
-            return
-        waiting = [c for c in self._binder.clients_of(session) if c.lease is not None]
-        if not waiting:
+        """Ask the client that was here last, of those that listen if there are any."""
+        clients = self._binder.clients_of(session)
+        listening = [c for c in clients if self._listens(c)]
+        attached = [c for c in clients if c.lease is not None]
+        client = max(listening or attached, key=lambda c: c.last_used, default=None)
+        if client is None:
             refuse_request(session, request)
             return
-        # The client may be about to open its stream: what it is asked waits there for a moment.
-        client = max(waiting, key=lambda c: c.last_used)
         number = self._ask_on_stream(client, session, request)
-        loop = asyncio.get_running_loop()
-        loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number)
+        if not listening:
+            # It may be about to open its stream: what it is asked waits there for a moment.
+            loop = asyncio.get_running_loop()
+            loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number)
 
     def _listens(self, client: ClientSession) -> bool:
         post = self._posts.get(client)

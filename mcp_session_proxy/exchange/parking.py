@@ -73,8 +73,10 @@ class Parking:
             TooManyParked, TooManyRounds: over a limit; the call has been given up.
         """
         error: TooManyParked | TooManyRounds | None = None
-        if call.rounds >= self.limits.max_rounds:
-            error = TooManyRounds(f"The server asked {call.rounds} times in one call, which is the limit.")
+        if call.rounds > self.limits.max_rounds:
+            error = TooManyRounds(
+                f"The server may ask {self.limits.max_rounds} times in one call, and asked once more."
+            )
         elif (
             len(self._parked) >= self.limits.max_parked
             or self._per_principal.get(principal, 0) >= self.limits.max_parked_per_principal

@@ -35,6 +35,8 @@ from .state import SessionState
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
+# How long handshakes that are under way may take when the pool is closed.
+_OPENING_SECONDS: Final = 3.0
 _HOLD_WEIGHT: Final = 0.1
 
 
@@ -411,6 +413,8 @@ class Pool:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
         delay = _FIRST_RETRY_SECONDS
         while True:
+            if self._closed or slot.state is not SessionState.OPENING:
+                raise Draining("The session was closed while it was being opened.")
             try:
                 return await slot.session.open(demand.caller)
             except UpstreamUnreachable as error:
@@ -419,8 +423,6 @@ class Pool:
                 if _now() + delay >= max(deadlines, default=0.0):
                     raise
             await asyncio.sleep(delay)
-            if slot.state is not SessionState.OPENING:
-                raise Draining("The session was closed while it was being opened.")
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
     def _opening_failed(self, slot: Slot[PooledSession], why: str, error: ProxyError) -> None:
@@ -582,6 +584,13 @@ class Pool:
             if not waiter.future.done():
                 waiter.future.set_exception(Draining("The proxy is shutting down."))
         self.resume()
+        opening = [slot for slot in self.books.slots() if slot.state is SessionState.OPENING]
+        for slot in list(self.books.slots()):
+            if slot.state is not SessionState.OPENING:
+                self.retire(slot, reason)
+        if opening:
+            # Cut short, a handshake may leave a session behind whose id nobody has learnt.
+            await asyncio.wait(self._tasks, timeout=_OPENING_SECONDS)
         for slot in list(self.books.slots()):
             if slot.state is SessionState.OPENING:
                 slot.session.abandon()

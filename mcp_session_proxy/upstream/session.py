@@ -33,6 +33,7 @@ from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
 from .journal import Journal
 from .refusal import read_refusal
+from .stream import GetStream
 from .transport import NO_SESSION, NOBODY, NOWHERE, Caller, ConnectionLost, Reply, SessionRef, Transport
 
 _HANDSHAKE_SECONDS: Final = 30.0
@@ -40,15 +41,8 @@ _PING_SECONDS: Final = 10.0
 _POST_SECONDS: Final = 10.0
 _FAREWELL_SECONDS: Final = 3.0
 _REVIVE_SECONDS: Final = 10.0
-_STREAM_GRACE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 30.0
 _SERVER_GONE_RETRY_SECONDS: Final = 1.0
-# A stream that lasted this long, or brought something, was a good one: the next one is opened at once.
-_GOOD_STREAM_SECONDS: Final = 5.0
-# Refusals of the stream that pass: the server has not noticed yet that the old one is gone, or is busy.
-_PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_MAX_STREAM_REFUSALS: Final = 10
 _MAX_BACKGROUND: Final = 100
 _GOODBYES: Final = 2
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
@@ -121,20 +115,6 @@ class LossHandler(Protocol):
         ...
 
 
-class _StreamState:
-    """What is known of the GET stream from one connection to the next."""
-
-    __slots__ = ("delay", "heard", "last_event_id", "refusals", "refused", "retry_seconds")
-
-    def __init__(self) -> None:
-        self.last_event_id: str | None = None
-        self.retry_seconds = 0.0
-        self.delay = _FIRST_RETRY_SECONDS
-        self.refusals = 0  # passing ones, in a row
-        self.refused: int | None = None  # for good, with this status
-        self.heard = False
-
-
 class UpstreamSession:
     """One live session at the server; a new *incarnation* of it after each loss.
 
@@ -169,7 +149,7 @@ class UpstreamSession:
         self.initialize_result = b"{}"
         self.calls: dict[int, CallHandler] = {}
         self.requests = 0
-        self.streaming = False
+        self._stream: GetStream | None = None
         self.last_activity = 0.0
         self.last_used = 0.0  # by a request
         self.caller = NOBODY
@@ -574,61 +554,33 @@ class UpstreamSession:
 
     # -- the GET stream ----------------------------------------------------------------------
 
+    @property
+    def streaming(self) -> bool:
+        """Whether the GET stream stands."""
+        return self._stream is not None and self._stream.is_open
+
     async def _start_listening(self) -> None:
         """Open the GET stream, and give it a moment to stand before the first call is sent."""
-        opened = asyncio.Event()
-        self._listener = self.spawn(self._listen(opened), f"listen {self.tag}")
-        try:
-            async with asyncio.timeout(_STREAM_GRACE_SECONDS):
-                await opened.wait()
-        except TimeoutError:
-            return  # some servers send no header before the first event
+        stream = self._stream = GetStream(
+            connect=lambda last_event_id: self.transport.listen(self.ref, self.caller, last_event_id),
+            take=self._take,
+            unreachable=self._is_better_elsewhere,
+        )
+        self._listener = self.spawn(self._listen(stream), f"listen {self.tag}")
+        await stream.tried()
 
-    async def _listen(self, opened: asyncio.Event) -> None:
-        """Hold the stream for life: what ends or breaks is opened again, after a while that grows."""
-        loop = asyncio.get_running_loop()
-        stream = _StreamState()
-        while stream.refused is None:
-            started, stream.heard = loop.time(), False
-            try:
-                async with self.transport.listen(self.ref, self.caller, stream.last_event_id) as reply:
-                    opened.set()
-                    if reply.status == 200 and reply.is_stream:
-                        await self._follow(reply, stream)
-                    elif reply.status in _PASSING_STATUSES and stream.refusals < _MAX_STREAM_REFUSALS:
-                        stream.refusals += 1
-                    else:
-                        stream.refused = reply.status
-                        continue
-            except UpstreamUnreachable:
-                self._placement.suspect(self)
-                if self._placement.can_move(self):
-                    self._lost("unreachable")
-                    return
-            except (ProxyError, ConnectionLost):
-                pass
-            finally:
-                opened.set()
-                self.streaming = False
-            if stream.heard or (stream.refusals == 0 and loop.time() - started >= _GOOD_STREAM_SECONDS):
-                stream.delay = _FIRST_RETRY_SECONDS
-            await asyncio.sleep(min(max(stream.delay, stream.retry_seconds), _LAST_RETRY_SECONDS))
-            stream.delay = min(stream.delay * 2, _LAST_RETRY_SECONDS)
-        # The server offers no stream (405), no second one (400), or no longer knows the session (404).
-        if stream.refused == 404:
+    async def _listen(self, stream: GetStream) -> None:
+        # The server may offer no stream (405), no second one (400), or no longer know the session (404).
+        if await stream.hold() == 404:
             await self._check("stream")
 
-    async def _follow(self, reply: Reply, stream: "_StreamState") -> None:
-        self.streaming = True
-        stream.refusals = 0
-        try:
-            while (messages := await reply.read()) is not None:
-                for message in messages:
-                    stream.heard = True
-                    self._take(message)
-        finally:
-            stream.last_event_id = reply.last_event_id or stream.last_event_id
-            stream.retry_seconds = reply.retry_seconds or 0.0
+    def _is_better_elsewhere(self) -> bool:
+        """The server takes no connections: give the session up where there is another server for it."""
+        self._placement.suspect(self)
+        if not self._placement.can_move(self):
+            return False
+        self._lost("unreachable")
+        return True
 
     def _take(self, message: Message) -> None:
         if isinstance(message, Request) and message.method == revisions.PING:

@@ -312,7 +312,7 @@ async def test_limit_per_caller(own_table: Callable[..., Table]) -> None:
 
 async def test_limit_of_rounds(own_table: Callable[..., Table]) -> None:
     """A server that asks more often than it may in one call is cut off with an error."""
-    table = own_table("--max-rounds", "2")
+    table = own_table("--max-rounds", "1")
     tool = "test_input_required_result_multi_round"
     first = (await table.client.call_modern(tool)).result
     second = await table.client.resume_call(first, {"step1": accept(name="Ada")}, tool)

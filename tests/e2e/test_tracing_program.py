@@ -5,10 +5,11 @@ import time
 from collections.abc import Callable
 
 import aiohttp
+import httpx
 import pytest
 from collector import Collector
 from mcp import ClientSession
-from mcp.client.streamable_http import streamablehttp_client
+from mcp.client.streamable_http import streamable_http_client
 
 from .conftest import Desk
 from .launch import Fleet
@@ -36,7 +37,8 @@ async def call_with_sdk(caller: Caller, tool: str, **headers: str) -> None:
     assert caller.authorization is not None
     headers |= {"Authorization": caller.authorization}
     async with (
-        streamablehttp_client(caller.url, headers=headers) as (read, write, _),
+        httpx.AsyncClient(headers=headers, trust_env=False) as http,
+        streamable_http_client(caller.url, http_client=http) as (read, write, _),
         ClientSession(read, write) as session,
     ):
         await session.initialize()

@@ -116,9 +116,9 @@ async def test_only_with_a_stream() -> None:
     assert deaf.find() is None
     at = await scene()
     at.keep()
-    at.session.streaming = False
+    at.session._stream.is_open = False
     assert at.find() is None
-    at.session.streaming = True
+    at.session._stream.is_open = True
     assert at.find() is None  # something may have been missed
 
 

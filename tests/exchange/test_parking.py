@@ -243,8 +243,8 @@ async def test_limit_in_all() -> None:
 async def test_limit_of_rounds() -> None:
     """A server that asks over and over is cut off, and it is the server's fault."""
     parking = make(rounds=4)
-    park(parking, FakeCall(BUY, rounds=3))
-    endless = FakeCall(BUY, rounds=4)
+    park(parking, FakeCall(BUY, rounds=4))
+    endless = FakeCall(BUY, rounds=5)
     with pytest.raises(TooManyRounds) as caught:
         park(parking, endless)
     assert (endless.abandoned, caught.value.http_status) == (1, 502)

@@ -1291,6 +1291,34 @@ async def test_close_ends_everything():
     stand.check_empty()
 
 
+async def test_close_lets_a_handshake_end():
+    """A handshake that the server answers soon comes to its end, and nobody gets the session."""
+    stand = by_hand()
+    opens = await stand.ask()
+    opening = stand.server.last
+    closing = asyncio.create_task(stand.pool.close())
+    await asyncio.sleep(1.0)
+    assert (opening.abandoned, closing.done()) == (False, False)
+    opening.finish_opening()
+    await closing
+    with pytest.raises(Draining):
+        await opens
+    assert now() == 1.0
+    stand.check_empty()
+
+
+async def test_close_waits_for_a_handshake_in_vain():
+    """A handshake that the server does not answer is given up after a moment."""
+    stand = by_hand()
+    opens = await stand.ask()
+    await stand.pool.close()
+    with pytest.raises(Draining):
+        await opens
+    assert now() == 3.0
+    assert stand.server.last.abandoned
+    stand.check_empty()
+
+
 async def test_close_waits_for_the_goodbyes():
     """Closing takes as long as the goodbyes do."""
     stand = by_hand()
