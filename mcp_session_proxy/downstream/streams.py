@@ -41,7 +41,8 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Heart:
-    """Writes a comment to every stream that was silent for the interval, so that nobody cuts it.
+    """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
+    off clients that read nothing.
 
     One timer for all of them. The responders of POSTs that were not answered yet become event streams
     at their first beat.
@@ -49,6 +50,7 @@ class Heart:
 
     def __init__(self, interval_seconds: float) -> None:
         self.interval_seconds = interval_seconds
+        self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
         self._beats: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -82,9 +84,12 @@ class Heart:
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        silent_since = loop.time() - self.interval_seconds
+        now = self.now()
         for responder in self._responders:
-            if responder.last_write <= silent_since:
+            if responder.writing:
+                if responder.last_write <= now - _WRITE_SECONDS:
+                    responder.cut_off()
+            elif responder.last_write <= now - self.interval_seconds:
                 task = loop.create_task(responder.beat())
                 self._beats.add(task)
                 task.add_done_callback(self._beats.discard)
@@ -99,6 +104,23 @@ class Responder:
     ``mailbox`` keeps what a lost client missed, None for clients without a session.
     """
 
+    __slots__ = (
+        "_accepts",
+        "_answers",
+        "_batch",
+        "_client_left",
+        "_finished",
+        "_heart",
+        "_kept",
+        "_lock",
+        "_mailbox",
+        "_request",
+        "_response",
+        "headers",
+        "last_write",
+        "writing",
+    )
+
     def __init__(
         self,
         request: web.BaseRequest,
@@ -109,8 +131,9 @@ class Responder:
         headers: Mapping[str, str],
         mailbox: Mailbox | None,
     ) -> None:
-        self.last_write = asyncio.get_running_loop().time()
-        self.headers = dict(headers)
+        self.last_write = heart.now()
+        self.writing = False
+        self.headers = headers
         self._request = request
         self._accepts = accepts
         self._batch = batch
@@ -170,14 +193,14 @@ class Responder:
             self._answers.append(answer)
             return
         async with self._lock:
-            self.headers.update(answer.headers)
+            self.headers = {**self.headers, **answer.headers}
             await self._flush()
             await self._write_event(answer.body)
 
     async def finish(self) -> web.StreamResponse:
         """End the answer, all requests being responded to."""
-        self._heart.remove(self)
         if self._response is None:
+            self._heart.remove(self)
             self._finished = True
             if self._kept is not None:
                 self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
@@ -186,6 +209,7 @@ class Responder:
             self._finished = True
             await self._flush()
             await self._end()
+            self._heart.remove(self)
             return self._response
 
     def _whole(self) -> web.Response:
@@ -204,6 +228,7 @@ class Responder:
 
     async def _end(self) -> None:
         if not self._client_left and self._response is not None:
+            self.last_write = self._heart.now()
             await self._try(self._response.write_eof())
         if self._client_left and self._kept is not None:
             self._kept.close()
@@ -226,7 +251,7 @@ class Responder:
         await self._write(sse.write_event(data, event_id=event_id))
 
     async def _write(self, data: bytes) -> None:
-        self.last_write = asyncio.get_running_loop().time()
+        self.last_write = self._heart.now()
         if self._client_left:
             return
         await self._try(self._write_on(data))
@@ -238,11 +263,19 @@ class Responder:
         await self._response.write(data)
 
     async def _try(self, writing: Awaitable[None]) -> None:
-        """Write, and note if that shows that the client has left or reads nothing."""
+        """Write, and note if that shows that the client has left; the heart sees to it that it ends."""
+        self.writing = True
         try:
-            await _bounded(self._request, writing)
-        except (ConnectionError, TimeoutError, RuntimeError):
+            await writing
+        except (ConnectionError, RuntimeError):
             self._client_left = True
+        finally:
+            self.writing = False
+
+    def cut_off(self) -> None:
+        """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
 
 def respond_error(body: bytes, status: int, *header_sets: Mapping[str, str]) -> web.Response:

@@ -310,6 +310,7 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
+        self._exchange.hush()  # it points at this call: let go, both are freed at once
 
 
 def _accepts(answer: bytes) -> bool:

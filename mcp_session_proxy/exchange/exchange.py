@@ -40,6 +40,7 @@ from ..upstream.refusal import read_refusal
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
+from .question import refuse_request
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
@@ -63,6 +64,20 @@ class Outlet(Protocol):
         ...
 
 
+class _Silence:
+    """Nobody listens. Implements ``exchange.Outlet``."""
+
+    async def notify(self, message: Notification) -> None:
+        """Nobody to tell."""
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Nobody to ask."""
+        refuse_request(session, request)
+
+
+SILENCE: Final[Outlet] = _Silence()
+
+
 class _SessionGone(Exception):
     """The server rejected the request because it does not know the session: it was not executed."""
 
@@ -82,7 +97,22 @@ class Exchange:
     ``token`` is the client's progress token as raw JSON, None if it gave none.
     """
 
-    _trace: UpstreamTrace | None = None
+    __slots__ = (
+        "_aborted",
+        "_cancelled",
+        "_cutoff",
+        "_deliveries",
+        "_observe",
+        "_outlet",
+        "_said_something",
+        "_session",
+        "_trace",
+        "_visit",
+        "request",
+        "token",
+        "upstream_id",
+        "upstream_seconds",
+    )
 
     def __init__(
         self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
@@ -97,6 +127,7 @@ class Exchange:
         self.token = token
         self._said_something = False
         self._cutoff = Cutoff()
+        self._trace: UpstreamTrace | None = None
         self._aborted: ProxyError | None = None
         self._cancelled = False
         self._deliveries: set[asyncio.Task[None]] = set()
@@ -338,6 +369,10 @@ class Exchange:
         else:
             self._session.router.overhear(self._session, message)
         await self._outlet.notify(message)
+
+    def hush(self) -> None:
+        """Nobody listens any more: what the server may still say is dropped."""
+        self._outlet = SILENCE
 
     def deliver(self, message: Message) -> None:
         """Take what the server sent on its GET stream for this exchange."""

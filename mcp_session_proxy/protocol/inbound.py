@@ -4,15 +4,14 @@ What the client can take (``Accept``), which era it speaks, and for modern reque
 2026-07-28 revision in their order: a typed message comes out, or a typed rejection is raised.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 from ..errors import HeaderMismatch, InvalidParams, MethodGone, UnsupportedVersion
 from . import jsonrpc, mirroring, revisions
 from .jsonrpc import Request
+from .mirroring import HeaderValues
 from .revisions import Era
-
-HeaderValues = Callable[[str], Sequence[str]]
 
 
 class Accepts(NamedTuple):
@@ -101,10 +100,7 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     capabilities = _capabilities(meta)
     log_level = _log_level(meta)
     params = jsonrpc.read_object(request.params)
-    routing = {
-        name.lower(): list(header_values(name)) for name in (revisions.METHOD_HEADER, revisions.NAME_HEADER)
-    }
-    mirroring.check_routing(request.method, params, routing)
+    mirroring.check_routing(request.method, params, header_values)
     return ModernRequest(request, params, meta, capabilities, meta.get(revisions.META_CLIENT_INFO), log_level)
 
 

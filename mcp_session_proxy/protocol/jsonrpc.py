@@ -18,6 +18,7 @@ from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError
 NULL: Final = b"null"
 MAX_BATCH: Final = 100
 _MAX_ID_BYTES: Final = 1024
+_USUAL_ID_BYTES: Final = 20
 
 
 class Request(msgspec.Struct, frozen=True, gc=False):
@@ -110,6 +111,9 @@ _whole_errors = msgspec.json.Decoder(_WholeError)
 _strings = msgspec.json.Decoder(str)
 _integers = msgspec.json.Decoder(int)
 _encode = msgspec.json.Encoder().encode
+
+_ID: Final = b'{"jsonrpc":"2.0","id":'
+_METHOD: Final = b'{"jsonrpc":"2.0","method":'
 
 _T = TypeVar("_T")
 _RAW_NULL: Final = msgspec.Raw(NULL)  # a Raw equals no bytes
@@ -265,6 +269,8 @@ def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
 
 
 def _read_id(raw: bytes) -> bytes:
+    if len(raw) <= _USUAL_ID_BYTES and raw.isdigit():
+        return raw
     is_string = raw[:1] == b'"'
     is_integer = raw.lstrip(b"-").isdigit()
     if not (is_string or is_integer):
@@ -391,27 +397,33 @@ def canonical(raw: bytes | None) -> bytes:
 
 
 # -- writing -------------------------------------------------------------------------------------
+#
+# Joined, not formatted: formatting takes twenty times as long with a payload of a mebibyte.
 
 
 def write_request(identifier: bytes, method: str, params: bytes | None) -> bytes:
     """A request's bytes."""
     if params is None:
-        return b'{"jsonrpc":"2.0","id":%b,"method":%b}' % (identifier, _encode(method))
-    return b'{"jsonrpc":"2.0","id":%b,"method":%b,"params":%b}' % (identifier, _encode(method), params)
+        return b"".join((_ID, identifier, b',"method":', _encode(method), b"}"))
+    return b"".join((_ID, identifier, b',"method":', _encode(method), b',"params":', params, b"}"))
 
 
 def write_notification(method: str, params: bytes | None) -> bytes:
     """A notification's bytes."""
     if params is None:
-        return b'{"jsonrpc":"2.0","method":%b}' % _encode(method)
-    return b'{"jsonrpc":"2.0","method":%b,"params":%b}' % (_encode(method), params)
+        return b"".join((_METHOD, _encode(method), b"}"))
+    return b"".join((_METHOD, _encode(method), b',"params":', params, b"}"))
 
 
 def write_response(identifier: bytes, response: Response) -> bytes:
     """A response's bytes under another id."""
     if response.error is not None:
-        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, response.error)
-    return b'{"jsonrpc":"2.0","id":%b,"result":%b}' % (identifier, response.result or b"{}")
+        return _write_error(identifier, response.error)
+    return b"".join((_ID, identifier, b',"result":', response.result or b"{}", b"}"))
+
+
+def _write_error(identifier: bytes, error: bytes) -> bytes:
+    return b"".join((_ID, identifier, b',"error":', error, b"}"))
 
 
 def write_error(identifier: bytes, error: ProxyError) -> bytes:
@@ -421,21 +433,18 @@ def write_error(identifier: bytes, error: ProxyError) -> bytes:
     """
     raw_error: bytes | None = getattr(error, "raw_error", None)
     if raw_error is not None:
-        return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, raw_error)
+        return _write_error(identifier, raw_error)
     payload = {
         "code": error.code,
         "message": error.message,
         "data": error.data,
     }
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (identifier, _encode(payload))
+    return _write_error(identifier, _encode(payload))
 
 
 def write_plain_error(identifier: bytes, code: int, message: str) -> bytes:
     """An error response towards a server (an answer to a request of its own)."""
-    return b'{"jsonrpc":"2.0","id":%b,"error":%b}' % (
-        identifier,
-        _encode({"code": code, "message": message}),
-    )
+    return _write_error(identifier, _encode({"code": code, "message": message}))
 
 
 def write_batch(entries: list[bytes]) -> bytes:

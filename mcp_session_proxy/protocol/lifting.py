@@ -67,14 +67,12 @@ class _Occupied(msgspec.Struct, gc=False):
 
 
 _occupied = msgspec.json.Decoder(_Occupied)
-# A result in which none of these occurs has none of those members. A key may be written with escapes.
-_MAYBE_OCCUPIED: Final = (b"_meta", b"resultType", b"ttlMs", b"cacheScope", b"\\u")
 _CACHED_FRONTS: Final = 256
 
 
 def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> bytes:
     """A result with the members that the revision requires. ``hint`` where the method has one."""
-    if result[:1] == b"{" and not any(name in result for name in _MAYBE_OCCUPIED):
+    if result[:1] == b"{" and not _may_be_occupied(result):
         return _put_in_front(facts.info, hint, result)
     try:
         there = _occupied.decode(result)
@@ -89,6 +87,17 @@ def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> by
     if free:
         return _put_in_front(facts.info, hint, result)
     return _merge(_members(facts.info, hint), result)
+
+
+def _may_be_occupied(result: bytes) -> bool:
+    """Whether a name of those members occurs anywhere. A key may be written with escapes."""
+    return (
+        b"_meta" in result
+        or b"resultType" in result
+        or b"ttlMs" in result
+        or b"cacheScope" in result
+        or b"\\u" in result
+    )
 
 
 def _members(info: bytes | None, hint: CacheHint | None) -> dict[str, bytes]:
@@ -112,7 +121,7 @@ def _put_in_front(info: bytes | None, hint: CacheHint | None, result: bytes) -> 
     start = result.index(b"{") + 1
     rest = result[start:].lstrip()
     joint = b"" if rest[:1] == b"}" else b","
-    return b"%b%b%b" % (_front(info, hint), joint, rest)
+    return b"".join((_front(info, hint), joint, rest))
 
 
 def _merge(members: dict[str, bytes], result: bytes) -> bytes:

@@ -11,7 +11,7 @@ from . import jsonrpc, revisions
 from .inbound import ModernRequest
 
 # Members of the parameters that are between the client and us.
-_OURS: Final = ("inputResponses", "requestState")
+_OURS: Final = ("_meta", "inputResponses", "requestState")
 # Capabilities that 2025-11-25 knows. Tasks became an extension with another protocol.
 _CAPABILITIES: Final = ("elicitation", "experimental", "extensions", "roots", "sampling")
 _TASKS_EXTENSION: Final = revisions.META_PREFIX + "tasks"
@@ -20,12 +20,12 @@ _UNNAMED_CLIENT: Final = b'{"name":"unnamed","version":"0"}'
 
 def lower_params(modern: ModernRequest) -> bytes | None:
     """The parameters without the revision's metadata; every other member of ``_meta`` stays."""
-    members = {key: value for key, value in modern.params.items() if key not in _OURS}
+    members = dict(modern.params)
+    for name in _OURS:
+        members.pop(name, None)
     meta = {key: value for key, value in modern.meta.items() if not key.startswith(revisions.META_PREFIX)}
     if meta:
         members["_meta"] = jsonrpc.write_object(meta)
-    else:
-        members.pop("_meta", None)
     return jsonrpc.write_object(members) if members else None
 
 

@@ -7,7 +7,7 @@ MCP 2026-07-28, basic/transports/streamable-http, "Request Metadata": ``Mcp-Meth
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 import msgspec
@@ -30,6 +30,9 @@ _NAMED_BY: Final = {
 }
 # Bounds for a tool's schema, which is the server's and may be anything.
 _MAX_DEPTH: Final = 64
+
+
+HeaderValues = Callable[[str], Sequence[str]]
 
 
 class MirroredParam(NamedTuple):
@@ -61,27 +64,26 @@ def decode(value: str) -> str:
         raise HeaderMismatch("A header holds bad base64.") from error
 
 
-def check_routing(method: str, params: Mapping[str, bytes], headers: Mapping[str, list[str]]) -> None:
+def check_routing(method: str, params: Mapping[str, bytes], header_values: HeaderValues) -> None:
     """Compare ``Mcp-Method`` and ``Mcp-Name`` with the body.
 
-    ``params`` are the raw members of the request's parameters; ``headers`` the values of each of the two,
-    by lower-case name.
+    ``params`` are the raw members of the request's parameters; ``header_values`` gives a header's values.
 
     Raises:
         HeaderMismatch: one is missing, sent twice, or says something else.
     """
-    named = _single(headers, revisions.METHOD_HEADER)
+    named = _single(header_values, revisions.METHOD_HEADER)
     if named != method:
         raise HeaderMismatch(f"{revisions.METHOD_HEADER} does not match the body's method.")
     member = _NAMED_BY.get(method)
     if member is not None:
-        name = decode(_single(headers, revisions.NAME_HEADER))
+        name = decode(_single(header_values, revisions.NAME_HEADER))
         if name != jsonrpc.read_string(params.get(member)):
             raise HeaderMismatch(f'{revisions.NAME_HEADER} does not match the body\'s "{member}".')
 
 
-def _single(headers: Mapping[str, list[str]], name: str) -> str:
-    values = headers.get(name.lower(), [])
+def _single(header_values: HeaderValues, name: str) -> str:
+    values = header_values(name)
     if len(values) != 1:
         problem = "is missing" if not values else "was sent more than once"
         raise HeaderMismatch(f"The header {name} {problem}.")

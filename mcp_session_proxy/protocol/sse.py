@@ -136,5 +136,5 @@ def write_event(data: bytes, *, event_id: str | None = None) -> bytes:
     if b"\n" in data or b"\r" in data:
         data = data.replace(b"\r", b" ").replace(b"\n", b" ")
     if event_id is None:
-        return b"event: message\ndata: %b\n\n" % data
-    return b"event: message\nid: %b\ndata: %b\n\n" % (event_id.encode(), data)
+        return b"".join((b"event: message\ndata: ", data, b"\n\n"))
+    return b"".join((b"event: message\nid: ", event_id.encode(), b"\ndata: ", data, b"\n\n"))

@@ -96,6 +96,11 @@ def _last(ordered: dict[Slot[S], None]) -> Slot[S] | None:
     return next(reversed(ordered), None)
 
 
+def _put_last(ordered: dict[Slot[S], None], slot: Slot[S]) -> None:
+    ordered.pop(slot, None)
+    ordered[slot] = None
+
+
 class Books(Generic[S]):
     """All slots, by key, by principal, and by idleness (longest idle first)."""
 
@@ -167,23 +172,24 @@ class Books(Generic[S]):
 
     def take(self, slot: Slot[S], usage: Usage) -> None:
         """Record one more lease."""
-        self._move(slot, SessionEvent.TAKEN)
         bucket = self.buckets[slot.key]
-        self._not_idle(slot)
-        bucket.unused.pop(slot, None)
+        if slot.leases == 0:
+            self._move(slot, SessionEvent.TAKEN)
+            self._not_idle(slot)
+            bucket.unused.pop(slot, None)
+            slot.used = True
         slot.leases += 1
-        slot.used = True
         if usage is Usage.OWNED or usage is Usage.ONCE:
             slot.reserved = True
         if slot.reserved:
             return
-        bucket.joint.pop(slot, None)
-        bucket.joint[slot] = None
-        bucket.free.pop(slot, None)
+        _put_last(bucket.joint, slot)
         if usage is Usage.EXCLUSIVE:
             slot.exclusive += 1
-        if slot.exclusive == 0:
-            bucket.free[slot] = None
+        if slot.exclusive:
+            bucket.free.pop(slot, None)
+        else:
+            _put_last(bucket.free, slot)
 
     def give_back(self, slot: Slot[S], usage: Usage, now: float) -> None:
         """Record one lease less; does nothing for a session that has left the pool meanwhile."""
@@ -194,9 +200,7 @@ class Books(Generic[S]):
             if usage is Usage.EXCLUSIVE:
                 slot.exclusive -= 1
             if slot.exclusive == 0:
-                free = self.buckets[slot.key].free
-                free.pop(slot, None)
-                free[slot] = None
+                _put_last(self.buckets[slot.key].free, slot)
         if slot.leases == 0:
             self._move(slot, SessionEvent.RELEASED)
             self._now_idle(slot, now)

@@ -44,6 +44,8 @@ class Wire(AbstractStreamWriter):
             raise ConnectionResetError("Cannot write to closing transport")
         self.text += chunk.decode()
         await self.flows.wait()
+        if self.aborted:
+            raise ConnectionResetError("Connection lost")
 
     async def write(self, chunk: Any) -> None:
         await self._pass(bytes(chunk))
@@ -67,6 +69,7 @@ class Wire(AbstractStreamWriter):
     def abort(self) -> None:
         """The transport's way to end the connection at once."""
         self.aborted = True
+        self.flows.set()
 
     def get_extra_info(self, name: str, default: object = None) -> object:
         return default
