@@ -198,8 +198,10 @@ def _demo(arguments: argparse.Namespace) -> int:
 
     # The server's port is known when it runs; a placeholder lets everything else be checked before.
     settings = load({"upstream": show.PLACEHOLDER_URL, **_flags(arguments)})
-    quiet = "log_level" not in settings.model_fields_set
-    logs.configure(Level.WARNING if quiet else settings.log_level, settings.log_format)
+    if "log_level" not in settings.model_fields_set:
+        # Its tables are what it has to say.
+        settings = settings.model_copy(update={"log_level": Level.WARNING})
+    logs.configure(settings.log_level, settings.log_format)
     return show.run(settings, stay=arguments.serve)
 
 

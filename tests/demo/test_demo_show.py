@@ -27,6 +27,13 @@ class TestEndingByItself:
         (line,) = [line for line in printed.splitlines() if "by the proxy, at the server" in line]
         assert line.split()[-4] == "1"
 
+    def test_says_nothing_else_unless_asked(self):
+        """Log lines would stand between the tables; who wants them names a level."""
+        command = [sys.executable, "-m", "mcp_session_proxy", "demo"]
+        for options, logged in (([], False), (["--log-level", "info"], True)):
+            done = subprocess.run([*command, *options], capture_output=True, text=True, timeout=60, check=True)
+            assert ("session.opened" in done.stderr) is logged
+
     def test_works_without_an_admin_listener(self, capfd):
         """Without metrics there is no churn to show, and nothing else is missing."""
         assert show.run(settings(admin_listen="off"), stay=False) == 0
