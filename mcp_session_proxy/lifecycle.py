@@ -266,7 +266,9 @@ class Proxy:
         def rewrite(challenge: str) -> str:
             return choose().rewriter.challenge(challenge)
 
-        legacy = LegacyEndpoint(binder=self._binder, fanout=self._fanout, observe=self._observe)
+        legacy = LegacyEndpoint(
+            binder=self._binder, catalog=self._catalog, fanout=self._fanout, observe=self._observe
+        )
         self._modern = ModernEndpoint(
             binder=self._binder,
             attribution=self._attribution,

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from ..errors import UnsupportedVersion
 from ..events import Observer
+from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..exchange.relay import Relay
@@ -26,9 +27,10 @@ _EMPTY_RESULT = b"{}"
 class LegacyEndpoint:
     """Answers legacy requests, and takes legacy notifications and responses."""
 
-    def __init__(self, *, binder: Binder, fanout: Fanout, observe: Observer) -> None:
+    def __init__(self, *, binder: Binder, catalog: Catalog, fanout: Fanout, observe: Observer) -> None:
         self.exchanges: dict[Exchange, None] = {}
         self._binder = binder
+        self._catalog = catalog
         self._fanout = fanout
         self._observe = observe
         self._calls: dict[tuple[ClientSession, bytes], Exchange] = {}
@@ -52,13 +54,37 @@ class LegacyEndpoint:
             return await self._initialize(call, request, affinity, report)
         if call.client is None:
             _check_version(call)
+            if request.method in LISTS and not meta:
+                return await self._list(call, request, affinity, responder, report)
         if request.method == revisions.PING:
             return Answer(body=_result(request, _EMPTY_RESULT))
         visit = await self._visit(call, affinity, report)
         try:
-            return await self._exchange(request, meta, visit, responder, report)
+            response = await self._exchange(request, meta, visit, responder, report)
         finally:
             visit.end()
+        return _answer(request, response)
+
+    async def _list(
+        self, call: Call, request: Request, affinity: str | None, responder: Responder, report: Report
+    ) -> Answer:
+        """A list for a client without a session: the one that is kept, as long as it is certainly right."""
+        report.sessionless = True
+        key = self._binder.sessionless_key(call.principal, affinity)
+        kept = self._catalog.find(key, request.method, request.params)
+        if kept is not None:
+            return Answer(body=_result(request, kept.result))
+        generation = self._catalog.generation
+        visit = await self._visit(call, affinity, report)
+        try:
+            response = await self._exchange(request, {}, visit, responder, report)
+            if response.result is not None:
+                self._catalog.keep(
+                    key, request.method, request.params, response.result, visit.session, generation
+                )
+        finally:
+            visit.end()
+        return _answer(request, response)
 
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""
@@ -91,7 +117,7 @@ class LegacyEndpoint:
         visit: Visit,
         responder: Responder,
         report: Report,
-    ) -> Answer:
+    ) -> Response:
         relay = Relay(responder, visit.client, visit.session, self._fanout)
         exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
         self.exchanges[exchange] = None
@@ -99,14 +125,12 @@ class LegacyEndpoint:
         if place is not None:
             self._calls[place] = exchange
         try:
-            response = await exchange.run() if report.trace is None else await exchange.trace(report.trace)
+            return await exchange.run() if report.trace is None else await exchange.trace(report.trace)
         finally:
             report.upstream_seconds = exchange.upstream_seconds
             del self.exchanges[exchange]
             if place is not None and self._calls.get(place) is exchange:
                 del self._calls[place]
-        body = jsonrpc.write_response(request.id, response)
-        return Answer(body=body, failed=response.error is not None)
 
     async def take(self, call: Call, message: Message) -> None:
         """Take a notification or a response; what concerns nobody is dropped."""
@@ -128,6 +152,10 @@ def _check_version(call: Call) -> None:
     """Refuse a version that nobody here speaks. A client with a session has agreed on one already."""
     if call.version is not None and call.version not in revisions.LEGACY_VERSIONS:
         raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=call.version)
+
+
+def _answer(request: Request, response: Response) -> Answer:
+    return Answer(body=jsonrpc.write_response(request.id, response), failed=response.error is not None)
 
 
 def _result(request: Request, result: bytes) -> bytes:

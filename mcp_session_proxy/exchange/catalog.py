@@ -35,6 +35,7 @@ _FEATURE: Final = {
     "resources/list": "resources",
     "resources/templates/list": "resources",
 }
+LISTS: Final = frozenset(_FEATURE)
 _CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED})
 Marks = Mapping[str, tuple[MirroredParam, ...]]
 _Place = tuple[SessionKey, str, bytes]

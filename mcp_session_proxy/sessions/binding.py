@@ -302,6 +302,10 @@ class Binder:
             self._welcome(visit.session, client)
         return visit
 
+    def sessionless_key(self, principal: Principal, affinity: str | None) -> SessionKey:
+        """The key of what ``borrow`` gives to this caller for a request without a client session."""
+        return SessionKey(principal.digest, affinity, self._sessionless.digest)
+
     def leave(self, client: ClientSession) -> None:
         """The end of a client session's visit; only ``Visit.end`` calls this."""
         client.in_flight -= 1

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
 ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
 CHANGING = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}}
+NUMBERS = itertools.count(100)
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
@@ -229,6 +231,53 @@ async def test_lists_are_kept(bench: Modern) -> None:
     await bench.server_says("notifications/tools/list_changed")
     await until(lambda: bench.proxy._catalog.generation)
     await bench.ask(modern("tools/list"))
+    assert len(bench.server.posts("tools/list")) == 2
+
+
+async def listed(bench: Modern, **options: Any) -> Answer:
+    answer = await bench.post(call(next(NUMBERS), "tools/list"), **options)
+    assert answer.json["result"] == {"tools": []}
+    return answer
+
+
+async def test_lists_are_kept_for_session_less_legacy_clients(bench: Modern) -> None:
+    """They ask for the list before each call; the server is asked once, until it says that it changed."""
+    bench.offer(CHANGING)
+    bench.answer("tools/list", {"tools": []})
+    await bench.start()
+    answers = [await listed(bench) for _ in range(3)]
+    assert len({answer.json["id"] for answer in answers}) == 3
+    assert len(bench.server.posts("tools/list")) == 1
+    registry = bench.proxy.metrics.registry
+    assert registry.get_sample_value("mcp_session_proxy_sessionless_requests_total", {"era": "legacy"}) == 3
+    await bench.server_says("notifications/tools/list_changed")
+    await until(lambda: bench.proxy._catalog.generation)
+    await listed(bench)
+    assert len(bench.server.posts("tools/list")) == 2
+
+
+async def test_lists_are_kept_for_their_caller_alone(bench: Modern) -> None:
+    """Another caller, a client with a session, and one that wants progress get an answer of their own."""
+    bench.offer(CHANGING)
+    bench.answer("tools/list", {"tools": []})
+    await bench.start()
+    await listed(bench)
+    await listed(bench, headers={"Authorization": "Bearer other"})
+    await listed(bench, session=await bench.initialize())
+    await bench.post(call(1, "tools/list", _meta={"progressToken": 1}))
+    await bench.post(call(1, "tools/list", cursor="2"))
+    assert len(bench.server.posts("tools/list")) == 5
+    await listed(bench)
+    assert len(bench.server.posts("tools/list")) == 5
+
+
+async def test_no_list_is_kept_without_a_promise(bench: Modern) -> None:
+    """A server that would not tell of a change is asked each time, and errors are not kept."""
+    bench.offer({"tools": {}})
+    bench.answer("tools/list", {"tools": []})
+    await bench.start()
+    for _ in range(2):
+        await listed(bench)
     assert len(bench.server.posts("tools/list")) == 2
 
 
