@@ -1,0 +1,142 @@
+"""Where the work of a call goes: the Python bytecodes that it takes, by room.
+
+    .venv/bin/python -m bench.anatomy
+
+Bytecodes are no microseconds, but they are exact: the same on every machine, and different by one when a
+change costs one. What C code does (parsing HTTP, JSON, the event loop, the kernel) is not in them.
+"""
+
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from e2e.launch import Program, accepts_connections, program_environment, unused_port
+
+from .contenders import PROGRAMS, Stage
+from .messages import ECHO, Client, Request, check_work, legacy, modern
+
+CALLS = 200
+_WARM_UP = 50
+_FLAGS = ("--admin-listen", "off", "--log-level", "warning")
+_SECONDS = 20.0
+LIBRARIES = "aiohttp and other libraries"
+
+
+def room(file: str) -> str:
+    """The room that a source file is in."""
+    _, found, path = file.rpartition("/mcp_session_proxy/")
+    if found:
+        return path.partition("/")[0] if "/" in path else "the leaves"
+    return "the pass-through" if file.endswith("/bare.py") else LIBRARIES
+
+
+def tabulate(columns: Mapping[str, Mapping[str, float]]) -> str:
+    """A Markdown table: bytecodes by room, one column for each kind of call. Pure."""
+    rooms = sorted(
+        {name for column in columns.values() for name in column},
+        key=lambda name: -max(column.get(name, 0) for column in columns.values()),
+    )
+    rows = [["", *columns], ["---", *["---:"] * len(columns)]]
+    rows += [[name, *(_show(column.get(name)) for column in columns.values())] for name in rooms]
+    rows.append(["all", *(_show(sum(column.values())) for column in columns.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _show(number: float | None) -> str:
+    return "" if number is None else f"{number:,.0f}"
+
+
+class Counted:
+    """A contender that counts, before the stub."""
+
+    def __init__(self, stage: Stage, folder: Path, name: str) -> None:
+        self._file = folder / f"{name}.json"
+        port, server = unused_port(), stage.server("stub").url
+        self.url = f"http://127.0.0.1:{port}/mcp"
+        if name == "bare":
+            arguments = ["--port", str(port), server.removesuffix("/mcp")]
+        else:
+            arguments = ["serve", server, "--listen", f"127.0.0.1:{port}", *_FLAGS]
+        home = folder / name
+        home.mkdir()
+        script = str(PROGRAMS / "counted.py")
+        self._program = Program(
+            name=name,
+            command=[sys.executable, script, str(self._file), name, *arguments],
+            log=home / "output.log",
+            environment=program_environment(home, {}),
+        )
+        self._program.start(lambda: accepts_connections(port))
+
+    def stop(self) -> None:
+        """End it."""
+        self._program.kill()
+
+    def count(self, request: Request) -> Counter[str]:
+        """Bytecodes per call, by room."""
+        assert self._program.process is not None
+        pid = self._program.process.pid
+        check_work(self.url, request, ECHO)
+        with Client(self.url) as client:
+            for _ in range(_WARM_UP):
+                client.send(request)
+            os.kill(pid, signal.SIGUSR1)
+            client.send(request)  # the signal is heard when the event loop turns
+            for _ in range(CALLS):
+                client.send(request)
+            os.kill(pid, signal.SIGUSR2)
+            client.send(request)
+        by_room: Counter[str] = Counter()
+        for file, number in self._result().items():
+            by_room[room(file)] += number
+        return Counter({name: number / CALLS for name, number in by_room.items() if number >= CALLS})
+
+    def _result(self) -> Mapping[str, int]:
+        deadline = time.monotonic() + _SECONDS
+        while not self._file.exists():
+            if time.monotonic() > deadline:
+                raise AssertionError("the counts were not written")
+            time.sleep(0.01)
+        found: Mapping[str, int] = json.loads(self._file.read_text())
+        self._file.unlink()
+        return found
+
+
+def measure() -> Mapping[str, Mapping[str, float]]:
+    """Bytecodes per call by room, for each kind of call."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as name:
+        folder = Path(name)
+        stage = Stage(folder)
+        counted: list[Counted] = []
+        try:
+            bare = Counted(stage, folder, "bare")
+            counted.append(bare)
+            proxy = Counted(stage, folder, "proxy")
+            counted.append(proxy)
+            with Client(stage.server("stub").url) as direct, Client(proxy.url) as client:
+                own, session = direct.open_session(), client.open_session()
+            return {
+                "bare": bare.count(legacy(ECHO, own)),
+                "session-less": proxy.count(legacy(ECHO)),
+                "client session": proxy.count(legacy(ECHO, session)),
+                "modern": proxy.count(modern(ECHO)),
+            }
+        finally:
+            for one in counted:
+                one.stop()
+            stage.stop_all()
+
+
+def main(_: Sequence[str] = ()) -> None:
+    """Print the table."""
+    print(tabulate(measure()))
+
+
+if __name__ == "__main__":
+    main()
