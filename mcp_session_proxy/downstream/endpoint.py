@@ -11,7 +11,7 @@ import itertools
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import msgspec
@@ -242,7 +242,7 @@ class Endpoint:
             batch=batch,
             heart=self.heart,
             headers=headers,
-            mailbox=None if call.client is None else self._fanout.mailbox(call.client),
+            mailbox=None if call.client is None else partial(self._fanout.mailbox, call.client),
         )
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:

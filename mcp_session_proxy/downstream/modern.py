@@ -15,7 +15,7 @@ from ..errors import BadRequest, InvalidParams, ProxyError, StateRefused
 from ..events import Observer
 from ..exchange.attribution import Attribution
 from ..exchange.call import Asked, ModernCall, Outcome
-from ..exchange.catalog import Catalog
+from ..exchange.catalog import LISTS, Catalog, Marks
 from ..exchange.exchange import Exchange
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening, read_filter
@@ -109,7 +109,7 @@ class ModernEndpoint:
         modern_call = ModernCall(modern, lowered, answers, visit, self._attribution, self._observe)
         modern_call.trace = report.trace
         outcome = await self._run(modern_call, responder, report, {})
-        if isinstance(outcome, Response) and outcome.result is not None:
+        if modern.request.method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
         return self._present(modern_call, outcome, call.principal)
 
@@ -118,16 +118,13 @@ class ModernEndpoint:
     async def _prepare(self, call: Call, modern: ModernRequest, key: SessionKey, visit: Visit) -> None:
         """The last check, and the log level."""
         if modern.request.method == revisions.TOOLS_CALL:
-            await self._check_params(call, modern, key, visit)
+            marks = self._catalog.known_marks(key)
+            if marks is None:
+                marks = await self._catalog.marks(key, visit)
+            if marks:
+                _check_params(call, modern, marks)
         if modern.log_level is not None and "logging" in visit.session.facts.capabilities:
             await self._raise_log_level(visit, modern.log_level)
-
-    async def _check_params(self, call: Call, modern: ModernRequest, key: SessionKey, visit: Visit) -> None:
-        tool = jsonrpc.read_string(modern.params.get("name")) or ""
-        marks = await self._catalog.marks(key, visit, tool=tool)
-        if marks:
-            values = {mark.header: list(call.headers.getall(mark.header, [])) for mark in marks}
-            mirroring.check_params(marks, modern.params.get("arguments"), values)
 
     async def _raise_log_level(self, visit: Visit, wanted: str) -> None:
         """Make the session at least as talkative as this request wants it; what is too much is dropped."""
@@ -250,6 +247,14 @@ class ModernEndpoint:
                 continue
             self._listening.tell_all_changed(listener)
             return
+
+
+def _check_params(call: Call, modern: ModernRequest, marks: Marks) -> None:
+    """Compare ``Mcp-Param-*`` headers with the arguments of the tool that is called."""
+    tool = jsonrpc.read_string(modern.params.get("name")) or ""
+    if params := marks.get(tool):
+        values = {param.header: list(call.headers.getall(param.header, [])) for param in params}
+        mirroring.check_params(params, modern.params.get("arguments"), values)
 
 
 def _make_profile(capabilities: bytes, client_info: bytes | None) -> Profile:

@@ -7,7 +7,7 @@ connection broke can go on where it was (MCP 2025-11-25, basic/transports).
 """
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 import msgspec
@@ -101,7 +101,8 @@ class Heart:
 class Responder:
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
-    ``mailbox`` keeps what a lost client missed, None for clients without a session.
+    ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
+    without a session.
     """
 
     __slots__ = (
@@ -129,7 +130,7 @@ class Responder:
         batch: bool,
         heart: Heart,
         headers: Mapping[str, str],
-        mailbox: Mailbox | None,
+        mailbox: Callable[[], Mailbox] | None,
     ) -> None:
         self.last_write = heart.now()
         self.writing = False
@@ -238,7 +239,7 @@ class Responder:
     def _drop_kept(self) -> None:
         if self._kept is not None and self._mailbox is not None:
             self._kept.close()
-            self._mailbox.drop(self._kept)
+            self._mailbox().drop(self._kept)
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -246,7 +247,7 @@ class Responder:
         event_id = None
         if self._mailbox is not None:
             if self._kept is None:
-                self._kept = self._mailbox.open()
+                self._kept = self._mailbox().open()
             event_id = self._kept.append(data)
         await self._write(sse.write_event(data, event_id=event_id))
 

@@ -71,15 +71,20 @@ class Attribution:
     def __init__(self) -> None:
         self._lanes: WeakKeyDictionary[UpstreamSession, _Lane] = WeakKeyDictionary()
 
-    async def enter(self, call: RunningCall, *, begins: bool) -> None:
-        """The call is running from now on; one that begins waits for its turn where calls take turns.
+    def must_wait(self, call: RunningCall, *, begins: bool) -> bool:
+        """Let the call run from now on, unless one that begins has to wait for its turn: see ``wait``.
 
         One that goes on with its client's answers never waits: another call may need them.
         """
         lane = self._lane(call.session)
-        if not (begins and lane.one_at_a_time and call.is_parkable and (lane.busy or lane.queue)):
-            lane.running[call] = None
-            return
+        if begins and lane.one_at_a_time and call.is_parkable and (lane.busy or lane.queue):
+            return True
+        lane.running[call] = None
+        return False
+
+    async def wait(self, call: RunningCall) -> None:
+        """Wait until it is the call's turn to run."""
+        lane = self._lane(call.session)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.queue.append((call, turn))
         try:

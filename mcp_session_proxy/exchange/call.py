@@ -110,11 +110,13 @@ class ModernCall:
         """
         self.rounds += 1
         try:
-            await self._attribution.enter(self, begins=self._task is None)
+            if self._attribution.must_wait(self, begins=self._task is None):
+                await self._attribution.wait(self)
             self._channel = channel
             while self._kept:
                 await channel.send(self._kept.popleft())
-            await self._answer(answers)
+            if answers:
+                await self._answer(answers)
             if self._task is None:
                 work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
                 self._task = asyncio.get_running_loop().create_task(work)

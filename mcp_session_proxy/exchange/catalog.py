@@ -125,19 +125,23 @@ class Catalog:
 
     # -- header annotations ------------------------------------------------------------------------
 
-    async def marks(self, key: SessionKey, visit: Visit, *, tool: str) -> tuple[MirroredParam, ...]:
-        """The mirrored parameters of a tool, from its server's list, which is fetched where need be."""
+    def known_marks(self, key: SessionKey) -> Marks | None:
+        """The mirrored parameters of the tools, as far as they are known and fresh."""
         known = self._marks.get(key)
-        now = asyncio.get_running_loop().time()
-        if known is None or known.generation != self.generation or now - known.kept_at > _MARKS_SECONDS:
-            generation = self.generation
-            marks = await self._fetch_marks(visit)
-            known = _KnownMarks(marks, generation, now)
-            self._marks[key] = known
-            self._marks.move_to_end(key)
-            if len(self._marks) > _MAX_KEYS:
-                self._marks.popitem(last=False)
-        return known.marks.get(tool, ())
+        if known is None or known.generation != self.generation:
+            return None
+        age_seconds = asyncio.get_running_loop().time() - known.kept_at
+        return known.marks if age_seconds <= _MARKS_SECONDS else None
+
+    async def marks(self, key: SessionKey, visit: Visit) -> Marks:
+        """The mirrored parameters of the tools, from the server's list."""
+        generation, now = self.generation, asyncio.get_running_loop().time()
+        marks = await self._fetch_marks(visit)
+        self._marks[key] = _KnownMarks(marks, generation, now)
+        self._marks.move_to_end(key)
+        if len(self._marks) > _MAX_KEYS:
+            self._marks.popitem(last=False)
+        return marks
 
     async def _fetch_marks(self, visit: Visit) -> Marks:
         marks: dict[str, tuple[MirroredParam, ...]] = {}

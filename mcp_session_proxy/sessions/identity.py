@@ -96,6 +96,7 @@ class Identifier:
         self._credential_query = credential_query
         self._affinity_headers = tuple(affinity_headers)
         self._affinity_meta = tuple(affinity_meta)
+        self._affinity_keys = frozenset(self._affinity_meta)
         self._secret = secret if secret is not None else secrets.token_bytes(32)
 
     def principal(self, headers: Iterable[tuple[str, str]], query: str) -> Principal:
@@ -114,11 +115,11 @@ class Identifier:
 
     def affinity(self, headers: Mapping[str, str], meta: Mapping[str, bytes]) -> str | None:
         """The conversation this request belongs to, if it says so."""
-        if not meta and not self._affinity_headers:
-            return None
         for name in self._affinity_headers:
             if value := headers.get(name):
                 return _affinity(name.lower(), value)
+        if self._affinity_keys.isdisjoint(meta):
+            return None
         for key in self._affinity_meta:
             if (raw := meta.get(key)) is not None and raw not in (b'""', b"null"):
                 return _affinity(key, jsonrpc.read_string(raw) or raw.decode("utf-8", "replace"))

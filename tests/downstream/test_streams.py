@@ -112,7 +112,7 @@ class Post:
             batch=batch,
             heart=self.heart,
             headers={"X-Cors": "yes"},
-            mailbox=mailbox,
+            mailbox=None if mailbox is None else lambda: mailbox,
         )
 
     async def end(self, *answers: Answer) -> web.StreamResponse:

@@ -55,7 +55,10 @@ class Scene:
         return None if entry is None else entry.result
 
     async def marks(self, tool: str, *, key: SessionKey = KEY) -> tuple[MirroredParam, ...]:
-        return await self.catalog.marks(key, cast(Any, Visit(self.session)), tool=tool)
+        marks = self.catalog.known_marks(key)
+        if marks is None:
+            marks = await self.catalog.marks(key, cast(Any, Visit(self.session)))
+        return marks.get(tool, ())
 
 
 async def scene(capabilities: object = CHANGING, *, streaming: bool = True) -> Scene:
