@@ -31,10 +31,24 @@ DEBIAN = {
     "prometheus": "prometheus",
     "systemd": "systemd-analyze",
     "wrk": "wrk",
+    "zsh": "zsh",
+    "fish": "fish",
     "nginx": "nginx",
 }
 # Longest first: with two workers this is the shortest schedule.
-NAMES = ("node", "chromium", "mcp-2", "deploy", "prometheus", "systemd", "wrk", "langchain", "mcp-1.23")
+NAMES = (
+    "node",
+    "chromium",
+    "mcp-2",
+    "deploy",
+    "prometheus",
+    "systemd",
+    "wrk",
+    "zsh",
+    "fish",
+    "langchain",
+    "mcp-1.23",
+)
 # Not built unless named: no test needs them, only `make fuzz` and `make bench`.
 ON_DEMAND = ("fuzz", "bench", "nginx")
 COMMAND_TIMEOUT_SECONDS = 600
