@@ -21,7 +21,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Response
 from ..upstream.refusal import read_refusal
 from ..upstream.streamable_http import StreamableHttp, http_session
-from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef
+from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef, first_response
 from .observations import Answer, Failure
 from .text import conceal
 
@@ -169,7 +169,7 @@ class Wire:
                 self._note(reply)
                 if not 200 <= reply.status < 300:
                     return await self._read_refusal(reply)
-                response = await _read_response(reply) if wants_answer else None
+                response = await first_response(reply) if wants_answer else None
                 return self._answer(reply, response)
 
         return await self._bounded("POST", session, ask)
@@ -243,15 +243,6 @@ class Stream:
         except (ConnectionLost, ProxyError):
             pass
         return True
-
-
-async def _read_response(reply: Reply) -> Response | None:
-    """The first response that the body brings; what a server asks or tells before it is passed over."""
-    while (messages := await reply.read()) is not None:
-        for message in messages:
-            if isinstance(message, Response):
-                return message
-    return None
 
 
 def _read_source(error: bytes) -> str | None:

@@ -37,22 +37,20 @@ from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Respon
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
 from ..sessions.identity import Identifier
-from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, Tracer, read_trace_id
+from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.transport import Caller
 from .connection import Connection, on_departure
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
 from .posts import Posts
-from .report import Report
+from .report import Report, begin_trace, client_trace_id
 from .request import Call, Sender
 from .streams import Answer, Heart, Responder, follow, respond_error
 
 _BODY_SECONDS: Final = 60.0
 _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
 _ALLOW: Final = {"Allow": "GET, POST"}
-_TARGETS: Final = {revisions.TOOLS_CALL: "gen_ai.tool.name", revisions.PROMPTS_GET: "gen_ai.prompt.name"}
-_MAX_NAME_CHARS: Final = 100
 _ADVICE: Final = (
     "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
     "their state. If they are not one party, use --anonymous isolate, or --credential-header for what tells "
@@ -198,18 +196,16 @@ class Endpoint:
             self._find_client(call, messages)
         except UnknownSession as error:
             return _refuse_unknown(error, messages, headers)
+        first = messages[0]
         with self.posts:
-            first = messages[0]
+            if not (isinstance(first, Request) or any(isinstance(m, Request | Rejection) for m in messages)):
+                on_departure(request, _never_mind)
+                return await self._take_notifications(call, messages, headers)
+            responder = self._responder(request, headers, call, batch=batch)
+            on_departure(request, responder.client_left)
             if not batch and isinstance(first, Request):
-                responder = self._responder(request, headers, call, batch=False)
-                on_departure(request, responder.client_left)
                 return await self._answer_single(call, first, meta, Era.LEGACY, responder)
-            if any(isinstance(message, Request | Rejection) for message in messages):
-                responder = self._responder(request, headers, call, batch=batch)
-                on_departure(request, responder.client_left)
-                return await self._answer_batch(call, messages, responder)
-            on_departure(request, _never_mind)
-            return await self._take_notifications(call, messages, headers)
+            return await self._answer_batch(call, messages, responder)
 
     async def _post_modern(
         self,
@@ -307,14 +303,14 @@ class Endpoint:
         started = time.perf_counter()
         report = Report(request, era, f"r{next(self._numbers)}", call.principal.tag)
         if self._tracer is not None:
-            report.trace = _begin_trace(self._tracer, call, request, meta, report)
+            report.trace = begin_trace(self._tracer, call, request, meta, report)
         try:
             answer = await self._dispatch(call, request, meta, responder, report)
             if answer.failed:
                 report.outcome = "error"
         except ProxyError as error:
             report.outcome = error.reason
-            self._observe(report.failed(error.reason, error.message, _client_trace_id(call, meta)))
+            self._observe(report.failed(error.reason, error.message, client_trace_id(call, meta)))
             answer = self._refusal(error, request.id)
         except Exception as error:
             report.outcome = InternalError.reason
@@ -323,7 +319,7 @@ class Endpoint:
                     where="request",
                     error=repr(error),
                     request_id=report.request_id,
-                    trace_id=_client_trace_id(call, meta) if report.trace is None else report.trace.id,
+                    trace_id=client_trace_id(call, meta) if report.trace is None else report.trace.id,
                 )
             )
             answer = answer_error(InternalError("The proxy failed. Its log has the details."), request.id)
@@ -437,29 +433,6 @@ def answer_error(error: ProxyError, identifier: bytes) -> Answer:
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:
     """An error as a whole response."""
     return respond_error(jsonrpc.write_error(identifier, error), error.http_status, headers, error.headers())
-
-
-def _begin_trace(
-    tracer: Tracer, call: Call, request: Request, meta: Mapping[str, bytes], report: Report
-) -> RequestTrace:
-    """Of what the client says, the trace is told versions that exist and names of tools and prompts."""
-    facts = {
-        "mcp_session_proxy.request": report.request_id,
-        "mcp_session_proxy.era": report.era,
-        "mcp_session_proxy.principal": report.principal,
-        "mcp.protocol.version": call.version if call.version in revisions.SERVED_VERSIONS else None,
-        "mcp.session.id": None if call.client is None else call.client.tag,
-    }
-    if (attribute := _TARGETS.get(request.method)) is not None:
-        name = jsonrpc.read_string(jsonrpc.read_object(request.params).get("name"))
-        facts[attribute] = None if name is None else name[:_MAX_NAME_CHARS]
-    return tracer.begin(report.method, call.headers, meta, facts)
-
-
-def _client_trace_id(call: Call, meta: Mapping[str, bytes]) -> str | None:
-    """The id of the trace that the client says its request is part of."""
-    in_meta = read_trace_id(jsonrpc.read_string(meta.get(TRACEPARENT)))
-    return in_meta or read_trace_id(call.headers.get(TRACEPARENT))
 
 
 def _never_mind() -> None:

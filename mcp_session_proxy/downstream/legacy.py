@@ -52,39 +52,27 @@ class LegacyEndpoint:
         if request.method == revisions.INITIALIZE:
             responder.hold()  # the session id is in a header
             return await self._initialize(call, request, affinity, report)
+        key = None
         if call.client is None:
             _check_version(call)
             if request.method in LISTS and not meta:
-                return await self._list(call, request, affinity, responder, report)
+                key = self._binder.sessionless_key(call.principal, affinity)
+                if (kept := self._catalog.find(key, request.method, request.params)) is not None:
+                    report.sessionless = True
+                    return Answer(body=_result(request, kept.result))
         if request.method == revisions.PING:
             return Answer(body=_result(request, _EMPTY_RESULT))
-        visit = await self._visit(call, affinity, report)
-        try:
-            response = await self._exchange(request, meta, visit, responder, report)
-        finally:
-            visit.end()
-        return _answer(request, response)
-
-    async def _list(
-        self, call: Call, request: Request, affinity: str | None, responder: Responder, report: Report
-    ) -> Answer:
-        """A list for a client without a session: the one that is kept, as long as it is certainly right."""
-        report.sessionless = True
-        key = self._binder.sessionless_key(call.principal, affinity)
-        kept = self._catalog.find(key, request.method, request.params)
-        if kept is not None:
-            return Answer(body=_result(request, kept.result))
         generation = self._catalog.generation
         visit = await self._visit(call, affinity, report)
         try:
-            response = await self._exchange(request, {}, visit, responder, report)
-            if response.result is not None:
+            response = await self._exchange(request, meta, visit, responder, report)
+            if key is not None and response.result is not None:
                 self._catalog.keep(
                     key, request.method, request.params, response.result, visit.session, generation
                 )
         finally:
             visit.end()
-        return _answer(request, response)
+        return Answer(body=jsonrpc.write_response(request.id, response), failed=response.error is not None)
 
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""
@@ -152,10 +140,6 @@ def _check_version(call: Call) -> None:
     """Refuse a version that nobody here speaks. A client with a session has agreed on one already."""
     if call.version is not None and call.version not in revisions.LEGACY_VERSIONS:
         raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=call.version)
-
-
-def _answer(request: Request, response: Response) -> Answer:
-    return Answer(body=jsonrpc.write_response(request.id, response), failed=response.error is not None)
 
 
 def _result(request: Request, result: bytes) -> bytes:

@@ -1,6 +1,7 @@
 """How many POSTs are being answered, for whoever waits until there are none (a shutdown)."""
 
 import asyncio
+import contextlib
 
 
 class Posts:
@@ -23,14 +24,11 @@ class Posts:
         if self._none_left is not None and not self._count:
             self._none_left.set()
 
-    async def finished(self, timeout_seconds: float) -> bool:
-        """Wait until none is under way; False if that takes longer than this."""
+    async def finished(self, timeout_seconds: float) -> None:
+        """Wait until none is under way, but no longer than this."""
         if not self._count:
-            return True
+            return
         self._none_left = asyncio.Event()
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_seconds):
                 await self._none_left.wait()
-        except TimeoutError:
-            return False
-        return True

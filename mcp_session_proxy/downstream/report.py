@@ -1,11 +1,18 @@
 """What is told about one request when it is over."""
 
+from collections.abc import Mapping
+from typing import Final
+
 from .. import events
-from ..protocol import revisions
+from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era
 from ..sessions.binding import Visit
-from ..tracing import RequestTrace
+from ..tracing import TRACEPARENT, RequestTrace, Tracer, read_trace_id
+from .request import Call
+
+_TARGETS: Final = {revisions.TOOLS_CALL: "gen_ai.tool.name", revisions.PROMPTS_GET: "gen_ai.prompt.name"}
+_MAX_NAME_CHARS: Final = 100
 
 
 class Report:
@@ -70,3 +77,26 @@ class Report:
             trace_id=None if self.trace is None else self.trace.id,
             sampled=None if self.trace is None else self.trace.sampled,
         )
+
+
+def begin_trace(
+    tracer: Tracer, call: Call, request: Request, meta: Mapping[str, bytes], report: Report
+) -> RequestTrace:
+    """Of what the client says, the trace is told versions that exist and names of tools and prompts."""
+    facts = {
+        "mcp_session_proxy.request": report.request_id,
+        "mcp_session_proxy.era": report.era,
+        "mcp_session_proxy.principal": report.principal,
+        "mcp.protocol.version": call.version if call.version in revisions.SERVED_VERSIONS else None,
+        "mcp.session.id": None if call.client is None else call.client.tag,
+    }
+    if (attribute := _TARGETS.get(request.method)) is not None:
+        name = jsonrpc.read_string(jsonrpc.read_object(request.params).get("name"))
+        facts[attribute] = None if name is None else name[:_MAX_NAME_CHARS]
+    return tracer.begin(report.method, call.headers, meta, facts)
+
+
+def client_trace_id(call: Call, meta: Mapping[str, bytes]) -> str | None:
+    """The id of the trace that the client says its request is part of."""
+    in_meta = read_trace_id(jsonrpc.read_string(meta.get(TRACEPARENT)))
+    return in_meta or read_trace_id(call.headers.get(TRACEPARENT))

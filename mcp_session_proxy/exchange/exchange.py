@@ -249,10 +249,9 @@ class Exchange:
         identifier = self.upstream_id = session.allocate()
         incarnation = session.incarnation
         body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
-        caller = session.caller if self._trace is None else _traced(session.caller, self._trace)
         session.register(identifier, self)
         try:
-            async with session.transport.post(body, session.ref, caller) as reply:
+            async with session.transport.post(body, session.ref, self._caller()) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
                 response = await self._read(reply)
@@ -269,6 +268,13 @@ class Exchange:
         if not self._said_something:
             await self._check_for_loss(response.error, incarnation)
         return Response(response.id, error=jsonrpc.error_object(response.error))
+
+    def _caller(self) -> Caller:
+        """The session's caller, with the trace context of this request if it is followed."""
+        caller = self._session.caller
+        if self._trace is None:
+            return caller
+        return Caller(headers=(*caller.headers, *self._trace.headers), query=caller.query)
 
     def _params(self, identifier: int) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
@@ -329,10 +335,9 @@ class Exchange:
             delay = _RESUME_SECONDS if retry_seconds is None else retry_seconds
             await asyncio.sleep(min(delay, _MAX_RESUME_SECONDS))
             session, former_id = self._session, last_event_id
-            caller = session.caller if self._trace is None else _traced(session.caller, self._trace)
             try:
                 async with session.transport.listen(
-                    session.ref, caller, last_event_id, for_answer=True
+                    session.ref, self._caller(), last_event_id, for_answer=True
                 ) as stream:
                     if stream.status != 200 or not stream.is_stream:
                         break
@@ -414,11 +419,6 @@ class Exchange:
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}
         return jsonrpc.write_notification(revisions.CANCELLED, jsonrpc.write_object(named))
-
-
-def _traced(caller: Caller, trace: UpstreamTrace) -> Caller:
-    """The caller, with the trace context of this request."""
-    return Caller(headers=(*caller.headers, *trace.headers), query=caller.query)
 
 
 def _with_context(request: Request, context: Mapping[str, str]) -> Request:

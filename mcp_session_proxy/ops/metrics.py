@@ -5,10 +5,7 @@ scrapes. Labels never carry a user, and no label can grow without bound.
 """
 
 import platform
-from bisect import bisect_left
-from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from itertools import accumulate
 from typing import Final, Generic, TypeVar
 
 from prometheus_client import (
@@ -26,7 +23,7 @@ from prometheus_client.registry import Collector
 from .. import __version__, events
 from ..introspection import Introspection, Phase
 from ..upstream.fleet import Condition
-from .tally import RequestTally
+from .tally import Distribution, RequestTally
 
 PREFIX: Final = "mcp_session_proxy_"
 
@@ -237,9 +234,10 @@ class GaugeCollector(Collector):
         ages = HistogramMetricFamily(
             PREFIX + "upstream_session_age_seconds", "Ages of the sessions held at the server now."
         )
-        ages.add_metric(
-            [], _cumulative(gauges.upstream_session_age_seconds), sum(gauges.upstream_session_age_seconds)
-        )
+        distribution = Distribution(_AGE_BUCKETS)
+        for age_seconds in gauges.upstream_session_age_seconds:
+            distribution.observe(age_seconds)
+        distribution.add_to(ages)
         yield ages
 
 
@@ -249,11 +247,3 @@ def _labelled(name: str, text: str, label: str, values: Mapping[str, float]) -> 
     for key, value in values.items():
         family.add_metric([key], value)
     return family
-
-
-def _cumulative(ages_seconds: Sequence[float]) -> list[tuple[str, float]]:
-    """How many ages are within each bucket and all smaller ones, as the exposition format wants it."""
-    tally = Tally(bisect_left(_AGE_BUCKETS, age) for age in ages_seconds)
-    counts = accumulate(tally[index] for index in range(len(_AGE_BUCKETS) + 1))
-    names = [*(str(float(bound)) for bound in _AGE_BUCKETS), "+Inf"]
-    return list(zip(names, counts, strict=True))

@@ -46,14 +46,20 @@ class Visit:
     __slots__ = ("_binder", "_borrowed", "_slot", "client", "session", "waited_seconds")
 
     def __init__(
-        self, binder: "Binder", lease: Lease, client: ClientSession | None, *, borrowed: bool
+        self,
+        binder: "Binder",
+        lease: Lease,
+        client: ClientSession | None,
+        *,
+        borrowed: bool,
+        waited_seconds: float | None,
     ) -> None:
         self._binder = binder
         self._slot = lease.slot
         self._borrowed = lease if borrowed else None
         self.client = client
         self.session = _upstream(lease)
-        self.waited_seconds: float | None = lease.waited_seconds if borrowed else None
+        self.waited_seconds = waited_seconds
 
     @property
     def patience_seconds(self) -> float:
@@ -184,7 +190,7 @@ class Binder:
         client = ClientSession(
             identifier=identifier,
             principal=principal,
-            key=SessionKey(principal.digest, affinity, self._sessionless.digest),
+            key=self.sessionless_key(principal, affinity),
             profile=self._sessionless,
             usage=policy.usage_of_client(self.rules.sharing, adopted=True),
             adopted=True,
@@ -267,8 +273,7 @@ class Binder:
                 self._detach_if_over(client)
                 raise
             waited_seconds = loop.time() - started
-        visit = Visit(self, lease, client, borrowed=False)
-        visit.waited_seconds = waited_seconds
+        visit = Visit(self, lease, client, borrowed=False, waited_seconds=waited_seconds)
         visit.session.caller = caller
         return visit
 
@@ -293,7 +298,7 @@ class Binder:
         lease = self.pool.acquire_at_once(key, profile, usage, caller)
         if lease is None:
             lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
-        visit = Visit(self, lease, client, borrowed=True)
+        visit = Visit(self, lease, client, borrowed=True, waited_seconds=lease.waited_seconds)
         visit.session.caller = caller
         if client is not None:
             client.in_flight += 1

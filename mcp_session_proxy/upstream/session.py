@@ -34,7 +34,16 @@ from ..protocol.lost import Verdict
 from .journal import Journal
 from .refusal import read_refusal
 from .stream import GetStream
-from .transport import NO_SESSION, NOBODY, NOWHERE, Caller, ConnectionLost, Reply, SessionRef, Transport
+from .transport import (
+    NO_SESSION,
+    NOBODY,
+    NOWHERE,
+    Caller,
+    ConnectionLost,
+    SessionRef,
+    Transport,
+    first_response,
+)
 
 _HANDSHAKE_SECONDS: Final = 30.0
 _PING_SECONDS: Final = 10.0
@@ -254,7 +263,7 @@ class UpstreamSession:
                 raise (await read_refusal(reply)).error()
             # The session stands from here on, and has to be ended even if the rest of the answer never comes.
             self.ref = SessionRef(reply.session_id, None)
-            answer = await _first_response(reply)
+            answer = await first_response(reply)
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
             if answer.result is None:
@@ -279,7 +288,7 @@ class UpstreamSession:
         for method, params in self.journal.requests():
             body = jsonrpc.write_request(b"%d" % self.allocate(), method, params)
             async with self.transport.post(body, self.ref, self.caller) as reply:
-                await _first_response(reply)
+                await first_response(reply)
 
     def abandon(self) -> None:
         """Give up at once, without a goodbye."""
@@ -461,7 +470,7 @@ class UpstreamSession:
                 if reply.status >= 400:
                     refusal = await read_refusal(reply)
                     return not refusal.confirms_loss(sent_session_id=sent_session_id)
-                answer = await _first_response(reply)
+                answer = await first_response(reply)
                 return answer is None or not _names_a_lost_session(answer)
         except (ProxyError, ConnectionLost, TimeoutError):
             return True  # the server is in trouble, which says nothing about the session
@@ -632,15 +641,6 @@ def _is_being_cancelled() -> bool:
     """Whether the running task itself is to end, and not only what it waits for."""
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
-
-
-async def _first_response(reply: Reply) -> Response | None:
-    """The first response in a body, whatever else comes before it."""
-    while (messages := await reply.read()) is not None:
-        for message in messages:
-            if isinstance(message, Response):
-                return message
-    return None
 
 
 def _names_a_lost_session(answer: Response) -> bool:

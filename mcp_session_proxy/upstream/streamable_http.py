@@ -8,7 +8,7 @@ remembered; nothing ever goes to another origin.
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -261,24 +261,10 @@ class StreamableHttp:
         asked = self._url
         timeout = timeout or self._answer_timeout
         try:
-            response = await self._http.request(
-                verb,
-                _with_query(asked, caller.query) if caller.query else asked,
-                headers=headers,
-                data=_payload(body),
-                timeout=timeout,
-                allow_redirects=False,
-            )
+            response = await self._request(verb, headers, caller, body, timeout)
             if response.status in _REDIRECTS:
                 self._url = _redirected(asked, response)
-                response = await self._http.request(
-                    verb,
-                    _with_query(self._url, caller.query),
-                    headers=headers,
-                    data=_payload(body),
-                    timeout=timeout,
-                    allow_redirects=False,
-                )
+                response = await self._request(verb, headers, caller, body, timeout)
         except aiohttp.ClientSSLError as error:
             raise UpstreamProtocolError(_NO_TLS) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -292,6 +278,23 @@ class StreamableHttp:
         except (aiohttp.ClientError, OSError) as error:
             raise ConnectionLost from error
         return response
+
+    def _request(
+        self,
+        verb: str,
+        headers: CIMultiDict[str],
+        caller: Caller,
+        body: bytes | None,
+        timeout: aiohttp.ClientTimeout,
+    ) -> Awaitable[aiohttp.ClientResponse]:
+        return self._http.request(
+            verb,
+            _with_query(self._url, caller.query),
+            headers=headers,
+            data=_payload(body),
+            timeout=timeout,
+            allow_redirects=False,
+        )
 
 
 class _EndOfConnection:

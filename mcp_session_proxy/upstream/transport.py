@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..errors import UpstreamUnreachable
-from ..protocol.jsonrpc import Message
+from ..protocol.jsonrpc import Message, Response
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -99,6 +99,15 @@ class Reply(Protocol):
     async def text(self) -> bytes:
         """The beginning of a body that is not JSON-RPC: at most 64 KiB."""
         ...
+
+
+async def first_response(reply: Reply) -> Response | None:
+    """The first response that a body brings; what the server asks or tells before it is passed over."""
+    while (messages := await reply.read()) is not None:
+        for message in messages:
+            if isinstance(message, Response):
+                return message
+    return None
 
 
 class Transport(Protocol):
