@@ -20,6 +20,7 @@ from yarl import URL
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
 from .protocol.revisions import CACHEABLE_METHODS
+from .sessions.credentials import DEFAULT_PATTERNS
 from .sessions.modes import Anonymous, Sharing, UnknownSession
 from .values import (
     Address,
@@ -40,21 +41,6 @@ from .values import (
     show_duration,
     show_secret,
     show_size,
-)
-
-# Headers that look like a credential or a tenant. Never User-Agent: it differs between the requests of
-# one caller. Matched without regard to case.
-_CREDENTIAL_HEADERS: Final = (
-    "authorization",
-    "cookie",
-    "x-*auth*",
-    "x-*token*",
-    "x-*key*",
-    "x-*secret*",
-    "x-*user*",
-    "x-*tenant*",
-    "x-*account*",
-    "x-mcp-*",
 )
 
 # No option has this name, so the model complains of it, together with all that is wrong elsewhere.
@@ -285,14 +271,19 @@ class Settings(BaseSettings):
     # -- identity --------------------------------------------------------------------------------
 
     anonymous: Annotated[Anonymous, Group.IDENTITY] = Anonymous.POOL
-    """Callers that show no credential. pool: they are one party and share (right for a sidecar). isolate:
-    a request of theirs that names no conversation gets a session of its own."""
+    """Callers that show no credential (a query string and X-MCP- settings are none). pool: they are one
+    party and share, which is right for a sidecar. isolate: a request of theirs that names no conversation
+    gets a session of its own."""
 
-    credential_header: Annotated[Words, Group.IDENTITY] = _CREDENTIAL_HEADERS
-    """Request headers that tell callers apart; * matches anything. Giving any replaces the defaults."""
+    credential_header: Annotated[Words, Group.IDENTITY] = DEFAULT_PATTERNS
+    """Request headers that tell callers apart; * matches anything. Giving any replaces the defaults. What a
+    * takes never includes headers that differ in each request of one caller (User-Agent, Idempotency-Key,
+    signatures); name those in full if they are to count. Empty values, a bare "Bearer" and the words null
+    and undefined count as none; of a DPoP proof, its key counts."""
 
     credential_query: Annotated[bool, Group.IDENTITY] = True
-    """Whether the query string of the URL tells callers apart, too."""
+    """Whether the query string of the URL tells callers apart, too. It separates; only a header makes a
+    caller known to --anonymous isolate."""
 
     affinity_header: Annotated[Words, Group.IDENTITY] = ()
     """Request headers that name the conversation a request belongs to: a caller's requests with the same

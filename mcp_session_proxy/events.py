@@ -279,6 +279,18 @@ class AnonymousCaller(Event, frozen=True, kw_only=True):
     advice: str
 
 
+class UncountedIdentity(Event, frozen=True, kw_only=True):
+    """A request carries a header that sounds as if it said who is calling, and it does not count.
+
+    What to do: if callers that differ only in it are different parties, name it: ``--credential-header``,
+    beside those that count already. Told once for each name, and for twenty names at most.
+    """
+
+    name = "identity.header_does_not_count"
+    level = Level.WARNING
+    header: str
+
+
 class OperatorActed(Event, frozen=True, kw_only=True):
     """Somebody changed something by the admin API. ``action``: drain, pause, resume, reconnect or kill."""
 

@@ -32,10 +32,11 @@ from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..protocol import inbound, jsonrpc, revisions
-from ..protocol.headers import forward_request_headers, is_forwarded, writable
+from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era
 from ..sessions.binding import Binder
+from ..sessions.credentials import sounds_like_identity
 from ..sessions.identity import Identifier
 from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.transport import Caller
@@ -50,6 +51,8 @@ from .streams import Answer, Heart, Responder, follow, respond_error
 
 _BODY_SECONDS: Final = 60.0
 _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
+_MAX_HEADERS_TOLD: Final = 20
+_MAX_NAME_CHARS: Final = 100
 _ALLOW: Final = {"Allow": "GET, POST"}
 _ADVICE: Final = (
     "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
@@ -103,6 +106,7 @@ class Endpoint:
         self._tells = lru_cache(maxsize=_CACHED_NAMES)(self._tells_of_sender)
         self._numbers = itertools.count(1)
         self._warn_of_anonymous = rules.warn_of_anonymous
+        self._told_of_headers = 0
 
     def exchanges(self) -> list[Exchange | ModernCall]:
         """Everything that is under way upstream for a client that waits."""
@@ -137,7 +141,13 @@ class Endpoint:
         """Whether a header of this name says who is calling, or is one that the server gets to see."""
         if self._tracer is not None and name.lower() in CONTEXT_KEYS:
             return False  # each request has a trace context of its own upstream
-        return self._identifier.is_credential(name) or is_forwarded(name)
+        if self._identifier.is_credential(name):
+            return True
+        if sounds_like_identity(name) and self._told_of_headers < _MAX_HEADERS_TOLD:
+            # The names are cached, so each is told of once as long as callers do not invent thousands.
+            self._told_of_headers += 1
+            self._observe(events.UncountedIdentity(header=name[:_MAX_NAME_CHARS]))
+        return is_forwarded(name)
 
     def _sender(self, request: web.BaseRequest) -> Sender:
         tells = self._tells
@@ -148,6 +158,9 @@ class Endpoint:
         known = connection.sender
         if known is not None and known.headers == headers and known.query == query:
             return known
+        if any(map(self._identifier.is_credential, names_of_this_hop(headers))):
+            # Left out as RFC 9110 asks, it would have told the caller apart here and not at the server.
+            raise BadRequest('"Connection" must not name a header that says who is calling.')
         principal = self._identifier.principal(headers, query)
         if principal.anonymous and self._warn_of_anonymous:
             self._warn_of_anonymous = False

@@ -109,6 +109,16 @@ def is_forwarded(name: str) -> bool:
     return _classify(name) in (_Kind.END_TO_END, _Kind.CONNECTION)
 
 
+def names_of_this_hop(headers: Iterable[Pair]) -> set[str]:
+    """What ``Connection`` claims for this hop, in lower case: none of it is forwarded."""
+    return {
+        option.strip().lower()
+        for name, value in headers
+        if _classify(name) is _Kind.CONNECTION
+        for option in value.split(",")
+    }
+
+
 def forward_request_headers(headers: Iterable[Pair]) -> list[Pair]:
     """The headers of a client's request to the MCP endpoint that the server gets to see as they are."""
     return _select(headers, (_Kind.END_TO_END,))
@@ -161,14 +171,13 @@ def writable(value: str) -> str:
 
 def _select(headers: Iterable[Pair], kinds: tuple[_Kind, ...]) -> list[Pair]:
     """The headers of these kinds, without those that ``Connection`` claims for this hop."""
-    chosen: list[Pair] = []
-    claimed: set[str] = set()
-    for name, value in headers:
-        kind = _classify(name)
-        if kind in kinds:
-            chosen.append((name, value if value.isascii() else writable(value)))
-        elif kind is _Kind.CONNECTION:
-            claimed.update(option.strip().lower() for option in value.split(","))
+    headers = list(headers)
+    chosen = [
+        (name, value if value.isascii() else writable(value))
+        for name, value in headers
+        if _classify(name) in kinds
+    ]
+    claimed = names_of_this_hop(headers)
     if claimed <= {"keep-alive", "close"}:
         return chosen
     return [(name, value) for name, value in chosen if name.lower() not in claimed]

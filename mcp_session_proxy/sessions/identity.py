@@ -5,16 +5,14 @@ are not kept here. The key is random per process, so a digest tells nothing outs
 """
 
 import hashlib
-import re
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from fnmatch import translate
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import BadRequest
 from ..protocol import jsonrpc, revisions
+from .credentials import Credentials, Weight, read_credential
 
 _MAX_AFFINITY_CHARS: Final = 200
 _MAX_NAME_CHARS: Final = 200
@@ -24,7 +22,11 @@ _TAG_CHARS: Final = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Who is calling. ``digest`` identifies, ``tag`` is its short form for logs."""
+    """Who is calling. ``digest`` identifies, ``tag`` is its short form for logs.
+
+    ``anonymous``: it has shown nothing that proves anything. A query string or a setting keeps such callers
+    apart from one another, but does not make them known.
+    """
 
     digest: str
     anonymous: bool
@@ -32,10 +34,15 @@ class Principal:
     @property
     def tag(self) -> str:
         """A short opaque name for logs and pages."""
-        return "anonymous" if self.anonymous else self.digest[:_TAG_CHARS]
+        return _tag_of(self.digest)
 
 
-ANONYMOUS: Final = Principal(digest="anonymous", anonymous=True)
+def _tag_of(digest: str) -> str:
+    return digest if digest == _NOBODY else digest[:_TAG_CHARS]
+
+
+_NOBODY: Final = "anonymous"
+ANONYMOUS: Final = Principal(digest=_NOBODY, anonymous=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +68,7 @@ class SessionKey(NamedTuple):
     @property
     def principal_tag(self) -> str:
         """A short opaque name for logs and pages."""
-        return self.principal if self.principal == ANONYMOUS.digest else self.principal[:_TAG_CHARS]
+        return _tag_of(self.principal)
 
 
 def _digest(*parts: bytes, key: bytes = b"") -> str:
@@ -76,7 +83,7 @@ class Identifier:
     """Tells callers apart by the rules of the configuration.
 
     ``credential_headers`` are shell patterns over header names, ``affinity_headers`` exact names,
-    ``affinity_meta`` keys of ``params._meta``; earlier ones win. ``is_credential`` judges header names.
+    ``affinity_meta`` keys of ``params._meta``; earlier ones win.
     """
 
     def __init__(
@@ -88,30 +95,32 @@ class Identifier:
         affinity_meta: Iterable[str],
         secret: bytes | None = None,
     ) -> None:
-        pattern = "|".join(translate(name.lower()) for name in credential_headers)
-        matches = re.compile(pattern).match if pattern else None
-        self.is_credential: Callable[[str], bool] = lru_cache(maxsize=1024)(
-            lambda name: matches is not None and matches(name.lower()) is not None
-        )
+        self._weigh = Credentials(credential_headers).weigh
         self._credential_query = credential_query
         self._affinity_headers = tuple(affinity_headers)
         self._affinity_meta = tuple(affinity_meta)
         self._affinity_keys = frozenset(self._affinity_meta)
         self._secret = secret if secret is not None else secrets.token_bytes(32)
 
+    def is_credential(self, name: str) -> bool:
+        """Whether a header of this name tells callers apart."""
+        return self._weigh(name) is not Weight.NOTHING
+
     def principal(self, headers: Iterable[tuple[str, str]], query: str) -> Principal:
         """The caller behind these request headers and this raw query string."""
-        parts = [
-            f"{name.lower()}:{value}".encode("utf-8", "surrogateescape")
-            for name, value in headers
-            if self.is_credential(name)
-        ]
+        parts: list[bytes] = []
+        known = False
+        for name, value in headers:
+            weight = self._weigh(name)
+            if weight is not Weight.NOTHING and (said := read_credential(name, value)) is not None:
+                parts.append(name.lower().encode() + b":" + said)
+                known = known or weight is Weight.IDENTIFIES
         parts.sort()
         if self._credential_query and query:
             parts.append(b"?" + query.encode("utf-8", "surrogateescape"))
         if not parts:
             return ANONYMOUS
-        return Principal(digest=_digest(*parts, key=self._secret), anonymous=False)
+        return Principal(digest=_digest(*parts, key=self._secret), anonymous=not known)
 
     def affinity(self, headers: Mapping[str, str], meta: Mapping[str, bytes]) -> str | None:
         """The conversation this request belongs to, if it says so."""

@@ -54,7 +54,7 @@ def principal(*headers, query="", **options):
         "X-User-Id",
         "X-Tenant",
         "X-Account-Number",
-        "X-MCP-Anything",
+        "X-MCP-Token",
     ],
 )
 def test_what_tells_callers_apart(name):
@@ -74,7 +74,9 @@ def test_what_tells_callers_apart(name):
         "MCP-Protocol-Version",
         "X-Request-Id",
         "X-Forwarded-For",
-        "Token",
+        "Idempotency-Key",
+        "X-User-Agent",
+        "X-CSRF-Token",
     ],
 )
 def test_what_says_nothing_about_the_caller(name):
@@ -115,11 +117,29 @@ def test_parts_do_not_run_together():
     assert principal(("Cookie", "a"), ("Cookie", "b")) != principal(("Cookie", "a"))
 
 
-def test_the_query_string_is_a_credential():
-    """The URL's query often carries a key; that can be turned off."""
+def test_the_query_string_separates():
+    """Callers with other query strings share nothing, but a query string makes nobody known."""
     assert principal(query="key=1") != principal(query="key=2")
-    assert not principal(query="key=1").anonymous
+    assert principal(query="key=1") != ANONYMOUS
+    assert principal(query="key=1").anonymous
     assert principal(query="key=1", credential_query=False) == ANONYMOUS
+    assert not principal(("Authorization", "a"), query="key=1").anonymous
+
+
+def test_settings_separate():
+    """So it is with headers that say how the server is to be."""
+    one, two = principal(("X-MCP-Readonly", "true")), principal(("X-MCP-Readonly", "false"))
+    assert one != two
+    assert one.anonymous
+    assert one.tag != "anonymous"
+
+
+@pytest.mark.parametrize(
+    "value", ["", " ", "Bearer", "bearer ", "Bearer undefined", "Bearer null", "Bearer None", "null"]
+)
+def test_an_authorization_that_says_nothing(value):
+    """What programs send for want of a token makes nobody known."""
+    assert principal(("Authorization", value)) == ANONYMOUS
 
 
 def test_configured_headers_replace_the_defaults():
@@ -148,7 +168,7 @@ def test_no_credential_is_kept_or_shown():
 def test_bytes_that_are_not_text_are_taken():
     """Header values and queries that are not UTF-8 (surrogates) make a principal like any other."""
     assert principal(("Cookie", "\udcff")) != principal(("Cookie", "\udcfe"))
-    assert not principal(query="\udcff").anonymous
+    assert principal(query="\udcff") != ANONYMOUS
 
 
 @given(st.lists(st.tuples(st.sampled_from(["cookie", "x-user", "accept"]), st.text()), max_size=5), st.text())
