@@ -66,6 +66,7 @@ _FIELDS: Final = {
     "era": "`modern` (2026-07-28 and later) or `legacy`",
     "error": "a reason word, or what a library said",
     "exchanges": "requests in flight",
+    "header": "the name of a request header",
     "how": "how the loss showed",
     "listen": "the origin of the listener",
     "method": "the MCP method",
