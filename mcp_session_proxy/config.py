@@ -279,7 +279,8 @@ class Settings(BaseSettings):
     """Request headers that tell callers apart; * matches anything. Giving any replaces the defaults. What a
     * takes never includes headers that differ in each request of one caller (User-Agent, Idempotency-Key,
     signatures); name those in full if they are to count. Empty values, a bare "Bearer" and the words null
-    and undefined count as none; of a DPoP proof, its key counts."""
+    and undefined count as none; of a DPoP proof, its key counts. Each request reaches the server with all of
+    its headers; what the proxy sends by itself (pings, the GET stream, DELETE) carries these only."""
 
     credential_query: Annotated[bool, Group.IDENTITY] = True
     """Whether the query string of the URL tells callers apart, too. It separates; only a header makes a

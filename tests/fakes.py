@@ -25,7 +25,7 @@ from mcp_session_proxy.lifecycle import Proxy
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import Caller, SessionRef
+from mcp_session_proxy.upstream.transport import NOBODY, Caller, SessionRef
 
 INITIALIZE_PARAMS = (
     b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'
@@ -423,6 +423,7 @@ class FakeVisit:
     def __init__(self, session: UpstreamSession, client: Any = None) -> None:
         self.session = session
         self.client = client
+        self.caller = NOBODY
         self.condemned = 0
         self.patience_seconds = 10.0
 

@@ -165,9 +165,16 @@ class Endpoint:
         if principal.anonymous and self._warn_of_anonymous:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
-        caller = Caller(headers=tuple(forward_request_headers(headers)), query=query)
-        connection.sender = sender = Sender(headers, query, principal, caller)
+        connection.sender = sender = Sender(headers, query, principal, self._caller(headers, query))
         return sender
+
+    def _caller(self, headers: list[tuple[str, str]], query: str) -> Caller:
+        """What of these headers travels upstream: with this request, and with what the proxy sends itself."""
+        forwarded = tuple(forward_request_headers(headers))
+        credentials = tuple(pair for pair in forwarded if self._identifier.is_credential(pair[0]))
+        if credentials == forwarded:
+            return Caller(headers=forwarded, query=query)
+        return Caller(headers=forwarded, query=query, reduced=Caller(headers=credentials, query=query))
 
     # -- POST --------------------------------------------------------------------------------------
 

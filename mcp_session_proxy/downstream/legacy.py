@@ -126,14 +126,14 @@ class LegacyEndpoint:
         if client is None:
             return
         if isinstance(message, Response):
-            await self._fanout.answer(client, message)
+            await self._fanout.answer(client, message, call.caller)
         elif isinstance(message, Notification):
             if message.method == revisions.CANCELLED:
                 wanted = jsonrpc.read_object(message.params).get("requestId", b"")
                 if (exchange := self._calls.get((client, wanted))) is not None:
-                    await exchange.cancel(message.params)
+                    await exchange.cancel(message.params, call.caller)
             elif message.method != revisions.INITIALIZED:
-                await self._fanout.forward(client, message)
+                await self._fanout.forward(client, message, call.caller)
 
 
 def _check_version(call: Call) -> None:

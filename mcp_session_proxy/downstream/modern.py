@@ -88,7 +88,7 @@ class ModernEndpoint:
             return await self._listen(call, modern, profile, affinity, responder)
         answers = _read_answers(modern)
         if "requestState" in modern.params:
-            return await self._resume(call.principal, modern, answers, responder, report)
+            return await self._resume(call, modern, answers, responder, report)
         lowered = lowering.lower_params(modern)
         kept = self._catalog.find(key, modern.request.method, lowered)
         if kept is not None:
@@ -150,7 +150,7 @@ class ModernEndpoint:
 
     async def _resume(
         self,
-        principal: Principal,
+        call: Call,
         modern: ModernRequest,
         answers: Mapping[str, bytes],
         responder: Responder,
@@ -160,12 +160,13 @@ class ModernEndpoint:
         state = jsonrpc.read_string(modern.params.get("requestState"))
         if modern.request.method not in revisions.PARKABLE_METHODS or state is None:
             raise StateRefused("A retry needs the requestState that it was given, as a string.")
-        identifier, call = self._parking.find(state, principal.digest, modern)
-        call.check_answers(answers)
+        identifier, parked = self._parking.find(state, call.principal.digest, modern)
+        parked.check_answers(answers)
         self._parking.take(identifier)
-        call.go_on_for(modern, report.trace)
-        report.session = call.session.tag
-        return self._present(call, await self._run(call, responder, report, answers), principal)
+        parked.go_on_for(modern, call.caller, report.trace)
+        report.session = parked.session.tag
+        outcome = await self._run(parked, responder, report, answers)
+        return self._present(parked, outcome, call.principal)
 
     def _present(self, call: ModernCall, outcome: Outcome, principal: Principal) -> Answer:
         if isinstance(outcome, Asked):

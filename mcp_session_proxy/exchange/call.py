@@ -20,6 +20,7 @@ from ..protocol.lifting import ServerFacts
 from ..sessions.binding import Visit
 from ..tracing import RequestTrace
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .question import Question, refuse_request
@@ -62,6 +63,7 @@ class ModernCall:
         self.rounds = 0
         self.session = visit.session
         self.facts: ServerFacts = visit.session.facts
+        self._caller = visit.caller  # of the request that the client waits on
         self._visit: Visit | None = visit
         self._attribution = attribution
         self._exchange = Exchange(
@@ -169,9 +171,13 @@ class ModernCall:
         if self.trace is not None:
             self.trace.parks()
 
-    def go_on_for(self, modern: ModernRequest, trace: RequestTrace | None = None) -> None:
-        """The client has come back with this request, which has an id and a progress token of its own."""
+    def go_on_for(self, modern: ModernRequest, caller: Caller, trace: RequestTrace | None = None) -> None:
+        """The client has come back with this request: its id, its progress token and its headers are others.
+
+        The request that is under way upstream keeps its own headers.
+        """
         self.modern = modern
+        self._caller = caller
         self._exchange.token = modern.progress_token
         if trace is not None and self.trace is not None:
             trace.resumes(self.trace)
@@ -196,7 +202,7 @@ class ModernCall:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
             if question is not None:
-                await question.answer(Response(question.request.id, result=answer))
+                await question.answer(Response(question.request.id, result=answer), self._caller)
         if self._urls:
             await self._answer_urls(answers)
 
@@ -232,6 +238,7 @@ class ModernCall:
                 await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
         self._urls = {}
         self._task = None
+        self._exchange.caller = self._caller
 
     # -- what the server says meanwhile ------------------------------------------------------------
 
@@ -263,7 +270,7 @@ class ModernCall:
         question = Question(session, session.incarnation, request)
         answer = self._at_hand.pop(key, None)
         if answer is not None and questions.is_fit_answer(request.method, answer):
-            await question.answer(Response(question.request.id, result=answer))
+            await question.answer(Response(question.request.id, result=answer), self._caller)
         else:
             self._pending[key] = question
             self._notice()

@@ -94,7 +94,8 @@ class _AnswerLost(Exception):
 class Exchange:
     """One request in flight. ``upstream_seconds`` is how long the server took, once it is over.
 
-    ``token`` is the client's progress token as raw JSON, None if it gave none.
+    ``token`` is the client's progress token as raw JSON, None if it gave none. ``caller`` holds the headers
+    that the request travels with, from its first attempt to its resumption.
     """
 
     __slots__ = (
@@ -108,6 +109,7 @@ class Exchange:
         "_session",
         "_trace",
         "_visit",
+        "caller",
         "request",
         "token",
         "upstream_id",
@@ -120,6 +122,7 @@ class Exchange:
         self.request = request
         self.upstream_id = 0
         self.upstream_seconds: float | None = None
+        self.caller = visit.caller
         self._visit = visit
         self._session = visit.session
         self._outlet = outlet
@@ -151,7 +154,7 @@ class Exchange:
         except CutOff:
             raise self._aborted or _cancelled() from None
         except UpstreamTimeout:
-            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}))
+            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller)
             raise
         finally:
             self.upstream_seconds = time.perf_counter() - started
@@ -183,7 +186,7 @@ class Exchange:
         delay = _FIRST_RETRY_SECONDS
         while True:
             if not self._session.is_ready():
-                await self._keep_or_condemn(self._session.make_ready())
+                await self._keep_or_condemn(self._session.make_ready(self.caller))
             if self._cancelled:
                 raise _cancelled()
             try:
@@ -197,7 +200,7 @@ class Exchange:
             except UpstreamUnreachable:
                 if loop.time() - started + delay >= self._visit.patience_seconds:
                     raise
-                await self._keep_or_condemn(self._session.refused())
+                await self._keep_or_condemn(self._session.refused(self.caller))
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, _LAST_RETRY_SECONDS)
                 self._retried("refused")
@@ -220,7 +223,7 @@ class Exchange:
         return None if self._trace is None else self._trace.id
 
     async def _revive(self, gone: _SessionGone) -> None:
-        await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how))
+        await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how, self.caller))
 
     async def _keep_or_condemn(self, work: Awaitable[None]) -> None:
         """Do what makes the session usable; when it cannot be, nobody may get it again."""
@@ -251,7 +254,7 @@ class Exchange:
         body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
         session.register(identifier, self)
         try:
-            async with session.transport.post(body, session.ref, self._caller()) as reply:
+            async with session.transport.post(body, session.ref, self._traced()) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
                 response = await self._read(reply)
@@ -269,12 +272,11 @@ class Exchange:
             await self._check_for_loss(response.error, incarnation)
         return Response(response.id, error=jsonrpc.error_object(response.error))
 
-    def _caller(self) -> Caller:
-        """The session's caller, with the trace context of this request if it is followed."""
-        caller = self._session.caller
+    def _traced(self) -> Caller:
+        """The headers of this request, with its trace context if it is followed."""
         if self._trace is None:
-            return caller
-        return Caller(headers=(*caller.headers, *self._trace.headers), query=caller.query)
+            return self.caller
+        return Caller(headers=(*self.caller.headers, *self._trace.headers), query=self.caller.query)
 
     def _params(self, identifier: int) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
@@ -337,7 +339,7 @@ class Exchange:
             session, former_id = self._session, last_event_id
             try:
                 async with session.transport.listen(
-                    session.ref, self._caller(), last_event_id, for_answer=True
+                    session.ref, self._traced(), last_event_id, for_answer=True
                 ) as stream:
                     if stream.status != 200 or not stream.is_stream:
                         break
@@ -389,10 +391,11 @@ class Exchange:
 
     # -- cancellation ------------------------------------------------------------------------------
 
-    async def cancel(self, params: bytes | None) -> None:
+    async def cancel(self, params: bytes | None, caller: Caller) -> None:
         """The client cancels: tell the server, and wait only a little longer for a response.
 
-        MCP 2025-11-25, basic/utilities/cancellation: the server need not respond.
+        ``caller`` is that of the POST that brought the notification. The server need not respond
+        (MCP 2025-11-25, basic/utilities/cancellation).
         """
         if not self._cutoff.open or params is None:
             return
@@ -402,7 +405,7 @@ class Exchange:
             self._cutoff.at(now)  # between two attempts: the server knows of none
             return
         self._cutoff.at(now + _CANCEL_GRACE_SECONDS)
-        await self._session.post_message(self._cancellation(jsonrpc.read_object(params)))
+        await self._session.post_message(self._cancellation(jsonrpc.read_object(params)), caller)
 
     def give_up(self, error: ProxyError) -> None:
         """End this exchange now with an error, and tell the server."""
@@ -414,7 +417,7 @@ class Exchange:
     def announce_cancellation(self, reason: str) -> None:
         """Tell the server that nobody waits for its response any more."""
         if self.upstream_id in self._session.calls:
-            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}))
+            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}), self.caller)
 
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}

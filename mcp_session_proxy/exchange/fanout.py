@@ -14,6 +14,7 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
 from .mailbox import Mailbox, Shelf
 from .question import Question, refuse_request
 
@@ -173,12 +174,15 @@ class Fanout:
 
     # -- from the client -------------------------------------------------------------------------
 
-    async def forward(self, client: ClientSession, message: Notification) -> None:
-        """Give a client's notification to the server, if its upstream session lives."""
+    async def forward(self, client: ClientSession, message: Notification, caller: Caller) -> None:
+        """Give a client's notification to the server, if its upstream session lives.
+
+        ``caller`` is that of the POST that brought it.
+        """
         home = client.home
         if home is not None and home.usable:
             session = cast(UpstreamSession, home.session)
-            await session.post_message(jsonrpc.write_notification(message.method, message.params))
+            await session.post_message(jsonrpc.write_notification(message.method, message.params), caller)
 
     def end_stream(self, client: ClientSession) -> None:
         """The client said goodbye: its GET stream ends. A later one begins anew."""
@@ -186,10 +190,13 @@ class Fanout:
         if post is not None:
             post.mailbox.standalone.end_following()
 
-    async def answer(self, client: ClientSession, response: Response) -> None:
-        """Give a client's response to the server that asked; answers to nothing are dropped."""
+    async def answer(self, client: ClientSession, response: Response, caller: Caller) -> None:
+        """Give a client's response to the server that asked; answers to nothing are dropped.
+
+        ``caller`` is that of the POST that brought it.
+        """
         number = int(response.id) if response.id.isdigit() and len(response.id) < 19 else -1
         post = self._posts.get(client)
         question = None if post is None else post.questions.pop(number, None)
         if question is not None:
-            await question.answer(response)
+            await question.answer(response, caller)

@@ -12,6 +12,7 @@ _OWN_ID = b"0"  # never sent: every exchange gets an id that is unique upstream
 async def inquire(visit: Visit, method: str, params: bytes | None, observe: Observer) -> Response | None:
     """The server's response to a request of ours; None when there is none."""
     exchange = Exchange(Request(_OWN_ID, method, params), None, visit, SILENCE, observe)
+    exchange.caller = visit.caller.credentials  # the rest belongs to the client's own request
     try:
         return await exchange.run()
     except ProxyError:

@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
 
 _NOBODY: Final = -32603
 
@@ -20,10 +21,13 @@ class Question(NamedTuple):
     incarnation: int
     request: Request
 
-    async def answer(self, response: Response) -> None:
-        """Give the server a client's response, under the server's own id."""
+    async def answer(self, response: Response, caller: Caller) -> None:
+        """Give the server a client's response, under the server's own id.
+
+        ``caller`` is that of the request that brought it.
+        """
         if self._is_current():
-            await self.session.post_message(jsonrpc.write_response(self.request.id, response))
+            await self.session.post_message(jsonrpc.write_response(self.request.id, response), caller)
 
     def refuse(self) -> None:
         """Tell the server that nobody will answer."""

@@ -40,16 +40,18 @@ class Rules:
 class Visit:
     """One request's use of an upstream session. ``end`` it exactly once, however it went.
 
-    A client session's own lease outlives the visit; a borrowed one ends with it.
+    ``caller`` holds the headers of that very request: others may be under way on the same session, with
+    others. A client session's own lease outlives the visit; a borrowed one ends with it.
     """
 
-    __slots__ = ("_binder", "_borrowed", "_slot", "client", "session", "waited_seconds")
+    __slots__ = ("_binder", "_borrowed", "_slot", "caller", "client", "session", "waited_seconds")
 
     def __init__(
         self,
         binder: "Binder",
         lease: Lease,
         client: ClientSession | None,
+        caller: Caller,
         *,
         borrowed: bool,
         waited_seconds: float | None,
@@ -58,7 +60,9 @@ class Visit:
         self._slot = lease.slot
         self._borrowed = lease if borrowed else None
         self.client = client
+        self.caller = caller
         self.session = _upstream(lease)
+        self.session.credentials = caller.credentials
         self.waited_seconds = waited_seconds
 
     @property
@@ -273,9 +277,7 @@ class Binder:
                 self._detach_if_over(client)
                 raise
             waited_seconds = loop.time() - started
-        visit = Visit(self, lease, client, borrowed=False, waited_seconds=waited_seconds)
-        visit.session.caller = caller
-        return visit
+        return Visit(self, lease, client, caller, borrowed=False, waited_seconds=waited_seconds)
 
     async def borrow(
         self,
@@ -298,8 +300,7 @@ class Binder:
         lease = self.pool.acquire_at_once(key, profile, usage, caller)
         if lease is None:
             lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
-        visit = Visit(self, lease, client, borrowed=True, waited_seconds=lease.waited_seconds)
-        visit.session.caller = caller
+        visit = Visit(self, lease, client, caller, borrowed=True, waited_seconds=lease.waited_seconds)
         if client is not None:
             client.in_flight += 1
             client.requests += 1

@@ -13,6 +13,7 @@ session or a newcomer overtakes.
 import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
+from itertools import islice
 from typing import Any, Final, Protocol
 
 from .. import events
@@ -108,25 +109,31 @@ class Lease:
 class _Waiter:
     """Somebody who waits for a session of one bucket."""
 
-    __slots__ = ("bucket", "deadline", "future", "usage")
+    __slots__ = ("bucket", "caller", "deadline", "future", "usage")
 
     def __init__(
-        self, bucket: Bucket[PooledSession], usage: Usage, deadline: float, future: asyncio.Future[Lease]
+        self,
+        bucket: Bucket[PooledSession],
+        usage: Usage,
+        caller: Caller,
+        deadline: float,
+        future: asyncio.Future[Lease],
     ) -> None:
         self.bucket = bucket
         self.usage = usage
+        self.caller = caller
         self.deadline = deadline
         self.future = future
 
 
 class _Demand:
-    """What is needed to open sessions of one key: its profile and the newest caller's headers."""
+    """What is needed to open sessions of one key: its profile and the newest caller's credentials."""
 
-    __slots__ = ("caller", "last_error", "profile")
+    __slots__ = ("credentials", "last_error", "profile")
 
-    def __init__(self, profile: Profile, caller: Caller) -> None:
+    def __init__(self, profile: Profile, credentials: Caller) -> None:
         self.profile = profile
-        self.caller = caller
+        self.credentials = credentials
         self.last_error: ProxyError | None = None
 
 
@@ -187,8 +194,8 @@ class Pool:
             raise self._refusal(key, Draining("The proxy is shutting down."))
         demand = self._demands.get(key)
         if demand is None:
-            demand = self._demands[key] = _Demand(profile, caller)
-        demand.caller = caller
+            demand = self._demands[key] = _Demand(profile, caller.credentials)
+        demand.credentials = caller.credentials
         if self._resumption is not None:
             return None
         bucket = self.books.buckets.get(key)
@@ -221,15 +228,20 @@ class Pool:
             step = policy.decide(usage, bucket, self.books, self.limits)
             if self.paused or not isinstance(step, Open):
                 self._check_queue(key)
-            return await self._wait(bucket, usage, demand, deadline)
+            return await self._wait(bucket, usage, caller, demand, deadline)
         finally:
             self._forget_if_empty(bucket)
 
     async def _wait(
-        self, bucket: Bucket[PooledSession], usage: Usage, demand: _Demand, deadline: float
+        self,
+        bucket: Bucket[PooledSession],
+        usage: Usage,
+        caller: Caller,
+        demand: _Demand,
+        deadline: float,
     ) -> Lease:
         loop = asyncio.get_running_loop()
-        waiter = _Waiter(bucket, usage, deadline, loop.create_future())
+        waiter = _Waiter(bucket, usage, caller, deadline, loop.create_future())
         self._waiters[waiter] = None
         bucket.waiters[waiter] = None
         started = loop.time()
@@ -343,7 +355,10 @@ class Pool:
             step = policy.decide(first.usage, bucket, self.books, self.limits)
             if not isinstance(step, Open):
                 break
-            self._open(bucket, step, "demand")
+            # The openings under way are for those who have waited longest: this one is for the next.
+            needy = next(islice(bucket.waiters, bucket.opening, None), first)
+            assert isinstance(needy, _Waiter)
+            self._open(bucket, step, "demand", needy.caller)
         for usage in granted:
             self._prewarm(bucket, usage)
 
@@ -363,7 +378,9 @@ class Pool:
 
     # -- opening -----------------------------------------------------------------------------
 
-    def _open(self, bucket: Bucket[PooledSession], step: Open[PooledSession], why: str) -> None:
+    def _open(
+        self, bucket: Bucket[PooledSession], step: Open[PooledSession], why: str, caller: Caller
+    ) -> None:
         if step.evict is not None:
             self._take_out(step.evict, "evicted")
         demand = self._demands[bucket.key]
@@ -375,13 +392,13 @@ class Pool:
         )
         self.books.add(slot)
         slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
-        self._spawn(self._handshake(slot, demand, why), f"open {slot.session.tag}")
+        self._spawn(self._handshake(slot, demand, caller, why), f"open {slot.session.tag}")
 
-    async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, why: str) -> None:
+    async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller, why: str) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            await self._open_patiently(slot, demand)
+            await self._open_patiently(slot, demand, caller)
         except ProxyError as error:
             self._opening_failed(slot, why, error)
         except asyncio.CancelledError:
@@ -409,14 +426,14 @@ class Pool:
             if why == "prewarm":
                 self._prewarm(bucket, Usage.ONCE)
 
-    async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand) -> None:
+    async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller) -> None:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
         delay = _FIRST_RETRY_SECONDS
         while True:
             if self._closed or slot.state is not SessionState.OPENING:
                 raise Draining("The session was closed while it was being opened.")
             try:
-                return await slot.session.open(demand.caller)
+                return await slot.session.open(caller)
             except UpstreamUnreachable as error:
                 demand.last_error = error
                 deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
@@ -450,7 +467,7 @@ class Pool:
         if usage is not Usage.ONCE or self._closed or self.paused or bucket.key not in self._demands:
             return
         while policy.wants_prewarming(bucket, self.books, self.limits):
-            self._open(bucket, Open(None), "prewarm")
+            self._open(bucket, Open(None), "prewarm", self._demands[bucket.key].credentials)
 
     # -- retiring ----------------------------------------------------------------------------
 

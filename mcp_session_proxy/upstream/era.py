@@ -59,7 +59,7 @@ class EraProbe:
             return self._modern is True
         async with self._asking:
             if not self._is_known():
-                self._modern = await self._ask(caller)
+                self._modern = await self._ask(caller.credentials)
                 self._asked_at = asyncio.get_running_loop().time()
         return self._modern is True
 

@@ -161,7 +161,7 @@ class UpstreamSession:
         self._stream: GetStream | None = None
         self.last_activity = 0.0
         self.last_used = 0.0  # by a request
-        self.caller = NOBODY
+        self.credentials = NOBODY  # the newest caller's, for what this session sends by itself
         self.router = router
         self._observe = observe
         self.keepalive_seconds = keepalive_seconds
@@ -200,16 +200,16 @@ class UpstreamSession:
         self._on_lost = on_lost
 
     async def open(self, caller: Caller) -> None:
-        """Do the handshake.
+        """Do the handshake, with the headers of the request that it is for.
 
         Raises:
             UpstreamError: the server could not be reached, refused, or answered something else.
             Draining: the session was closed meanwhile.
         """
-        self.caller = caller
+        self.credentials = caller.credentials
         self._opening = asyncio.current_task()
         try:
-            await self._handshake()
+            await self._handshake(caller)
         finally:
             self._opening = None
         if self._closed:
@@ -218,10 +218,10 @@ class UpstreamSession:
             self._placement.left(self)
             raise _closed_meanwhile()
 
-    async def _handshake(self) -> None:
+    async def _handshake(self, caller: Caller) -> None:
         self.transport = self._placement.place(self)
         try:
-            await self._shake_hands()
+            await self._shake_hands(caller)
         except ProxyError as error:
             self._placement.failed(self, None if self._closed else error)
             if isinstance(error, UpstreamUnreachable):
@@ -236,13 +236,13 @@ class UpstreamSession:
         self._touch()
         await self._start_listening()
 
-    async def _shake_hands(self) -> None:
+    async def _shake_hands(self, caller: Caller) -> None:
         try:
             async with asyncio.timeout(_HANDSHAKE_SECONDS):
-                self.ref, self.initialize_result = await self._initialize()
+                self.ref, self.initialize_result = await self._initialize(caller)
                 if self._closed:
                     raise _closed_meanwhile()
-                await self._send_initialized()
+                await self._send_initialized(caller)
                 await self._replay_journal()
         except ProxyError:
             await self._delete()
@@ -255,10 +255,10 @@ class UpstreamSession:
             await self._delete()
             raise UpstreamTimeout("The MCP server did not finish the handshake in time.") from error
 
-    async def _initialize(self) -> tuple[SessionRef, bytes]:
+    async def _initialize(self, caller: Caller) -> tuple[SessionRef, bytes]:
         identifier = b"%d" % self.allocate()
         body = jsonrpc.write_request(identifier, revisions.INITIALIZE, self._initialize_params)
-        async with self.transport.post(body, NO_SESSION, self.caller) as reply:
+        async with self.transport.post(body, NO_SESSION, caller) as reply:
             if not 200 <= reply.status < 300:
                 raise (await read_refusal(reply)).error()
             # The session stands from here on, and has to be ended even if the rest of the answer never comes.
@@ -270,9 +270,9 @@ class UpstreamSession:
                 raise HandshakeRefused(jsonrpc.error_object(answer.error or b"{}"))
             return SessionRef(reply.session_id, _version_of(answer.result)), answer.result
 
-    async def _send_initialized(self) -> None:
+    async def _send_initialized(self, caller: Caller) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
-        async with self.transport.post(body, self.ref, self.caller) as reply:
+        async with self.transport.post(body, self.ref, caller) as reply:
             if reply.status < 400:
                 return
             refusal = await read_refusal(reply)
@@ -287,7 +287,7 @@ class UpstreamSession:
     async def _replay_journal(self) -> None:
         for method, params in self.journal.requests():
             body = jsonrpc.write_request(b"%d" % self.allocate(), method, params)
-            async with self.transport.post(body, self.ref, self.caller) as reply:
+            async with self.transport.post(body, self.ref, self.credentials) as reply:
                 await first_response(reply)
 
     def abandon(self) -> None:
@@ -336,7 +336,7 @@ class UpstreamSession:
         self._dismissed = ref = self.ref
         for _ in range(_GOODBYES):
             try:
-                await self.transport.delete(ref, self.caller)
+                await self.transport.delete(ref, self.credentials)
             except (ConnectionLost, TimeoutError):
                 continue  # it may not have arrived, and a second one does no harm
             except ProxyError:
@@ -385,8 +385,10 @@ class UpstreamSession:
             return True
         return self._now() - self.last_activity < self.check_after_seconds
 
-    async def make_ready(self) -> None:
+    async def make_ready(self, caller: Caller) -> None:
         """Wait for a re-opening that is under way; look whether a session that was quiet for long lives.
+
+        ``caller`` is whoever sends the request that needs the session.
 
         Raises:
             SessionLost: it is gone and could not be re-opened.
@@ -396,10 +398,12 @@ class UpstreamSession:
         elif not self.is_ready():
             incarnation = self.incarnation
             if not await self.confirm(incarnation):
-                await self.revive(incarnation, "check")
+                await self.revive(incarnation, "check", caller)
 
-    async def refused(self) -> None:
+    async def refused(self, caller: Caller) -> None:
         """A connection to the server was refused, so nothing was sent: move elsewhere, where that can be.
+
+        ``caller`` is whoever sends the request that was not sent.
 
         Raises:
             SessionLost: the session could not be re-opened elsewhere.
@@ -407,22 +411,25 @@ class UpstreamSession:
         """
         self._placement.suspect(self)
         if self._placement.can_move(self):
-            await self.revive(self.incarnation, "unreachable")
+            await self.revive(self.incarnation, "unreachable", caller)
         else:
             self._placement.check_hope()
 
-    def post_soon(self, body: bytes) -> None:
+    def post_soon(self, body: bytes, caller: Caller | None = None) -> None:
         """Send a notification or a response in the background."""
         if len(self._background) < _MAX_BACKGROUND and not self._closed:
-            self.spawn(self.post_message(body), f"post {self.tag}")
+            self.spawn(self.post_message(body, caller), f"post {self.tag}")
 
-    async def post_message(self, body: bytes) -> bool:
-        """Send a notification or a response; gives whether the server took it."""
+    async def post_message(self, body: bytes, caller: Caller | None = None) -> bool:
+        """Send a notification or a response; gives whether the server took it.
+
+        ``caller`` is that of the request that it came in or belongs to, None for one of the proxy's own.
+        """
         self._touch()
         try:
             async with (
                 asyncio.timeout(_POST_SECONDS),
-                self.transport.post(body, self.ref, self.caller) as reply,
+                self.transport.post(body, self.ref, caller or self.credentials) as reply,
             ):
                 return reply.status < 400
         except (ProxyError, ConnectionLost, TimeoutError):
@@ -465,7 +472,7 @@ class UpstreamSession:
         try:
             async with (
                 asyncio.timeout(_PING_SECONDS),
-                self.transport.post(body, self.ref, self.caller) as reply,
+                self.transport.post(body, self.ref, self.credentials) as reply,
             ):
                 if reply.status >= 400:
                     refusal = await read_refusal(reply)
@@ -477,10 +484,11 @@ class UpstreamSession:
         finally:
             self._touch()
 
-    async def revive(self, incarnation: int, how: str) -> None:
+    async def revive(self, incarnation: int, how: str, caller: Caller) -> None:
         """Open the session anew from its journal, unless that happened since ``incarnation``.
 
-        Everyone who noticed the same loss waits for the same re-opening. ``how`` the loss showed.
+        Everyone who noticed the same loss waits for the same re-opening. ``how`` the loss showed, and with
+        whose request.
 
         Raises:
             SessionLost: no new session could be opened.
@@ -491,7 +499,7 @@ class UpstreamSession:
             if self._closed:
                 raise SessionLost("The MCP server lost the session, and the proxy has given it up.")
             self._observe(events.SessionLost(session=self.tag, principal=self._principal_tag, how=how))
-            self._reviving = self.spawn(self._revive(), f"revive {self.tag}")
+            self._reviving = self.spawn(self._revive(caller), f"revive {self.tag}")
             self._reviving.add_done_callback(self._revived)
         await _join(self._reviving)
 
@@ -502,7 +510,7 @@ class UpstreamSession:
 
     async def _revive_quietly(self, incarnation: int, how: str) -> None:
         try:
-            await self.revive(incarnation, how)
+            await self.revive(incarnation, how, self.credentials)
         except ProxyError:
             if self._on_lost is not None and not self._closed:
                 self._on_lost(beyond_help=True)
@@ -512,13 +520,13 @@ class UpstreamSession:
         if not task.cancelled():
             task.exception()  # whoever waited has got it
 
-    async def _revive(self) -> None:
+    async def _revive(self, caller: Caller) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         if self._listener is not None:
             self._listener.cancel()
         self._dismissed = self.ref
-        await self._handshake_patiently(started + _REVIVE_SECONDS)
+        await self._handshake_patiently(caller, started + _REVIVE_SECONDS)
         self.router.session_changed(self)
         self._observe(
             events.SessionOpened(
@@ -526,12 +534,12 @@ class UpstreamSession:
             )
         )
 
-    async def _handshake_patiently(self, deadline: float) -> None:
+    async def _handshake_patiently(self, caller: Caller, deadline: float) -> None:
         loop = asyncio.get_running_loop()
         delay = _FIRST_RETRY_SECONDS
         while True:
             try:
-                return await self._handshake()
+                return await self._handshake(caller)
             except UpstreamUnreachable:
                 if loop.time() + delay >= deadline or self._closed:
                     raise
@@ -571,7 +579,7 @@ class UpstreamSession:
     async def _start_listening(self) -> None:
         """Open the GET stream, and give it a moment to stand before the first call is sent."""
         stream = self._stream = GetStream(
-            connect=lambda last_event_id: self.transport.listen(self.ref, self.caller, last_event_id),
+            connect=lambda last_event_id: self.transport.listen(self.ref, self.credentials, last_event_id),
             take=self._take,
             unreachable=self._is_better_elsewhere,
         )

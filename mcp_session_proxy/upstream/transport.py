@@ -15,13 +15,20 @@ from ..protocol.jsonrpc import Message, Response
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
-    """The headers and the raw query string that travel upstream for a principal.
+    """The headers and the raw query string of one request of a client's that travel upstream with it.
 
-    They hold credentials: they stay in memory, and neither ``repr`` nor a log shows them.
+    ``reduced`` is the same with the headers that say who is calling, and no others; None where there are no
+    others. They hold credentials: they stay in memory, and neither ``repr`` nor a log shows them.
     """
 
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
+    reduced: "Caller | None" = None
+
+    @property
+    def credentials(self) -> "Caller":
+        """What travels with requests that the proxy sends by itself: nothing that belongs to one call."""
+        return self if self.reduced is None else self.reduced
 
     def __repr__(self) -> str:
         return "Caller()"

@@ -633,3 +633,34 @@ async def test_draining(bench: Modern) -> None:
     bench.endpoint.draining = True
     answer = await bench.ask(modern())
     assert (answer.status, answer.error) == (503, (1, -32603, "draining"))
+
+
+# -- headers ---------------------------------------------------------------------------------------
+
+
+async def test_answers_travel_with_the_headers_of_their_own_request(bench: Modern) -> None:
+    """A parked call keeps the headers it was made with; the answers come with those of the retry."""
+    bench.offer({"tools": {}})
+    asked = {"jsonrpc": "2.0", "id": "q", "method": "roots/list", "params": {}}
+
+    async def handle(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        await write_event(response, asked)
+        await until(lambda: bench.server.posts("response"))
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}})
+        return response
+
+    bench.server.on["tools/call"] = handle
+    await bench.start()
+    first = (await bench.ask(modern(), X_Mark="first")).json["result"]
+    answers = {key: {"roots": []} for key in first["inputRequests"]}
+    retry = modern(identifier=2, requestState=first["requestState"], inputResponses=answers)
+    assert (await bench.ask(retry, X_Mark="second")).status == 200
+
+    def marks(method: str) -> list[str | None]:
+        return [request.headers.get("X-Mark") for request, _ in bench.server.posts(method)]
+
+    assert marks("initialize") == ["first"]
+    assert marks("tools/call") == ["first"]
+    assert marks("response") == ["second"]
+    assert set(marks("tools/list") + marks("server/discover")) == {None}  # asked by the proxy itself

@@ -415,7 +415,7 @@ async def test_kept_for_the_next_round(at: Scene) -> None:
     assert [m["params"]["progress"] for m in at.channel.sent] == [1]
     await asyncio.sleep(10)
     at.channel = FakeChannel()
-    at.call.go_on_for(modern(name="buy", token="second"))
+    at.call.go_on_for(modern(name="buy", token="second"), NOBODY)
     await at.next(name=ADA)
     told = [(m["params"]["progressToken"], m["params"]["progress"]) for m in at.channel.sent]
     assert [progress for _, progress in told] == [2, 3]

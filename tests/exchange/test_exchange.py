@@ -634,7 +634,7 @@ async def test_client_cancels() -> None:
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
     await settle()
-    await exchange.cancel(b'{"requestId":"client-1","reason":"bored"}')
+    await exchange.cancel(b'{"requestId":"client-1","reason":"bored"}', NOBODY)
     assert at.server.seen[-1].params == {"requestId": 2, "reason": "bored"}
     go_on.set()
     assert value(await running)["code"] == -32800
@@ -648,7 +648,7 @@ async def test_client_cancels_and_the_server_is_silent() -> None:
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
     await settle()
-    await exchange.cancel(b'{"requestId":"client-1"}')
+    await exchange.cancel(b'{"requestId":"client-1"}', NOBODY)
     with pytest.raises(RequestCancelled):
         await running
     assert asyncio.get_running_loop().time() == pytest.approx(5)
@@ -665,7 +665,7 @@ async def test_client_cancels_before_anything_was_sent() -> None:
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
     await asyncio.sleep(0.1)
-    await exchange.cancel(b'{"requestId":"client-1"}')
+    await exchange.cancel(b'{"requestId":"client-1"}', NOBODY)
     with pytest.raises(RequestCancelled):
         await running
     await asyncio.sleep(10)
@@ -686,7 +686,7 @@ async def test_cancelled_call_is_not_sent_again() -> None:
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
     await settle()
-    await exchange.cancel(b'{"requestId":"client-1"}')
+    await exchange.cancel(b'{"requestId":"client-1"}', NOBODY)
     go_on.set()
     with pytest.raises(RequestCancelled):
         await running
@@ -697,9 +697,9 @@ async def test_cancelling_what_is_over_does_nothing() -> None:
     """A cancellation that crosses the answer is dropped."""
     at = await scene()
     exchange = at.exchange()
-    await exchange.cancel(b"{}")
+    await exchange.cancel(b"{}", NOBODY)
     await exchange.run()
-    await exchange.cancel(b"{}")
+    await exchange.cancel(b"{}", NOBODY)
     exchange.give_up(Draining("too late"))
     await settle()
     assert at.sent == ["tools/call @s1"]
@@ -730,7 +730,7 @@ async def test_cancel_and_give_up_at_once() -> None:
     exchange.give_up(Draining("The proxy is shutting down."))
     await asyncio.sleep(0)
     exchange.give_up(Draining("Again."))
-    await exchange.cancel(b"{}")
+    await exchange.cancel(b"{}", NOBODY)
     with pytest.raises(Draining):
         await running
 

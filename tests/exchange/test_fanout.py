@@ -142,7 +142,7 @@ async def test_the_listening_client_is_asked(at: Scene) -> None:
     at.fanout.route(at.session, ROOTS)
     assert at.heard(older) == []
     assert at.heard(newer) == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
-    await at.fanout.answer(newer, Response(b"1", result=b'{"roots":[]}'))
+    await at.fanout.answer(newer, Response(b"1", result=b'{"roots":[]}'), NOBODY)
     assert at.answers == [("r-1", {"roots": []})]
 
 
@@ -150,7 +150,7 @@ async def test_client_answers_with_an_error(at: Scene) -> None:
     """The client's refusal reaches the server as it is."""
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
-    await at.fanout.answer(client, Response(b"1", error=b'{"code":-1,"message":"no"}'))
+    await at.fanout.answer(client, Response(b"1", error=b'{"code":-1,"message":"no"}'), NOBODY)
     assert at.answers == [("r-1", "no")]
 
 
@@ -159,8 +159,8 @@ async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> N
     """A client cannot answer what it was not asked."""
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
-    await at.fanout.answer(client, Response(identifier, result=b"{}"))
-    await at.fanout.answer(at.client(), Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(identifier, result=b"{}"), NOBODY)
+    await at.fanout.answer(at.client(), Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
@@ -169,7 +169,7 @@ async def test_a_question_is_answered_once(at: Scene) -> None:
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
     for _ in range(2):
-        await at.fanout.answer(client, Response(b"1", result=b"{}"))
+        await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert len(at.answers) == 1
 
 
@@ -190,7 +190,7 @@ async def test_client_that_is_about_to_listen(at: Scene) -> None:
     await asyncio.sleep(5)
     assert at.answers == []
     assert [message["method"] for message in at.heard(client)] == ["roots/list"]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 
@@ -200,7 +200,7 @@ async def test_client_that_never_listens(at: Scene) -> None:
     at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(3)
     assert at.answers == [("r-1", NOBODY_THERE)]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert len(at.answers) == 1
 
 
@@ -223,7 +223,7 @@ async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -
     client = at.client()
     client.forgotten = True
     at.fanout.mailbox(client).standalone.append(b"{}")
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     at.fanout.withdraw(client, 1)
     at.fanout.end_stream(client)
     at.fanout._give_up_if_alone(client, 1)
@@ -237,7 +237,7 @@ async def test_questions_are_bounded(at: Scene) -> None:
         at.fanout.route(at.session, Request(b"%d" % number, "roots/list"))
         await settle()
     assert [identifier for identifier, _ in at.answers] == [0, 1, 2, 3, 4]
-    await at.fanout.answer(client, Response(b"105", result=b"{}"))
+    await at.fanout.answer(client, Response(b"105", result=b"{}"), NOBODY)
     assert at.answers[-1] == (104, {})
 
 
@@ -246,8 +246,8 @@ async def test_question_of_a_session_that_was_lost(at: Scene) -> None:
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
     at.server.forget()
-    await at.session.revive(1, "404")
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.session.revive(1, "404", NOBODY)
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
@@ -271,7 +271,7 @@ async def test_server_withdraws_its_question(at: Scene) -> None:
     at.fanout.route(at.session, cancelled)
     assert at.heard(client)[1]["params"] == {"requestId": 1, "reason": "late"}
     assert at.heard(other) == []
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
@@ -297,12 +297,12 @@ async def test_refuse_request(at: Scene) -> None:
 async def test_notifications_of_the_client_are_forwarded(at: Scene) -> None:
     """What the client says goes to its upstream session, if that lives."""
     client = at.client()
-    await at.fanout.forward(client, Notification("notifications/roots/list_changed", b'{"x":1}'))
+    await at.fanout.forward(client, Notification("notifications/roots/list_changed", b'{"x":1}'), NOBODY)
     assert at.server.transcript[-1] == "notifications/roots/list_changed @s1"
     cast(Any, client.home).usable = False
-    await at.fanout.forward(client, NEWS)
+    await at.fanout.forward(client, NEWS, NOBODY)
     client.home = None
-    await at.fanout.forward(client, NEWS)
+    await at.fanout.forward(client, NEWS, NOBODY)
     assert len(at.server.posts(NEWS.method)) == 0
 
 

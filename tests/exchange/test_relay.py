@@ -50,7 +50,7 @@ async def test_questions_go_to_the_post(at: Scene) -> None:
     client, channel = at.client(), FakeChannel()
     await Relay(channel, client, at.session, at.fanout).ask(at.session, ROOTS)
     assert channel.sent == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"))
+    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 

@@ -54,7 +54,8 @@ class FakeSession:
         self.ticks = []
         self.lose = None
         self.requests = 0
-        self.caller = NOBODY
+        self.caller = NOBODY  # of the handshake
+        self.credentials = NOBODY
         self.journal = Journal()
         self.restored_from = []
         self._gate = None

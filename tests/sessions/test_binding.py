@@ -1358,19 +1358,23 @@ async def test_a_client_that_is_forgotten_hears_nothing():
     await world.end()
 
 
-async def test_the_caller_of_a_visit_is_the_sessions_caller():
-    """What the session sends of its own accord carries the newest caller's headers."""
+async def test_each_visit_has_a_caller_of_its_own():
+    """Each request has its own headers; what the session sends by itself has the newest credentials."""
     world = World()
     old, new = (Caller(headers=(("authorization", name),)) for name in ("old", "new"))
     for caller in (old, new):
         visit = await world.binder.borrow(ME, None, None, caller)
-        assert visit.session.caller is caller
+        assert visit.caller is caller
+        assert visit.session.credentials is caller
         visit.end()
     one, visit = await world.binder.initialize(ME, ALPHA, None, None, old)
     visit.end()
-    visit = await world.binder.enter(one, new)
-    assert visit.session.caller is new
+    visit = await world.binder.enter(one, old)
+    other = await world.binder.enter(one, new)
+    assert (visit.caller, other.caller) == (old, new)
+    assert visit.session.credentials is new
     visit.end()
+    other.end()
     await world.end()
 
 

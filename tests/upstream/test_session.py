@@ -250,7 +250,7 @@ async def test_ids_are_unique() -> None:
     taken = [session.allocate() for _ in range(3)]
     await session.confirm(1)
     server.forget()
-    await session.revive(1, "404")
+    await session.revive(1, "404", ALICE)
     ids = [int(sent.message.id) for sent in server.seen if isinstance(sent.message, Request)]
     assert len(set(ids + taken)) == len(ids) + len(taken)
 
@@ -672,7 +672,7 @@ async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> No
     session.tick(asyncio.get_running_loop().time())
     await settle()
     server.forget()
-    await session.revive(1, "404")
+    await session.revive(1, "404", ALICE)
     go_on.set()
     await settle()
     assert keeper.told == []
@@ -699,8 +699,8 @@ async def test_one_reopening_for_all_who_noticed() -> None:
     server, observe = FakeServer(), Recorder()
     session = await opened(server, observe=observe)
     server.forget()
-    await asyncio.gather(*(session.revive(1, "404") for _ in range(10)))
-    await session.revive(1, "404")
+    await asyncio.gather(*(session.revive(1, "404", ALICE) for _ in range(10)))
+    await session.revive(1, "404", ALICE)
     assert server.sessions == ["s2"]
     assert len(observe.named("session.lost")) == 1
     assert server.posts("initialize")[1].session_id is None
@@ -712,8 +712,8 @@ async def test_whoever_leaves_does_not_stop_the_reopening() -> None:
     server = FakeServer()
     session = await opened(server)
     server.forget()
-    first = asyncio.create_task(session.revive(1, "404"))
-    second = asyncio.create_task(session.revive(1, "404"))
+    first = asyncio.create_task(session.revive(1, "404", ALICE))
+    second = asyncio.create_task(session.revive(1, "404", ALICE))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -733,7 +733,7 @@ async def test_journal_is_replayed() -> None:
     session.journal.record("resources/unsubscribe", b'{"uri":"a:2"}')
     server.forget()
     server.script("logging/setLevel", answer(error(-32601, "Method not found")))
-    await session.revive(1, "404")
+    await session.revive(1, "404", ALICE)
     assert server.transcript[2:] == [
         "initialize",
         "notifications/initialized @s2",
@@ -750,7 +750,7 @@ async def test_reopening_waits_for_a_restarting_server() -> None:
     session = await opened(server)
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("down") for _ in range(5)))
-    await session.revive(1, "404")
+    await session.revive(1, "404", ALICE)
     assert session.incarnation == 2
     session.abandon()
 
@@ -762,7 +762,7 @@ async def test_reopening_that_fails_is_told() -> None:
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("It is down.") for _ in range(100)))
     outcomes = await asyncio.gather(
-        session.revive(1, "404"), session.revive(1, "404"), return_exceptions=True
+        session.revive(1, "404", ALICE), session.revive(1, "404", ALICE), return_exceptions=True
     )
     assert [type(outcome) for outcome in outcomes] == [SessionLost, SessionLost]
     assert "It is down." in str(outcomes[0])
@@ -774,7 +774,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     """Who comes during a re-opening waits for it, and shares its outcome."""
     server = FakeServer()
     session = await opened(server)
-    await session.make_ready()
+    await session.make_ready(ALICE)
     server.forget()
     go_on = asyncio.Event()
     server.script(
@@ -783,7 +783,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     server.sessions.append("x")
     session.revive_soon(1, "404")
     await settle()
-    waiting = asyncio.create_task(session.make_ready())
+    waiting = asyncio.create_task(session.make_ready(ALICE))
     await settle()
     assert not waiting.done()
     go_on.set()
@@ -800,7 +800,7 @@ async def test_refused_session_moves() -> None:
     await session.open(ALICE)
     session.journal.record("logging/setLevel", b'{"level":"info"}')
     placement.elsewhere = other
-    await session.refused()
+    await session.refused(ALICE)
     assert session.transport is other
     assert session.incarnation == 2
     assert other.transcript == ["initialize", "notifications/initialized @s1", "logging/setLevel @s1"]
@@ -813,10 +813,10 @@ async def test_refused_session_without_another_server() -> None:
     placement = FakePlacement(server)
     session = make_session(server, placement=placement)
     await session.open(ALICE)
-    await session.refused()
+    await session.refused(ALICE)
     placement.hopeless = UpstreamDown("It has been away for long.")
     with pytest.raises(UpstreamDown):
-        await session.refused()
+        await session.refused(ALICE)
     assert session.incarnation == 1
     assert placement.notes.count("suspect") == 2
     session.abandon()
@@ -826,15 +826,15 @@ async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
     """A session that was quiet for long is pinged first, and re-opened when it is gone."""
     server = FakeServer()
     session = await opened(server, check_after_seconds=30.0)
-    await session.make_ready()
+    await session.make_ready(ALICE)
     assert server.posts("ping") == []
     await asyncio.sleep(31)
-    await session.make_ready()
-    await session.make_ready()
+    await session.make_ready(ALICE)
+    await session.make_ready(ALICE)
     assert len(server.posts("ping")) == 1
     server.forget()
     await asyncio.sleep(31)
-    await session.make_ready()
+    await session.make_ready(ALICE)
     assert session.ref.session_id == "s2"
     session.abandon()
 
@@ -857,7 +857,7 @@ async def test_closed_session_is_not_reopened() -> None:
     session = await opened(server)
     await session.close("lost")
     with pytest.raises(SessionLost):
-        await session.revive(1, "404")
+        await session.revive(1, "404", ALICE)
     session.revive_soon(1, "404")
     await settle()
     assert server.sessions == []
@@ -872,7 +872,7 @@ async def test_close_during_the_reopening() -> None:
     go_on = asyncio.Event()
     server.script("initialize", lambda _: FakeReply([go_on, say(result())], session_id="s2"))
     server.sessions.append("s2")
-    waiting = asyncio.create_task(session.revive(1, "404"))
+    waiting = asyncio.create_task(session.revive(1, "404", ALICE))
     await settle()
     closing = asyncio.create_task(session.close("once"))
     await settle()
@@ -892,7 +892,7 @@ async def test_close_during_a_reopening_that_leads_nowhere(trouble: FakeReply | 
     session = await opened(server)
     server.forget()
     server.script("initialize", *([trouble] * 100))
-    waiting = asyncio.create_task(session.revive(1, "404"))
+    waiting = asyncio.create_task(session.revive(1, "404", ALICE))
     await settle()
     before = asyncio.get_running_loop().time()
     await session.close("shutdown")
@@ -923,7 +923,7 @@ async def test_cancellation_is_never_swallowed(what: str) -> None:
     session = await opened(server)
     server.script("ping", stream(asyncio.Event()))
     server.script("initialize", stream(asyncio.Event()))
-    waiting = asyncio.create_task(session.revive(1, "404") if what == "revive" else session.confirm(1))
+    waiting = asyncio.create_task(session.revive(1, "404", ALICE) if what == "revive" else session.confirm(1))
     await settle()
     session.abandon()
     waiting.cancel()
@@ -951,7 +951,7 @@ def test_repr_names_the_session() -> None:
 
     async def show() -> str:
         session = make_session(FakeServer())
-        session.caller = ALICE
+        session.credentials = ALICE
         return repr(session)
 
     shown = asyncio.run(show())
