@@ -24,8 +24,11 @@ from ..protocol.jsonrpc import Message
 from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
 from .transport import Caller, ConnectionLost, Reply, SessionRef
 
-_REDIRECTS: Final = frozenset({301, 302, 307, 308})
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+# Those after which a POST goes out again as what it was (RFC 9110, section 15.4).
+_KEEPING_METHOD: Final = frozenset({307, 308})
 _MAX_TEXT_BYTES: Final = 64 * 1024
+_MAX_SHOWN_CHARS: Final = 100
 _LARGE_BYTES: Final = 512 * 1024
 # Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids
 # sending a call into a connection that is just being closed, whose outcome nobody would know.
@@ -261,10 +264,12 @@ class StreamableHttp:
         asked = self._url
         timeout = timeout or self._answer_timeout
         try:
-            response = await self._request(verb, headers, caller, body, timeout)
+            response = await self._request(asked, verb, headers, caller, body, timeout)
             if response.status in _REDIRECTS:
-                self._url = _redirected(asked, response)
-                response = await self._request(verb, headers, caller, body, timeout)
+                target = _redirected(asked, response, verb)
+                response = await self._request(target, verb, headers, caller, body, timeout)
+                if _is_same_but_for_a_slash(asked, target) and _speaks_mcp(response):
+                    self._url = target
         except aiohttp.ClientSSLError as error:
             raise UpstreamProtocolError(_NO_TLS) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
@@ -281,6 +286,7 @@ class StreamableHttp:
 
     def _request(
         self,
+        url: URL,
         verb: str,
         headers: CIMultiDict[str],
         caller: Caller,
@@ -289,7 +295,7 @@ class StreamableHttp:
     ) -> Awaitable[aiohttp.ClientResponse]:
         return self._http.request(
             verb,
-            _with_query(self._url, caller.query),
+            _with_query(url, caller.query),
             headers=headers,
             data=_payload(body),
             timeout=timeout,
@@ -350,8 +356,15 @@ def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
     return headers
 
 
-def _redirected(asked: URL, response: aiohttp.ClientResponse) -> URL:
-    """Where to ask from now on. Raises UpstreamProtocolError when that is not the same server."""
+def _redirected(asked: URL, response: aiohttp.ClientResponse, verb: str) -> URL:
+    """Where this one request goes instead.
+
+    A server may send some callers elsewhere, those without a credential to its login page, say. So a
+    redirect concerns the request that it answers; only another spelling of the endpoint is worth keeping.
+
+    Raises:
+        UpstreamProtocolError: not to the same server, or not with this request's method and body.
+    """
     target = _follow(asked, response.headers.get("Location"))
     response.close()
     if target is None:
@@ -359,7 +372,26 @@ def _redirected(asked: URL, response: aiohttp.ClientResponse) -> URL:
             f"The MCP server redirects (HTTP {response.status}) to another place. "
             "Point the proxy at the final URL."
         )
+    keeps = verb == "GET" or response.status in _KEEPING_METHOD
+    if not keeps and not _is_same_but_for_a_slash(asked, target):
+        raise UpstreamProtocolError(
+            f"The MCP server redirects this request (HTTP {response.status}) to another page, "
+            f"{target.raw_path[:_MAX_SHOWN_CHARS]}. It may want a credential; "
+            "or point the proxy at the final URL."
+        )
     return target
+
+
+def _is_same_but_for_a_slash(one: URL, other: URL) -> bool:
+    """Whether two paths are the spellings of one endpoint that frameworks redirect between."""
+    return one.raw_path.rstrip("/") == other.raw_path.rstrip("/")
+
+
+def _speaks_mcp(response: aiohttp.ClientResponse) -> bool:
+    """Whether this may be an MCP endpoint's answer, by its head."""
+    return response.status == 202 or (
+        response.ok and response.content_type in (revisions.JSON, revisions.SSE)
+    )
 
 
 def _follow(asked: URL, location: str | None) -> URL | None:

@@ -280,6 +280,73 @@ async def test_redirects_that_meet(http: aiohttp.ClientSession) -> None:
         assert await asyncio.gather(*(ask() for _ in range(5))) == [200] * 5
 
 
+async def test_a_redirect_concerns_one_request(http: aiohttp.ClientSession) -> None:
+    """Who is sent to a login page takes nobody along: the next caller's call goes to the endpoint."""
+    seen: list[tuple[str, str | None]] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append((request.path, request.headers.get("Authorization")))
+        if request.path == "/login":
+            return web.Response(body=PONG, content_type="application/json")
+        if "Authorization" not in request.headers:
+            return web.Response(status=307, headers={"Location": "/login"})
+        return web.Response(body=PONG, content_type="application/json")
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+        for caller in (NOBODY, Caller(headers=(("Authorization", "secret"),))):
+            async with way.post(PING, SESSION, caller) as reply:
+                assert reply.status == 200
+    assert seen == [("/mcp", None), ("/login", None), ("/mcp", "secret")]
+
+
+@pytest.mark.parametrize("status", [301, 302, 303])
+async def test_a_redirect_that_would_change_the_method(http: aiohttp.ClientSession, status: int) -> None:
+    """A request that would have to become a GET elsewhere is not sent there; the error says so."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        return web.Response(status=status, headers={"Location": "/login"})
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+        with pytest.raises(UpstreamProtocolError, match=r"redirects.*/login.*credential"):
+            async with way.post(PING, SESSION, NOBODY):
+                pass
+        with pytest.raises(UpstreamProtocolError, match="redirects"):
+            await way.delete(SESSION, NOBODY)
+    assert seen == ["/mcp", "/mcp"]
+
+
+@pytest.mark.parametrize(
+    "after",
+    [
+        {"status": 200, "content_type": "text/html"},
+        {"status": 404},
+        {"status": 500, "content_type": "application/json"},
+    ],
+)
+async def test_a_slash_that_leads_to_no_endpoint(
+    http: aiohttp.ClientSession, after: dict[str, object]
+) -> None:
+    """Another spelling of the endpoint is kept only once it has answered as one."""
+    seen: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        seen.append(request.path)
+        if request.path == "/mcp":
+            return web.Response(status=307, headers={"Location": "/mcp/"})
+        return web.Response(**after)  # type: ignore[arg-type]
+
+    async with served(handler) as origin:
+        way = transport(http, origin / "mcp")
+        for _ in range(2):
+            async with way.post(PING, SESSION, NOBODY):
+                pass
+    assert seen == ["/mcp", "/mcp/"] * 2
+
+
 @pytest.mark.parametrize(
     "location",
     [
