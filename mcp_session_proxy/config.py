@@ -337,7 +337,8 @@ class Settings(BaseSettings):
     """How long a server that kept failing handshakes is left alone before one is tried again."""
 
     request_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 600.0
-    """How long the server may take for one request before it is answered 504."""
+    """How long the server may be silent about one request before it is answered 504. Progress, log messages
+    and comments on a stream end the silence; streams that the server opens and ends without any do not."""
 
     connect_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 10.0
     """How long a connection to the server may take to come about."""

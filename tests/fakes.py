@@ -194,6 +194,7 @@ class FakeServer:
     """
 
     def __init__(self, *, stateless: bool = False) -> None:
+        self.silence_seconds = 600.0
         self.seen: list[Sent] = []
         self.sessions: list[str] = []
         self.deleted: list[str] = []

@@ -7,10 +7,14 @@ breaks, this table decides (``Exchange.run``):
 ===========================================  ====================================================
 refused before any byte was sent             sent again within the deadline, with backoff
 rejected because the session is gone         re-opened from the journal, sent again once
-connection or stream lost, stream had ids    continued with ``Last-Event-ID``
-connection or stream lost, a read            sent again once
-connection or stream lost, anything else     an error that says the outcome is unknown
+stream ended or lost, it had event ids       asked for again with ``Last-Event-ID``, for as long as the
+                                             server may be silent: see ``resumption``
+answer lost, a read                          sent again once
+answer lost, anything else                   an error that says the outcome is unknown
 ===========================================  ====================================================
+
+An answer is lost when the connection breaks or the stream ends, and nothing can be resumed: it had no event
+id, the server refuses to go on from there, cannot be asked for two minutes, or has lost the session.
 """
 
 import asyncio
@@ -25,6 +29,7 @@ from ..errors import (
     ProxyError,
     RequestCancelled,
     SessionLost,
+    UpstreamProtocolError,
     UpstreamRejected,
     UpstreamTimeout,
     UpstreamUnreachable,
@@ -41,15 +46,13 @@ from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
 from .question import refuse_request
+from .resumption import PASSING_STATUSES, Body, Resumption
 
 _FIRST_RETRY_SECONDS: Final = 0.05
 _LAST_RETRY_SECONDS: Final = 1.0
 _CANCEL_GRACE_SECONDS: Final = 5.0
-_MAX_RESUMPTIONS: Final = 100
-_FRUITLESS_RESUMPTIONS: Final = 3
-_RESUME_SECONDS: Final = 0.1
-_MAX_RESUME_SECONDS: Final = 30.0
 _MAX_DELIVERIES: Final = 100
+_SILENT: Final = "The MCP server accepted the request and then fell silent."
 
 
 class Outlet(Protocol):
@@ -257,9 +260,14 @@ class Exchange:
             async with session.transport.post(body, session.ref, self._traced()) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
-                response = await self._read(reply)
+                try:
+                    response = await self._read(reply)
+                except ConnectionLost:
+                    if reply.last_event_id is None:
+                        raise
+                    response = None
             if response is None:
-                response = await self._resume(reply)
+                response = await self._resume(reply, incarnation)
         except asyncio.CancelledError:
             if not self._cancelled and self._aborted is None:
                 self.announce_cancellation("The client is gone.")
@@ -309,52 +317,71 @@ class Exchange:
         if verdict is not Verdict.ALIVE and not await self._session.confirm(incarnation):
             raise _SessionGone(incarnation, "error")
 
-    async def _read(self, reply: Reply) -> Response | None:
-        """The final response in this body; None if it ends, or breaks off resumably, without one."""
-        try:
-            while (messages := await reply.read()) is not None:
-                for message in messages:
-                    if isinstance(message, Response):
-                        if _answers(message.id, self.upstream_id):
-                            return message
-                    else:
-                        await self._interim(message)
-        except ConnectionLost:
-            if reply.last_event_id is None:
-                raise
+    async def _read(self, body: Body) -> Response | None:
+        """The final response in this body; None if it ends without one."""
+        while (messages := await body.read()) is not None:
+            for message in messages:
+                if isinstance(message, Response):
+                    if _answers(message.id, self.upstream_id):
+                        return message
+                else:
+                    await self._interim(message)
         return None
 
-    async def _resume(self, reply: Reply) -> Response:
-        """Continue a stream that ended or broke off early, as long as that leads anywhere.
+    async def _resume(self, first: Reply, incarnation: int) -> Response:
+        """Look for the answer in further streams, after the first one ended or broke off without it.
 
         Whatever goes wrong here, the request has been sent: it must never look as if it had not.
         """
-        fruitless = 0
-        last_event_id, retry_seconds = reply.last_event_id, reply.retry_seconds
-        for _ in range(_MAX_RESUMPTIONS):
-            if last_event_id is None or fruitless >= _FRUITLESS_RESUMPTIONS:
-                break
-            delay = _RESUME_SECONDS if retry_seconds is None else retry_seconds
-            await asyncio.sleep(min(delay, _MAX_RESUME_SECONDS))
-            session, former_id = self._session, last_event_id
-            try:
-                async with session.transport.listen(
-                    session.ref, self._traced(), last_event_id, for_answer=True
-                ) as stream:
-                    if stream.status != 200 or not stream.is_stream:
-                        break
-                    self._retried("stream-resumed")
-                    response = await self._read(stream)
-                    last_event_id = stream.last_event_id or last_event_id
-                    retry_seconds = stream.retry_seconds or retry_seconds
-            except UpstreamTimeout:
-                raise
-            except (ProxyError, ConnectionLost):
-                response = None
-            if response is not None:
-                return response
-            fruitless = fruitless + 1 if last_event_id == former_id else 0
+        loop, session = asyncio.get_running_loop(), self._session
+        silence = asyncio.timeout(session.transport.silence_seconds)
+        resumption = Resumption(
+            first,
+            silence_seconds=session.transport.silence_seconds,
+            now=loop.time,
+            heard=lambda: silence.reschedule(loop.time() + session.transport.silence_seconds),
+        )
+        try:
+            async with silence:
+                while not resumption.hopeless:
+                    await asyncio.sleep(resumption.pause_seconds())
+                    if session.incarnation != incarnation or session.closed:
+                        break  # another session would not know of this request
+                    if (response := await self._look_again(resumption)) is not None:
+                        return response
+        except TimeoutError:
+            if not resumption.failing:
+                raise UpstreamTimeout(_SILENT) from None
         raise _AnswerLost
+
+    async def _look_again(self, resumption: Resumption) -> Response | None:
+        """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
+        session = self._session
+        try:
+            async with session.transport.listen(
+                session.ref, self._traced(), resumption.last_event_id, for_answer=True
+            ) as stream:
+                if stream.status in PASSING_STATUSES:
+                    resumption.failed()
+                    return None
+                if stream.status != 200 or not stream.is_stream:
+                    raise _AnswerLost
+                if not resumption.fruitless:
+                    self._retried("stream-resumed")
+                broke, response = False, None
+                try:
+                    response = await self._read(resumption.follow(stream))
+                except ConnectionLost:
+                    broke = True
+                resumption.ended(stream, broke=broke)
+                return response
+        except UpstreamTimeout:
+            raise
+        except UpstreamProtocolError as error:
+            raise _AnswerLost from error
+        except (ProxyError, ConnectionLost):
+            resumption.failed()
+            return None
 
     # -- what the server says meanwhile ----------------------------------------------------------
 

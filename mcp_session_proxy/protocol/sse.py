@@ -13,6 +13,8 @@ from ..errors import UpstreamProtocolError
 HEARTBEAT: Final = b": keep-alive\n\n"
 DEFAULT_MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
+# A longer id could not be sent back in a header: servers refuse heads of more than 8 KiB or so.
+_MAX_ID_BYTES: Final = 4096
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -110,13 +112,13 @@ class SseParser:
             self._type = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
-                self._pending_id = value.decode("utf-8", "replace")
+                self._pending_id = value.decode("utf-8", "replace") if len(value) <= _MAX_ID_BYTES else ""
         elif name == b"retry" and value.isdigit() and len(value) < 10:
             self.retry_milliseconds = int(value)
 
     def _dispatch(self) -> SseEvent | None:
         if self._pending_id is not None:
-            # The empty id resets, as the standard says.
+            # The empty id resets, as the standard says; so does one that is too long to be of use.
             self.last_event_id = self._pending_id or None
         data, kind = b"\n".join(self._data), self._type
         self._data.clear()

@@ -195,6 +195,7 @@ class StreamableHttp:
 
     def set_timeouts(self, *, connect_seconds: float, request_seconds: float) -> None:
         """Other timeouts, for requests from now on."""
+        self.silence_seconds = request_seconds
         self._answer_timeout = aiohttp.ClientTimeout(
             total=None, sock_connect=connect_seconds, sock_read=request_seconds
         )

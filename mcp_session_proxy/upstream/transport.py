@@ -120,6 +120,11 @@ async def first_response(reply: Reply) -> Response | None:
 class Transport(Protocol):
     """A way to the server. All methods raise UpstreamUnreachable when nothing was sent."""
 
+    @property
+    def silence_seconds(self) -> float:
+        """How long a server that works on a request may say nothing."""
+        ...
+
     def post(self, body: bytes, session: SessionRef, caller: Caller) -> AbstractAsyncContextManager[Reply]:
         """Send one message.
 
@@ -151,6 +156,8 @@ class Transport(Protocol):
 
 class _Nowhere:
     """The transport of a session that has no server yet: nothing can be sent, nothing was."""
+
+    silence_seconds = 0.0
 
     def post(self, *_: object, **__: object) -> AbstractAsyncContextManager[Reply]:
         """Nobody to send to."""

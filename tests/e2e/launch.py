@@ -311,6 +311,15 @@ KINDS = {
                 *("--port", str(port)),
             ],
         ),
+        Kind(
+            name="polling",
+            command=lambda port: [
+                python("mcp-1.30"),
+                str(SERVERS / "polling_server.py"),
+                "--port",
+                str(port),
+            ],
+        ),
         Kind(name="modern", command=_modern_fixture("post")),
         Kind(name="modern-get", command=_modern_fixture("get")),
         Kind(

@@ -583,16 +583,29 @@ async def test_server_that_ends_its_streams_is_polled() -> None:
 @pytest.mark.parametrize(
     "gets",
     [
-        [UpstreamUnreachable("down")] * 9,
-        [ConnectionLost()] * 9,
+        [UpstreamUnreachable("down")] * 99,
+        [ConnectionLost()] * 99,
+        [refusal(503)] * 99,
+        [stream(ConnectionLost()) for _ in range(99)],
         [refusal(404, GONE)],
+        [refusal(400)],
         [refusal(405)],
+        [refusal(204)],
         [answer({"x": 1})],
-        [stream()] * 9,
-        [stream(ConnectionLost()) for _ in range(9)],
-        [UpstreamProtocolError("redirected")] * 9,
+        [UpstreamProtocolError("redirected")],
     ],
-    ids=["unreachable", "lost", "gone", "not-offered", "json", "empty", "breaks", "redirect"],
+    ids=[
+        "unreachable",
+        "lost",
+        "busy",
+        "breaks",
+        "gone",
+        "id-refused",
+        "not-offered",
+        "end",
+        "json",
+        "redirect",
+    ],
 )
 async def test_resuming_in_vain(gets: list[Scripted]) -> None:
     """However a continuation fails, the request was sent: it never looks as if it had not been."""
@@ -602,7 +615,8 @@ async def test_resuming_in_vain(gets: list[Scripted]) -> None:
     assert isinstance(await at.fail(), OutcomeUnknown)
     assert at.sent[0] == "tools/call @s1"
     assert at.sent.count("tools/call @s1") == 1
-    assert len(at.server.gets()) <= 3
+    assert asyncio.get_running_loop().time() < 130
+    assert len(at.server.gets()) == 1 or len(at.server.gets()) > 20
 
 
 async def test_resumed_stream_that_stays_silent() -> None:
@@ -612,15 +626,6 @@ async def test_resumed_stream_that_stays_silent() -> None:
     at.server.script("GET", stream(UpstreamTimeout("silent")))
     assert isinstance(await at.fail(), UpstreamTimeout)
     assert len(at.server.gets()) == 1
-
-
-async def test_resuming_goes_on_as_long_as_it_leads_anywhere() -> None:
-    """Every new event id earns another continuation, up to a limit."""
-    at = await scene()
-    at.server.script("tools/call", stream(say(event_id="e0")))
-    at.server.script("GET", *(stream(say(event_id=f"e{n}")) for n in range(1, 500)))
-    assert isinstance(await at.fail(), OutcomeUnknown)
-    assert len(at.server.gets()) == 100
 
 
 # -- cancellation ----------------------------------------------------------------------------------

@@ -1,0 +1,130 @@
+"""Where to look for an answer whose stream ended without it, how often, and for how long.
+
+MCP 2025-11-25, basic/transports, "Resumability and Redelivery" and "Sending Messages to the Server": a server
+may end a stream on purpose after it gave an event id, say with ``retry`` when to ask again, and answer in a
+later stream. Others break such a stream, and are away for a moment.
+
+One rule bounds all of it: the server may be silent about a request for as long as ``--request-timeout``
+says, on streams and between them. A message ends the silence, and so does anything that comes on a stream
+that has stood for a moment, such as a comment. That a stream opens and ends does not, or a server that has
+forgotten the request would be asked for ever. Within that, streams that end and bring nothing may be as many
+as they like; what *fails* may do so for ``_FAILING_SECONDS`` in a row.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from ..protocol.jsonrpc import Message
+from ..upstream.transport import Reply
+
+# Refusals that pass: the server has not noticed that the former stream is gone, or it is busy, or starting.
+PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
+_FIRST_PAUSE_SECONDS: Final = 0.1
+_LAST_PAUSE_SECONDS: Final = 2.0
+_LAST_BACKOFF_SECONDS: Final = 5.0
+# A server's ``retry`` is followed up to here; a longer one is taken for a mistake.
+_MAX_RETRY_SECONDS: Final = 30.0
+# A server that is away for longer has most likely lost the answer: its callers should hear so in time.
+_FAILING_SECONDS: Final = 120.0
+# What comes within this time after a stream's beginning may be no more than its opening.
+_STANDING_SECONDS: Final = 1.0
+
+
+class Body(Protocol):
+    """What an exchange reads: a reply, or one that is followed."""
+
+    async def read(self) -> list[Message] | None:
+        """The messages that arrived next; None at the end."""
+        ...
+
+
+class Resumption:
+    """The search for one answer. ``last_event_id`` is where to go on, None where nothing can be resumed.
+
+    ``now`` is the time of the event loop. ``heard`` is called whenever the server shows that it works on the
+    request; whoever made this ends the search when that has not happened for ``silence_seconds``.
+    """
+
+    def __init__(
+        self, first: Reply, *, silence_seconds: float, now: Callable[[], float], heard: Callable[[], None]
+    ) -> None:
+        self.last_event_id = first.last_event_id
+        self.fruitless = False  # whether the latest further stream brought nothing (so far)
+        self._retry_seconds = first.retry_seconds
+        self._max_retry_seconds = min(_MAX_RETRY_SECONDS, silence_seconds / 2)
+        self._now = now
+        self._heard = heard
+        self._failing_since: float | None = None
+        self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+    @property
+    def failing(self) -> bool:
+        """Whether the latest attempt failed."""
+        return self._failing_since is not None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing can be resumed, or asking has failed for too long."""
+        since = self._failing_since
+        return self.last_event_id is None or (since is not None and self._now() - since >= _FAILING_SECONDS)
+
+    def pause_seconds(self) -> float:
+        """How long to wait now: as the server asked, within reason, else longer each time."""
+        retry = min(self._retry_seconds or 0.0, self._max_retry_seconds)
+        if retry >= _FIRST_PAUSE_SECONDS and not self.failing:
+            return retry
+        pause = self._pause_seconds
+        longest = _LAST_BACKOFF_SECONDS if self.failing else _LAST_PAUSE_SECONDS
+        self._pause_seconds = min(pause * 2, longest)
+        return max(pause, retry)
+
+    def failed(self) -> None:
+        """The server could not be asked, refused in a way that passes, or broke off before anything new."""
+        if self._failing_since is None:
+            self._failing_since = self._now()
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+
+    def ended(self, stream: Reply, *, broke: bool) -> None:
+        """A stream is over without the answer. It may have said where to go on, and when."""
+        moved = stream.last_event_id is not None and stream.last_event_id != self.last_event_id
+        self.last_event_id = stream.last_event_id or self.last_event_id
+        if stream.retry_seconds is not None:
+            self._retry_seconds = stream.retry_seconds
+        if moved:
+            self._pause_seconds = _FIRST_PAUSE_SECONDS
+        if broke and not moved:
+            self.failed()
+        else:
+            self._failing_since = None
+
+    def follow(self, stream: Reply) -> "FollowedStream":
+        """The stream, on which the answer may come, to be read."""
+        self.fruitless = True
+        return FollowedStream(stream, self)
+
+    def brought(self, messages: list[Message], *, standing_seconds: float) -> None:
+        """A piece of a stream, that stood for so long, has come."""
+        self.fruitless = self.fruitless and not messages
+        if messages or standing_seconds >= _STANDING_SECONDS:
+            self._failing_since = None
+            self._heard()
+
+
+class FollowedStream:
+    """A further stream, whose resumption hears of what it brings. Implements ``Body``."""
+
+    __slots__ = ("_began", "_now", "_resumption", "_stream")
+
+    def __init__(self, stream: Reply, resumption: Resumption) -> None:
+        self._stream = stream
+        self._resumption = resumption
+        self._now = asyncio.get_running_loop().time
+        self._began = self._now()
+
+    async def read(self) -> list[Message] | None:
+        """As ``transport.Reply.read``."""
+        messages = await self._stream.read()
+        if messages is not None:
+            self._resumption.brought(messages, standing_seconds=self._now() - self._began)
+        return messages
