@@ -8,6 +8,7 @@ over the defaults. How single values are written is in ``values``, what options 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -17,6 +18,7 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
+from .downstream.paths import Passing
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
 from .protocol.revisions import CACHEABLE_METHODS
@@ -30,6 +32,7 @@ from .values import (
     parse_cache_ttls,
     parse_duration,
     parse_hosts,
+    parse_networks,
     parse_origins,
     parse_public_url,
     parse_size,
@@ -384,6 +387,22 @@ class Settings(BaseSettings):
     ] = ()
     """Host names under which the proxy may be called. Without any, a listener on loopback answers to
     loopback names only, and any other listener to every name."""
+
+    passthrough: Annotated[Passing, Group.SAFETY, LIVE] = Passing.ALL
+    """Which of the server's other paths may be reached. all: every one. oauth: what clients need to sign in
+    (well-known documents, authorize, token, register and their like, below /oauth or /auth, too) and health
+    pages; advised where strangers can connect. none: only the MCP endpoint."""
+
+    trusted_proxy: Annotated[
+        tuple[IPv4Network | IPv6Network, ...],
+        BeforeValidator(parse_networks),
+        Form("CIDR", show),
+        Group.SAFETY,
+        LIVE,
+    ] = ()
+    """Addresses of proxies in front of this one that are believed: what they say in X-Forwarded-For,
+    X-Forwarded-Proto, Forwarded, X-Real-IP and their like reaches the server. From anybody else it becomes
+    what the proxy knows itself, or goes."""
 
     # -- TLS -------------------------------------------------------------------------------------
 

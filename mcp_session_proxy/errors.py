@@ -10,6 +10,7 @@
     │   ├── BodyTooLarge             413  -32600  body-too-large
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
+    │   ├── NotPassed                404  -32600  not-passed-through
     │   ├── UnknownSession           404  -32001  unknown-session
     │   ├── UnsupportedVersion       400  -32022  unsupported-version
     │   ├── HeaderMismatch           400  -32020  header-mismatch
@@ -138,6 +139,13 @@ class ForbiddenHost(ClientError):
 
     status = 403
     reason = "host-not-allowed"
+
+
+class NotPassed(ClientError):
+    """A path that does not go through: the MCP endpoint misspelt, or one that ``--passthrough`` bars."""
+
+    status = 404
+    reason = "not-passed-through"
 
 
 class UnknownSession(ClientError):

@@ -252,6 +252,8 @@ class Proxy:
             self.settings.public_url,
             connect_timeout_seconds=self.settings.connect_timeout,
             idle_timeout_seconds=self.settings.request_timeout,
+            passing=self.settings.passthrough,
+            trusted_proxies=self.settings.trusted_proxy,
         )
 
     def _build_door(self, plain: aiohttp.ClientSession) -> None:
@@ -420,6 +422,8 @@ class Proxy:
             transport.set_timeouts(connect_seconds=connect_seconds, request_seconds=request_seconds)
         for passthrough in self._passing.values():
             passthrough.set_timeouts(connect_seconds=connect_seconds, idle_seconds=request_seconds)
+            passthrough.passing = settings.passthrough
+            passthrough.trusted_proxies = settings.trusted_proxy
         for slot in self._pool.books.slots():
             session = cast(UpstreamSession, slot.session)
             session.keepalive_seconds = _spread(settings.keepalive)

@@ -77,6 +77,7 @@ def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) 
         delete_status=settings.delete_status,
         heartbeat_seconds=settings.heartbeat,
         rewrite_challenge=rewrite_challenge,
+        trusted_proxies=settings.trusted_proxy,
         warn_of_anonymous=not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL,
     )
 

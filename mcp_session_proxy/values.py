@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Any, Final, Self
 
 from yarl import URL
@@ -204,6 +204,16 @@ def parse_hosts(value: object) -> tuple[str, ...]:
     if not all(_is_host(word) for word in words):
         raise ValueError("must be host names, such as mcp.example.com, *.example.com or mcp.example.com:8443")
     return words
+
+
+def parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
+    """Read a list of networks in CIDR form; an address alone is a network of one."""
+    if isinstance(value, tuple) and all(isinstance(item, IPv4Network | IPv6Network) for item in value):
+        return value
+    try:
+        return tuple(ip_network(word, strict=False) for word in parse_words(value))
+    except ValueError:
+        raise ValueError("must be networks or addresses, such as 10.0.0.0/8, 192.0.2.7 or fd00::/8") from None
 
 
 def _is_host(word: str) -> bool:

@@ -532,6 +532,30 @@ async def test_log_level(bench: Reloaded) -> None:
     assert {"request.finished", "careful"} <= set(written)
 
 
+@tries("passthrough")
+async def test_passthrough(bench: Reloaded) -> None:
+    """The next request for another page is judged by the new rule."""
+    await bench.start()
+    for passing, status in (("all", 404), ("none", 404)):
+        bench.server.seen.clear()
+        async with bench.http.get(f"{bench.proxy.listen_url}/page") as response:
+            assert response.status == status
+        assert len(bench.server.seen) == (passing == "all")
+        if passing == "all":
+            bench.change(passthrough="none")
+
+
+@tries("trusted_proxy")
+async def test_trusted_proxy(bench: Reloaded) -> None:
+    """What a proxy in front of us says of its client reaches the server once that proxy is trusted."""
+    await bench.start()
+    for expected in ("127.0.0.1", "192.0.2.1"):
+        async with bench.http.get(f"{bench.proxy.listen_url}/page", headers={"X-Forwarded-For": "192.0.2.1"}):
+            assert bench.server.seen[-1][0].headers["X-Forwarded-For"] == expected
+        if expected == "127.0.0.1":
+            bench.change(trusted_proxy="127.0.0.0/8")
+
+
 # -- TLS -------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ modern client, leaving means cancelling.
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
@@ -41,6 +41,7 @@ from ..sessions.identity import Identifier
 from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.transport import Caller
 from .connection import Connection, on_departure
+from .hops import Network, restate_way
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
@@ -69,6 +70,7 @@ class EndpointRules:
     delete_status: int
     heartbeat_seconds: float
     rewrite_challenge: Callable[[str], str]
+    trusted_proxies: Sequence[Network] = ()
     warn_of_anonymous: bool = False  # strangers can reach us, and would share sessions
 
 
@@ -165,12 +167,19 @@ class Endpoint:
         if principal.anonymous and self._warn_of_anonymous:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
-        connection.sender = sender = Sender(headers, query, principal, self._caller(headers, query))
+        connection.sender = sender = Sender(headers, query, principal, self._caller(request, headers, query))
         return sender
 
-    def _caller(self, headers: list[tuple[str, str]], query: str) -> Caller:
+    def _caller(self, request: web.BaseRequest, headers: list[tuple[str, str]], query: str) -> Caller:
         """What of these headers travels upstream: with this request, and with what the proxy sends itself."""
-        forwarded = tuple(forward_request_headers(headers))
+        forwarded = tuple(
+            restate_way(
+                forward_request_headers(headers),
+                peer=request.remote,
+                scheme=request.scheme,
+                trusted=self.rules.trusted_proxies,
+            )
+        )
         credentials = tuple(pair for pair in forwarded if self._identifier.is_credential(pair[0]))
         if credentials == forwarded:
             return Caller(headers=forwarded, query=query)

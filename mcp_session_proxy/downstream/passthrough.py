@@ -6,12 +6,10 @@ request says can lead to another origin than the server's.
 """
 
 import asyncio
-import posixpath
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
-from urllib.parse import unquote
 
 import aiohttp
 import msgspec
@@ -22,12 +20,15 @@ from yarl import URL
 from ..errors import (
     SOURCE,
     BadRequest,
+    NotPassed,
     ProxyError,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
+from .hops import Network, restate_way
+from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_resource_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024
@@ -61,7 +62,7 @@ class Passthrough:
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
     ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``public_url`` where clients
     see us, if that is not where we listen. A side that owes something and is silent for
-    ``idle_timeout_seconds`` is given up.
+    ``idle_timeout_seconds`` is given up. ``passing`` and ``trusted_proxies`` may be changed at any time.
     """
 
     def __init__(
@@ -73,12 +74,15 @@ class Passthrough:
         *,
         connect_timeout_seconds: float = 10.0,
         idle_timeout_seconds: float = 600.0,
+        passing: Passing = Passing.ALL,
+        trusted_proxies: Sequence[Network] = (),
     ) -> None:
         if http.auto_decompress:
             raise ValueError("the client session must not decode bodies; see open_client_session")
         self._http = http
         self._origin = upstream_origin.origin()
-        self._endpoint = _normalize(endpoint_path)
+        self.passing = passing
+        self.trusted_proxies = trusted_proxies
         self._endpoint_path = endpoint_path
         self.set_timeouts(connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
         self.rewriter = Rewriter(
@@ -125,6 +129,7 @@ class Passthrough:
 
         Raises:
             BadRequest: the request's target or its body is malformed.
+            NotPassed: the path is not for everybody.
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
         """
         url = self._target(request, to_endpoint=to_endpoint)
@@ -153,8 +158,10 @@ class Passthrough:
         path, question_mark, query = target.partition("#")[0].partition("?")
         if to_endpoint:
             path = self._endpoint_path
-        elif _normalize(path) == self._endpoint:
-            raise BadRequest(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
+        elif is_endpoint(path, self._endpoint_path):
+            raise NotPassed(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
+        elif not is_passed(path, self.passing, self._endpoint_path):
+            raise NotPassed("The proxy does not pass requests for this path through (--passthrough).")
         path = self.rewriter.upstream_path(path)
         try:
             url = URL(f"{self._origin}{path}{question_mark}{query}", encoded=True)
@@ -167,7 +174,13 @@ class Passthrough:
 
     def _request_headers(self, request: web.BaseRequest, url: URL) -> CIMultiDict[str]:
         host = url.host_port_subcomponent or ""
-        headers = CIMultiDict(end_to_end_request_headers(request.headers, host))
+        restated = restate_way(
+            end_to_end_request_headers(request.headers, host),
+            peer=request.remote,
+            scheme=request.scheme,
+            trusted=self.trusted_proxies,
+        )
+        headers = CIMultiDict(restated)
         if self._may_be_rewritten(url):
             # Encoded or in parts it could not be.
             headers.popall(hdrs.ACCEPT_ENCODING, None)
@@ -292,8 +305,3 @@ def _wants_tunnel(request: web.BaseRequest) -> bool:
     """CONNECT, or an upgrade that would leave HTTP, as a WebSocket does (RFC 9110, section 7.8)."""
     offers = {offer.strip().lower() for offer in request.headers.get(hdrs.UPGRADE, "").split(",")}
     return request.method == hdrs.METH_CONNECT or not offers <= {"", *_DECLINABLE}
-
-
-def _normalize(path: str) -> str:
-    """The path as a lenient server may understand it: decoded, without dot segments and empty ones."""
-    return posixpath.normpath("/" + unquote(path).replace("\\", "/").lstrip("/")).rstrip("/")

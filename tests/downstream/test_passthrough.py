@@ -374,7 +374,7 @@ async def test_targets_stay_exact_and_at_the_server(bench: Bench, target: str, e
 
 @pytest.mark.parametrize(
     "target",
-    ["/mcp/../mcp", "/%6dcp", "/mcp//", "//mcp", "/./mcp", "/x/%2e%2e/mcp/", "/x%2f..%2fmcp", "/x/..\\mcp"],
+    ["/mcp//", "//mcp", "/%6dcp", "/x/%2e%2e/mcp/", "/x/..\\mcp", "/MCP", "/mcp;x", "/mcp%20", "/x/..;/mcp"],
 )
 async def test_the_endpoint_has_one_spelling(bench: Bench, target: str) -> None:
     """Nobody gets around the session handling by another spelling of the endpoint's path."""
@@ -382,8 +382,8 @@ async def test_the_endpoint_has_one_spelling(bench: Bench, target: str) -> None:
     async with raw as origin:
         proxy = await bench.proxy(origin)
         async with bench.request("POST", proxy, target, data=b"{}") as response:
-            assert response.status == 400
-            assert (await response.json())["error"]["reason"] == "invalid-request"
+            assert response.status == 404
+            assert (await response.json())["error"]["reason"] == "not-passed-through"
     assert raw.heads == []
 
 

@@ -1,0 +1,94 @@
+"""What a request says of the way it came: believed from trusted proxies only. Pure.
+
+Servers believe ``X-Forwarded-For`` and its like when they come from a proxy beside them (uvicorn trusts
+loopback without being told to), and to the server that proxy is us. So what anybody may write there must
+not arrive as if it were our word (RFC 7239, section 8.1).
+"""
+
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address
+from typing import Final, TypeAlias
+
+from ..protocol.headers import Pair
+
+Network: TypeAlias = IPv4Network | IPv6Network
+
+_CLIENT_ADDRESS: Final = frozenset({"x-forwarded-for", "x-real-ip"})
+_SCHEME: Final = frozenset({"x-forwarded-proto", "x-forwarded-scheme"})
+# What else proxies and delivery networks say of their client, of the URL it asked for, and of themselves.
+_OTHERS: Final = frozenset(
+    {
+        "cf-connecting-ip",
+        "cf-connecting-ipv6",
+        "cf-visitor",
+        "fastly-client-ip",
+        "fly-client-ip",
+        "forwarded",
+        "front-end-https",
+        "true-client-ip",
+        "x-azure-clientip",
+        "x-azure-socketip",
+        "x-client-ip",
+        "x-cluster-client-ip",
+        "x-envoy-external-address",
+        "x-original-host",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-scheme",
+        "x-url-scheme",
+    }
+)
+_FORWARDED: Final = "x-forwarded-"
+# Not about the way but about who is calling: a gateway's word, which tells callers apart.
+_ABOUT_CALLERS: Final = (
+    "user",
+    "email",
+    "groups",
+    "preferred-username",
+    "access-token",
+    "client-cert",
+    "roles",
+)
+_CACHED_NAMES: Final = 2048  # names are the callers' choice, so the cache has a bound
+
+
+@lru_cache(maxsize=_CACHED_NAMES)
+def _tells_of_the_way(name: str) -> bool:
+    name = name.lower()
+    if name.startswith(_FORWARDED):
+        return not name.removeprefix(_FORWARDED).startswith(_ABOUT_CALLERS)
+    return name in _CLIENT_ADDRESS or name in _OTHERS
+
+
+def restate_way(
+    headers: Iterable[Pair], *, peer: str | None, scheme: str, trusted: Sequence[Network]
+) -> list[Pair]:
+    """The headers as the server may believe them.
+
+    From a ``trusted`` peer they are left alone. From anybody else, what they say of the client's address
+    and of the scheme becomes what we know, and the rest of that kind goes. ``peer`` is the address that
+    the request came from, None where there is none.
+    """
+    pairs = list(headers)
+    if not any(_tells_of_the_way(name) for name, _ in pairs) or _is_among(peer, trusted):
+        return pairs
+    kept = [pair for pair in pairs if not _tells_of_the_way(pair[0])]
+    for name in dict.fromkeys(name.lower() for name, _ in pairs if _tells_of_the_way(name)):
+        if name in _SCHEME:
+            kept.append((name, scheme))
+        elif name in _CLIENT_ADDRESS and peer is not None:
+            kept.append((name, peer))
+    return kept
+
+
+def _is_among(peer: str | None, networks: Sequence[Network]) -> bool:
+    if peer is None or not networks:
+        return False
+    try:
+        address = ip_address(peer.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return any((mapped or address) in network for network in networks)
