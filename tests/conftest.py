@@ -4,8 +4,13 @@ import asyncio
 import os
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from mcp_session_proxy.options import ENV_PREFIX
+
+# Hypothesis judges by the clock as well; on a busy machine an example may take as long as it likes.
+settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 
 @pytest.fixture(autouse=True)

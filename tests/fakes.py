@@ -451,6 +451,9 @@ class FakeOutlet:
         return [json.loads(message.params or b"null") for message in self.notified]
 
 
+# How long a test waits for what must happen. None fails because a busy machine was slow.
+PATIENCE_SECONDS = 30.0
+
 # -- the same over HTTP ----------------------------------------------------------------------------
 
 
@@ -551,7 +554,7 @@ async def write_event(response: web.StreamResponse, message: object, *, event_id
 async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[str | None, Any]]:
     """The next events of a client's stream: their ids and data. Comments do not count."""
     events: list[tuple[str | None, Any]] = []
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while len(events) < count:
             fields: dict[str, str] = {}
             while line := (await content.readline()).decode().rstrip("\n"):
@@ -566,8 +569,8 @@ async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[s
 
 
 async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop run until something is so."""
-    async with asyncio.timeout(5):
+    """Let the event loop run until something is so; how long that takes is no matter."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():
             await asyncio.sleep(0.001)
 
@@ -596,6 +599,7 @@ class Bench:
         self.http: aiohttp.ClientSession
         self.proxy: Proxy
         self._stack = AsyncExitStack()
+        self._flags: dict[str, Any] = {}
 
     async def __aenter__(self) -> "Bench":
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
@@ -606,7 +610,7 @@ class Bench:
 
     async def start(self, **options: Any) -> None:
         """Start the proxy with these options, by field name."""
-        flags = {
+        self._flags = {
             "upstream": self.server.url,
             "listen": "127.0.0.1:0",
             "admin_listen": "off",
@@ -614,7 +618,11 @@ class Bench:
             "log_level": "error",
             **options,
         }
-        self.proxy = await self._stack.enter_async_context(Proxy(load(flags)))
+        self.proxy = await self._stack.enter_async_context(Proxy(load(self._flags)))
+
+    def reload(self, **options: Any) -> None:
+        """Change these options of the proxy that runs; the others are as they were at its start."""
+        self.proxy.reload(lambda: load({**self._flags, "upstream": self.server.url, **options}))
 
     @property
     def url(self) -> str:

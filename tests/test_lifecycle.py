@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, call, reply_to, until
+from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, reply_to, until
 
 from mcp_session_proxy import lifecycle
 from mcp_session_proxy.config import load
@@ -272,7 +272,7 @@ async def test_drain_does_not_wait_for_a_server_that_hangs(
     bench.server.on["DELETE"] = stuck
     await bench.start()
     await bench.post(call())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         await bench.proxy.drain()
 
 

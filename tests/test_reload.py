@@ -14,10 +14,20 @@ import aiohttp
 import pytest
 from aiohttp import web
 from certificates import Authority
-from fakes import INITIALIZE, Answer, Bench, HttpServer, begin_stream, call, until, write_event
+from fakes import (
+    INITIALIZE,
+    PATIENCE_SECONDS,
+    Answer,
+    Bench,
+    HttpServer,
+    begin_stream,
+    call,
+    until,
+    write_event,
+)
 
 from mcp_session_proxy import lifecycle
-from mcp_session_proxy.config import Live, LogFormat, Settings, load
+from mcp_session_proxy.config import Live, LogFormat, Settings
 from mcp_session_proxy.events import Event, Level
 from mcp_session_proxy.ops import logs
 
@@ -40,7 +50,6 @@ class Reloaded(Bench):
     told: list[Event]
 
     async def start(self, **options: Any) -> None:
-        self.options = options
         await super().start(**options)
         self.told = []
         observe = self.proxy._observe
@@ -58,16 +67,6 @@ class Reloaded(Bench):
         assert event.name == "config.reloaded"
         assert event.changed == ", ".join(name.replace("_", "-") for name in options)
         assert event.needs_restart is None
-
-    def reload(self, **options: Any) -> None:
-        base = {
-            "upstream": self.server.url,
-            "listen": "127.0.0.1:0",
-            "admin_listen": "off",
-            "drain_timeout": "0s",
-            "log_level": "error",
-        }
-        self.proxy.reload(lambda: load({**base, **self.options, **options}))
 
     @property
     def sessions(self) -> int:
@@ -205,7 +204,7 @@ async def test_acquire_timeout(bench: Reloaded) -> None:
     await bench.start(max_sessions=1, acquire_timeout="1h")
     await bench.initialize()
     bench.change(acquire_timeout="10ms")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await bench.post(INITIALIZE)).error == (0, -32603, "acquire-timeout")
     assert bench.proxy._fleet.patience_seconds == 0.01
 
@@ -482,9 +481,12 @@ async def test_heartbeat(bench: Reloaded) -> None:
     await until(lambda: bench.server.posts("tools/call"))
     assert not posting.done()
     bench.change(heartbeat="10ms")
-    async with asyncio.timeout(5), await posting as response:
+    async with asyncio.timeout(PATIENCE_SECONDS), await posting as response:
         assert await response.content.readline() == b": keep-alive\n"
-    async with asyncio.timeout(5), bench.request("GET", session=await bench.initialize()) as stream:
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        bench.request("GET", session=await bench.initialize()) as stream,
+    ):
         for _ in range(3):
             assert await stream.content.readuntil(b"\n\n") == b": keep-alive\n\n"
 
@@ -497,7 +499,7 @@ async def test_drain_timeout(bench: Reloaded) -> None:
     async with bench.asking(call()) as asking:
         await until(lambda: bench.server.posts("tools/call"))
         bench.change(drain_timeout="1ms")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             await bench.proxy.drain()
         assert (await asking).error == (1, -32603, "draining")
 
@@ -633,7 +635,7 @@ async def test_no_old_session_opens_the_door(
     port = int(bench.proxy.listen_url.rpartition(":")[2])
 
     def visit(session: ssl.SSLSession | None) -> ssl.SSLSession | None:
-        plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+        plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS)
         with context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as secure:
             secure.sendall(b"OPTIONS /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
             if not secure.recv(65536):

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 from certificates import Authority
-from fakes import INITIALIZE, Bench, HttpServer, call, until
+from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
 
 from mcp_session_proxy.config import load
 from mcp_session_proxy.introspection import Phase
@@ -81,7 +81,7 @@ async def test_other_paths_trust_the_same_authority(start, authority):
 async def test_a_server_of_another_authority_is_refused(start, authority, stranger):
     """A wrong authority is a 502 that names the option, at once, and the proxy is not ready."""
     bench = await start(authority.server_context(), upstream_ca=str(stranger.file))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         status, answer = await exchange(bench)
     assert (status, answer["error"]["data"]["reason"]) == (502, "upstream-protocol-error")
     assert "--upstream-ca" in answer["error"]["message"]

@@ -155,7 +155,7 @@ print(
 async def _hear(manager: socket.socket, line: str) -> None:
     """Wait until systemd would hear this."""
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while line not in (await loop.sock_recv(manager, 4096)).decode().splitlines():
             pass
 

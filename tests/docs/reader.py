@@ -124,7 +124,7 @@ class Reader:
         with (self.folder / f"{name}.log").open("ab") as output:
             process = self._start(command, output.fileno())
         self._staying[name] = process
-        port, deadline = int(self.ports[LISTENS[name]]), time.monotonic() + 20
+        port, deadline = int(self.ports[LISTENS[name]]), time.monotonic() + 30
         while not accepts_connections(port):
             said = (self.folder / f"{name}.log").read_text()
             assert process.poll() is None, f"{command}\n{said}"

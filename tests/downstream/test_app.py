@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
-from fakes import INITIALIZE, Answer, Bench, HttpServer, begin_stream, call, notification, reply_to, until
+from fakes import (
+    INITIALIZE,
+    PATIENCE_SECONDS,
+    Answer,
+    Bench,
+    HttpServer,
+    begin_stream,
+    call,
+    notification,
+    reply_to,
+    until,
+)
 from yarl import URL
 
 PAGE = "https://app.example.com"
@@ -26,7 +37,7 @@ async def talk(bench: Bench, request: bytes) -> bytes:
     """Send raw bytes, read what comes back until the connection closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", URL(bench.url).port)
     writer.write(request)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await reader.read()
     writer.close()
     return answer
@@ -269,7 +280,7 @@ async def test_expect_continue(bench: Bench) -> None:
         b"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nExpect: 100-continue\r\n"
         b"Connection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(body)
         assert (await reader.read()).startswith(b"HTTP/1.1 200")

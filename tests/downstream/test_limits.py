@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from fakes import INITIALIZE, Bench, HttpServer, call, until
+from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
 
 
 @pytest.fixture
@@ -22,9 +22,14 @@ async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection(host, int(port))
 
 
+def first_request_may_be_slow(bench: Bench) -> None:
+    """What is tried is the time between requests; a busy machine may take longer to send the first one."""
+    bench.proxy._runner.server._head_seconds = PATIENCE_SECONDS
+
+
 async def ended(reader: asyncio.StreamReader) -> bytes:
-    """What comes until the other side closes, which must be soon."""
-    async with asyncio.timeout(5):
+    """What comes until the other side closes, which must come."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
         try:
             return await reader.read()
         except ConnectionError:
@@ -88,6 +93,7 @@ async def test_heads_that_trickle(bench: Bench) -> None:
 async def test_idle_connections(bench: Bench) -> None:
     """Between requests, too, a connection lives only for so long."""
     await bench.start(connection_idle_timeout="300ms")
+    first_request_may_be_slow(bench)
     reader, writer = await connect(bench)
     writer.write(b"DELETE /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
     assert (await ended(reader)).startswith(b"HTTP/1.1 405")
@@ -97,7 +103,8 @@ async def test_idle_connections(bench: Bench) -> None:
 async def test_open_streams_are_not_idle(bench: Bench) -> None:
     """The timeout is for connections without a request, not for silent streams."""
     await bench.start(connection_idle_timeout="200ms", heartbeat="100ms")
-    session = await bench.initialize()
+    first_request_may_be_slow(bench)
+    session = await bench.initialize(headers={"Connection": "close"})
     async with bench.request("GET", session=session) as stream:
         for _ in range(6):
             assert await stream.content.readline() in (b": keep-alive\n", b"\n")
@@ -135,7 +142,7 @@ async def test_headers(bench: Bench, headers: dict[str, str]) -> None:
 async def test_slow_bodies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time to arrive in; half of it is no request."""
     monkeypatch.setattr("mcp_session_proxy.downstream.endpoint._BODY_SECONDS", 0.1)
-    await bench.start(connection_idle_timeout="300ms")
+    await bench.start()
     reader, writer = await connect(bench)
     writer.write(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
     head = await reader.readline()
@@ -181,7 +188,7 @@ async def test_streams_of_one_caller(bench: Bench) -> None:
     async with open_streams(bench, [f"made-up-{number}" for number in range(8)]):
         await until(lambda: bench.endpoint.streams == 3)
         assert len(bench.proxy._binder.directory) == 3
-        assert len(list(bench.proxy._binder.pool.books.slots())) <= 2
+        await until(lambda: len(list(bench.proxy._binder.pool.books.slots())) <= 2)  # once one is closed
     await until(lambda: bench.endpoint.streams == 0)
 
 
@@ -200,7 +207,7 @@ async def test_made_up_credentials(bench: Bench) -> None:
     for number in range(12):
         await bench.post(INITIALIZE, headers={"Authorization": f"Bearer {number}"})
     assert len(bench.proxy._binder.directory) <= 5
-    assert len(list(bench.proxy._binder.pool.books.slots())) <= 3
+    await until(lambda: len(list(bench.proxy._binder.pool.books.slots())) <= 3)
 
 
 async def test_ids_are_of_no_use_to_others(bench: Bench) -> None:

@@ -13,6 +13,7 @@ import pytest
 from aiohttp import web
 from fakes import (
     BOTH,
+    PATIENCE_SECONDS,
     Answer,
     Bench,
     HttpServer,
@@ -476,7 +477,7 @@ async def test_leaving_cancels(bench: Modern) -> None:
 
     bench.server.on["tools/call"] = tool
     message = modern()
-    async with bench.asking(message, headers=routing(message)), asyncio.timeout(5):
+    async with bench.asking(message, headers=routing(message)), asyncio.timeout(PATIENCE_SECONDS):
         await begun.wait()
     await until(lambda: bench.server.posts("notifications/cancelled"))
     [(_, cancelled)] = bench.server.posts("notifications/cancelled")
@@ -574,7 +575,7 @@ async def test_listening_to_a_server_that_tells_nothing(bench: Modern) -> None:
 async def test_heartbeats(bench: Modern) -> None:
     """A stream on which nothing happens is kept alive."""
     await bench.start(heartbeat="50ms")
-    async with bench.stream(listen()) as response, asyncio.timeout(5):
+    async with bench.stream(listen()) as response, asyncio.timeout(PATIENCE_SECONDS):
         await read_events(response.content, 1)
         while not (await response.content.readline()).startswith(b":"):
             pass

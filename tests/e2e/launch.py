@@ -26,7 +26,7 @@ from urllib.parse import urlsplit
 TESTS = Path(__file__).resolve().parent.parent
 SERVERS = TESTS / "servers"
 START_TIMEOUT_SECONDS = 30.0
-STOP_TIMEOUT_SECONDS = 10.0
+STOP_TIMEOUT_SECONDS = 30.0
 FLEET_STOP_SECONDS = 3.0
 POLL_SECONDS = 0.02
 

@@ -67,7 +67,7 @@ async def _rough(origin: str, request: bytes) -> bytes:
     writer.write(request)
     if writer.can_write_eof():
         writer.write_eof()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         answer = await reader.read()
     writer.close()
     return answer

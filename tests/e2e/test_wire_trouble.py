@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-import time
 from collections.abc import Callable
 
 import aiohttp
@@ -43,7 +42,7 @@ async def test_upstream_not_up_yet(owned: Fleet, http: aiohttp.ClientSession) ->
 async def test_client_that_waits_for_the_upstream(owned: Fleet, http: aiohttp.ClientSession) -> None:
     """A request that arrives shortly before the server does is retried within its deadline and answered."""
     server = owned.new_server("mcp-1.30", start=False)
-    proxy = owned.new_proxy(server.url, ready=False)
+    proxy = owned.new_proxy(server.url, "--acquire-timeout", "30s", ready=False)
     caller = Caller(http, proxy.url)
     async with asyncio.TaskGroup() as tasks:
         early = tasks.create_task(caller.call("increment"))
@@ -323,9 +322,9 @@ async def test_sigterm_lets_calls_finish(own_desk: MakeDesk) -> None:
 
 async def test_second_sigterm_stops_at_once(own_desk: MakeDesk) -> None:
     """A second SIGTERM does not wait for the call in flight."""
-    at = own_desk("mcp-1.30")
+    at = own_desk("mcp-1.30", "--drain-timeout", "1h")
     session = await at.caller.open()
-    call = asyncio.create_task(at.caller.call("slow", {"seconds": 15}, session=session))
+    call = asyncio.create_task(at.caller.call("slow", {"seconds": 3600}, session=session))
 
     async def runs() -> bool:
         return bool((await at.all_stats())["calls"].get("slow"))
@@ -339,10 +338,8 @@ async def test_second_sigterm_stops_at_once(own_desk: MakeDesk) -> None:
         return admin_status(at.proxy, "/readyz") == 503
 
     await eventually(draining)
-    started = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    await asyncio.to_thread(process.wait, 5)
-    assert time.monotonic() - started < 3
+    await asyncio.to_thread(process.wait, 30)
     await asyncio.wait([call])
     assert call.exception() is not None or call.result().status >= 500 or "error" in call.result().response
 
@@ -359,13 +356,11 @@ async def test_ids_survive_a_restart_of_the_proxy(owned: Fleet, own_desk: MakeDe
 
 
 async def test_proxy_leaves_while_the_server_is_gone(own_desk: MakeDesk) -> None:
-    """SIGTERM when the server is down: still a quick exit with status 0."""
-    at = own_desk("mcp-1.30")
+    """SIGTERM when the server is down: it is not waited for, and the exit status is 0."""
+    at = own_desk("mcp-1.30", "--drain-timeout", "1h", "--request-timeout", "1h")
     await at.caller.open()
     at.server.kill()
-    started = time.monotonic()
     assert await asyncio.to_thread(at.proxy.stop) == 0
-    assert time.monotonic() - started < 8
 
 
 # Seen from outside --------------------------------------------------------------------------------

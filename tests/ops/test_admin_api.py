@@ -8,7 +8,7 @@ from typing import Any
 import jsonschema
 import pytest
 from aiohttp import web
-from fakes import Answer, Bench, HttpServer, call, reply_to, until
+from fakes import PATIENCE_SECONDS, Answer, Bench, HttpServer, call, reply_to, until
 from openapi_spec_validator import OpenAPIV31SpecValidator
 
 from mcp_session_proxy import __version__
@@ -354,7 +354,7 @@ async def test_slow_bodies_are_refused(
     writer.write(
         b"POST /api/v1/pause HTTP/1.1\r\nHost: localhost\r\nX-Requested-With: x\r\nContent-Length: 9\r\n\r\n"
     )
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await reader.readline()).startswith(b"HTTP/1.1 408 ")
     writer.close()
     untouched()

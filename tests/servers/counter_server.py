@@ -61,6 +61,7 @@ class Ledger:
         self.cancelled = 0
         self.calls: Counter[str] = Counter()
         self.executions: Counter[str] = Counter()
+        self.meetings: dict[str, tuple[list[str], anyio.Event]] = {}
         self.requests: deque[dict[str, Any]] = deque(maxlen=RECORDED_REQUESTS)
 
     def of(self, session: Any) -> SessionState:
@@ -181,6 +182,16 @@ def _add_talking_tools(mcp: FastMCP) -> None:
             ledger.cancelled += 1
             raise
         return f"slept {seconds}"
+
+    @mcp.tool()
+    async def meet(number: int, place: str) -> str:
+        """Answer once so many calls have come to the same place."""
+        here, all_here = ledger.meetings.setdefault(place, ([], anyio.Event()))
+        here.append(place)
+        if len(here) == number:
+            all_here.set()
+        await all_here.wait()
+        return f"{number} met"
 
     @mcp.tool()
     async def progress(n: int, ctx: Context) -> str:
