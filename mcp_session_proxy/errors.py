@@ -35,13 +35,16 @@
         ├── TooManyWaiters           503          too-many-waiters
         └── Draining                 503          draining
 
-An error knows its HTTP status, its JSON-RPC code and, where waiting helps, how long to wait
-(``Retry-After``). Texts never quote a credential, a header's value or a client's payload.
+An error knows whose fault it is (``fault``). That decides what is counted and how loudly it is told: callers
+are refused all day, and nobody should be woken for it. An error also knows its HTTP status, its JSON-RPC code
+and, where waiting helps, how long to wait (``Retry-After``). Texts never quote a credential, a header's value
+or a client's payload.
 Foreign exceptions (aiohttp, OSError, msgspec) are mapped to these at the edge, once.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from enum import StrEnum
+from typing import ClassVar, Final
 
 PARSE_ERROR = -32700
 INVALID_REQUEST = -32600
@@ -55,22 +58,41 @@ UNSUPPORTED_VERSION = -32022
 
 SOURCE = "mcp-session-proxy"
 
+# Statuses of a server that say nothing of the caller: there is no MCP endpoint where it was asked, or what is
+# between us and the server does not reach it.
+_ABOUT_NO_CALLER: Final = frozenset({404, 405, 407, 408, 410, 421})
+
+
+class Fault(StrEnum):
+    """Whose fault an error is. The word is a label in metrics."""
+
+    CLIENT = "client"  # the caller's: refused by us, or by the server
+    UPSTREAM = "upstream"  # the server's behind us
+    PROXY = "proxy"  # no room, going away, or a bug
+
 
 class ProxyError(Exception):
     """Base of all errors that a client can see.
 
     ``message`` is a sentence for a person that says what to do next; ``reason`` is a stable word
-    for programs, also the label in metrics.
+    for programs, also the label in metrics. ``culprit`` is whose fault errors of the class are, unless one of
+    them knows better (``fault``).
     """
 
     status: ClassVar[int] = 500
     code: ClassVar[int] = INTERNAL_ERROR
     reason: ClassVar[str] = "internal"
+    culprit: ClassVar[Fault] = Fault.PROXY
 
     def __init__(self, message: str, *, retry_after_seconds: int | None = None) -> None:
         super().__init__(message)
         self.message = message
         self.retry_after_seconds = retry_after_seconds
+
+    @property
+    def fault(self) -> Fault:
+        """Whose fault it is."""
+        return self.culprit
 
     @property
     def http_status(self) -> int:
@@ -99,6 +121,7 @@ class ClientError(ProxyError):
     status = 400
     code = INVALID_REQUEST
     reason = "invalid-request"
+    culprit = Fault.CLIENT
 
 
 class BadJson(ClientError):
@@ -222,6 +245,7 @@ class UpstreamError(ProxyError):
 
     status = 502
     reason = "upstream-error"
+    culprit = Fault.UPSTREAM
 
 
 class UpstreamUnreachable(UpstreamError):
@@ -266,7 +290,8 @@ class UpstreamRejected(UpstreamError):
     """The server refused with a status of its own, which the client needs to see (401, 403, 429 ...).
 
     ``body`` and the few end-to-end ``headers`` that explain the refusal (``WWW-Authenticate``,
-    ``Retry-After``) are passed to the client as they came.
+    ``Retry-After``) are passed to the client as they came. A 4xx is the caller's fault, unless it says that
+    there is no MCP endpoint at all.
     """
 
     reason = "upstream-rejected"
@@ -287,6 +312,15 @@ class UpstreamRejected(UpstreamError):
         self.raw_error = raw_error
 
     @property
+    def fault(self) -> Fault:
+        """The caller's for a 4xx; one in JSON-RPC is about the request even where it is a 404."""
+        if not 400 <= self.upstream_status < 500:
+            return Fault.UPSTREAM
+        if self.upstream_status in _ABOUT_NO_CALLER and self.raw_error is None:
+            return Fault.UPSTREAM
+        return Fault.CLIENT
+
+    @property
     def http_status(self) -> int:
         """The server's own status where that tells the client something, else 502."""
         passes = 400 <= self.upstream_status < 500 or self.upstream_status in (503, 504)
@@ -304,14 +338,23 @@ class TooManyRounds(UpstreamError):
 
 
 class HandshakeRefused(UpstreamError):
-    """The server answered ``initialize`` with a JSON-RPC error, which the client gets as it came."""
+    """The server answered ``initialize`` with a JSON-RPC error, which the client gets as it came.
+
+    That is about what the caller sent, unless the server calls it an internal error of its own (``code``).
+    """
 
     status = 200
     reason = "handshake-refused"
 
-    def __init__(self, raw_error: bytes) -> None:
+    def __init__(self, raw_error: bytes, code: int = 0) -> None:
         super().__init__("The MCP server refused to open a session.")
         self.raw_error = raw_error
+        self.upstream_code = code
+
+    @property
+    def fault(self) -> Fault:
+        """The caller's, unless the server says that it failed."""
+        return Fault.UPSTREAM if self.upstream_code == INTERNAL_ERROR else Fault.CLIENT
 
 
 class OverloadError(ProxyError):

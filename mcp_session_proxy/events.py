@@ -23,7 +23,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Base of all events. ``name`` is the log line's event, ``level`` its loudness.
 
     ``docs/events.md`` is made of the docstrings, so they are written for operators. A last paragraph that
-    begins with "What to do:" is told apart there.
+    begins with "What to do:" is told apart there. A kind without a name of its own is the named one above it,
+    told at another level.
     """
 
     name: ClassVar[str]
@@ -46,9 +47,10 @@ class SessionOpened(Event, frozen=True, kw_only=True):
 class SessionOpenFailed(Event, frozen=True, kw_only=True):
     """A handshake failed. ``error`` is a reason, ``detail`` a sentence, ``why`` as in ``session.opened``.
 
-    What to do: if the server refuses a caller's credentials, that is between the two of them. Otherwise the
-    server's own log should say more; after ``--breaker-threshold`` failures in a row it is left alone for a
-    moment.
+    A server that only refuses this caller (401) is told at debug: the request's own line says it.
+
+    What to do: the server's own log should say more; after ``--breaker-threshold`` failures in a row it is
+    left alone for a moment.
     """
 
     name = "session.open_failed"
@@ -57,6 +59,12 @@ class SessionOpenFailed(Event, frozen=True, kw_only=True):
     why: str
     error: str
     detail: str
+
+
+class SessionRefused(SessionOpenFailed, frozen=True, kw_only=True):
+    """The server opens no session for this caller: no failure, and the request has a line of its own."""
+
+    level = Level.DEBUG
 
 
 class SessionClosed(Event, frozen=True, kw_only=True):
@@ -143,7 +151,8 @@ class DeleteAbsorbed(Event, frozen=True, kw_only=True):
 class RequestFinished(Event, frozen=True, kw_only=True):
     """One JSON-RPC request of a client was answered.
 
-    ``outcome``: ok, error (the server's JSON-RPC error), or the reason word of an error of ours.
+    ``outcome``: ok, error (the server's JSON-RPC error), or the reason word of an error of ours; ``fault``
+    says whose fault that is: client, upstream or proxy.
     ``sessionless``: it came without a session id. ``waited_seconds`` is the time it waited for an upstream
     session, None when it needed none or held one already; ``upstream_seconds`` the time that the server
     took, None when it was not asked. ``trace_id`` and ``sampled``, whether the trace is recorded: with
@@ -162,6 +171,7 @@ class RequestFinished(Event, frozen=True, kw_only=True):
     request_id: str
     principal: str
     session: str | None
+    fault: str | None = None
     trace_id: str | None = None
     sampled: bool | None = None
 
@@ -169,9 +179,11 @@ class RequestFinished(Event, frozen=True, kw_only=True):
 class RequestFailed(Event, frozen=True, kw_only=True):
     """A request got an error of the proxy's own making, or was refused by the server.
 
-    ``trace_id`` is that of its trace, also when only the client traces.
+    ``fault`` says whose it is: client, upstream or proxy. What is the client's (the server wants no such
+    caller, the request is malformed or was cancelled) is told at info, once, and no alert counts it: callers
+    without a token knock all day. ``trace_id`` is that of its trace, also when only the client traces.
 
-    What to do: look up the reason below; it says whose fault it is.
+    What to do: look up the reason below.
     """
 
     name = "request.failed"
@@ -181,7 +193,14 @@ class RequestFailed(Event, frozen=True, kw_only=True):
     detail: str
     request_id: str
     principal: str
+    fault: str | None = None
     trace_id: str | None = None
+
+
+class RequestRefused(RequestFailed, frozen=True, kw_only=True):
+    """A request failed by its caller's own fault."""
+
+    level = Level.INFO
 
 
 class Retried(Event, frozen=True, kw_only=True):

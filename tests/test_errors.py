@@ -11,6 +11,8 @@ from mcp_session_proxy.errors import (
     AcquireTimeout,
     BadRequest,
     ClientError,
+    Fault,
+    HandshakeRefused,
     InternalError,
     OverloadError,
     ProxyError,
@@ -118,3 +120,36 @@ def test_overload_always_says_when_to_come_back() -> None:
 def test_an_error_reads_as_its_message() -> None:
     """In a log an error is the sentence that the client got."""
     assert str(BadRequest("The message lacks an id.")) == "The message lacks an id."
+
+
+@pytest.mark.parametrize(
+    ("status", "in_json_rpc", "fault"),
+    [
+        (400, False, Fault.CLIENT),
+        (401, False, Fault.CLIENT),
+        (403, False, Fault.CLIENT),
+        (422, False, Fault.CLIENT),
+        (429, False, Fault.CLIENT),
+        (404, False, Fault.UPSTREAM),
+        (404, True, Fault.CLIENT),
+        (405, False, Fault.UPSTREAM),
+        (408, False, Fault.UPSTREAM),
+        (302, False, Fault.UPSTREAM),
+        (500, True, Fault.UPSTREAM),
+        (503, False, Fault.UPSTREAM),
+    ],
+)
+def test_a_refusal_is_the_callers_fault_unless_it_says_nothing_of_the_caller(status, in_json_rpc, fault):
+    """4xx are about the request; where there is no endpoint at all, nobody's request will do."""
+    raw_error = b'{"code":-32601,"message":"?"}' if in_json_rpc else None
+    assert UpstreamRejected(status, b"", None, {}, raw_error).fault is fault
+
+
+def test_whose_fault_the_families_are():
+    """The label of each family, and of bugs."""
+    assert BadRequest("?").fault is Fault.CLIENT
+    assert UpstreamError("?").fault is Fault.UPSTREAM
+    assert AcquireTimeout("?").fault is Fault.PROXY
+    assert InternalError("?").fault is Fault.PROXY
+    assert HandshakeRefused(b"{}", -32602).fault is Fault.CLIENT
+    assert HandshakeRefused(b"{}", INTERNAL_ERROR).fault is Fault.UPSTREAM

@@ -338,11 +338,10 @@ class Endpoint:
             if answer.failed:
                 report.outcome = "error"
         except ProxyError as error:
-            report.outcome = error.reason
-            self._observe(report.failed(error.reason, error.message, client_trace_id(call, meta)))
+            self._observe(report.failed(error, client_trace_id(call, meta)))
             answer = self._refusal(error, request.id)
         except Exception as error:
-            report.outcome = InternalError.reason
+            report.outcome, report.fault = InternalError.reason, InternalError.culprit
             self._observe(
                 events.Crashed(
                     where="request",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from .. import events
+from ..errors import Fault, ProxyError
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era
@@ -20,6 +21,7 @@ class Report:
 
     __slots__ = (
         "era",
+        "fault",
         "method",
         "outcome",
         "principal",
@@ -35,6 +37,7 @@ class Report:
         self.era = era
         self.method = revisions.method_label(request.method)
         self.outcome = "ok"
+        self.fault: Fault | None = None
         self.principal = principal
         self.request_id = request_id
         self.session: str | None = None
@@ -50,14 +53,18 @@ class Report:
         if self.trace is not None:
             self.trace.leased(visit.session.tag, waited=visit.waited_seconds is not None)
 
-    def failed(self, reason: str, detail: str, trace_id: str | None) -> events.RequestFailed:
-        """The event of an error of ours. ``trace_id`` is the client's, for want of a trace here."""
-        return events.RequestFailed(
+    def failed(self, error: ProxyError, trace_id: str | None) -> events.RequestFailed:
+        """Note an error, and give its event. ``trace_id`` is the client's, for want of a trace here."""
+        self.outcome = error.reason
+        self.fault = error.fault
+        kind = events.RequestRefused if error.fault is Fault.CLIENT else events.RequestFailed
+        return kind(
             method=self.method,
-            reason=reason,
-            detail=detail,
+            reason=error.reason,
+            detail=error.message,
             request_id=self.request_id,
             principal=self.principal,
+            fault=error.fault,
             trace_id=trace_id if self.trace is None else self.trace.id,
         )
 
@@ -74,6 +81,7 @@ class Report:
             request_id=self.request_id,
             principal=self.principal,
             session=self.session,
+            fault=self.fault,
             trace_id=None if self.trace is None else self.trace.id,
             sampled=None if self.trace is None else self.trace.sampled,
         )

@@ -66,6 +66,7 @@ _FIELDS: Final = {
     "era": "`modern` (2026-07-28 and later) or `legacy`",
     "error": "a reason word, or what a library said",
     "exchanges": "requests in flight",
+    "fault": "whose fault an error is: `client`, `upstream` (the server's) or `proxy`",
     "header": "the name of a request header",
     "how": "how the loss showed",
     "listen": "the origin of the listener",
@@ -101,7 +102,7 @@ answers to clients. Where it helps to come again, a header `Retry-After` says wh
 | reason | whose fault | HTTP status | JSON-RPC code | meaning |
 |---|---|---|---|---|
 """
-_FAULTS: Final = {ClientError: "client", UpstreamError: "server", OverloadError: "no room"}
+_BRANCHES: Final = (ProxyError, ClientError, UpstreamError, OverloadError)
 
 _METRICS: Final = """\
 # Metrics
@@ -120,6 +121,7 @@ All names begin with `mcp_session_proxy_`, but for the usual `process_...` ones 
 _LABELS: Final = {
     "condition": "`unknown`, `up`, `down` (takes no connections) or `breaker-open` (handshakes fail)",
     "era": "`modern` (2026-07-28 and later) or `legacy`",
+    "fault": "of a request that got an error of ours: `client`, `upstream` or `proxy`; none for others",
     "gauge": "the gauge, among those above, that the limit is of",
     "how": "an HTTP status or a word; see [`session.lost`](events.md#sessionlost)",
     "kind": "`client` (clients' streams), `listen` (`subscriptions/listen`) or `upstream` (the server's)",
@@ -151,7 +153,7 @@ sum(rate(mcp_session_proxy_upstream_sessions_opened_total[5m]))
 How many requests fail, and why? The server's own errors (`error`) are answers like any other.
 
 ```promql
-sum by (outcome) (rate(mcp_session_proxy_requests_total{outcome!~"ok|error"}[5m]))
+sum by (outcome, fault) (rate(mcp_session_proxy_requests_total{outcome!~"ok|error"}[5m]))
   / on() group_left() sum(rate(mcp_session_proxy_requests_total[5m]))
 ```
 
@@ -268,14 +270,14 @@ def _field_table(kinds: Sequence[type[Event]]) -> str:
 
 def _reasons(kind: type[ProxyError]) -> Iterator[type[ProxyError]]:
     """The errors that are more than a branch of the tree, in the tree's order."""
-    if kind not in (ProxyError, *_FAULTS):
+    if kind not in _BRANCHES:
         yield kind
     for twig in kind.__subclasses__():
         yield from _reasons(twig)
 
 
 def _reason_row(kind: type[ProxyError]) -> str:
-    fault = next((fault for branch, fault in _FAULTS.items() if branch in kind.__mro__), "proxy")
+    fault = str(kind.culprit) if "fault" not in vars(kind) else "client or upstream"
     is_passed_on = "raw_error" in inspect.signature(kind).parameters
     status = kind.status if "http_status" not in vars(kind) else "the server's"
     code = "the server's" if is_passed_on else kind.code

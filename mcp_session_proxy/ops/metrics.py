@@ -113,7 +113,9 @@ class Metrics:
         )
         failures = Family(
             self._counter(
-                "upstream_session_open_failures", "Handshakes with the server that failed.", "reason"
+                "upstream_session_open_failures",
+                "Handshakes with the server that failed. One that refuses the caller is none.",
+                "reason",
             )
         )
         closed = Family(
@@ -140,7 +142,11 @@ class Metrics:
 
     def _follow_leases(self) -> None:
         failures = Family(
-            self._counter("lease_failures", "Requests that got no upstream session, by why.", "reason")
+            self._counter(
+                "lease_failures",
+                "Requests that got no upstream session, by why. One that the server refuses is none of them.",
+                "reason",
+            )
         )
         self._on(events.LeaseFailed, lambda event: failures.child(event.reason).inc())
 

@@ -36,14 +36,14 @@ class Recent:
         self._clock = clock
         self._ids = count(1)
         self.newest = 0
-        kinds = [kind for kind in Event.__subclasses__() if kind.level is not Level.DEBUG]
-        self._rooms: dict[type[Event], deque[Entry]] = {
-            kind: deque(maxlen=KEPT_OF_EACH_KIND) for kind in kinds
-        }
+        self._rooms: dict[type[Event], deque[Entry]] = {}
 
     def listener(self, kind: type[Event], /) -> Callable[[Event], None] | None:
         """What keeps events of this kind, if they are worth it."""
-        return self._keep if kind in self._rooms else None
+        if kind.level is Level.DEBUG:
+            return None
+        self._rooms.setdefault(kind, deque(maxlen=KEPT_OF_EACH_KIND))
+        return self._keep
 
     def _keep(self, event: Event) -> None:
         self.newest = next(self._ids)

@@ -80,7 +80,7 @@ class _Row:
     __slots__ = ("outcomes", "seconds", "sessionless")
 
     def __init__(self) -> None:
-        self.outcomes: dict[str, int] = {}
+        self.outcomes: dict[tuple[str, str | None], int] = {}
         self.seconds = Distribution(_REQUEST_BUCKETS)
         self.sessionless = 0
 
@@ -89,7 +89,7 @@ class RequestTally(Collector):
     """Counts requests that are over. ``prefix`` begins every metric's name."""
 
     LABELS: Final[Mapping[str, tuple[str, ...]]] = {
-        "requests": ("era", "method", "outcome"),
+        "requests": ("era", "method", "outcome", "fault"),
         "request_seconds": ("era", "method"),
         "sessionless_requests": ("era",),
         "lease_wait_seconds": (),
@@ -105,7 +105,8 @@ class RequestTally(Collector):
     def count(self, event: RequestFinished) -> None:
         """One more."""
         row = self._rows.get((event.era, event.method)) or self._row(event.era, event.method)
-        row.outcomes[event.outcome] = row.outcomes.get(event.outcome, 0) + 1
+        outcome = event.outcome, event.fault
+        row.outcomes[outcome] = row.outcomes.get(outcome, 0) + 1
         row.seconds.observe(event.seconds)
         if event.sampled and event.trace_id is not None:
             row.seconds.show(event.seconds, event.trace_id)
@@ -125,7 +126,8 @@ class RequestTally(Collector):
         requests = CounterMetricFamily(
             *self._name(
                 "requests",
-                "Requests of clients that were answered: ok, error (the server's), or the reason of ours.",
+                "Requests of clients that were answered: ok, error (the server's), or the reason of ours and "
+                "whose fault it is.",
             ),
             labels=self.LABELS["requests"],
         )
@@ -135,8 +137,9 @@ class RequestTally(Collector):
         )
         sessionless: dict[str, int] = {}
         for (era, method), row in self._rows.items():
-            for outcome, count in row.outcomes.items():
-                requests.add_metric((era, method, outcome), count)
+            for (outcome, fault), count in row.outcomes.items():
+                blamed = () if fault is None else (fault,)
+                requests.add_metric((era, method, outcome, *blamed), count)
             row.seconds.add_to(seconds, (era, method))
             sessionless[era] = sessionless.get(era, 0) + row.sessionless
         yield requests

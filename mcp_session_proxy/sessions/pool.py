@@ -20,6 +20,7 @@ from .. import events
 from ..errors import (
     AcquireTimeout,
     Draining,
+    Fault,
     InternalError,
     ProxyError,
     TooManyWaiters,
@@ -270,12 +271,13 @@ class Pool:
             raise self._refusal(key, error) from None
 
     def _refusal(self, key: SessionKey, error: ProxyError, waited_seconds: float = 0.0) -> ProxyError:
-        """The same error, told to the observer."""
-        self._observe(
-            events.LeaseFailed(
-                principal=key.principal_tag, reason=error.reason, waited_seconds=waited_seconds
+        """The same error, told to the observer, unless the caller is to blame."""
+        if error.fault is not Fault.CLIENT:
+            self._observe(
+                events.LeaseFailed(
+                    principal=key.principal_tag, reason=error.reason, waited_seconds=waited_seconds
+                )
             )
-        )
         return error
 
     def _failure(self, error: BaseException, waiter: _Waiter, demand: _Demand) -> BaseException:
@@ -449,10 +451,9 @@ class Pool:
         bucket = self.books.bucket(slot.key)
         self._demands[slot.key].last_error = None  # it is told here; whoever comes later has other reasons
         self.books.open_failed(slot)
+        kind = events.SessionRefused if error.fault is Fault.CLIENT else events.SessionOpenFailed
         self._observe(
-            events.SessionOpenFailed(
-                principal=slot.key.principal_tag, why=why, error=error.reason, detail=error.message
-            )
+            kind(principal=slot.key.principal_tag, why=why, error=error.reason, detail=error.message)
         )
         # Everyone who waited for this opening shares its outcome; whoever comes later tries anew.
         for waiter in list(bucket.waiters):

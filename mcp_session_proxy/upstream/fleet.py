@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 from yarl import URL
 
-from ..errors import ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
+from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
 from ..events import Observer
 from .breaker import Breaker
 from .era import EraProbe
@@ -165,7 +165,7 @@ class Fleet:
         self.left(tenant)
         if replica is None:
             return
-        if error is None or isinstance(error, UpstreamUnreachable) or _is_the_clients_fault(error):
+        if error is None or _says_nothing_of_health(error):
             replica.breaker.undecided()
         else:
             replica.breaker.failed(error, asyncio.get_running_loop().time())
@@ -189,6 +189,11 @@ class Fleet:
             replica.monitor.look_now()
 
 
-def _is_the_clients_fault(error: ProxyError) -> bool:
-    """Whether another client's handshake may well succeed."""
-    return (isinstance(error, UpstreamRejected) and error.upstream_status < 500) or error.http_status == 200
+def _says_nothing_of_health(error: ProxyError) -> bool:
+    """Whether another caller's handshake may well succeed: one caller must never shut out the others.
+
+    So an answer to the request counts for nothing here even where ``fault`` takes it for the server's.
+    """
+    if error.fault is not Fault.UPSTREAM or isinstance(error, UpstreamUnreachable | HandshakeRefused):
+        return True
+    return isinstance(error, UpstreamRejected) and error.upstream_status < 500

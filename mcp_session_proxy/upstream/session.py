@@ -267,7 +267,8 @@ class UpstreamSession:
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
             if answer.result is None:
-                raise HandshakeRefused(jsonrpc.error_object(answer.error or b"{}"))
+                error = answer.error or b"{}"
+                raise HandshakeRefused(jsonrpc.error_object(error), jsonrpc.read_error(error).code)
             return SessionRef(reply.session_id, _version_of(answer.result)), answer.result
 
     async def _send_initialized(self, caller: Caller) -> None:

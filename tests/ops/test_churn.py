@@ -79,6 +79,17 @@ def test_failures_of_all_kinds_count_together():
     assert churn.series()["failures"][-1] == 2
 
 
+def test_refused_callers_are_no_failures():
+    """What is a caller's own fault does not make the proxy look ill."""
+    churn = Churn(Clock())
+    words = {"principal": "p1", "detail": "The MCP server answered HTTP 401."}
+    Tee(churn)(events.SessionRefused(why="demand", error="upstream-rejected", **words))
+    Tee(churn)(
+        events.RequestRefused(method="initialize", reason="upstream-rejected", request_id="r1", **words)
+    )
+    assert churn.series()["failures"][-1] == 0
+
+
 def test_other_events_do_not_count():
     """Nothing that comes with every request is looked at."""
     churn = Churn(Clock())

@@ -121,6 +121,18 @@ def test_a_request_that_never_went_upstream_has_no_upstream_time(metrics):
     assert read(metrics, "upstream_request_seconds_count") == 0
 
 
+def test_whose_fault_it_was(metrics):
+    """An outcome of one name is counted apart by culprit; what is nobody's fault has no such label."""
+    refused = msgspec.structs.replace(FINISHED, outcome="upstream-rejected", fault="client")
+    for event in (refused, refused, msgspec.structs.replace(refused, fault="upstream"), FINISHED):
+        Tee(metrics)(event)
+    labels = {"era": "legacy", "method": "tools/call"}
+    rejected = {**labels, "outcome": "upstream-rejected"}
+    assert read(metrics, "requests_total", **rejected, fault="client") == 2
+    assert read(metrics, "requests_total", **rejected, fault="upstream") == 1
+    assert read(metrics, "requests_total", **labels, outcome="ok") == 1
+
+
 def test_exemplars(metrics):
     """A slow bucket names the newest recorded trace that fell into it; other formats know no exemplars."""
     for seconds, trace_id, sampled in (

@@ -18,6 +18,7 @@ from mcp_session_proxy.errors import (
     InternalError,
     TooManyWaiters,
     UpstreamError,
+    UpstreamRejected,
     UpstreamUnreachable,
 )
 from mcp_session_proxy.sessions.books import Usage
@@ -869,6 +870,25 @@ async def test_an_unreachable_server_is_the_reason_given():
     stand.check_empty()
     (failed,) = stand.told(events.SessionOpenFailed)
     assert failed.error == "upstream-unreachable"
+
+
+async def test_a_caller_that_the_server_refuses():
+    """Neither a failed handshake nor a failed lease, whatever is counted: it is between caller and server."""
+    stand = prompt()
+    stand.server.open_error = UpstreamRejected(401, b"", None, {}, None)
+    with pytest.raises(UpstreamRejected):
+        await stand.acquire()
+    await settle()
+    stand.check_empty()
+    assert not stand.told(events.LeaseFailed)
+    (refused,) = stand.told(events.SessionOpenFailed)
+    assert isinstance(refused, events.SessionRefused)
+    assert (refused.error, refused.why) == ("upstream-rejected", "demand")
+    stand.server.open_error = UpstreamRejected(500, b"", None, {}, None)
+    with pytest.raises(UpstreamRejected):
+        await stand.acquire()
+    assert [event.reason for event in stand.told(events.LeaseFailed)] == ["upstream-rejected"]
+    assert type(stand.told(events.SessionOpenFailed)[-1]) is events.SessionOpenFailed
 
 
 async def test_a_short_deadline_among_long_ones():

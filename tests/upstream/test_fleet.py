@@ -8,6 +8,8 @@ from fakes import FakeServer, Recorder, make_session, refusal, settle, stream
 from yarl import URL
 
 from mcp_session_proxy.errors import (
+    INTERNAL_ERROR,
+    Draining,
     HandshakeRefused,
     UpstreamDown,
     UpstreamRejected,
@@ -151,7 +153,10 @@ async def test_all_servers_fail_handshakes() -> None:
         UpstreamUnreachable("down"),
         UpstreamRejected(401, b"", None, {}, None),
         UpstreamRejected(429, b"", None, {}, None),
+        UpstreamRejected(404, b"", None, {}, None),
         HandshakeRefused(b"{}"),
+        HandshakeRefused(b"{}", INTERNAL_ERROR),
+        Draining("The session was closed while it was being opened."),
     ],
 )
 async def test_what_says_nothing_of_the_servers_health(error: Any) -> None:
