@@ -13,6 +13,7 @@ import ssl
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self, cast
@@ -38,6 +39,7 @@ from .exchange.parking import Parking
 from .exchange.routing import Router
 from .operations import Operator
 from .ops.admin import build_admin_app
+from .ops.admin.admission import Admission, AdmittingSite
 from .ops.churn import Churn
 from .ops.logs import EventLog, hush_libraries
 from .ops.metrics import Metrics
@@ -137,7 +139,7 @@ class Proxy:
             idle_timeout_seconds=settings.connection_idle_timeout,
         )
         self._runner = web.ServerRunner(self._listener, shutdown_timeout=_CLOSE_SECONDS)
-        self.listen_url = await self._listen(self._runner, settings.listen, "--listen", listener_tls)
+        self.listen_url = await self._listen(self._runner, settings.listen, "--listen", tls=listener_tls)
         public = settings.public_url or self.listen_url
         self.endpoint_url = public.rstrip("/") + self._url.raw_path
         if settings.admin_listen is not None:
@@ -152,6 +154,8 @@ class Proxy:
                 listen=settings.admin_listen,
                 token=self._admin_token,
             )
+            admission = Admission()
+            admission.watch(app)
             runner = web.AppRunner(
                 app,
                 access_log=None,
@@ -159,7 +163,9 @@ class Proxy:
                 keepalive_timeout=settings.connection_idle_timeout,
                 shutdown_timeout=_FAREWELL_SECONDS,
             )
-            self.admin_url = await self._listen(runner, settings.admin_listen, "--admin-listen")
+            self.admin_url = await self._listen(
+                runner, settings.admin_listen, "--admin-listen", partial(AdmittingSite, admission=admission)
+            )
         if settings.announce is not None:
             self._announce(settings.announce)
         for replica in self._fleet.replicas:
@@ -320,11 +326,16 @@ class Proxy:
         return None if token is None else token.get_secret_value()
 
     async def _listen(
-        self, runner: web.BaseRunner, address: Address, option: str, tls: ssl.SSLContext | None = None
+        self,
+        runner: web.BaseRunner,
+        address: Address,
+        option: str,
+        make_site: Callable[..., web.BaseSite] = web.TCPSite,
+        tls: ssl.SSLContext | None = None,
     ) -> str:
         await runner.setup()
         self._stack.push_async_callback(runner.cleanup)
-        site = web.TCPSite(runner, address.host or None, address.port, ssl_context=tls)
+        site = make_site(runner, address.host or None, address.port, ssl_context=tls)
         try:
             await site.start()
         except OSError as error:

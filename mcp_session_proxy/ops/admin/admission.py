@@ -1,0 +1,101 @@
+"""Bounds on the connections of the admin listener, so that it cannot take down what it watches.
+
+Its descriptors are the proxy's: a thousand silent connections here would leave none for the clients.
+"""
+
+import asyncio
+import ssl
+from typing import Final, cast
+
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+MAX_CONNECTIONS: Final = 64
+FIRST_REQUEST_SECONDS: Final = 10.0
+
+
+class Admission:
+    """Lets at most ``max_connections`` in, and each only to make a request within the given time.
+
+    What comes after the first request is bounded by aiohttp's own time-out between requests.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+        first_request_seconds: float = FIRST_REQUEST_SECONDS,
+    ) -> None:
+        self._max_connections = max_connections
+        self._first_request_seconds = first_request_seconds
+        self._silent: set[asyncio.BaseProtocol] = set()
+
+    def watch(self, app: web.Application) -> None:
+        """Hear of every request that this application answers."""
+        app.middlewares.insert(0, self._hear)
+
+    @web.middleware
+    async def _hear(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        self._silent.discard(request.protocol)
+        return await handler(request)
+
+    def admit(self, transport: asyncio.Transport, server: web.Server) -> None:
+        """Give a new connection to aiohttp's server, or end it."""
+        if len(server.connections) >= self._max_connections:
+            transport.abort()
+            return
+        protocol = server()
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        self._silent.add(protocol)
+        asyncio.get_running_loop().call_later(self._first_request_seconds, self._end, protocol, transport)
+
+    def _end(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
+        if protocol in self._silent:
+            self._silent.discard(protocol)
+            transport.abort()
+
+
+class AdmittingSite(web.BaseSite):
+    """A TCP listener whose connections pass an ``Admission`` first."""
+
+    def __init__(
+        self,
+        runner: web.BaseRunner,
+        host: str | None,
+        port: int,
+        *,
+        admission: Admission,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(runner, ssl_context=ssl_context)
+        self._host = host
+        self._port = port
+        self._admission = admission
+
+    @property
+    def name(self) -> str:
+        """Where it listens."""
+        return f"http://{self._host or '0.0.0.0'}:{self._port}"
+
+    async def start(self) -> None:
+        """Listen."""
+        await super().start()
+        server = self._runner.server
+        assert server is not None
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Newcomer(self._admission, server), self._host, self._port, ssl=self._ssl_context
+        )
+
+
+class _Newcomer(asyncio.Protocol):
+    """A connection that was just made."""
+
+    def __init__(self, admission: Admission, server: web.Server) -> None:
+        self._admission = admission
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected."""
+        # uvloop's transports are not derived from asyncio's.
+        self._admission.admit(cast(asyncio.Transport, transport), self._server)
