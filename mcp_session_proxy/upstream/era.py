@@ -11,6 +11,7 @@ from typing import Final
 from ..errors import ProxyError, UpstreamTimeout
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Response
+from .cookies import SessionCookies
 from .transport import Caller, ConnectionLost, Reply, SessionRef, Transport
 
 _PROBE_SECONDS: Final = 10.0
@@ -74,7 +75,8 @@ class EraProbe:
         routed = Caller(
             headers=(*caller.headers, (revisions.METHOD_HEADER, revisions.DISCOVER)), query=caller.query
         )
-        session = SessionRef(None, revisions.FIRST_MODERN)
+        cookies = SessionCookies()
+        session = SessionRef(None, revisions.FIRST_MODERN, cookies)
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
                 async with self._transport.post(_QUESTION, session, routed) as reply:
@@ -83,7 +85,7 @@ class EraProbe:
                 if stray is not None:
                     # Some legacy servers open a session even for what they refuse.
                     with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
-                        await self._transport.delete(SessionRef(stray, None), caller)
+                        await self._transport.delete(SessionRef(stray, None, cookies), caller)
         except (TimeoutError, UpstreamTimeout):
             self._silent_until = asyncio.get_running_loop().time() + _SILENT_SECONDS
             return None

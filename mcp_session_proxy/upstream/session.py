@@ -31,6 +31,7 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
+from .cookies import SessionCookies
 from .journal import Journal
 from .refusal import read_refusal
 from .stream import GetStream
@@ -258,18 +259,19 @@ class UpstreamSession:
     async def _initialize(self, caller: Caller) -> tuple[SessionRef, bytes]:
         identifier = b"%d" % self.allocate()
         body = jsonrpc.write_request(identifier, revisions.INITIALIZE, self._initialize_params)
-        async with self.transport.post(body, NO_SESSION, caller) as reply:
+        cookies = SessionCookies()
+        async with self.transport.post(body, SessionRef(None, None, cookies), caller) as reply:
             if not 200 <= reply.status < 300:
                 raise (await read_refusal(reply)).error()
             # The session stands from here on, and has to be ended even if the rest of the answer never comes.
-            self.ref = SessionRef(reply.session_id, None)
+            self.ref = SessionRef(reply.session_id, None, cookies)
             answer = await first_response(reply)
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
             if answer.result is None:
                 error = answer.error or b"{}"
                 raise HandshakeRefused(jsonrpc.error_object(error), jsonrpc.read_error(error).code)
-            return SessionRef(reply.session_id, _version_of(answer.result)), answer.result
+            return SessionRef(reply.session_id, _version_of(answer.result), cookies), answer.result
 
     async def _send_initialized(self, caller: Caller) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
@@ -281,7 +283,8 @@ class UpstreamSession:
             # Told as it came (404), it would make the client drop a session that it never had.
             raise UpstreamProtocolError(
                 "The MCP server does not know the session that it has just opened. "
-                "If it is load-balanced, name its replicas to the proxy instead of the balancer."
+                "If a balancer before it sticks to neither cookies nor session ids, "
+                "name its replicas to the proxy instead."
             )
         raise refusal.error()
 

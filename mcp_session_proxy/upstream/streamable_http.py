@@ -8,11 +8,12 @@ remembered; nothing ever goes to another origin.
 import asyncio
 import io
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Final
 
 import aiohttp
+from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -39,6 +40,7 @@ _NO_TLS: Final = (
     "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
     "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
 )
+_JSON_BODY: Final = {"Content-Type": revisions.JSON}
 # What a request says unless it says otherwise: all that aiohttp would add of its own accord.
 _HEADERS: Final = {
     "User-Agent": f"mcp-session-proxy/{__version__}",
@@ -158,9 +160,9 @@ class _Post:
 
     async def __aenter__(self) -> HttpReply:
         """The answer, from its status on."""
-        headers = _headers(self._session, self._caller)
-        headers["Content-Type"] = revisions.JSON
-        response = self._response = await self._transport.send("POST", headers, self._caller, self._body)
+        response = self._response = await self._transport.send(
+            "POST", self._session, self._caller, _JSON_BODY, self._body
+        )
         self._told = None if response.content.is_eof() else _EndOfConnection(response)
         return HttpReply(response)
 
@@ -233,12 +235,11 @@ class StreamableHttp:
         for_answer: bool = False,
     ) -> AsyncIterator[Reply]:
         """Open or resume a stream; see ``transport.Transport.listen``."""
-        headers = _headers(session, caller)
-        headers["Accept"] = revisions.SSE
+        headers = {"Accept": revisions.SSE}
         if last_event_id is not None:
             headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
         timeout = self._answer_timeout if for_answer else self._listen_timeout
-        response = await self.send("GET", headers, caller, None, timeout)
+        response = await self.send("GET", session, caller, headers, timeout=timeout)
         told = _EndOfConnection(response)
         try:
             yield HttpReply(response)
@@ -249,15 +250,16 @@ class StreamableHttp:
     async def delete(self, session: SessionRef, caller: Caller) -> int:
         """End the session at the server."""
         async with asyncio.timeout(_GOODBYE_SECONDS):
-            response = await self.send("DELETE", _headers(session, caller), caller)
+            response = await self.send("DELETE", session, caller, {})
             response.close()
             return response.status
 
     async def send(
         self,
         verb: str,
-        headers: CIMultiDict[str],
+        session: SessionRef,
         caller: Caller,
+        headers: Mapping[str, str],
         body: bytes | None = None,
         timeout: aiohttp.ClientTimeout | None = None,
     ) -> aiohttp.ClientResponse:
@@ -265,10 +267,10 @@ class StreamableHttp:
         asked = self._url
         timeout = timeout or self._answer_timeout
         try:
-            response = await self._request(asked, verb, headers, caller, body, timeout)
+            response = await self._request(asked, verb, session, caller, headers, body, timeout)
             if response.status in _REDIRECTS:
                 target = _redirected(asked, response, verb)
-                response = await self._request(target, verb, headers, caller, body, timeout)
+                response = await self._request(target, verb, session, caller, headers, body, timeout)
                 if _is_same_but_for_a_slash(asked, target) and _speaks_mcp(response):
                     self._url = target
         except aiohttp.ClientSSLError as error:
@@ -285,23 +287,27 @@ class StreamableHttp:
             raise ConnectionLost from error
         return response
 
-    def _request(
+    async def _request(
         self,
         url: URL,
         verb: str,
-        headers: CIMultiDict[str],
+        session: SessionRef,
         caller: Caller,
+        headers: Mapping[str, str],
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
-    ) -> Awaitable[aiohttp.ClientResponse]:
-        return self._http.request(
+    ) -> aiohttp.ClientResponse:
+        response = await self._http.request(
             verb,
             _with_query(url, caller.query),
-            headers=headers,
+            headers=_headers(session, caller, headers, url),
             data=_payload(body),
             timeout=timeout,
             allow_redirects=False,
         )
+        if session.cookies is not None and hdrs.SET_COOKIE in response.headers:
+            session.cookies.take(response.headers.getall(hdrs.SET_COOKIE), url)
+        return response
 
 
 class _EndOfConnection:
@@ -348,8 +354,11 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
     return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
 
 
-def _headers(session: SessionRef, caller: Caller) -> CIMultiDict[str]:
-    headers = CIMultiDict(caller.headers)
+def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: URL) -> CIMultiDict[str]:
+    """The headers of one request: the caller's, the session's, and those of our ``own`` making."""
+    cookies = session.cookies
+    headers = CIMultiDict(cookies.add_to(caller.headers, url) if cookies else caller.headers)
+    headers.update(own)
     if session.session_id is not None:
         headers[revisions.SESSION_HEADER] = session.session_id
     if session.version is not None:

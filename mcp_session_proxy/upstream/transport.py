@@ -5,13 +5,14 @@ Only Streamable HTTP exists so far; tests put others in its place.
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 import msgspec
 
 from ..errors import UpstreamUnreachable
 from ..protocol.jsonrpc import Message, Response
+from .cookies import SessionCookies
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +40,14 @@ NOBODY: Final = Caller()
 
 @dataclass(frozen=True, slots=True)
 class SessionRef:
-    """How a request names its session upstream: the server's id, if it gave one, and the version."""
+    """How a request names its session upstream: the server's id, if it gave one, and the version.
+
+    ``cookies`` are those that the server has set on the session; with None, what it sets is not kept.
+    """
 
     session_id: str | None
     version: str | None
+    cookies: SessionCookies | None = field(default=None, repr=False, compare=False)
 
 
 NO_SESSION: Final = SessionRef(None, None)

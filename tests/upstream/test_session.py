@@ -200,7 +200,7 @@ async def test_server_that_forgets_at_once() -> None:
     """A session that is unknown straight after the handshake is no 404 of the client's."""
     server = FakeServer()
     server.script("notifications/initialized", refusal(404, GONE))
-    with pytest.raises(UpstreamProtocolError, match="load-balanced"):
+    with pytest.raises(UpstreamProtocolError, match="name its replicas"):
         await opened(server)
 
 

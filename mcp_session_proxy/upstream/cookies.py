@@ -1,0 +1,173 @@
+"""The cookies that a server sets on one upstream session: balancers find the session's replica by them.
+
+They live and end with one incarnation of the session, and go with everything that is sent on it. No client
+ever sees them, and no client's own cookie is kept here: the two meet in the header of a request only.
+
+RFC 6265, sections 5.1 to 5.4, for one server: whatever is sent goes to the host that set the cookie, so a
+``Domain`` is checked once and then forgotten.
+"""
+
+import ipaddress
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from email.utils import mktime_tz, parsedate_tz
+from typing import Final
+
+from yarl import URL
+
+from ..protocol.headers import Pair, writable
+
+# Browsers keep more, but for many sites. A server that wants more for one session wants too much.
+_MAX_COOKIES: Final = 50
+_MAX_COOKIE_BYTES: Final = 4096  # name and value
+_MAX_BYTES: Final = 16 * 1024
+_MAX_LINES: Final = 200  # looked at in one answer
+_MAX_AGE_SECONDS: Final = 400 * 86400.0  # RFC 6265bis, section 5.5
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_SECONDS: Final = re.compile(r"-?[0-9]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class _Cookie:
+    """One cookie. ``expires_at`` is by the clock on the wall, None for the session's life."""
+
+    name: str
+    value: str
+    path: str
+    secure: bool
+    expires_at: float | None
+
+    @property
+    def size(self) -> int:
+        return len(self.name) + len(self.value)
+
+
+class SessionCookies:
+    """What the server has set on one session. ``now`` gives the time in seconds since 1970."""
+
+    __slots__ = ("_kept", "_now")
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._kept: dict[tuple[str, str], _Cookie] | None = None  # by name and path; most servers set none
+        self._now = now
+
+    def __len__(self) -> int:
+        return 0 if self._kept is None else len(self._kept)
+
+    def take(self, lines: Sequence[str], url: URL) -> None:
+        """Keep what the ``Set-Cookie`` lines of an answer from this URL say; malformed ones are passed over.
+
+        When there is no room left, no new names are taken: what a balancer needs was set first.
+        """
+        kept = self._kept = {} if self._kept is None else self._kept
+        for line in lines[:_MAX_LINES]:
+            cookie = _read(line, url, self._now())
+            if cookie is None:
+                continue
+            place = (cookie.name, cookie.path)
+            former = kept.get(place)
+            if cookie.expires_at is not None and cookie.expires_at <= self._now():
+                kept.pop(place, None)
+            elif self._has_room(kept, cookie, former):
+                kept[place] = cookie
+
+    def _has_room(
+        self, kept: dict[tuple[str, str], _Cookie], cookie: _Cookie, former: _Cookie | None
+    ) -> bool:
+        self._drop_expired(kept)
+        held_bytes = sum(each.size for each in kept.values()) - (0 if former is None else former.size)
+        return (former is not None or len(kept) < _MAX_COOKIES) and held_bytes + cookie.size <= _MAX_BYTES
+
+    def _drop_expired(self, kept: dict[tuple[str, str], _Cookie]) -> None:
+        now = self._now()
+        for place, cookie in list(kept.items()):
+            if cookie.expires_at is not None and cookie.expires_at <= now:
+                del kept[place]
+
+    def add_to(self, headers: Sequence[Pair], url: URL) -> Sequence[Pair]:
+        """The headers of a request to this URL, with these cookies.
+
+        Of a client's own cookies, those whose names the server has set here are left out.
+        """
+        if not self._kept:
+            return headers
+        self._drop_expired(self._kept)
+        secure = url.scheme == "https"
+        fit = [c for c in self._kept.values() if (secure or not c.secure) and _is_below(url.raw_path, c.path)]
+        fit.sort(key=lambda cookie: -len(cookie.path))
+        names = {cookie.name for cookie in self._kept.values()}
+        pairs = [pair for pair in _clients_own(headers) if pair.partition("=")[0].rstrip() not in names]
+        pairs += [f"{cookie.name}={cookie.value}" for cookie in fit]
+        others = [pair for pair in headers if pair[0].lower() != "cookie"]
+        return [*others, ("Cookie", "; ".join(pairs))] if pairs else others
+
+
+def _clients_own(headers: Iterable[Pair]) -> Iterator[str]:
+    for name, value in headers:
+        if name.lower() == "cookie":
+            yield from filter(None, (pair.strip() for pair in value.split(";")))
+
+
+def _read(line: str, url: URL, now: float) -> _Cookie | None:
+    """A ``Set-Cookie`` line (RFC 6265, section 5.2); None where it sets nothing for this URL."""
+    if _CONTROL.search(line):
+        return None
+    pair, *attributes = line.split(";")
+    name, equals, value = (part.strip(" \t") for part in pair.partition("="))
+    if not (name and equals) or len(name) + len(value) > _MAX_COOKIE_BYTES:
+        return None
+    said: dict[str, str] = {}
+    for attribute in attributes:  # of repeated ones the last counts, but for empty times and domains
+        key, _, text = (part.strip(" \t") for part in attribute.partition("="))
+        if text or key.lower() in ("path", "secure"):
+            said[key.lower()] = text
+    if not _is_for(url.raw_host or "", said.get("domain", "").removeprefix(".").lower()):
+        return None
+    path = said.get("path", "")
+    return _Cookie(
+        name=writable(name),
+        value=writable(value),
+        path=path if path.startswith("/") else _default_path(url),
+        secure="secure" in said,
+        expires_at=_expiry(said.get("max-age", ""), said.get("expires", ""), now),
+    )
+
+
+def _is_for(host: str, domain: str) -> bool:
+    """Whether a ``Domain`` covers the host that named it (section 5.1.3). Without one, the host alone."""
+    host = host.lower()
+    return not domain or host == domain or (host.endswith("." + domain) and not _is_address(host))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _default_path(url: URL) -> str:
+    """Section 5.1.4: up to the last slash."""
+    return url.raw_path.rpartition("/")[0] or "/"
+
+
+def _is_below(path: str, cookies_path: str) -> bool:
+    """Whether a request's path is the cookie's or below it (section 5.1.4)."""
+    if path == cookies_path:
+        return True
+    return path.startswith(cookies_path if cookies_path.endswith("/") else cookies_path + "/")
+
+
+def _expiry(max_age: str, expires: str, now: float) -> float | None:
+    """When a cookie ends; ``Max-Age`` wins, and what cannot be read counts as not said (section 5.2.1)."""
+    if _SECONDS.fullmatch(max_age):
+        # float, because int refuses thousands of digits
+        return now + max(0.0, min(float(max_age), _MAX_AGE_SECONDS))
+    try:
+        date = parsedate_tz(expires)
+        return None if date is None else float(mktime_tz(date))
+    except (ValueError, OverflowError, TypeError):
+        return None
