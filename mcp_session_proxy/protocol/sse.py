@@ -15,6 +15,11 @@ DEFAULT_MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 # A longer id could not be sent back in a header: servers refuse heads of more than 8 KiB or so.
 _MAX_ID_BYTES: Final = 4096
+# What a line of an event costs in memory beyond its bytes, so that many empty ones count as what they are.
+_LINE_BYTES: Final = 32
+# More than a network read gives at once; lists of lines do not grow beyond what one such piece holds.
+_PIECE_BYTES: Final = 512 * 1024
+_COLON: Final = ord(":")
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -36,6 +41,7 @@ class SseParser:
         "_data",
         "_data_bytes",
         "_max_event_bytes",
+        "_pending",
         "_pending_id",
         "_skip_line_feed",
         "_started",
@@ -55,7 +61,8 @@ class SseParser:
         self._data: list[bytes] = []
         self._data_bytes = 0
         self._type = ""
-        self._pending_id: str | None = None
+        self._pending_id: bytes | None = None
+        self._pending = False  # whether the event has any field yet
         self._skip_line_feed = False
         self._started = False
 
@@ -70,16 +77,24 @@ class SseParser:
             self._skip_line_feed = False
             chunk = chunk.removeprefix(b"\n")
         events: list[SseEvent] = []
-        for line in self._split(chunk):
-            if line:
-                self._take_field(line)
-            elif (event := self._dispatch()) is not None:
-                events.append(event)
+        if len(chunk) <= _PIECE_BYTES:
+            self._feed(chunk, events)
+        else:
+            for start in range(0, len(chunk), _PIECE_BYTES):
+                events += self.feed(chunk[start : start + _PIECE_BYTES])
         if self._data_bytes + self._tail_bytes > self._max_event_bytes:
             raise UpstreamProtocolError(
                 f"The server sent an event of more than {self._max_event_bytes} bytes."
             )
         return events
+
+    def _feed(self, chunk: bytes, events: list[SseEvent]) -> None:
+        for line in self._split(chunk):
+            if line:
+                if line[0] != _COLON:  # a comment
+                    self._take_field(line)
+            elif self._pending and (event := self._dispatch()) is not None:
+                events.append(event)
 
     def _split(self, chunk: bytes) -> list[bytes]:
         """The lines that a chunk completes; what follows them waits for its end."""
@@ -103,27 +118,30 @@ class SseParser:
         return lines
 
     def _take_field(self, line: bytes) -> None:
+        self._pending = True
         name, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
         if name == b"data":
             self._data.append(value)
-            self._data_bytes += len(value) + 1
+            self._data_bytes += len(value) + _LINE_BYTES
         elif name == b"event":
             self._type = value.decode("utf-8", "replace")
         elif name == b"id":
             if b"\0" not in value:
-                self._pending_id = value.decode("utf-8", "replace") if len(value) <= _MAX_ID_BYTES else ""
+                self._pending_id = value if len(value) <= _MAX_ID_BYTES else b""
         elif name == b"retry" and value.isdigit() and len(value) < 10:
             self.retry_milliseconds = int(value)
 
     def _dispatch(self) -> SseEvent | None:
         if self._pending_id is not None:
             # The empty id resets, as the standard says; so does one that is too long to be of use.
-            self.last_event_id = self._pending_id or None
+            self.last_event_id = self._pending_id.decode("utf-8", "replace") or None
+            self._pending_id = None
         data, kind = b"\n".join(self._data), self._type
         self._data.clear()
         self._data_bytes = 0
         self._type = ""
+        self._pending = False
         if not data:
             return None
         return SseEvent(data, kind or "message")

@@ -205,10 +205,18 @@ def test_any_bytes_are_taken(stream: bytes) -> None:
         [b"data: " + b"x" * 101],
         [b"data: " + b"x" * 101 + b"\n"],
         [b"data: ", *[b"x" * 10] * 10],
-        [b"data: xxxxxxxxx\n"] * 11,
+        [b"data: xxxxxxxxx\n"] * 3,
+        [b"data:\n"] * 4,
         [b"x" * 101],
     ],
-    ids=["one line", "one whole line", "a line in pieces", "many lines", "no field at all"],
+    ids=[
+        "one line",
+        "one whole line",
+        "a line in pieces",
+        "many lines",
+        "many empty lines",
+        "no field at all",
+    ],
 )
 def test_an_event_that_is_too_large_is_an_error(chunks: list[bytes]) -> None:
     """Neither a long line nor many lines of one event can fill the memory."""
@@ -217,6 +225,15 @@ def test_an_event_that_is_too_large_is_an_error(chunks: list[bytes]) -> None:
         parser.feed(chunk)
     with pytest.raises(UpstreamProtocolError, match="more than 100 bytes"):
         parser.feed(chunks[-1])
+
+
+def test_lines_that_say_nothing_cost_no_event() -> None:
+    """Blank lines and comments between events change nothing, however many there are."""
+    parser = SseParser()
+    noise = b"\n" * 1000 + b":\n" * 1000
+    assert parser.feed(noise + b"data: 1\n\n" + noise) == [SseEvent(b"1")]
+    assert parser.feed(noise * 500 + b"id: 7\n\n") == []
+    assert parser.last_event_id == "7"
 
 
 def test_many_small_events_are_not_too_large() -> None:
