@@ -6,8 +6,10 @@ A list's change reaches every listener of the principal, even if an idle session
 """
 
 import asyncio
+import re
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Final, NamedTuple
 
 from ..errors import InvalidParams, TooManyListeners
@@ -21,6 +23,10 @@ from .inquiry import inquire
 _MAX_QUEUED: Final = 1000
 _MAX_URIS: Final = 1000
 _MAX_PER_PRINCIPAL: Final = 2000
+# An update's URI is the server's and may be anything.
+_MAX_URI_CHARS: Final = 8192
+_MAX_PARTS: Final = 64
+_BOUNDARY: Final = re.compile(r"[/?#]")
 # What a listener asks for, the feature that must offer it, and the notification it brings.
 _LISTS: Final = (
     ("toolsListChanged", "tools", revisions.TOOLS_CHANGED),
@@ -64,11 +70,14 @@ def read_filter(raw: bytes | None) -> Filter:
     return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
 
 
-def _is_part(uri: str | None, whole: str) -> bool:
-    """Whether a URI is that of a resource or of a part of it, which an update may name instead."""
-    if uri is None or not uri.startswith(whole):
-        return False
-    return len(uri) == len(whole) or whole.endswith("/") or uri[len(whole)] in "/?#"
+def _wholes(uri: str) -> Iterator[str]:
+    """The URIs of what a resource may be a part of, itself first: an update may name a part instead."""
+    yield uri
+    if len(uri) <= _MAX_URI_CHARS:
+        for boundary in islice(_BOUNDARY.finditer(uri), _MAX_PARTS):
+            yield uri[: boundary.start()]
+            if boundary[0] == "/":
+                yield uri[: boundary.end()]
 
 
 class Listener:
@@ -128,7 +137,9 @@ class Listening:
     def __init__(self, observe: Observer) -> None:
         self._observe = observe
         self._listeners: dict[str, dict[Listener, None]] = {}
+        # How many listeners want a resource of a session, and those that were promised its updates.
         self._counts: dict[UpstreamSession, dict[str, int]] = {}
+        self._promised: dict[UpstreamSession, dict[str, dict[Listener, None]]] = {}
         self._asking: dict[tuple[UpstreamSession, str], asyncio.Task[bool]] = {}
 
     def __len__(self) -> int:
@@ -164,6 +175,7 @@ class Listening:
             if await self._subscribe(visit, uri):
                 # One by one: a listener that leaves in the middle knows what it has to give back.
                 listener.promised = Filter(lists, (*listener.promised.uris, uri))
+                self._promised.setdefault(session, {}).setdefault(uri, {})[listener] = None
 
     async def _subscribe(self, visit: Visit, uri: str) -> bool:
         """Count one listener more for a resource; the first one subscribes, others share its outcome.
@@ -214,11 +226,22 @@ class Listening:
         visit, listener.visit = listener.visit, None
         if visit is None:
             return
+        self._forget_promises(listener, visit.session)
         last = [uri for uri in listener.promised.uris if self._uncount(visit.session, uri)]
         if last and not visit.session.closed:
             visit.session.spawn(self._unsubscribe(visit, last), "unsubscribe")
         else:
             visit.end()
+
+    def _forget_promises(self, listener: Listener, session: UpstreamSession) -> None:
+        by_uri = self._promised.get(session, {})
+        for uri in listener.promised.uris:
+            listeners = by_uri.get(uri, {})
+            listeners.pop(listener, None)
+            if not listeners:
+                by_uri.pop(uri, None)
+        if not by_uri:
+            self._promised.pop(session, None)
 
     async def _unsubscribe(self, visit: Visit, uris: Sequence[str]) -> None:
         try:
@@ -249,10 +272,11 @@ class Listening:
     def take_notification(self, principal: str, session: UpstreamSession, message: Notification) -> None:
         """Give a notification to the listeners that asked for it."""
         if message.method == revisions.RESOURCE_UPDATED:
-            uri = jsonrpc.read_string(jsonrpc.read_object(message.params).get("uri"))
-            for listener in self._listeners.get(principal, {}):
-                here = listener.visit is not None and listener.visit.session is session
-                if here and any(_is_part(uri, whole) for whole in listener.promised.uris):
+            by_uri = self._promised.get(session)
+            uri = jsonrpc.read_string(jsonrpc.read_object(message.params).get("uri")) if by_uri else None
+            if by_uri and uri is not None:
+                concerned = {listener: None for whole in _wholes(uri) for listener in by_uri.get(whole, ())}
+                for listener in concerned:
                     listener.put(message.method, message.params)
         elif message.method in _LIST_METHODS:
             wanted = next(name for name, _, method in _LISTS if method == message.method)

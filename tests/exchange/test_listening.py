@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import sys
 from collections.abc import Callable
 from typing import Any, cast
 
@@ -312,6 +313,29 @@ async def test_parts_of_resources() -> None:
     at.hear(revisions.RESOURCE_UPDATED, uri="file:///src/main.rs")
     assert heard(folder) == [(revisions.RESOURCE_UPDATED, {"uri": "file:///src/main.rs"})]
     assert heard(other) == []
+
+
+@pytest.mark.parametrize("uri", ["nobody:wants", "a:" + "/" * 20_000, "/?#" * 3000])
+async def test_an_update_that_nobody_wants(uri: str) -> None:
+    """It is looked up and not searched for: its cost does not grow with what all listeners wait for."""
+    here = await scene()
+    listener = Listener(b"1", Filter(frozenset(), ()))
+    here.listening.add(here.principal, listener)
+    listener.wanted = Filter(frozenset(), tuple(f"mine:{n}" for n in range(500)))
+    await here.listening.settle(listener, cast(Any, Visit(here.session)))
+    calls = 0
+
+    def count(_frame: object, event: str, _arg: object) -> None:
+        nonlocal calls
+        calls += event == "call"
+
+    sys.setprofile(count)
+    try:
+        here.hear(revisions.RESOURCE_UPDATED, uri=uri)
+    finally:
+        sys.setprofile(None)
+    assert calls < 300
+    assert heard(listener) == []
 
 
 async def test_waiting_for_news() -> None:
