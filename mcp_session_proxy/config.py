@@ -241,6 +241,10 @@ class Settings(BaseSettings):
     """Server messages kept for each client session, so that a client whose GET stream broke misses
     nothing when it opens the next one."""
 
+    event_linger: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 30.0
+    """How long the answer to a POST that became a stream is kept after its end, for a client that never got
+    the last of it and comes back. What a client is known to have missed is kept as long as there is room."""
+
     # -- modern clients (MCP 2026-07-28) ---------------------------------------------------------
 
     park_timeout: Annotated[Duration, Group.MODERN, LIVE] = 600.0

@@ -12,6 +12,7 @@
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
     │   ├── NotPassed                404  -32600  not-passed-through
     │   ├── UnknownSession           404  -32001  unknown-session
+    │   ├── UnknownEvent             405  -32600  unknown-event
     │   ├── UnsupportedVersion       400  -32022  unsupported-version
     │   ├── HeaderMismatch           400  -32020  header-mismatch
     │   ├── InvalidParams            400  -32602  invalid-params
@@ -177,6 +178,20 @@ class UnknownSession(ClientError):
     status = 404
     code = SESSION_NOT_FOUND
     reason = "unknown-session"
+
+
+class UnknownEvent(ClientError):
+    """A ``Last-Event-ID`` that names nothing that could go on.
+
+    405 says that there is no stream; clients take any other refusal of a GET worse.
+    """
+
+    status = 405
+    reason = "unknown-event"
+
+    def headers(self) -> Mapping[str, str]:
+        """What else can be done here (RFC 9110, section 15.5.6)."""
+        return {"Allow": "POST"}
 
 
 class UnsupportedVersion(ClientError):

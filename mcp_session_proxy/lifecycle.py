@@ -225,7 +225,11 @@ class Proxy:
             ),
             observe=self._observe,
         )
-        self._fanout = Fanout(binder=self._binder, max_events=settings.max_buffered_events)
+        self._fanout = Fanout(
+            binder=self._binder,
+            max_events=settings.max_buffered_events,
+            linger_seconds=settings.event_linger,
+        )
         self._attribution = Attribution()
         self._catalog = Catalog(self._observe)
         self._listening = Listening(self._observe)
@@ -368,6 +372,7 @@ class Proxy:
                 self._alive()
                 self._pool.maintain()
                 self._binder.maintain()
+                self._fanout.maintain()
             except Exception as error:
                 self._observe(events.Crashed(where="maintenance", error=repr(error)))
 
@@ -415,6 +420,7 @@ class Proxy:
         self._modern.cache = rules.cache_rules(settings)
         self._parking.limits = rules.parking_limits(settings)
         self._fanout.set_max_events(settings.max_buffered_events)
+        self._fanout.linger_seconds = settings.event_linger
         self._binder.rules = rules.binding_rules(settings)
         directory = self._binder.directory
         directory.max_sessions = settings.max_client_sessions

@@ -552,7 +552,7 @@ async def write_event(response: web.StreamResponse, message: object, *, event_id
 
 
 async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[str | None, Any]]:
-    """The next events of a client's stream: their ids and data. Comments do not count."""
+    """The next events of a client's stream: their ids and data. Those without data do not count."""
     events: list[tuple[str | None, Any]] = []
     async with asyncio.timeout(PATIENCE_SECONDS):
         while len(events) < count:
@@ -561,9 +561,9 @@ async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[s
                 if line[0] != ":":
                     name, _, value = line.partition(": ")
                     fields[name] = value
-            if fields:
+            if fields.get("data"):
                 events.append((fields.get("id"), json.loads(fields["data"])))
-            elif content.at_eof():
+            elif not fields and content.at_eof():
                 raise EOFError(events)
     return events
 
@@ -689,7 +689,7 @@ class Answer:
         """The JSON body, or the data of the events in order."""
         if self.headers["Content-Type"] != "text/event-stream":
             return json.loads(self.body)
-        return [json.loads(line[6:]) for line in self.body.split(b"\n") if line.startswith(b"data: ")]
+        return [json.loads(line[6:]) for line in self.body.split(b"\n") if line.startswith(b"data: {")]
 
     @property
     def error(self) -> tuple[object, int, str | None]:

@@ -167,7 +167,7 @@ async def test_stop_gives_everything_back(bench: Bench) -> None:
             async with bench.http.post(proxy.endpoint_url, json=call()) as response:
                 assert response.status == 200
             drained = asyncio.create_task(proxy.drain())
-            assert (await stream.content.read()).strip() == b": keep-alive"  # a graceful end
+            assert (await stream.content.read()).startswith(b": keep-alive")  # a graceful end
             await drained
         await proxy.drain()
     assert sorted(bench.server.deleted) == ["upstream-1", "upstream-2"]

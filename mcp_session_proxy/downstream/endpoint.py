@@ -24,6 +24,7 @@ from ..errors import (
     Draining,
     InternalError,
     ProxyError,
+    UnknownEvent,
     UnknownSession,
     UpstreamRejected,
 )
@@ -261,13 +262,15 @@ class Endpoint:
     def _responder(
         self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, *, batch: bool
     ) -> Responder:
+        client = call.client
         return Responder(
             request,
             inbound.read_accept(request.headers.getall("Accept", ())),
             batch=batch,
             heart=self.heart,
             headers=headers,
-            mailbox=None if call.client is None else partial(self._fanout.mailbox, call.client),
+            mailbox=None if client is None else partial(self._fanout.mailbox, client),
+            cursors=client is not None and revisions.takes_cursors(call.version, client.version),
         )
 
     async def _read_body(self, request: web.BaseRequest) -> bytes:
@@ -411,9 +414,11 @@ class Endpoint:
             client = self._binder.find(call.principal, call.session_id)
         except UnknownSession:
             return web.Response(status=405, headers={**headers, "Allow": "POST"})
-        mailbox = self._fanout.mailbox(client)
-        place = mailbox.find(request.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
-        stream, after = place or (mailbox.standalone, mailbox.standalone.taken)
+        place = self._fanout.mailbox(client).find(request.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
+        if place is None:
+            # Any other stream would take what is meant for somebody else's.
+            raise UnknownEvent("This event id names no stream that could go on. Open one without it.")
+        stream, after = place
         self._binder.stream_opened(client, call.caller)
         self.streams += 1
         try:
@@ -423,6 +428,7 @@ class Endpoint:
                 after=after,
                 heart=self.heart,
                 headers=headers,
+                cursors=revisions.takes_cursors(call.version, client.version),
             )
         finally:
             self.streams -= 1

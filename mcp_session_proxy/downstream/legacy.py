@@ -83,7 +83,9 @@ class LegacyEndpoint:
             call.principal, profile, affinity, call.session_id, call.caller
         )
         report.visits(visit)
-        body = _result(request, visit.session.initialize_result)
+        result = visit.session.initialize_result
+        client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+        body = _result(request, result)
         visit.end()
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 

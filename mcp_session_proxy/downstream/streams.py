@@ -3,7 +3,8 @@
 A POST whose final response comes first is answered in JSON, with the status that fits it. From the
 first message before that, or after a heartbeat's time of silence, the answer is an event stream, if
 the client takes one. Streams of client sessions are kept in the mailbox, so that a client whose
-connection broke can go on where it was (MCP 2025-11-25, basic/transports).
+connection broke can go on where it was; those that can read it are told an id before anything has
+happened (MCP 2025-11-25, basic/transports).
 """
 
 import asyncio
@@ -102,7 +103,8 @@ class Responder:
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
     ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
-    without a session.
+    without a session. ``cursors`` says that the client can read events without data, so that it can come
+    back to its stream from the first byte on.
     """
 
     __slots__ = (
@@ -110,6 +112,7 @@ class Responder:
         "_answers",
         "_batch",
         "_client_left",
+        "_cursors",
         "_finished",
         "_heart",
         "_kept",
@@ -131,6 +134,7 @@ class Responder:
         heart: Heart,
         headers: Mapping[str, str],
         mailbox: Callable[[], Mailbox] | None,
+        cursors: bool = False,
     ) -> None:
         self.last_write = heart.now()
         self.writing = False
@@ -140,6 +144,7 @@ class Responder:
         self._batch = batch
         self._heart = heart
         self._mailbox = mailbox
+        self._cursors = cursors
         self._kept: Stream | None = None
         self._response: web.StreamResponse | None = None
         self._answers: list[Answer] = []
@@ -204,7 +209,7 @@ class Responder:
             self._heart.remove(self)
             self._finished = True
             if self._kept is not None:
-                self._drop_kept()  # nobody has seen an event id, so nobody can ask for it
+                self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
             return self._whole()
         async with self._lock:
             self._finished = True
@@ -231,25 +236,19 @@ class Responder:
         if not self._client_left and self._response is not None:
             self.last_write = self._heart.now()
             await self._try(self._response.write_eof())
-        if self._client_left and self._kept is not None:
-            self._kept.close()
-        else:
-            self._drop_kept()
-
-    def _drop_kept(self) -> None:
-        if self._kept is not None and self._mailbox is not None:
-            self._kept.close()
-            self._mailbox().drop(self._kept)
+        if self._kept is not None:
+            self._kept.close(reached_at=None if self._client_left else self.last_write)
 
     # -- writing ---------------------------------------------------------------------------------
 
     async def _write_event(self, data: bytes) -> None:
-        event_id = None
-        if self._mailbox is not None:
-            if self._kept is None:
-                self._kept = self._mailbox().open()
-            event_id = self._kept.append(data)
+        event_id = None if self._mailbox is None else self._keep(self._mailbox).append(data)
         await self._write(sse.write_event(data, event_id=event_id))
+
+    def _keep(self, mailbox: Callable[[], Mailbox]) -> Stream:
+        if self._kept is None:
+            self._kept = mailbox().open()
+        return self._kept
 
     async def _write(self, data: bytes) -> None:
         self.last_write = self._heart.now()
@@ -261,6 +260,8 @@ class Responder:
         if self._response is None:
             self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
             await self._response.prepare(self._request)
+            if self._cursors and self._mailbox is not None:
+                data = sse.write_cursor(self._keep(self._mailbox).event_id(0)) + data
         await self._response.write(data)
 
     async def _try(self, writing: Awaitable[None]) -> None:
@@ -313,15 +314,19 @@ async def follow(
     after: int,
     heart: Heart,
     headers: Mapping[str, str],
+    cursors: bool = False,
 ) -> web.StreamResponse:
     """Answer a GET with what a stream holds after an event and with what comes, until it is closed,
     another GET takes over, or the client leaves.
+
+    ``cursors`` says that the client can read events without data.
     """
     response = web.StreamResponse(headers={**headers, **_STREAM_HEADERS})
-    follower = stream.take_over()
+    follower, retry_seconds = stream.take_over(heart.now())
     try:
         await response.prepare(request)
-        await _bounded(request, response.write(sse.HEARTBEAT))
+        beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
+        await _bounded(request, response.write(sse.HEARTBEAT + beginning))
         while stream.is_follower(follower):
             for event in stream.after(after):
                 if not stream.is_follower(follower):
@@ -339,7 +344,15 @@ async def follow(
                     await stream.changed()
             except TimeoutError:
                 await _bounded(request, response.write(sse.HEARTBEAT))
+        if (retry_seconds := stream.stays_away(follower)) is not None:
+            # Whoever has taken the stream may be another tab with the same id, and so may this one be to it.
+            farewell = sse.write_retry(retry_seconds)
+            if cursors:
+                farewell = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds)
+            await _bounded(request, response.write(farewell))
         await _bounded(request, response.write_eof())
+        if stream.closed and not stream.after(after):
+            stream.close(reached_at=heart.now())
     except (ConnectionError, TimeoutError):
         pass  # the client left, or reads nothing
     finally:

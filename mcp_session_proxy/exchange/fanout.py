@@ -30,16 +30,20 @@ class _Post:
 
     __slots__ = ("mailbox", "next_question", "questions")
 
-    def __init__(self, max_events: int, shelf: Shelf) -> None:
+    def __init__(self, max_events: int, shelf: Shelf | None) -> None:
         self.mailbox = Mailbox(max_events, shelf)
         self.questions: dict[int, Question] = {}
         self.next_question = 0
 
 
 class Fanout:
-    """Delivers between upstream sessions and client sessions."""
+    """Delivers between upstream sessions and client sessions.
 
-    def __init__(self, *, binder: Binder, max_events: int) -> None:
+    ``linger_seconds``, for which the end of a POST's stream is kept, may be changed at any time.
+    """
+
+    def __init__(self, *, binder: Binder, max_events: int, linger_seconds: float) -> None:
+        self.linger_seconds = linger_seconds
         self._binder = binder
         self._max_events = max_events
         self._shelf = Shelf()
@@ -59,9 +63,9 @@ class Fanout:
     def _post(self, client: ClientSession) -> _Post:
         post = self._posts.get(client)
         if post is None:
-            post = _Post(self._max_events, self._shelf)
-            if not client.forgotten:  # who is forgotten in the course of a request leaves nothing behind
-                self._posts[client] = post
+            if client.forgotten:  # in the course of a request, which leaves nothing behind
+                return _Post(self._max_events, None)
+            post = self._posts[client] = _Post(self._max_events, self._shelf)
         return post
 
     def questions(self, client: ClientSession) -> int:
@@ -77,6 +81,10 @@ class Fanout:
         for question in post.questions.values():
             question.refuse()
         post.mailbox.close()
+
+    def maintain(self) -> None:
+        """Let go of streams that ended long enough ago. Called regularly."""
+        self._shelf.expire(asyncio.get_running_loop().time() - self.linger_seconds)
 
     def close(self) -> None:
         """End all streams gracefully (the proxy is shutting down)."""

@@ -2,14 +2,21 @@
 
 A mailbox has numbered streams: 0 is the standalone GET stream, the others are POST responses that
 became streams. Each keeps its newest events, within a bound, under ids by which the client can
-continue (MCP 2025-11-25, basic/transports, "Resumability and Redelivery").
+continue (MCP 2025-11-25, basic/transports, "Resumability and Redelivery"). Number 0 of a stream is its
+beginning: the id that a client is given before anything has happened.
+
+Written is not received: a POST's stream is kept for a while after its end, also when all of it seems to have
+reached the client.
 """
 
 import asyncio
 import itertools
+import re
 import secrets
 from collections import deque
 from typing import Final, NamedTuple
+
+from .contention import Contention
 
 STANDALONE: Final = 0
 _MAX_STREAMS: Final = 16
@@ -19,6 +26,7 @@ _MAX_UNREAD_EVENTS: Final = 10_000
 _MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _MAX_SHELF_BYTES: Final = 256 * 1024 * 1024
 _SCAN: Final = 64
+_EVENT_ID: Final = re.compile(r"([0-9a-f]{6})-([0-9]{1,9})-([0-9]+)")
 
 
 class StoredEvent(NamedTuple):
@@ -31,14 +39,16 @@ class StoredEvent(NamedTuple):
 class Shelf:
     """Counts what all clients' POST streams keep together, so that lost clients cannot fill the memory.
 
-    Over the bound, streams that nobody reads are emptied, the one that was written to longest ago first.
-    Standalone streams do not count: what they keep is mostly one message for all clients of a session.
+    Over the bound, streams go that have probably reached their clients, the one that ended longest ago first;
+    then streams that nobody reads are emptied, the one that was written to longest ago first. Standalone
+    streams do not count: what they keep is mostly one message for all clients of a session.
     """
 
     def __init__(self, max_bytes: int = _MAX_SHELF_BYTES) -> None:
         self.bytes = 0
         self._max_bytes = max_bytes
         self._streams: dict[Stream, None] = {}
+        self._reached: dict[Stream, None] = {}
 
     def put(self, stream: "Stream", size_bytes: int) -> None:
         """A stream keeps more."""
@@ -48,7 +58,22 @@ class Shelf:
         if self.bytes > self._max_bytes:
             self._make_room(stream)
 
+    def demote(self, stream: "Stream") -> None:
+        """A stream was written to its end, so it is kept only in case that did not arrive."""
+        self._streams.pop(stream, None)
+        self._reached.pop(stream, None)
+        self._reached[stream] = None
+
+    def expire(self, before: float) -> None:
+        """Drop the streams that were written to their end before this time."""
+        while (stream := next(iter(self._reached), None)) is not None:
+            if stream.reached_at is not None and stream.reached_at > before:
+                return
+            stream.drop()
+
     def _make_room(self, newest: "Stream") -> None:
+        while self.bytes > self._max_bytes and self._reached:
+            next(iter(self._reached)).drop()
         for stream in list(itertools.islice(self._streams, _SCAN)):
             if self.bytes <= self._max_bytes:
                 return
@@ -64,37 +89,59 @@ class Shelf:
     def remove(self, stream: "Stream") -> None:
         """A stream keeps nothing any more."""
         self._streams.pop(stream, None)
+        self._reached.pop(stream, None)
 
 
 class Stream:
-    """One stream's newest events, and whoever follows it. A new follower ends the one before."""
+    """One stream's newest events, and whoever follows it. A new follower ends the one before.
+
+    ``mailbox`` is where it can be found, under its ``number``, until it is dropped.
+    """
 
     __slots__ = (
         "_bytes",
+        "_contention",
         "_current",
+        "_displaced",
         "_events",
         "_followers",
+        "_mailbox",
         "_next",
+        "_number",
         "_prefix",
         "_shelf",
         "_wakes",
         "closed",
         "max_events",
+        "reached_at",
         "taken",
     )
 
-    def __init__(self, prefix: str, max_events: int, shelf: Shelf | None = None) -> None:
+    def __init__(
+        self,
+        prefix: str,
+        max_events: int,
+        shelf: Shelf | None = None,
+        *,
+        mailbox: "Mailbox | None" = None,
+        number: int = STANDALONE,
+    ) -> None:
         self._prefix = prefix
         self._shelf = shelf
+        self._mailbox = mailbox
+        self._number = number
         self._events: deque[StoredEvent] = deque()
         self._bytes = 0
         self.max_events = max_events
         self._next = 1
         self._followers = 0
         self._current = 0
+        self._contention: Contention | None = None
+        self._displaced: dict[int, float] = {}
         self._wakes: list[asyncio.Future[None]] = []
         self.taken = 0  # the number of the newest event that was given to a follower
         self.closed = False
+        self.reached_at: float | None = None  # when all of it was written to its client
 
     @property
     def followed(self) -> bool:
@@ -126,12 +173,15 @@ class Stream:
         if self._shelf is not None:
             self._shelf.remove(self)
 
-    def leave_shelf(self) -> None:
+    def drop(self) -> None:
         """Nobody can come back to this stream: it lives as long as somebody reads it, and does not count."""
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
             shelf.take(self._bytes)
             shelf.remove(self)
+        mailbox, self._mailbox = self._mailbox, None
+        if mailbox is not None:
+            mailbox.streams.pop(self._number, None)
 
     def _is_too_much(self) -> bool:
         if self.followed and self._events[0].number > self.taken:
@@ -146,9 +196,24 @@ class Stream:
         """The kept events that came after this one."""
         return [event for event in self._events if event.number > number]
 
-    def close(self) -> None:
-        """Nothing more will come."""
+    def begins_after(self, number: int) -> int:
+        """Where to go on behind an event that a client names; nothing comes behind what has not happened."""
+        return min(number, self._next - 1)
+
+    @property
+    def worth(self) -> int:
+        """What is lost if this stream goes: 0 nothing, as far as we know, 1 the end of an answer, 2 more."""
+        if not self.closed:
+            return 2
+        return 1 if self.reached_at is None else 0
+
+    def close(self, *, reached_at: float | None = None) -> None:
+        """Nothing more will come. With ``reached_at``, all of it was written to its client at that time."""
         self.closed = True
+        if reached_at is not None:
+            self.reached_at = reached_at
+            if self._shelf is not None:
+                self._shelf.demote(self)
         self._wake()
 
     def end_following(self) -> None:
@@ -156,17 +221,33 @@ class Stream:
         self._current = 0
         self._wake()
 
-    def take_over(self) -> int:
-        """Become the follower, ending the one before; gives a number that stands for it."""
+    def take_over(self, now: float) -> tuple[int, float | None]:
+        """Become the follower, ending the one before.
+
+        Gives a number that stands for it, and the seconds that its client should wait before it comes back,
+        where that has to be said.
+        """
+        retry_seconds = None
+        if self._current:
+            if self._contention is None:
+                self._contention = Contention()
+            self._displaced[self._current] = self._contention.taken(now)
+        elif self._contention is not None:
+            retry_seconds = self._contention.settled(now)
         self._followers += 1
         self._current = self._followers
         self._wake()
-        return self._current
+        return self._current, retry_seconds
 
     def leave(self, follower: int) -> None:
         """Stop following."""
+        self._displaced.pop(follower, None)
         if self._current == follower:
             self._current = 0
+
+    def stays_away(self, follower: int) -> float | None:
+        """The seconds that a follower's client should stay away, if a newer one has taken its place."""
+        return self._displaced.get(follower)
 
     def is_follower(self, follower: int) -> bool:
         """Whether no newer follower came."""
@@ -215,37 +296,45 @@ class Mailbox:
         return self.streams[STANDALONE]
 
     def open(self) -> Stream:
-        """A new stream; the oldest POST stream goes when there are too many."""
+        """A new stream; when there are too many, the POST stream worth least goes, the oldest of them."""
         number = self._next
         self._next += 1
         if len(self.streams) >= _MAX_STREAMS:
-            oldest = next(number for number in self.streams if number != STANDALONE)
-            gone = self.streams.pop(oldest)
+            posts = [stream for kept, stream in self.streams.items() if kept != STANDALONE]
+            gone = min(posts, key=lambda stream: stream.worth)
             gone.close()
-            gone.leave_shelf()
-        shelf = None if number == STANDALONE else self._shelf
-        stream = self.streams[number] = Stream(f"{self._nonce}-{number}", self._max_events, shelf)
+            gone.drop()
+        prefix = f"{self._nonce}-{number}"
+        if number == STANDALONE:
+            stream = Stream(prefix, self._max_events)
+        else:
+            stream = Stream(prefix, self._max_events, self._shelf, mailbox=self, number=number)
+        self.streams[number] = stream
         return stream
 
-    def drop(self, stream: Stream) -> None:
-        """Forget a POST stream that reached its client whole."""
-        for number, kept in self.streams.items():
-            if kept is stream:
-                stream.leave_shelf()
-                del self.streams[number]
-                return
-
     def find(self, event_id: str) -> tuple[Stream, int] | None:
-        """The stream and the event number that a ``Last-Event-ID`` names, if they are kept here."""
-        nonce, _, rest = event_id.partition("-")
-        number, _, event = rest.partition("-")
-        if nonce != self._nonce or not (number.isdecimal() and event.isdecimal()):
+        """The stream that a ``Last-Event-ID`` names and where to go on in it; None where it names nothing
+        that could go on. No id at all names the standalone stream, behind what was taken of it.
+
+        A standalone stream is found under ids from before a restart, too: it is the same one to the client.
+        """
+        if not event_id:
+            return self.standalone, self.standalone.taken
+        parts = _EVENT_ID.fullmatch(event_id)
+        if parts is None:
             return None
-        stream = self.streams.get(int(number[:9]))
-        return None if stream is None else (stream, int(event[:18]))
+        nonce, number, event = parts[1], int(parts[2]), int(parts[3][:18])
+        if number == STANDALONE:
+            stream = self.standalone
+            return stream, stream.begins_after(event) if nonce == self._nonce else stream.taken
+        post = self.streams.get(number) if nonce == self._nonce else None
+        if post is None or (post.closed and not post.after(event)):
+            return None
+        return post, post.begins_after(event)
 
     def close(self) -> None:
         """End all streams."""
-        for stream in self.streams.values():
+        for stream in list(self.streams.values()):
             stream.close()
-            stream.leave_shelf()
+            if stream is not self.standalone:
+                stream.drop()

@@ -12,6 +12,9 @@ FIRST_MODERN: Final = "2026-07-28"
 MODERN_VERSIONS: Final = (FIRST_MODERN,)
 SERVED_VERSIONS: Final = (*MODERN_VERSIONS, *reversed(LEGACY_VERSIONS))
 
+# From this one on, streams begin with an event without data, which older clients cannot read.
+_FIRST_PRIMED: Final = "2025-11-25"
+
 # HTTP headers. MCP 2025-11-25, basic/transports, "Session Management" and "Protocol Version Header".
 SESSION_HEADER: Final = "Mcp-Session-Id"
 VERSION_HEADER: Final = "MCP-Protocol-Version"
@@ -129,6 +132,16 @@ class Era(StrEnum):
 
     LEGACY = "legacy"
     MODERN = "modern"
+
+
+def takes_cursors(named: str | None, negotiated: str | None) -> bool:
+    """Whether a client can read events that have an id and no data.
+
+    ``named`` is the version that its request names, ``negotiated`` that of its handshake; where they differ,
+    the older one counts.
+    """
+    versions = [version for version in (named, negotiated) if version is not None]
+    return bool(versions) and min(versions) >= _FIRST_PRIMED
 
 
 def method_label(method: str) -> str:

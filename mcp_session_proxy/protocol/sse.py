@@ -147,6 +147,23 @@ class SseParser:
         return SseEvent(data, kind or "message")
 
 
+def write_cursor(event_id: str, *, retry_seconds: float | None = None) -> bytes:
+    """An event without data: where a client can go on, and how long it should wait before it does.
+
+    MCP 2025-11-25, basic/transports, "Sending Messages to the Server", where streams begin with one.
+    """
+    retry = b"" if retry_seconds is None else write_retry(retry_seconds)
+    return b"".join((b"id: ", event_id.encode(), b"\n", retry, b"data: \n\n"))
+
+
+def write_retry(seconds: float) -> bytes:
+    """The time to wait before a stream is opened again, as a field of whatever event it stands in.
+
+    It counts as soon as its line is read, and alone it makes no event, which older clients could not read.
+    """
+    return b"retry: %d\n" % round(seconds * 1000)
+
+
 def write_event(data: bytes, *, event_id: str | None = None) -> bytes:
     """One event of type ``message`` that holds a JSON text.
 

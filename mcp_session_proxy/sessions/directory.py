@@ -44,6 +44,7 @@ class ClientSession:
         "streams",
         "tag",
         "usage",
+        "version",
     )
 
     def __init__(
@@ -73,6 +74,7 @@ class ClientSession:
         self.streams = 0
         self.in_flight = 0
         self.requests = 0
+        self.version: str | None = None  # what its handshake agreed on, if there was one here
         self.home: Slot[PooledSession] | None = None
         self.lease: Lease | None = None
         self.attaching: asyncio.Task[None] | None = None

@@ -852,10 +852,10 @@ async def test_newest_get_wins(bench: Bench) -> None:
         bench.request("GET", session=session) as newer,
     ):
         assert (older.status, newer.status) == (200, 200)
-        assert (await older.content.read()).strip() == b": keep-alive"
+        assert b"\nretry: 1000\n" in await older.content.read()
         async with bench.request("DELETE", session=session):
             pass
-        assert (await newer.content.read()).strip() == b": keep-alive"
+        assert b"retry" not in await newer.content.read()
     await until(lambda: bench.endpoint.streams == 0)
 
 
@@ -864,9 +864,9 @@ async def test_get_beats(bench: Bench) -> None:
     await bench.start(heartbeat="20ms")
     session = await bench.initialize()
     async with bench.request("GET", session=session) as get, asyncio.timeout(PATIENCE_SECONDS):
-        for _ in range(3):
-            assert await get.content.readline() == b": keep-alive\n"
-            assert await get.content.readline() == b"\n"
+        beats = 0
+        while beats < 3:
+            beats += await get.content.readline() == b": keep-alive\n"
 
 
 async def test_lost_post_is_resumed(bench: Bench) -> None:
@@ -894,15 +894,6 @@ async def test_lost_post_is_resumed(bench: Bench) -> None:
         [(_, final)] = await read_events(get.content, 1)
         assert (await get.content.read()).strip() == b""
     assert final == {"jsonrpc": "2.0", "id": "x", "result": {"all": 1}}
-
-
-@pytest.mark.parametrize("last", ["", "x", "a-b-c", "\u2603", "x" * 5000, "-1"])
-async def test_last_event_id_of_somebody_else(bench: Bench, last: str) -> None:
-    """An id that is not ours is no error: the stream begins where the last one was."""
-    await bench.start()
-    session = await bench.initialize()
-    async with bench.request("GET", session=session, headers={"Last-Event-ID": last}) as response:
-        assert response.status == 200
 
 
 async def test_slow_initialize_does_not_beat(bench: Bench) -> None:

@@ -106,8 +106,9 @@ async def test_open_streams_are_not_idle(bench: Bench) -> None:
     first_request_may_be_slow(bench)
     session = await bench.initialize(headers={"Connection": "close"})
     async with bench.request("GET", session=session) as stream:
-        for _ in range(6):
-            assert await stream.content.readline() in (b": keep-alive\n", b"\n")
+        beats = 0
+        while beats < 3:
+            beats += await stream.content.readline() == b": keep-alive\n"
         await asyncio.sleep(0.3)
         assert not stream.content.at_eof()
 

@@ -13,7 +13,7 @@ from fakes import settle
 from multidict import CIMultiDict
 
 from mcp_session_proxy.downstream.streams import Answer, Heart, Responder, follow, respond_error
-from mcp_session_proxy.exchange.mailbox import Mailbox, Stream
+from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
 from mcp_session_proxy.protocol.inbound import Accepts
 
 pytestmark = pytest.mark.looptime
@@ -78,15 +78,18 @@ class Wire(AbstractStreamWriter):
     def events(self) -> list[Any]:
         """What was written: comments as text, events as (id, data)."""
         found: list[Any] = []
-        for block in filter(None, self.text.split("\n\n")):
+        for block in self.text.split("\n\n")[:-1]:  # what follows the last blank line is no event
             fields = dict(line.partition(": ")[::2] for line in block.split("\n") if line[0] != ":")
-            found.append((fields.get("id"), json.loads(fields["data"])) if fields else block)
+            if fields.get("data"):
+                found.append((fields.get("id"), json.loads(fields["data"])))
+            else:
+                found.append(fields or block)
         return found
 
     @property
     def data(self) -> list[Any]:
         """The events' data alone."""
-        return [event[1] for event in self.events if event != BEAT]
+        return [event[1] for event in self.events if isinstance(event, tuple)]
 
 
 def request_on(wire: Wire, method: str = "POST") -> web.BaseRequest:
@@ -103,6 +106,7 @@ class Post:
         batch: bool = False,
         heart: Heart | None = None,
         mailbox: Mailbox | None = None,
+        cursors: bool = False,
     ) -> None:
         self.wire = Wire()
         self.heart = heart or Heart(15)
@@ -113,6 +117,7 @@ class Post:
             heart=self.heart,
             headers={"X-Cors": "yes"},
             mailbox=None if mailbox is None else lambda: mailbox,
+            cursors=cursors,
         )
 
     async def end(self, *answers: Answer) -> web.StreamResponse:
@@ -397,14 +402,100 @@ async def test_broken_connection_is_noticed() -> None:
         assert [len(stream.after(0)) for stream in mailbox.streams.values()] == [0, 3]
 
 
-async def test_stream_that_arrived_whole_is_not_kept() -> None:
-    """A client that read everything leaves nothing in its mailbox."""
-    mailbox = Mailbox(10)
+async def test_stream_that_was_written_whole_is_kept_in_case() -> None:
+    """Written is not received: the end of a stream can be asked for, until it is let go of."""
+    shelf = Shelf()
+    mailbox = Mailbox(10, shelf)
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     await post.end(answer())
+    seen_id = post.wire.events[0][0]
+    found = mailbox.find(seen_id)
+    assert found is not None
+    get = Get(found[0], after=found[1])
+    await ended(get.task)
+    assert get.wire.data == [json.loads(DONE)]
+    assert get.wire.ended
+    shelf.expire(asyncio.get_running_loop().time())
+    assert mailbox.find(seen_id) is None
+    assert shelf.bytes == 0
+
+
+async def test_what_was_missed_is_kept_in_case_once_it_was_written() -> None:
+    """The rest of a stream that a client has come back for goes after a while, and not before."""
+    shelf = Shelf()
+    mailbox = Mailbox(10, shelf)
+    post = Post(mailbox=mailbox)
+    await post.responder.send(NEWS)
+    post.responder.client_left()
+    await post.end(answer())
+    shelf.expire(1000)
+    found = mailbox.find(post.wire.events[0][0])
+    assert found is not None
+    await ended(Get(found[0], after=found[1]).task)
+    assert mailbox.find(post.wire.events[0][0]) is not None
+    shelf.expire(1000)
     assert list(mailbox.streams) == [0]
-    assert [event[0] is not None for event in post.wire.events] == [True, True]
+
+
+# -- clients that can read events without data -----------------------------------------------------
+
+
+async def test_stream_begins_with_an_id() -> None:
+    """Before its first message, a stream tells the id under which it can be had again."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox, cursors=True)
+    await post.responder.send(NEWS)
+    first = post.wire.events[0]
+    assert first["data"] == ""
+    assert mailbox.find(first["id"]) == (mailbox.streams[1], 0)
+    await post.end(answer())
+    assert post.wire.data == [json.loads(NEWS), json.loads(DONE)]
+    assert [event["id"] for event in post.wire.events if isinstance(event, dict)] == [first["id"]]
+
+
+async def test_silent_stream_begins_with_an_id() -> None:
+    """A client that is cut off before anything has happened gets the answer when it comes back."""
+    mailbox = Mailbox(10)
+    post = Post(mailbox=mailbox, cursors=True)
+    await asyncio.sleep(21)
+    first, beat = post.wire.events
+    assert beat == BEAT
+    post.responder.client_left()
+    found = mailbox.find(first["id"])
+    assert found is not None
+    get = Get(found[0], after=found[1], cursors=True)
+    await post.end(answer())
+    await ended(get.task)
+    assert get.wire.data == [json.loads(DONE)]
+
+
+async def test_answer_that_comes_first_has_no_id() -> None:
+    """JSON cannot be resumed, and needs not be: nothing is kept."""
+    mailbox = Mailbox(10)
+    assert body_of(await Post(mailbox=mailbox, cursors=True).end(answer())) == json.loads(DONE)
+    assert list(mailbox.streams) == [0]
+
+
+async def test_without_a_session_there_is_no_id() -> None:
+    """Nobody could come back for a stream that belongs to no session."""
+    post = Post(cursors=True)
+    await post.responder.send(NEWS)
+    await post.end(answer())
+    assert post.wire.events == [(None, json.loads(NEWS)), (None, json.loads(DONE))]
+
+
+async def test_get_begins_with_an_id() -> None:
+    """It names the place where the stream goes on, and the next GET can begin there."""
+    mailbox = Mailbox(10)
+    stream = mailbox.standalone
+    stream.append(b"1")
+    stream.taken = 1
+    get = Get(stream, cursors=True)
+    await settle()
+    assert get.wire.events == [BEAT, {"id": stream.event_id(1), "data": ""}]
+    stream.close()
+    await ended(get.task)
 
 
 async def test_reader_that_stops_is_cut_off() -> None:
@@ -453,7 +544,7 @@ async def test_cancelled_write_lets_the_next_one_go_on() -> None:
 class Get:
     """One GET of a client that follows a stream."""
 
-    def __init__(self, stream: Stream, *, after: int | None = None) -> None:
+    def __init__(self, stream: Stream, *, after: int | None = None, cursors: bool = False) -> None:
         self.wire = Wire()
         self.task = asyncio.create_task(
             follow(
@@ -462,6 +553,7 @@ class Get:
                 after=stream.taken if after is None else after,
                 heart=Heart(15),
                 headers={"X-Cors": "yes"},
+                cursors=cursors,
             )
         )
 
@@ -532,20 +624,56 @@ async def test_reopened_stream_misses_nothing() -> None:
     await ended(asyncio.gather(again.task, from_the_start.task))
 
 
-async def test_the_newest_get_wins() -> None:
-    """An older GET ends gracefully when a newer one comes, and hears nothing more."""
+@pytest.mark.parametrize("cursors", [True, False])
+async def test_the_newest_get_wins(cursors: bool) -> None:
+    """An older GET ends gracefully when a newer one comes, hears nothing more, and is told to stay away."""
     stream = Mailbox(10).standalone
-    older = Get(stream)
+    older = Get(stream, cursors=cursors)
     await settle()
-    newer = Get(stream)
+    newer = Get(stream, cursors=cursors)
     await ended(older.task)
     stream.append(b"1")
     await settle()
     assert older.wire.ended
     assert older.wire.data == []
+    farewell = older.wire.text.split("\n\n", 2 if cursors else 1)[-1]
+    assert farewell == (f"id: {stream.event_id(0)}\nretry: 1000\ndata: \n\n" if cursors else "retry: 1000\n")
     assert newer.wire.data == [1]
     stream.close()
     await ended(newer.task)
+    assert "retry" not in newer.wire.text
+
+
+async def test_two_that_come_back_as_they_are_told() -> None:
+    """Two tabs with one session take their stream from each other less and less often."""
+    stream = Mailbox(10).standalone
+    gets = [Get(stream, cursors=True)]
+    while asyncio.get_running_loop().time() < 300:
+        await settle()
+        gets.append(Get(stream, cursors=True))
+        await ended(gets[-2].task)
+        told = int(gets[-2].wire.text.rpartition("retry: ")[2].partition("\n")[0])
+        await asyncio.sleep(told / 1000)
+    assert len(gets) == 11
+    stream.close()
+    await ended(gets[-1].task)
+
+
+async def test_peace_is_told() -> None:
+    """A client that was told to stay away for long hears the usual time when it has the stream to itself."""
+    stream = Mailbox(10).standalone
+    for expected in (None, None, {"id": stream.event_id(0), "retry": "1000", "data": ""}):
+        get = Get(stream, cursors=True)
+        await settle()
+        assert expected is None or get.wire.events[1] == expected
+        if expected is None:
+            rival = Get(stream)
+            await settle()
+            rival.task.cancel()
+            await asyncio.gather(rival.task, return_exceptions=True)
+            await asyncio.sleep(0 if stream.followed else 100)
+    stream.close()
+    await ended(get.task)
 
 
 async def test_replaced_get_does_not_go_on_with_its_backlog() -> None:

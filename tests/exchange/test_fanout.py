@@ -41,7 +41,7 @@ class Scene:
         self.session = session
         self.server = server
         self.binder = FakeBinder()
-        self.fanout = Fanout(binder=cast(Any, self.binder), max_events=10)
+        self.fanout = Fanout(binder=cast(Any, self.binder), max_events=10, linger_seconds=30)
         self.binder.guests[session] = {}
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
@@ -60,7 +60,7 @@ class Scene:
         self.binder.guests[self.session][client] = None
         if listens:
             client.streams = 1
-            self.fanout.mailbox(client).standalone.take_over()
+            self.fanout.mailbox(client).standalone.take_over(0)
         return client
 
     def heard(self, client: ClientSession) -> list[Any]:
@@ -186,7 +186,7 @@ async def test_client_that_is_about_to_listen(at: Scene) -> None:
     client = at.client()
     at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(1)
-    at.fanout.mailbox(client).standalone.take_over()
+    at.fanout.mailbox(client).standalone.take_over(0)
     await asyncio.sleep(5)
     assert at.answers == []
     assert [message["method"] for message in at.heard(client)] == ["roots/list"]

@@ -63,7 +63,7 @@ def test_bounds_hold(sizes: list[int], max_events: int) -> None:
 def test_what_a_reader_has_not_read_yet_is_kept() -> None:
     """A burst over the bounds does not lose events for a client that is connected and reading."""
     stream = Stream("x", 0)
-    stream.take_over()
+    stream.take_over(0)[0]
     for _ in range(5):
         stream.append(b"x" * 500_000)
     assert len(kept(stream)) == 5
@@ -76,12 +76,12 @@ def test_stuck_reader_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is connected and reads nothing does not fill our memory."""
     monkeypatch.setattr(module, "_MAX_UNREAD_EVENTS", 50)
     stream = Stream("x", 5)
-    stream.take_over()
+    stream.take_over(0)[0]
     for number in range(1000):
         stream.append(b"%d" % number)
     assert len(kept(stream)) == 50
     big = Stream("x", 5)
-    big.take_over()
+    big.take_over(0)
     for _ in range(100):
         big.append(b"x" * 1024 * 1024)
     assert sum(map(len, kept(big))) <= 16 * 1024 * 1024
@@ -91,9 +91,9 @@ def test_the_newest_follower_wins() -> None:
     """A new reader ends the one before; leaving late takes nothing from the new one."""
     stream = Stream("x", 5)
     assert not stream.followed
-    first = stream.take_over()
+    first = stream.take_over(0)[0]
     assert stream.is_follower(first)
-    second = stream.take_over()
+    second = stream.take_over(0)[0]
     assert not stream.is_follower(first)
     stream.leave(first)
     assert stream.is_follower(second)
@@ -106,7 +106,7 @@ def test_end_following() -> None:
     """The reader can be sent away; the stream and its events stay."""
     stream = Stream("x", 5)
     stream.append(b"1")
-    follower = stream.take_over()
+    follower = stream.take_over(0)[0]
     stream.end_following()
     assert not stream.is_follower(follower)
     assert not stream.followed
@@ -121,7 +121,7 @@ async def test_changes_wake_whoever_waits(what: str) -> None:
     waiting = [asyncio.create_task(stream.changed()) for _ in range(2)]
     await settle()
     assert not any(task.done() for task in waiting)
-    getattr(stream, what)(*([b"data"] if what == "append" else []))
+    getattr(stream, what)(*{"append": [b"data"], "take_over": [0.0]}.get(what, []))
     await settle()
     assert all(task.done() for task in waiting)
 
@@ -150,14 +150,22 @@ def test_streams_are_found_by_event_id() -> None:
     assert mailbox.find(second) == (post, 1)
 
 
-def test_ids_of_others_are_not_found() -> None:
+def test_no_id_at_all() -> None:
+    """Without an id, the standalone stream goes on behind what was taken of it."""
+    mailbox = Mailbox(5)
+    mailbox.standalone.append(b"a")
+    assert mailbox.find("") == (mailbox.standalone, 0)
+    mailbox.standalone.taken = 1
+    assert mailbox.find("") == (mailbox.standalone, 1)
+
+
+def test_ids_that_name_nothing() -> None:
     """Ids from before a restart, of other clients, and nonsense lead nowhere."""
     mailbox = Mailbox(5)
-    mine = mailbox.standalone.append(b"a")
+    mine = mailbox.open().append(b"a")
     nonce = mine.partition("-")[0]
-    others = Mailbox(5).standalone.append(b"a")
+    others = Mailbox(5).open().append(b"a")
     for odd in (
-        "",
         "-",
         "--",
         others,
@@ -170,17 +178,44 @@ def test_ids_of_others_are_not_found() -> None:
         f"{nonce}-7-1",
         f"{nonce}-0-1-2",
         f"{nonce}-" + "9" * 5000 + "-1",
+        f"{nonce}-1-\u0661",
+        "x-0-1",
+        "xxxxxx-0-1",
+        f"{mine}\n",
     ):
         assert mailbox.find(odd) is None
 
 
+def test_standalone_stream_from_before_a_restart() -> None:
+    """To its client it is the same stream: it goes on, behind what was taken of the new one."""
+    mailbox, former = Mailbox(5), Mailbox(5)
+    mailbox.standalone.append(b"a")
+    mailbox.standalone.taken = 1
+    assert mailbox.find(former.standalone.event_id(7)) == (mailbox.standalone, 1)
+
+
+def test_beginning_of_a_stream() -> None:
+    """Number 0 names the place before the first event."""
+    mailbox = Mailbox(5)
+    stream = mailbox.open()
+    assert mailbox.find(stream.event_id(0)) == (stream, 0)
+
+
 def test_huge_numbers_are_harmless() -> None:
-    """An event number with thousands of digits is a place behind everything."""
+    """An event number with thousands of digits is a place behind everything that has happened."""
     mailbox = Mailbox(5)
     mine = mailbox.standalone.append(b"a")
-    found = mailbox.find(mine + "0" * 5000)
-    assert found is not None
-    assert kept(*found) == []
+    assert mailbox.find(mine + "0" * 5000) == (mailbox.standalone, 1)
+
+
+def test_ended_stream() -> None:
+    """It is found as long as there is something behind the place that is asked for."""
+    mailbox = Mailbox(5)
+    stream = mailbox.open()
+    first, last = stream.append(b"a"), stream.append(b"b")
+    stream.close()
+    assert mailbox.find(first) == (stream, 1)
+    assert mailbox.find(last) is None
 
 
 def test_streams_are_bounded() -> None:
@@ -192,13 +227,27 @@ def test_streams_are_bounded() -> None:
     assert not mailbox.standalone.closed
 
 
+def test_streams_that_reached_their_clients_go_first() -> None:
+    """When there are too many, what is needed least goes: what was read, what has ended, then the rest."""
+    mailbox = Mailbox(5)
+    going_on, missed, read = mailbox.open(), mailbox.open(), mailbox.open()
+    missed.close()
+    read.close(reached_at=0)
+    for gone in ([read], [read, missed], [read, missed, going_on]):
+        while len(mailbox.streams) < 16:
+            mailbox.open()
+        mailbox.open()
+        kept_streams = list(mailbox.streams.values())
+        assert [stream for stream in (read, missed, going_on) if stream not in kept_streams] == gone
+
+
 def test_drop() -> None:
     """A stream that has reached its client is forgotten; a second time, nothing happens."""
     mailbox = Mailbox(5)
     post = mailbox.open()
     event_id = post.append(b"x")
-    mailbox.drop(post)
-    mailbox.drop(post)
+    post.drop()
+    post.drop()
     assert mailbox.find(event_id) is None
     assert list(mailbox.streams) == [0]
 
@@ -232,7 +281,7 @@ def test_the_shelf_spares_streams_that_are_read() -> None:
     """What is on its way to a client is not taken away; somebody else's is."""
     shelf = Shelf(100)
     read, lost, newest = [Mailbox(5, shelf).open() for _ in range(3)]
-    follower = read.take_over()
+    follower = read.take_over(0)[0]
     for stream in (read, lost, newest):
         stream.append(b"x" * 40)
     assert (kept(read), kept(lost), kept(newest)) == ([b"x" * 40], [], [b"x" * 40])
@@ -250,7 +299,7 @@ def test_the_shelf_counts_what_is_there() -> None:
     for _ in range(5):
         stream.append(b"x" * 10)
     assert shelf.bytes == 20
-    mailbox.drop(stream)
+    stream.drop()
     assert shelf.bytes == 0
     for _ in range(20):
         mailbox.open().append(b"x")
@@ -259,3 +308,70 @@ def test_the_shelf_counts_what_is_there() -> None:
     assert shelf.bytes == 0
     stream.append(b"x")
     assert shelf.bytes == 0
+
+
+def test_the_shelf_lets_go_of_what_was_read() -> None:
+    """Streams that were written to their end go after a while; the others stay."""
+    shelf = Shelf(1000)
+    mailbox = Mailbox(5, shelf)
+    streams = [mailbox.open() for _ in range(4)]
+    for stream in streams:
+        stream.append(b"x")
+    streams[0].close(reached_at=10)
+    streams[1].close(reached_at=20)
+    streams[2].close()
+    shelf.expire(9)
+    assert len(mailbox.streams) == 5
+    shelf.expire(10)
+    assert list(mailbox.streams.values())[1:] == streams[1:]
+    shelf.expire(1000)
+    assert list(mailbox.streams.values())[1:] == streams[2:]
+    assert shelf.bytes == 2
+
+
+def test_the_shelf_makes_room_with_what_was_read() -> None:
+    """Over the bound, streams that were written to their end go before anything that a client misses."""
+    shelf = Shelf(100)
+    missed, first, second, newest = [Mailbox(5, shelf).open() for _ in range(4)]
+    for stream in (missed, first, second):
+        stream.append(b"x" * 30)
+    first.close(reached_at=1)
+    second.close(reached_at=2)
+    newest.append(b"x" * 40)
+    assert [len(kept(stream)) for stream in (missed, second, newest)] == [1, 1, 1]
+    assert shelf.bytes == 100
+    newest.append(b"x" * 40)
+    assert [len(kept(stream)) for stream in (missed, newest)] == [0, 2]
+    assert shelf.bytes == 80
+
+
+# -- clients that take a stream from each other ----------------------------------------------------
+
+
+def take_over(stream: Stream, now: float) -> int:
+    return stream.take_over(now)[0]
+
+
+def test_the_loser_is_told_when_to_come_back() -> None:
+    """Later each time; who leaves by itself, and who takes over, is told nothing."""
+    stream = Stream("x", 5)
+    followers = [take_over(stream, now) for now in (0, 1, 2, 4)]
+    assert [stream.stays_away(follower) for follower in followers] == [1, 2, 4, None]
+    for follower in followers:
+        stream.leave(follower)
+        assert stream.stays_away(follower) is None
+    stream.end_following()
+    assert stream._displaced == {}
+
+
+def test_calm_is_told() -> None:
+    """Who opens the stream in peace, after others did not, hears the usual time."""
+    stream = Stream("x", 5)
+    assert stream.take_over(0)[1] is None
+    follower = take_over(stream, 1)
+    stream.leave(follower)
+    assert stream.take_over(2)[1] is None
+    stream.end_following()
+    assert stream.take_over(1000)[1] == 1
+    stream.end_following()
+    assert stream.take_over(2000)[1] is None
