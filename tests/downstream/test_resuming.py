@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 from fakes import (
     INITIALIZE,
+    PATIENCE_SECONDS,
     Bench,
     HttpServer,
     begin_stream,
@@ -17,8 +18,8 @@ from fakes import (
     read_events,
     reply_to,
     until,
+    write_event,
 )
-from fakes import write_event as write_server_event
 
 STREAM = "text/event-stream"
 OLD = {"MCP-Protocol-Version": "2025-06-18"}
@@ -52,10 +53,10 @@ class Tool:
         response = None
         while (news := await self.says.get()) is not None:
             response = response or await begin_stream(request)
-            await write_server_event(response, notification("notifications/message", data=news))
+            await write_event(response, notification("notifications/message", data=news))
         if response is None:
             return reply_to(message, {"done": 1})
-        await write_server_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
         return response
 
 
