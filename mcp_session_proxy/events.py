@@ -101,6 +101,22 @@ class SessionLost(Event, frozen=True, kw_only=True):
     how: str
 
 
+class ServerChanged(Event, frozen=True, kw_only=True):
+    """A session that was opened anew met a server that says otherwise of itself than the one before: ``what``
+    (name, version, protocol version, capabilities), and how it called itself ``before`` and ``after``.
+
+    Most likely another version was deployed. Clients are told that every list has changed, but what they were
+    told of the server's capabilities when they initialised holds until they initialise again.
+    """
+
+    name = "upstream.changed"
+    session: str
+    principal: str
+    what: str
+    before: str
+    after: str
+
+
 class SessionReused(Event, frozen=True, kw_only=True):
     """A living upstream session was given to a client that asked for a new one."""
 

@@ -47,6 +47,7 @@ class Entry(NamedTuple):
     result: bytes
     session: UpstreamSession
     incarnation: int
+    gaps: int
     kept_at: float
 
 
@@ -81,7 +82,7 @@ class Catalog:
         if (
             session.closed
             or not session.streaming
-            or session.incarnation != entry.incarnation
+            or (session.incarnation, session.gaps) != (entry.incarnation, entry.gaps)
             or age_seconds > _MAX_AGE_SECONDS
         ):
             self._drop(place)
@@ -106,7 +107,7 @@ class Catalog:
         place = _place(key, method, params)
         self._drop(place)
         now = asyncio.get_running_loop().time()
-        self._entries[place] = Entry(result, session, session.incarnation, now)
+        self._entries[place] = Entry(result, session, session.incarnation, session.gaps, now)
         self._bytes += _size(place, result)
         while self._bytes > _MAX_BYTES:
             self._drop(next(iter(self._entries)))
@@ -122,6 +123,18 @@ class Catalog:
             self.generation += 1
             self._entries.clear()
             self._bytes = 0
+
+    def session_changed(self, session: UpstreamSession) -> None:
+        """A session was re-opened: what was kept of it, or is being asked for, may be another list now.
+
+        What was kept of one that is closed is found out when it is looked for: in some modes every request
+        closes one.
+        """
+        if session.closed:
+            return
+        self.generation += 1
+        for place in [place for place, entry in self._entries.items() if entry.session is session]:
+            self._drop(place)
 
     # -- header annotations ------------------------------------------------------------------------
 

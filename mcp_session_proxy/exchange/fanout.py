@@ -9,7 +9,7 @@ a server that waits for an answer holds up a call.
 import asyncio
 from typing import Final, cast
 
-from ..protocol import jsonrpc, revisions
+from ..protocol import changes, jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
@@ -49,6 +49,7 @@ class Fanout:
         self._shelf = Shelf()
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
+        binder.on_moved = self.moved
 
     def set_max_events(self, max_events: int) -> None:
         """Keep this many events for each stream of every client session from now on."""
@@ -99,6 +100,20 @@ class Fanout:
             self._route_request(session, message)
         elif isinstance(message, Notification):
             self._notify(session, message)
+
+    def session_changed(self, session: UpstreamSession) -> None:
+        """It was re-opened, or missed what its server said: what its clients know may have changed."""
+        if not session.closed:
+            for message in changes.everything(session.told_lists, session.journal.subscriptions):
+                self._notify(session, message)
+
+    def moved(self, client: ClientSession, former: UpstreamSession, session: UpstreamSession) -> None:
+        """A client session has come to another upstream session than it knows: the same, for this one."""
+        told_lists = former.told_lists | session.told_lists
+        for message in changes.everything(told_lists, former.journal.subscriptions):
+            data = jsonrpc.write_notification(message.method, message.params)
+            self.mailbox(client).standalone.append(data)
+        session.tell_differences(former.initialize_result)
 
     def _notify(self, session: UpstreamSession, message: Notification) -> None:
         """Put a notification into the mailboxes of the clients that may yet read it."""

@@ -38,5 +38,7 @@ class Router:
         self._listening.take_notification(session.principal, session, message)
 
     def session_changed(self, session: UpstreamSession) -> None:
-        """A session was closed or re-opened."""
+        """A session was closed, or re-opened and what its server knows may be another thing."""
+        self._catalog.session_changed(session)
         self._listening.session_changed(session)
+        self._fanout.session_changed(session)

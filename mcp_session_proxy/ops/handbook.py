@@ -56,7 +56,9 @@ _FIELDS: Final = {
     "action": "what was done",
     "admin": 'the origin of the admin listener, or "off"',
     "advice": "what to change",
+    "after": "how the server calls itself now: name and version",
     "age_seconds": "how long the session lived",
+    "before": "how the server called itself",
     "changed": "options with new values, by their names in the file",
     "client": "tag of the client session",
     "client_name": "how the client calls itself",
@@ -89,6 +91,7 @@ _FIELDS: Final = {
     "upstream": "the server's URL, without its query",
     "upstream_seconds": "how much of it the server took; left out if it was not asked",
     "waited_seconds": "how long the request waited for a session",
+    "what": "what is different, in words",
     "where": "in which part of the program",
     "why": "what the session was needed for",
 }

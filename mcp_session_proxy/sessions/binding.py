@@ -107,6 +107,8 @@ class Binder:
         self.pool = pool
         self.directory = directory(self._forgotten)
         self.on_forget: Callable[[ClientSession], None] | None = None
+        # Told when a client session comes to another upstream session (the last) than it had.
+        self.on_moved: Callable[[ClientSession, UpstreamSession, UpstreamSession], None] | None = None
         self.rules = rules
         self._sessionless = sessionless
         self._observe = observe
@@ -351,6 +353,8 @@ class Binder:
             if session.requests == 0:
                 await self._restore(lease, lost, client, deadline)
             self._unguest(lost, client)
+            if self.on_moved is not None and lost is not session:
+                self.on_moved(client, lost, session)
         client.lease, client.home = lease, lease.slot
 
     async def _restore(

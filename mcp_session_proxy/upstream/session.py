@@ -27,7 +27,7 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..events import Observer
-from ..protocol import jsonrpc, lost, revisions
+from ..protocol import changes, jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
@@ -78,7 +78,7 @@ class Router(Protocol):
         ...
 
     def session_changed(self, session: "UpstreamSession") -> None:
-        """A new incarnation stands, or the session was closed."""
+        """A new incarnation stands, or messages of its stream were missed, or the session was closed."""
         ...
 
 
@@ -157,6 +157,8 @@ class UpstreamSession:
         self.incarnation = 0
         self.ref = NO_SESSION
         self.initialize_result = b"{}"
+        # Features whose list_changed some incarnation has promised: clients were told of it.
+        self.told_lists: frozenset[str] = frozenset()
         self.calls: dict[int, CallHandler] = {}
         self.requests = 0
         self._stream: GetStream | None = None
@@ -234,6 +236,7 @@ class UpstreamSession:
         self._placement.opened(self)
         self.incarnation += 1
         self._facts = None
+        self.told_lists |= changes.lists_told_of(self.facts)
         self._touch()
         await self._start_listening()
 
@@ -530,13 +533,29 @@ class UpstreamSession:
         if self._listener is not None:
             self._listener.cancel()
         self._dismissed = self.ref
+        former_result = self.initialize_result
         await self._handshake_patiently(caller, started + _REVIVE_SECONDS)
         self.router.session_changed(self)
+        self.tell_differences(former_result)
         self._observe(
             events.SessionOpened(
                 session=self.tag, principal=self._principal_tag, why="reopen", seconds=loop.time() - started
             )
         )
+
+    def tell_differences(self, former_result: bytes) -> None:
+        """Say so where the server says otherwise of itself than in a former ``InitializeResult``."""
+        what = changes.differences(former_result, self.initialize_result)
+        if what:
+            self._observe(
+                events.ServerChanged(
+                    session=self.tag,
+                    principal=self._principal_tag,
+                    what=", ".join(what),
+                    before=changes.name_and_version(former_result),
+                    after=changes.name_and_version(self.initialize_result),
+                )
+            )
 
     async def _handshake_patiently(self, caller: Caller, deadline: float) -> None:
         loop = asyncio.get_running_loop()
@@ -558,11 +577,14 @@ class UpstreamSession:
             self._touch()
             self.spawn(self._check("ping"), f"keep-alive {self.tag}")
 
-    async def _check(self, how: str) -> None:
-        """Ask whether the session lives, and see to what follows if it does not."""
+    async def _check(self, how: str) -> bool:
+        """Ask whether the session lives, and see to what follows if it does not. Gives whether it is gone."""
         incarnation = self.incarnation
-        if not await self.confirm(incarnation) and self.incarnation == incarnation:
+        if await self.confirm(incarnation):
+            return False
+        if self.incarnation == incarnation:
             self._lost(how)
+        return True
 
     def _lost(self, how: str) -> None:
         """The server does not know this session any more, as it turned out between requests."""
@@ -580,20 +602,22 @@ class UpstreamSession:
         """Whether the GET stream stands."""
         return self._stream is not None and self._stream.is_open
 
+    @property
+    def gaps(self) -> int:
+        """How often messages of this incarnation's stream may have been missed, as it was opened anew."""
+        return 0 if self._stream is None else self._stream.gaps
+
     async def _start_listening(self) -> None:
         """Open the GET stream, and give it a moment to stand before the first call is sent."""
         stream = self._stream = GetStream(
             connect=lambda last_event_id: self.transport.listen(self.ref, self.credentials, last_event_id),
             take=self._take,
             unreachable=self._is_better_elsewhere,
+            vanished=lambda: self._check("stream"),
+            missed=lambda: self.router.session_changed(self),
         )
-        self._listener = self.spawn(self._listen(stream), f"listen {self.tag}")
+        self._listener = self.spawn(stream.hold(), f"listen {self.tag}")
         await stream.tried()
-
-    async def _listen(self, stream: GetStream) -> None:
-        # The server may offer no stream (405), no second one (400), or no longer know the session (404).
-        if await stream.hold() == 404:
-            await self._check("stream")
 
     def _is_better_elsewhere(self) -> bool:
         """The server takes no connections: give the session up where there is another server for it."""

@@ -1,32 +1,48 @@
-"""The GET stream of an upstream session: held for life, opened again whenever it ends or breaks.
+"""The GET stream of an upstream session: held for life, opened again whenever it ends, breaks or is refused.
 
 MCP 2025-11-25, basic/transports, "Listening for Messages from the Server" and "Resumability".
+
+For life means without end: only the session's own end ends it. What is given up is a place to go on from
+(a ``Last-Event-ID`` that the server does not take), never the stream.
 """
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
-from ..errors import ProxyError, UpstreamUnreachable
+from ..errors import ProxyError, UpstreamProtocolError, UpstreamUnreachable
 from ..protocol.jsonrpc import Message
 from .transport import ConnectionLost, Reply
 
 _GRACE_SECONDS: Final = 0.5
 _FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 30.0
+_LAST_RETRY_SECONDS: Final = 60.0
+# Many servers offer no stream, ever. One that is being deployed may begin to.
+_FIRST_SELDOM_SECONDS: Final = 180.0
+_LAST_SELDOM_SECONDS: Final = 3600.0
+_SPREAD: Final = 0.2
 # A stream that lasted this long, or brought something, was a good one: the next one is opened at once.
 _GOOD_STREAM_SECONDS: Final = 5.0
-# Refusals that pass: the server has not noticed yet that the old stream is gone, or is busy.
+# Who was without a stream for longer, and cannot resume it, has most likely missed something.
+_GAP_SECONDS: Final = 5.0
+# Refusals that pass: the server has not noticed yet that the old stream is gone, or is busy or starting.
 _PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_MAX_REFUSALS: Final = 10
+_VANISHED_STATUSES: Final = frozenset({404, 410})
+# How often in a row an event id may fail before it is the one to blame: with what may have other reasons,
+# and with what rarely has.
+_PATIENCE_WITH_ID: Final = 10
+_LITTLE_PATIENCE_WITH_ID: Final = 3
 
 
 class GetStream:
     """The stream of one incarnation of a session. ``is_open`` tells whether it stands now.
 
     ``connect`` opens it, resumed after an event id if one is given. ``take`` gets each message.
-    ``unreachable`` is told that the server takes no connections, and gives whether to stop trying.
+    ``unreachable`` is told that the server takes no connections, and ``vanished`` looks whether the session
+    itself is gone, as a 404 may mean; both give whether to stop trying. ``missed`` is told, once the stream
+    stands again, that messages may have been lost meanwhile.
     """
 
     def __init__(
@@ -35,16 +51,26 @@ class GetStream:
         connect: Callable[[str | None], AbstractAsyncContextManager[Reply]],
         take: Callable[[Message], None],
         unreachable: Callable[[], bool],
+        vanished: Callable[[], Awaitable[bool]],
+        missed: Callable[[], None],
     ) -> None:
         self.is_open = False
+        self.gaps = 0  # how often it was opened again without going on from where it broke
         self._connect = connect
         self._take = take
         self._unreachable = unreachable
+        self._vanished = vanished
+        self._missed = missed
+        self._now = asyncio.get_running_loop().time
         self._tried = asyncio.Event()
         self._last_event_id: str | None = None
+        self._doubts = 0  # about that id: failures in a row that it may be the reason of
+        self._id_refused = False
         self._retry_seconds = 0.0
-        self._refusals = 0  # passing ones, in a row
-        self._heard = False
+        self._given = False  # whether the server has ever given a stream
+        self._closed_since = self._now()
+        self._pause_seconds = _FIRST_RETRY_SECONDS
+        self._seldom_seconds = _FIRST_SELDOM_SECONDS
 
     async def tried(self) -> None:
         """Wait until it stands or has failed, but a moment only."""
@@ -54,45 +80,107 @@ class GetStream:
         except TimeoutError:
             return  # some servers send no header before the first event
 
-    async def hold(self) -> int | None:
-        """Hold it for life; what ends or breaks is opened again, after a while that grows.
-
-        Gives the status that refused it for good, or None when it is to be tried no more.
-        """
-        loop = asyncio.get_running_loop()
-        delay = _FIRST_RETRY_SECONDS
+    async def hold(self) -> None:
+        """Hold it until this is cancelled, or the session is to go elsewhere."""
         while True:
-            started, self._heard = loop.time(), False
+            status: int | None = None
             try:
                 async with self._connect(self._last_event_id) as reply:
                     self._tried.set()
-                    if reply.status == 200 and reply.is_stream:
+                    status = reply.status
+                    if status == 200 and reply.is_stream:
                         await self._follow(reply)
-                    elif reply.status in _PASSING_STATUSES and self._refusals < _MAX_REFUSALS:
-                        self._refusals += 1
+                        pause_seconds = self._next_pause()
                     else:
-                        return reply.status
+                        pause_seconds = self._refused(status)
             except UpstreamUnreachable:
                 if self._unreachable():
-                    return None
+                    return
+                pause_seconds = self._next_pause()
+            except UpstreamProtocolError:
+                pause_seconds = self._refused(400)  # the id cannot be sent, or the server redirects elsewhere
             except (ProxyError, ConnectionLost):
-                pass
+                self._doubt(_PATIENCE_WITH_ID)
+                pause_seconds = self._next_pause()
             finally:
                 self._tried.set()
-                self.is_open = False
-            if self._heard or (self._refusals == 0 and loop.time() - started >= _GOOD_STREAM_SECONDS):
-                delay = _FIRST_RETRY_SECONDS
-            await asyncio.sleep(min(max(delay, self._retry_seconds), _LAST_RETRY_SECONDS))
-            delay = min(delay * 2, _LAST_RETRY_SECONDS)
+            if status in _VANISHED_STATUSES and not self._id_refused and await self._vanished():
+                return
+            await asyncio.sleep(pause_seconds)
+
+    # -- a stream that stands ------------------------------------------------------------------------
 
     async def _follow(self, reply: Reply) -> None:
-        self.is_open = True
-        self._refusals = 0
+        """Take what a stream brings, until it ends or breaks."""
+        began, brought = self._now(), False
+        self._stands()
         try:
             while (messages := await reply.read()) is not None:
                 for message in messages:
-                    self._heard = True
+                    brought = True
                     self._take(message)
+        except ConnectionLost:
+            pass
         finally:
+            self.is_open = False
+            self._closed_since = self._now()
+            brought = brought or (reply.last_event_id or self._last_event_id) != self._last_event_id
             self._last_event_id = reply.last_event_id or self._last_event_id
             self._retry_seconds = reply.retry_seconds or 0.0
+        if brought or self._closed_since - began >= _GOOD_STREAM_SECONDS:
+            self._doubts = 0
+            self._pause_seconds = _FIRST_RETRY_SECONDS
+        else:
+            # Some servers (mcp 1.x) answer an id that they do not know with a stream that ends at once.
+            self._doubt(_LITTLE_PATIENCE_WITH_ID)
+
+    def _stands(self) -> None:
+        resumed = self._last_event_id is not None
+        if self._given and not resumed:
+            self.gaps += 1
+        if self._id_refused or (not resumed and self._now() - self._closed_since > _GAP_SECONDS):
+            self._missed()
+        self.is_open = self._given = True
+        self._id_refused = False
+        self._seldom_seconds = _FIRST_SELDOM_SECONDS
+
+    # -- a stream that is refused --------------------------------------------------------------------
+
+    def _refused(self, status: int) -> float:
+        """The server gives no stream now; gives how long to wait before it is asked again, in seconds."""
+        if self._last_event_id is not None:
+            if status in (401, 403, 500):
+                self._doubt(_LITTLE_PATIENCE_WITH_ID)
+            elif status in _PASSING_STATUSES:
+                self._doubt(_PATIENCE_WITH_ID)
+            else:
+                self._drop_id()
+                return _FIRST_RETRY_SECONDS
+        elif not self._given and status not in _PASSING_STATUSES:
+            pause_seconds = self._seldom_seconds
+            self._seldom_seconds = min(pause_seconds * 2, _LAST_SELDOM_SECONDS)
+            return _spread(pause_seconds)
+        return self._next_pause()
+
+    def _next_pause(self) -> float:
+        pause_seconds = self._pause_seconds
+        self._pause_seconds = min(pause_seconds * 2, _LAST_RETRY_SECONDS)
+        return max(_spread(pause_seconds), min(self._retry_seconds, _LAST_RETRY_SECONDS))
+
+    def _doubt(self, patience: int) -> None:
+        """Something failed that the event id may be the reason of."""
+        if self._last_event_id is not None:
+            self._doubts += 1
+            if self._doubts >= patience:
+                self._drop_id()
+
+    def _drop_id(self) -> None:
+        """Go on from nowhere: better to miss what is lost than all that comes."""
+        self._last_event_id = None
+        self._doubts = 0
+        self._id_refused = True
+
+
+def _spread(pause_seconds: float) -> float:
+    """About this long: sessions that lost their streams together need not ask together."""
+    return pause_seconds * random.uniform(1, 1 + _SPREAD)

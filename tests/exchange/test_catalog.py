@@ -322,3 +322,26 @@ async def test_callers_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPat
     for number in range(10):
         await at.marks("t", key=SessionKey(str(number), None, "p"))
     assert len(at.catalog._marks) == 3
+
+
+# -- sessions that change --------------------------------------------------------------------------
+
+
+async def test_a_session_that_was_opened_anew() -> None:
+    """Its lists go, and one that was being asked for meanwhile is not kept."""
+    at = await scene()
+    at.keep()
+    before = at.catalog.generation
+    at.catalog.session_changed(at.session)
+    assert at.find() is None
+    at.keep(generation=before)
+    assert at.find() is None
+
+
+async def test_a_stream_that_was_opened_anew() -> None:
+    """Its server may have told of a change in between, and nobody heard it."""
+    at = await scene()
+    at.keep()
+    assert at.session._stream is not None
+    at.session._stream.gaps += 1
+    assert at.find() is None

@@ -29,6 +29,7 @@ class FakeBinder:
     def __init__(self) -> None:
         self.guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
         self.on_forget: Any = None
+        self.on_moved: Any = None
 
     def clients_of(self, session: UpstreamSession) -> dict[ClientSession, None]:
         return self.guests.get(session, {})
@@ -99,6 +100,52 @@ async def test_everyone_behind_the_session_hears_its_news(at: Scene) -> None:
     at.fanout.route(at.session, NEWS)
     for client in clients:
         assert at.heard(client) == [{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}]
+
+
+PROMISES = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {"tools": {"listChanged": True}, "prompts": {}, "resources": {"listChanged": True}},
+    "serverInfo": {"name": "fake", "version": "1"},
+}
+ALL_CHANGED = [
+    {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"},
+    {"jsonrpc": "2.0", "method": "notifications/resources/list_changed"},
+    {"jsonrpc": "2.0", "method": "notifications/resources/updated", "params": {"uri": "a:1"}},
+]
+
+
+async def promising() -> Scene:
+    """A scene whose server tells of changes, and was asked to tell of one resource."""
+    server = FakeServer()
+    server.initialize_result = PROMISES
+    session = make_session(server)
+    await session.open(NOBODY)
+    session.journal.record("resources/subscribe", b'{"uri":"a:1"}')
+    return Scene(session, server)
+
+
+async def test_clients_of_a_session_that_was_opened_anew() -> None:
+    """They hear that all they may know has changed, as far as they were told that they would hear of it."""
+    at = await promising()
+    clients = [at.client(), at.client(attached=False)]
+    at.server.forget()
+    at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
+    await at.session.revive(1, "404", NOBODY)
+    at.fanout.session_changed(at.session)
+    assert [at.heard(client) for client in clients] == [ALL_CHANGED] * 2
+    at.session.abandon()
+
+
+async def test_clients_of_a_session_that_was_closed() -> None:
+    """They hear nothing: another session is found for them when they come back, and they are told then."""
+    at = await promising()
+    client, other = at.client(), await promising()
+    at.session.abandon()
+    at.fanout.session_changed(at.session)
+    assert at.heard(client) == []
+    at.fanout.moved(client, at.session, other.session)
+    assert at.heard(client) == ALL_CHANGED
+    other.session.abandon()
 
 
 async def test_others_hear_nothing(at: Scene) -> None:

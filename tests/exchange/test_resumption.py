@@ -50,6 +50,7 @@ class Scene:
         self.first = stream(say(event_id="e1", retry=retry_seconds))
 
     async def begin(self, *gets: Scripted, request: Request = CALL) -> None:
+        self.server.script("GET", stream(asyncio.Event()))  # the session's own, which is another matter
         await self.session.open(NOBODY)
         self.server.seen.clear()
         self.server.script(request.method, self.first)

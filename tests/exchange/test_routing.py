@@ -36,6 +36,9 @@ class _Ear:
 
 
 class _Fanout(_Ear):
+    def session_changed(self, session: UpstreamSession) -> None:
+        self._note("changed")
+
     def route(self, session: UpstreamSession, message: Message) -> None:
         self._note(getattr(message, "method", "response"))
 
@@ -50,6 +53,9 @@ class _Attribution(_Ear):
 
 
 class _Catalog(_Ear):
+    def session_changed(self, session: UpstreamSession) -> None:
+        self._note("changed")
+
     def take_notification(self, method: str) -> None:
         self._note(method)
 
@@ -106,7 +112,7 @@ async def test_overhearing(session: UpstreamSession) -> None:
 
 
 async def test_a_session_that_changed(session: UpstreamSession) -> None:
-    """The listeners are told of sessions that were closed or re-opened."""
+    """The listeners, the catalogue and the legacy clients are told of sessions that were re-opened."""
     ears = Ears()
     ears.router().session_changed(session)
-    assert ears.heard == [("listening", "changed")]
+    assert sorted(ears.heard) == [(who, "changed") for who in ("catalog", "fanout", "listening")]

@@ -482,15 +482,20 @@ async def test_long_lived_stream_is_reopened_at_once() -> None:
 
 
 @pytest.mark.parametrize("status", [405, 400, 403, 501, 404])
-async def test_stream_that_is_not_offered_is_not_asked_for_again(status: int) -> None:
-    """A refusal for good is taken as one; on a living session it means nothing else."""
-    server, observe = FakeServer(), Recorder()
+async def test_stream_that_is_not_offered_is_asked_for_seldom(status: int) -> None:
+    """On a living session the refusal means nothing else; a server that is deployed anew may offer one."""
+    server, observe, router = FakeServer(), Recorder(), FakeRouter()
     server.script("GET", refusal(status))
-    session = await opened(server, observe=observe)
+    session = await opened(server, observe=observe, router=router)
     await asyncio.sleep(100)
     assert len(server.gets()) == 1
     assert len(server.posts("ping")) == (1 if status == 404 else 0)
     assert observe.events == []
+    server.script("GET", refusal(status), stream(asyncio.Event()))
+    await asyncio.sleep(700)
+    assert session.streaming
+    assert len(server.gets()) == 3
+    assert router.changes == [(1, False)]  # whatever the server said before that
     session.abandon()
 
 
@@ -516,13 +521,18 @@ async def test_stream_refused_for_now_is_asked_for_again(status: int) -> None:
     session.abandon()
 
 
-async def test_stream_refused_for_too_long_is_given_up() -> None:
-    """A server that always says 409 is left alone after a minute."""
-    server = FakeServer()
-    server.script("GET", *(refusal(409) for _ in range(100)))
-    session = await opened(server)
-    await asyncio.sleep(3600)
-    assert len(server.gets()) == 11
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 405, 409, 500, 503])
+async def test_stream_that_stood_once_is_asked_for_without_end(status: int) -> None:
+    """However it is refused and for how long: about once in a minute, and it stands again when it can."""
+    server, router = FakeServer(), FakeRouter()
+    server.script("GET", stream(60.0), *(refusal(status) for _ in range(50)), stream(asyncio.Event()))
+    session = await opened(server, router=router)
+    await asyncio.sleep(1800)
+    assert 25 < len(server.gets()) < 45
+    assert not session.streaming
+    await asyncio.sleep(1800)
+    assert session.streaming
+    assert router.changes == [(1, False)]  # something may have been missed
     session.abandon()
 
 
