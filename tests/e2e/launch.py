@@ -199,7 +199,7 @@ class Kind:
     answer: str = "Echo: hello"
     counts: bool = False
     """Has the tool `increment`, one count per session."""
-    prepare: Callable[[Path], None] = lambda home: None
+    prepare: Callable[[Path], object] = lambda home: None
 
 
 def _counter(env: str, *options: str) -> Callable[[int], list[str]]:
@@ -209,6 +209,11 @@ def _counter(env: str, *options: str) -> Callable[[int], list[str]]:
 def _modern_fixture(ask_on: str) -> Callable[[int], list[str]]:
     script = str(SERVERS / "modern_fixture_server.py")
     return lambda port: [python("mcp-1.30"), script, "--port", str(port), "--ask-on", ask_on]
+
+
+def _resumable(*options: str) -> Callable[[int], list[str]]:
+    script = str(SERVERS / "resumable_server.py")
+    return lambda port: [python("mcp-1.30"), script, "--port", str(port), *options]
 
 
 def _write_kubeconfig(home: Path) -> None:
@@ -320,6 +325,13 @@ KINDS = {
                 str(port),
             ],
         ),
+        Kind(name="resumable", command=_resumable()),
+        Kind(name="cold", command=_resumable("--cold", "warm")),
+        Kind(
+            name="redeployed",
+            command=_resumable("--tools", "tools.txt"),
+            prepare=lambda home: (home / "tools.txt").write_text("stays goes"),
+        ),
         Kind(name="modern", command=_modern_fixture("post")),
         Kind(name="modern-get", command=_modern_fixture("get")),
         Kind(
@@ -369,6 +381,11 @@ class Server:
         """End it without notice; when this returns, nobody listens any more."""
         self.program.kill()
         self._wait_gone()
+
+    @property
+    def home(self) -> Path:
+        """The folder that it runs in."""
+        return Path(self.program.environment["HOME"])
 
     def _wait_gone(self) -> None:
         # The process that was waited for may have been a launcher, whose child dies a moment later.

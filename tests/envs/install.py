@@ -34,6 +34,7 @@ DEBIAN = {
     "zsh": "zsh",
     "fish": "fish",
     "nginx": "nginx",
+    "haproxy": "haproxy",
 }
 # Longest first: with two workers this is the shortest schedule.
 NAMES = (
@@ -46,6 +47,7 @@ NAMES = (
     "wrk",
     "zsh",
     "fish",
+    "haproxy",
     "langchain",
     "mcp-1.23",
 )
