@@ -106,7 +106,7 @@ examples:
   And through the proxy that runs in front of it?
     mcp-session-proxy check http://127.0.0.1:8000/mcp --through http://127.0.0.1:8080
 
-  Does its state survive? (Calls the tool a dozen times: choose one that is harmless.)
+  Does its state survive? (Calls the tool about twenty times: choose one that is harmless.)
     mcp-session-proxy check http://127.0.0.1:8000/mcp --call increment
 
   With a credential that does not appear in the list of processes:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from itertools import pairwise
 from statistics import median
 from typing import Final
 
@@ -12,6 +13,10 @@ from .text import clean
 
 # A handshake is slow if it takes this much longer than its two round trips.
 _SLOW_SECONDS: Final = 0.1
+# Those that open a session for every call.
+_OPENING: Final = frozenset({Client.PER_CALL, Client.LEAVES})
+# Those whose calls do not name a session that they share.
+_SESSION_ELSEWHERE: Final = _OPENING | {Client.MODERN}
 
 
 class Verdict(StrEnum):
@@ -20,26 +25,39 @@ class Verdict(StrEnum):
     FAILS = "fails"
     LOSES_STATE = "loses-state"
     SLOW = "slow"
+    NOT_TRIED = "not-tried"  # it is answered; whether it loses state only a call can show
     WORKS = "works"
+
+
+class State(StrEnum):
+    """What becomes of the state that a client's call left in its session."""
+
+    KEPT = "kept"
+    LOST = "lost"
+    NOT_TRIED = "not-tried"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fate:
-    """One kind of client and its verdict; ``text`` says why, in the server's own words where it failed."""
+    """One kind of client and its verdict; ``text`` says why, in the server's own words where it failed.
+
+    ``state`` is None where there is none to keep, or the client does not get that far.
+    """
 
     client: Client
     verdict: Verdict
     text: str = ""
+    state: State | None = None
 
     @property
     def suffers(self) -> bool:
-        """Whether it is worse off than a client should be."""
-        return self.verdict is not Verdict.WORKS
+        """Whether it is known to be worse off than a client should be."""
+        return self.verdict not in (Verdict.WORKS, Verdict.NOT_TRIED)
 
 
 def judge_clients(seen: Observations) -> tuple[Fate, ...]:
-    """A verdict for every kind of client."""
-    return tuple(_judge(seen, client, seen.plays[client]) for client in Client)
+    """A verdict for every kind of client that was played."""
+    return tuple(_judge(seen, client, seen.plays[client]) for client in Client if client in seen.plays)
 
 
 def handshake_seconds(seen: Observations) -> float | None:
@@ -76,16 +94,14 @@ def tool_complaint(seen: Observations) -> str | None:
 
 
 def _judge(seen: Observations, client: Client, plays: Sequence[Play]) -> Fate:
+    if client is Client.MODERN and seen.discover.is_answered and not seen.modern_versions:
+        return Fate(client=client, verdict=Verdict.FAILS, text=_name_versions(seen))
     for play in plays:
         if (failed := play.failed) is not None:
             return Fate(client=client, verdict=Verdict.FAILS, text=failed.complaint)
-    if client is Client.MODERN and not seen.modern_versions:
-        return Fate(client=client, verdict=Verdict.FAILS, text=_name_versions(seen))
-    if client is not Client.KEEPS and (lost := _find_loss(seen, client, plays)):
-        return Fate(client=client, verdict=Verdict.LOSES_STATE, text=lost)
-    if client is Client.PER_CALL and is_slow(seen):
-        return Fate(client=client, verdict=Verdict.SLOW, text=f"{_cost(seen)} before every call")
-    return Fate(client=client, verdict=Verdict.WORKS, text=_praise(seen, client, plays))
+    state = _follow_state(seen, client, plays)
+    verdict = _weigh(seen, client, state)
+    return Fate(client=client, verdict=verdict, text=_explain(seen, client, plays, state), state=state)
 
 
 def _name_versions(seen: Observations) -> str:
@@ -94,39 +110,72 @@ def _name_versions(seen: Observations) -> str:
     return f"{revisions.DISCOVER}: only {', '.join(named[:6]) or 'no versions'}"
 
 
-def _find_loss(seen: Observations, client: Client, plays: Sequence[Play]) -> str:
-    """What shows that this client's calls do not remember each other; empty if nothing does."""
-    stateful = shows_state(seen)
-    if stateful is None:
-        # Without a call, only a new session for every call can be known to lose what sessions are for.
-        if client is not Client.PER_CALL or not seen.issues_ids or seen.is_proxied:
-            return ""
-        slow = f", {_cost(seen)} each" if is_slow(seen) else ""
-        return f"a new session for every call{slow}"
-    outcomes = _outcomes(plays)
-    if not stateful or len(set(outcomes)) > 1:
-        return ""
+def _follow_state(seen: Observations, client: Client, plays: Sequence[Play]) -> State | None:
+    """What the calls show, and without them only whether there is something that they could show."""
+    shown = shows_state(seen)
+    if shown is None:
+        return State.NOT_TRIED if seen.issues_ids and client is not Client.NO_COOKIES else None
+    if not shown or client is Client.NO_COOKIES:
+        return None
+    if client is Client.KEEPS:
+        return State.KEPT
+    if len(plays) < 2:  # nothing to compare
+        return State.NOT_TRIED
+    return State.KEPT if _find_repetition(plays) is None else State.LOST
+
+
+def _find_repetition(plays: Sequence[Play]) -> tuple[str, str] | None:
+    """Two conversations in a row with the same answer: the second knew nothing of the first.
+
+    The very first may still have found what another client had left.
+    """
+    pairs = pairwise(play.outcome for play in plays)
+    return next((pair for pair in pairs if pair[0] == pair[1]), None)
+
+
+def _weigh(seen: Observations, client: Client, state: State | None) -> Verdict:
+    """The verdict about a client all of whose requests are answered."""
+    if state is State.LOST:
+        return Verdict.LOSES_STATE
+    if client not in _OPENING:
+        return Verdict.WORKS
+    if state is State.NOT_TRIED and not seen.is_proxied:
+        # A session for every call is what state gets lost by; that it does is only inferred.
+        return Verdict.NOT_TRIED
+    return Verdict.SLOW if is_slow(seen) else Verdict.WORKS
+
+
+def _explain(seen: Observations, client: Client, plays: Sequence[Play], state: State | None) -> str:
+    cost = f"{_cost(seen)} before every call" if client in _OPENING and _has_cost(seen) else ""
+    if state is State.NOT_TRIED:
+        return _explain_ignorance(seen, client, cost)
+    if state is None:
+        return cost
     kept = _quote([read_outcome(answer.result) for answer in seen.in_session])
-    return f"{seen.tool}: {_quote(outcomes)}; in one session {kept}"
+    if client is Client.KEEPS:
+        return f"{seen.tool}: {kept}"
+    if state is State.KEPT:
+        return f"{seen.tool}: {_quote([play.outcome for play in plays[:2]])}"
+    slowly = f"; {cost}" if is_slow(seen) else ""
+    return f"{seen.tool}: {_quote(_find_repetition(plays) or ())}; in one session {kept}{slowly}"
 
 
-def _praise(seen: Observations, client: Client, plays: Sequence[Play]) -> str:
-    if client is Client.KEEPS and shows_state(seen):
-        return f"{seen.tool}: {_quote([read_outcome(answer.result) for answer in seen.in_session])}"
-    if client is not Client.KEEPS and shows_state(seen):
-        return f"{seen.tool}: {_quote(_outcomes(plays))}"
-    if client is Client.PER_CALL and handshake_seconds(seen) is not None:
-        return f"{_cost(seen)} before every call"
-    return ""
-
-
-def _outcomes(plays: Sequence[Play]) -> list[str]:
-    """Two answers that a client got one after the other."""
-    return [play.outcome for play in plays[:2]]
+def _explain_ignorance(seen: Observations, client: Client, cost: str) -> str:
+    """Why there is no verdict, or what the verdict does not cover."""
+    if client not in _SESSION_ELSEWHERE:
+        return ""
+    why = "not tried (use --call)" if seen.tool is None else "not seen, as the tool fails"
+    if client in _OPENING and not seen.is_proxied:
+        return f"{why}: {cost}"
+    return "; ".join(filter(None, (cost, f"state: {why}")))
 
 
 def _quote(outcomes: Sequence[str]) -> str:
     return ", ".join(clean(outcome, 16) or "nothing" for outcome in outcomes)
+
+
+def _has_cost(seen: Observations) -> bool:
+    return handshake_seconds(seen) is not None
 
 
 def _cost(seen: Observations) -> str:

@@ -9,7 +9,9 @@ from ..values import show_duration
 from .clients import handshake_seconds
 from .families import Kinship, describe_id
 from .observations import Answer, Client, Observations, Streams
+from .starting import judge_start
 from .text import clean
+from .versions import refused_versions
 
 # What the proxy makes of the answer to an id that the server does not know.
 _RECOGNISED: Final = {
@@ -40,7 +42,7 @@ def list_facts(seen: Observations, kinship: Kinship | None) -> tuple[Fact, ...]:
     """Everything there is to say."""
     facts = [
         Fact(key="server", label="Server", text=_name(seen)),
-        Fact(key="family", label="Made with", text=describe_family(kinship)),
+        Fact(key="family", label="Made with", text="not recognised" if kinship is None else str(kinship)),
         Fact(key="versions", label="Versions", text=_versions(seen)),
         Fact(key="capabilities", label="Offers", text=_capabilities(seen)),
     ]
@@ -52,17 +54,9 @@ def list_facts(seen: Observations, kinship: Kinship | None) -> tuple[Fact, ...]:
     return tuple(facts)
 
 
-def describe_family(kinship: Kinship | None) -> str:
-    """The family's name, and how sure that is."""
-    if kinship is None:
-        return "not recognised"
-    return kinship.family.name if kinship.is_sure else f"perhaps {kinship.family.name}"
-
-
 def _session_facts(seen: Observations) -> list[Fact]:
     facts = [Fact(key="session_ids", label="Session ids", text=describe_id(seen.hello.session_id))]
-    if (seconds := handshake_seconds(seen)) is not None:
-        facts.append(Fact(key="handshake", label="Opening a session", text=f"{seconds * 1000:.0f} ms"))
+    facts += _opening_facts(seen)
     facts += [
         Fact(key="unknown_id", label="An unknown id", text=_unknown(seen), status=seen.unknown.status),
         Fact(key="missing_id", label="No id", text=_outcome(seen.missing), status=seen.missing.status),
@@ -73,6 +67,37 @@ def _session_facts(seen: Observations) -> list[Fact]:
     if seen.ping is not None:
         facts.append(Fact(key="ping", label="ping", text=_ping(seen.ping), status=seen.ping.status))
     return facts
+
+
+def _opening_facts(seen: Observations) -> list[Fact]:
+    """Sessions: how long one takes, in which versions, beside others, and what they are bound to."""
+    facts = []
+    if (start := judge_start(seen)) is not None:
+        text = f"{start.first_seconds:.1f} s; later ones {start.later_seconds * 1000:.0f} ms"
+        facts.append(Fact(key="start", label="The first session", text=text))
+    if (seconds := handshake_seconds(seen)) is not None:
+        facts.append(Fact(key="handshake", label="Opening a session", text=f"{seconds * 1000:.0f} ms"))
+    if refusals := refused_versions(seen):
+        text = "; ".join(f"{version}: {answer}" for version, answer in refusals.items())
+        status = next(iter(refusals.values())).status
+        facts.append(Fact(key="refused_versions", label="Refuses versions", text=text, status=status))
+    if (beside := seen.beside) is not None:
+        text = "open beside the first" if beside.is_answered else f"refused: {beside}"
+        facts.append(Fact(key="second_session", label="A second session", text=text, status=beside.status))
+    if seen.cookies:
+        facts.append(Fact(key="cookies", label="Sets cookies", text=_cookies(seen)))
+    return facts
+
+
+def _cookies(seen: Observations) -> str:
+    names = ", ".join(clean(name, 30) for name in seen.cookies[:5])
+    plays = seen.plays.get(Client.NO_COOKIES, ())
+    if not plays:
+        return names
+    failed = sum(play.failed is not None for play in plays)
+    if not failed:
+        return f"{names}; they are not needed"
+    return f"{names}; without them {failed} of {len(plays)} sessions failed"
 
 
 def _name(seen: Observations) -> str:
@@ -121,7 +146,7 @@ def _delete_facts(seen: Observations) -> list[Fact]:
     ended = next((step.answer for step in steps if step.name == "DELETE"), None)
     if ended is None:
         # Either there was nothing to end, or the client never got that far.
-        text = "not sent: there is no session"
+        text = "not sent: there is no session id"
         return [] if seen.issues_ids else [Fact(key="delete", label="DELETE", text=text)]
     after = steps[-1].answer
     text = f"{ended}; afterwards {'the id still works' if after.is_answered else str(after)}"
@@ -151,7 +176,7 @@ def _ping(ping: Answer) -> str:
 
 def _idle_facts(seen: Observations, kinship: Kinship | None) -> list[Fact]:
     facts = []
-    known = None if kinship is None or not seen.issues_ids else kinship.family.known
+    known = None if kinship is None or not seen.issues_ids else kinship.known
     if seen.idle is not None:
         after = show_duration(seen.idle.seconds)
         answer = seen.idle.answer

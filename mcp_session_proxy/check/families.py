@@ -36,10 +36,14 @@ class Sign:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Family:
-    """Servers made with one SDK or framework. ``name`` is for people, ``key`` for programs."""
+    """Servers made with one SDK or framework. ``name`` is for people, ``key`` for programs.
+
+    ``rough_name`` is for where the signs do not tell its versions apart.
+    """
 
     key: str
     name: str
+    rough_name: str | None = None
     signs: tuple[Sign, ...]
     known: Known | None = None
 
@@ -52,18 +56,28 @@ class Kinship:
     is_sure: bool
     seen: tuple[str, ...]
 
+    @property
+    def known(self) -> Known | None:
+        """What can be said of this server because of its family, as far as that is certain."""
+        return self.family.known if self.is_sure else None
+
+    def __str__(self) -> str:
+        """Its name, and how sure that is."""
+        return self.family.name if self.is_sure else f"perhaps {self.family.rough_name or self.family.name}"
+
 
 _PYTHON: Final = Known(
     idle_expiry="30 min from 1.30 on, held off by an open stream or call; none before",
     max_sessions="10000 from 1.30 on",
 )
-_TYPESCRIPT: Final = Known(idle_expiry="none", max_sessions="no limit")
+_TYPESCRIPT: Final = Known(idle_expiry="none by the SDK itself", max_sessions="no limit by the SDK itself")
 
 # Each text is what ``_describe`` makes of an answer: status, type, JSON-RPC id, code and words.
 FAMILIES: Final = (
     Family(
         key="python-sdk-1",
         name="Python SDK (mcp) 1.26 or later",
+        rough_name="Python SDK (mcp) 1",
         known=_PYTHON,
         signs=(
             Sign("unknown", r"^404 application/json \"server-error\" -32600 Session not found", 2),
@@ -73,6 +87,7 @@ FAMILIES: Final = (
     Family(
         key="python-sdk-1.25",
         name="Python SDK (mcp) up to 1.25",
+        rough_name="Python SDK (mcp) 1",
         known=Known(idle_expiry="none", max_sessions="no limit"),
         signs=(
             Sign("unknown", r"^400 - - - Bad Request: No valid session ID provided", 2),
@@ -85,7 +100,10 @@ FAMILIES: Final = (
     Family(
         key="python-sdk-2",
         name="Python SDK (mcp) 2",
-        known=Known(idle_expiry="30 min, held off by an open stream or call", max_sessions="10000, then 503"),
+        known=Known(
+            idle_expiry="30 min from 2.2 on, held off by an open stream or call",
+            max_sessions="10000 from 2.2 on, then 503",
+        ),
         signs=(
             Sign("unknown", r"^404 application/json null -32600 Session not found$"),
             Sign("missing", r"^400 application/json null -32600 Bad Request: Missing session ID"),
@@ -123,7 +141,7 @@ FAMILIES: Final = (
     Family(
         key="fastmcp-typescript",
         name="FastMCP or mcp-proxy (TypeScript)",
-        known=Known(idle_expiry="30 min, held off by an open stream"),
+        known=Known(idle_expiry="30 min in recent versions, held off by an open stream"),
         signs=(
             Sign("bare_get", r"^400 \S+ - - No sessionId", 2),
             Sign("unknown", r"^404 application/json null -32001 Session not found"),
@@ -134,7 +152,10 @@ FAMILIES: Final = (
     Family(
         key="supergateway",
         name="supergateway (a stdio server as HTTP)",
-        known=Known(idle_expiry="none, unless it was given --sessionTimeout"),
+        known=Known(
+            idle_expiry="30 min from version 4 on (--sessionTimeout), held off by an open stream or call; "
+            "none before"
+        ),
         signs=(
             Sign("bare_get", r"Invalid or missing session ID"),
             Sign("unknown", r"^404 application/json null -32001 Session not found"),
@@ -286,7 +307,7 @@ def _describe(answer: Answer) -> str:
 def describe_id(session_id: str | None) -> str:
     """The form of a session id, without the id."""
     if session_id is None:
-        return "none: the server keeps no sessions"
+        return "none issued"
     if re.fullmatch(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", session_id, re.IGNORECASE):
         return "issued (UUIDs)"
     if re.fullmatch(r"[0-9a-f]+", session_id):

@@ -1,12 +1,18 @@
 """What was seen of one server: answers, and how simulated clients fared. Only data. Pure."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import ErrorObject
 from .text import clean
+
+_NOT_ABOUT_VERSION: Final = frozenset({401, 403, 404, 405, 406, 415, 429, 503})
+_NOT_ABOUT_SESSIONS: Final = frozenset({401, 403, 429, *range(500, 600)})
+_ONE_SESSION: Final = re.compile(r"already (?:been )?initiali[sz]ed", re.IGNORECASE)
 
 
 class Failure(StrEnum):
@@ -51,6 +57,20 @@ class Answer:
     def is_answered(self) -> bool:
         """Whether there is a result."""
         return self.is_2xx and self.result is not None
+
+    @property
+    def may_be_about_version(self) -> bool:
+        """Whether a refused ``initialize`` is perhaps taken in another version of the protocol."""
+        if self.failure is not None or self.is_answered or self.error_source is not None:
+            return False
+        if self.takes_no_more_sessions or self.status in _NOT_ABOUT_VERSION:
+            return False
+        return self.error is not None or self.status in (400, 422)
+
+    @property
+    def takes_no_more_sessions(self) -> bool:
+        """Whether an ``initialize`` was refused because somebody has the one session that there is."""
+        return not self.is_answered and _ONE_SESSION.search(self.said) is not None
 
     @property
     def is_stream(self) -> bool:
@@ -159,12 +179,18 @@ def read_outcome(result: bytes | None) -> str:
     return " ".join(known) if known else jsonrpc.canonical(result).decode("utf-8", "replace")
 
 
+# The version that OpenAI's clients ask for.
+OPENAI_VERSION: Final = "2025-03-26"
+
+
 class Client(StrEnum):
     """The kinds of client that are simulated."""
 
     KEEPS = "session-keeping"
+    NO_COOKIES = "keeps-no-cookies"
     OPENAI = "openai-style"
     PER_CALL = "session-per-call"
+    LEAVES = "leaves-without-delete"
     FORGETFUL = "never-sends-id"
     STALE = "keeps-old-id"
     MODERN = "modern"
@@ -194,12 +220,28 @@ class Idle:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Greeting:
+    """The first ``initialize`` that was answered, or else the very first; ``version`` is what it asked for.
+
+    ``refusals`` are the answers to those before it, by the versions that they asked for.
+    """
+
+    answer: Answer
+    version: str
+    refusals: Mapping[str, Answer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """Everything seen of one server. ``url`` is fit to be shown; ``reads`` is the method that stands for use.
 
+    ``hello``: the answer to ``initialize`` in ``asked_version``.
+    ``refused_versions``: the answers to others before it, by the versions that they asked for.
+    ``beside``: the answer to another ``initialize`` while that first session was open; None if not tried.
+    ``cookies``: the names of those that the server set.
     ``unknown``: a request with an id that the server never gave out. ``missing``: one without id, before
     any ``initialize`` of that client. ``bare_get``: a GET without id. ``nonsense``: JSON that is no message.
-    ``plays`` hold at least one conversation for each client.
+    ``plays`` hold at least one conversation for each client that was played.
     ``in_session`` are answers of the tool, called twice in one session. ``moved_to`` is where a redirect
     leads, as a path.
     """
@@ -209,6 +251,10 @@ class Observations:
     tool: str | None = None
     moved_to: str | None = None
     hello: Answer
+    asked_version: str = revisions.LATEST_LEGACY
+    refused_versions: Mapping[str, Answer] = field(default_factory=dict)
+    beside: Answer | None = None
+    cookies: tuple[str, ...] = ()
     listed: Answer | None = None
     ping: Answer | None = None
     in_session: tuple[Answer, ...] = ()
@@ -225,6 +271,14 @@ class Observations:
     def issues_ids(self) -> bool:
         """Whether the server has sessions."""
         return self.hello.session_id is not None
+
+    @property
+    def has_one_session(self) -> bool:
+        """Whether the server refuses a second session while there is one."""
+        second = self.beside
+        if second is None or second.is_answered or second.status is None:
+            return False
+        return second.status not in _NOT_ABOUT_SESSIONS
 
     @property
     def is_proxied(self) -> bool:

@@ -1,38 +1,24 @@
-"""Asks a server what ``observations`` holds. Every question is bounded in time, and none changes anything.
-
-No tool is ever called unless the plan names one: tools may do anything.
-"""
+"""Asks a server what ``observations`` holds. Every question is bounded in time, and none changes anything."""
 
 import asyncio
-import base64
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 from uuid import uuid4
 
-from .. import __version__
 from ..protocol import jsonrpc, revisions
+from ..upstream.cookies import SessionCookies
 from ..upstream.transport import NO_SESSION, SessionRef
-from .observations import Answer, Client, Idle, Observations, Play, Sent, Step, Streams
+from .observations import Answer, Client, Greeting, Idle, Observations, Play, Streams
 from .plan import ToolCall
+from .plays import Player, ask_initialize, ask_modern, session_of
 from .wire import Wire
 
-_OPENAI_VERSION: Final = "2025-03-26"
 _HANDSHAKES: Final = 3
+_ROUNDS: Final = 3
+_WITHOUT_COOKIES: Final = 3
 _RETRY_SECONDS: Final = 0.2
 _NOTICE_SECONDS: Final = 2.0
 _LAST_DIGITS: Final = 8
-
-_INFO: Final = jsonrpc.write_object(
-    {"name": jsonrpc.quote("mcp-session-proxy-check"), "version": jsonrpc.quote(__version__)}
-)
-_MODERN_META: Final = jsonrpc.write_object(
-    {
-        revisions.META_VERSION: jsonrpc.quote(revisions.FIRST_MODERN),
-        revisions.META_CLIENT_INFO: _INFO,
-        revisions.META_CAPABILITIES: b"{}",
-    }
-)
-_MODERN: Final = SessionRef(None, revisions.FIRST_MODERN)
 # What stands for use, in the order of preference: capability and method. All are reads by protocol.
 _READS: Final = (
     ("tools", revisions.TOOLS_LIST),
@@ -41,42 +27,92 @@ _READS: Final = (
 )
 
 
+async def greet(wire: Wire) -> Greeting:
+    """Begin a session, in the newest version that has sessions, or else in one that the server takes."""
+    first = await ask_initialize(wire, revisions.LATEST_LEGACY)
+    if first.is_answered or not first.may_be_about_version:
+        return Greeting(answer=first, version=revisions.LATEST_LEGACY)
+    refusals = {revisions.LATEST_LEGACY: first}
+    for version in reversed(revisions.LEGACY_VERSIONS[:-1]):
+        answer = await ask_initialize(wire, version)
+        if answer.is_answered:
+            return Greeting(answer=answer, version=version, refusals=refusals)
+        refusals[version] = answer
+    return Greeting(answer=first, version=revisions.LATEST_LEGACY)
+
+
+async def ask_discover(wire: Wire) -> Answer:
+    """What a modern client asks first."""
+    return await ask_modern(wire, revisions.DISCOVER, {})
+
+
+async def wait_idle(wire: Wire, seconds: float, version: str = revisions.LATEST_LEGACY) -> Idle:
+    """Open a session, leave it alone for that long, then ask again."""
+    hello = await ask_initialize(wire, version)
+    session = session_of(hello)
+    await wire.notify(revisions.INITIALIZED, session)
+    await asyncio.sleep(seconds)
+    return Idle(seconds=seconds, answer=await wire.request(_choose_read(hello, None), {}, session))
+
+
 async def observe(
-    wire: Wire, hello: Answer, discover: Answer, shown_url: str, call: ToolCall | None
+    wire: Wire, greeting: Greeting, discover: Answer, shown_url: str, call: ToolCall | None
 ) -> Observations:
-    """See how the server treats each kind of client. ``hello`` and ``discover`` were asked before.
+    """See how the server treats each kind of client. ``greeting`` and ``discover`` were asked before.
 
     Raises:
         NoSuchTool: the server does not have the tool that is to be called.
     """
-    asker = _Asker(wire, _choose_read(hello, discover), call)
+    hello = greeting.answer
+    reads = _choose_read(hello, discover)
+    player = Player(wire, reads=reads, version=greeting.version, call=call)
+    asker = _Asker(wire, player)
+    cookies = wire.cookie_names
+    beside = await asker.ask_beside(hello, greeting.version)
     # What is timed comes first and alone, the rest at once.
-    baseline, listed, ping, in_session = await asker.keep_session(hello)
-    per_call = tuple([await asker.play_per_call() for _ in range(_HANDSHAKES)])
+    baseline, listed, ping, in_session = await player.keep_session(hello)
+    per_call = tuple([await player.open_per_call() for _ in range(_HANDSHAKES)])
     async with asyncio.TaskGroup() as group:
-        missing = group.create_task(asker.ask_without_id())
-        unknown = group.create_task(asker.ask_with_id(_stranger(hello.session_id)))
+        missing = group.create_task(asker.ask(None))
+        unknown = group.create_task(asker.ask(_stranger(hello.session_id)))
         bare_get = group.create_task(asker.get_without_id())
         nonsense = group.create_task(wire.send_nonsense())
         streams = group.create_task(asker.try_streams())
         moved_to = group.create_task(wire.find_redirect())
-    plays = await _play_all(
-        {
-            Client.OPENAI: asker.play_openai,
-            Client.FORGETFUL: asker.play_forgetful,
-            Client.STALE: lambda: asker.play_stale(hello.session_id),
-            Client.MODERN: lambda: asker.play_modern(discover),
-        },
-        # Where answers are compared, nothing may come between them.
-        rounds=1 if call is None else 2,
-        at_once=call is None,
-    )
+    async with wire.apart(SessionCookies()) as leaving, wire.apart(None) as forgetting:
+
+        async def make_room() -> None:
+            """Nobody else gets a session where there is one, and somebody has it."""
+            if beside is not None and not beside.is_answered:
+                await asyncio.gather(wire.end_all(), leaving.end_all())
+
+        plays = await _play_all(
+            {
+                Client.LEAVES: lambda: player.leave_without_delete(leaving),
+                Client.OPENAI: player.delete_then_use,
+                Client.FORGETFUL: player.forget_id,
+                Client.STALE: lambda: player.use_old_id(_stranger(hello.session_id)),
+                Client.MODERN: lambda: player.discover_and_use(discover),
+            },
+            # Where answers are compared, nothing may come between them.
+            rounds=1 if call is None else _ROUNDS,
+            at_once=call is None and (beside is None or beside.is_answered),
+            between=make_room,
+        )
+        if cookies:
+            plays[Client.NO_COOKIES] = tuple(
+                [await player.keep_session_on(forgetting) for _ in range(_WITHOUT_COOKIES)]
+            )
     return Observations(
         url=shown_url,
-        reads=asker.reads,
+        reads=reads,
         tool=None if call is None else call.name,
         moved_to=moved_to.result(),
         hello=hello,
+        asked_version=greeting.version,
+        refused_versions=greeting.refusals,
+        beside=beside,
+        cookies=cookies,
         listed=listed,
         ping=ping,
         in_session=in_session,
@@ -90,159 +126,27 @@ async def observe(
     )
 
 
-async def ask_hello(wire: Wire, version: str = revisions.LATEST_LEGACY) -> Answer:
-    """The beginning of a session."""
-    return await wire.request(
-        revisions.INITIALIZE,
-        {"protocolVersion": jsonrpc.quote(version), "capabilities": b"{}", "clientInfo": _INFO},
-    )
-
-
-async def ask_discover(wire: Wire) -> Answer:
-    """What a modern client asks first."""
-    return await _ask_modern(wire, revisions.DISCOVER, {})
-
-
-async def wait_idle(wire: Wire, seconds: float) -> Idle:
-    """Open a session, leave it alone for that long, then ask again."""
-    hello = await ask_hello(wire)
-    session = _session(hello)
-    await wire.notify(revisions.INITIALIZED, session)
-    await asyncio.sleep(seconds)
-    return Idle(seconds=seconds, answer=await wire.request(_choose_read(hello, None), {}, session))
-
-
-class NoSuchTool(Exception):
-    """The server does not have the tool that was to be called. ``names`` are those that it has."""
-
-    def __init__(self, name: str, names: Sequence[str]) -> None:
-        super().__init__(name)
-        self.name = name
-        self.names = names
-
-
 class _Asker:
-    """The questions to one server. ``reads`` is the method that stands for use."""
+    """The questions to one server that no client would ask in the course of its work."""
 
-    def __init__(self, wire: Wire, reads: str, call: ToolCall | None) -> None:
-        self.reads = reads
+    def __init__(self, wire: Wire, player: Player) -> None:
         self._wire = wire
-        self._call = call
+        self._player = player
 
-    async def _use(self, session: SessionRef, name: str = "") -> Step:
-        """What a client came for: the named tool, or else a read."""
-        if self._call is None:
-            answer = await self._wire.request(self.reads, {}, session)
-            return Step(name=name or self.reads, answer=answer)
-        answer = await self._wire.request(revisions.TOOLS_CALL, self._call.params, session)
-        return Step(name=name or revisions.TOOLS_CALL, answer=answer)
+    async def ask_beside(self, hello: Answer, version: str) -> Answer | None:
+        """A second session while the one that ``hello`` began is open. It is ended at once."""
+        if hello.session_id is None:
+            return None
+        second = await ask_initialize(self._wire, version)
+        if second.session_id is not None:
+            await self._wire.end(session_of(second))
+        return second
 
-    async def _open(self, version: str = revisions.LATEST_LEGACY) -> tuple[SessionRef, list[Step]]:
-        hello = await ask_hello(self._wire, version)
-        steps = [Step(name=revisions.INITIALIZE, answer=hello)]
-        if steps[0].is_fine:
-            steps.append(await self._note_initialized(_session(hello)))
-        return _session(hello), steps
-
-    async def _note_initialized(self, session: SessionRef) -> Step:
-        answer = await self._wire.notify(revisions.INITIALIZED, session)
-        return Step(name=revisions.INITIALIZED, answer=answer, sent=Sent.NOTIFICATION)
-
-    async def keep_session(
-        self, hello: Answer
-    ) -> tuple[Play, Answer | None, Answer | None, tuple[Answer, ...]]:
-        """A client that does everything right, in the session that ``hello`` began."""
-        session = _session(hello)
-        steps = [Step(name=revisions.INITIALIZE, answer=hello)]
-        if not steps[0].is_fine:
-            return Play(steps=tuple(steps)), None, None, ()
-        steps.append(await self._note_initialized(session))
-        listed = await self._wire.request(self.reads, {}, session)
-        steps.append(Step(name=self.reads, answer=listed))
-        self._require_tool(listed)
-        ping = await self._wire.request(revisions.PING, None, session)
-        calls: list[Answer] = []
-        if self._call is not None:
-            used = [await self._use(session) for _ in range(2)]
-            steps += used
-            calls = [step.answer for step in used]
-        if session.session_id is not None:
-            await self._wire.end(session)
-        return Play(steps=tuple(steps)), listed, ping, tuple(calls)
-
-    def _require_tool(self, listed: Answer) -> None:
-        """Complain of a tool that is not among those of the one page that there is."""
-        members = jsonrpc.read_object(listed.result)
-        if self._call is None or "nextCursor" in members or self.reads != revisions.TOOLS_LIST:
-            return
-        tools = [jsonrpc.read_object(item) for item in jsonrpc.read_array(members.get("tools", b""))]
-        names = [name for tool in tools if (name := jsonrpc.read_string(tool.get("name"))) is not None]
-        if listed.is_answered and self._call.name not in names:
-            raise NoSuchTool(self._call.name, names)
-
-    async def play_per_call(self) -> Play:
-        """A session, one use, and the end of it."""
-        session, steps = await self._open()
-        if all(step.is_fine for step in steps):
-            steps.append(await self._use(session))
-            if session.session_id is not None:
-                await self._wire.end(session)
-        return Play(steps=tuple(steps))
-
-    async def play_openai(self) -> Play:
-        """The session is ended after the list, and used then."""
-        session, steps = await self._open(_OPENAI_VERSION)
-        if not all(step.is_fine for step in steps):
-            return Play(steps=tuple(steps))
-        listed = await self._wire.request(self.reads, {}, session)
-        steps.append(Step(name=self.reads, answer=listed))
-        if session.session_id is None:
-            steps.append(await self._use(session))
-            return Play(steps=tuple(steps))
-        ended = await self._wire.end(session)
-        steps.append(Step(name="DELETE", answer=ended, sent=Sent.FAREWELL))
-        steps.append(await self._use(session, f"{self._used} after DELETE"))
-        return Play(steps=tuple(steps))
-
-    async def play_forgetful(self) -> Play:
-        """The id that ``initialize`` gave is never sent back."""
-        hello = await ask_hello(self._wire)
-        steps = [Step(name=revisions.INITIALIZE, answer=hello)]
-        if steps[0].is_fine:
-            version = _session(hello).version
-            steps.append(await self._note_initialized(SessionRef(None, version)))
-            if steps[-1].is_fine:
-                steps.append(await self._use(SessionRef(None, version), f"{self._used} without an id"))
-        return Play(steps=tuple(steps))
-
-    async def play_stale(self, real_id: str | None) -> Play:
-        """An id from before a restart of the server goes on being used."""
-        session = SessionRef(_stranger(real_id), revisions.LATEST_LEGACY)
-        return Play(steps=(await self._use(session, f"{self._used} with an old id"),))
-
-    async def play_modern(self, discover: Answer) -> Play:
-        """What the server can is discovered, then used; without any session."""
-        steps = [Step(name=revisions.DISCOVER, answer=discover)]
-        if steps[0].is_fine:
-            if self._call is None:
-                answer = await _ask_modern(self._wire, self.reads, {})
-            else:
-                routed = ((revisions.NAME_HEADER, _routable(self._call.name)),)
-                answer = await _ask_modern(self._wire, revisions.TOOLS_CALL, self._call.params, routed)
-            steps.append(Step(name=self._used, answer=answer))
-        return Play(steps=tuple(steps))
-
-    @property
-    def _used(self) -> str:
-        return self.reads if self._call is None else revisions.TOOLS_CALL
-
-    async def ask_without_id(self) -> Answer:
-        """A request out of nowhere."""
-        return await self._wire.request(self.reads, {}, SessionRef(None, revisions.LATEST_LEGACY))
-
-    async def ask_with_id(self, session_id: str) -> Answer:
-        """A request with an id that the server never gave out."""
-        return await self._wire.request(self.reads, {}, SessionRef(session_id, revisions.LATEST_LEGACY))
+    async def ask(self, session_id: str | None) -> Answer:
+        """A request out of nowhere: without an id, or with one that the server never gave out."""
+        return await self._wire.request(
+            self._player.reads, {}, SessionRef(session_id, revisions.LATEST_LEGACY)
+        )
 
     async def get_without_id(self) -> Answer:
         """A stream out of nowhere."""
@@ -251,15 +155,17 @@ class _Asker:
 
     async def try_streams(self) -> Streams | None:
         """One stream, a second one beside it, and another one after both."""
-        session, steps = await self._open()
+        session, steps = await self._player.open()
         if not all(step.is_fine for step in steps):
             return None
         async with self._wire.stream(session) as first:
             if not first.answer.is_stream:
-                return Streams(first=first.answer)
+                return Streams(first=first.answer)  # its session is ended with the wire
             async with self._wire.stream(session) as second:
                 ended = await first.has_ended() if second.answer.is_stream else None
         again, seconds = await self._stream_again(session)
+        if session.session_id is not None:
+            await self._wire.end(session)
         return Streams(
             first=first.answer, second=second.answer, first_ended=ended, again=again, again_seconds=seconds
         )
@@ -276,8 +182,12 @@ class _Asker:
 
 
 async def _play_all(
-    clients: Mapping[Client, Callable[[], Awaitable[Play]]], *, rounds: int, at_once: bool
-) -> Mapping[Client, tuple[Play, ...]]:
+    clients: Mapping[Client, Callable[[], Awaitable[Play]]],
+    *,
+    rounds: int,
+    at_once: bool,
+    between: Callable[[], Awaitable[None]],
+) -> dict[Client, tuple[Play, ...]]:
     """Let each client have that many conversations, all clients at once or one after the other."""
 
     async def repeat(play: Callable[[], Awaitable[Play]]) -> tuple[Play, ...]:
@@ -285,29 +195,12 @@ async def _play_all(
 
     if at_once:
         found = await asyncio.gather(*(repeat(play) for play in clients.values()))
-    else:
-        found = [await repeat(play) for play in clients.values()]
-    return dict(zip(clients, found, strict=True))
-
-
-async def _ask_modern(
-    wire: Wire, method: str, params: Mapping[str, bytes], headers: tuple[tuple[str, str], ...] = ()
-) -> Answer:
-    routed = ((revisions.METHOD_HEADER, method), *headers)
-    return await wire.request(method, {**params, "_meta": _MODERN_META}, _MODERN, routed)
-
-
-def _routable(name: str) -> str:
-    """A tool's name as a header's value (MCP 2026-07-28, basic/transports, "Value Encoding")."""
-    if name.isascii() and name.isprintable() and name == name.strip():
-        return name
-    return f"=?base64?{base64.b64encode(name.encode()).decode()}?="
-
-
-def _session(hello: Answer) -> SessionRef:
-    """The session that an ``initialize`` began, in the version that the server chose."""
-    version = jsonrpc.read_string(jsonrpc.read_object(hello.result).get("protocolVersion"))
-    return SessionRef(hello.session_id, version or revisions.LATEST_LEGACY)
+        return dict(zip(clients, found, strict=True))
+    plays = {}
+    for client, play in clients.items():
+        plays[client] = await repeat(play)
+        await between()
+    return plays
 
 
 def _choose_read(hello: Answer, discover: Answer | None) -> str:

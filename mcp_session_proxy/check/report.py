@@ -9,13 +9,15 @@ import msgspec
 from .. import __version__
 from ..protocol import jsonrpc
 from ..protocol.lifting import read_server_facts
-from .advice import NEED_PROXY, Advice, advise, advise_through, command, suggest_call
+from .advice import NEED_PROXY, Advice, advise, command, suggest_call
 from .clients import Fate, handshake_seconds, judge_clients, shows_state
 from .facts import IDENTITY, Fact, list_facts
 from .families import Kinship, find_family
 from .observations import Observations
 from .problems import Problem
+from .proxied import advise_proxied
 from .text import clean
+from .versions import refused_versions
 
 # Raised when a member changes its meaning or goes; members may be added without.
 SCHEMA: Final = 1
@@ -85,18 +87,21 @@ def write_report(
     advice: tuple[Advice, ...] = ()
     remark = None
     if direct.seen is not None:
-        advice = advise(direct.seen, direct.fates, direct.kinship, has_credentials=has_credentials)
+        if direct.seen.is_proxied:
+            advice = advise_proxied(direct.seen, direct.fates)
+        else:
+            advice = advise(direct.seen, direct.fates, direct.kinship, has_credentials=has_credentials)
         remark = suggest_call(direct.seen)
     if through is not None and through.seen is not None:
         if through.seen.is_proxied:
             # It is there already.
             advice = tuple(piece for piece in advice if piece.key not in NEED_PROXY)
-        advice += advise_through(through.seen, through.fates)
-    wanted = any(piece.key in NEED_PROXY for piece in advice)
+        advice += advise_proxied(through.seen, through.fates)
+    wanted = direct.seen is not None and any(piece.key in NEED_PROXY for piece in advice)
     return Report(
         direct=direct,
         through=through,
-        command=command(direct.url, upstream_flags) if wanted else None,
+        command=command(direct.seen, upstream_flags) if wanted and direct.seen is not None else None,
         advice=advice,
         remark=remark,
     )
@@ -134,7 +139,9 @@ def _side(side: Side) -> dict[str, Any]:
             if fact.key not in IDENTITY
         },
         "clients": {
-            fate.client.value: {"verdict": fate.verdict.value, "text": fate.text} for fate in side.fates
+            fate.client.value: {"verdict": fate.verdict.value, "text": fate.text}
+            | ({} if fate.state is None else {"state": fate.state.value})
+            for fate in side.fates
         },
     }
 
@@ -151,7 +158,11 @@ def _server(seen: Observations, kinship: Kinship | None) -> dict[str, Any]:
         "modern_versions": list(seen.modern_versions),
         "capabilities": sorted(clean(name) for name in read_server_facts(shown.result or b"").capabilities),
         "tools": seen.tools,
+        "refused_versions": list(refused_versions(seen)),
         "issues_session_ids": seen.issues_ids,
+        "one_session": None if seen.beside is None else seen.has_one_session,
+        "cookies": [clean(name) for name in seen.cookies],
+        "first_session_ms": round(seen.hello.seconds * 1000, 1) if seen.hello.is_answered else None,
         "handshake_ms": None if seconds is None else round(seconds * 1000, 1),
         "keeps_state": shows_state(seen),
         "is_this_proxy": seen.is_proxied,

@@ -8,10 +8,12 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from ..upstream.cookies import SessionCookies
 from ..values import mask, show_duration
 from .observations import Answer, Observations
 from .plan import Plan, Target
-from .probes import NoSuchTool, ask_discover, ask_hello, observe, wait_idle
+from .plays import NoSuchTool
+from .probes import ask_discover, greet, observe, wait_idle
 from .problems import Failed, Problem, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
@@ -50,14 +52,15 @@ async def _check(plan: Plan) -> Report:
 
 async def _look_at(plan: Plan, target: Target) -> Observations | Problem:
     async with _connect(plan, target, target.url) as wire:
-        hello = await ask_hello(wire)
+        greeting = await greet(wire)
+        hello = greeting.answer
         if hello.failure is not None:
             return diagnose(Failed(url=target.url, hello=hello))
         discover = await ask_discover(wire)
         if not hello.is_answered and not discover.is_answered:
             return await _explain(plan, target, hello, wire)
         try:
-            return await observe(wire, hello, discover, target.shown, plan.call)
+            return await observe(wire, greeting, discover, target.shown, plan.call)
         except NoSuchTool as error:
             return miss_tool(error.name, error.names)
 
@@ -69,7 +72,7 @@ async def _explain(plan: Plan, target: Target, hello: Answer, wire: Wire) -> Pro
     if usual is not None and hello.status not in (401, 403):
         async with _connect(plan, target, usual) as elsewhere:
             # A server that wants a credential there is one, too.
-            there = await ask_hello(elsewhere)
+            there = (await greet(elsewhere)).answer
             found = usual if there.is_answered or there.status == 401 else None
     return diagnose(
         Failed(
@@ -86,12 +89,13 @@ async def _wait(plan: Plan, target: Target, found: Observations | Problem) -> Ob
     if isinstance(found, Problem) or plan.idle_seconds is None or not found.hello.is_answered:
         return found
     async with _connect(plan, target, target.url) as wire:
-        return replace(found, idle=await wait_idle(wire, plan.idle_seconds))
+        return replace(found, idle=await wait_idle(wire, plan.idle_seconds, found.asked_version))
 
 
 def _connect(plan: Plan, target: Target, url: str) -> Wire:
     return Wire(
         url,
+        cookies=SessionCookies(),
         headers=plan.headers,
         secrets=plan.secrets,
         tls=target.context,

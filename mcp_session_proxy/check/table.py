@@ -22,17 +22,20 @@ _STYLES: Final = {
     Verdict.FAILS: "bold red",
     Verdict.LOSES_STATE: "yellow",
     Verdict.SLOW: "yellow",
+    Verdict.NOT_TRIED: "cyan",
     Verdict.WORKS: "green",
 }
 _MEANINGS: Final = {
     Client.KEEPS: "keeps its session",
+    Client.NO_COOKIES: "keeps its session, but no cookies",
     Client.OPENAI: "OpenAI style: uses a session it has deleted",
     Client.PER_CALL: "a session for every call",
+    Client.LEAVES: "the same, and never ends it",
     Client.FORGETFUL: "never sends the id back",
     Client.STALE: "keeps an id from before a restart",
     Client.MODERN: "modern (2026-07-28): no sessions",
 }
-_NOT_MEASURED: Final = "known of such servers, not measured"
+_NOT_MEASURED: Final = "known of this family, not measured"
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -71,7 +74,8 @@ def _facts_table(sides: Sequence[Side]) -> Table:
 
 def _clients_table(sides: Sequence[Side]) -> Table:
     table = _table("How clients fare", sides)
-    for client in Client:
+    played = {fate.client for side in sides for fate in side.fates}
+    for client in (client for client in Client if client in played):
         cells = [
             next((_fate(fate) for fate in side.fates if fate.client is client), Text("")) for side in sides
         ]
@@ -102,9 +106,12 @@ def _fact(fact: Fact) -> Text:
 
 
 def _fate(fate: Fate) -> Text:
-    text = Text(fate.verdict.replace("-", " "), style=_STYLES[fate.verdict])
-    if fate.text:
-        text.append("  " + fate.text, style="not bold default")
+    verdict = fate.verdict.replace("-", " ")
+    text = Text(verdict, style=_STYLES[fate.verdict])
+    # "not tried (use --call)" begins with its verdict.
+    rest = fate.text.removeprefix(verdict).lstrip()
+    if rest:
+        text.append(("  " if rest == fate.text else " ") + rest, style="not bold default")
     return text
 
 

@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import SOURCE, ProxyError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Response
+from ..upstream.cookies import SessionCookies
 from ..upstream.refusal import read_refusal
 from ..upstream.streamable_http import StreamableHttp, http_session
 from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef, first_response
@@ -26,44 +27,71 @@ from .observations import Answer, Failure
 from .text import conceal
 
 _STREAM_LOOK_SECONDS: Final = 0.3
+# A server that is started by its first request takes longer to begin a session than to answer in it.
+_PATIENCE: Final = {revisions.INITIALIZE: 4.0}
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
 
 class Wire:
-    """The way to one server, for as long as the block."""
+    """The way of one client to one server, for as long as the block.
+
+    ``timeout_seconds`` is how long a request may take; ``initialize`` may take four times that. A client
+    without ``cookies`` keeps none; others keep them from one session to the next, as a browser does.
+    """
 
     def __init__(
         self,
         url: str,
         *,
+        cookies: SessionCookies | None,
         headers: tuple[tuple[str, str], ...] = (),
         secrets: tuple[str, ...] = (),
         tls: ssl.SSLContext | None = None,
         timeout_seconds: float,
     ) -> None:
         self.url = URL(url)
+        self._given_headers = headers
         self._headers = (("User-Agent", f"mcp-session-proxy-check/{__version__}"), *headers)
         self._secrets = secrets
         self._tls = tls
         self._timeout_seconds = timeout_seconds
+        self._cookies = cookies
         self._open: set[str] = set()
 
     async def __aenter__(self) -> Self:
-        self._http = http_session(tls=self._tls)
-        self._transport = StreamableHttp(
-            self._http,
-            self.url,
-            connect_timeout_seconds=self._timeout_seconds,
-            request_timeout_seconds=self._timeout_seconds,
-        )
+        self._connect()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         try:
-            await asyncio.gather(*(self.end(SessionRef(each, None)) for each in tuple(self._open)))
+            await self.end_all()
         finally:
-            self._transport.close()
-            await self._http.close()
+            await self._disconnect()
+
+    def apart(self, cookies: SessionCookies | None) -> "Wire":
+        """The way of another client, with connections and, if it keeps any, cookies of its own."""
+        return Wire(
+            str(self.url),
+            cookies=cookies,
+            headers=self._given_headers,
+            secrets=self._secrets,
+            tls=self._tls,
+            timeout_seconds=self._timeout_seconds,
+        )
+
+    async def hang_up(self) -> None:
+        """Close every connection, and leave the sessions as they are."""
+        await self._disconnect()
+        self._connect()
+
+    @property
+    def cookie_names(self) -> tuple[str, ...]:
+        """The cookies that the server has set. Their values are nobody's business."""
+        return () if self._cookies is None else self._cookies.names
+
+    async def end_all(self) -> None:
+        """End every session that is not ended yet."""
+        await asyncio.gather(*(self.end(SessionRef(each, None)) for each in tuple(self._open)))
 
     async def request(
         self,
@@ -74,7 +102,13 @@ class Wire:
     ) -> Answer:
         """Ask something. ``params`` are raw JSON members."""
         raw = None if params is None else jsonrpc.write_object(params)
-        return await self._post(jsonrpc.write_request(b"1", method, raw), session, headers, wants_answer=True)
+        return await self._post(
+            jsonrpc.write_request(b"1", method, raw),
+            session,
+            headers,
+            wants_answer=True,
+            seconds=self._timeout_seconds * _PATIENCE.get(method, 1.0),
+        )
 
     async def notify(self, method: str, session: SessionRef) -> Answer:
         """Tell something."""
@@ -88,7 +122,7 @@ class Wire:
         """End a session with DELETE."""
 
         async def ask() -> Answer:
-            status = await self._transport.delete(session, self._caller())
+            status = await self._transport.delete(self._with_cookies(session), self._caller())
             return Answer(status=status)
 
         if session.session_id is not None:
@@ -103,7 +137,9 @@ class Wire:
             replies: list[Reply] = []
 
             async def ask() -> Answer:
-                reply = await stack.enter_async_context(self._transport.listen(session, self._caller(), None))
+                reply = await stack.enter_async_context(
+                    self._transport.listen(self._with_cookies(session), self._caller(), None)
+                )
                 self._note(reply)
                 if reply.status == 200 and reply.is_stream:
                     replies.append(reply)
@@ -153,6 +189,23 @@ class Wire:
 
     # -- below -------------------------------------------------------------------------------------
 
+    def _connect(self) -> None:
+        self._http = http_session(tls=self._tls)
+        self._transport = StreamableHttp(
+            self._http,
+            self.url,
+            connect_timeout_seconds=self._timeout_seconds,
+            # Each request has a deadline of its own; this one is only for what it leaves behind.
+            request_timeout_seconds=self._timeout_seconds * max(_PATIENCE.values()),
+        )
+
+    async def _disconnect(self) -> None:
+        self._transport.close()
+        await self._http.close()
+
+    def _with_cookies(self, session: SessionRef) -> SessionRef:
+        return replace(session, cookies=self._cookies)
+
     def _caller(self, headers: tuple[tuple[str, str], ...] = ()) -> Caller:
         return Caller(headers=(*self._headers, *headers))
 
@@ -163,25 +216,34 @@ class Wire:
         headers: tuple[tuple[str, str], ...],
         *,
         wants_answer: bool,
+        seconds: float | None = None,
     ) -> Answer:
         async def ask() -> Answer:
-            async with self._transport.post(body, session, self._caller(headers)) as reply:
+            named = self._with_cookies(session)
+            async with self._transport.post(body, named, self._caller(headers)) as reply:
                 self._note(reply)
                 if not 200 <= reply.status < 300:
                     return await self._read_refusal(reply)
                 response = await first_response(reply) if wants_answer else None
                 return self._answer(reply, response)
 
-        return await self._bounded("POST", session, ask)
+        return await self._bounded("POST", session, ask, seconds)
 
-    async def _bounded(self, verb: str, session: SessionRef, ask: Callable[[], Awaitable[Answer]]) -> Answer:
+    async def _bounded(
+        self,
+        verb: str,
+        session: SessionRef,
+        ask: Callable[[], Awaitable[Answer]],
+        seconds: float | None = None,
+    ) -> Answer:
         """Whatever comes of ``ask``, in time or not."""
         started = asyncio.get_running_loop().time()
+        allowed = seconds or self._timeout_seconds
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            async with asyncio.timeout(allowed):
                 answer = await ask()
         except (TimeoutError, UpstreamTimeout):
-            answer = Answer(failure=Failure.SILENT, explanation=f"no answer in {self._timeout_seconds:g} s")
+            answer = Answer(failure=Failure.SILENT, explanation=f"no answer in {allowed:g} s")
         except UpstreamUnreachable as error:
             answer = Answer(failure=Failure.UNREACHABLE, explanation=_cause(error))
         except ConnectionLost:

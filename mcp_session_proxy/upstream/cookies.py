@@ -56,6 +56,11 @@ class SessionCookies:
     def __len__(self) -> int:
         return 0 if self._kept is None else len(self._kept)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Which cookies there are, in alphabetical order. Their values are nobody's business."""
+        return tuple(sorted({cookie.name for cookie in (self._kept or {}).values()}))
+
     def take(self, lines: Sequence[str], url: URL) -> None:
         """Keep what the ``Set-Cookie`` lines of an answer from this URL say; malformed ones are passed over.
 

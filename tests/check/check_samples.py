@@ -119,6 +119,7 @@ def stateful(**changes: Any) -> Observations:
             Client.KEEPS: (play(TOOLS),),
             Client.OPENAI: (deleted_then(GONE),),
             Client.PER_CALL: (play(TOOLS), play(TOOLS), play(TOOLS)),
+            Client.LEAVES: (play(TOOLS),),
             Client.FORGETFUL: (Play(steps=(Step(name="initialize", answer=hello()), noted(400))),),
             Client.STALE: (Play(steps=(Step(name="tools/list with an old id", answer=GONE),)),),
             Client.MODERN: (Play(steps=(Step(name="server/discover", answer=MISSING),)),),
@@ -139,7 +140,8 @@ def stateless(**changes: Any) -> Observations:
     seen = stateful(hello=opened, unknown=TOOLS, missing=TOOLS, bare_get=Answer(status=405), streams=None)
     fine = (play(TOOLS, opened=opened),)
     return replace(
-        with_plays(seen, keeps=fine, openai=fine, per_call=fine, forgetful=fine, stale=fine), **changes
+        with_plays(seen, keeps=fine, openai=fine, per_call=fine, leaves=fine, forgetful=fine, stale=fine),
+        **changes,
     )
 
 
@@ -159,7 +161,7 @@ def proxied(**changes: Any) -> Observations:
     return replace(with_plays(seen, openai=(deleted_then(TOOLS),), forgetful=fine, stale=fine), **changes)
 
 
-def called(seen: Observations, answers: dict[str, tuple[object, object]]) -> Observations:
+def called(seen: Observations, answers: dict[str, tuple[object, ...]]) -> Observations:
     """The tool ``count`` was called, twice by each client; ``keeps`` are its answers in one session."""
 
     def said(value: object) -> Answer:

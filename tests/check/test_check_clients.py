@@ -19,6 +19,7 @@ from check_samples import (
 )
 
 from mcp_session_proxy.check.clients import (
+    State,
     Verdict,
     handshake_seconds,
     is_slow,
@@ -42,7 +43,8 @@ def test_a_server_with_sessions():
     assert verdicts(stateful()) == {
         "KEEPS": "WORKS",
         "OPENAI": "FAILS",
-        "PER_CALL": "LOSES_STATE",
+        "PER_CALL": "NOT_TRIED",
+        "LEAVES": "NOT_TRIED",
         "FORGETFUL": "FAILS",
         "STALE": "FAILS",
         "MODERN": "FAILS",
@@ -60,6 +62,7 @@ def test_a_server_without_sessions():
         "KEEPS": "WORKS",
         "OPENAI": "WORKS",
         "PER_CALL": "WORKS",
+        "LEAVES": "WORKS",
         "FORGETFUL": "WORKS",
         "STALE": "WORKS",
         "MODERN": "FAILS",
@@ -152,10 +155,13 @@ class TestHandshakes:
         assert fate.text == "1030 ms before every call"
 
     def test_losing_state_is_worse(self):
-        """Where both are so, the text has both."""
-        fate = fates(self.slow(stateful(), 0.75))[Client.PER_CALL]
+        """Where both are so, the text has both; it has the time, too, where only that is known."""
+        seen = self.slow(called(stateful(), {"keeps": (1, 2)}), 0.75)
+        fate = fates(seen)[Client.PER_CALL]
         assert fate.verdict is Verdict.LOSES_STATE
-        assert fate.text == "a new session for every call, 750 ms each"
+        assert fate.text.endswith("; in one session 1, 2; 750 ms before every call")
+        untried = fates(self.slow(stateful(), 0.75))[Client.PER_CALL]
+        assert untried.text == "not tried (use --call): 750 ms before every call"
 
     def test_a_long_way_is_not_a_slow_server(self):
         """Round trips to a distant server are not its fault."""
@@ -175,12 +181,50 @@ class TestState:
         assert shows_state(called(stateful(), {"keeps": (1, 2)})) is True
         assert shows_state(called(stateful(), {"keeps": ("x", "x")})) is False
 
+    def test_is_not_judged_without_a_call(self):
+        """That a new session has no old state is inferred; a server may keep it elsewhere, or have none."""
+        seen = modern(stateful())
+        for client in (Client.PER_CALL, Client.LEAVES):
+            assert fates(seen)[client].verdict is Verdict.NOT_TRIED
+            assert fates(seen)[client].text.startswith("not tried (use --call)")
+            assert fates(seen)[client].state is State.NOT_TRIED
+            assert not fates(seen)[client].suffers
+        assert fates(seen)[Client.MODERN].verdict is Verdict.WORKS
+        assert fates(seen)[Client.MODERN].text == "state: not tried (use --call)"
+
+    def test_is_not_judged_through_the_proxy_either(self):
+        """Those clients work, as far as it is known; the text says how far."""
+        fate = fates(proxied())[Client.LEAVES]
+        assert fate.verdict is Verdict.WORKS
+        assert fate.state is State.NOT_TRIED
+        assert "state: not tried (use --call)" in fate.text
+
+    def test_is_no_question_where_there_are_no_sessions(self):
+        """Nothing could be lost."""
+        assert {fate.state for fate in fates(stateless()).values()} == {None}
+
+    def test_is_lost_to_modern_clients_of_a_server_of_both_eras(self):
+        """Its modern side has no sessions."""
+        seen = called(modern(stateful()), {"keeps": (1, 2), "per_call": (1, 1), "modern": (1, 1)})
+        assert fates(seen)[Client.MODERN].verdict is Verdict.LOSES_STATE
+
     def test_is_lost_where_every_call_gets_the_same_answer(self):
         """What counts in one session and not from one conversation to the next was lost in between."""
         seen = called(stateful(), {"keeps": (1, 2), "per_call": (1, 1)})
         fate = fates(seen)[Client.PER_CALL]
         assert fate.verdict is Verdict.LOSES_STATE
         assert fate.text == "count: 1, 1; in one session 1, 2"
+
+    def test_is_lost_though_something_was_found_at_first(self):
+        """The first conversation may find what another client has left, and lose it all the same."""
+        seen = called(proxied(), {"keeps": (1, 2), "leaves": (6, 1, 1)})
+        assert fates(seen)[Client.LEAVES].verdict is Verdict.LOSES_STATE
+        assert fates(seen)[Client.LEAVES].text == "count: 1, 1; in one session 1, 2"
+
+    def test_is_kept_by_a_switch(self):
+        """Answers may come again, as long as they change from one call to the next."""
+        seen = called(proxied(), {"keeps": ("on", "off"), "per_call": ("on", "off", "on")})
+        assert fates(seen)[Client.PER_CALL].state is State.KEPT
 
     def test_is_kept_where_the_count_goes_on(self):
         """As behind the proxy."""

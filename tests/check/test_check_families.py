@@ -180,7 +180,7 @@ def test_a_second_stream_that_replaces_is_no_sign():
 @pytest.mark.parametrize(
     ("session_id", "shown"),
     [
-        (None, "none: the server keeps no sessions"),
+        (None, "none issued"),
         (UUID, "issued (UUIDs)"),
         (HEX, "issued (32 hexadecimal digits)"),
         ("RSLNS2YDY5QKJWBT2NPMFWIU5V", "issued (26 characters)"),

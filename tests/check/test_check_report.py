@@ -81,9 +81,11 @@ class TestAdvice:
         assert "second-stream" in advice(stateful(), proxied())
 
     def test_only_those_who_suffer_are_helped(self):
-        """A server of both eras needs no help for modern clients."""
+        """A server of both eras answers modern clients; where they lose state, that is another matter."""
         assert "are modern" in advice(stateful())["proxy"].text
         assert "are modern" not in advice(modern(stateful()))["proxy"].text
+        losing = called(modern(stateful()), {"keeps": (1, 2), "modern": (1, 1)})
+        assert "are modern" in advice(losing)["proxy"].text
 
     def test_a_server_without_sessions(self):
         """Only modern clients need help."""
@@ -104,6 +106,85 @@ class TestAdvice:
             "--min-idle 3",
         )
         assert "slow-handshake" not in advice(stateful())
+
+    def test_a_server_that_had_to_start(self):
+        """A slow first session is told from sessions that are slow each time."""
+        started = stateful(hello=hello(seconds=13.0))
+        assert advice(started)["slow-start"].flags == ()
+        assert "The first session took 13.0 s" in advice(started)["slow-start"].text
+        slow = tuple(play(TOOLS, opened=hello(seconds=13.0)) for _ in range(3))
+        assert "slow-start" not in advice(with_plays(started, per_call=slow))
+        behaviour = document(started)["direct"]["behaviour"]
+        assert behaviour["start"]["text"] == "13.0 s; later ones 2 ms"
+
+    def test_a_handshake_that_takes_nearly_too_long(self):
+        """Whether the first or each: the proxy has a limit, which can be raised."""
+        assert "handshake-timeout" not in advice(stateful(hello=hello(seconds=13.0)))
+        once = stateful(hello=hello(seconds=40.0))
+        assert advice(once)["handshake-timeout"].flags == ("--handshake-timeout 2m",)
+        always = with_plays(stateful(), per_call=(play(TOOLS, opened=hello(seconds=50.0)),))
+        assert advice(always)["handshake-timeout"].flags == ("--handshake-timeout 150s",)
+
+    def test_a_server_that_can_have_one_session(self):
+        """It is shared, the command says so, and nothing is advised that takes more sessions."""
+        taken = refused(400, "Invalid Request: Server already initialized", -32600)
+        found = report(stateful(beside=taken))
+        keys = {piece.key: piece for piece in found.advice}
+        assert keys["one-session"].flags == ("--sharing shared",)
+        assert found.command == f"mcp-session-proxy serve {URL} --sharing shared"
+        assert not {"callers", "slow-handshake"} & set(keys)
+        assert "restart" not in keys["one-session"].text
+        server = document(stateful(beside=taken))["direct"]["server"]
+        assert server["one_session"] is True
+
+    def test_a_server_whose_one_session_is_used_up(self):
+        """It is not free after DELETE, which the check must own up to."""
+        taken = refused(400, "Invalid Request: Server already initialized", -32600)
+        stuck = with_plays(stateful(beside=taken), per_call=(play(opened=taken),))
+        assert "restart the server first" in advice(stuck)["one-session"].text
+
+    @pytest.mark.parametrize("status", [429, 503])
+    def test_a_server_that_is_full_is_not_one_with_a_single_session(self, status):
+        """A limit was reached, perhaps for a moment."""
+        full = stateful(beside=refused(status, "Too many open sessions", -32600))
+        assert "one-session" not in advice(full)
+        assert document(full)["direct"]["server"]["one_session"] is False
+
+    def test_a_server_that_is_strict_about_versions(self):
+        """Which ones it refuses, and who is helped."""
+        no = refused(400, "Unsupported protocol version", -32602)
+        strict = stateful(asked_version="2025-06-18", refused_versions={"2025-11-25": no})
+        assert "whoever asks for 2025-11-25" in advice(strict)["strict-versions"].text
+        assert "asks for 2025-06-18 itself" in advice(strict)["strict-versions"].text
+        found = document(strict)["direct"]
+        assert found["server"]["refused_versions"] == ["2025-11-25"]
+        assert (
+            found["behaviour"]["refused_versions"]["text"] == "2025-11-25: 400 Unsupported protocol version"
+        )
+
+    def test_a_server_that_is_strict_about_older_versions(self):
+        """OpenAI's clients ask for one."""
+        no = refused(400, "Unsupported protocol version", -32602)
+        strict = with_plays(stateful(), openai=(play(opened=no),))
+        assert "whoever asks for 2025-03-26" in advice(strict)["strict-versions"].text
+        assert "strict-versions" not in advice(stateful())
+
+    def test_sessions_that_are_bound_to_a_cookie(self):
+        """Seen where clients without cookies fail."""
+        bound = with_plays(
+            stateful(cookies=("AWSALB",)), no_cookies=(play(refused(404, "Session not found", -32600)),)
+        )
+        assert "AWSALB" in advice(bound)["cookies"].text
+        assert "keep no cookies" in advice(bound)["proxy"].text
+        behaviour = document(bound)["direct"]["behaviour"]
+        assert behaviour["cookies"]["text"] == "AWSALB; without them 1 of 1 sessions failed"
+
+    def test_cookies_that_are_not_needed(self):
+        """No advice, and no suffering."""
+        free = with_plays(stateful(cookies=("seen",)), no_cookies=(play(TOOLS),))
+        assert "cookies" not in advice(free)
+        assert document(free)["direct"]["behaviour"]["cookies"]["text"] == "seen; they are not needed"
+        assert document(free)["direct"]["clients"]["keeps-no-cookies"]["verdict"] == "works"
 
     def test_pings_that_are_not_answered(self):
         """Quiet sessions cannot be checked with one."""
@@ -161,6 +242,26 @@ class TestAdvice:
         fresh = called(proxied(), {"keeps": (1, 2), "per_call": (1, 1)})
         assert advice(stateful(), fresh)["sharing"].flags == ("--sharing handover",)
 
+    def test_a_proxy_that_keeps_client_sessions_apart(self):
+        """Requests without a session share one, others do not: that is another mode than losing all of it."""
+        seen = called(proxied(), {"keeps": (1, 2), "per_call": (1, 1), "forgetful": (3, 4)})
+        apart = advice(stateful(), seen)["sharing"]
+        assert apart.flags == ("--sharing handover",)
+        assert "--sharing isolated" in apart.text
+
+    def test_a_proxy_that_passes_modern_requests_through(self):
+        """Only modern clients lose state: the mode that hands it over is in force, and is not advised."""
+        kept = dict.fromkeys(("per_call", "leaves", "openai", "forgetful", "stale"), (3, 4))
+        seen = called(proxied(), {"keeps": (1, 2), "modern": (1, 1), **kept})
+        assert "sharing" not in advice(stateful(), seen)
+        assert advice(stateful(), seen)["upstream-era"].flags == ("--upstream-era legacy",)
+
+    def test_a_proxy_that_does_not_see_clients_leave(self):
+        """After DELETE the state is handed on."""
+        kept = dict.fromkeys(("per_call", "modern", "openai", "forgetful", "stale"), (3, 4))
+        seen = called(proxied(), {"keeps": (1, 2), "leaves": (1, 1), **kept})
+        assert set(advice(stateful(), seen)) & {"sharing", "leaving"} == {"leaving"}
+
     def test_another_proxy(self):
         """Whatever is at the other URL is not taken for this proxy."""
         assert "not-this-proxy" in advice(stateful(), stateful())
@@ -179,6 +280,21 @@ class TestAdvice:
         failing = replace(failing, in_session=(refused(400, "no", -32602),))
         assert report(failing).remark == "count shows nothing about state, as it fails: 400 no"
         assert report(stateless()).remark is None
+
+    def test_a_tool_that_shows_nothing(self):
+        """A tool that repeats itself, or answers differently each time, says nothing about sessions."""
+        echo = called(stateful(), {"keeps": ("hi", "hi"), "per_call": ("hi", "hi")})
+        assert "gave one answer twice" in (report(echo).remark or "")
+        clock = called(stateful(), {"keeps": ("1:00", "1:01"), "per_call": ("1:02", "1:03")})
+        assert "answers differently in new sessions, too" in (report(clock).remark or "")
+
+    def test_nobody_is_seen_to_suffer(self):
+        """What was not tried is no reason to call it needless."""
+        seen = modern(stateful())
+        fine = (play(TOOLS),)
+        found = report(with_plays(seen, openai=fine, forgetful=fine, stale=fine))
+        assert [piece.key for piece in found.advice] == ["not-tried"]
+        assert found.status is Status.WORKS
 
 
 class TestJson:
@@ -222,6 +338,13 @@ class TestJson:
         """Measuring takes the place of what is known."""
         behaviour = document(stateful(idle=Idle(seconds=600.0, answer=TOOLS)))["direct"]["behaviour"]
         assert behaviour["idle_expiry"] == {"text": "alive after 10m", "status": 200, "measured": True}
+
+    def test_tells_expired_sessions(self):
+        """In the server's words, and how often to ping instead."""
+        gone = Idle(seconds=20.0, answer=refused(404, "Session not found", -32600))
+        found = document(stateful(idle=gone))
+        assert found["direct"]["behaviour"]["idle_expiry"]["text"] == "gone within 20s: 404 Session not found"
+        assert "--keepalive 10s" in [flag for piece in found["advice"] for flag in piece["flags"]]
 
     def test_tells_problems(self):
         """In place of everything else."""

@@ -12,9 +12,11 @@ from fakes import HttpServer, begin_stream, reply_to
 from mcp_session_proxy.check.clients import Verdict
 from mcp_session_proxy.check.observations import Client
 from mcp_session_proxy.check.plan import Plan, Target, ToolCall
+from mcp_session_proxy.check.plays import Player
 from mcp_session_proxy.check.report import Status, to_json
 from mcp_session_proxy.check.run import _check
 from mcp_session_proxy.check.wire import Wire
+from mcp_session_proxy.upstream.cookies import SessionCookies
 
 CALLS_OF_TOOLS = "tools/call"
 
@@ -25,6 +27,10 @@ def make_plan(url, **options) -> Plan:
 
 async def check(url, **options):
     return await _check(make_plan(url, **options))
+
+
+def make_wire(url, **options) -> Wire:
+    return Wire(url, cookies=SessionCookies(), timeout_seconds=5.0, **options)
 
 
 def verdicts(side):
@@ -57,13 +63,29 @@ async def test_a_stateful_server():
     assert verdicts(report.direct) == {
         Client.KEEPS: Verdict.WORKS,
         Client.OPENAI: Verdict.FAILS,
-        Client.PER_CALL: Verdict.LOSES_STATE,
+        Client.PER_CALL: Verdict.NOT_TRIED,
+        Client.LEAVES: Verdict.NOT_TRIED,
         Client.FORGETFUL: Verdict.FAILS,
         Client.STALE: Verdict.FAILS,
         Client.MODERN: Verdict.FAILS,
     }
     assert facts(report.direct)["server"] == "fake 1"
     assert facts(report.direct)["stream"].startswith("405")
+
+
+async def test_a_client_that_leaves_closes_its_connections():
+    """Its session is not ended before the check is over, or it would be no such client."""
+    async with HttpServer() as server, make_wire(server.url) as wire:
+        async with wire.apart(None) as leaving:
+            player = Player(wire, reads="tools/list", version="2025-11-25", call=None)
+            play = await player.leave_without_delete(leaving)
+            transports = [request.transport for request, _ in server.seen]
+            async with asyncio.timeout(5):
+                while not all(transport is None or transport.is_closing() for transport in transports):
+                    await asyncio.sleep(0.01)
+            assert play.failed is None
+            assert len(server.sessions) == 1
+        assert server.sessions == {}
 
 
 async def test_every_session_is_ended():

@@ -64,7 +64,7 @@ def test_a_servers_text_is_neither_markup_nor_control():
 def test_what_was_not_measured_is_marked():
     """Nobody takes what is known in general for what was seen here."""
     text = " ".join(printed(stateful(), width=300).split())
-    assert "none before (known of such servers, not measured)" in text
+    assert "none before (known of this family, not measured)" in text
 
 
 def test_a_problem_and_what_to_do():

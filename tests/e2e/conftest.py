@@ -8,6 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 
+from .checking import Command
 from .launch import Fleet, Proxy, Server, get
 from .run import Run
 from .wire import Caller
@@ -109,6 +110,12 @@ def option_desk(fleet: Fleet, owned: Fleet, http: aiohttp.ClientSession) -> Call
 def run(tmp_path: Path) -> Run:
     """Runs client programs, with a home of the test's own."""
     return Run(tmp_path)
+
+
+@pytest.fixture
+def check(tmp_path: Path) -> Command:
+    """The command."""
+    return Command(tmp_path)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
