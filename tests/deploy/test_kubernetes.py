@@ -52,6 +52,10 @@ EVERYTHING: dict[str, Any] = {
     "affinity": {"nodeAffinity": {}},
     "volumes": [{"name": "data", "emptyDir": {}}],
     "volumeMounts": [{"name": "data", "mountPath": "/tls"}],
+    "networkPolicy": {
+        "clients": [{"podSelector": {"matchLabels": {"app": "agent"}}}],
+        "operators": [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}],
+    },
     "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
     "alerts": {"enabled": True},
     "dashboard": {"enabled": True},
@@ -194,6 +198,15 @@ def test_the_program_takes_its_options(applied: list[dict[str, Any]]) -> None:
     assert not settings.listen.is_loopback
 
 
+def test_nobody_connects_who_is_not_named(sidecar: list[dict[str, Any]]) -> None:
+    """No policy of ours admits a pod for being in the same namespace."""
+    for found in (sidecar, objects(render(BESIDE)), objects(render(EVERYTHING))):
+        for rule in kinds(found)["NetworkPolicy"]["spec"]["ingress"]:
+            assert {"podSelector": {}} not in rule["from"]
+    assert kinds(objects(render(BESIDE)))["NetworkPolicy"]["spec"]["ingress"] == []
+    assert "No pod may connect yet" in render(BESIDE)["NOTES.txt"]
+
+
 class TestChart:
     def test_helm_lints_it(self) -> None:
         """Nothing above a hint (it misses an icon)."""
@@ -260,5 +273,6 @@ class TestChart:
         """The URL for clients, with path and port."""
         notes = render(EVERYTHING)["NOTES.txt"]
         assert "http://demo-mcp-session-proxy.tools:8080/api/mcp\n" in notes
+        assert "No pod" not in notes
         assert "pods" not in notes
         assert "There are 2 pods" in render(ELSEWHERE | {"replicas": 2})["NOTES.txt"]
