@@ -21,7 +21,7 @@ from yarl import URL
 from .downstream.paths import Passing
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
-from .protocol.revisions import CACHEABLE_METHODS
+from .protocol.revisions import CACHEABLE_METHODS, ServedEras, UpstreamEra
 from .sessions.credentials import DEFAULT_PATTERNS
 from .sessions.modes import Anonymous, Sharing, UnknownSession
 from .values import (
@@ -246,6 +246,17 @@ class Settings(BaseSettings):
     the last of it and comes back. What a client is known to have missed is kept as long as there is room."""
 
     # -- modern clients (MCP 2026-07-28) ---------------------------------------------------------
+
+    serve_eras: Annotated[ServedEras, Group.MODERN, LIVE] = ServedEras.BOTH
+    """Which clients are served. legacy: clients that would speak the revision 2026-07-28 are answered as by a
+    server that has never heard of it, so that those that can fall back to an earlier one. That gives them log
+    messages and list changes without their asking. modern: clients of earlier revisions are refused."""
+
+    upstream_era: Annotated[UpstreamEra, Group.MODERN, LIVE] = UpstreamEra.AUTO
+    """What becomes of requests of the revision 2026-07-28, which have no session. auto: they are translated
+    onto the server's sessions, so that state is kept, unless the server speaks that revision itself and gives
+    no sessions to anybody; then it gets them as they are. legacy: always translated. modern: always passed
+    on, for a server that speaks the revision and whose sessions you do not need."""
 
     park_timeout: Annotated[Duration, Group.MODERN, LIVE] = 600.0
     """How long a call waits for its client to come back with the answers that the server asked for."""

@@ -303,6 +303,23 @@ class UpstreamDown(Event, frozen=True, kw_only=True):
     error: str
 
 
+class EraFound(Event, frozen=True, kw_only=True):
+    """The proxy has found out, or learnt anew, what the server needs with requests of revision 2026-07-28.
+
+    ``modern``: it speaks that revision. ``stateful``: it gives session ids to clients of the earlier ones.
+    ``modern_requests``: passed to it as they are, which is right for a server that speaks the revision and
+    keeps no sessions; otherwise translated, so that clients find their state again.
+
+    What to do: nothing, unless you know better; then say so with ``--upstream-era``.
+    """
+
+    name = "upstream.era"
+    upstream: str
+    modern: bool
+    stateful: bool
+    modern_requests: str
+
+
 class AnonymousCaller(Event, frozen=True, kw_only=True):
     """The first caller without credentials on a listener beyond loopback. Told once, loudly.
 

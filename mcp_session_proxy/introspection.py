@@ -73,7 +73,8 @@ class ReplicaView:
     ``condition`` is up, down, breaker-open or unknown; ``down_seconds`` says for how long it has taken no
     connections, ``breaker`` whether handshakes are tried (closed, half-open) or not (open), and
     ``last_error`` why they failed last. ``modern`` says whether the server speaks 2026-07-28 itself; null
-    means that it was not asked yet.
+    means that it was not asked yet. ``modern_requests``, those of that revision, are translated onto its
+    sessions or passed to it as they are; unknown as long as nobody has made one.
     """
 
     upstream: str
@@ -82,6 +83,7 @@ class ReplicaView:
     breaker: str
     last_error: str | None
     modern: bool | None
+    modern_requests: str
     sessions: int
 
 

@@ -252,7 +252,9 @@ class Proxy:
         self._stack.callback(transport.close)
         self._transports.append(transport)
         breaker = Breaker(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
-        return Replica(url, transport, breaker, self._observe, tls=tls)
+        replica = Replica(url, transport, breaker, self._observe, tls=tls)
+        replica.era.choice = settings.upstream_era
+        return replica
 
     def _build_passthrough(self, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
         return Passthrough(
@@ -288,12 +290,13 @@ class Proxy:
             listening=self._listening,
             parking=self._parking,
             cache=rules.cache_rules(settings),
+            versions=settings.serve_eras.versions,
             observe=self._observe,
         )
         self._endpoint = Endpoint(
             legacy=legacy,
             modern=self._modern,
-            speaks_modern=self._fleet.speaks_modern,
+            era=lambda: self._fleet.best().era,
             passthrough=choose,
             binder=self._binder,
             fanout=self._fanout,
@@ -418,6 +421,7 @@ class Proxy:
         self._endpoint.rules = rules.endpoint_rules(settings, self._endpoint.rules.rewrite_challenge)
         self._endpoint.heart.set_interval(settings.heartbeat)
         self._modern.cache = rules.cache_rules(settings)
+        self._modern.versions = settings.serve_eras.versions
         self._parking.limits = rules.parking_limits(settings)
         self._fanout.set_max_events(settings.max_buffered_events)
         self._fanout.linger_seconds = settings.event_linger
@@ -435,6 +439,7 @@ class Proxy:
         for replica in self._fleet.replicas:
             replica.breaker.threshold = settings.breaker_threshold
             replica.breaker.reset_seconds = settings.breaker_reset
+            replica.era.choice = settings.upstream_era
         for transport in self._transports:
             transport.set_timeouts(connect_seconds=connect_seconds, request_seconds=request_seconds)
         for passthrough in self._passing.values():

@@ -78,6 +78,7 @@ def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) 
         heartbeat_seconds=settings.heartbeat,
         rewrite_challenge=rewrite_challenge,
         trusted_proxies=settings.trusted_proxy,
+        eras=settings.serve_eras,
         warn_of_anonymous=not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL,
     )
 

@@ -143,13 +143,14 @@ class Snapshot:
 
 
 def _view_replica(replica: Replica, now: float) -> ReplicaView:
-    monitor, error = replica.monitor, replica.breaker.last_error
+    monitor, error, finding = replica.monitor, replica.breaker.last_error, replica.era.finding
     return ReplicaView(
         upstream=str(replica.url.origin()),
         condition=replica.condition(now).value,
         down_seconds=None if monitor.down_since is None else now - monitor.down_since,
         breaker=replica.breaker.state,
         last_error=None if error is None else error.reason,
-        modern=replica.era.modern,
+        modern=None if finding is None else finding.modern,
+        modern_requests={True: "passed", False: "translated", None: "unknown"}[replica.era.passes()],
         sessions=len(replica.sessions),
     )

@@ -298,6 +298,29 @@ async def test_cache_ttl(bench: Reloaded) -> None:
     assert (listed["ttlMs"], listed["cacheScope"]) == (60000, "public")
 
 
+@tries("upstream_era")
+async def test_upstream_era(bench: Reloaded) -> None:
+    """Modern requests reach the server as they are, or as calls of a session."""
+    await bench.start()
+    assert (await bench.ask()).json["result"]["count"] == 1
+    bench.change(upstream_era="modern")
+    assert (await bench.ask()).status == 404  # the server's own answer to what names no session
+    bench.told.clear()
+    bench.change(upstream_era="legacy")
+    assert (await bench.ask()).json["result"]["count"] == 2
+
+
+@tries("serve_eras")
+async def test_serve_eras(bench: Reloaded) -> None:
+    """Who is refused from now on: the ones or the others."""
+    await bench.start()
+    bench.change(serve_eras="legacy")
+    assert [(await bench.ask()).status, (await bench.post(INITIALIZE)).status] == [400, 200]
+    bench.told.clear()
+    bench.change(serve_eras="modern")
+    assert [(await bench.ask()).status, (await bench.post(INITIALIZE)).status] == [200, 400]
+
+
 # -- limits ----------------------------------------------------------------------------------------
 
 

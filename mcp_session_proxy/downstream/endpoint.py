@@ -9,7 +9,7 @@ modern client, leaving means cancelling.
 import asyncio
 import itertools
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Final
@@ -35,12 +35,14 @@ from ..exchange.fanout import Fanout
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
-from ..protocol.revisions import Era
+from ..protocol.revisions import Era, ServedEras
 from ..sessions.binding import Binder
 from ..sessions.credentials import sounds_like_identity
 from ..sessions.identity import Identifier
 from ..tracing import CONTEXT_KEYS, Tracer
+from ..upstream.era import EraProbe
 from ..upstream.transport import Caller
+from . import eras
 from .connection import Connection, on_departure
 from .hops import Network, restate_way
 from .legacy import LegacyEndpoint
@@ -72,6 +74,7 @@ class EndpointRules:
     heartbeat_seconds: float
     rewrite_challenge: Callable[[str], str]
     trusted_proxies: Sequence[Network] = ()
+    eras: ServedEras = ServedEras.BOTH
     warn_of_anonymous: bool = False  # strangers can reach us, and would share sessions
 
 
@@ -83,7 +86,7 @@ class Endpoint:
         *,
         legacy: LegacyEndpoint,
         modern: ModernEndpoint,
-        speaks_modern: Callable[[Caller], Awaitable[bool]],
+        era: Callable[[], EraProbe],
         passthrough: Callable[[], Passthrough],
         binder: Binder,
         fanout: Fanout,
@@ -98,7 +101,7 @@ class Endpoint:
         self.streams = 0
         self._legacy = legacy
         self._modern = modern
-        self._speaks_modern = speaks_modern
+        self._era = era
         self._passthrough = passthrough
         self._binder = binder
         self._fanout = fanout
@@ -190,7 +193,9 @@ class Endpoint:
 
     async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         call = self._call(request)
-        if inbound.is_modern_version(call.version) and await self._speaks_modern(call.caller):
+        served = self.rules.eras
+        names_modern = inbound.is_modern_version(call.version)
+        if names_modern and served is not ServedEras.LEGACY and await self._passes_modern(call):
             return await self._passthrough().handle(request, headers, to_endpoint=True)
         body = await self._read_body(request)
         try:
@@ -200,13 +205,21 @@ class Endpoint:
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)
-            if inbound.era_of(first, call.version, meta) is Era.MODERN:
+            if eras.judge(first, call, meta, served) is Era.MODERN:
                 return await self._post_modern(request, headers, call, first, meta)
-        elif inbound.is_modern_version(call.version):
+        elif names_modern or served is ServedEras.MODERN:
             return self._take_modern(messages, headers, batch=batch)
         else:
             meta = {}
         return await self._post_legacy(request, headers, call, messages, meta, batch=batch)
+
+    async def _passes_modern(self, call: Call) -> bool:
+        """Whether modern requests go to the server as they are; most of them find that known."""
+        era = self._era()
+        known = era.passes()
+        if known is None:
+            return await era.ask(call.caller.credentials, call.principal.digest)
+        return known
 
     async def _post_legacy(
         self,
@@ -374,7 +387,11 @@ class Endpoint:
         if self.draining:
             raise Draining("The proxy is shutting down.")
         if report.era is Era.MODERN:
-            modern = inbound.read_modern(request, meta, lambda name: call.headers.getall(name, ()))
+            served = self.rules.eras
+            eras.check(request, call, served)
+            modern = inbound.read_modern(
+                request, meta, lambda name: call.headers.getall(name, ()), served.versions
+            )
             affinity = self._identifier.affinity(call.headers, meta)
             report.sessionless = True
             return await self._modern.answer(call, modern, affinity, responder, report)
@@ -407,7 +424,7 @@ class Endpoint:
         call = self._call(request)
         if self.draining:
             raise Draining("The proxy is shutting down.")
-        if call.session_id is None:
+        if call.session_id is None or self.rules.eras is ServedEras.MODERN:
             # Nothing could ever be delivered, and 405 is the way to say so that every client knows.
             return web.Response(status=405, headers={**headers, "Allow": "POST"})
         try:
@@ -437,7 +454,7 @@ class Endpoint:
     def _delete(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         """Absorb the goodbye; by default in the specification's own words for "you need not"."""
         call = self._call(request)
-        if call.session_id is not None:
+        if call.session_id is not None and self.rules.eras is not ServedEras.MODERN:
             try:
                 client = self._binder.find(call.principal, call.session_id)
             except UnknownSession:

@@ -6,7 +6,7 @@ Its handler is cancelled when the client closes the response, which is this revi
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
@@ -62,10 +62,13 @@ class ModernEndpoint:
         listening: Listening,
         parking: Parking,
         cache: CacheRules,
+        versions: Sequence[str],
         observe: Observer,
     ) -> None:
         self.calls: dict[ModernCall | Exchange, None] = {}
-        self.cache = cache  # may be replaced at any time
+        # Both may be replaced at any time.
+        self.cache = cache
+        self.versions = versions
         self._binder = binder
         self._attribution = attribution
         self._catalog = catalog
@@ -192,7 +195,7 @@ class ModernEndpoint:
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
         hint = self.cache.hint(revisions.DISCOVER) or _NO_HINT
         identifier = modern.request.id
-        result = lifting.lift_discovery(facts, hint)
+        result = lifting.lift_discovery(facts, hint, self.versions)
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
 
     # -- subscriptions/listen ----------------------------------------------------------------------

@@ -4,6 +4,7 @@ from typing import Final
 
 from .. import __version__
 from ..config import Settings
+from ..protocol.revisions import ServedEras, UpstreamEra
 from ..sessions.modes import Anonymous, Sharing
 
 _SHARING: Final = {
@@ -11,6 +12,12 @@ _SHARING: Final = {
     Sharing.ISOLATED: "a session belongs to one client for life and is closed after its DELETE",
     Sharing.SHARED: "all clients of one caller use one session",
     Sharing.FRESH: "a request that names no session gets one that was never used",
+}
+# What becomes of requests of the revision 2026-07-28.
+_MODERN: Final = {
+    UpstreamEra.AUTO: "translated onto sessions, unless the server speaks 2026-07-28 and keeps none",
+    UpstreamEra.LEGACY: "translated onto sessions",
+    UpstreamEra.MODERN: "passed to the server as they are",
 }
 _ANONYMOUS: Final = {
     Anonymous.POOL: "callers without any are one party and share sessions",
@@ -30,10 +37,18 @@ def startup_lines(settings: Settings, listen_url: str, endpoint_url: str, admin_
         ("in front of", settings.upstream_shown),
         ("sharing", f"{settings.sharing}: {_SHARING[settings.sharing]}"),
         ("callers", _callers(settings)),
+        ("modern calls", _modern_calls(settings)),
         ("admin", "off" if admin_url is None else f"{admin_url} (status page, /metrics /healthz /readyz)"),
         *(("WARNING", text) for text in _warnings(settings)),
     ]
     return [f"mcp-session-proxy {__version__}", *(f"  {name:<14}{text}" for name, text in facts)]
+
+
+def _modern_calls(settings: Settings) -> str:
+    if settings.serve_eras is ServedEras.LEGACY:
+        return "refused, so that clients fall back to sessions (--serve-eras legacy)"
+    text = f"{_MODERN[settings.upstream_era]} (--upstream-era {settings.upstream_era})"
+    return text if settings.serve_eras is ServedEras.BOTH else f"{text}; others are refused"
 
 
 def _callers(settings: Settings) -> str:

@@ -77,10 +77,15 @@ def era_of(request: Request, version_header: str | None, meta: Mapping[str, byte
     return Era.MODERN if request.method == revisions.DISCOVER else Era.LEGACY
 
 
-def read_modern(request: Request, meta: Mapping[str, bytes], header_values: HeaderValues) -> ModernRequest:
+def read_modern(
+    request: Request,
+    meta: Mapping[str, bytes],
+    header_values: HeaderValues,
+    served: Sequence[str] = revisions.SERVED_VERSIONS,
+) -> ModernRequest:
     """The front-door checks for a modern request, in their order.
 
-    ``header_values`` gives all values of a header.
+    ``header_values`` gives all values of a header; ``served`` are the versions of both eras that are served.
 
     Raises:
         UnsupportedVersion, MethodGone, HeaderMismatch, InvalidParams: what is wrong.
@@ -88,7 +93,7 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     version_headers = header_values(revisions.VERSION_HEADER)
     named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
     if named not in revisions.MODERN_VERSIONS or len(version_headers) != 1:
-        _check_version(version_headers, named)
+        _check_version(version_headers, named, served)
     if request.method not in revisions.MODERN_METHODS:
         raise MethodGone(f"There is no method {request.method[:100]!r} in this protocol version.")
     if len(version_headers) != 1:
@@ -104,11 +109,14 @@ def read_modern(request: Request, meta: Mapping[str, bytes], header_values: Head
     return ModernRequest(request, params, meta, capabilities, meta.get(revisions.META_CLIENT_INFO), log_level)
 
 
-def _check_version(headers: Sequence[str], named: str | None) -> None:
+def _check_version(headers: Sequence[str], named: str | None, served: Sequence[str]) -> None:
     """Refuse a version that is not served, if header and body agree on it or only one of them names it."""
     told = {version.strip() for version in (*headers, *([] if named is None else [named]))}
     if len(told) == 1 and not told & set(revisions.MODERN_VERSIONS):
-        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=told.pop())
+        # Legacy versions are served, but not to requests of this form: naming them would make a loop.
+        legacy = told & set(revisions.LEGACY_VERSIONS)
+        supported = revisions.MODERN_VERSIONS if legacy else served
+        raise UnsupportedVersion(supported=supported, requested=told.pop())
 
 
 def _capabilities(meta: Mapping[str, bytes]) -> bytes:

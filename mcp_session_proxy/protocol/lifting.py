@@ -4,7 +4,7 @@ Results gain ``resultType``, the server's name and cache hints; errors lose code
 retired or reserved. Payloads are not touched: members are put in front of what was received.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -164,11 +164,11 @@ def read_input_schema(tool: bytes) -> object:
         return None
 
 
-def lift_discovery(facts: ServerFacts, hint: CacheHint) -> bytes:
-    """The result of ``server/discover`` (2026-07-28, server/discover)."""
+def lift_discovery(facts: ServerFacts, hint: CacheHint, versions: Sequence[str]) -> bytes:
+    """The result of ``server/discover``, where these versions are served (2026-07-28, server/discover)."""
     capabilities = {name: value for name, value in facts.capabilities.items() if name != "tasks"}
     members = {
-        "supportedVersions": jsonrpc.write_batch([jsonrpc.quote(v) for v in revisions.SERVED_VERSIONS]),
+        "supportedVersions": jsonrpc.write_batch([jsonrpc.quote(version) for version in versions]),
         "capabilities": jsonrpc.write_object(capabilities),
     }
     if facts.instructions is not None:

@@ -134,6 +134,31 @@ class Era(StrEnum):
     MODERN = "modern"
 
 
+class UpstreamEra(StrEnum):
+    """The operator's choice: what becomes of modern requests."""
+
+    AUTO = "auto"  # as the server needs it
+    LEGACY = "legacy"  # always translated onto the server's sessions
+    MODERN = "modern"  # always passed to the server as they are
+
+
+class ServedEras(StrEnum):
+    """The operator's choice: which clients are served."""
+
+    BOTH = "both"
+    LEGACY = "legacy"
+    MODERN = "modern"
+
+    @property
+    def versions(self) -> tuple[str, ...]:
+        """The protocol versions that are served, the newest first."""
+        return {
+            ServedEras.BOTH: SERVED_VERSIONS,
+            ServedEras.LEGACY: tuple(reversed(LEGACY_VERSIONS)),
+            ServedEras.MODERN: MODERN_VERSIONS,
+        }[self]
+
+
 def takes_cursors(named: str | None, negotiated: str | None) -> bool:
     """Whether a client can read events that have an id and no data.
 

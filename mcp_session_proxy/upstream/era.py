@@ -1,106 +1,327 @@
-"""Whether the server behind us speaks the modern protocol itself, so that modern requests need no help.
+"""What one server needs of us with modern requests: nothing, or that they are translated onto its sessions.
 
-Asked once, with the specification's own question (MCP 2026-07-28, server/discover), when the first
-modern request comes; asked again after the server was away, and now and then while the answer is yes.
+A server that does not speak the 2026-07-28 revision needs the translation. So does one that speaks both
+revisions and keeps state in sessions on its legacy side: it would serve every modern request by itself, and
+a client's state would be gone with each of them. Only a server that gives no sessions gets modern requests
+as they are.
+
+Both are asked when the first modern request comes, by the credentials of its caller and nothing else of it:
+``server/discover``, and then a handshake, whose session is given back at once. The answers are believed for
+some minutes, whatever they are, and forgotten when the server was away. Handshakes that happen anyway tell
+the same without being asked.
+
+A server's trouble, or what it has against one caller, settles nothing: that caller's request is translated,
+and the next caller's asks again.
 """
 
 import asyncio
 import contextlib
-from typing import Final
+import re
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Final, NamedTuple, TypeVar
 
-from ..errors import ProxyError, UpstreamTimeout
+from ..errors import (
+    HEADER_MISMATCH,
+    INTERNAL_ERROR,
+    MISSING_CAPABILITY,
+    UNSUPPORTED_VERSION,
+    ProxyError,
+    UpstreamTimeout,
+)
 from ..protocol import jsonrpc, revisions
-from ..protocol.jsonrpc import Response
+from ..protocol.revisions import UpstreamEra
 from .cookies import SessionCookies
-from .transport import Caller, ConnectionLost, Reply, SessionRef, Transport
+from .refusal import read_refusal
+from .transport import Caller, ConnectionLost, Reply, SessionRef, Transport, first_response
 
 _PROBE_SECONDS: Final = 10.0
 _BELIEVED_SECONDS: Final = 300.0
+_DOUBTED_SECONDS: Final = 10.0
 # A server that does not answer at all is not asked for every request: each would wait as long.
 _SILENT_SECONDS: Final = 60.0
-_QUESTION: Final = jsonrpc.write_request(
-    b'"era"',
-    revisions.DISCOVER,
-    jsonrpc.write_object(
-        {
-            "_meta": jsonrpc.write_object(
-                {
-                    revisions.META_VERSION: jsonrpc.quote(revisions.FIRST_MODERN),
-                    revisions.META_CAPABILITIES: b"{}",
-                }
-            )
-        }
-    ),
+# A caller whom it answers neither yes nor no a few times asks ever more seldom.
+_PATIENT_QUESTIONS: Final = 3
+_MAX_PAUSE_SECONDS: Final = 60.0
+_MAX_UNDECIDED: Final = 1000
+
+_META: Final = jsonrpc.write_object(
+    {revisions.META_VERSION: jsonrpc.quote(revisions.FIRST_MODERN), revisions.META_CAPABILITIES: b"{}"}
 )
+_QUESTION: Final = jsonrpc.write_request(b'"era"', revisions.DISCOVER, jsonrpc.write_object({"_meta": _META}))
+# Refusals of ``server/discover`` and ``initialize`` as such. The others (401, 403, 429, 431, 5xx) are about
+# the caller or the moment.
+_REFUSES_DISCOVERY: Final = frozenset({400, 404, 405, 422})
+_REFUSES_HANDSHAKES: Final = frozenset({400, 404, 405, 406, 415, 422, 501})
+# Codes that a server may answer anything with that went wrong.
+_SAY_NOTHING: Final = frozenset({INTERNAL_ERROR, 0})
+_SPEAKS_OF_SESSIONS: Final = re.compile(r"session|initiali[sz]e", re.IGNORECASE)
+# Said by servers that do keep sessions, and can have no more of them.
+_HAS_NO_ROOM: Final = re.compile(
+    r"already initiali[sz]ed|too many (?:\w+ )?sessions|maximum (?:\w+ ){0,3}sessions|session limit",
+    re.IGNORECASE,
+)
+_SPEAKS_OF_VERSIONS: Final = re.compile(r"protocol ?version", re.IGNORECASE)
+
+Verdict = TypeVar("Verdict")
+
+
+class Finding(NamedTuple):
+    """What is known of a server: whether it speaks modern and, if so, whether it keeps sessions besides."""
+
+    modern: bool
+    stateful: bool
+
+    @property
+    def passes(self) -> bool:
+        """Whether modern requests go to the server as they are."""
+        return self.modern and not self.stateful
+
+
+class _Undecided(NamedTuple):
+    """How often a caller has asked in vain, and when it may again."""
+
+    questions: int
+    pause_until: float
 
 
 class EraProbe:
-    """Remembers the answer for one server."""
+    """What is known of one server, and how to find out.
 
-    def __init__(self, transport: Transport) -> None:
+    ``choice`` is the operator's, and may be replaced at any time. ``keeps_sessions`` says whether a session
+    with an id lives at the server now; ``tell`` is called with every new finding.
+    """
+
+    def __init__(
+        self,
+        transport: Transport,
+        *,
+        keeps_sessions: Callable[[], bool] = lambda: False,
+        tell: Callable[[Finding], None] = lambda _: None,
+    ) -> None:
+        self.choice = UpstreamEra.AUTO
         self._transport = transport
-        self._modern: bool | None = None
-        self._asked_at = 0.0
+        self._keeps_sessions = keeps_sessions
+        self._tell = tell
+        self._finding: Finding | None = None
+        self._told: Finding | None = None
+        self._believed_until = 0.0
         self._silent_until = 0.0
-        self._asking: asyncio.Lock = asyncio.Lock()
+        self._undecided: OrderedDict[str, _Undecided] = OrderedDict()
+        self._asking: asyncio.Task[None] | None = None
+        self._goodbyes: set[asyncio.Task[None]] = set()
 
     @property
-    def modern(self) -> bool | None:
-        """The answer, as far as it is known."""
-        return self._modern
+    def finding(self) -> Finding | None:
+        """What was found last, if it still counts."""
+        return self._finding
 
     def forget(self) -> None:
         """The server was away: what comes back may be another one."""
-        self._modern = None
-        self._silent_until = 0.0
+        self._finding = None
+        self._believed_until = self._silent_until = 0.0
+        self._undecided.clear()
 
-    async def is_modern(self, caller: Caller) -> bool:
-        """Whether modern requests can be passed through as they are; asks with the caller's credentials."""
-        if self._is_known():
-            return self._modern is True
-        async with self._asking:
-            if not self._is_known():
-                self._modern = await self._ask(caller.credentials)
-                self._asked_at = asyncio.get_running_loop().time()
-        return self._modern is True
+    def note_handshake(self, *, gave_id: bool) -> None:
+        """A session of the pool's was opened, with an id or without."""
+        if self._finding is not None and self._finding.modern and self._finding.stateful is not gave_id:
+            self._settle(self._finding._replace(stateful=gave_id))
 
-    def _is_known(self) -> bool:
+    def passes(self) -> bool | None:
+        """Whether modern requests go to the server as they are; None where that has to be asked."""
+        if self.choice is not UpstreamEra.AUTO:
+            return self.choice is UpstreamEra.MODERN
+        if self._finding is None or asyncio.get_running_loop().time() >= self._believed_until:
+            return None
+        return self._finding.passes
+
+    async def ask(self, caller: Caller, asker: str) -> bool:
+        """As ``passes``, by asking the server if need be. ``asker`` is whose credentials the caller holds.
+
+        False, too, where the server gives no clear answer: the translation makes the best of it.
+        """
+        while self.passes() is None:
+            if self._asking is not None:
+                await asyncio.shield(self._asking)  # it may bring an answer that is good for everybody
+            elif self._may_ask(asker):
+                await asyncio.shield(self._begin(self._ask(caller, asker)))
+                break
+            else:
+                break
+        return self.passes() is True
+
+    def _begin(self, asking: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Let it run to its end, whoever leaves meanwhile: cut short, it might leave a session behind."""
+        task = self._asking = asyncio.get_running_loop().create_task(asking, name="era")
+        task.add_done_callback(self._asked)
+        return task
+
+    def _asked(self, _: object) -> None:
+        self._asking = None
+
+    def _may_ask(self, asker: str) -> bool:
         now = asyncio.get_running_loop().time()
-        if self._modern is None:
-            return now < self._silent_until
-        return not self._modern or now - self._asked_at < _BELIEVED_SECONDS
+        undecided = self._undecided.get(asker)
+        return now >= self._silent_until and (undecided is None or now >= undecided.pause_until)
 
-    async def _ask(self, caller: Caller) -> bool | None:
-        """The server's answer; None when there was none, so that the next request asks again."""
-        routed = Caller(
-            headers=(*caller.headers, (revisions.METHOD_HEADER, revisions.DISCOVER)), query=caller.query
-        )
-        cookies = SessionCookies()
-        session = SessionRef(None, revisions.FIRST_MODERN, cookies)
+    async def _ask(self, caller: Caller, asker: str) -> None:
+        loop = asyncio.get_running_loop()
+        # What was found before goes on counting for a moment if this brings nothing better.
+        self._believed_until = loop.time() + _DOUBTED_SECONDS
         try:
             async with asyncio.timeout(_PROBE_SECONDS):
-                async with self._transport.post(_QUESTION, session, routed) as reply:
-                    answer = await _read_answer(reply)
-                    stray = reply.stray_session_id
-                if stray is not None:
-                    # Some legacy servers open a session even for what they refuse.
-                    with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
-                        await self._transport.delete(SessionRef(stray, None, cookies), caller)
+                finding = await self._find_out(caller)
         except (TimeoutError, UpstreamTimeout):
-            self._silent_until = asyncio.get_running_loop().time() + _SILENT_SECONDS
-            return None
+            self._silent_until = loop.time() + _SILENT_SECONDS
+            return
         except (ProxyError, ConnectionLost):
-            return None
-        return answer
+            return  # what was asked did not arrive, or its answer did not
+        if finding is None:
+            self._pause(asker, loop.time())
+            return
+        self._believed_until = loop.time() + _BELIEVED_SECONDS
+        self._undecided.clear()
+        self._settle(finding)
+
+    def _pause(self, asker: str, now: float) -> None:
+        """This caller's question brought no clear answer: others may ask at once, this one after a while."""
+        former = self._undecided.pop(asker, None)
+        questions = 1 if former is None else former.questions + 1
+        pause = 0.0 if questions < _PATIENT_QUESTIONS else 2.0 ** min(questions - _PATIENT_QUESTIONS, 10)
+        self._undecided[asker] = _Undecided(questions, now + min(pause, _MAX_PAUSE_SECONDS))
+        if len(self._undecided) > _MAX_UNDECIDED:
+            self._undecided.popitem(last=False)
+
+    def _settle(self, finding: Finding) -> None:
+        if finding != self._told:
+            self._tell(finding)
+        self._finding = self._told = finding
+
+    # -- the two questions -------------------------------------------------------------------------
+
+    async def _find_out(self, caller: Caller) -> Finding | None:
+        """Both answers, by one caller's credentials; None where one of them is neither yes nor no."""
+        modern = await self._speaks_modern(caller)
+        if not modern:
+            return None if modern is None else Finding(modern=False, stateful=False)
+        stateful = self._keeps_sessions() or await self._gives_sessions(caller)
+        return None if stateful is None else Finding(modern=True, stateful=stateful)
+
+    async def _speaks_modern(self, caller: Caller) -> bool | None:
+        headers = (*caller.headers, (revisions.METHOD_HEADER, revisions.DISCOVER))
+        routed = Caller(headers=headers, query=caller.query)
+        return await self._post(_QUESTION, revisions.FIRST_MODERN, routed, _read_discovery)
+
+    async def _gives_sessions(self, caller: Caller) -> bool | None:
+        """Whether a handshake, of whatever version the server wants, is answered with a session id."""
+        for version in reversed(revisions.LEGACY_VERSIONS):
+            said = await self._post(_handshake(version), None, caller, _read_handshake)
+            if not isinstance(said, _OtherVersion):
+                return said
+        return False
+
+    async def _post(
+        self,
+        body: bytes,
+        version: str | None,
+        caller: Caller,
+        read: Callable[[Reply], Awaitable[Verdict]],
+    ) -> Verdict:
+        """Ask, and give back the session that was opened by it; some servers do that even as they refuse."""
+        cookies = SessionCookies()
+        async with self._transport.post(body, SessionRef(None, version, cookies), caller) as reply:
+            opened = reply.session_id or reply.stray_session_id
+            try:
+                return await read(reply)
+            finally:
+                if opened is not None:
+                    self._part_with(SessionRef(opened, None, cookies), caller)
+
+    def _part_with(self, session: SessionRef, caller: Caller) -> None:
+        async def say_goodbye() -> None:
+            with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
+                await self._transport.delete(session, caller)
+
+        task = asyncio.get_running_loop().create_task(say_goodbye(), name="era goodbye")
+        self._goodbyes.add(task)
+        task.add_done_callback(self._goodbyes.discard)
 
 
-async def _read_answer(reply: Reply) -> bool | None:
-    if reply.status in (401, 403, 429) or reply.status >= 500:
-        return None  # says nothing about the era
-    while (messages := await reply.read()) is not None:
-        for message in messages:
-            if isinstance(message, Response):
-                versions = jsonrpc.read_object(message.result).get("supportedVersions", b"")
-                named = {jsonrpc.read_string(item) for item in jsonrpc.read_array(versions)}
-                return bool(named & set(revisions.MODERN_VERSIONS))
-    return False
+class _OtherVersion:
+    """The server wants a handshake with another version."""
+
+
+def _handshake(version: str) -> bytes:
+    """An ``initialize`` of a client that can do nothing."""
+    params = {
+        "protocolVersion": jsonrpc.quote(version),
+        "capabilities": b"{}",
+        "clientInfo": jsonrpc.write_object({"name": b'"mcp-session-proxy"', "version": b'"0"'}),
+    }
+    return jsonrpc.write_request(b'"era"', revisions.INITIALIZE, jsonrpc.write_object(params))
+
+
+class _Said(NamedTuple):
+    """What a server answered in JSON-RPC: a result, or an error and its text. Or the text of a refusal."""
+
+    result: bytes | None
+    raw_error: bytes | None
+    code: int
+    text: str
+
+
+async def _read(reply: Reply) -> _Said | None:
+    """What the server says; None for nothing, and for a page of whatever stands before it."""
+    if 200 <= reply.status < 300:
+        response, body = await first_response(reply), b""
+    else:
+        refusal = await read_refusal(reply)
+        response, body = refusal.response, refusal.body.strip()
+    if response is not None and response.result is not None:
+        return _Said(response.result, None, 0, "")
+    raw_error = None if response is None else response.error
+    if raw_error is not None and raw_error[:1] == b"{":  # {"error": "..."} is not JSON-RPC's
+        error = jsonrpc.read_error(raw_error)
+        return _Said(None, raw_error, error.code, error.message)
+    if not body or body.startswith(b"<") or reply.content_type == "text/html":
+        return None
+    return _Said(None, None, 0, body.decode("utf-8", "replace"))
+
+
+async def _read_discovery(reply: Reply) -> bool | None:
+    """Whether this says that modern requests are understood."""
+    if not (200 <= reply.status < 300 or reply.status in _REFUSES_DISCOVERY):
+        return None
+    said = await _read(reply)
+    if said is None:
+        return None
+    if said.result is not None:
+        return revisions.FIRST_MODERN in _strings(jsonrpc.read_object(said.result).get("supportedVersions"))
+    if said.code in (HEADER_MISMATCH, MISSING_CAPABILITY):
+        return True
+    if _SPEAKS_OF_SESSIONS.search(said.text) or _SPEAKS_OF_VERSIONS.search(said.text):
+        return False
+    return None if said.code in _SAY_NOTHING else False
+
+
+async def _read_handshake(reply: Reply) -> bool | _OtherVersion | None:
+    """Whether this says that the server keeps sessions."""
+    if not (200 <= reply.status < 300 or reply.status in _REFUSES_HANDSHAKES):
+        return None
+    said = await _read(reply)
+    if said is None:
+        return None
+    if said.result is not None:
+        return reply.session_id is not None
+    if _HAS_NO_ROOM.search(said.text):
+        return True
+    if said.code == UNSUPPORTED_VERSION or _SPEAKS_OF_VERSIONS.search(said.text):
+        data = jsonrpc.read_object(jsonrpc.read_object(said.raw_error).get("data"))
+        named = _strings(data.get("supported"))
+        return _OtherVersion() if not named or named & set(revisions.LEGACY_VERSIONS) else False
+    return None if said.raw_error is not None and said.code in _SAY_NOTHING else False
+
+
+def _strings(raw: bytes | None) -> set[str | None]:
+    """The strings in a raw JSON list."""
+    return {jsonrpc.read_string(item) for item in jsonrpc.read_array(raw or b"")}

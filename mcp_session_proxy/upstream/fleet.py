@@ -14,12 +14,13 @@ from typing import Final, Protocol
 
 from yarl import URL
 
+from .. import events
 from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
 from ..events import Observer
 from .breaker import Breaker
-from .era import EraProbe
+from .era import EraProbe, Finding
 from .monitor import Monitor
-from .transport import Caller, Transport
+from .transport import SessionRef, Transport
 
 _RETRY_AFTER_SECONDS: Final = 2
 
@@ -30,6 +31,11 @@ class Tenant(Protocol):
     @property
     def transport(self) -> Transport:
         """The transport that it was placed on last."""
+        ...
+
+    @property
+    def ref(self) -> SessionRef:
+        """What the server gave it in the last handshake."""
         ...
 
 
@@ -57,9 +63,23 @@ class Replica:
         self.url = url
         self.transport = transport
         self.breaker = breaker
-        self.era = EraProbe(transport)
-        self.monitor = Monitor(url, self.era.forget, observe, tls=tls)
         self.sessions: set[Tenant] = set()
+        self.era = EraProbe(transport, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
+        self.monitor = Monitor(url, self.era.forget, observe, tls=tls)
+        self._observe = observe
+
+    def _keeps_sessions(self) -> bool:
+        return any(tenant.ref.session_id is not None for tenant in self.sessions)
+
+    def _tell_era(self, finding: Finding) -> None:
+        self._observe(
+            events.EraFound(
+                upstream=str(self.url.origin()),
+                modern=finding.modern,
+                stateful=finding.stateful,
+                modern_requests="passed" if finding.passes else "translated",
+            )
+        )
 
     def condition(self, now: float) -> Condition:
         """How it does, by the monitor and the breaker. ``now`` is the event loop's time."""
@@ -101,10 +121,6 @@ class Fleet:
         """The replica for what belongs to no session: the first one that is not known to be down."""
         up = (replica for replica in self.replicas if replica.monitor.up is not False)
         return next(up, self.replicas[0])
-
-    async def speaks_modern(self, caller: Caller) -> bool:
-        """Whether the servers need no help with modern requests."""
-        return await self.best().era.is_modern(caller)
 
     # -- placing sessions --------------------------------------------------------------------------
 
@@ -158,6 +174,7 @@ class Fleet:
         """The handshake succeeded."""
         if (replica := self._trying.pop(tenant, None)) is not None:
             replica.breaker.succeeded()
+            replica.era.note_handshake(gave_id=tenant.ref.session_id is not None)
 
     def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
         """The handshake failed, or was given up (None)."""

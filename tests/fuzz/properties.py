@@ -189,7 +189,7 @@ def _check_message(message: Message, arguments: bytes) -> None:
 
 def _check_result(result: bytes, arguments: bytes) -> None:
     facts: ServerFacts = lifting.read_server_facts(result)
-    is_object(lifting.lift_discovery(facts, CacheHint()))
+    is_object(lifting.lift_discovery(facts, CacheHint(), revisions.SERVED_VERSIONS))
     facts.offers("tools", "listChanged")
     for hint in (None, CacheHint(60_000, "public")):
         members = jsonrpc.read_object(is_object(lifting.lift_result(result, facts, hint)))

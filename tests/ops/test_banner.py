@@ -38,6 +38,21 @@ def test_explains_the_sharing(sharing):
     assert f"{sharing}: " in banner(sharing=sharing)
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({}, "translated onto sessions, unless the server speaks 2026-07-28 and keeps none"),
+        ({"upstream_era": "legacy"}, "translated onto sessions (--upstream-era legacy)"),
+        ({"upstream_era": "modern"}, "passed to the server as they are"),
+        ({"serve_eras": "legacy"}, "refused, so that clients fall back"),
+        ({"serve_eras": "modern"}, "(--upstream-era auto); others are refused"),
+    ],
+)
+def test_says_what_becomes_of_modern_calls(options, words):
+    """Whether state is kept for clients of the later revision, and whether they are served at all."""
+    assert words in banner(**options)
+
+
 class TestCallers:
     @pytest.mark.parametrize(
         ("options", "words"),

@@ -121,7 +121,9 @@ def test_a_server_without_a_name() -> None:
 def test_any_handshake_becomes_a_discovery(result: dict[str, Any], ttl: int, scope: str) -> None:
     """What the server said in its handshake is what discovery tells, with the versions served here."""
     facts = lifting.read_server_facts(write(result))
-    found = assert_result(revisions.DISCOVER, lifting.lift_discovery(facts, CacheHint(ttl, scope)))
+    found = assert_result(
+        revisions.DISCOVER, lifting.lift_discovery(facts, CacheHint(ttl, scope), revisions.SERVED_VERSIONS)
+    )
     assert found["supportedVersions"][0] == MODERN
     assert LEGACY in found["supportedVersions"]
     assert found["_meta"][INFO_KEY] == result["serverInfo"]

@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import FakeServer, Recorder, make_session, refusal, settle, stream
+from fakes import FakeServer, Recorder, answer, make_session, result, settle, stream
 from yarl import URL
 
 from mcp_session_proxy.errors import (
@@ -18,7 +18,7 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.upstream.breaker import Breaker, BreakerState
 from mcp_session_proxy.upstream.fleet import Fleet, Replica
-from mcp_session_proxy.upstream.transport import NOBODY
+from mcp_session_proxy.upstream.transport import NOBODY, SessionRef
 
 pytestmark = pytest.mark.looptime
 
@@ -28,8 +28,9 @@ SILENT = UpstreamTimeout("silent")
 class Tenant:
     """A session as the fleet knows it."""
 
-    def __init__(self) -> None:
+    def __init__(self, session_id: str | None = "s1") -> None:
         self.transport: Any = None
+        self.ref = SessionRef(session_id, "2025-11-25")
 
 
 def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10.0) -> Fleet:
@@ -226,14 +227,37 @@ async def test_best() -> None:
     assert fleet.best() is first
 
 
-async def test_speaks_modern() -> None:
-    """The era is that of the server that would be asked."""
-    fleet = fleet_of(2)
-    for replica in fleet.replicas:
-        assert isinstance(replica.transport, FakeServer)
-        replica.transport.script("server/discover", refusal(400, b"what?"))
-    assert not await fleet.speaks_modern(NOBODY)
-    assert [len(r.transport.seen) for r in fleet.replicas] == [1, 0]  # type: ignore[attr-defined]
+@pytest.mark.parametrize("session_id", ["s1", None])
+async def test_sessions_tell_whether_modern_requests_pass(session_id: str | None) -> None:
+    """A server of both eras whose living sessions have ids is stateful: it is not asked for one more."""
+    fleet = fleet_of()
+    [replica] = fleet.replicas
+    server = replica.transport
+    assert isinstance(server, FakeServer)
+    tenant = Tenant(session_id)
+    fleet.place(tenant)
+    fleet.opened(tenant)
+    server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
+    server.script("initialize", answer(result({"protocolVersion": "2025-11-25", "capabilities": {}})))
+    assert await replica.era.ask(NOBODY, "alice") is (session_id is None)
+    assert len(server.posts("initialize")) == (0 if session_id else 1)
+
+
+async def test_what_the_server_needs_is_told_once() -> None:
+    """An event says what was found, and again when a handshake shows that it has changed."""
+    observe = Recorder()
+    server = FakeServer(stateless=True)
+    replica = Replica(URL("http://r/mcp"), server, Breaker(threshold=2, reset_seconds=30.0), observe)
+    fleet = Fleet([replica], patience_seconds=10.0)
+    server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
+    for _ in range(2):
+        await replica.era.ask(NOBODY, "alice")
+    for _ in range(2):
+        tenant = Tenant("s1")
+        fleet.place(tenant)
+        fleet.opened(tenant)
+    told = [(event.upstream, event.modern_requests) for event in observe.named("upstream.era")]
+    assert told == [("http://r", "passed"), ("http://r", "translated")]
 
 
 def test_repr() -> None:

@@ -1,0 +1,38 @@
+"""Which clients are served (``--serve-eras``), and how the others are told."""
+
+from collections.abc import Mapping
+
+from ..errors import BadRequest, UnsupportedVersion
+from ..protocol import inbound, jsonrpc, revisions
+from ..protocol.jsonrpc import Request
+from ..protocol.revisions import Era, ServedEras
+from .request import Call
+
+
+def judge(request: Request, call: Call, meta: Mapping[str, bytes], served: ServedEras) -> Era:
+    """The era by whose rules a request is answered, or refused."""
+    if served is ServedEras.MODERN:
+        return Era.MODERN
+    era = inbound.era_of(request, call.version, meta)
+    if served is ServedEras.LEGACY and call.session_id is not None:
+        # In a session the versions are agreed on; a server without the later revision sees no mark of it.
+        return Era.MODERN if inbound.is_modern_version(call.version) else Era.LEGACY
+    return era
+
+
+def check(request: Request, call: Call, served: ServedEras) -> None:
+    """Refuse a request that counts as modern, where such requests are not served or this one is not modern.
+
+    Raises:
+        BadRequest: as a server says it that knows the legacy revisions alone. A client that speaks both eras
+            goes on with ``initialize`` then; over any code of the modern revision's own it would not
+            (MCP 2026-07-28, basic/transports/streamable-http, "Backward Compatibility").
+        UnsupportedVersion: an ``initialize`` where there are no sessions. It names the versions that there
+            are, for whoever reads the client's error message (basic/versioning).
+    """
+    if served is ServedEras.LEGACY:
+        versions = ", ".join(served.versions)
+        raise BadRequest(f"Bad Request: Unsupported protocol version (supported versions: {versions})")
+    if served is ServedEras.MODERN and request.method == revisions.INITIALIZE:
+        requested = jsonrpc.read_string(jsonrpc.read_object(request.params).get("protocolVersion"))
+        raise UnsupportedVersion(supported=served.versions, requested=requested or call.version)
