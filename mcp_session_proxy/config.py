@@ -197,7 +197,8 @@ class Settings(BaseSettings):
         str | None, BeforeValidator(parse_public_url), Form("URL", show), Group.LISTENING
     ] = None
     """The URL under which clients reach the proxy, when that is not its listen address. OAuth clients
-    need it: the resource in the server's protected-resource metadata is rewritten to it."""
+    need it: what names the server's own address in its OAuth and OpenID metadata, challenges and redirects
+    is rewritten to it. A server that checks what its tokens are for must know this URL itself."""
 
     announce: Annotated[OptionalPath, Group.LISTENING] = None
     """A file that is written, whole, once the proxy listens: JSON with the URLs "listen", "endpoint" and

@@ -266,6 +266,7 @@ class Proxy:
             idle_timeout_seconds=self.settings.request_timeout,
             passing=self.settings.passthrough,
             trusted_proxies=self.settings.trusted_proxy,
+            replicas=[replica.url for replica in self._fleet.replicas],
         )
 
     def _build_door(self, plain: aiohttp.ClientSession) -> None:

@@ -7,6 +7,7 @@ request says can lead to another origin than the server's.
 
 import asyncio
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Final
@@ -29,9 +30,10 @@ from ..errors import (
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
-from .rewriting import Rewriter, is_resource_metadata
+from .rewriting import Rewriter, is_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024
+_ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _MAX_HEADER_BYTES: Final = 64 * 1024
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -60,8 +62,9 @@ class Passthrough:
     """The handler for all paths but the MCP endpoint's.
 
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
-    ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``public_url`` where clients
-    see us, if that is not where we listen. A side that owes something and is silent for
+    ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``replicas`` are the origins of its
+    equals, by which it may call itself; ``public_url`` is where clients see us, if that is not where we
+    listen. A side that owes something and is silent for
     ``idle_timeout_seconds`` is given up. ``passing`` and ``trusted_proxies`` may be changed at any time.
     """
 
@@ -76,6 +79,7 @@ class Passthrough:
         idle_timeout_seconds: float = 600.0,
         passing: Passing = Passing.ALL,
         trusted_proxies: Sequence[Network] = (),
+        replicas: Sequence[URL] = (),
     ) -> None:
         if http.auto_decompress:
             raise ValueError("the client session must not decode bodies; see open_client_session")
@@ -86,7 +90,10 @@ class Passthrough:
         self._endpoint_path = endpoint_path
         self.set_timeouts(connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
         self.rewriter = Rewriter(
-            upstream_origin=str(self._origin), endpoint_path=endpoint_path, public_url=public_url
+            upstream_origin=str(self._origin),
+            endpoint_path=endpoint_path,
+            public_url=public_url,
+            replicas=[str(replica.origin()) for replica in replicas],
         )
 
     def set_timeouts(self, *, connect_seconds: float, idle_seconds: float) -> None:
@@ -182,7 +189,7 @@ class Passthrough:
         )
         headers = CIMultiDict(restated)
         if self._may_be_rewritten(url):
-            # Encoded or in parts it could not be.
+            # In parts it could not be, and encoded it could be in more ways than there are decoders here.
             headers.popall(hdrs.ACCEPT_ENCODING, None)
             headers.popall(hdrs.RANGE, None)
         return headers
@@ -226,33 +233,52 @@ class Passthrough:
         return headers
 
     def _may_be_rewritten(self, url: URL) -> bool:
-        return self.rewriter.public_url is not None and is_resource_metadata(url.raw_path)
+        return self.rewriter.public_url is not None and is_metadata(url.raw_path)
 
     def _is_rewritable(self, upstream: aiohttp.ClientResponse) -> bool:
         return (
             upstream.status == 200
             and self._may_be_rewritten(upstream.url)
             and upstream.content_type.endswith("json")
-            and hdrs.CONTENT_ENCODING not in upstream.headers
+            and upstream.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() in ("identity", *_ZLIB)
         )
 
     async def _rewrite_metadata(
         self, upstream: aiohttp.ClientResponse, response: web.StreamResponse
     ) -> AsyncIterator[bytes]:
-        """The metadata document with our ``resource``; one that is too large stays as it is."""
+        """The metadata document with our URLs; one that is too large stays as it is.
+
+        Servers that encode it unasked get it rewritten, too: it leaves decoded.
+        """
         body = bytearray()
         async for chunk in upstream.content.iter_any():
             body += chunk
             if len(body) > _MAX_METADATA_BYTES:
                 return _chain(bytes(body), upstream.content.iter_any())
-        rewritten = self.rewriter.metadata(bytes(body))
+        document = _decode(bytes(body), response.headers.get(hdrs.CONTENT_ENCODING, ""))
+        rewritten = self.rewriter.metadata(document)
         if upstream.method == hdrs.METH_HEAD:
             response.headers.popall(hdrs.CONTENT_LENGTH, None)
-        elif rewritten != body:
+        elif rewritten == document:
+            return _chain(bytes(body))
+        else:
             response.headers[hdrs.CONTENT_LENGTH] = str(len(rewritten))
+            response.headers.popall(hdrs.CONTENT_ENCODING, None)
             for digest in ("Content-MD5", "Content-Digest", "Repr-Digest", "Digest"):
                 response.headers.popall(digest, None)
         return _chain(rewritten)
+
+
+def _decode(body: bytes, encoding: str) -> bytes:
+    """A body without its content coding; as it is where that is another one, broken, or beyond bounds."""
+    if encoding.lower() not in _ZLIB:
+        return body
+    decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of gzip and zlib, whichever it is
+    try:
+        document = decoder.decompress(body, _MAX_METADATA_BYTES)
+    except zlib.error:
+        return body
+    return document if decoder.eof else body
 
 
 async def _chain(first: bytes, rest: AsyncIterator[bytes] | None = None) -> AsyncIterator[bytes]:

@@ -1,42 +1,58 @@
 """Turns the server's URLs, where they point at itself, into ours, and ours back. Pure.
 
-The server does not know that it has a proxy. OAuth clients insist that the ``resource`` in the
-protected-resource metadata (RFC 9728, section 3.3) is the URL they called, so behind a public URL the
-metadata, the challenge that leads to it, and redirects have to name that one.
+The server does not know that it has a proxy, so what it says of itself leads to an inner address. A client
+that signs in follows what it is told, and compares it: the ``resource`` of the protected-resource metadata
+(RFC 9728, section 3.3) with the URL that it called, the ``issuer`` of the authorization server's metadata
+(RFC 8414, section 3.3) and of its answer (RFC 9207) with the one that it asked for. So behind a public URL
+all of these name that one: metadata documents as a whole, challenges, and redirects. URLs of anybody else
+stay as they are.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import quote, unquote_plus
 
 from ..protocol import jsonrpc
 from .guard import Origin, parse_origin
 
-_RESOURCE_METADATA: Final = "/.well-known/oauth-protected-resource"
-# RFC 8615 with a path behind it, as RFC 8414 and RFC 9728 (section 3.1) put a resource's path there.
+# RFC 9728 and RFC 8414 put the path of what they describe behind the well-known part, OpenID Connect
+# Discovery (section 4) before it; clients try both.
+_METADATA: Final = re.compile(
+    r"(?:/.*)?/\.well-known/(?:oauth-protected-resource|oauth-authorization-server|openid-configuration)(?:/.*)?",
+    re.DOTALL,
+)
+# RFC 8615 with a path behind it.
 _WELL_KNOWN: Final = re.compile(r"(/\.well-known/[^/?#]+)(.*)", re.DOTALL)
 _ABSOLUTE_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
-_METADATA_PARAMETER: Final = re.compile(r'(\bresource_metadata\s*=\s*")([^"]*)(?=")', re.IGNORECASE)
+# An authentication parameter (RFC 9110, section 11.2); a value without its quotes ends where the next begins.
+_PARAMETER: Final = re.compile(r"""([\w!#$%&'*+.^`|~-]+)(\s*=\s*)("(?:[^"\\]|\\.)*"|[^\s",]+)""", re.DOTALL)
+_WORD: Final = re.compile(r'[^\s"]+')
+_UNSPECIFIED: Final = frozenset({"0.0.0.0", "::"})  # addresses to listen on, which name every host and none
+_MAX_DEPTH: Final = 16  # of objects and lists in a metadata document; real ones have two or three
 
 
-def is_resource_metadata(path: str) -> bool:
-    """Whether a path is that of a protected-resource metadata document (RFC 9728, section 3.1)."""
-    return path == _RESOURCE_METADATA or path.startswith(f"{_RESOURCE_METADATA}/")
+def is_metadata(path: str) -> bool:
+    """Whether a path is that of a document in which a server describes how to sign in."""
+    return _METADATA.fullmatch(path) is not None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rewriter:
     """Knows where the server is and where clients see it.
 
-    ``upstream_origin`` is ``scheme://host[:port]``, ``endpoint_path`` the path of the MCP endpoint.
-    ``public_url`` is an origin, perhaps with a path that something in front of us removes; that of the
-    endpoint itself means the same. Without it nothing is rewritten but redirects, which become relative.
+    ``upstream_origin`` is ``scheme://host[:port]``, ``endpoint_path`` the path of the MCP endpoint;
+    ``replicas`` are the origins of servers that are equal to it. ``public_url`` is an origin, perhaps with a
+    path that something in front of us removes; that of the endpoint itself means the same. Without it nothing
+    is rewritten but redirects, which become relative.
     """
 
     upstream_origin: str
     endpoint_path: str
     public_url: str | None
-    _upstream: Origin | None = field(init=False, repr=False, compare=False)
+    replicas: Sequence[str] = ()
+    _servers: frozenset[Origin] = field(init=False, repr=False, compare=False)
     _public_origin: str = field(init=False, repr=False, compare=False)
     _prefix: str = field(init=False, repr=False, compare=False)
 
@@ -44,36 +60,81 @@ class Rewriter:
         match = _ABSOLUTE_URL.fullmatch(self.public_url or "")
         origin, path = ("", "") if match is None else (match[1], match[2])
         prefix = path.rstrip("/").removesuffix(self.endpoint_path.rstrip("/")).rstrip("/")
-        object.__setattr__(self, "_upstream", parse_origin(self.upstream_origin))
+        servers = map(parse_origin, (self.upstream_origin, *self.replicas))
+        object.__setattr__(self, "_servers", frozenset(filter(None, servers)))
         object.__setattr__(self, "_public_origin", origin)
         object.__setattr__(self, "_prefix", prefix)
 
     def location(self, value: str) -> str:
-        """A redirect's target (RFC 9110, section 10.2.2), so that it leads to us and not around us."""
-        rest = self._behind_upstream(value)
-        if rest is None:
-            return value
+        """A redirect's target (RFC 9110, section 10.2.2), so that it leads to us and not around us.
+
+        Its query belongs to whoever made it and stays as it is, but for the server's name of itself in an
+        authorization response.
+        """
+        target = self._restate_issuer(value)
+        rest = self._behind_upstream(target)
+        if rest is None or _is_for_a_client(target):
+            return target
         if self.public_url is not None:
             return self._publish(rest)
         if rest[:1] != "/":
             return f"/{rest}"
-        # "//host" and, to browsers, "/\host" would be another host (RFC 3986, section 4.2).
+        # "//host" and, to browsers, "/\\host" would be another host (RFC 3986, section 4.2).
         return f"/.{rest}" if rest[1:2] in ("/", "\\") else rest
 
     def challenge(self, value: str) -> str:
-        """A ``WWW-Authenticate`` header whose ``resource_metadata`` (RFC 9728, section 5.1) is ours."""
+        """A ``WWW-Authenticate`` header (RFC 9110, section 11.6.1) whose parameters lead to us.
+
+        All but ``realm``: it names a set of secrets and leads nowhere; clients compute with it (RFC 7616).
+        """
         if self.public_url is None:
             return value
-        return _METADATA_PARAMETER.sub(lambda match: match[1] + self._rewrite(match[2]), value)
+
+        def restate(match: re.Match[str]) -> str:
+            name, equals, text = match.groups()
+            if name.lower() != "realm":
+                text = _WORD.sub(lambda word: self._rewrite(word[0]), text)
+            return f"{name}{equals}{text}"
+
+        return _PARAMETER.sub(restate, value)
 
     def metadata(self, body: bytes) -> bytes:
-        """A protected-resource metadata document whose ``resource`` is ours; other bodies as they are."""
-        if self.public_url is None:
-            return body
-        resource = jsonrpc.read_string(jsonrpc.read_object(body).get("resource"))
-        if resource is None or (rewritten := self._rewrite(resource)) == resource:
-            return body
-        return jsonrpc.replace_members(body, {"resource": jsonrpc.quote(rewritten)})
+        """A metadata document in which every URL of the server's is ours, at any depth; else as it is."""
+        return body if self.public_url is None else self._rewrite_json(body, 0)
+
+    def _rewrite_json(self, raw: bytes, depth: int) -> bytes:
+        """The same JSON, byte for byte where no URL has changed within."""
+        kind = raw.lstrip()[:1]
+        if kind == b'"':
+            text = jsonrpc.read_string(raw)
+            if text is None or (rewritten := self._rewrite(text)) == text:
+                return raw
+            return jsonrpc.quote(rewritten)
+        if depth == _MAX_DEPTH:
+            return raw
+        if kind == b"{":
+            members = jsonrpc.read_object(raw)
+            ours = {name: self._rewrite_json(value, depth + 1) for name, value in members.items()}
+            return raw if ours == members else jsonrpc.write_object(ours)
+        if kind == b"[":
+            items = jsonrpc.read_array(raw)
+            mine = [self._rewrite_json(item, depth + 1) for item in items]
+            return raw if mine == items else jsonrpc.write_array(mine)
+        return raw
+
+    def _restate_issuer(self, url: str) -> str:
+        """A URL whose query says as ``iss`` (RFC 9207) what our metadata says as ``issuer``."""
+        if self.public_url is None or "iss=" not in url:
+            return url
+        target, hash_sign, fragment = url.partition("#")
+        target, question_mark, query = target.partition("?")
+        pairs = query.split("&")
+        for place, pair in enumerate(pairs):
+            if pair.startswith("iss="):
+                issuer = unquote_plus(pair[4:])
+                if (ours := self._rewrite(issuer)) != issuer:
+                    pairs[place] = f"iss={quote(ours, safe='')}"
+        return f"{target}{question_mark}{'&'.join(pairs)}{hash_sign}{fragment}"
 
     def upstream_path(self, path: str) -> str:
         """The server's path for a request's. They differ where a well-known path holds our prefix."""
@@ -94,20 +155,33 @@ class Rewriter:
         return f"{self._public_origin}{self._prefix}{rest}"
 
     def _behind_upstream(self, url: str) -> str | None:
-        """What follows the server's origin in an absolute URL; None when the URL is someone else's.
-
-        A server on loopback may call itself by another loopback name than we do.
-        """
+        """What follows the server's origin in an absolute URL; None when the URL is someone else's."""
         match = _ABSOLUTE_URL.fullmatch(url)
         origin = None if match is None else parse_origin(match[1])
-        if match is None or origin is None or self._upstream is None:
+        if match is None or origin is None:
             return None
-        if origin == self._upstream:
-            return match[2]
-        is_alias = (
-            origin.is_loopback
-            and self._upstream.is_loopback
-            and origin.scheme == self._upstream.scheme
-            and origin.authority.port == self._upstream.authority.port
+        return match[2] if origin in self._servers or self._is_alias(origin) else None
+
+    def _is_alias(self, origin: Origin) -> bool:
+        """Whether a server calls itself so by how it sees itself: on loopback, or by where it listens."""
+        if not origin.is_loopback and origin.authority.host.strip("[]") not in _UNSPECIFIED:
+            return False
+        return any(
+            server.scheme == origin.scheme and server.authority.port == origin.authority.port
+            for server in self._servers
         )
-        return match[2] if is_alias else None
+
+
+def _is_for_a_client(url: str) -> bool:
+    """Whether a redirect takes an authorization response (RFC 6749, section 4.1.2) to the user's own program.
+
+    Programs listen for it on their machine's loopback (RFC 8252, section 7.3), perhaps on the very port that
+    the server has on its own machine.
+    """
+    match = _ABSOLUTE_URL.fullmatch(url)
+    origin = None if match is None else parse_origin(match[1])
+    if match is None or origin is None or not origin.is_loopback:
+        return False
+    query = match[2].partition("#")[0].partition("?")[2]
+    names = {pair.partition("=")[0] for pair in query.split("&")}
+    return "state" in names and not names.isdisjoint(("code", "error"))

@@ -8,7 +8,7 @@ Ids are raw JSON too: ``7`` and ``"7"`` stay two different ids.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
@@ -474,6 +474,11 @@ def with_progress_token(params: bytes, token: bytes) -> bytes:
 def write_object(members: Mapping[str, bytes]) -> bytes:
     """A JSON object from raw members."""
     return _encode({key: msgspec.Raw(value) for key, value in members.items()})
+
+
+def write_array(items: Sequence[bytes]) -> bytes:
+    """A JSON array from raw items."""
+    return _encode([msgspec.Raw(item) for item in items])
 
 
 def quote(text: str) -> bytes:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -666,6 +667,42 @@ async def test_odd_metadata_passes_unchanged(bench: Bench, body: bytes) -> None:
     proxy = await bench.before(metadata_server(body), "https://mcp.example")
     async with bench.request("GET", proxy, METADATA) as response:
         assert response.content_length == len(body)
+        assert await response.read() == body
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{METADATA}/mcp",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/tenant/.well-known/openid-configuration",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
+async def test_every_metadata_document_names_the_public_url(bench: Bench, path: str, encoding: str) -> None:
+    """Whichever document says so, and if the server compresses what it was not asked to compress."""
+    packed = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+
+    async def upstream(request: web.BaseRequest) -> web.Response:
+        document = {"authorization_servers": [f"http://{request.host}/"], "pad": "x" * 300_000}
+        headers = {"Content-Encoding": encoding, "Content-Type": "application/json"}
+        return web.Response(body=packed(json.dumps(document).encode()), headers=headers)
+
+    proxy = await bench.before(upstream, "https://mcp.example")
+    async with bench.request("GET", proxy, path) as response:
+        body = await response.read()
+        assert response.content_length == len(body)
+        assert response.headers.get("Content-Encoding", "identity") == "identity"
+    assert json.loads(body)["authorization_servers"] == ["https://mcp.example/"]
+
+
+@pytest.mark.parametrize("body", [gzip.compress(b"x" * 2**21), gzip.compress(b'{"a":1}'), b"not gzip"])
+async def test_encoded_documents_that_need_no_rewriting(bench: Bench, body: bytes) -> None:
+    """What is too large when it is unpacked, foreign or broken arrives as it was sent."""
+    proxy = await bench.before(metadata_server(body, {"Content-Encoding": "gzip"}), "https://mcp.example")
+    async with bench.request("GET", proxy, METADATA) as response:
+        assert response.headers["Content-Encoding"] == "gzip"
         assert await response.read() == body
 
 

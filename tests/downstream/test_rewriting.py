@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_session_proxy.downstream.rewriting import Rewriter, is_resource_metadata
+from mcp_session_proxy.downstream.rewriting import Rewriter, is_metadata
 
 UPSTREAM = "http://10.0.0.5:8000"
 
@@ -85,6 +85,89 @@ def test_the_rest_of_the_document_is_untouched() -> None:
     assert rewriter().metadata(body) == expected
 
 
+def test_whatever_the_server_says_of_itself_is_public() -> None:
+    """Issuer, endpoints and servers of all kinds, in lists and in objects within; other origins stay."""
+    document = {
+        "issuer": f"{UPSTREAM}/",
+        "authorization_servers": [UPSTREAM, f"{UPSTREAM}/tenant", "https://login.example"],
+        "authorization_endpoint": f"{UPSTREAM}/authorize?a={UPSTREAM}/b",
+        "mtls_endpoint_aliases": {
+            "token_endpoint": f"{UPSTREAM}/mtls/token",
+            "deep": [[{"x": f"{UPSTREAM}/x"}]],
+        },
+        "jwks_uri": "http://10.0.0.5:80/jwks",
+        "service_documentation": "see http://10.0.0.5:8000/docs",
+        f"{UPSTREAM}/key": 1,
+        "scopes_supported": ["mcp"],
+    }
+    assert json.loads(rewriter("https://mcp.example/tools").metadata(json.dumps(document).encode())) == {
+        "issuer": "https://mcp.example/tools/",
+        "authorization_servers": [
+            "https://mcp.example/tools",
+            "https://mcp.example/tools/tenant",
+            "https://login.example",
+        ],
+        "authorization_endpoint": f"https://mcp.example/tools/authorize?a={UPSTREAM}/b",
+        "mtls_endpoint_aliases": {
+            "token_endpoint": "https://mcp.example/tools/mtls/token",
+            "deep": [[{"x": "https://mcp.example/tools/x"}]],
+        },
+        "jwks_uri": "http://10.0.0.5:80/jwks",
+        "service_documentation": "see http://10.0.0.5:8000/docs",
+        f"{UPSTREAM}/key": 1,
+        "scopes_supported": ["mcp"],
+    }
+
+
+def test_order_and_escapes() -> None:
+    """Members keep their order, and an escaped slash is a slash."""
+    body = b'{"z":1,"issuer":"http:\\/\\/10.0.0.5:8000\\/t","a":[1.50,"\\u00e9"]}'
+    assert rewriter().metadata(body) == b'{"z":1,"issuer":"https://mcp.example/t","a":[1.50,"\\u00e9"]}'
+
+
+def test_absurd_depths_are_left_alone() -> None:
+    """A document that is nested without end costs nothing and harms nobody."""
+    body = b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    assert rewriter().metadata(body) == body
+    deep = (
+        b'{"issuer":"http://10.0.0.5:8000","x":' + b"[" * 100 + b'"http://10.0.0.5:8000"' + b"]" * 100 + b"}"
+    )
+    assert rewriter().metadata(deep).count(b"https://mcp.example") == 1
+
+
+def test_replicas_are_one_server() -> None:
+    """Equal servers may all call themselves by the name of one of them."""
+    ours = Rewriter(
+        upstream_origin=UPSTREAM,
+        endpoint_path="/mcp",
+        public_url="https://mcp.example",
+        replicas=[UPSTREAM, "http://10.0.0.6:8000"],
+    )
+    assert ours.metadata(b'{"issuer":"http://10.0.0.6:8000"}') == b'{"issuer":"https://mcp.example"}'
+    assert ours.metadata(b'{"issuer":"http://10.0.0.7:8000"}') == b'{"issuer":"http://10.0.0.7:8000"}'
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("http://0.0.0.0:8000/t", "https://mcp.example/t"),
+        ("http://[::]:8000/t", "https://mcp.example/t"),
+        ("http://localhost:8000/t", "https://mcp.example/t"),
+        ("HTTP://LOCALHOST:8000/t", "https://mcp.example/t"),
+        ("http://localhost:9000/t", "http://localhost:9000/t"),
+        ("https://localhost:8000/t", "https://localhost:8000/t"),
+        ("http://10.0.0.50:8000/t", "http://10.0.0.50:8000/t"),
+        ("http://10.0.0.5:80000/t", "http://10.0.0.5:80000/t"),
+        ("http://10.0.0.5:8000.evil.example/t", "http://10.0.0.5:8000.evil.example/t"),
+        ("http://10.0.0.5:8000@evil.example/t", "http://10.0.0.5:8000@evil.example/t"),
+    ],
+)
+def test_names_that_a_server_has_for_itself(name: str, expected: str) -> None:
+    """By how it sees itself, or where it listens, on its own port; what only looks like it stays."""
+    body = json.dumps({"issuer": name}).encode()
+    assert json.loads(rewriter().metadata(body)) == {"issuer": expected}
+
+
 @pytest.mark.parametrize(
     "body",
     [b"", b"[]", b"{", b"{}", b'{"resource":7}', b'{"resource":"http://["}', b'{"resource":"/mcp"}', b"\xff"],
@@ -117,6 +200,43 @@ def test_a_server_on_loopback_has_many_names(resource: str, expected: str) -> No
     assert json.loads(local.metadata(json.dumps({"resource": resource}).encode())) == {"resource": expected}
 
 
+# -- authorization responses -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "location",
+    [
+        "http://localhost:8000/callback?code=c&state=s",
+        "http://127.0.0.1:8000/callback?error=access_denied&state=s",
+        "http://localhost:3334/callback?code=c&state=s",
+        "https://app.example/callback?code=c&state=s",
+        "cursor://anysphere/callback?code=c&state=s",
+    ],
+)
+@pytest.mark.parametrize("public_url", [None, "https://mcp.example"])
+def test_a_clients_callback_is_the_clients(public_url: str | None, location: str) -> None:
+    """The code goes to the program that waits for it on its user's machine, whatever the server's port is."""
+    local = Rewriter(upstream_origin="http://127.0.0.1:8000", endpoint_path="/mcp", public_url=public_url)
+    assert local.location(location) == location
+
+
+def test_the_issuer_of_an_authorization_response() -> None:
+    """Clients compare it with the metadata's issuer (RFC 9207), so it is public as well."""
+    sent = "https://app.example/cb?code=c&iss={}&state=s&miss=http%3A%2F%2F10.0.0.5%3A8000#f"
+    assert rewriter().location(sent.format("http%3A%2F%2F10.0.0.5%3A8000%2F")) == sent.format(
+        "https%3A%2F%2Fmcp.example%2F"
+    )
+    foreign = sent.format("https%3A%2F%2Flogin.example")
+    assert rewriter().location(foreign) == foreign
+
+
+def test_what_a_client_asked_for_is_left_alone() -> None:
+    """Only where a redirect leads is ours; its parameters are compared by who gave them, byte for byte."""
+    query = f"?redirect_uri={UPSTREAM}/cb&resource=http%3A%2F%2F10.0.0.5%3A8000%2Fmcp"
+    assert rewriter().location(f"{UPSTREAM}/login{query}") == f"https://mcp.example/login{query}"
+    assert rewriter().location(f"https://login.example/{query}") == f"https://login.example/{query}"
+
+
 # -- challenges ----------------------------------------------------------------------------------
 
 
@@ -133,6 +253,21 @@ def test_challenge_leads_to_our_metadata(public_url: str | None, expected: str) 
     value = 'Bearer error="invalid_token", resource_metadata="{}", scope="a b"'
     sent = value.format(f"{UPSTREAM}/.well-known/oauth-protected-resource/mcp")
     assert rewriter(public_url).challenge(sent) == value.format(expected)
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ('Bearer authorization_uri="{}/authorize"', 'Bearer authorization_uri="{}/authorize"'),
+        ("Bearer authorization_uri={}/authorize, scope=a", "Bearer authorization_uri={}/authorize, scope=a"),
+        ('Bearer realm="mcp",resource="{}/mcp"', 'Bearer realm="mcp",resource="{}/mcp"'),
+        ('Digest domain="/a {}/b", nonce="x\\"y"', 'Digest domain="/a {}/b", nonce="x\\"y"'),
+        ('Basic realm="a, b=\\"c", Bearer x="{}"', 'Basic realm="a, b=\\"c", Bearer x="{}"'),
+    ],
+)
+def test_every_parameter_of_a_challenge_is_ours(sent: str, expected: str) -> None:
+    """Whatever it is called, quoted or not, among other things or alone."""
+    assert rewriter().challenge(sent.format(UPSTREAM)) == expected.format("https://mcp.example")
 
 
 @pytest.mark.parametrize(
@@ -194,13 +329,21 @@ def test_an_endpoint_below_our_public_path_is_itself() -> None:
         ("/.well-known/oauth-protected-resource", True),
         ("/.well-known/oauth-protected-resource/mcp", True),
         ("/.well-known/oauth-protected-resources", False),
-        ("/.well-known/oauth-authorization-server", False),
-        ("/x/.well-known/oauth-protected-resource", False),
+        ("/.well-known/oauth-authorization-server", True),
+        ("/.well-known/oauth-authorization-server/tenant/1", True),
+        ("/.well-known/openid-configuration", True),
+        ("/.well-known/openid-configuration/tenant", True),
+        ("/tenant/.well-known/openid-configuration", True),
+        ("/mcp/.well-known/oauth-authorization-server", True),
+        ("/x.well-known/openid-configuration", False),
+        ("/.well-known/jwks.json", False),
+        ("/.well-known/openid-configurations", False),
+        ("/docs/openid-configuration", False),
     ],
 )
 def test_metadata_paths(path: str, expected: bool) -> None:
-    """Only the well-known paths of RFC 9728 hold protected-resource metadata."""
-    assert is_resource_metadata(path) is expected
+    """The well-known paths of RFC 9728, RFC 8414 and OpenID Connect Discovery hold what is rewritten."""
+    assert is_metadata(path) is expected
 
 
 @given(st.text(max_size=60), st.sampled_from([None, "https://mcp.example", "https://mcp.example/tools/"]))
