@@ -213,8 +213,9 @@ class Settings(BaseSettings):
     that names none."""
 
     unknown_session: Annotated[UnknownSession, Group.SESSIONS, LIVE] = UnknownSession.ADOPT
-    """A session id that this proxy did not give out (from before a restart, or a platform's own) is
-    adopted as the name of a conversation, or answered 404."""
+    """A session id that this proxy does not know (from before a restart, or a platform's own) is adopted as
+    the name of a conversation, or answered 404. One that it gave to a client with capabilities and has
+    forgotten is always answered 404: adopted, that client could not be asked any more."""
 
     delete_status: Annotated[
         Literal[405, 200, 204],
@@ -230,9 +231,14 @@ class Settings(BaseSettings):
     """With --sharing isolated: how long an upstream session outlives its client's DELETE, for clients
     that go on using an id that they have deleted."""
 
+    reconnect_grace: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 5.0
+    """A client whose GET stream has closed may come back for this long: with another stream or any request.
+    One that stays silent counts as gone; its upstream session may then be handed over. With 0, a stream that
+    closes is a goodbye."""
+
     detach_after: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 60.0
-    """A client that never opened a GET stream counts as gone after this much silence; its upstream
-    session may then be handed over."""
+    """The same for a client that never opened a GET stream: it counts as gone after this much silence, or
+    sooner, when it closes all its connections just after its last answer."""
 
     min_idle: Annotated[CountOrZero, Group.SESSIONS, LIVE] = 0
     """With --sharing fresh: how many unused upstream sessions to keep open in advance for each kind of

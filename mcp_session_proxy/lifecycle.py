@@ -33,6 +33,7 @@ from .errors import Draining
 from .events import Observer
 from .exchange.attribution import Attribution
 from .exchange.catalog import Catalog
+from .exchange.early import EarlyStreams
 from .exchange.fanout import Fanout
 from .exchange.listening import Listening
 from .exchange.parking import Parking
@@ -230,6 +231,7 @@ class Proxy:
             max_events=settings.max_buffered_events,
             linger_seconds=settings.event_linger,
         )
+        self._early = EarlyStreams(binder=self._binder, fanout=self._fanout)
         self._attribution = Attribution()
         self._catalog = Catalog(self._observe)
         self._listening = Listening(self._observe)
@@ -301,6 +303,7 @@ class Proxy:
             passthrough=choose,
             binder=self._binder,
             fanout=self._fanout,
+            early=self._early,
             identifier=Identifier(
                 credential_headers=settings.credential_header,
                 credential_query=settings.credential_query,
@@ -472,6 +475,7 @@ class Proxy:
         cut_off = await self._finish_posts()
         self._parking.close()
         self._fanout.close()
+        self._early.end()
         await self._pool.close()
         for task in self._tasks:
             task.cancel()

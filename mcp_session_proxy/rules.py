@@ -58,6 +58,7 @@ def binding_rules(settings: Settings) -> Rules:
         anonymous=settings.anonymous,
         unknown_session=settings.unknown_session,
         acquire_timeout_seconds=settings.acquire_timeout,
+        reconnect_grace_seconds=settings.reconnect_grace,
         detach_after_seconds=settings.detach_after,
     )
 

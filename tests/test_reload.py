@@ -187,6 +187,22 @@ async def test_linger(bench: Reloaded) -> None:
     await until(lambda: bench.server.deleted)
 
 
+@tries("reconnect_grace")
+async def test_reconnect_grace(bench: Reloaded) -> None:
+    """A client whose stream has closed already is taken for gone."""
+    await bench.start(reconnect_grace="1h", max_sessions=1, acquire_timeout="1h")
+    session = await bench.initialize()
+    async with bench.request("GET", session=session) as response:
+        assert response.status == 200
+        await until(lambda: bench.endpoint.streams)
+        response.close()
+    await until(lambda: not bench.endpoint.streams)
+    async with bench.asking(INITIALIZE) as asking:
+        await until(lambda: bench.proxy._pool.waiting)
+        bench.change(reconnect_grace="0s")
+        assert (await asking).status == 200
+
+
 @tries("detach_after")
 async def test_detach_after(bench: Reloaded) -> None:
     """A client that is silent already is taken for gone."""

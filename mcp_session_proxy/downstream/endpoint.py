@@ -30,14 +30,17 @@ from ..errors import (
 )
 from ..events import Observer
 from ..exchange.call import ModernCall
+from ..exchange.early import EarlyStreams
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
+from ..exchange.mailbox import Mailbox, Stream
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era, ServedEras
 from ..sessions.binding import Binder
 from ..sessions.credentials import sounds_like_identity
+from ..sessions.directory import ClientSession
 from ..sessions.identity import Identifier
 from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.era import EraProbe
@@ -58,6 +61,8 @@ _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a
 _MAX_HEADERS_TOLD: Final = 20
 _MAX_NAME_CHARS: Final = 100
 _ALLOW: Final = {"Allow": "GET, POST"}
+# What proxies add: their connections are their own, and say nothing of a client.
+_FROM_PROXIES: Final = frozenset({"via", "forwarded", "x-forwarded-for", "x-real-ip"})
 _ADVICE: Final = (
     "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
     "their state. If they are not one party, use --anonymous isolate, or --credential-header for what tells "
@@ -90,6 +95,7 @@ class Endpoint:
         passthrough: Callable[[], Passthrough],
         binder: Binder,
         fanout: Fanout,
+        early: EarlyStreams,
         identifier: Identifier,
         rules: EndpointRules,
         observe: Observer,
@@ -105,6 +111,7 @@ class Endpoint:
         self._passthrough = passthrough
         self._binder = binder
         self._fanout = fanout
+        self._early = early
         self._identifier = identifier
         self.rules = rules
         self._observe = observe
@@ -243,12 +250,27 @@ class Endpoint:
         with self.posts:
             if not (isinstance(first, Request) or any(isinstance(m, Request | Rejection) for m in messages)):
                 on_departure(request, _never_mind)
-                return await self._take_notifications(call, messages, headers)
-            responder = self._responder(request, headers, call, batch=batch)
-            on_departure(request, responder.client_left)
-            if not batch and isinstance(first, Request):
-                return await self._answer_single(call, first, meta, Era.LEGACY, responder)
-            return await self._answer_batch(call, messages, responder)
+                response = await self._take_notifications(call, messages, headers)
+            else:
+                responder = self._responder(request, headers, call, batch=batch)
+                on_departure(request, responder.client_left)
+                if not batch and isinstance(first, Request):
+                    response = await self._answer_single(call, first, meta, Era.LEGACY, responder)
+                else:
+                    response = await self._answer_batch(call, messages, responder)
+        if call.client is not None:
+            self._note_connection(request, call.client)
+        return response
+
+    def _note_connection(self, request: web.BaseRequest, client: ClientSession) -> None:
+        """Have the client session told when this connection is closed."""
+        connection = request.protocol
+        assert isinstance(connection, Connection)
+        if connection.client is client:
+            client.keeps_connections = True
+        else:
+            for_others = not _FROM_PROXIES.isdisjoint(name.lower() for name in request.headers)
+            connection.carry(client, self._binder.connection_closed, for_others=for_others)
 
     async def _post_modern(
         self,
@@ -427,15 +449,11 @@ class Endpoint:
         if call.session_id is None or self.rules.eras is ServedEras.MODERN:
             # Nothing could ever be delivered, and 405 is the way to say so that every client knows.
             return web.Response(status=405, headers={**headers, "Allow": "POST"})
-        try:
-            client = self._binder.find(call.principal, call.session_id)
-        except UnknownSession:
-            return web.Response(status=405, headers={**headers, "Allow": "POST"})
-        place = self._fanout.mailbox(client).find(request.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
-        if place is None:
-            # Any other stream would take what is meant for somebody else's.
-            raise UnknownEvent("This event id names no stream that could go on. Open one without it.")
-        stream, after = place
+        client = self._binder.find_known(call.principal, call.session_id)
+        if client is None:
+            return await self._get_early(request, headers, call, call.session_id)
+        stream, after = _find_stream(request, self._fanout.mailbox(client))
+        self._note_connection(request, client)
         self._binder.stream_opened(client, call.caller)
         self.streams += 1
         try:
@@ -451,19 +469,50 @@ class Endpoint:
             self.streams -= 1
             self._binder.stream_closed(client)
 
+    async def _get_early(
+        self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, session_id: str
+    ) -> web.StreamResponse:
+        """A stream under an id that nothing is known of: it waits for its client session to begin."""
+        if not self._binder.adopts(session_id):
+            return web.Response(status=405, headers={**headers, "Allow": "POST"})
+        early = self._early.open(call.principal, session_id, call.caller)
+        self.streams += 1
+        try:
+            stream, after = _find_stream(request, early.mailbox)
+            return await follow(
+                request,
+                stream,
+                after=after,
+                heart=self.heart,
+                headers=headers,
+                cursors=revisions.takes_cursors(call.version, None),
+            )
+        finally:
+            self.streams -= 1
+            self._early.close(early)
+
     def _delete(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         """Absorb the goodbye; by default in the specification's own words for "you need not"."""
         call = self._call(request)
         if call.session_id is not None and self.rules.eras is not ServedEras.MODERN:
-            try:
-                client = self._binder.find(call.principal, call.session_id)
-            except UnknownSession:
-                client = None
+            client = self._binder.find_known(call.principal, call.session_id)
             if client is not None:
                 self._binder.absorb_delete(client)
                 self._fanout.end_stream(client)
         status = self.rules.delete_status
         return web.Response(status=status, headers={**headers, **(_ALLOW if status == 405 else {})})
+
+
+def _find_stream(request: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:
+    """The stream that a GET asks for, and the number of the event that it goes on after.
+
+    Raises:
+        UnknownEvent: any other stream would take what is meant for somebody else's.
+    """
+    place = mailbox.find(request.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
+    if place is None:
+        raise UnknownEvent("This event id names no stream that could go on. Open one without it.")
+    return place
 
 
 def answer_error(error: ProxyError, identifier: bytes) -> Answer:

@@ -83,6 +83,8 @@ class LegacyEndpoint:
             call.principal, profile, affinity, call.session_id, call.caller
         )
         report.visits(visit)
+        call.client = client
+        self._fanout.begin_anew(client)
         result = visit.session.initialize_result
         client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
         body = _result(request, result)

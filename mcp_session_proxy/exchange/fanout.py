@@ -30,8 +30,8 @@ class _Post:
 
     __slots__ = ("mailbox", "next_question", "questions")
 
-    def __init__(self, max_events: int, shelf: Shelf | None) -> None:
-        self.mailbox = Mailbox(max_events, shelf)
+    def __init__(self, mailbox: Mailbox) -> None:
+        self.mailbox = mailbox
         self.questions: dict[int, Question] = {}
         self.next_question = 0
 
@@ -61,12 +61,28 @@ class Fanout:
         """The client session's mailbox."""
         return self._post(client).mailbox
 
+    def make_mailbox(self) -> Mailbox:
+        """A mailbox that is nobody's yet."""
+        return Mailbox(self._max_events, self._shelf)
+
+    def take_mailbox(self, client: ClientSession, mailbox: Mailbox) -> None:
+        """Make this the mailbox of a client session that has just begun."""
+        self._posts[client] = _Post(mailbox)
+
+    def begin_anew(self, client: ClientSession) -> None:
+        """The client has initialised again: it knows nothing of what it was asked before."""
+        post = self._posts.get(client)
+        if post is not None:
+            questions, post.questions = post.questions, {}
+            for question in questions.values():
+                question.refuse()
+
     def _post(self, client: ClientSession) -> _Post:
         post = self._posts.get(client)
         if post is None:
             if client.forgotten:  # in the course of a request, which leaves nothing behind
-                return _Post(self._max_events, None)
-            post = self._posts[client] = _Post(self._max_events, self._shelf)
+                return _Post(Mailbox(self._max_events, None))
+            post = self._posts[client] = _Post(self.make_mailbox())
         return post
 
     def questions(self, client: ClientSession) -> int:

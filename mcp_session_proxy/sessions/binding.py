@@ -7,23 +7,21 @@ request's use of an upstream session, from entry to end.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import cast
 
 from .. import events
 from ..errors import ProxyError, UnknownSession, UpstreamTimeout
 from ..events import Observer
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
-from . import policy
-from .directory import ClientSession, Directory, mint_id
+from . import minting, policy, presence
+from .directory import ClientSession, Directory
+from .guests import Guests
 from .identity import Principal, Profile, SessionKey, affinity_of_id
 from .modes import Anonymous, Sharing
 from .modes import UnknownSession as UnknownSessionRule
 from .pool import Lease, Pool
-
-# A client that keeps its id sends it back within moments ("notifications/initialized"). One that
-# does not never will, so what it was given need not be held for it.
-_CLAIM_SECONDS: Final = 5.0
+from .presence import Patience, Presence
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +32,7 @@ class Rules:
     anonymous: Anonymous = Anonymous.POOL
     unknown_session: UnknownSessionRule = UnknownSessionRule.ADOPT
     acquire_timeout_seconds: float = 10.0
+    reconnect_grace_seconds: float = 5.0
     detach_after_seconds: float = 60.0
 
 
@@ -109,13 +108,13 @@ class Binder:
         self.on_forget: Callable[[ClientSession], None] | None = None
         # Told when a client session comes to another upstream session (the last) than it had.
         self.on_moved: Callable[[ClientSession, UpstreamSession, UpstreamSession], None] | None = None
+        self.on_arrival: Callable[[ClientSession], None] | None = None
         self.rules = rules
         self._sessionless = sessionless
         self._observe = observe
-        self._guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
-        # Attached only because they were used lately, the longest ago first.
-        self._quiet: dict[ClientSession, None] = {}
-        self._unclaimed: dict[ClientSession, None] = {}
+        self._guests = Guests()
+        self._presence = Presence()
+        self._now = asyncio.get_running_loop().time
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -133,23 +132,28 @@ class Binder:
         brought_id: str | None,
         caller: Caller,
     ) -> tuple[ClientSession, Visit]:
-        """A new client session for an ``initialize``, and a visit to its upstream session.
+        """The client session for an ``initialize``, and a visit to its upstream session.
 
-        ``brought_id`` is an id that the client sent along (a platform's own): if it is not one of
-        ours, the session is known by it.
+        ``brought_id`` is an id that the client sent along. Under its own former id it goes on with its client
+        session, if to a server it is the same client as before; else it gets a new one, and the former is
+        over. By a platform's own id the client session is known from now on.
         """
-        now = asyncio.get_running_loop().time()
-        adopted = self._is_foreign(principal, brought_id, now)
-        if adopted and brought_id is not None:
+        known = None if brought_id is None else self._look_up(principal, brought_id)
+        foreign = brought_id is not None and self._is_foreign(brought_id, known)
+        if foreign and brought_id is not None:
             affinity = affinity or affinity_of_id(brought_id)
+        key = SessionKey(principal.digest, affinity, profile.digest)
+        if known is not None and known.key == key:
+            self._take_back(known)
+            return known, await self.enter(known, caller)
         client = ClientSession(
-            identifier=brought_id if adopted and brought_id is not None else mint_id(),
+            identifier=brought_id if foreign and brought_id else minting.mint_id(capable=profile.capable),
             principal=principal,
-            key=SessionKey(principal.digest, affinity, profile.digest),
+            key=key,
             profile=profile,
-            usage=policy.usage_of_client(self._sharing_for(principal, affinity), adopted=adopted),
-            adopted=adopted,
-            now=now,
+            usage=policy.usage_of_client(self._sharing_for(principal, affinity), adopted=foreign),
+            adopted=foreign,
+            now=self._now(),
         )
         try:
             visit = await self.enter(client, caller)
@@ -157,6 +161,8 @@ class Binder:
             client.forgotten = True  # nobody will ever learn its id
             self._part_with(client)
             raise
+        if known is not None:
+            self.directory.forget(known, "replaced")
         self._remember(client)
         return client, visit
 
@@ -166,47 +172,69 @@ class Binder:
         isolate = unknown and self.rules.anonymous is Anonymous.ISOLATE
         return Sharing.FRESH if isolate else self.rules.sharing
 
-    def _is_foreign(self, principal: Principal, brought_id: str | None, now: float) -> bool:
-        if brought_id is None or self.rules.unknown_session is UnknownSessionRule.REJECT:
+    def _is_foreign(self, brought_id: str, known: ClientSession | None) -> bool:
+        """Whether an id that came with an ``initialize`` is a platform's own, to be known by from now on."""
+        if self.rules.unknown_session is UnknownSessionRule.REJECT:
             return False
-        known = self._look_up(principal, brought_id, now)
-        return known is None or known.adopted
+        return not minting.is_ours(brought_id) if known is None else known.adopted
 
-    def _look_up(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
+    def _look_up(self, principal: Principal, identifier: str) -> ClientSession | None:
         """The client session under this id, which shows a sign of life."""
-        client = self.directory.find(principal, identifier, now)
+        client = self.directory.find(principal, identifier, self._now())
         if client is not None:
             client.claimed = True
-            self._set_quiet(client)
+            client.took_leave = None
+            self._look_at(client)
         return client
+
+    def find_known(self, principal: Principal, identifier: str) -> ClientSession | None:
+        """The client session under this id, if there is one: for what must not make one."""
+        return self._look_up(principal, identifier)
 
     def find(self, principal: Principal, identifier: str) -> ClientSession:
         """The client session under this id; a foreign id is adopted.
 
+        An id that is known under another principal is most likely this client's own, from before its token
+        was renewed. The id proves too little to hand over a session or anything that is kept for it, but the
+        profile goes with it, so that the server can go on asking. To a thief that is worth nothing: anybody
+        may declare any capabilities.
+
         Raises:
-            UnknownSession: the id is not ours, and the rules say to refuse.
+            UnknownSession: it is adopted by nobody; see ``adopts``.
         """
-        now = asyncio.get_running_loop().time()
-        client = self._look_up(principal, identifier, now)
+        client = self._look_up(principal, identifier)
         if client is not None:
             return client
-        if self.rules.unknown_session is UnknownSessionRule.REJECT:
+        if not self.adopts(identifier):
             raise UnknownSession("Session not found. Send initialize to get a new one.")
-        affinity = affinity_of_id(identifier)
+        profile = self.directory.find_profile(identifier) or self._sessionless
         client = ClientSession(
             identifier=identifier,
             principal=principal,
-            key=self.sessionless_key(principal, affinity),
-            profile=self._sessionless,
+            key=SessionKey(principal.digest, affinity_of_id(identifier), profile.digest),
+            profile=profile,
             usage=policy.usage_of_client(self.rules.sharing, adopted=True),
             adopted=True,
-            now=now,
+            now=self._now(),
         )
         self._remember(client)
         return client
 
+    def adopts(self, identifier: str) -> bool:
+        """Whether an id that the principal is not known by would be adopted.
+
+        Not where the rules say to refuse, and not where the id is one of ours whose client can be asked:
+        adopted, it would be asked no more, without knowing; told 404, it starts anew (MCP 2025-11-25,
+        basic/transports, "Session Management"). Other ids of ours are: most clients take a 404 for the end.
+        """
+        if self.rules.unknown_session is UnknownSessionRule.REJECT:
+            return False
+        return not minting.is_of_capable_client(identifier) or bool(self.directory.find_profile(identifier))
+
     def _remember(self, client: ClientSession) -> None:
         self.directory.add(client)
+        if self.on_arrival is not None:
+            self.on_arrival(client)
         self._observe(
             events.ClientSessionCreated(
                 client=client.tag,
@@ -225,19 +253,23 @@ class Binder:
         self._detach_if_over(client)
 
     @staticmethod
-    def _let_linger(client: ClientSession) -> None:
+    def _take_back(client: ClientSession) -> None:
+        """Whatever goodbye it said, the client is here again."""
+        client.deleted = False
+        if client.home is not None:
+            client.home.lingering_since = None
+
+    def _let_linger(self, client: ClientSession) -> None:
         """The owner of a session of its own has said goodbye, or cannot come back."""
         if client.home is not None and client.home.reserved:
-            client.home.lingering_since = asyncio.get_running_loop().time()
+            client.home.lingering_since = self._now()
 
     def stream_opened(self, client: ClientSession, caller: Caller) -> None:
         """A GET stream of this client session is open: it is attached, so that it hears the server."""
         client.streams += 1
         client.had_stream = True
-        client.deleted = False
-        if client.home is not None:
-            client.home.lingering_since = None
-        self._set_quiet(client)
+        self._take_back(client)
+        self._look_at(client)
         if client.lease is None or not client.lease.slot.usable:
             task = asyncio.get_running_loop().create_task(self._attach_quietly(client, caller))
             self._tasks.add(task)
@@ -254,8 +286,19 @@ class Binder:
     def stream_closed(self, client: ClientSession) -> None:
         """A GET stream of this client session is closed."""
         client.streams -= 1
-        self.directory.touch(client, asyncio.get_running_loop().time())
+        self.directory.touch(client, self._now())
         self._detach_if_over(client)
+
+    def connection_closed(self, client: ClientSession, *, by_client: bool) -> None:
+        """A connection that carried this client session is closed.
+
+        ``by_client``: it was the client that closed it, between two requests.
+        """
+        client.connections -= 1
+        if by_client and presence.takes_leave(client, now := self._now()):
+            client.took_leave = now
+        if client.lease is not None and not client.busy and presence.has_left(client, self._now):
+            self._detach(client)
 
     # -- visits ------------------------------------------------------------------------------
 
@@ -267,7 +310,7 @@ class Binder:
         """
         client.in_flight += 1
         client.requests += 1
-        self._set_quiet(client)
+        self._look_at(client)
         lease, waited_seconds = _usable_lease(client), None
         if lease is None:
             loop = asyncio.get_running_loop()
@@ -306,8 +349,8 @@ class Binder:
         if client is not None:
             client.in_flight += 1
             client.requests += 1
-            self._set_quiet(client)
-            self._welcome(visit.session, client)
+            self._look_at(client)
+            self._guests.welcome(visit.session, client)
         return visit
 
     def sessionless_key(self, principal: Principal, affinity: str | None) -> SessionKey:
@@ -317,11 +360,11 @@ class Binder:
     def leave(self, client: ClientSession) -> None:
         """The end of a client session's visit; only ``Visit.end`` calls this."""
         client.in_flight -= 1
-        self.directory.touch(client, asyncio.get_running_loop().time())
+        self.directory.touch(client, self._now())
         self._detach_if_over(client)
 
     def _deadline(self) -> float:
-        return asyncio.get_running_loop().time() + self.rules.acquire_timeout_seconds
+        return self._now() + self.rules.acquire_timeout_seconds
 
     # -- attachment --------------------------------------------------------------------------
 
@@ -347,12 +390,12 @@ class Binder:
     async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> None:
         lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
         session, former = _upstream(lease), client.home
-        self._welcome(session, client)
+        self._guests.welcome(session, client)
         if former is not None:
             lost = cast(UpstreamSession, former.session)
             if session.requests == 0:
                 await self._restore(lease, lost, client, deadline)
-            self._unguest(lost, client)
+            self._guests.remove(lost, client)
             if self.on_moved is not None and lost is not session:
                 self.on_moved(client, lost, session)
         client.lease, client.home = lease, lease.slot
@@ -366,7 +409,7 @@ class Binder:
             async with asyncio.timeout_at(deadline):
                 await session.restore(lost.journal)
         except BaseException as error:
-            self._unguest(session, client)
+            self._guests.remove(session, client)
             lease.retire("lost")
             if isinstance(error, TimeoutError):
                 raise UpstreamTimeout("The MCP server did not take the session's state in time.") from None
@@ -380,68 +423,47 @@ class Binder:
             self._detach_if_over(client)
 
     def _detach_if_over(self, client: ClientSession) -> None:
-        """Detach when the client has left: it said so, or its stream closed, and nothing is in flight."""
-        if client.busy:
-            return
-        if client.deleted or client.had_stream or client.forgotten:
+        """Detach when the client has left and nothing is in flight; else wait for it, if it is silent."""
+        no_grace = client.had_stream and not self.rules.reconnect_grace_seconds
+        if not client.busy and (no_grace or presence.has_left(client, self._now)):
             self._detach(client)
         else:
-            self._set_quiet(client)
+            self._look_at(client)
 
     def _detach(self, client: ClientSession) -> None:
-        self._quiet.pop(client, None)
-        self._unclaimed.pop(client, None)
+        self._presence.stop_waiting(client)
         if (lease := client.lease) is not None:
             client.lease = None
             lease.release()
         if client.forgotten:
             self._let_linger(client)
 
-    def _set_quiet(self, client: ClientSession) -> None:
-        """Queue the client session for detachment after silence, or take it out of that queue."""
-        self._quiet.pop(client, None)
-        self._unclaimed.pop(client, None)
-        if not client.busy and client.lease is not None:
-            queue = self._quiet if client.claimed else self._unclaimed
-            queue[client] = None
+    def _look_at(self, client: ClientSession) -> None:
+        """The client showed itself, or ended something: its silence begins anew, or is over."""
+        if client.busy or client.lease is None:
+            self._presence.stop_waiting(client)
+        else:
+            self._presence.wait_for(client)
 
     def maintain(self) -> None:
         """Detach the silent, forget the old. Called regularly."""
-        now = asyncio.get_running_loop().time()
-        for queue, patience in (
-            (self._quiet, self.rules.detach_after_seconds),
-            (self._unclaimed, min(_CLAIM_SECONDS, self.rules.detach_after_seconds)),
-        ):
-            while (client := next(iter(queue), None)) is not None:
-                if now - client.last_used < patience:
-                    break
-                self._detach(client)
+        now = self._now()
+        patience = Patience(self.rules.reconnect_grace_seconds, self.rules.detach_after_seconds)
+        for client in self._presence.overdue(now, patience):
+            self._detach(client)
         self.directory.expire(now)
-        for session in [session for session in self._guests if session.closed]:
-            del self._guests[session]
+        self._guests.forget_closed()
 
     # -- who is behind an upstream session -----------------------------------------------------
 
     def clients_of(self, session: UpstreamSession) -> Mapping[ClientSession, None]:
         """The client sessions that find this upstream session when they come back."""
-        return self._guests.get(session, {})
-
-    def _welcome(self, session: UpstreamSession, client: ClientSession) -> None:
-        if not client.forgotten:
-            self._guests.setdefault(session, {})[client] = None
-
-    def _unguest(self, session: UpstreamSession, client: ClientSession) -> None:
-        guests = self._guests.get(session)
-        if guests is not None:
-            guests.pop(client, None)
-            if not guests:
-                del self._guests[session]
+        return self._guests.of(session)
 
     def _part_with(self, client: ClientSession) -> None:
         """Nobody can come back for this client session. What is still in flight detaches at its end."""
         self._detach_if_over(client)
-        for session in [s for s, guests in self._guests.items() if client in guests]:
-            self._unguest(session, client)
+        self._guests.remove_everywhere(client)
 
     def _forgotten(self, client: ClientSession, reason: str) -> None:
         self._part_with(client)

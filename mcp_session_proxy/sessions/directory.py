@@ -13,7 +13,6 @@ from .books import Slot, Usage
 from .identity import Principal, Profile, SessionKey
 from .pool import Lease, PooledSession
 
-_ID_BYTES: Final = 18
 _SCAN: Final = 64
 
 
@@ -28,6 +27,7 @@ class ClientSession:
         "adopted",
         "attaching",
         "claimed",
+        "connections",
         "created",
         "deleted",
         "forgotten",
@@ -35,14 +35,17 @@ class ClientSession:
         "home",
         "id",
         "in_flight",
+        "keeps_connections",
         "key",
         "last_used",
         "lease",
         "principal",
         "profile",
+        "queue",
         "requests",
         "streams",
         "tag",
+        "took_leave",
         "usage",
         "version",
     )
@@ -71,6 +74,11 @@ class ClientSession:
         self.deleted = False
         self.forgotten = False  # its id means nothing any more, so nobody will come back
         self.had_stream = False
+        # When a connection was closed as by somebody who leaves, if nothing came since.
+        self.took_leave: float | None = None
+        self.connections = 0  # open ones that have carried this client session
+        self.keeps_connections = False  # for more than one request
+        self.queue: dict[ClientSession, None] | None = None  # of those whose return is waited for
         self.streams = 0
         self.in_flight = 0
         self.requests = 0
@@ -109,6 +117,7 @@ class Directory:
         self._sessions: dict[tuple[str, str], ClientSession] = {}
         self._principals: dict[str, dict[ClientSession, None]] = {}
         self._arrivals: dict[ClientSession, None] = {}  # in the order in which they came
+        self._newest: dict[str, ClientSession] = {}  # by id alone
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -126,6 +135,11 @@ class Directory:
         if client is not None:
             self.touch(client, now)
         return client
+
+    def find_profile(self, identifier: str) -> Profile | None:
+        """The profile of whichever principal's client session is known by this id."""
+        client = self._newest.get(identifier)
+        return None if client is None else client.profile
 
     def touch(self, client: ClientSession, now: float) -> None:
         """The client session is used now."""
@@ -151,6 +165,7 @@ class Directory:
         self._sessions[place] = client
         self._principals.setdefault(client.principal.digest, {})[client] = None
         self._arrivals[client] = None
+        self._newest[client.id] = client
 
     def _make_room(self, oldest_first: Iterator[ClientSession]) -> None:
         """Forget the least recently used one that is not busy, or the oldest if all of them are."""
@@ -170,6 +185,8 @@ class Directory:
             return
         del self._sessions[place]
         del self._arrivals[client]
+        if self._newest.get(client.id) is client:
+            del self._newest[client.id]
         client.forgotten = True
         own = self._principals[client.principal.digest]
         own.pop(client, None)
@@ -186,8 +203,3 @@ class Directory:
                 self.touch(client, now)  # a stream that is open for a day is in use
             else:
                 self.forget(client, "age")
-
-
-def mint_id() -> str:
-    """A new session id: unguessable, visible ASCII (MCP 2025-11-25, "Session Management")."""
-    return secrets.token_urlsafe(_ID_BYTES)

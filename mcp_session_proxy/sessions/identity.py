@@ -50,12 +50,13 @@ class Profile:
     """What an upstream session is initialised with (MCP 2025-11-25, basic/lifecycle, "Initialization").
 
     Two clients with equal profiles are the same to a server. ``params`` are the raw initialize
-    parameters of the first client that had it.
+    parameters of the first client that had it; ``capable``: it declares capabilities.
     """
 
     digest: str
     client_name: str
     params: bytes = field(repr=False, compare=False)
+    capable: bool = False
 
 
 class SessionKey(NamedTuple):
@@ -162,7 +163,12 @@ def read_profile(params: bytes | None) -> Profile:
     capabilities = members.get("capabilities", b"{}")
     members.pop("_meta", None)
     digest = _digest(version.encode(), jsonrpc.canonical(capabilities), name.encode())
-    return Profile(digest=digest, client_name=name, params=jsonrpc.write_object(members))
+    return Profile(
+        digest=digest,
+        client_name=name,
+        params=jsonrpc.write_object(members),
+        capable=bool(jsonrpc.read_object(capabilities)),
+    )
 
 
 def sessionless_profile(proxy_version: str) -> Profile:

@@ -123,9 +123,9 @@ async def _running(at: Desk, tool: str) -> bool:
 
 
 @counting
-async def test_conversations_of_chatgpt(kind: str, desk: MakeDesk) -> None:
+async def test_conversations_of_chatgpt(kind: str, option_desk: MakeDesk) -> None:
     """ChatGPT style: a session per batch, no DELETE; `_meta["openai/session"]` keeps conversations apart."""
-    at = desk(kind)
+    at = option_desk(kind, "--reconnect-grace", "0s")  # its batches are further apart than these
     caller = at.caller
     for expected in ("1", "2", "3"):
         for conversation in ("v1/red", "v1/blue"):

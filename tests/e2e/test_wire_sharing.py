@@ -46,14 +46,31 @@ async def test_handover_one_attached_client_at_a_time(desk: MakeDesk) -> None:
     assert (await at.stats())["sessions"] == {"opened": 2, "closed": 0, "live": 2}
 
 
-async def test_handover_when_the_get_stream_closes(desk: MakeDesk) -> None:
-    """handover: a client whose GET stream closed has left; the next one gets its session, with state."""
-    at = desk("mcp-1.30")
+async def test_handover_when_the_get_stream_stays_closed(option_desk: MakeDesk) -> None:
+    """handover: a client whose GET stream closed, and that does not come back, has left its session."""
+    at = option_desk("mcp-1.30", "--reconnect-grace", "0.2s")
+
+    async def left() -> bool:
+        return not any(client["attached"] for client in at.proxy.json("/sessions")["client_sessions"])
+
     for expected in ("1", "2", "3"):
         session = await at.caller.open()
         async with at.caller.listen(session):
             assert (await at.caller.call("increment", session=session)).text == expected
+        await eventually(left)
     assert (await at.stats())["sessions"]["opened"] == 1
+
+
+async def test_a_cut_get_stream_is_no_goodbye(desk: MakeDesk) -> None:
+    """handover: a client whose GET stream is cut for a moment keeps its session from the next client."""
+    at = desk("mcp-1.30")
+    session = await at.caller.open()
+    async with at.caller.listen(session):
+        assert (await at.caller.call("increment", session=session)).text == "1"
+    assert (await at.caller.call("increment", session=await at.caller.open())).text == "1"
+    async with at.caller.listen(session):
+        assert (await at.caller.call("increment", session=session)).text == "2"
+    assert (await at.stats())["sessions"]["opened"] == 2
 
 
 async def test_handover_after_silence(option_desk: MakeDesk) -> None:

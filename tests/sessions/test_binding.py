@@ -23,6 +23,7 @@ from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Principal, Profile
+from mcp_session_proxy.sessions.minting import mint_id
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing
 from mcp_session_proxy.sessions.modes import UnknownSession as UnknownSessionRule
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
@@ -33,7 +34,8 @@ ME, YOU = (Principal(digest=name * 8, anonymous=False) for name in ("me", "you")
 ALPHA, BETA, NONE = (
     Profile(digest=name, client_name=name, params=b"{}") for name in ("alpha", "beta", "sessionless")
 )
-DETACH, CLAIM, LINGER, IDLE, AGE = 60.0, 5.0, 30.0, 1800.0, 86400.0
+CAPABLE = Profile(digest="capable", client_name="capable", params=b"{}", capable=True)
+DETACH, GRACE, CLAIM, LINGER, IDLE, AGE = 60.0, 8.0, 5.0, 30.0, 1800.0, 86400.0
 
 
 class World:
@@ -63,6 +65,7 @@ class World:
                 anonymous=anonymous,
                 unknown_session=unknown,
                 acquire_timeout_seconds=10.0,
+                reconnect_grace_seconds=GRACE,
                 detach_after_seconds=detach_after,
             ),
             sessionless=sessionless,
@@ -79,7 +82,8 @@ class World:
     async def initialize(self, profile=ALPHA, *, principal=ME, affinity=None, brought=None):
         """A client sends ``initialize`` and gets a client session."""
         client, visit = await self.binder.initialize(principal, profile, affinity, brought, NOBODY)
-        self.clients.append(client)
+        if client not in self.clients:
+            self.clients.append(client)
         visit.end()
         self.check()
         return client
@@ -146,6 +150,26 @@ class World:
         self.binder.stream_closed(client)
         self.check()
 
+    async def hang_up(self, client):
+        """The client's GET stream ends, and it does not come back."""
+        self.close_stream(client)
+        await self.wait(GRACE)
+
+    def connect(self, client):
+        """A connection has carried requests of this client session."""
+        client.connections += 1
+        client.keeps_connections = True
+
+    def disconnect(self, client, *, by_client=True):
+        """One of its connections is closed."""
+        self.binder.connection_closed(client, by_client=by_client)
+        self.check()
+
+    def queues(self):
+        """Those whose clients may come back, by how long they are waited for."""
+        presence = self.binder._presence
+        return presence._unclaimed, presence._cut_off, presence._quiet
+
     async def wait(self, seconds, most_steps=200):
         """Time passes, with maintenance every second, or less often when it is long."""
         steps = max(1, min(most_steps, int(seconds)))
@@ -166,15 +190,15 @@ class World:
         binder = self.binder
         for client in self.clients:
             assert min(client.in_flight, client.streams) >= 0
-            queues = [queue for queue in (binder._quiet, binder._unclaimed) if client in queue]
+            queues = [queue for queue in self.queues() if client in queue]
             waits = client.lease is not None and not client.busy
             assert len(queues) == (1 if waits else 0), "attached for ever, or detached while in use"
-        for queue in (binder._quiet, binder._unclaimed):
+        for queue in self.queues():
             used = [client.last_used for client in queue]
             assert used == sorted(used)
-        for guests in binder._guests.values():
-            assert guests
-            assert not any(client.forgotten for client in guests)
+        for session in binder._guests:
+            assert binder.clients_of(session)
+            assert not any(client.forgotten for client in binder.clients_of(session))
         for slot in self.stand.books.slots():
             attached = [client for client in self.clients if client.lease and client.lease.slot is slot]
             assert slot.leases >= len(attached) or not slot.usable
@@ -183,9 +207,8 @@ class World:
         """Everybody stays away: in the end nothing is left of anybody."""
         await self.wait(DETACH + IDLE + 2 * AGE, 40)
         assert len(self.binder.directory) == 0
-        assert not self.binder._guests
-        assert not self.binder._quiet
-        assert not self.binder._unclaimed
+        assert not list(self.binder._guests)
+        assert not list(self.binder._presence)
         assert not self.binder._tasks
         assert not self.server.live
         self.stand.check_empty()
@@ -215,15 +238,168 @@ async def test_handover_serves_one_attached_client_at_a_time():
     await world.end()
 
 
-async def test_handover_when_the_stream_closes():
-    """A client whose GET stream closed has left."""
+async def test_handover_when_the_stream_stays_closed():
+    """A client whose GET stream closed has left when it does not come back for a moment."""
+    world = World()
+    one = await world.start()
+    await world.open_stream(one)
+    used = await world.call(one)
+    await world.hang_up(one)
+    two = await world.start()
+    assert await world.call(two) is used
+    await world.end()
+
+
+async def test_a_cut_stream_is_no_goodbye():
+    """A client whose GET stream was cut for a moment keeps its session: another one gets another."""
     world = World()
     one = await world.start()
     await world.open_stream(one)
     used = await world.call(one)
     world.close_stream(one)
+    await world.wait(GRACE - 1)
     two = await world.start()
-    assert await world.call(two) is used
+    assert await world.call(two) is not used
+    await world.open_stream(one)
+    await world.wait(2 * DETACH)
+    assert one.lease is not None
+    world.close_stream(one)
+    await world.end()
+
+
+@pytest.mark.parametrize("sign_of_life", ["request", "notification", "stream"])
+async def test_a_sign_of_life_after_the_stream_was_cut(sign_of_life):
+    """Whatever the client sends after its stream was cut begins the grace anew."""
+    world = World()
+    one = await world.start()
+    await world.open_stream(one)
+    world.close_stream(one)
+    await world.wait(GRACE - 1)
+    if sign_of_life == "request":
+        await world.call(one)
+    elif sign_of_life == "notification":
+        world.find(one.id)
+    else:
+        await world.open_stream(one)
+        world.close_stream(one)
+    await world.wait(GRACE - 1)
+    assert one.lease is not None
+    await world.wait(1)
+    assert one.lease is None
+    await world.end()
+
+
+async def test_handover_when_all_connections_are_closed():
+    """A client that closes its connections after its last answer has left, at once."""
+    world = World()
+    used = set()
+    for _ in range(30):
+        client = await world.start()
+        world.connect(client)
+        world.connect(client)
+        used.add(await world.call(client))
+        world.disconnect(client)
+        assert client.lease is not None, "one connection is still open"
+        world.disconnect(client)
+    assert len(used) == len(world.server.sessions) == 1
+    await world.end()
+
+
+async def test_handover_when_stream_and_connections_are_closed():
+    """The same for a client that had a GET stream: in whatever order they are closed, it has left."""
+    world = World()
+    for stream_first in (True, False):
+        client = await world.start()
+        for _ in range(2):
+            world.connect(client)
+        await world.open_stream(client)
+        await world.call(client)
+        if stream_first:
+            world.disconnect(client, by_client=False)
+            world.close_stream(client)
+            world.disconnect(client)
+        else:
+            world.disconnect(client)
+            world.disconnect(client, by_client=False)
+            world.close_stream(client)
+        assert client.lease is None
+    assert len(world.server.sessions) == 1
+    await world.end()
+
+
+async def test_a_closing_of_ours_is_no_goodbye():
+    """A connection that we closed, or that carried one request only, says nothing."""
+    world = World()
+    one = await world.start()
+    world.connect(one)
+    world.disconnect(one, by_client=False)
+    await world.wait(DETACH - 1)
+    assert one.lease is not None
+    await world.end()
+
+
+async def test_an_idle_connection_that_is_closed_is_no_goodbye():
+    """HTTP clients close idle connections after some seconds, and open another one when they need it."""
+    world = World()
+    one = await world.start()
+    world.connect(one)
+    await world.wait(4)
+    world.disconnect(one)
+    assert one.lease is not None
+    await world.end()
+
+
+async def test_a_request_after_the_goodbye():
+    """A client that goes on after it closed a connection has not left by that."""
+    world = World()
+    one = await world.start()
+    for _ in range(2):
+        world.connect(one)
+    world.disconnect(one)
+    await world.call(one)
+    world.disconnect(one, by_client=False)
+    assert one.lease is not None
+    await world.end()
+
+
+async def test_a_stream_that_is_cut_long_after_connections_were_closed():
+    """What was closed a while ago does not make a goodbye of a stream that is cut now."""
+    world = World()
+    one = await world.start()
+    for _ in range(2):
+        world.connect(one)
+    await world.open_stream(one)
+    world.disconnect(one)
+    await world.wait(DETACH)
+    world.disconnect(one, by_client=False)
+    world.close_stream(one)
+    assert one.lease is not None
+    await world.wait(GRACE)
+    assert one.lease is None
+    await world.end()
+
+
+async def test_a_connection_lost_in_mid_request_is_no_goodbye():
+    """A client that is cut off while it waits for an answer may come back for it."""
+    world = World()
+    one = await world.start()
+    world.connect(one)
+    visit = await world.enter(one)
+    world.disconnect(one)
+    visit.end()
+    assert one.lease is not None
+    await world.end()
+
+
+async def test_the_connections_of_a_client_that_never_sent_its_id_back():
+    """It is waited for as any other that may send it: in a moment, on another connection."""
+    world = World()
+    one = await world.initialize()
+    world.connect(one)
+    world.disconnect(one)
+    assert one.lease is not None
+    await world.wait(CLAIM)
+    assert one.lease is None
     await world.end()
 
 
@@ -249,7 +425,7 @@ async def test_the_newest_of_two_streams_holds():
     world.close_stream(one)
     await world.wait(10 * DETACH)
     assert one.lease is not None
-    world.close_stream(one)
+    await world.hang_up(one)
     assert one.lease is None
     await world.end()
 
@@ -263,7 +439,9 @@ async def test_a_dropped_stream_leaves_a_request_attached():
     world.close_stream(one)
     two = await world.start()
     assert await world.call(two) is not visit.session
+    await world.wait(2 * GRACE)
     visit.end()
+    await world.wait(GRACE)
     assert one.lease is None
     await world.end()
 
@@ -774,20 +952,75 @@ async def test_initialize_with_a_foreign_id():
     assert one.adopted
     session = await world.call(one)
     again = await world.initialize(brought="platform-1")
-    assert world.find("platform-1") is again
+    assert world.find("platform-1") is again is one
     assert await world.call(again) is session
+    other = await world.initialize(BETA, brought="platform-1")
+    assert world.find("platform-1") is other
+    assert await world.call(other) is not session
     assert one.forgotten
     await world.end()
 
 
-async def test_initialize_with_an_id_of_ours():
-    """A client that initialises anew with its former id gets a new one; the former goes on working."""
+@pytest.mark.parametrize("sharing", Sharing)
+async def test_initialize_with_an_id_of_ours(sharing):
+    """A client that initialises anew with its former id is the same client: it goes on with its session."""
+    world = World(sharing)
+    one = await world.start()
+    session = await world.call(one)
+    world.delete(one)
+    await world.wait(LINGER - 1)
+    assert await world.initialize(brought=one.id) is one
+    await world.wait(2 * DETACH)
+    assert await world.call(one) is session
+    assert len(world.binder.directory) == 1
+    await world.end()
+
+
+async def test_initialize_with_an_id_of_ours_and_another_profile():
+    """To a server it is another client: it gets a new session, and its former one is over."""
     world = World()
     one = await world.start()
-    two = await world.start(brought=one.id)
+    session = await world.call(one)
+    two = await world.start(BETA, brought=one.id)
     assert two.id != one.id
     assert not two.adopted
+    assert await world.call(two) is not session
+    assert one.forgotten
+    three = await world.start()
+    assert await world.call(three) is session
+    await world.end()
+
+
+async def test_initialize_with_another_profile_that_fails():
+    """What a client has is over when it has something else, and not before."""
+    world = World()
+    one = await world.start()
+    world.server.open_error = UpstreamError("no")
+    with pytest.raises(UpstreamError, match="no"):
+        await world.initialize(BETA, brought=one.id)
     assert world.find(one.id) is one
+    await world.end()
+
+
+async def test_initialize_with_a_stolen_id():
+    """The id of another principal's client session gives nothing of it, and takes nothing from it."""
+    world = World()
+    one = await world.start()
+    mine = await world.call(one)
+    thief = await world.start(principal=YOU, brought=one.id)
+    assert thief.id != one.id
+    assert await world.call(thief) is not mine
+    assert await world.call(one) is mine
+    await world.end()
+
+
+async def test_initialize_with_a_forgotten_id_of_ours():
+    """It is no platform's own: its client gets a new one."""
+    world = World()
+    identifier = mint_id(capable=False)
+    one = await world.start(brought=identifier)
+    assert not one.adopted
+    assert one.id != identifier
     await world.end()
 
 
@@ -796,11 +1029,53 @@ async def test_initialize_anew_while_a_request_is_in_flight():
     world = World()
     one = await world.initialize(brought="platform-1")
     visit = await world.enter(one)
-    await world.initialize(brought="platform-1")
+    await world.initialize(BETA, brought="platform-1")
     assert not visit.session.closed
     visit.end()
     assert one.lease is None
     assert one not in world.binder.clients_of(visit.session)
+    await world.end()
+
+
+async def test_ids_of_ours_that_are_forgotten():
+    """An id of ours is adopted after a restart; where its client had declared capabilities, it is 404."""
+    world = World()
+    one = await world.start(CAPABLE)
+    assert world.find(mint_id(capable=False)).adopted
+    for forgotten in (mint_id(capable=True), one.id):
+        if forgotten == one.id:
+            world.binder.directory.forget(one, "room")
+        with pytest.raises(UnknownSession):
+            world.find(forgotten)
+    assert len(world.binder.directory) == 1
+    await world.end()
+
+
+@pytest.mark.parametrize("brought", [None, "platform-1"])
+async def test_an_id_that_comes_with_another_credential_keeps_its_profile(brought):
+    """After a token was renewed, say: no state and no session, but what the server may ask its client."""
+    world = World()
+    one = await world.start(CAPABLE, brought=brought)
+    mine = await world.call(one)
+    two = world.find(one.id, YOU)
+    assert two.profile is CAPABLE
+    assert (two.key.principal, two.key.profile) == (YOU.digest, CAPABLE.digest)
+    assert await world.call(two) is not mine
+    assert world.find(one.id) is one
+    assert await world.call(one) is mine
+    world.binder.directory.forget(one, "age")
+    assert world.find(one.id, YOU) is two
+    await world.end()
+
+
+async def test_no_profile_is_kept_of_what_is_forgotten():
+    """The profile is remembered as long as its client session, and no longer."""
+    world = World()
+    one = await world.start(CAPABLE)
+    world.binder.directory.forget(one, "age")
+    with pytest.raises(UnknownSession):
+        world.find(one.id, YOU)
+    assert not world.binder.directory._newest
     await world.end()
 
 
@@ -1294,7 +1569,7 @@ async def test_a_stream_that_cannot_attach():
     world.server.open_error = None
     await world.call(one)
     assert one.lease is not None
-    world.close_stream(one)
+    await world.hang_up(one)
     assert one.lease is None
     await world.end()
 
@@ -1308,6 +1583,7 @@ async def test_a_stream_that_closes_while_attaching():
     await asyncio.sleep(1.0)
     await settle()
     world.check()
+    await world.wait(GRACE)
     assert one.lease is None
     await world.end()
 
@@ -1443,7 +1719,9 @@ async def test_sessions_do_not_outnumber_the_callers_at_one_time():
         await world.call(client)
         if number % 2:
             world.delete(client)
-        world.close_stream(client)
+            world.close_stream(client)
+        else:
+            await world.hang_up(client)
     assert len(world.server.sessions) == 1
     await world.end()
 
@@ -1454,7 +1732,20 @@ STEPS = st.one_of(
     st.tuples(st.just("initialize"), st.sampled_from([ALPHA, BETA]), st.sampled_from([None, "a", "foreign"])),
     st.tuples(
         st.sampled_from(
-            ["notify", "request", "affinity", "answer", "leave", "listen", "hang_up", "delete", "lose"]
+            [
+                "notify",
+                "request",
+                "affinity",
+                "answer",
+                "leave",
+                "listen",
+                "hang_up",
+                "connect",
+                "disconnect",
+                "cut",
+                "delete",
+                "lose",
+            ]
         ),
         st.integers(0, 7),
     ),
@@ -1472,6 +1763,7 @@ class Story:
         self.tasks = set()
         self.visits = []
         self.streams = []
+        self.connections = []
 
     @staticmethod
     def choose(things, number):
@@ -1489,7 +1781,8 @@ class Story:
                 continue
             visit = task.result()
             if isinstance(visit, tuple):
-                self.world.clients.append(visit[0])
+                if visit[0] not in self.world.clients:
+                    self.world.clients.append(visit[0])
                 visit[1].end()
             else:
                 visit.session.requests += 1
@@ -1535,6 +1828,19 @@ class Story:
         if (client := self.choose(self.streams, number)) is not None:
             self.streams.remove(client)
             self.world.binder.stream_closed(client)
+
+    def connect(self, number):
+        if (client := self.client(number)) is not None:
+            self.connections.append(client)
+            self.world.connect(client)
+
+    def disconnect(self, number, by_client=True):
+        if (client := self.choose(self.connections, number)) is not None:
+            self.connections.remove(client)
+            self.world.disconnect(client, by_client=by_client)
+
+    def cut(self, number):
+        self.disconnect(number, by_client=False)
 
     def delete(self, number):
         if (client := self.client(number)) is not None:

@@ -1,0 +1,71 @@
+"""GET streams that are opened under an id before anything else is known of it.
+
+Platforms that bring an id of their own may open the stream first, and after a restart clients re-open theirs.
+Such a stream stands and waits: it joins its client session when that begins, by a POST. Until then there is
+nothing of it but the connection itself, so a stranger who opens many displaces nobody.
+"""
+
+from ..sessions.binding import Binder
+from ..sessions.directory import ClientSession
+from ..sessions.identity import Principal
+from ..upstream.transport import Caller
+from .fanout import Fanout
+from .mailbox import Mailbox
+
+
+class EarlyStreams:
+    """The streams that wait for their client session, by principal and id."""
+
+    def __init__(self, *, binder: Binder, fanout: Fanout) -> None:
+        self._binder = binder
+        self._fanout = fanout
+        self._waiting: dict[tuple[str, str], EarlyStream] = {}
+        binder.on_arrival = self._arrived
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def open(self, principal: Principal, identifier: str, caller: Caller) -> "EarlyStream":
+        """A stream under an unknown id; ``close`` it when it is over. A second one takes over."""
+        place = (principal.digest, identifier)
+        early = self._waiting.get(place)
+        if early is None:
+            early = self._waiting[place] = EarlyStream(place, caller, self._fanout.make_mailbox())
+        early.streams += 1
+        return early
+
+    def close(self, early: "EarlyStream") -> None:
+        """One of its streams is over."""
+        early.streams -= 1
+        if early.client is not None:
+            self._binder.stream_closed(early.client)
+        elif not early.streams:
+            del self._waiting[early.place]
+
+    def end(self) -> None:
+        """End all of them gracefully (the proxy is shutting down)."""
+        for early in self._waiting.values():
+            early.mailbox.close()
+
+    def _arrived(self, client: ClientSession) -> None:
+        """A client session has begun: what waits for it joins it."""
+        early = self._waiting.pop((client.principal.digest, client.id), None)
+        if early is None:
+            return
+        early.client = client
+        self._fanout.take_mailbox(client, early.mailbox)
+        for _ in range(early.streams):
+            self._binder.stream_opened(client, early.caller)
+
+
+class EarlyStream:
+    """What waits under one id: ``mailbox`` is that of its client session once there is one."""
+
+    __slots__ = ("caller", "client", "mailbox", "place", "streams")
+
+    def __init__(self, place: tuple[str, str], caller: Caller, mailbox: Mailbox) -> None:
+        self.place = place
+        self.caller = caller
+        self.mailbox = mailbox
+        self.streams = 0
+        self.client: ClientSession | None = None
