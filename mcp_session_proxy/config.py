@@ -353,7 +353,12 @@ class Settings(BaseSettings):
     # -- timeouts --------------------------------------------------------------------------------
 
     acquire_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 10.0
-    """How long a request waits for an upstream session before it is answered 503."""
+    """How long a request waits for an upstream session to become free, or for a server that takes no
+    connections, before it is answered 503. A handshake that is under way has its own time."""
+
+    handshake_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 60.0
+    """How long the server may take to open a session: servers that start when somebody comes may need a
+    minute. Whoever waits for that waits as long, whatever --acquire-timeout says."""
 
     breaker_threshold: Annotated[Count, Group.LIMITS, LIVE] = 5
     """Handshakes with a server that fail in a row before it is left alone for a moment."""

@@ -211,6 +211,8 @@ class Proxy:
                 observe=self._observe,
                 keepalive_seconds=_spread(self.settings.keepalive),
                 check_after_seconds=self.settings.check_after,
+                handshake_timeout_seconds=self.settings.handshake_timeout,
+                patience_seconds=self.settings.acquire_timeout,
             )
 
         self._pool = Pool(connect=connect, limits=rules.pool_limits(settings), observe=self._observe)
@@ -454,6 +456,8 @@ class Proxy:
             session = cast(UpstreamSession, slot.session)
             session.keepalive_seconds = _spread(settings.keepalive)
             session.check_after_seconds = settings.check_after
+            session.handshake_timeout_seconds = settings.handshake_timeout
+            session.patience_seconds = settings.acquire_timeout
 
     # -- stop --------------------------------------------------------------------------------------
 

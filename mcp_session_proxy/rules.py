@@ -28,6 +28,7 @@ def pool_limits(settings: Settings) -> Limits:
         linger_seconds=settings.linger,
         max_lifetime_seconds=settings.max_lifetime,
         max_requests=settings.max_requests_per_session,
+        handshake_timeout_seconds=settings.handshake_timeout,
     )
 
 

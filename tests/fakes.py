@@ -234,7 +234,9 @@ class FakeServer:
     # -- transport.Transport -----------------------------------------------------------------------
 
     @asynccontextmanager
-    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[FakeReply]:
+    async def post(
+        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
+    ) -> AsyncIterator[FakeReply]:
         message = jsonrpc.parse_message(body)
         sent = Sent("POST", session.session_id, session.version, caller, message)
         self.seen.append(sent)
@@ -395,6 +397,8 @@ def make_session(
     keepalive_seconds: float = 120.0,
     check_after_seconds: float = 0.0,
     initialize_params: bytes = INITIALIZE_PARAMS,
+    handshake_timeout_seconds: float = 60.0,
+    patience_seconds: float = 10.0,
 ) -> UpstreamSession:
     """An upstream session to a fake server, not open yet."""
     return UpstreamSession(
@@ -407,6 +411,8 @@ def make_session(
         observe=observe or Recorder(),
         keepalive_seconds=keepalive_seconds,
         check_after_seconds=check_after_seconds,
+        handshake_timeout_seconds=handshake_timeout_seconds,
+        patience_seconds=patience_seconds,
     )
 
 

@@ -496,6 +496,24 @@ async def test_max_lifetime(bench: Reloaded) -> None:
     await until(lambda: bench.server.deleted)
 
 
+@tries("handshake_timeout")
+async def test_handshake_timeout(bench: Reloaded) -> None:
+    """The next handshake takes no longer than it now may, be it of a new session or of one that was lost."""
+
+    async def never(*_: object) -> web.StreamResponse:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    await bench.start(handshake_timeout="1h")
+    session = await bench.initialize()
+    bench.change(handshake_timeout="10ms")
+    bench.server.on["initialize"] = never
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await bench.post(INITIALIZE)).error == (0, -32603, "upstream-timeout")
+        bench.server.sessions.clear()
+        assert (await bench.post(call(), session=session)).error == (1, -32603, "session-lost")
+
+
 @tries("check_after")
 async def test_check_after(bench: Reloaded) -> None:
     """A session that is there already is pinged before its next request."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import cast
 
 from .. import events
-from ..errors import ProxyError, UnknownSession, UpstreamTimeout
+from ..errors import ProxyError, UnknownSession
 from ..events import Observer
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
@@ -394,25 +394,20 @@ class Binder:
         if former is not None:
             lost = cast(UpstreamSession, former.session)
             if session.requests == 0:
-                await self._restore(lease, lost, client, deadline)
+                await self._restore(lease, lost, client)
             self._guests.remove(lost, client)
             if self.on_moved is not None and lost is not session:
                 self.on_moved(client, lost, session)
         client.lease, client.home = lease, lease.slot
 
-    async def _restore(
-        self, lease: Lease, lost: UpstreamSession, client: ClientSession, deadline: float
-    ) -> None:
+    async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
         """Bring a new session to where the lost one was. Nobody may use it before, or half restored."""
         session = _upstream(lease)
         try:
-            async with asyncio.timeout_at(deadline):
-                await session.restore(lost.journal)
-        except BaseException as error:
+            await session.restore(lost.journal)
+        except BaseException:
             self._guests.remove(session, client)
             lease.retire("lost")
-            if isinstance(error, TimeoutError):
-                raise UpstreamTimeout("The MCP server did not take the session's state in time.") from None
             raise
 
     def _attached(self, client: ClientSession, task: asyncio.Task[None]) -> None:

@@ -30,6 +30,7 @@ class Limits:
     linger_seconds: float = 30.0
     max_lifetime_seconds: float = 0.0  # 0: no end
     max_requests: int = 0  # 0: no end
+    handshake_timeout_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)

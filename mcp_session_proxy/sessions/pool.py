@@ -110,7 +110,7 @@ class Lease:
 class _Waiter:
     """Somebody who waits for a session of one bucket."""
 
-    __slots__ = ("bucket", "caller", "deadline", "future", "usage")
+    __slots__ = ("bucket", "caller", "deadline", "future", "timer", "usage")
 
     def __init__(
         self,
@@ -125,16 +125,21 @@ class _Waiter:
         self.caller = caller
         self.deadline = deadline
         self.future = future
+        self.timer: asyncio.Timeout | None = None
 
 
 class _Demand:
-    """What is needed to open sessions of one key: its profile and the newest caller's credentials."""
+    """What is needed to open sessions of one key: its profile and the newest caller's credentials.
 
-    __slots__ = ("credentials", "last_error", "profile")
+    ``handshakes`` counts those under way; one that waits to try again does not count.
+    """
+
+    __slots__ = ("credentials", "handshakes", "last_error", "profile")
 
     def __init__(self, profile: Profile, credentials: Caller) -> None:
         self.profile = profile
         self.credentials = credentials
+        self.handshakes = 0
         self.last_error: ProxyError | None = None
 
 
@@ -212,7 +217,8 @@ class Pool:
     ) -> Lease:
         """A lease on a session of this key, opened if need be.
 
-        ``deadline`` is absolute, by the loop's clock. Cancelling leaves nothing behind.
+        ``deadline`` is absolute, by the loop's clock. While a handshake of this key is under way, it does not
+        count: then the handshake's own time is added to it, once. Cancelling leaves nothing behind.
 
         Raises:
             AcquireTimeout: no session became free in time.
@@ -248,7 +254,7 @@ class Pool:
         started = loop.time()
         self._serve(bucket)
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(self._due(waiter, demand)) as waiter.timer:
                 lease = await waiter.future
         except BaseException as error:
             self._forget(waiter)
@@ -263,6 +269,20 @@ class Pool:
             raise failure from None
         lease.waited_seconds = loop.time() - started
         return lease
+
+    def _due(self, waiter: _Waiter, demand: _Demand) -> float:
+        """Until when a waiter waits as things stand."""
+        longer = self.limits.handshake_timeout_seconds if demand.handshakes else 0.0
+        return waiter.deadline + longer
+
+    def _count_handshake(self, key: SessionKey, demand: _Demand, change: int) -> None:
+        """A handshake begins (1) or is over (-1), which changes how long others wait."""
+        demand.handshakes += change
+        bucket = self.books.buckets.get(key)
+        for waiter in () if bucket is None else bucket.waiters:
+            assert isinstance(waiter, _Waiter)
+            if waiter.timer is not None and not waiter.timer.expired():
+                waiter.timer.reschedule(self._due(waiter, demand))
 
     def _check_queue(self, key: SessionKey) -> None:
         try:
@@ -288,6 +308,12 @@ class Pool:
         # What kept the sessions from opening says more than that time ran out.
         if (told := _error(waiter.future) or demand.last_error) is not None:
             return told
+        if demand.handshakes:
+            return AcquireTimeout(
+                "Others were first, and the MCP server takes long to open each session. "
+                "Try again, or raise --open-concurrency.",
+                retry_after_seconds=policy.retry_after_seconds(self._typical_hold_seconds),
+            )
         return AcquireTimeout(
             "No MCP session became free in time. Try again, or raise --max-sessions or --acquire-timeout.",
             retry_after_seconds=policy.retry_after_seconds(self._typical_hold_seconds),
@@ -394,6 +420,7 @@ class Pool:
         )
         self.books.add(slot)
         slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
+        self._count_handshake(slot.key, demand, 1)
         self._spawn(self._handshake(slot, demand, caller, why), f"open {slot.session.tag}")
 
     async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller, why: str) -> None:
@@ -427,6 +454,9 @@ class Pool:
             self._serve_everyone()
             if why == "prewarm":
                 self._prewarm(bucket, Usage.ONCE)
+        finally:
+            # Last, so that nobody's time is up in the very moment in which the session is there.
+            self._count_handshake(slot.key, demand, -1)
 
     async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller) -> None:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
@@ -441,7 +471,11 @@ class Pool:
                 deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
                 if _now() + delay >= max(deadlines, default=0.0):
                     raise
-            await asyncio.sleep(delay)
+            self._count_handshake(slot.key, demand, -1)
+            try:
+                await asyncio.sleep(delay)
+            finally:
+                self._count_handshake(slot.key, demand, 1)
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
     def _opening_failed(self, slot: Slot[PooledSession], why: str, error: ProxyError) -> None:

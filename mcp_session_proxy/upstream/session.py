@@ -46,11 +46,9 @@ from .transport import (
     first_response,
 )
 
-_HANDSHAKE_SECONDS: Final = 30.0
 _PING_SECONDS: Final = 10.0
 _POST_SECONDS: Final = 10.0
 _FAREWELL_SECONDS: Final = 3.0
-_REVIVE_SECONDS: Final = 10.0
 _FIRST_RETRY_SECONDS: Final = 0.05
 _SERVER_GONE_RETRY_SECONDS: Final = 1.0
 _MAX_BACKGROUND: Final = 100
@@ -144,6 +142,8 @@ class UpstreamSession:
         observe: Observer,
         keepalive_seconds: float,
         check_after_seconds: float = 0.0,
+        handshake_timeout_seconds: float = 60.0,
+        patience_seconds: float = 10.0,
     ) -> None:
         self.tag = "u" + secrets.token_hex(4)
         self.client_name = client_name
@@ -169,6 +169,8 @@ class UpstreamSession:
         self._observe = observe
         self.keepalive_seconds = keepalive_seconds
         self.check_after_seconds = check_after_seconds
+        self.handshake_timeout_seconds = handshake_timeout_seconds
+        self.patience_seconds = patience_seconds
         self._initialize_params = initialize_params
         self._next_id = 0
         self._facts: ServerFacts | None = None
@@ -242,7 +244,7 @@ class UpstreamSession:
 
     async def _shake_hands(self, caller: Caller) -> None:
         try:
-            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            async with asyncio.timeout(self.handshake_timeout_seconds):
                 self.ref, self.initialize_result = await self._initialize(caller)
                 if self._closed:
                     raise _closed_meanwhile()
@@ -257,13 +259,21 @@ class UpstreamSession:
             raise UpstreamUnreachable("The MCP server closed the connection during the handshake.") from error
         except TimeoutError as error:
             await self._delete()
-            raise UpstreamTimeout("The MCP server did not finish the handshake in time.") from error
+            raise self._too_slow("finish the handshake") from error
+
+    def _too_slow(self, what: str) -> UpstreamTimeout:
+        return UpstreamTimeout(
+            f"The MCP server did not {what} within {self.handshake_timeout_seconds:g} s, "
+            "which is what --handshake-timeout allows."
+        )
 
     async def _initialize(self, caller: Caller) -> tuple[SessionRef, bytes]:
         identifier = b"%d" % self.allocate()
         body = jsonrpc.write_request(identifier, revisions.INITIALIZE, self._initialize_params)
         cookies = SessionCookies()
-        async with self.transport.post(body, SessionRef(None, None, cookies), caller) as reply:
+        async with self.transport.post(
+            body, SessionRef(None, None, cookies), caller, silence_seconds=self.handshake_timeout_seconds
+        ) as reply:
             if not 200 <= reply.status < 300:
                 raise (await read_refusal(reply)).error()
             # The session stands from here on, and has to be ended even if the rest of the answer never comes.
@@ -278,7 +288,9 @@ class UpstreamSession:
 
     async def _send_initialized(self, caller: Caller) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
-        async with self.transport.post(body, self.ref, caller) as reply:
+        async with self.transport.post(
+            body, self.ref, caller, silence_seconds=self.handshake_timeout_seconds
+        ) as reply:
             if reply.status < 400:
                 return
             refusal = await read_refusal(reply)
@@ -376,13 +388,20 @@ class UpstreamSession:
         self.last_activity = self._now()
 
     async def restore(self, journal: Journal) -> None:
-        """Tell this new session what another one was told (its client comes back to a closed session)."""
+        """Tell this new session what another one was told (its client comes back to a closed session).
+
+        Raises:
+            UpstreamError: it could not be told, or not within the time of a handshake.
+        """
         for method, params in journal.requests():
             self.journal.record(method, params)
         try:
-            await self._replay_journal()
+            async with asyncio.timeout(self.handshake_timeout_seconds):
+                await self._replay_journal()
         except ConnectionLost as error:
             raise UpstreamUnreachable("The MCP server closed the connection.") from error
+        except TimeoutError as error:
+            raise self._too_slow("take over the state of the session that it lost") from error
 
     def is_ready(self) -> bool:
         """Whether a request can be sent at once; else ``make_ready`` first."""
@@ -534,7 +553,7 @@ class UpstreamSession:
             self._listener.cancel()
         self._dismissed = self.ref
         former_result = self.initialize_result
-        await self._handshake_patiently(caller, started + _REVIVE_SECONDS)
+        await self._handshake_patiently(caller, started + self.patience_seconds)
         self.router.session_changed(self)
         self.tell_differences(former_result)
         self._observe(

@@ -150,18 +150,26 @@ class _Post:
     A class of its own rather than a generator: every request of every client comes through here.
     """
 
-    __slots__ = ("_body", "_caller", "_response", "_session", "_told", "_transport")
+    __slots__ = ("_body", "_caller", "_response", "_session", "_timeout", "_told", "_transport")
 
-    def __init__(self, transport: "StreamableHttp", body: bytes, session: SessionRef, caller: Caller) -> None:
+    def __init__(
+        self,
+        transport: "StreamableHttp",
+        body: bytes,
+        session: SessionRef,
+        caller: Caller,
+        timeout: aiohttp.ClientTimeout | None,
+    ) -> None:
         self._transport = transport
         self._body = body
         self._session = session
         self._caller = caller
+        self._timeout = timeout
 
     async def __aenter__(self) -> HttpReply:
         """The answer, from its status on."""
         response = self._response = await self._transport.send(
-            "POST", self._session, self._caller, _JSON_BODY, self._body
+            "POST", self._session, self._caller, _JSON_BODY, self._body, self._timeout
         )
         self._told = None if response.content.is_eof() else _EndOfConnection(response)
         return HttpReply(response)
@@ -198,14 +206,21 @@ class StreamableHttp:
     def set_timeouts(self, *, connect_seconds: float, request_seconds: float) -> None:
         """Other timeouts, for requests from now on."""
         self.silence_seconds = request_seconds
-        self._answer_timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_seconds, sock_read=request_seconds
-        )
-        self._listen_timeout = aiohttp.ClientTimeout(total=None, sock_connect=connect_seconds)
+        self._connect_seconds = connect_seconds
+        self._answer_timeout = self._bounded(request_seconds)
+        self._listen_timeout = self._bounded(None)
 
-    def post(self, body: bytes, session: SessionRef, caller: Caller) -> "_Post":
+    def _bounded(self, silence_seconds: float | None) -> aiohttp.ClientTimeout:
+        return aiohttp.ClientTimeout(
+            total=None, sock_connect=self._connect_seconds, sock_read=silence_seconds
+        )
+
+    def post(
+        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
+    ) -> "_Post":
         """Send one message; see ``transport.Transport.post``."""
-        return _Post(self, body, session, caller)
+        timeout = None if silence_seconds is None else self._bounded(silence_seconds)
+        return _Post(self, body, session, caller, timeout)
 
     def let_end(self, response: aiohttp.ClientResponse) -> None:
         """Let a body end whose last event was read; one that stays open is cut.

@@ -130,8 +130,10 @@ class Transport(Protocol):
         """How long a server that works on a request may say nothing."""
         ...
 
-    def post(self, body: bytes, session: SessionRef, caller: Caller) -> AbstractAsyncContextManager[Reply]:
-        """Send one message.
+    def post(
+        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Send one message. The server may be silent for ``silence_seconds``, by default as for any request.
 
         Raises:
             UpstreamUnreachable: no connection: nothing was sent.

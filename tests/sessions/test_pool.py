@@ -79,10 +79,10 @@ async def test_cancel_during_acquire_does_not_leak_the_slot(usage):
 @every_usage
 async def test_timeout_during_acquire_does_not_leak_the_slot(usage):
     """A request whose time runs out takes nothing along (asyncpg #955, psycopg #509 #1275, httpx #1461)."""
-    stand = by_hand(max_sessions=1)
+    stand = by_hand(max_sessions=1, handshake_timeout_seconds=2.0)
     with pytest.raises(AcquireTimeout):
         await stand.acquire(usage=usage, timeout=3.0)
-    assert now() == 3.0
+    assert now() == 5.0
     stand.check()
     stand.server.last.finish_opening()
     assert (await stand.acquire(usage=usage)).slot.session is stand.server.sessions[0]
@@ -91,7 +91,10 @@ async def test_timeout_during_acquire_does_not_leak_the_slot(usage):
 
 @every_usage
 async def test_timeout_in_the_step_of_the_hand_off_does_not_leak_the_slot(usage):
-    """Time running out just when the session comes leaves it to the next (psycopg #1275, httpx #1461)."""
+    """Time running out just when the session comes leaves it to the next (psycopg #1275, httpx #1461).
+
+    A handshake that begins in that very step is waited for.
+    """
     for release_first in (True, False):
         stand = prompt(max_sessions=1)
         holder = await stand.acquire(usage=blocker(usage))
@@ -102,9 +105,11 @@ async def test_timeout_in_the_step_of_the_hand_off_does_not_leak_the_slot(usage)
         next_one = await stand.ask(usage=usage, timeout=60.0)
         if not release_first:
             loop.call_at(deadline, holder.release)
-        late_result, lease = await asyncio.gather(late, next_one, return_exceptions=True)
-        assert isinstance(late_result, AcquireTimeout)
-        assert lease.slot.usable
+        try:
+            (await late).release()
+        except AcquireTimeout:
+            assert now() == deadline
+        assert (await next_one).slot.usable
         stand.check()
         await stand.close_and_check()
 
@@ -823,6 +828,71 @@ async def test_no_waiters_at_all():
         await stand.acquire()
     holder.release()
     (await stand.get()).release()
+    await stand.close_and_check()
+
+
+async def test_who_waits_for_a_handshake_waits_for_that():
+    """However short the time is in which a session should become free."""
+    stand = prompt(open_seconds=13.0)
+    leases = await asyncio.gather(*(stand.acquire(usage=Usage.COMMON, timeout=1.0) for _ in range(5)))
+    assert now() == 13.0
+    assert [lease.waited_seconds for lease in leases] == [13.0] * 5
+    for lease in leases:
+        lease.release()
+    await stand.close_and_check()
+
+
+async def test_who_waits_for_the_next_handshake_waits_for_that_too():
+    """Sessions that are opened one after the other come to all who wait, within the time for it all."""
+    stand = prompt(open_seconds=13.0, open_concurrency=1, handshake_timeout_seconds=60.0)
+    asked = [await stand.ask(timeout=10.0) for _ in range(7)]
+    results = await asyncio.gather(*asked, return_exceptions=True)
+    assert now() == 70.0
+    assert [lease.waited_seconds for lease in results[:5]] == [13.0, 26.0, 39.0, 52.0, 65.0]
+    assert all(isinstance(error, AcquireTimeout) for error in results[5:])
+    assert "--open-concurrency" in results[5].message
+    assert "--max-sessions" not in results[5].message
+    await stand.close_and_check()
+
+
+async def test_a_handshake_that_waits_to_try_again_is_waited_for_no_longer():
+    """A server that takes no connections is tried again as long as the shorter time lasts."""
+    stand = prompt(open_seconds=0.0)
+    stand.server.open_error = REFUSED
+    with pytest.raises(UpstreamUnreachable):
+        await stand.acquire(timeout=5.0)
+    assert now() == pytest.approx(5.0, abs=1.0)
+    patient = await stand.ask(timeout=30.0)
+    with pytest.raises(UpstreamUnreachable):
+        await stand.acquire(timeout=2.0)
+    assert now() == pytest.approx(7.0, abs=1.0)
+    stand.server.open_error = None
+    assert (await patient).slot.usable
+    await stand.close_and_check()
+
+
+async def test_a_handshake_elsewhere_is_not_waited_for():
+    """What another key's session takes is no reason to wait longer for room."""
+    stand = by_hand(max_sessions=1)
+    opening = await stand.ask(key("other"), timeout=100.0)
+    with pytest.raises(AcquireTimeout):
+        await stand.acquire(timeout=3.0)
+    assert now() == 3.0
+    await cancel(opening)
+    await stand.close_and_check()
+
+
+async def test_who_leaves_while_a_handshake_is_under_way_leaves_nothing():
+    """Long after the shorter time was over."""
+    stand = by_hand()
+    request = await stand.ask(timeout=1.0)
+    await asyncio.sleep(30)
+    await cancel(request)
+    assert not stand.pool.waiting
+    stand.server.last.finish_opening()
+    await settle()
+    stand.check()
+    assert (await stand.acquire()).slot.session is stand.server.sessions[0]
     await stand.close_and_check()
 
 

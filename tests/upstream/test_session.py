@@ -13,6 +13,7 @@ from fakes import (
     FakeRouter,
     FakeServer,
     Recorder,
+    Sent,
     answer,
     error,
     make_session,
@@ -77,7 +78,9 @@ class StuckServer(FakeServer):
     """Accepts connections and, but for the handshake, never answers."""
 
     @asynccontextmanager
-    async def post(self, body: bytes, session: SessionRef, caller: Caller) -> AsyncIterator[FakeReply]:
+    async def post(
+        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
+    ) -> AsyncIterator[FakeReply]:
         if session.session_id is None or b"initialized" in body:
             async with super().post(body, session, caller) as reply:
                 yield reply
@@ -188,12 +191,49 @@ async def test_half_opened_session_is_given_back() -> None:
 
 
 async def test_silent_handshake_times_out() -> None:
-    """A server that never answers initialize is given up after 30 seconds."""
+    """A server that never answers initialize is given up after a minute, or what the operator says."""
+    now = asyncio.get_running_loop().time
+    for options, seconds in (({}, 60.0), ({"handshake_timeout_seconds": 7.0}, 7.0)):
+        server, began = FakeServer(), now()
+        server.script("initialize", stream(asyncio.Event()))
+        with pytest.raises(UpstreamTimeout, match=rf"handshake within {seconds:g} s.*--handshake-timeout"):
+            await opened(server, **options)
+        assert now() - began == pytest.approx(seconds)
+
+
+async def test_restoring_has_a_deadline() -> None:
+    """A server that does not take the journal in time does not keep the client waiting for ever."""
     server = FakeServer()
-    server.script("initialize", stream(asyncio.Event()))
-    with pytest.raises(UpstreamTimeout):
-        await opened(server)
-    assert asyncio.get_running_loop().time() == pytest.approx(30)
+    session = await opened(server, handshake_timeout_seconds=7.0)
+    lost = Journal()
+    lost.record("resources/subscribe", b'{"uri":"a:1"}')
+    server.script("resources/subscribe", stream(asyncio.Event()))
+    with pytest.raises(UpstreamTimeout, match="--handshake-timeout"):
+        await session.restore(lost)
+    assert asyncio.get_running_loop().time() == pytest.approx(7.0)
+    session.abandon()
+
+
+async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait() -> None:
+    """While the server takes no connections; a handshake that it has begun has its own time."""
+    server = FakeServer()
+    session = await opened(server, patience_seconds=20.0)
+    began = asyncio.get_running_loop().time()
+
+    def refuse(_: Sent) -> FakeReply:
+        if asyncio.get_running_loop().time() - began < 15.0:
+            server.script("initialize", refuse)
+            raise UpstreamUnreachable("refused")
+        slow = server.open_session()
+        slow._steps.appendleft(25.0)
+        return slow
+
+    server.script("initialize", refuse)
+    server.forget()
+    await session.revive(1, "404", ALICE)
+    assert asyncio.get_running_loop().time() - began > 40.0
+    assert session.incarnation == 2
+    session.abandon()
 
 
 async def test_server_that_forgets_at_once() -> None:
