@@ -49,6 +49,9 @@ from .values import (
 # No option has this name, so the model complains of it, together with all that is wrong elsewhere.
 _FILE_PROBLEMS: Final = ""
 
+# The interpreter's own stack ends not far above.
+_MAX_JSON_DEPTH: Final = 800
+
 # Options that are shown to nobody, not even when they are wrong.
 _SECRETS: Final = frozenset({"admin_token"})
 
@@ -349,6 +352,10 @@ class Settings(BaseSettings):
 
     max_body_bytes: Annotated[Size, Group.LIMITS, LIVE] = 4 * 1024 * 1024
     """The largest request body at the MCP endpoint; a larger one is answered 413."""
+
+    max_json_depth: Annotated[Count, Field(le=_MAX_JSON_DEPTH), Group.LIMITS, LIVE] = 512
+    """How many arrays and objects may be nested within one another. A deeper request is answered 400; a
+    deeper answer of the server counts as one that cannot be read (502), other deeper messages are dropped."""
 
     # -- timeouts --------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@
     ProxyError                       JSON-RPC code, HTTP status, reason
     ├── ClientError                  the caller did something wrong
     │   ├── BadJson                  400  -32700  parse-error
+    │   │   └── TooDeep              400  -32700  json-too-deep
     │   ├── BadRequest               400  -32600  invalid-request
     │   ├── MethodGone               404  -32601  method-not-found
     │   ├── BodyTooLarge             413  -32600  body-too-large
@@ -130,6 +131,12 @@ class BadJson(ClientError):
 
     code = PARSE_ERROR
     reason = "parse-error"
+
+
+class TooDeep(BadJson):
+    """The body's arrays and objects are nested deeper than ``--max-json-depth``."""
+
+    reason = "json-too-deep"
 
 
 class BadRequest(ClientError):

@@ -252,6 +252,7 @@ class Proxy:
             url,
             connect_timeout_seconds=settings.connect_timeout,
             request_timeout_seconds=settings.request_timeout,
+            max_json_depth=settings.max_json_depth,
         )
         self._stack.callback(transport.close)
         self._transports.append(transport)
@@ -448,6 +449,7 @@ class Proxy:
             replica.era.choice = settings.upstream_era
         for transport in self._transports:
             transport.set_timeouts(connect_seconds=connect_seconds, request_seconds=request_seconds)
+            transport.max_json_depth = settings.max_json_depth
         for passthrough in self._passing.values():
             passthrough.set_timeouts(connect_seconds=connect_seconds, idle_seconds=request_seconds)
             passthrough.passing = settings.passthrough

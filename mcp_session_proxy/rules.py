@@ -76,6 +76,7 @@ def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) 
     """How the MCP endpoint answers. ``rewrite_challenge`` makes a server's challenge fit our URL."""
     return EndpointRules(
         max_body_bytes=settings.max_body_bytes,
+        max_json_depth=settings.max_json_depth,
         delete_status=settings.delete_status,
         heartbeat_seconds=settings.heartbeat,
         rewrite_challenge=rewrite_challenge,

@@ -252,6 +252,23 @@ async def test_max_buffered_events(bench: Reloaded) -> None:
         assert len(stream.after(0)) == 3
 
 
+@tries("max_json_depth")
+async def test_max_json_depth(bench: Reloaded) -> None:
+    """The next message may be deeper, the server's, too."""
+    await bench.start(max_json_depth=3)
+
+    async def tool(_: web.Request, message: Any) -> web.StreamResponse:
+        result = {"a": {"b": {"c": 1}}}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result})
+
+    bench.server.on["tools/call"] = tool
+    deep = call(1, arguments={"a": {"b": 1}})
+    assert (await bench.post(deep)).error == (1, -32700, "json-too-deep")
+    assert (await bench.post(call())).error == (1, -32603, "upstream-protocol-error")
+    bench.change(max_json_depth=4)
+    assert (await bench.post(deep)).json["result"] == {"a": {"b": {"c": 1}}}
+
+
 @tries("event_linger")
 async def test_event_linger(bench: Reloaded) -> None:
     """What has ended already goes as soon as new streams would."""

@@ -75,6 +75,7 @@ class EndpointRules:
     """What the operator chose for the endpoint."""
 
     max_body_bytes: int
+    max_json_depth: int
     delete_status: int
     heartbeat_seconds: float
     rewrite_challenge: Callable[[str], str]
@@ -206,7 +207,7 @@ class Endpoint:
             return await self._passthrough().handle(request, headers, to_endpoint=True)
         body = await self._read_body(request)
         try:
-            messages, batch = jsonrpc.parse_body(body)
+            messages, batch = jsonrpc.parse_body(body, max_depth=self.rules.max_json_depth)
         except ProxyError as error:
             return refuse(error, jsonrpc.peek_id(body), headers)
         first = messages[0]

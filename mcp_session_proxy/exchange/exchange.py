@@ -43,7 +43,7 @@ from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
 from ..upstream.refusal import read_refusal
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import Caller, ConnectionLost, Reply
+from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
 from .question import refuse_request
 from .resumption import PASSING_STATUSES, Body, Resumption
@@ -275,6 +275,8 @@ class Exchange:
         finally:
             session.unregister(identifier)
         if response.error is None:
+            if response.result is None:
+                raise UpstreamProtocolError(TOO_DEEP)
             return response
         if not self._said_something:
             await self._check_for_loss(response.error, incarnation)

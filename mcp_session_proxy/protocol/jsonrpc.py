@@ -13,7 +13,8 @@ from typing import Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError
+from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError, TooDeep
+from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
 NULL: Final = b"null"
 MAX_BATCH: Final = 100
@@ -37,7 +38,10 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
 
 
 class Response(msgspec.Struct, frozen=True, gc=False):
-    """An answer: exactly one of ``result`` and ``error`` is raw JSON. ``id`` may be ``null``."""
+    """An answer: exactly one of ``result`` and ``error`` is raw JSON. ``id`` may be ``null``.
+
+    A server's answer that was too deep to be read has neither.
+    """
 
     id: bytes
     result: bytes | None = None
@@ -142,17 +146,21 @@ def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def parse_body(body: bytes) -> tuple[list[Message | Rejection], bool]:
+def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list[Message | Rejection], bool]:
     """Read a client's POST body: its messages, and whether they came as a batch.
 
     A batch (MCP 2025-03-26, basic, "Batching") may hold refused entries beside good ones; a single
     message that is refused raises instead, as does a batch that is empty or over ``MAX_BATCH``.
 
     Raises:
-        BadJson: the body is not JSON.
-        BadRequest: it is JSON, but no message; ``peek_id`` finds the id to answer with.
+        BadJson: the body is not JSON, or (TooDeep) nested deeper than ``max_depth``.
+        BadRequest: it is JSON, but no message.
+
+    ``peek_id`` finds the id to answer with.
     """
     _require_utf8(body)
+    if is_deeper(body, max_depth):
+        raise TooDeep(f"The JSON is nested more than {max_depth} levels deep, which --max-json-depth allows.")
     if body.lstrip()[:1] != b"[":
         return [parse_message(body)], False
     try:
@@ -207,11 +215,15 @@ def parse_message(data: bytes) -> Message:
     return response
 
 
-def parse_upstream(data: bytes) -> Message | None:
+def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Message | None:
     """Read one message from a server, leniently; None when it is not a JSON-RPC message.
 
-    Servers answer with ``"id": null``, without an id, or with ids of their own invention.
+    Servers answer with ``"id": null``, without an id, or with ids of their own invention. Of what is nested
+    deeper than ``max_depth``, an answer comes without its content, and anything else not at all.
     """
+    if is_deeper(data, max_depth):
+        members = peek_members(data)
+        return None if b'"method"' in members else Response(members.get(b'"id"') or NULL)
     data = _repair_utf8(data)
     try:
         envelope = _decode(_lenient_envelopes, data)
@@ -236,16 +248,19 @@ def _repair_utf8(data: bytes) -> bytes:
     return data
 
 
-def parse_upstream_body(data: bytes) -> list[Message]:
+def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> list[Message]:
     """Read a server's JSON body: one message, or the batch that 2025-03-26 servers may answer with."""
     if data.lstrip()[:1] != b"[":
-        message = parse_upstream(data)
+        message = parse_upstream(data, max_depth=max_depth)
         return [] if message is None else [message]
+    if is_deeper(data, max_depth + 1):
+        return [Response(NULL)]
     try:
         entries = _decode(_raw_lists, _repair_utf8(data))
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return []
-    return [message for entry in entries if (message := parse_upstream(bytes(entry))) is not None]
+    messages = (parse_upstream(bytes(entry), max_depth=max_depth) for entry in entries)
+    return [message for message in messages if message is not None]
 
 
 def _decode_envelope(data: bytes) -> _Envelope:
@@ -300,9 +315,18 @@ def peek_id(data: bytes) -> bytes:
         raw = _decode(_ids, data).id
         if raw is msgspec.UNSET:
             return NULL
-        _require_utf8(bytes(raw))
-        return _read_id(bytes(raw))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError, BadJson, BadRequest):
+        return _usable_id(bytes(raw))
+    except RecursionError:
+        return _usable_id(peek_members(data).get(b'"id"', NULL))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return NULL
+
+
+def _usable_id(raw: bytes) -> bytes:
+    try:
+        _require_utf8(raw)
+        return _read_id(raw)
+    except (BadJson, BadRequest):
         return NULL
 
 

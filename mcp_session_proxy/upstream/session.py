@@ -39,6 +39,7 @@ from .transport import (
     NO_SESSION,
     NOBODY,
     NOWHERE,
+    TOO_DEEP,
     Caller,
     ConnectionLost,
     SessionRef,
@@ -281,9 +282,11 @@ class UpstreamSession:
             answer = await first_response(reply)
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
+            if answer.error is not None:
+                code = jsonrpc.read_error(answer.error).code
+                raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
             if answer.result is None:
-                error = answer.error or b"{}"
-                raise HandshakeRefused(jsonrpc.error_object(error), jsonrpc.read_error(error).code)
+                raise UpstreamProtocolError(TOO_DEEP)
             return SessionRef(reply.session_id, _version_of(answer.result), cookies), answer.result
 
     async def _send_initialized(self, caller: Caller) -> None:

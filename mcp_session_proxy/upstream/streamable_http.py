@@ -20,6 +20,7 @@ from yarl import URL
 from .. import __version__
 from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
+from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Message
 from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
@@ -66,10 +67,11 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
 class HttpReply:
     """One answer of the server. Implements ``transport.Reply``."""
 
-    __slots__ = ("_parser", "_response", "content_type", "is_stream", "status")
+    __slots__ = ("_max_depth", "_parser", "_response", "content_type", "is_stream", "status")
 
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, *, max_depth: int = DEFAULT_MAX_DEPTH) -> None:
         self._response = response
+        self._max_depth = max_depth
         self._parser: SseParser | None = None
         self.status = response.status
         header = response.headers.get("Content-Type")
@@ -115,9 +117,10 @@ class HttpReply:
         if not chunk:
             return None
         if not self.is_stream:
-            return jsonrpc.parse_upstream_body(chunk)
+            return jsonrpc.parse_upstream_body(chunk, max_depth=self._max_depth)
         parser = self._parser = self._parser or SseParser()
-        return [m for event in parser.feed(chunk) if (m := jsonrpc.parse_upstream(event.data)) is not None]
+        messages = (jsonrpc.parse_upstream(e.data, max_depth=self._max_depth) for e in parser.feed(chunk))
+        return [message for message in messages if message is not None]
 
     async def _read_rest(self, beginning: bytes) -> bytes:
         """The whole body, of which this has come."""
@@ -172,7 +175,7 @@ class _Post:
             "POST", self._session, self._caller, _JSON_BODY, self._body, self._timeout
         )
         self._told = None if response.content.is_eof() else _EndOfConnection(response)
-        return HttpReply(response)
+        return HttpReply(response, max_depth=self._transport.max_json_depth)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """The answer has been read, or nobody wants the rest of it."""
@@ -188,6 +191,7 @@ class StreamableHttp:
     """The transport to one server. Implements ``transport.Transport``.
 
     ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.
+    ``max_json_depth`` may be changed at any time.
     """
 
     def __init__(
@@ -197,7 +201,9 @@ class StreamableHttp:
         *,
         connect_timeout_seconds: float,
         request_timeout_seconds: float,
+        max_json_depth: int = DEFAULT_MAX_DEPTH,
     ) -> None:
+        self.max_json_depth = max_json_depth
         self._http = http
         self._url = url
         self._ending: set[aiohttp.ClientResponse] = set()
@@ -257,7 +263,7 @@ class StreamableHttp:
         response = await self.send("GET", session, caller, headers, timeout=timeout)
         told = _EndOfConnection(response)
         try:
-            yield HttpReply(response)
+            yield HttpReply(response, max_depth=self.max_json_depth)
         finally:
             told.forget()
             response.close()

@@ -53,6 +53,9 @@ class SessionRef:
 NO_SESSION: Final = SessionRef(None, None)
 
 
+TOO_DEEP: Final = "The MCP server's answer is nested deeper than --max-json-depth allows."
+
+
 class ConnectionLost(Exception):
     """The connection broke after the request was, or may have been, sent."""
 

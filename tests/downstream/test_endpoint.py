@@ -193,7 +193,7 @@ async def test_ids_that_are_refused(bench: Bench, identifier: object) -> None:
         (b'{"jsonrpc":"2.0","id":7,"result":{},"error":{}}', 7, -32600),
         (
             b'{"jsonrpc":"2.0","id":7,"method":"x","params":' + b'{"a":' * 5000 + b"1" + b"}" * 5001,
-            None,
+            7,
             -32700,
         ),
         (b"[" * 100_000, None, -32700),
