@@ -106,6 +106,19 @@ def _parse_optional_path(value: object) -> object:
     return None if value == "" else value
 
 
+def _parse_optional_size(value: object) -> object:
+    if value in (None, ""):
+        return None
+    size = parse_size(value)
+    if size <= 0:
+        raise ValueError("must be greater than 0")
+    return size
+
+
+def _show_optional_size(value: int | None) -> str:
+    return show(value) if value is None else show_size(value)
+
+
 def _parse_status(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
@@ -133,6 +146,7 @@ OptionalPath = Annotated[Path | None, BeforeValidator(_parse_optional_path), For
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Form("DURATION", show_duration)]
 Duration = Annotated[DurationOrZero, Field(gt=0)]
 Size = Annotated[int, BeforeValidator(parse_size), Form("SIZE", show_size), Field(gt=0)]
+OptionalSize = Annotated[int | None, BeforeValidator(_parse_optional_size), Form("SIZE", _show_optional_size)]
 CountOrZero = Annotated[int, BeforeValidator(_refuse_bool), Form("N", show), Field(ge=0)]
 Count = Annotated[CountOrZero, Field(ge=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(parse_words), Form("NAME", show)]
@@ -345,6 +359,16 @@ class Settings(BaseSettings):
     open_concurrency: Annotated[Count, Group.LIMITS, LIVE] = 1
     """Upstream sessions that may be opened at the same time for one kind of caller. A session that
     becomes free meanwhile beats a new one."""
+
+    memory_budget: Annotated[OptionalSize, Group.LIMITS, LIVE] = None
+    """Memory for what callers and servers send: bodies, answers on their way, kept events and lists, client
+    profiles. When a share of it is used up, whoever comes next is answered 503 and those before go on. By
+    default a quarter of the container's or the machine's memory, but at least 128 MiB. It counts payload;
+    the process needs some three times as much at its worst."""
+
+    max_inflight_bytes: Annotated[OptionalSize, Group.LIMITS, LIVE] = None
+    """How much of that the bodies of all requests together may take until they are answered; by default a
+    quarter of it."""
 
     max_connections: Annotated[Count, Group.LIMITS, LIVE] = 10_000
     """Connections of clients at the same time; one more is closed at once. Every request and every open

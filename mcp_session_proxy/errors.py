@@ -9,6 +9,7 @@
     │   ├── BadRequest               400  -32600  invalid-request
     │   ├── MethodGone               404  -32601  method-not-found
     │   ├── BodyTooLarge             413  -32600  body-too-large
+    │   ├── UnsupportedCoding        415  -32600  unsupported-content-coding
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
     │   ├── NotPassed                404  -32600  not-passed-through
@@ -33,6 +34,7 @@
     └── OverloadError                the proxy has no room, or is going away
         ├── TooManyParked            503          too-many-parked
         ├── TooManyListeners         503          too-many-listeners
+        ├── OverBudget               503          memory-budget
         ├── AcquireTimeout           503          acquire-timeout
         ├── TooManyWaiters           503          too-many-waiters
         └── Draining                 503          draining
@@ -156,6 +158,17 @@ class BodyTooLarge(ClientError):
 
     status = 413
     reason = "body-too-large"
+
+
+class UnsupportedCoding(ClientError):
+    """The body is compressed in a way that is not known here (RFC 9110, section 15.5.16)."""
+
+    status = 415
+    reason = "unsupported-content-coding"
+
+    def headers(self) -> Mapping[str, str]:
+        """What would do (RFC 7694)."""
+        return {"Accept-Encoding": "gzip, deflate"}
 
 
 class ForbiddenOrigin(ClientError):
@@ -411,6 +424,12 @@ class TooManyListeners(OverloadError):
     """No more streams of change notifications may be opened."""
 
     reason = "too-many-listeners"
+
+
+class OverBudget(OverloadError):
+    """The share of ``--memory-budget`` that this would need is used up."""
+
+    reason = "memory-budget"
 
 
 class Draining(OverloadError):

@@ -38,6 +38,7 @@ from .exchange.fanout import Fanout
 from .exchange.listening import Listening
 from .exchange.parking import Parking
 from .exchange.routing import Router
+from .memory import Memory, default_budget_bytes
 from .operations import Operator
 from .ops.admin import build_admin_app
 from .ops.admin.admission import Admission, AdmittingSite
@@ -100,6 +101,7 @@ class Proxy:
         self._tasks: list[asyncio.Task[None]] = []
         self._transports: list[StreamableHttp] = []
         self._drained = False
+        self._memory = Memory(*self._budget(settings))
 
     async def __aenter__(self) -> Self:
         """Open the listeners. Raises CannotStart, and ConfigError for a file or a variable that is no use."""
@@ -192,6 +194,11 @@ class Proxy:
             raise ConfigError(f"--tracing: OpenTelemetry does not start: {error}") from error
         self._stack.push_async_callback(tracer.close)
         return tracer
+
+    def _budget(self, settings: Settings) -> tuple[int, int | None]:
+        """What there is for what callers and servers send, and the bodies' share where it is named."""
+        budget_bytes = settings.memory_budget
+        return default_budget_bytes() if budget_bytes is None else budget_bytes, settings.max_inflight_bytes
 
     def _build_core(self, http: aiohttp.ClientSession, tls: ssl.SSLContext | None) -> None:
         settings = self.settings
@@ -313,6 +320,7 @@ class Proxy:
                 affinity_headers=settings.affinity_header,
                 affinity_meta=settings.affinity_meta,
             ),
+            bodies=self._memory.bodies,
             rules=rules.endpoint_rules(settings, rewrite),
             observe=self._observe,
             tracer=self._tracer,
@@ -422,6 +430,7 @@ class Proxy:
         self._log.set_level(settings.log_level)
         self._tee.refresh()
         hush_libraries(settings.log_level)
+        self._memory.resize(*self._budget(settings))
         self._door.guard = rules.guard(settings)
         self._listener.max_body_bytes = settings.max_body_bytes
         self._listener.max_connections = settings.max_connections

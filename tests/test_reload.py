@@ -471,6 +471,24 @@ async def test_breaker_threshold(bench: Reloaded) -> None:
     assert (await bench.post(call())).status == 200
 
 
+@tries("memory_budget")
+async def test_memory_budget(bench: Reloaded) -> None:
+    """Bodies are refused by the new budget."""
+    await bench.start()
+    assert (await bench.post(call(pad="x" * 100_000))).status == 200
+    bench.change(memory_budget="100KB")
+    assert (await bench.post(call(pad="x" * 100_000))).status == 503
+
+
+@tries("max_inflight_bytes")
+async def test_max_inflight_bytes(bench: Reloaded) -> None:
+    """So are they by the new share of bodies."""
+    await bench.start()
+    assert (await bench.post(call(pad="x" * 100_000))).status == 200
+    bench.change(max_inflight_bytes="50KB")
+    assert (await bench.post(call(pad="x" * 100_000))).status == 503
+
+
 # -- timeouts --------------------------------------------------------------------------------------
 
 

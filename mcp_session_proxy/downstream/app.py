@@ -107,6 +107,7 @@ class Listener(web.Server):
             access_log=None,
             logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
+            auto_decompress=False,  # see body.py
         )
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections

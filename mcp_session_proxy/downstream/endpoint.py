@@ -20,7 +20,6 @@ from aiohttp import web
 from .. import events
 from ..errors import (
     BadRequest,
-    BodyTooLarge,
     Draining,
     InternalError,
     ProxyError,
@@ -34,6 +33,7 @@ from ..exchange.early import EarlyStreams
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..exchange.mailbox import Mailbox, Stream
+from ..memory import Share
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
@@ -46,6 +46,7 @@ from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.era import EraProbe
 from ..upstream.transport import Caller
 from . import eras
+from .body import read_body
 from .connection import Connection, on_departure
 from .hops import Network, restate_way
 from .legacy import LegacyEndpoint
@@ -56,7 +57,6 @@ from .report import Report, begin_trace, client_trace_id
 from .request import Call, Sender
 from .streams import Answer, Heart, Responder, follow, respond_error
 
-_BODY_SECONDS: Final = 60.0
 _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
 _MAX_HEADERS_TOLD: Final = 20
 _MAX_NAME_CHARS: Final = 100
@@ -98,6 +98,7 @@ class Endpoint:
         fanout: Fanout,
         early: EarlyStreams,
         identifier: Identifier,
+        bodies: Share,
         rules: EndpointRules,
         observe: Observer,
         tracer: Tracer | None = None,
@@ -114,6 +115,7 @@ class Endpoint:
         self._fanout = fanout
         self._early = early
         self._identifier = identifier
+        self._bodies = bodies
         self.rules = rules
         self._observe = observe
         self._tracer = tracer
@@ -201,11 +203,19 @@ class Endpoint:
 
     async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         call = self._call(request)
-        served = self.rules.eras
-        names_modern = inbound.is_modern_version(call.version)
-        if names_modern and served is not ServedEras.LEGACY and await self._passes_modern(call):
+        serves_modern = self.rules.eras is not ServedEras.LEGACY
+        if inbound.is_modern_version(call.version) and serves_modern and await self._passes_modern(call):
             return await self._passthrough().handle(request, headers, to_endpoint=True)
-        body = await self._read_body(request)
+        body = await read_body(request, self.rules.max_body_bytes, self._bodies)
+        try:
+            return await self._answer_body(request, headers, call, body.data)
+        finally:
+            body.close()
+
+    async def _answer_body(
+        self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, body: bytes
+    ) -> web.StreamResponse:
+        served, names_modern = self.rules.eras, inbound.is_modern_version(call.version)
         try:
             messages, batch = jsonrpc.parse_body(body, max_depth=self.rules.max_json_depth)
         except ProxyError as error:
@@ -308,19 +318,6 @@ class Endpoint:
             mailbox=None if client is None else partial(self._fanout.mailbox, client),
             cursors=client is not None and revisions.takes_cursors(call.version, client.version),
         )
-
-    async def _read_body(self, request: web.BaseRequest) -> bytes:
-        try:
-            if request.content.is_eof():
-                return await request.read()
-            async with asyncio.timeout(_BODY_SECONDS):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge as error:
-            raise BodyTooLarge(
-                f"The body is over {self.rules.max_body_bytes} bytes, which --max-body-bytes allows."
-            ) from error
-        except (TimeoutError, web.RequestPayloadError) as error:
-            raise BadRequest("The body did not arrive whole.") from error
 
     def _find_client(self, call: Call, messages: list[Message | Rejection]) -> None:
         """Look up the client session; an ``initialize`` asks for a new one whatever id it carries."""

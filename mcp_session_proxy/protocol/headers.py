@@ -72,10 +72,6 @@ _OUR_PREFIXES: Final = (
 _EXPLAINING: Final = frozenset({"www-authenticate", "retry-after"})
 _EXPLAINING_PREFIXES: Final = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
 
-# What aiohttp's server decodes while it reads a request's body.
-_DECODED_CODINGS: Final = frozenset({"gzip", "deflate", "br", "zstd"})
-_OF_AN_ENCODED_BODY: Final = frozenset({"content-encoding", "content-length"})
-
 
 class _Kind(Enum):
     """How far a header of a request travels."""
@@ -127,7 +123,6 @@ def forward_request_headers(headers: Iterable[Pair]) -> list[Pair]:
 def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pair]:
     """The headers of a request that is passed through, with the server's own ``Host``.
 
-    Where aiohttp's server decodes the body, the headers of the encoded one are left out as well.
     ``Expect`` is answered by this hop.
     """
     pairs = [
@@ -135,8 +130,6 @@ def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pai
         for name, value in _select(headers.items(), (_Kind.END_TO_END, _Kind.OURS))
         if name.lower() not in ("host", "expect")
     ]
-    if any(n.lower() == "content-encoding" and v.lower() in _DECODED_CODINGS for n, v in pairs):
-        pairs = [(name, value) for name, value in pairs if name.lower() not in _OF_AN_ENCODED_BODY]
     return [("Host", upstream_host), *pairs]
 
 

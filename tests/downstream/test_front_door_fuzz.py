@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mcp_session_proxy.protocol import revisions
 
 # What a client can get for a request of its own making, in front of a server that behaves.
-EXPECTED = {200, 202, 204, 400, 403, 404, 405, 413, 417, 501, 502, 503, 504}
+EXPECTED = {200, 202, 204, 400, 403, 404, 405, 413, 415, 417, 501, 502, 503, 504}
 PATIENCE_SECONDS = 30
 OPTIONS = {
     "acquire_timeout": "300ms",

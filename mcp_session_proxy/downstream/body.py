@@ -1,0 +1,147 @@
+"""The body of a client's POST: read within its limit, its time and its share of the memory.
+
+Compressed bodies are decompressed here, in steps that the limit ends, because a megabyte of zeros
+compresses to a kilobyte (RFC 9110, section 8.4).
+"""
+
+import asyncio
+import zlib
+from typing import Final
+
+from aiohttp import hdrs, web
+
+from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
+from ..memory import SMALL_BYTES, Share
+
+_BODY_SECONDS: Final = 60.0
+_STEP_BYTES: Final = 64 * 1024
+# What a deflate stream starts with, with its wrapper (RFC 1950) or, as some clients send it, without.
+_WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
+
+
+class Body:
+    """A body in memory. ``close`` it when the request is over."""
+
+    __slots__ = ("_share", "_taken", "data")
+
+    def __init__(self, share: Share) -> None:
+        self.data = b""
+        self._share = share
+        self._taken = 0
+
+    def take(self, size_bytes: int) -> None:
+        """So much more has arrived. Raises OverBudget."""
+        self._share.take(size_bytes, large=self._taken + size_bytes > SMALL_BYTES)
+        self._taken += size_bytes
+
+    def close(self) -> None:
+        """Give back what was taken."""
+        self._share.give_back(self._taken)
+        self._taken = 0
+
+
+async def read_body(request: web.BaseRequest, max_bytes: int, share: Share) -> Body:
+    """The whole body, decompressed.
+
+    Raises:
+        BodyTooLarge: it is over ``max_bytes``.
+        OverBudget: there is no memory for it.
+        UnsupportedCoding: it is compressed in a way that is not known here.
+        BadRequest: it did not arrive whole, or is not what it says.
+    """
+    if (request.content_length or 0) > max_bytes:
+        raise _too_large(max_bytes)
+    body = Body(share)
+    inflater = _make_inflater(request, max_bytes)
+    try:
+        if request.content.is_eof():  # most bodies have arrived with their head
+            body.data = await request.content.read()
+            if inflater is not None:
+                body.data = inflater.feed(body.data)
+            body.take(len(body.data))
+        else:
+            async with asyncio.timeout(_BODY_SECONDS):
+                body.data = await _gather(request, inflater, max_bytes, body)
+        if inflater is not None and not inflater.finished:
+            raise BadRequest("The compressed body is incomplete.")
+        if len(body.data) > max_bytes:
+            raise _too_large(max_bytes)
+    except (TimeoutError, web.RequestPayloadError) as error:
+        body.close()
+        raise BadRequest("The body did not arrive whole.") from error
+    except zlib.error as error:
+        body.close()
+        raise BadRequest("The body is not compressed in the way that Content-Encoding says.") from error
+    except BaseException:
+        body.close()
+        raise
+    return body
+
+
+async def _gather(
+    request: web.BaseRequest, inflater: "_Inflater | None", max_bytes: int, body: Body
+) -> bytes:
+    """What arrives, piece by piece, and is accounted for piece by piece."""
+    pieces: list[bytes] = []
+    size = 0
+    while piece := await request.content.readany():
+        if inflater is not None:
+            piece = inflater.feed(piece)
+        size += len(piece)
+        if size > max_bytes:
+            raise _too_large(max_bytes)
+        body.take(len(piece))
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _make_inflater(request: web.BaseRequest, max_bytes: int) -> "_Inflater | None":
+    coding = request.headers.get(hdrs.CONTENT_ENCODING)
+    if coding is None or (coding := coding.strip().lower()) == "identity":
+        return None
+    if coding not in _WINDOW_BITS:
+        raise UnsupportedCoding("The body's Content-Encoding is not known here. Send gzip, deflate or none.")
+    return _Inflater(coding, max_bytes)
+
+
+class _Inflater:
+    """Decompresses piece by piece, and never more than the limit and a step."""
+
+    def __init__(self, coding: str, max_bytes: int) -> None:
+        self._coding = coding
+        self._max_bytes = max_bytes
+        self._decoder = zlib.decompressobj(_WINDOW_BITS[coding])
+        self._size = 0
+        self._started = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether the end has come."""
+        return self._decoder.eof
+
+    def feed(self, piece: bytes) -> bytes:
+        """What a piece decompresses to. Raises BodyTooLarge, zlib.error."""
+        if not self._started and piece:
+            self._started = True
+            if self._coding == "deflate" and piece[0] & 0x0F != zlib.DEFLATED:
+                self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
+        steps: list[bytes] = []
+        step = b""
+        # A full step may have left something inside the decoder, also when it has taken all of the piece.
+        while piece or len(step) == _STEP_BYTES:
+            step = self._decoder.decompress(piece, _STEP_BYTES)
+            steps.append(step)
+            self._size += len(step)
+            if self._size > self._max_bytes:
+                raise _too_large(self._max_bytes)
+            if self._decoder.eof:
+                # What follows the end is another member or rubbish; neither is part of one JSON text.
+                if self._decoder.unused_data:
+                    raise zlib.error("trailing data")
+                break
+            piece = self._decoder.unconsumed_tail
+        return b"".join(steps)
+
+
+def _too_large(max_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"The body is over {max_bytes} bytes, which --max-body-bytes allows.")

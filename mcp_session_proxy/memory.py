@@ -1,0 +1,119 @@
+"""One budget of memory, and the shares that it is cut into.
+
+What callers and servers send has to be kept for a while: bodies until they are answered, answers until
+they are taken, events, lists and profiles until nobody can ask for them any more. Each kind has a share of
+one budget. Whoever comes when a share is used up is refused (503), or does without what need not be kept;
+whoever came before loses nothing, and the process lives.
+
+The shares count payload bytes. What Python makes of them (copies, objects, the garbage of a moment) is
+some three times as much, which is why the budget is a quarter of the machine's memory by default.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from .errors import OverBudget
+
+LEAST_BUDGET_BYTES: Final = 128 * 1024 * 1024
+_PART_OF_MEMORY: Final = 4
+# Limits of containers, version 2 and 1; "max" or a number beyond the machine's means none.
+_CGROUP_LIMITS: Final = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+
+# Parts of the budget, in hundredths.
+_BODIES: Final = 25
+_ANSWERS: Final = 30
+_EVENTS: Final = 20
+_LISTS: Final = 10
+_PROFILES: Final = 10
+_QUESTIONS: Final = 5
+
+
+# What is larger must leave this part of its share, in hundredths, to what is smaller: a few large things
+# must not keep everybody's ordinary calls out.
+SMALL_BYTES: Final = 64 * 1024
+_FOR_SMALL: Final = 25
+
+
+class Share:
+    """What one kind of thing may take. ``max_bytes`` may be changed at any time."""
+
+    __slots__ = ("max_bytes", "name", "used_bytes")
+
+    def __init__(self, name: str, max_bytes: int) -> None:
+        self.name = name
+        self.max_bytes = max_bytes
+        self.used_bytes = 0
+
+    def __repr__(self) -> str:
+        return f"<Share {self.name} {self.used_bytes} of {self.max_bytes}>"
+
+    def take(self, size_bytes: int, *, large: bool = False) -> None:
+        """Take so much, to be given back. ``large``: it is part of something over ``SMALL_BYTES``.
+
+        Raises:
+            OverBudget: there is no room; nothing was taken.
+        """
+        limit = self.max_bytes * (100 - _FOR_SMALL) // 100 if large else self.max_bytes
+        if self.used_bytes + size_bytes > limit:
+            raise OverBudget(
+                f"The proxy has no memory left for more {self.name}. "
+                "Try again shortly, or raise --memory-budget."
+            )
+        self.used_bytes += size_bytes
+
+    def give_back(self, size_bytes: int) -> None:
+        """Give back what was taken."""
+        self.used_bytes -= size_bytes
+
+
+class Memory:
+    """The whole budget, cut into shares.
+
+    ``inflight_bytes`` is what requests' bodies may take at the same time, where the operator says so.
+    """
+
+    def __init__(self, budget_bytes: int, inflight_bytes: int | None = None) -> None:
+        self.bodies = Share("request bodies", 0)
+        self.answers = Share("answers", 0)
+        self.events = Share("events kept for clients", 0)
+        self.lists = Share("lists", 0)
+        self.profiles = Share("client profiles", 0)
+        self.questions = Share("questions", 0)
+        self.resize(budget_bytes, inflight_bytes)
+
+    def resize(self, budget_bytes: int, inflight_bytes: int | None = None) -> None:
+        """Another budget from now on. What was taken stays taken."""
+        part = budget_bytes // 100
+        self.bodies.max_bytes = part * _BODIES if inflight_bytes is None else inflight_bytes
+        self.answers.max_bytes = part * _ANSWERS
+        self.events.max_bytes = part * _EVENTS
+        self.lists.max_bytes = part * _LISTS
+        self.profiles.max_bytes = part * _PROFILES
+        self.questions.max_bytes = part * _QUESTIONS
+
+    @property
+    def shares(self) -> tuple[Share, ...]:
+        """All of them."""
+        return (self.bodies, self.answers, self.events, self.lists, self.profiles, self.questions)
+
+
+def default_budget_bytes() -> int:
+    """A quarter of what the container or the machine has, but not less than 128 MiB."""
+    return max(LEAST_BUDGET_BYTES, _memory_bytes() // _PART_OF_MEMORY)
+
+
+def _memory_bytes() -> int:
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limits = [limit for path in _CGROUP_LIMITS if (limit := _read_limit(path)) is not None]
+    return min([machine, *limits])
+
+
+def _read_limit(path: Path) -> int | None:
+    try:
+        return int(path.read_text())
+    except (OSError, ValueError):
+        return None
