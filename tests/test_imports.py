@@ -16,7 +16,7 @@ ROOT = Path(mcp_session_proxy.__file__).parent
 # From the bottom to the top: each room may import itself and those before it.
 ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
 # Anybody may import these, because they import nobody.
-LEAVES = ["errors", "events", "introspection", "tracing", "values"]
+LEAVES = ["errors", "memory", "events", "introspection", "tracing", "values"]
 # A wing of its own: it looks at servers from outside, and is built on the lowest floors alone.
 WING = {"check": {"check", "protocol", "upstream", "tls", "config", "options", *LEAVES}}
 # Only what puts the house together may import these.
@@ -116,8 +116,8 @@ def test_imports_point_down(module: str) -> None:
 
 @pytest.mark.parametrize("module", LEAVES)
 def test_leaves_import_nobody(module: str) -> None:
-    """What anybody may import imports nothing of the package."""
-    assert own_imports(module) == set()
+    """What everybody may import imports nobody itself, but for the errors that it raises."""
+    assert own_imports(module) <= ({"errors"} if module == "memory" else set())
 
 
 @pytest.mark.parametrize("module", MODULES)
