@@ -19,9 +19,8 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
-from ..protocol import jsonrpc
 from .connection import Connection
-from .endpoint import Endpoint, refuse
+from .endpoint import Endpoint, no_id, refuse
 from .guard import Guard
 from .passthrough import Passthrough
 
@@ -69,12 +68,12 @@ class FrontDoor:
                 return self._preflight(request, origin)
             return await self._endpoint.handle(request, cors)
         except ProxyError as error:
-            return refuse(error, jsonrpc.NULL, cors)
+            return refuse(error, no_id(request), cors)
         except (ConnectionError, web.HTTPException):
             raise
         except Exception as error:
             self._observe(events.Crashed(where="front door", error=repr(error)))
-            return refuse(InternalError("The proxy failed. Its log has the details."), jsonrpc.NULL, cors)
+            return refuse(InternalError("The proxy failed. Its log has the details."), no_id(request), cors)
 
     def _preflight(self, request: web.BaseRequest, origin: str | None) -> web.Response:
         wanted = request.headers.get("Access-Control-Request-Headers")

@@ -138,7 +138,7 @@ class Endpoint:
             if request.method == "DELETE":
                 return self._delete(request, headers)
         except ProxyError as error:
-            return refuse(error, jsonrpc.NULL, headers)
+            return refuse(error, no_id(request), headers)
         return web.Response(status=405, headers={**headers, **_ALLOW})
 
     def _call(self, request: web.BaseRequest) -> Call:
@@ -219,13 +219,17 @@ class Endpoint:
         try:
             messages, batch = jsonrpc.parse_body(body, max_depth=self.rules.max_json_depth)
         except ProxyError as error:
-            return refuse(error, jsonrpc.peek_id(body), headers)
+            identifier = jsonrpc.peek_id(body)
+            if identifier == jsonrpc.NULL:
+                identifier = inbound.no_id(call.version, body)
+            return refuse(error, identifier, headers)
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)
             if eras.judge(first, call, meta, served) is Era.MODERN:
                 return await self._post_modern(request, headers, call, first, meta)
         elif names_modern or served is ServedEras.MODERN:
+            eras.check_version(call, served)
             return self._take_modern(messages, headers, batch=batch)
         else:
             meta = {}
@@ -253,11 +257,13 @@ class Endpoint:
 
         ``meta`` is that of a single request.
         """
+        first = messages[0]
+        if batch or not isinstance(first, Request):
+            eras.check_version(call, self.rules.eras)  # a single request's is checked under its own id
         try:
             self._find_client(call, messages)
         except UnknownSession as error:
             return _refuse_unknown(error, messages, headers)
-        first = messages[0]
         with self.posts:
             if not (isinstance(first, Request) or any(isinstance(m, Request | Rejection) for m in messages)):
                 on_departure(request, _never_mind)
@@ -303,7 +309,7 @@ class Endpoint:
         if not batch and isinstance(messages[0], Notification):
             return web.Response(status=202, headers=headers)
         error = BadRequest("In this protocol version a POST holds one request or notification.")
-        return refuse(error, jsonrpc.NULL, headers)
+        return refuse(error, jsonrpc.ABSENT, headers)
 
     def _responder(
         self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, *, batch: bool
@@ -415,6 +421,7 @@ class Endpoint:
             affinity = self._identifier.affinity(call.headers, meta)
             report.sessionless = True
             return await self._modern.answer(call, modern, affinity, responder, report)
+        eras.check_version(call, self.rules.eras)
         affinity = self._identifier.affinity(call.headers, meta)
         return await self._legacy.answer(call, request, meta, affinity, responder, report)
 
@@ -431,7 +438,7 @@ class Endpoint:
     async def _take_notifications(
         self, call: Call, messages: list[Message | Rejection], headers: Mapping[str, str]
     ) -> web.StreamResponse:
-        """A POST without requests is accepted, always: most clients give up over anything else."""
+        """A POST without requests is accepted, whatever becomes of it: most clients give up over more."""
         for message in messages:
             if isinstance(message, Notification | Response):
                 await self._legacy.take(call, message)
@@ -444,6 +451,7 @@ class Endpoint:
         call = self._call(request)
         if self.draining:
             raise Draining("The proxy is shutting down.")
+        eras.check_version(call, self.rules.eras)
         if call.session_id is None or self.rules.eras is ServedEras.MODERN:
             # Nothing could ever be delivered, and 405 is the way to say so that every client knows.
             return web.Response(status=405, headers={**headers, "Allow": "POST"})
@@ -492,6 +500,7 @@ class Endpoint:
     def _delete(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
         """Absorb the goodbye; by default in the specification's own words for "you need not"."""
         call = self._call(request)
+        eras.check_version(call, self.rules.eras)
         if call.session_id is not None and self.rules.eras is not ServedEras.MODERN:
             client = self._binder.find_known(call.principal, call.session_id)
             if client is not None:
@@ -526,6 +535,11 @@ def answer_error(error: ProxyError, identifier: bytes) -> Answer:
             content_type=writable(error.content_type or "text/plain"),
         )
     return Answer(body=body, status=error.http_status, headers=headers)
+
+
+def no_id(request: web.BaseRequest) -> bytes:
+    """What stands for the id in an answer to a request whose body was not read."""
+    return inbound.no_id(request.headers.get(revisions.VERSION_HEADER))
 
 
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:

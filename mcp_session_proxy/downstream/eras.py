@@ -20,6 +20,23 @@ def judge(request: Request, call: Call, meta: Mapping[str, bytes], served: Serve
     return era
 
 
+def check_version(call: Call, served: ServedEras) -> None:
+    """Refuse a legacy POST, GET or DELETE that names a version which is not served, within a session, too.
+
+    What is told instead can be used there: a modern version would make another kind of request of it.
+
+    Raises:
+        UnsupportedVersion: MCP 2025-11-25, basic/transports, "Protocol Version Header".
+    """
+    if call.version is None:
+        return
+    versions = served.versions
+    for version in call.headers.getall(revisions.VERSION_HEADER):
+        if version not in versions:
+            supported = [known for known in versions if known in revisions.LEGACY_VERSIONS] or versions
+            raise UnsupportedVersion(supported=supported, requested=version)
+
+
 def check(request: Request, call: Call, served: ServedEras) -> None:
     """Refuse a request that counts as modern, where such requests are not served or this one is not modern.
 

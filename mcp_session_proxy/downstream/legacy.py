@@ -6,7 +6,6 @@ brought; each request ends up on the upstream session that is right for it.
 
 from collections.abc import Mapping
 
-from ..errors import UnsupportedVersion
 from ..events import Observer
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
@@ -53,13 +52,11 @@ class LegacyEndpoint:
             responder.hold()  # the session id is in a header
             return await self._initialize(call, request, affinity, report)
         key = None
-        if call.client is None:
-            _check_version(call)
-            if request.method in LISTS and not meta:
-                key = self._binder.sessionless_key(call.principal, affinity)
-                if (kept := self._catalog.find(key, request.method, request.params)) is not None:
-                    report.sessionless = True
-                    return Answer(body=_result(request, kept.result))
+        if call.client is None and request.method in LISTS and not meta:
+            key = self._binder.sessionless_key(call.principal, affinity)
+            if (kept := self._catalog.find(key, request.method, request.params)) is not None:
+                report.sessionless = True
+                return Answer(body=_result(request, kept.result))
         if request.method == revisions.PING:
             return Answer(body=_result(request, _EMPTY_RESULT))
         generation = self._catalog.generation
@@ -138,12 +135,6 @@ class LegacyEndpoint:
                     await exchange.cancel(message.params, call.caller)
             elif message.method != revisions.INITIALIZED:
                 await self._fanout.forward(client, message, call.caller)
-
-
-def _check_version(call: Call) -> None:
-    """Refuse a version that nobody here speaks. A client with a session has agreed on one already."""
-    if call.version is not None and call.version not in revisions.LEGACY_VERSIONS:
-        raise UnsupportedVersion(supported=revisions.SERVED_VERSIONS, requested=call.version)
 
 
 def _result(request: Request, result: bytes) -> bytes:

@@ -66,6 +66,16 @@ def is_modern_version(version: str | None) -> bool:
     return version is not None and version >= revisions.FIRST_MODERN and version[:1].isdecimal()
 
 
+def no_id(version_header: str | None, body: bytes = b"") -> bytes:
+    """What stands for the id in the answer to a request that could not be read.
+
+    JSON-RPC 2.0 wants a null, the modern schema no member at all (MCP 2026-07-28, schema,
+    ``JSONRPCErrorResponse``). Which one it is has to be told from what can be recognised.
+    """
+    modern = is_modern_version(version_header) or revisions.META_VERSION.encode() in body
+    return jsonrpc.ABSENT if modern else jsonrpc.NULL
+
+
 def era_of(request: Request, version_header: str | None, meta: Mapping[str, bytes]) -> Era:
     """Which era a request belongs to.
 

@@ -17,6 +17,7 @@ from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError, TooDeep
 from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
 NULL: Final = b"null"
+ABSENT: Final = b""  # an id that is left out
 MAX_BATCH: Final = 100
 _MAX_ID_BYTES: Final = 1024
 _USUAL_ID_BYTES: Final = 20
@@ -447,13 +448,15 @@ def write_response(identifier: bytes, response: Response) -> bytes:
 
 
 def _write_error(identifier: bytes, error: bytes) -> bytes:
+    if identifier == ABSENT:
+        return b"".join((b'{"jsonrpc":"2.0","error":', error, b"}"))
     return b"".join((_ID, identifier, b',"error":', error, b"}"))
 
 
 def write_error(identifier: bytes, error: ProxyError) -> bytes:
     """An error as a JSON-RPC error response: the server's own where there is one, else ours.
 
-    ``data`` says that an error is ours and why.
+    ``identifier`` may be ``ABSENT``. ``data`` says that an error is ours and why.
     """
     raw_error: bytes | None = getattr(error, "raw_error", None)
     if raw_error is not None:

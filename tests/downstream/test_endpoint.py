@@ -321,19 +321,6 @@ async def test_other_verbs(bench: Bench, verb: str) -> None:
         assert (response.status, response.headers["Allow"]) == (405, "GET, POST")
 
 
-async def test_unknown_version_without_a_session(bench: Bench) -> None:
-    """A version that nobody speaks is refused with the ones that would do; with a session it is ignored."""
-    await bench.start()
-    odd = {"MCP-Protocol-Version": "1999-01-01"}
-    answer = await bench.post(call(), headers=odd)
-    assert answer.status == 400
-    assert answer.error == (1, -32022, "unsupported-version")
-    session = await bench.initialize()
-    assert (await bench.post(call(), session=session, headers=odd)).status == 200
-    request, _ = bench.server.posts("tools/call")[0]
-    assert request.headers["MCP-Protocol-Version"] == "2025-11-25"
-
-
 @pytest.mark.parametrize(
     ("accept", "kind"),
     [

@@ -233,7 +233,7 @@ def test_deep_json_has_no_readable_parts() -> None:
     assert parse_upstream(b'{"result":' + DEEP + b',"id":7}') == Response(NULL)
     assert parse_upstream(b'{"id":7,"method":"x","params":' + DEEP + b"}") is None
     assert parse_upstream_body(b"[" + DEEP + b"]") == [Response(NULL)]
-    assert parse_upstream_body(DEEP) == []
+    assert parse_upstream_body(DEEP) == [Response(NULL)]
 
 
 @pytest.mark.parametrize(
