@@ -365,6 +365,12 @@ class UpstreamRejected(UpstreamError):
         """The server's headers that explain the refusal."""
         return self.upstream_headers
 
+    def saying(self, raw_error: bytes) -> "UpstreamRejected":
+        """The same with another JSON-RPC error."""
+        return UpstreamRejected(
+            self.upstream_status, self.body, self.content_type, self.upstream_headers, raw_error
+        )
+
 
 class TooManyRounds(UpstreamError):
     """The server keeps asking in one call, over the limit."""
@@ -390,6 +396,10 @@ class HandshakeRefused(UpstreamError):
     def fault(self) -> Fault:
         """The caller's, unless the server says that it failed."""
         return Fault.UPSTREAM if self.upstream_code == INTERNAL_ERROR else Fault.CLIENT
+
+    def saying(self, raw_error: bytes) -> "HandshakeRefused":
+        """The same with another JSON-RPC error."""
+        return HandshakeRefused(raw_error, self.upstream_code)
 
 
 class OverloadError(ProxyError):

@@ -16,6 +16,7 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
 from ..sessions.identity import read_profile
+from ..upstream.refusal import Refusal
 from .report import Report
 from .request import Call
 from .streams import Answer, Responder
@@ -62,14 +63,17 @@ class LegacyEndpoint:
         generation = self._catalog.generation
         visit = await self._visit(call, affinity, report)
         try:
-            response = await self._exchange(request, meta, visit, responder, report)
+            response, refusal = await self._exchange(request, meta, visit, responder, report)
             if key is not None and response.result is not None:
                 self._catalog.keep(
                     key, request.method, request.params, response.result, visit.session, generation
                 )
         finally:
             visit.end()
-        return Answer(body=jsonrpc.write_response(request.id, response), failed=response.error is not None)
+        body, failed = jsonrpc.write_response(request.id, response), response.error is not None
+        if refusal is None:
+            return Answer(body=body, failed=failed)
+        return Answer(body=body, status=refusal.status, headers=refusal.headers, failed=failed)
 
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""
@@ -106,7 +110,8 @@ class LegacyEndpoint:
         visit: Visit,
         responder: Responder,
         report: Report,
-    ) -> Response:
+    ) -> tuple[Response, Refusal | None]:
+        """The server's response, and the refusal that it came with, if its HTTP status was one of failure."""
         relay = Relay(responder, visit.client, visit.session, self._fanout)
         exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
         self.exchanges[exchange] = None
@@ -114,7 +119,8 @@ class LegacyEndpoint:
         if place is not None:
             self._calls[place] = exchange
         try:
-            return await exchange.run() if report.trace is None else await exchange.trace(report.trace)
+            work = exchange.run() if report.trace is None else exchange.trace(report.trace)
+            return await work, exchange.refusal
         finally:
             report.upstream_seconds = exchange.upstream_seconds
             del self.exchanges[exchange]

@@ -11,7 +11,14 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from ..errors import BadRequest, InvalidParams, ProxyError, StateRefused
+from ..errors import (
+    BadRequest,
+    HandshakeRefused,
+    InvalidParams,
+    ProxyError,
+    StateRefused,
+    UpstreamRejected,
+)
 from ..events import Observer
 from ..exchange.attribution import Attribution
 from ..exchange.call import Asked, ModernCall, Outcome
@@ -85,6 +92,17 @@ class ModernEndpoint:
         Raises:
             ProxyError: there is none.
         """
+        try:
+            return await self._answer(call, modern, affinity, responder, report)
+        except (UpstreamRejected, HandshakeRefused) as error:
+            if error.raw_error is None:
+                raise
+            # It keeps its status, but whatever the server says to this client is in the client's words.
+            raise error.saying(lifting.lift_error(error.raw_error, modern.params).raw) from error
+
+    async def _answer(
+        self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
+    ) -> Answer:
         profile = self._profile(modern.raw_capabilities, modern.client_info)
         key = SessionKey(call.principal.digest, affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:

@@ -41,7 +41,7 @@ from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
-from ..upstream.refusal import read_refusal
+from ..upstream.refusal import Refusal, read_refusal
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
@@ -95,7 +95,8 @@ class _AnswerLost(Exception):
 
 
 class Exchange:
-    """One request in flight. ``upstream_seconds`` is how long the server took, once it is over.
+    """One request in flight. ``upstream_seconds`` is how long the server took, once it is over, and
+    ``refusal`` is what the response came with, if its HTTP status was one of failure.
 
     ``token`` is the client's progress token as raw JSON, None if it gave none. ``caller`` holds the headers
     that the request travels with, from its first attempt to its resumption.
@@ -113,6 +114,7 @@ class Exchange:
         "_trace",
         "_visit",
         "caller",
+        "refusal",
         "request",
         "token",
         "upstream_id",
@@ -131,6 +133,7 @@ class Exchange:
         self._outlet = outlet
         self._observe = observe
         self.token = token
+        self.refusal: Refusal | None = None
         self._said_something = False
         self._cutoff = Cutoff()
         self._trace: UpstreamTrace | None = None
@@ -303,7 +306,11 @@ class Exchange:
             verdict is Verdict.SUSPECT and not await self._session.confirm(incarnation)
         ):
             raise _SessionGone(incarnation, str(refusal.status))
-        raise refusal.error()
+        response, raw_error = refusal.response, refusal.rpc_error
+        if response is None or not refusal.is_an_answer or not _answers(response.id, self.upstream_id):
+            raise refusal.error()
+        self.refusal = refusal
+        return Response(response.id, error=raw_error)
 
     async def _check_for_loss(self, raw_error: bytes, incarnation: int) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""

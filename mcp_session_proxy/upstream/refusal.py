@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from ..errors import ProxyError, UpstreamRejected
 from ..protocol import jsonrpc, lost
 from ..protocol.jsonrpc import Response
 from ..protocol.sse import SseParser
 from .transport import Reply
+
+_NO_ANSWERS: Final = frozenset({401, 403, 429})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,27 +39,37 @@ class Refusal:
             verb=verb, status=self.status, body=self.body, error=error, sent_session_id=sent_session_id
         )
 
+    @property
+    def rpc_error(self) -> bytes | None:
+        """The raw JSON-RPC error, if it is one: ``{"error": "invalid_token"}`` is OAuth's (RFC 6750)."""
+        raw = None if self.response is None else self.response.error
+        return jsonrpc.error_object(raw) if raw is not None and raw[:1] == b"{" else None
+
+    @property
+    def is_an_answer(self) -> bool:
+        """Whether this answers the request, as the same JSON-RPC error with a 200 would.
+
+        Servers differ in the status that they give an error. What they have against the caller, or against
+        any request at this moment, is none.
+        """
+        return self.status >= 400 and self.status not in _NO_ANSWERS and self.rpc_error is not None
+
     def error(self) -> ProxyError:
         """The same for the client."""
-        raw_error = None if self.response is None else self.response.error
-        if raw_error is not None:
-            # {"error": "invalid_token"} is OAuth's (RFC 6750), not JSON-RPC.
-            raw_error = jsonrpc.error_object(raw_error) if raw_error[:1] == b"{" else None
-        return UpstreamRejected(self.status, self.body, self.content_type, self.headers, raw_error)
+        return UpstreamRejected(self.status, self.body, self.content_type, self.headers, self.rpc_error)
 
 
 async def read_refusal(reply: Reply) -> Refusal:
     """Read the body of a refusal, as far as it matters."""
     body = await reply.text()
-    payload = body
+    payloads = [body]
     if reply.is_stream:
-        events = SseParser().feed(body + b"\n\n")
-        payload = events[0].data if events else b""
-    message = jsonrpc.parse_upstream(payload)
+        payloads = [event.data for event in SseParser().feed(body + b"\n\n")]
+    messages = (message for payload in payloads for message in jsonrpc.parse_upstream_body(payload))
     return Refusal(
         status=reply.status,
         body=body,
         content_type=reply.content_type,
         headers=reply.explanation(),
-        response=message if isinstance(message, Response) else None,
+        response=next((message for message in messages if isinstance(message, Response)), None),
     )

@@ -27,7 +27,8 @@ _event_numbers = itertools.count(1)
 class Case:
     """A fault, what a caller of a tool may be told after it, and how often the tool may have run.
 
-    ``status`` is the HTTP status of the answer where the server's own is to be seen.
+    ``status`` is the HTTP status of the answer where the server's own is to be seen, ``modern_status`` the
+    one that a modern client sees instead: to it a JSON-RPC error is an answer, whatever it came with.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Case:
     outcomes: frozenset[str]
     executed: frozenset[int]
     status: int | None = None
+    modern_status: int | None = None
     forwards: bool = True
     """Whether the server ever sees the request (a stream that is forwarded whole would never end)."""
     stays: bool = False
@@ -44,7 +46,12 @@ class Case:
 CASES: dict[str, Case] = {}
 
 
-def _case(*outcomes: str, executed: int | set[int], status: int | None = None) -> Callable[[Fault], Fault]:
+def _case(
+    *outcomes: str,
+    executed: int | set[int],
+    status: int | None = None,
+    modern_status: int | None = None,
+) -> Callable[[Fault], Fault]:
     counts = frozenset({executed} if isinstance(executed, int) else executed)
 
     def add(fault: Fault) -> Fault:
@@ -55,6 +62,7 @@ def _case(*outcomes: str, executed: int | set[int], status: int | None = None) -
             outcomes=frozenset(outcomes),
             executed=counts,
             status=status,
+            modern_status=modern_status or status,
             forwards=counts != {0},
         )
         return fault
@@ -394,19 +402,33 @@ def _data(answer: Answer) -> bytes:
 
 
 def _refusal(
-    status: int, body: bytes, content_type: str | None, *, seen_as: int, headers: dict[str, str] | None = None
+    status: int,
+    body: bytes,
+    content_type: str | None,
+    *,
+    seen_as: int,
+    modern: int | None = None,
+    headers: dict[str, str] | None = None,
 ) -> None:
     async def refuse(hop: Hop) -> None:
         await hop.write(http_reply(status, body, content_type, headers))
 
     refuse.__name__ = f"refused_{status}{'_json' if content_type == JSON else ''}"
-    _case(SERVERS_OWN if b"jsonrpc" in body else REJECTED, executed=0, status=seen_as)(refuse)
+    _case(SERVERS_OWN if b"jsonrpc" in body else REJECTED, executed=0, status=seen_as, modern_status=modern)(
+        refuse
+    )
 
 
 _refusal(400, b"Bad Request", None, seen_as=400)
 _refusal(401, b'{"error":"invalid_token"}', JSON, seen_as=401, headers={"www-authenticate": "Bearer"})
 _refusal(403, b"Forbidden", "text/plain", seen_as=403)
-_refusal(409, b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Conflict"}}', JSON, seen_as=409)
+_refusal(
+    409,
+    b'{"jsonrpc":"2.0","id":null,"error":{"code":-32000,"message":"Conflict"}}',
+    JSON,
+    seen_as=409,
+    modern=200,
+)
 _refusal(413, b"", None, seen_as=413)
 _refusal(422, b"Unprocessable Entity", "text/plain", seen_as=422)
 _refusal(429, b"slow down", "text/plain", seen_as=429, headers={"retry-after": "1"})

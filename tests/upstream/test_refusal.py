@@ -75,3 +75,31 @@ async def test_what_confirms_a_loss(status: int, body: bytes, confirmed: bool) -
     """A ping refused over the credential or the load does not confirm that the session is gone."""
     read = await read_refusal(refusal(status, body))
     assert read.confirms_loss(sent_session_id=True) is confirmed
+
+
+def rpc(code: int = -32002, **more: object) -> dict[str, object]:
+    """A JSON-RPC error as a server may send it along with a status."""
+    return {"jsonrpc": "2.0", "error": {"code": code, "message": "no"}, **more}
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "answers"),
+    [
+        *((status, rpc(), True) for status in (400, 404, 405, 409, 413, 422, 451, 500, 501, 502, 503)),
+        *((status, rpc(), False) for status in (401, 403, 429)),
+        (400, b"no", False),
+        (400, {"error": "invalid_token"}, False),
+        (400, {"jsonrpc": "2.0", "id": 1, "result": {}}, False),
+        (302, rpc(), False),
+    ],
+)
+async def test_what_answers_the_request(status: int, body: object, answers: bool) -> None:
+    """A JSON-RPC error does, unless it is about the caller or the moment; nothing else does."""
+    assert (await read_refusal(refusal(status, body))).is_an_answer is answers
+
+
+async def test_an_answer_after_other_events_and_in_a_batch() -> None:
+    """The error is found behind what a stream begins with, and in a list of one."""
+    stream = b"id: 1\ndata:\n\ndata: " + json.dumps(rpc()).encode()
+    assert (await read_refusal(FakeReply(status=400, body=stream))).is_an_answer
+    assert (await read_refusal(refusal(400, [rpc()]))).is_an_answer
