@@ -80,12 +80,14 @@ class LegacyEndpoint:
         profile = read_profile(request.params)
         if report.trace is not None:
             report.trace.waits()
+        known = None if call.session_id is None else self._binder.find_known(call.principal, call.session_id)
+        if known is not None:
+            self._fanout.begin_anew(known)  # before it may be asked something new
         client, visit = await self._binder.initialize(
             call.principal, profile, affinity, call.session_id, call.caller
         )
         report.visits(visit)
         call.client = client
-        self._fanout.begin_anew(client)
         result = visit.session.initialize_result
         client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
         body = _result(request, result)

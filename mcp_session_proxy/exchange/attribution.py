@@ -80,6 +80,8 @@ class Attribution:
         if begins and lane.one_at_a_time and call.is_parkable and (lane.busy or lane.queue):
             return True
         lane.running[call] = None
+        if call.is_parkable and not call.session.met:
+            self._take_unheard(call.session)
         return False
 
     async def wait(self, call: RunningCall) -> None:
@@ -104,6 +106,14 @@ class Attribution:
         if lane is None:
             lane = self._lanes[session] = _Lane()
         return lane
+
+    def _take_unheard(self, session: UpstreamSession) -> None:
+        """Give what the server said before anybody came to the first call that it may ask in."""
+        for message in session.meet():
+            if isinstance(message, Notification):
+                self.take_notification(session, message)
+            else:
+                self.take_request(session, message)
 
     def take_request(self, session: UpstreamSession, request: Request) -> bool:
         """Give a server's request to the call that it belongs to; False if no call is running."""

@@ -9,7 +9,7 @@ a server that waits for an answer holds up a call.
 import asyncio
 from typing import Final, cast
 
-from ..protocol import changes, jsonrpc, revisions
+from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
@@ -19,8 +19,10 @@ from .mailbox import Mailbox, Shelf
 from .question import Question, refuse_request
 
 _MAX_QUESTIONS: Final = 100
-# A client opens its GET stream just after the handshake; a server may ask before that.
+# A client opens its GET stream just after the handshake, sooner or later; a server may ask before that. One
+# that has not declared what it is asked for gets a moment only: the server waits for nothing then.
 _STREAM_GRACE_SECONDS: Final = 2.0
+_CAPABLE_GRACE_SECONDS: Final = 15.0
 # Nothing more is kept for a client that has been away for so long; there may be thousands of them.
 _AWAY_SECONDS: Final = 600.0
 
@@ -50,6 +52,7 @@ class Fanout:
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
         binder.on_moved = self.moved
+        binder.on_attached = self.attached
 
     def set_max_events(self, max_events: int) -> None:
         """Keep this many events for each stream of every client session from now on."""
@@ -67,7 +70,12 @@ class Fanout:
 
     def take_mailbox(self, client: ClientSession, mailbox: Mailbox) -> None:
         """Make this the mailbox of a client session that has just begun."""
-        self._posts[client] = _Post(mailbox)
+        former = self._posts.get(client)
+        post = self._posts[client] = _Post(mailbox)
+        if former is not None:
+            post.questions, post.next_question = former.questions, former.next_question
+            for event in former.mailbox.standalone.after(0):
+                mailbox.standalone.append(event.data)
 
     def begin_anew(self, client: ClientSession) -> None:
         """The client has initialised again: it knows nothing of what it was asked before."""
@@ -107,6 +115,11 @@ class Fanout:
         """End all streams gracefully (the proxy is shutting down)."""
         for post in self._posts.values():
             post.mailbox.close()
+
+    def attached(self, session: UpstreamSession) -> None:
+        """A client session has come to an upstream session: it hears what the server said before."""
+        for message in session.meet():
+            self.route(session, message)
 
     # -- from the server -----------------------------------------------------------------------
 
@@ -162,6 +175,14 @@ class Fanout:
                 return jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
         return None
 
+    def knows(self, session: UpstreamSession) -> bool:
+        """Whether any client session is behind the upstream session."""
+        return bool(self._binder.clients_of(session))
+
+    def can_ask(self, session: UpstreamSession) -> bool:
+        """Whether any of them is there, so that it can be asked."""
+        return any(c.lease is not None or self._listens(c) for c in self._binder.clients_of(session))
+
     def _route_request(self, session: UpstreamSession, request: Request) -> None:
         """Ask the client that was here last, of those that listen if there are any."""
         clients = self._binder.clients_of(session)
@@ -173,9 +194,11 @@ class Fanout:
             return
         number = self._ask_on_stream(client, session, request)
         if not listening:
-            # It may be about to open its stream: what it is asked waits there for a moment.
+            # It may be about to open its stream: what it is asked waits there for a while.
             loop = asyncio.get_running_loop()
-            loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number)
+            grace_seconds = _CAPABLE_GRACE_SECONDS if _can_answer(client, request) else 0.0
+            args = (client, number, loop.time() + grace_seconds)
+            loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, *args)
 
     def _listens(self, client: ClientSession) -> bool:
         post = self._posts.get(client)
@@ -186,13 +209,16 @@ class Fanout:
         self.mailbox(client).standalone.append(data)
         return number
 
-    def _give_up_if_alone(self, client: ClientSession, number: int) -> None:
+    def _give_up_if_alone(self, client: ClientSession, number: int, deadline: float) -> None:
+        """Refuse a question whose client does not listen, once it has left or had long enough."""
         post = self._posts.get(client)
-        if post is None or self._listens(client):
+        if post is None or number not in post.questions or self._listens(client):
             return
-        question = post.questions.pop(number, None)
-        if question is not None:
-            question.refuse()
+        loop = asyncio.get_running_loop()
+        if client.lease is not None and loop.time() < deadline:
+            loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number, deadline)
+        else:
+            post.questions.pop(number).refuse()
 
     def ask(self, client: ClientSession, session: UpstreamSession, request: Request) -> tuple[int, bytes]:
         """A server's request as the client gets it: the number it will answer to, and the message."""
@@ -239,3 +265,11 @@ class Fanout:
         question = None if post is None else post.questions.pop(number, None)
         if question is not None:
             await question.answer(response, caller)
+
+
+def _can_answer(client: ClientSession, request: Request) -> bool:
+    """Whether the client has declared that it can answer such a request."""
+    declared = jsonrpc.read_object(jsonrpc.read_object(client.profile.params).get("capabilities"))
+    if not questions.is_question(request.method):
+        return False
+    return questions.missing_capability(request.method, request.params, declared) is None

@@ -4,14 +4,12 @@ It is answered once: by its client, or by us with an error. What is said to a se
 meanwhile would mean nothing there, so it is not sent.
 """
 
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
-
-_NOBODY: Final = -32603
 
 
 class Question(NamedTuple):
@@ -40,5 +38,4 @@ class Question(NamedTuple):
 
 def refuse_request(session: UpstreamSession, request: Request) -> None:
     """Answer a server's request that nobody will answer."""
-    text = "No client is there to answer this request."
-    session.post_soon(jsonrpc.write_plain_error(request.id, _NOBODY, text))
+    session.refuse(request)

@@ -1,7 +1,7 @@
 """Where a message of an upstream GET stream goes that names no call in flight.
 
 The catalogue and the listeners hear of changes, modern calls of what the server asks in their course,
-and legacy clients of all the rest.
+and legacy clients of all the rest. What comes before anybody has come who may hear it is held for the first.
 """
 
 from ..protocol.jsonrpc import Message, Notification, Request
@@ -28,8 +28,15 @@ class Router:
         if isinstance(message, Notification):
             self._attribution.take_notification(session, message)
             self.overhear(session, message)
-        elif isinstance(message, Request) and self._attribution.take_request(session, message):
-            return
+            if not (session.met or self._fanout.knows(session)):
+                session.hold(message)
+                return
+        elif isinstance(message, Request):
+            if self._attribution.take_request(session, message):
+                return
+            if not (session.met or self._fanout.can_ask(session)):
+                session.hold(message)
+                return
         self._fanout.route(session, message)
 
     def overhear(self, session: UpstreamSession, message: Notification) -> None:

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 
 from .. import events
 from ..errors import (
+    INTERNAL_ERROR,
     Draining,
     HandshakeRefused,
     ProxyError,
@@ -27,13 +28,13 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..events import Observer
-from ..protocol import changes, jsonrpc, lost, revisions
+from ..protocol import changes, jsonrpc, lost, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
 from .cookies import SessionCookies
 from .journal import Journal
-from .refusal import read_refusal
+from .refusal import Refusal, read_refusal
 from .stream import GetStream
 from .transport import (
     NO_SESSION,
@@ -46,12 +47,18 @@ from .transport import (
     Transport,
     first_response,
 )
+from .unheard import Unheard
 
 _PING_SECONDS: Final = 10.0
 _POST_SECONDS: Final = 10.0
 _FAREWELL_SECONDS: Final = 3.0
 _FIRST_RETRY_SECONDS: Final = 0.05
 _SERVER_GONE_RETRY_SECONDS: Final = 1.0
+# How long a server that asks within the handshake may wait for an answer.
+_ANSWER_GRACE_SECONDS: Final = 1.0
+_INITIALIZED_SECONDS: Final = 1.0
+# Nothing waits longer for somebody who may never come.
+_UNHEARD_SECONDS: Final = 600.0
 _MAX_BACKGROUND: Final = 100
 _GOODBYES: Final = 2
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
@@ -160,6 +167,9 @@ class UpstreamSession:
         self.initialize_result = b"{}"
         # Features whose list_changed some incarnation has promised: clients were told of it.
         self.told_lists: frozenset[str] = frozenset()
+        # What the server said of its own accord before anybody came; nobody has, until ``met``.
+        self.unheard: Unheard | None = None
+        self.met = False
         self.calls: dict[int, CallHandler] = {}
         self.requests = 0
         self._stream: GetStream | None = None
@@ -175,6 +185,8 @@ class UpstreamSession:
         self._initialize_params = initialize_params
         self._next_id = 0
         self._facts: ServerFacts | None = None
+        self._asked: asyncio.Future[None]  # the server has asked something in the handshake
+        self._said: Unheard | None = None  # by the server, in a handshake that is under way
         self._closed = False
         self._dismissed = NO_SESSION  # what needs no goodbye any more
         self._on_lost: LossHandler | None = None
@@ -226,22 +238,32 @@ class UpstreamSession:
 
     async def _handshake(self, caller: Caller) -> None:
         self.transport = self._placement.place(self)
+        self._said = Unheard(self.refuse, self._now())
+        self._asked = asyncio.get_running_loop().create_future()
+        self._stream = None
         try:
             await self._shake_hands(caller)
         except ProxyError as error:
             self._placement.failed(self, None if self._closed else error)
+            self._stop_listening()
             if isinstance(error, UpstreamUnreachable):
                 self._placement.check_hope()
             raise
         except BaseException:
             self._placement.failed(self, None)
+            self._stop_listening()
             raise
         self._placement.opened(self)
         self.incarnation += 1
         self._facts = None
         self.told_lists |= changes.lists_told_of(self.facts)
+        self.met, self.unheard = False, None
         self._touch()
-        await self._start_listening()
+        said, self._said = self._said.drain(), None
+        for message in said:
+            self.router.route(self, message)
+        if self._stream is None:
+            await self._start_listening()
 
     async def _shake_hands(self, caller: Caller) -> None:
         try:
@@ -279,7 +301,7 @@ class UpstreamSession:
                 raise (await read_refusal(reply)).error()
             # The session stands from here on, and has to be ended even if the rest of the answer never comes.
             self.ref = SessionRef(reply.session_id, None, cookies)
-            answer = await first_response(reply)
+            answer = await first_response(reply, self._take_in_handshake)
             if answer is None:
                 raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
             if answer.error is not None:
@@ -290,27 +312,80 @@ class UpstreamSession:
             return SessionRef(reply.session_id, _version_of(answer.result), cookies), answer.result
 
     async def _send_initialized(self, caller: Caller) -> None:
+        """Tell the server that the client is ready, and wait for its word.
+
+        Some servers ask before they give it, on a GET stream: so that is opened when the word does not come
+        at once, and a question is as good as the word.
+        """
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[None] = loop.create_future()
+        # Not one of the session's tasks before it has done its part: those end with the session, and a
+        # handshake that is cut short may leave one behind at the server.
+        sending = loop.create_task(self._post_initialized(caller, accepted), name=f"initialized {self.tag}")
+        try:
+            await asyncio.wait([accepted], timeout=_INITIALIZED_SECONDS)
+            if not accepted.done():
+                await self._start_listening()
+                await asyncio.wait([accepted, self._asked], return_when=asyncio.FIRST_COMPLETED)
+            if accepted.done():
+                accepted.result()
+        except BaseException:
+            sending.cancel()
+            raise
+        self._keep(sending)
+
+    async def _post_initialized(self, caller: Caller, accepted: asyncio.Future[None]) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
-        async with self.transport.post(
-            body, self.ref, caller, silence_seconds=self.handshake_timeout_seconds
-        ) as reply:
-            if reply.status < 400:
-                return
-            refusal = await read_refusal(reply)
-        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is Verdict.GONE:
-            # Told as it came (404), it would make the client drop a session that it never had.
-            raise UpstreamProtocolError(
-                "The MCP server does not know the session that it has just opened. "
-                "If a balancer before it sticks to neither cookies nor session ids, "
-                "name its replicas to the proxy instead."
-            )
-        raise refusal.error()
+        silence_seconds = self.handshake_timeout_seconds
+        try:
+            async with self.transport.post(body, self.ref, caller, silence_seconds=silence_seconds) as reply:
+                if reply.status >= 400:
+                    raise self._not_initialized(await read_refusal(reply))
+                if not accepted.done():
+                    accepted.set_result(None)
+                await first_response(reply, self._take)  # there is none, but what the server says may be here
+        except (ProxyError, ConnectionLost) as error:
+            if not accepted.done():
+                accepted.set_exception(error)
+                accepted.exception()  # whoever waits gets it; maybe nobody does
+
+    def _not_initialized(self, refusal: Refusal) -> ProxyError:
+        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is not Verdict.GONE:
+            return refusal.error()
+        # Told as it came (404), it would make the client drop a session that it never had.
+        return UpstreamProtocolError(
+            "The MCP server does not know the session that it has just opened. "
+            "If a balancer before it sticks to neither cookies nor session ids, "
+            "name its replicas to the proxy instead."
+        )
 
     async def _replay_journal(self) -> None:
         for method, params in self.journal.requests():
             body = jsonrpc.write_request(b"%d" % self.allocate(), method, params)
             async with self.transport.post(body, self.ref, self.credentials) as reply:
-                await first_response(reply)
+                await first_response(reply, self._take_in_handshake)
+
+    def _take_in_handshake(self, message: Request | Notification) -> None:
+        """Hold what the server says on a stream of the handshake: nobody can hear it before that is done.
+
+        A server that waits for an answer to go on would wait for ever, so it gets a moment only.
+        """
+        if isinstance(message, Request) and message.method == revisions.PING:
+            self.answer_ping(message)
+        elif self._said is not None:
+            self._hold_in_handshake(self._said, message)
+            if isinstance(message, Request):
+                loop = asyncio.get_running_loop()
+                loop.call_later(_ANSWER_GRACE_SECONDS, self._stop_waiting, self._said)
+
+    def _hold_in_handshake(self, said: Unheard, message: Request | Notification) -> None:
+        said.hold(message)
+        if isinstance(message, Request) and not self._asked.done():
+            self._asked.set_result(None)
+
+    def _stop_waiting(self, said: Unheard) -> None:
+        if self._said is said:
+            said.refuse_requests()
 
     def abandon(self) -> None:
         """Give up at once, without a goodbye."""
@@ -468,6 +543,36 @@ class UpstreamSession:
         """Answer the server's ping (basic/utilities/ping); servers end sessions whose pings go unanswered."""
         self.post_soon(jsonrpc.write_response(request.id, Response(request.id, result=b"{}")))
 
+    def refuse(self, request: Request) -> None:
+        """Answer a server's request that nobody will answer."""
+        text = "No client is there to answer this request."
+        self.post_soon(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, text))
+
+    def hold(self, message: Request | Notification) -> None:
+        """Hold what the server said of its own accord until somebody comes who may hear it.
+
+        What nobody can answer who comes to this session is refused: it was opened for clients that can do
+        what its ``initialize`` says.
+        """
+        if isinstance(message, Request) and not self._may_be_answered(message):
+            self.refuse(message)
+            return
+        if self.unheard is None:
+            self.unheard = Unheard(self.refuse, self._now())
+        self.unheard.hold(message)
+
+    def _may_be_answered(self, request: Request) -> bool:
+        declared = jsonrpc.read_object(jsonrpc.read_object(self._initialize_params).get("capabilities"))
+        if not questions.is_question(request.method):
+            return bool(declared)
+        return questions.missing_capability(request.method, request.params, declared) is None
+
+    def meet(self) -> list[Request | Notification]:
+        """Somebody has come who may hear the server; gives what it said before."""
+        self.met = True
+        unheard, self.unheard = self.unheard, None
+        return [] if unheard is None else unheard.drain()
+
     # -- loss and revival --------------------------------------------------------------------
 
     async def confirm(self, incarnation: int) -> bool:
@@ -552,8 +657,7 @@ class UpstreamSession:
     async def _revive(self, caller: Caller) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        if self._listener is not None:
-            self._listener.cancel()
+        self._stop_listening()
         self._dismissed = self.ref
         former_result = self.initialize_result
         await self._handshake_patiently(caller, started + self.patience_seconds)
@@ -593,6 +697,9 @@ class UpstreamSession:
 
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
+        if self.unheard is not None and now - self.unheard.since > _UNHEARD_SECONDS:
+            self.unheard.refuse_requests()
+            self.unheard = None
         if now - self.last_activity < self.keepalive_seconds or self.calls or self._closed:
             return
         if self._reviving is None:
@@ -641,6 +748,10 @@ class UpstreamSession:
         self._listener = self.spawn(stream.hold(), f"listen {self.tag}")
         await stream.tried()
 
+    def _stop_listening(self) -> None:
+        if self._listener is not None:
+            self._listener.cancel()
+
     def _is_better_elsewhere(self) -> bool:
         """The server takes no connections: give the session up where there is another server for it."""
         self._placement.suspect(self)
@@ -656,8 +767,10 @@ class UpstreamSession:
         handler = self._handler_for(message)
         if handler is not None:
             handler.deliver(message)
-        else:
+        elif self._said is None:
             self.router.route(self, message)
+        elif isinstance(message, Request | Notification):
+            self._hold_in_handshake(self._said, message)
 
     def _handler_for(self, message: Message) -> CallHandler | None:
         """The call that a message on the GET stream names, if it names one."""
@@ -670,9 +783,12 @@ class UpstreamSession:
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something that ends with this session at the latest."""
         task = asyncio.get_running_loop().create_task(work, name=name)
+        self._keep(task)
+        return task
+
+    def _keep(self, task: asyncio.Task[Any]) -> None:
         self._background.add(task)
         task.add_done_callback(self._background.discard)
-        return task
 
 
 async def _join(reviving: asyncio.Task[None]) -> None:

@@ -3,7 +3,7 @@
 Only Streamable HTTP exists so far; tests put others in its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -11,7 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..errors import UpstreamUnreachable
-from ..protocol.jsonrpc import Message, Response
+from ..protocol.jsonrpc import Message, Notification, Request, Response
 from .cookies import SessionCookies
 
 
@@ -116,12 +116,15 @@ class Reply(Protocol):
         ...
 
 
-async def first_response(reply: Reply) -> Response | None:
-    """The first response that a body brings; what the server asks or tells before it is passed over."""
+async def first_response(
+    reply: Reply, take: Callable[[Request | Notification], None] = lambda _: None
+) -> Response | None:
+    """The first response that a body brings. ``take`` gets what the server asks or tells before it."""
     while (messages := await reply.read()) is not None:
         for message in messages:
             if isinstance(message, Response):
                 return message
+            take(message)
     return None
 
 

@@ -30,6 +30,7 @@ class FakeBinder:
         self.guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
         self.on_forget: Any = None
         self.on_moved: Any = None
+        self.on_attached: Any = None
 
     def clients_of(self, session: UpstreamSession) -> dict[ClientSession, None]:
         return self.guests.get(session, {})
@@ -241,6 +242,33 @@ async def test_client_that_is_about_to_listen(at: Scene) -> None:
     assert at.answers == [("r-1", {})]
 
 
+async def test_capable_client_that_listens_late(at: Scene) -> None:
+    """One that has declared what it is asked for has longer, as long as it is there."""
+    client, gone = at.client(), at.client()
+    for number, one in enumerate((client, gone)):
+        one.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+        one.last_used += 1 + number
+        at.fanout.route(at.session, ROOTS)
+    await asyncio.sleep(7)
+    assert at.answers == []
+    gone.lease = None
+    await asyncio.sleep(2)
+    assert at.answers == [("r-1", NOBODY_THERE)]
+    at.fanout.mailbox(client).standalone.take_over(0)
+    await asyncio.sleep(60)
+    assert len(at.answers) == 1
+    assert [message["method"] for message in at.heard(client)] == ["roots/list"]
+
+
+async def test_capable_client_that_never_listens(at: Scene) -> None:
+    """The server is not kept waiting for ever."""
+    client = at.client()
+    client.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+    at.fanout.route(at.session, ROOTS)
+    await asyncio.sleep(20)
+    assert at.answers == [("r-1", NOBODY_THERE)]
+
+
 async def test_client_that_never_listens(at: Scene) -> None:
     """When the moment is over the server gets its error, and a late answer is dropped."""
     client = at.client()
@@ -273,7 +301,7 @@ async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -
     await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     at.fanout.withdraw(client, 1)
     at.fanout.end_stream(client)
-    at.fanout._give_up_if_alone(client, 1)
+    at.fanout._give_up_if_alone(client, 1, 0.0)
     assert at.fanout._posts == {}
 
 

@@ -36,6 +36,11 @@ class _Ear:
 
 
 class _Fanout(_Ear):
+    def knows(self, session: UpstreamSession) -> bool:
+        return True
+
+    can_ask = knows
+
     def session_changed(self, session: UpstreamSession) -> None:
         self._note("changed")
 
