@@ -53,6 +53,7 @@ from .sessions.binding import Binder
 from .sessions.directory import Directory
 from .sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
 from .sessions.pool import Pool
+from .sessions.profiles import Profiles
 from .snapshot import Snapshot
 from .tls import RenewableContext, listener_context, renew_upstream, upstream_context
 from .tracing import Tracer
@@ -293,11 +294,17 @@ class Proxy:
         def rewrite(challenge: str) -> str:
             return choose().rewriter.challenge(challenge)
 
+        profiles = Profiles(self._memory.profiles)
         legacy = LegacyEndpoint(
-            binder=self._binder, catalog=self._catalog, fanout=self._fanout, observe=self._observe
+            binder=self._binder,
+            profiles=profiles,
+            catalog=self._catalog,
+            fanout=self._fanout,
+            observe=self._observe,
         )
         self._modern = ModernEndpoint(
             binder=self._binder,
+            profiles=profiles,
             attribution=self._attribution,
             catalog=self._catalog,
             listening=self._listening,

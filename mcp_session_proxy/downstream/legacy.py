@@ -15,7 +15,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
-from ..sessions.identity import read_profile
+from ..sessions.profiles import Profiles
 from ..upstream.refusal import Refusal
 from .report import Report
 from .request import Call
@@ -27,8 +27,11 @@ _EMPTY_RESULT = b"{}"
 class LegacyEndpoint:
     """Answers legacy requests, and takes legacy notifications and responses."""
 
-    def __init__(self, *, binder: Binder, catalog: Catalog, fanout: Fanout, observe: Observer) -> None:
+    def __init__(
+        self, *, binder: Binder, profiles: Profiles, catalog: Catalog, fanout: Fanout, observe: Observer
+    ) -> None:
         self.exchanges: dict[Exchange, None] = {}
+        self._profiles = profiles
         self._binder = binder
         self._catalog = catalog
         self._fanout = fanout
@@ -77,7 +80,7 @@ class LegacyEndpoint:
 
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""
-        profile = read_profile(request.params)
+        profile = self._profiles.of_initialize(request.params)
         if report.trace is not None:
             report.trace.waits()
         known = None if call.session_id is None else self._binder.find_known(call.principal, call.session_id)

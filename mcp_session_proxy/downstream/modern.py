@@ -8,7 +8,6 @@ Its handler is cancelled when the client closes the response, which is this revi
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 from ..errors import (
@@ -32,12 +31,12 @@ from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Response
 from ..protocol.lifting import CacheHint, ServerFacts
 from ..sessions.binding import Binder, Visit
-from ..sessions.identity import Principal, Profile, SessionKey, read_profile
+from ..sessions.identity import Principal, Profile, SessionKey
+from ..sessions.profiles import Profiles
 from .report import Report
 from .request import Call
 from .streams import Answer, Responder
 
-_PROFILES: Final = 1024
 _FIRST_RETRY_SECONDS: Final = 0.5
 _LAST_RETRY_SECONDS: Final = 30.0
 _NO_HINT: Final = CacheHint()
@@ -64,6 +63,7 @@ class ModernEndpoint:
         self,
         *,
         binder: Binder,
+        profiles: Profiles,
         attribution: Attribution,
         catalog: Catalog,
         listening: Listening,
@@ -82,7 +82,7 @@ class ModernEndpoint:
         self._listening = listening
         self._parking = parking
         self._observe = observe
-        self._profile = lru_cache(maxsize=_PROFILES)(_make_profile)
+        self._profiles = profiles
 
     async def answer(
         self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
@@ -103,7 +103,7 @@ class ModernEndpoint:
     async def _answer(
         self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
     ) -> Answer:
-        profile = self._profile(modern.raw_capabilities, modern.client_info)
+        profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
         key = SessionKey(call.principal.digest, affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:
             return await self._listen(call, modern, profile, affinity, responder)
@@ -277,10 +277,6 @@ def _check_params(call: Call, modern: ModernRequest, marks: Marks) -> None:
     if params := marks.get(tool):
         values = {param.header: list(call.headers.getall(param.header, [])) for param in params}
         mirroring.check_params(params, modern.params.get("arguments"), values)
-
-
-def _make_profile(capabilities: bytes, client_info: bytes | None) -> Profile:
-    return read_profile(lowering.lower_initialize(capabilities, client_info))
 
 
 def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:

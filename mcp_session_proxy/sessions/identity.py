@@ -10,12 +10,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
-from ..errors import BadRequest
+from ..errors import BadRequest, InvalidParams
 from ..protocol import jsonrpc, revisions
 from .credentials import Credentials, Weight, read_credential
 
 _MAX_AFFINITY_CHARS: Final = 200
 _MAX_NAME_CHARS: Final = 200
+# Profiles are kept, for each client session and upstream session; the largest ones seen have 2 KiB.
+MAX_PROFILE_BYTES: Final = 64 * 1024
 _DIGEST_BYTES: Final = 16
 _TAG_CHARS: Final = 8
 
@@ -45,7 +47,7 @@ _NOBODY: Final = "anonymous"
 ANONYMOUS: Final = Principal(digest=_NOBODY, anonymous=True)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Profile:
     """What an upstream session is initialised with (MCP 2025-11-25, basic/lifecycle, "Initialization").
 
@@ -153,7 +155,10 @@ def read_profile(params: bytes | None) -> Profile:
 
     Raises:
         BadRequest: the parameters are not those of an ``initialize``.
+        InvalidParams: they are larger than those of any client.
     """
+    if params is not None and len(params) > MAX_PROFILE_BYTES:
+        raise InvalidParams(f"Capabilities and clientInfo are over {MAX_PROFILE_BYTES} bytes.")
     members = jsonrpc.read_object(params)
     version = jsonrpc.read_string(members.get("protocolVersion"))
     if not version or len(version) > _MAX_NAME_CHARS:

@@ -142,7 +142,7 @@ async def test_headers(bench: Bench, headers: dict[str, str]) -> None:
 
 async def test_slow_bodies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time to arrive in; half of it is no request."""
-    monkeypatch.setattr("mcp_session_proxy.downstream.endpoint._BODY_SECONDS", 0.1)
+    monkeypatch.setattr("mcp_session_proxy.downstream.body._BODY_SECONDS", 0.1)
     await bench.start()
     reader, writer = await connect(bench)
     writer.write(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")
@@ -242,3 +242,22 @@ async def test_headers_cannot_be_injected(bench: Bench, line: bytes) -> None:
     writer.close()
     assert b" 400 " in answer.splitlines()[0]
     assert bench.server.seen == []
+
+
+# -- capabilities ----------------------------------------------------------------------------------
+
+
+async def test_capabilities(bench: Bench) -> None:
+    """64 KiB of capabilities are enough for everybody, in both eras; nothing is kept of more."""
+    await bench.start()
+    large = {"experimental": {"x": "y" * 70_000}}
+    legacy = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": large}}  # type: ignore[dict-item]
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": large,
+    }
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
+    for body, sent in ((legacy, {}), (call(0, "tools/list", _meta=meta), headers)):
+        answer = await bench.post(body, headers=sent)
+        assert (answer.status, answer.error) == (400, (0, -32602, "invalid-params"))
+    assert bench.proxy._memory.profiles.used_bytes == 0

@@ -1,0 +1,60 @@
+"""Clients' profiles: each kept once, for as long as somebody needs it, within a share of the memory.
+
+Every client session and every upstream session holds on to a profile, and most clients of a kind send the
+very same one. Equal means equal in every byte: a profile holds what its client said of itself, so two
+callers share one object only where there is nothing to tell them apart.
+"""
+
+import weakref
+from collections import OrderedDict
+from typing import Final
+
+from ..memory import Share
+from ..protocol import lowering
+from .identity import Profile, read_profile
+
+_REMEMBERED: Final = 1024
+_MAX_REMEMBERED_BYTES: Final = 4096
+
+
+class Profiles:
+    """All profiles that are in use."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._kept: weakref.WeakValueDictionary[bytes, Profile] = weakref.WeakValueDictionary()
+        # Modern clients send their capabilities with every request; what is usual is looked up, not read.
+        self._usual: OrderedDict[tuple[bytes, bytes | None], Profile] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of_initialize(self, params: bytes | None) -> Profile:
+        """The profile of a legacy client's ``initialize``.
+
+        Raises:
+            BadRequest, InvalidParams: as ``read_profile``.
+            OverBudget: there is no memory for one more.
+        """
+        profile = read_profile(params)
+        known = self._kept.get(profile.params)
+        if known is not None:
+            return known
+        size_bytes = len(profile.params)
+        self._share.take(size_bytes)
+        weakref.finalize(profile, self._share.give_back, size_bytes).atexit = False
+        self._kept[profile.params] = profile
+        return profile
+
+    def of_modern(self, capabilities: bytes, client_info: bytes | None) -> Profile:
+        """The profile of a modern request, by what its ``_meta`` says. Raises as ``of_initialize``."""
+        said = (capabilities, client_info)
+        profile = self._usual.get(said)
+        if profile is not None:
+            return profile
+        profile = self.of_initialize(lowering.lower_initialize(capabilities, client_info))
+        if len(capabilities) + len(client_info or b"") <= _MAX_REMEMBERED_BYTES:
+            self._usual[said] = profile
+            if len(self._usual) > _REMEMBERED:
+                self._usual.popitem(last=False)
+        return profile
