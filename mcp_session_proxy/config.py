@@ -377,6 +377,10 @@ class Settings(BaseSettings):
     max_body_bytes: Annotated[Size, Group.LIMITS, LIVE] = 4 * 1024 * 1024
     """The largest request body at the MCP endpoint; a larger one is answered 413."""
 
+    max_header_bytes: Annotated[Size, Group.LIMITS, LIVE] = 16 * 1024
+    """The longest request line or header field, in which tokens may be large; more is answered 431. All
+    fields together may have four times as much. A new value is for new connections."""
+
     max_json_depth: Annotated[Count, Field(le=_MAX_JSON_DEPTH), Group.LIMITS, LIVE] = 512
     """How many arrays and objects may be nested within one another. A deeper request is answered 400; a
     deeper answer of the server counts as one that cannot be read (502), other deeper messages are dropped."""

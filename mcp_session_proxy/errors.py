@@ -9,6 +9,7 @@
     │   ├── BadRequest               400  -32600  invalid-request
     │   ├── MethodGone               404  -32601  method-not-found
     │   ├── BodyTooLarge             413  -32600  body-too-large
+    │   ├── HeadTooLarge             431  -32600  head-too-large
     │   ├── UnsupportedCoding        415  -32600  unsupported-content-coding
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
@@ -169,6 +170,13 @@ class UnsupportedCoding(ClientError):
     def headers(self) -> Mapping[str, str]:
         """What would do (RFC 7694)."""
         return {"Accept-Encoding": "gzip, deflate"}
+
+
+class HeadTooLarge(ClientError):
+    """The request line or the headers are over ``--max-header-bytes`` (RFC 6585, section 5)."""
+
+    status = 431
+    reason = "head-too-large"
 
 
 class ForbiddenOrigin(ClientError):

@@ -139,6 +139,7 @@ class Proxy:
         self._listener = serve(
             self._door,
             max_body_bytes=settings.max_body_bytes,
+            max_header_bytes=settings.max_header_bytes,
             max_connections=settings.max_connections,
             idle_timeout_seconds=settings.connection_idle_timeout,
         )
@@ -440,6 +441,7 @@ class Proxy:
         self._memory.resize(*self._budget(settings))
         self._door.guard = rules.guard(settings)
         self._listener.max_body_bytes = settings.max_body_bytes
+        self._listener.max_header_bytes = settings.max_header_bytes
         self._listener.max_connections = settings.max_connections
         self._endpoint.rules = rules.endpoint_rules(settings, self._endpoint.rules.rewrite_challenge)
         self._endpoint.heart.set_interval(settings.heartbeat)

@@ -478,7 +478,13 @@ class HttpServer:
         self.seen: list[tuple[web.Request, Any]] = []
         self.on: dict[str, Callable[[web.Request, Any], Awaitable[web.StreamResponse]]] = {}
         self._opened = 0
-        self._runner = web.AppRunner(self._app(), handler_cancellation=True, shutdown_timeout=0)
+        self._runner = web.AppRunner(
+            self._app(),
+            handler_cancellation=True,
+            shutdown_timeout=0,
+            max_field_size=65536,
+            max_line_size=65536,
+        )
 
     async def __aenter__(self) -> "HttpServer":
         await self._runner.setup()

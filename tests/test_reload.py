@@ -252,6 +252,16 @@ async def test_max_buffered_events(bench: Reloaded) -> None:
         assert len(stream.after(0)) == 3
 
 
+@tries("max_header_bytes")
+async def test_max_header_bytes(bench: Reloaded) -> None:
+    """The next connection may send larger headers."""
+    await bench.start(max_header_bytes="1KiB")
+    headers = {"X-Large": "x" * 2000}
+    assert (await bench.post(call(), headers=headers)).status == 431
+    bench.change(max_header_bytes="4KiB")
+    assert (await bench.post(call(), headers=headers)).status == 200
+
+
 @tries("max_json_depth")
 async def test_max_json_depth(bench: Reloaded) -> None:
     """The next message may be deeper, the server's, too."""

@@ -19,7 +19,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
-from .connection import Connection
+from .connection import MAX_FIELDS, Connection, check_head
 from .endpoint import Endpoint, no_id, refuse
 from .guard import Guard
 from .passthrough import Passthrough
@@ -57,6 +57,7 @@ class FrontDoor:
         origin = request.headers.get("Origin")
         cors: Mapping[str, str] = {}
         try:
+            check_head(request)
             self.guard.check(host=request.headers.get("Host"), origin=origin, scheme=request.scheme)
             if origin is not None:
                 cors = self.guard.cors_headers(origin)
@@ -93,12 +94,18 @@ class Listener(web.Server):
 
     A connection over the limit is closed, as is one whose first request does not begin in time; for the
     time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
-    is sent is given up by the operating system. ``max_body_bytes`` and ``max_connections`` may be changed at
-    any time.
+    is sent is given up by the operating system. The limits may be changed at any time; that of headers counts
+    for new connections.
     """
 
     def __init__(
-        self, door: FrontDoor, *, max_body_bytes: int, max_connections: int, idle_timeout_seconds: float
+        self,
+        door: FrontDoor,
+        *,
+        max_body_bytes: int,
+        max_header_bytes: int,
+        max_connections: int,
+        idle_timeout_seconds: float,
     ) -> None:
         super().__init__(
             door,
@@ -107,7 +114,9 @@ class Listener(web.Server):
             logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
             auto_decompress=False,  # see body.py
+            max_headers=MAX_FIELDS,
         )
+        self.max_header_bytes = max_header_bytes
         self.max_body_bytes = max_body_bytes
         self.max_connections = max_connections
         self._head_seconds = min(_HEAD_SECONDS, idle_timeout_seconds)
@@ -116,7 +125,8 @@ class Listener(web.Server):
 
     def __call__(self) -> web.RequestHandler:
         """The end of a new connection."""
-        return Connection(self, loop=self._loop, **self._kwargs)
+        limit = self.max_header_bytes
+        return Connection(self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs)
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""
@@ -166,12 +176,18 @@ def _give_up_when_unread(transport: asyncio.Transport) -> None:
 
 
 def serve(
-    door: FrontDoor, *, max_body_bytes: int, max_connections: int, idle_timeout_seconds: float
+    door: FrontDoor,
+    *,
+    max_body_bytes: int,
+    max_header_bytes: int,
+    max_connections: int,
+    idle_timeout_seconds: float,
 ) -> Listener:
     """aiohttp's server around the front door."""
     return Listener(
         door,
         max_body_bytes=max_body_bytes,
+        max_header_bytes=max_header_bytes,
         max_connections=max_connections,
         idle_timeout_seconds=idle_timeout_seconds,
     )

@@ -6,14 +6,21 @@ for goes on without it. How a connection is closed may also say that its client 
 
 import asyncio
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from aiohttp import web
+from aiohttp.http_exceptions import LineTooLong
 
+from ..errors import HeadTooLarge
+from ..protocol import jsonrpc, revisions
 from ..sessions.directory import ClientSession
 from .request import Sender
 
-_NO_HTTP = "This is not a valid HTTP request.\n"
+MAX_FIELDS: Final = 128
+TIMES_IN_ALL: Final = 4
+_NO_HTTP: Final = "This is not a valid HTTP request.\n"
+_TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
+_LAST_WORD_SECONDS: Final = 2.0
 
 
 class OnClose(Protocol):
@@ -88,7 +95,49 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP; aiohttp's text would quote it, and a credential may be in it."""
+        if isinstance(exc, LineTooLong) or message == _TOO_MANY:
+            self.close()  # what is still to come is read and dropped, or our answer would not arrive
+            return self._refuse_head()
         return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
+
+    def _refuse_head(self) -> web.Response:
+        error = head_too_large(self.max_field_size)
+        body = jsonrpc.write_error(jsonrpc.NULL, error)
+        response = _LastWord(body=body, status=error.http_status, content_type=revisions.JSON)
+        response.force_close()
+        return response
+
+
+class _LastWord(web.Response):
+    """The answer to a client that may still be sending.
+
+    A connection that is closed with unread data is reset, and the answer may be lost with it; so the client
+    has a moment to read it and to close.
+    """
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """Send it. The client's leaving cancels the rest."""
+        await super().write_eof(data)
+        await asyncio.sleep(_LAST_WORD_SECONDS)
+
+
+def check_head(request: web.BaseRequest) -> None:
+    """Refuse a request whose headers are too large together; each of them was found small enough.
+
+    Raises:
+        HeadTooLarge
+    """
+    limit = request.protocol.max_field_size
+    if len(b"".join(map(b"".join, request.raw_headers))) > TIMES_IN_ALL * limit:
+        raise head_too_large(limit)
+
+
+def head_too_large(limit_bytes: int) -> HeadTooLarge:
+    """The error about a head that is over the limit, for one of its lines or for all of them."""
+    return HeadTooLarge(
+        f"The head of the request is too large: --max-header-bytes allows {limit_bytes} bytes for the request"
+        f" line and for each of at most {MAX_FIELDS} header fields, and {TIMES_IN_ALL * limit_bytes} in all."
+    )
 
 
 def on_departure(request: web.BaseRequest, tell: Callable[[], object]) -> None:

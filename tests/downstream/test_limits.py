@@ -128,16 +128,62 @@ async def test_connections_that_read_nothing(bench: Bench) -> None:
 # -- requests --------------------------------------------------------------------------------------
 
 
+FITS = {"Authorization": "Bearer " + "x" * 15_000}
+
+
 @pytest.mark.parametrize(
     "headers",
-    [{f"X-{n}": "1" for n in range(200)}, {"X-Large": "x" * 9000}, {"Authorization": "x" * 9000}],
-    ids=["many", "large", "large credential"],
+    [
+        {f"X-{n}": "1" for n in range(200)},
+        {"X-Large": "x" * 17_000},
+        {"Authorization": "Bearer " + "x" * 17_000},
+        {"X" * 17_000: "1"},
+        {"X-Huge": "x" * 3_000_000},
+        {f"X-{n}": "x" * 10_000 for n in range(7)},
+    ],
+    ids=["many", "large", "large credential", "large name", "huge", "large together"],
 )
-async def test_headers(bench: Bench, headers: dict[str, str]) -> None:
-    """Headers are at most 8 KiB each, and not many; more is answered 400 before anything is done."""
+@pytest.mark.parametrize("path", ["/mcp", "/other"])
+async def test_headers(bench: Bench, headers: dict[str, str], path: str) -> None:
+    """Headers have a size and a number; more is answered 431, with the option, before anything is done."""
     await bench.start()
-    assert (await bench.post(call(), headers=headers)).status == 400
+    url = bench.proxy.listen_url + path
+    async with bench.http.post(url, data=b" " * 1_000_000, headers=headers) as response:
+        assert response.status == 431
+        assert response.content_type == "application/json"
+        error = (await response.json())["error"]
+    assert error["data"]["reason"] == "head-too-large"
+    assert "--max-header-bytes" in error["message"]
+    assert not any(value in error["message"] for value in headers.values() if len(value) > 1)
     assert bench.server.seen == []
+
+
+async def test_long_request_lines(bench: Bench) -> None:
+    """The request line has the same limit."""
+    await bench.start()
+    async with bench.http.get(f"{bench.url}?{'x' * 17_000}") as response:
+        assert response.status == 431
+    async with bench.http.get(f"{bench.url}?{'x' * 15_000}") as response:
+        assert response.status == 405
+
+
+async def test_large_tokens(bench: Bench) -> None:
+    """What fits goes to the server as it is, on every path, and tells the caller apart."""
+    await bench.start()
+    for count in (1, 2):
+        assert (await bench.post(call(), headers=FITS)).json["result"] == {"count": count}
+    request, _ = bench.server.posts("tools/call")[0]
+    assert request.headers["Authorization"] == FITS["Authorization"]
+
+
+async def test_refused_head_ends_its_connection(bench: Bench) -> None:
+    """A client that goes on sending is not read for ever."""
+    await bench.start()
+    reader, writer = await connect(bench)
+    writer.write(b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000)
+    assert b" 431 " in await reader.readline()
+    assert b"onnection: close" in await ended(reader)
+    writer.close()
 
 
 async def test_slow_bodies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
