@@ -6,9 +6,10 @@ from typing import Final
 
 from ..protocol.lost import Verdict as Loss
 from ..values import show_duration
+from .audience import calls_itself, is_for_another
 from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state, tool_complaint
 from .families import Kinship
-from .observations import Client, Observations, read_outcome
+from .observations import Client, Entrance, Observations, read_outcome
 from .starting import Start, judge_start
 from .text import clean
 from .versions import refused_versions
@@ -187,6 +188,8 @@ def _advise_flags(seen: Observations, kinship: Kinship | None) -> Iterator[Advic
         )
     if seen.modern_versions:
         yield _advise_eras(seen)
+    if seen.entrance is not None:
+        yield from _advise_audience(seen.entrance)
     if seen.moved_to is not None:
         yield Advice(
             key="redirect", text="Some clients do not follow the redirect. The proxy does, for them."
@@ -237,6 +240,18 @@ def _advise_cookies(seen: Observations) -> Iterator[Advice]:
             text=f"Sessions are bound to a cookie ({names}), as behind a balancer that sticks by it, and "
             "many clients keep none. The proxy keeps each session's cookies and sends them back.",
         )
+
+
+def _advise_audience(entrance: Entrance) -> Iterator[Advice]:
+    resource = calls_itself(entrance)
+    if resource is None or is_for_another(entrance):
+        return
+    yield Advice(
+        key="audience",
+        text=f"Tokens for this server are for {resource}. Clients of the proxy get theirs for its public URL "
+        "(--public-url); a server that checks the audience refuses them (401 invalid_token) until it is told "
+        "that URL as its own name. Whether this one checks was not tried: that takes a token for another.",
+    )
 
 
 def _advise_eras(seen: Observations) -> Advice:

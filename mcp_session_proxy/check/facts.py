@@ -6,9 +6,10 @@ from typing import Final
 from ..protocol import jsonrpc, lost
 from ..protocol.lifting import read_server_facts
 from ..values import show_duration
+from .audience import calls_itself, is_for_another
 from .clients import handshake_seconds
 from .families import Kinship, describe_id
-from .observations import Answer, Client, Observations, Streams
+from .observations import Answer, Client, Entrance, Observations, Streams
 from .starting import judge_start
 from .text import clean
 from .versions import refused_versions
@@ -61,6 +62,8 @@ def _session_facts(seen: Observations) -> list[Fact]:
         Fact(key="unknown_id", label="An unknown id", text=_unknown(seen), status=seen.unknown.status),
         Fact(key="missing_id", label="No id", text=_outcome(seen.missing), status=seen.missing.status),
     ]
+    if seen.entrance is not None:
+        facts += _door_facts(seen.entrance)
     facts += _delete_facts(seen)
     if seen.streams is not None:
         facts += _stream_facts(seen.streams)
@@ -87,6 +90,18 @@ def _opening_facts(seen: Observations) -> list[Fact]:
     if seen.cookies:
         facts.append(Fact(key="cookies", label="Sets cookies", text=_cookies(seen)))
     return facts
+
+
+def _door_facts(entrance: Entrance) -> list[Fact]:
+    resource = calls_itself(entrance)
+    if resource is None:
+        return []
+    text = (
+        f"{resource}; the given one is not, and is taken all the same"
+        if is_for_another(entrance)
+        else resource
+    )
+    return [Fact(key="audience", label="Tokens are for", text=text)]
 
 
 def _cookies(seen: Observations) -> str:

@@ -232,6 +232,17 @@ class Greeting:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Entrance:
+    """For whom tokens are, by the server (``resource``) and by the given one (``audience``).
+
+    Each is None where that is not told.
+    """
+
+    resource: str | None = None
+    audience: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """Everything seen of one server. ``url`` is fit to be shown; ``reads`` is the method that stands for use.
 
@@ -242,6 +253,7 @@ class Observations:
     ``unknown``: a request with an id that the server never gave out. ``missing``: one without id, before
     any ``initialize`` of that client. ``bare_get``: a GET without id. ``nonsense``: JSON that is no message.
     ``plays`` hold at least one conversation for each client that was played.
+    ``entrance``: for whom tokens are, if one was given.
     ``in_session`` are answers of the tool, called twice in one session. ``moved_to`` is where a redirect
     leads, as a path.
     """
@@ -265,6 +277,7 @@ class Observations:
     discover: Answer
     streams: Streams | None = None
     plays: Mapping[Client, tuple[Play, ...]]
+    entrance: Entrance | None = None
     idle: Idle | None = None
 
     @property

@@ -8,7 +8,7 @@ from uuid import uuid4
 from ..protocol import jsonrpc, revisions
 from ..upstream.cookies import SessionCookies
 from ..upstream.transport import NO_SESSION, SessionRef
-from .observations import Answer, Client, Greeting, Idle, Observations, Play, Streams
+from .observations import Answer, Client, Entrance, Greeting, Idle, Observations, Play, Streams
 from .plan import ToolCall
 from .plays import Player, ask_initialize, ask_modern, session_of
 from .wire import Wire
@@ -123,7 +123,15 @@ async def observe(
         discover=discover,
         streams=streams.result(),
         plays={Client.KEEPS: (baseline,), Client.PER_CALL: per_call, **plays},
+        entrance=await look_at_door(wire, hello),
     )
+
+
+async def look_at_door(wire: Wire, hello: Answer) -> Entrance | None:
+    """For whom tokens must be, and for whom the given one is; None where nothing asks for one."""
+    if not wire.has_token and hello.status != 401:
+        return None
+    return Entrance(resource=await wire.find_resource(hello), audience=wire.audience)
 
 
 class _Asker:

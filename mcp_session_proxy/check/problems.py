@@ -1,7 +1,6 @@
 """Why a URL cannot be checked, and what to do about it. Pure."""
 
 import difflib
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -10,12 +9,12 @@ from yarl import URL
 
 from ..protocol import revisions
 from ..values import mask
-from .observations import Answer, Failure
+from .audience import calls_itself, is_for_another, metadata_url, speaks_of_audience
+from .observations import Answer, Entrance, Failure
 from .text import clean
 
 USUAL_PATH: Final = "/mcp"
 _OLD_EVENT: Final = "endpoint"
-_METADATA: Final = re.compile(r'resource_metadata="([^"]*)"', re.IGNORECASE)  # RFC 9728, section 5.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +31,8 @@ class Failed:
     """What came of the first questions, when none was answered.
 
     ``first_event`` is what the first event of a plain GET is called, ``found`` a URL of the same origin
-    where there is an MCP endpoint, ``has_credentials`` whether headers were given.
+    where there is an MCP endpoint, ``has_credentials`` whether headers were given, ``entrance`` what else was
+    learnt at the door.
     """
 
     url: str
@@ -40,6 +40,7 @@ class Failed:
     first_event: str | None = None
     found: str | None = None
     has_credentials: bool = False
+    entrance: Entrance | None = None
 
 
 def usual_url(url: str) -> str | None:
@@ -60,7 +61,7 @@ def diagnose(failed: Failed) -> Problem:
             hint=_elsewhere(failed)
             or "Many servers offer Streamable HTTP, too, often at /mcp; see the server's documentation.",
         )
-    if hello.status == 401:
+    if hello.status == 401 or (hello.status == 403 and failed.has_credentials and speaks_of_audience(hello)):
         return _diagnose_credentials(failed)
     if hello.status in (403, 421):
         return Problem(
@@ -135,18 +136,30 @@ def _diagnose_silence(failed: Failed, failure: Failure) -> Problem:
 
 
 def _diagnose_credentials(failed: Failed) -> Problem:
-    if failed.has_credentials:
+    entrance = failed.entrance or Entrance()
+    resource = calls_itself(entrance)
+    if not failed.has_credentials:
+        named = metadata_url(failed.hello)
+        whom = "" if resource is None else f" Tokens must be for {resource}."
+        oauth = "" if named is None else f" Who gives it out is told at {mask(clean(named))}"
         return Problem(
             key="unauthorized",
-            text=f"The server does not take this credential: {failed.hello}.",
-            hint="Is it still valid, and is it for this server?",
+            text=f"The server wants a credential: {failed.hello}.",
+            hint=f'Give it with --header "Authorization: Bearer TOKEN", or with --header @FILE.{whom}{oauth}',
         )
-    named = _METADATA.search(failed.hello.headers.get("WWW-Authenticate", ""))
-    oauth = "" if named is None else f" Who gives it out is told at {mask(clean(named[1]))}"
+    text = f"The server does not take this credential: {failed.hello}."
+    if is_for_another(entrance):
+        text += f" The server calls itself {resource}, and the token's audience is another one."
+    elif speaks_of_audience(failed.hello):
+        text += " It says that the token's audience is another one."
+    else:
+        whom = "" if resource is None else f" The server calls itself {resource}."
+        hint = f"Is it still valid, and is it for this server?{whom}"
+        return Problem(key="unauthorized", text=text, hint=hint)
     return Problem(
-        key="unauthorized",
-        text=f"The server wants a credential: {failed.hello}.",
-        hint=f'Give it with --header "Authorization: Bearer TOKEN", or with --header @FILE.{oauth}',
+        key="unauthorized" if failed.hello.status == 401 else "forbidden",
+        text=text,
+        hint="Behind a proxy, tokens are made for the proxy's public URL: tell the server that name, too.",
     )
 
 

@@ -13,7 +13,7 @@ from ..values import mask, show_duration
 from .observations import Answer, Observations
 from .plan import Plan, Target
 from .plays import NoSuchTool
-from .probes import ask_discover, greet, observe, wait_idle
+from .probes import ask_discover, greet, look_at_door, observe, wait_idle
 from .problems import Failed, Problem, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
@@ -81,6 +81,7 @@ async def _explain(plan: Plan, target: Target, hello: Answer, wire: Wire) -> Pro
             first_event=await wire.first_event_type(),
             found=None if found is None else mask(found),
             has_credentials=bool(plan.headers),
+            entrance=await look_at_door(wire, hello),
         )
     )
 

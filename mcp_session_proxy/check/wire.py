@@ -23,12 +23,14 @@ from ..upstream.cookies import SessionCookies
 from ..upstream.refusal import read_refusal
 from ..upstream.streamable_http import StreamableHttp, http_session
 from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef, first_response
+from .audience import METADATA_PATH, metadata_url, read_audience
 from .observations import Answer, Failure
 from .text import conceal
 
 _STREAM_LOOK_SECONDS: Final = 0.3
 # A server that is started by its first request takes longer to begin a session than to answer in it.
 _PATIENCE: Final = {revisions.INITIALIZE: 4.0}
+_MAX_METADATA_BYTES: Final = 64 * 1024
 _REDIRECTS: Final = frozenset({301, 302, 307, 308})
 
 
@@ -78,6 +80,16 @@ class Wire:
             tls=self._tls,
             timeout_seconds=self._timeout_seconds,
         )
+
+    @property
+    def has_token(self) -> bool:
+        """Whether it sends a credential in the usual header."""
+        return any(name.lower() == "authorization" for name, _ in self._given_headers)
+
+    @property
+    def audience(self) -> tuple[str, ...] | None:
+        """For whom its bearer token is, if that can be read from it."""
+        return read_audience(self._given_headers)
 
     async def hang_up(self) -> None:
         """Close every connection, and leave the sessions as they are."""
@@ -168,6 +180,28 @@ class Wire:
                 self._keep(response.headers.get(revisions.SESSION_HEADER))
                 if response.status in _REDIRECTS:
                     return self.url.join(URL(response.headers.get("Location", ""))).path
+        return None
+
+    async def find_resource(self, refusal: Answer) -> str | None:
+        """What tokens must be for, as the server's metadata say (RFC 9728).
+
+        Nobody but the server is asked: metadata that are said to be at another origin are looked for at its
+        own.
+        """
+        own = self.url.origin().with_path(METADATA_PATH + self.url.raw_path.rstrip("/"), encoded=True)
+        with contextlib.suppress(aiohttp.ClientError, OSError, ValueError, TimeoutError):
+            named = metadata_url(refusal)
+            url = own if named is None else self.url.join(URL(named))
+            if url.origin() != own.origin():
+                url = own
+            async with (
+                asyncio.timeout(self._timeout_seconds),
+                self._http.get(url, headers=self._headers, allow_redirects=False) as response,
+            ):
+                if response.status != 200:
+                    return None
+                body = conceal(await response.content.read(_MAX_METADATA_BYTES), self._secrets)
+                return jsonrpc.read_string(jsonrpc.read_object(body).get("resource"))
         return None
 
     async def first_event_type(self) -> str | None:

@@ -30,14 +30,14 @@ def test_every_flag_that_is_advised_exists():
     """Nobody is sent looking for an option that is not there."""
     sources = [Path(module.__file__).read_text() for module in (advice, problems, proxied)]
     advised = set(re.findall(r"--[a-z][a-z-]+", " ".join(sources))) - {"--header", "--call", "--timeout"}
-    advised -= {"--handshake-timeout", "--upstream-era"}  # on their way
     assert {"--sharing", "--min-idle", "--check-after"} <= advised
     assert advised <= {option.flag for option in options()}
 
 
-def test_the_default_of_keepalive_is_what_the_advice_says():
-    """Two minutes."""
+def test_the_defaults_are_what_the_advice_says():
+    """Two minutes, and one."""
     assert Settings.model_fields["keepalive"].default == advice._DEFAULT_KEEPALIVE_SECONDS == 120
+    assert Settings.model_fields["handshake_timeout"].default == advice._DEFAULT_HANDSHAKE_SECONDS == 60
 
 
 def test_a_behaviour_is_told_once():
