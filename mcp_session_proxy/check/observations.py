@@ -10,7 +10,7 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import ErrorObject
 from .text import clean
 
-_NOT_ABOUT_VERSION: Final = frozenset({401, 403, 404, 405, 406, 415, 429, 503})
+_NOT_ABOUT_VERSION: Final = frozenset({401, 403, 404, 405, 406, 415, 429, 502, 503, 504})
 _NOT_ABOUT_SESSIONS: Final = frozenset({401, 403, 429, *range(500, 600)})
 _ONE_SESSION: Final = re.compile(r"already (?:been )?initiali[sz]ed", re.IGNORECASE)
 
@@ -61,7 +61,7 @@ class Answer:
     @property
     def may_be_about_version(self) -> bool:
         """Whether a refused ``initialize`` is perhaps taken in another version of the protocol."""
-        if self.failure is not None or self.is_answered or self.error_source is not None:
+        if self.failure is not None or self.is_answered:
             return False
         if self.takes_no_more_sessions or self.status in _NOT_ABOUT_VERSION:
             return False

@@ -83,6 +83,13 @@ def diagnose(failed: Failed) -> Problem:
             text=f"The server fails: {hello}.",
             hint="See its log, or that of the gateway in front of it.",
         )
+    if hello.takes_no_more_sessions:
+        return Problem(
+            key="one-session",
+            text=f"The server can have one session only, and somebody has it: {hello}.",
+            hint="Restart the server, or end that client. With the proxy in front, all clients share the one "
+            "session: mcp-session-proxy serve URL --sharing shared",
+        )
     if hello.error is not None:
         return Problem(
             key="refused",

@@ -139,10 +139,9 @@ def _side(side: Side) -> dict[str, Any]:
             if fact.key not in IDENTITY
         },
         "clients": {
-            fate.client.value: {"verdict": fate.verdict.value, "text": fate.text}
-            | ({} if fate.state is None else {"state": fate.state.value})
-            for fate in side.fates
+            fate.client.value: {"verdict": fate.verdict.value, "text": fate.text} for fate in side.fates
         },
+        "state": {fate.client.value: fate.state.value for fate in side.fates if fate.state is not None},
     }
 
 

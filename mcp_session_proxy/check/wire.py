@@ -58,7 +58,8 @@ class Wire:
         self._tls = tls
         self._timeout_seconds = timeout_seconds
         self._cookies = cookies
-        self._open: set[str] = set()
+        # What is to be ended, and the cookies that find it again, also those of a client that keeps none.
+        self._open: dict[str, SessionCookies | None] = {}
 
     async def __aenter__(self) -> Self:
         self._connect()
@@ -132,13 +133,12 @@ class Wire:
 
     async def end(self, session: SessionRef) -> Answer:
         """End a session with DELETE."""
+        named = replace(session, cookies=self._open.pop(session.session_id or "", self._cookies))
 
         async def ask() -> Answer:
-            status = await self._transport.delete(self._with_cookies(session), self._caller())
+            status = await self._transport.delete(named, self._caller())
             return Answer(status=status)
 
-        if session.session_id is not None:
-            self._open.discard(session.session_id)
         return await self._bounded("DELETE", session, ask)
 
     @asynccontextmanager
@@ -149,10 +149,9 @@ class Wire:
             replies: list[Reply] = []
 
             async def ask() -> Answer:
-                reply = await stack.enter_async_context(
-                    self._transport.listen(self._with_cookies(session), self._caller(), None)
-                )
-                self._note(reply)
+                named = self._with_cookies(session)
+                reply = await stack.enter_async_context(self._transport.listen(named, self._caller(), None))
+                self._note(reply, named.cookies)
                 if reply.status == 200 and reply.is_stream:
                     replies.append(reply)
                     return Answer(status=reply.status, content_type=reply.content_type)
@@ -177,7 +176,7 @@ class Wire:
                     allow_redirects=False,
                 ) as response,
             ):
-                self._keep(response.headers.get(revisions.SESSION_HEADER))
+                self._keep(response.headers.get(revisions.SESSION_HEADER), self._cookies)
                 if response.status in _REDIRECTS:
                     return self.url.join(URL(response.headers.get("Location", ""))).path
         return None
@@ -238,7 +237,8 @@ class Wire:
         await self._http.close()
 
     def _with_cookies(self, session: SessionRef) -> SessionRef:
-        return replace(session, cookies=self._cookies)
+        """The session with the client's cookies; a client that keeps none has new, empty ones each time."""
+        return replace(session, cookies=SessionCookies() if self._cookies is None else self._cookies)
 
     def _caller(self, headers: tuple[tuple[str, str], ...] = ()) -> Caller:
         return Caller(headers=(*self._headers, *headers))
@@ -255,7 +255,7 @@ class Wire:
         async def ask() -> Answer:
             named = self._with_cookies(session)
             async with self._transport.post(body, named, self._caller(headers)) as reply:
-                self._note(reply)
+                self._note(reply, named.cookies)
                 if not 200 <= reply.status < 300:
                     return await self._read_refusal(reply)
                 response = await first_response(reply) if wants_answer else None
@@ -291,13 +291,13 @@ class Wire:
             seconds=asyncio.get_running_loop().time() - started,
         )
 
-    def _note(self, reply: Reply) -> None:
-        self._keep(reply.session_id)
-        self._keep(reply.stray_session_id)
+    def _note(self, reply: Reply, cookies: SessionCookies | None) -> None:
+        self._keep(reply.session_id, cookies)
+        self._keep(reply.stray_session_id, cookies)
 
-    def _keep(self, session_id: str | None) -> None:
+    def _keep(self, session_id: str | None, cookies: SessionCookies | None) -> None:
         if session_id is not None:
-            self._open.add(session_id)
+            self._open.setdefault(session_id, cookies)
 
     async def _read_refusal(self, reply: Reply) -> Answer:
         refusal = await read_refusal(reply)

@@ -36,6 +36,12 @@ def no_answer(failure, explanation):
         (text(405, "Method Not Allowed"), "not-mcp", "405 Method Not Allowed", "/mcp"),
         (PAGE, "not-mcp", "is a web page (200)", "/mcp"),
         (text(500, "boom"), "server-error", "500 boom", "log"),
+        (
+            refused(400, "Invalid Request: Server already initialized", -32600),
+            "one-session",
+            "somebody has it",
+            "--sharing shared",
+        ),
         (refused(400, "Unsupported client", -32600), "refused", "400 Unsupported client", "documentation"),
         (
             Answer(status=200, content_type="application/json"),
