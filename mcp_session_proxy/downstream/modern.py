@@ -143,7 +143,7 @@ class ModernEndpoint:
             if marks is None:
                 marks = await self._catalog.marks(key, visit)
             if marks:
-                _check_params(call, modern, marks)
+                _check_tool(call, modern, marks)
         if modern.log_level is not None and "logging" in visit.session.facts.capabilities:
             await self._raise_log_level(visit, modern.log_level)
 
@@ -207,7 +207,10 @@ class ModernEndpoint:
         result = response.result or b"{}"
         if method == revisions.TOOLS_LIST:
             result = lifting.lift_tools(result)
-        lifted = lifting.lift_result(result, facts, self.cache.hint(method))
+        hint = self.cache.hint(method)
+        if hint is not None and lifting.is_retry(modern.params):
+            hint = _NO_HINT
+        lifted = lifting.lift_result(result, facts, hint, lifting.heeded_hints(modern.params))
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=lifted)))
 
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
@@ -271,12 +274,24 @@ class ModernEndpoint:
             return
 
 
-def _check_params(call: Call, modern: ModernRequest, marks: Marks) -> None:
-    """Compare ``Mcp-Param-*`` headers with the arguments of the tool that is called."""
-    tool = jsonrpc.read_string(modern.params.get("name")) or ""
-    if params := marks.get(tool):
-        values = {param.header: list(call.headers.getall(param.header, [])) for param in params}
-        mirroring.check_params(params, modern.params.get("arguments"), values)
+def _check_tool(call: Call, modern: ModernRequest, marks: Marks) -> None:
+    """Compare ``Mcp-Param-*`` headers with the arguments of the tool that is called, if it can be.
+
+    Raises:
+        InvalidParams: it only runs as a task, which modern clients cannot ask for.
+        HeaderMismatch: a header is not what the arguments say.
+    """
+    name = jsonrpc.read_string(modern.params.get("name")) or ""
+    tool = marks.get(name)
+    if tool is None:
+        return
+    if tool.needs_task:
+        raise InvalidParams(
+            f"The tool {name[:100]!r} only runs as a task of an earlier protocol version, "
+            "which clients of this version cannot ask for."
+        )
+    values = {param.header: list(call.headers.getall(param.header, [])) for param in tool.mirrored}
+    mirroring.check_params(tool.mirrored, modern.params.get("arguments"), values)
 
 
 def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:

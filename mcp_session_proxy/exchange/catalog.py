@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 
 from ..events import Observer
 from ..protocol import jsonrpc, mirroring, revisions
-from ..protocol.lifting import read_input_schema
+from ..protocol.lifting import needs_task, read_input_schema
 from ..protocol.mirroring import MirroredParam
 from ..sessions.binding import Visit
 from ..sessions.identity import SessionKey
@@ -27,6 +27,7 @@ _MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 500
 _MAX_AGE_SECONDS: Final = 300.0
 _MARKS_SECONDS: Final = 60.0
+_PARTIAL_MARKS_SECONDS: Final = 2.0
 _MAX_KEYS: Final = 10_000
 _MAX_PAGES: Final = 100
 _FEATURE: Final = {
@@ -37,8 +38,17 @@ _FEATURE: Final = {
 }
 LISTS: Final = frozenset(_FEATURE)
 _CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED})
-Marks = Mapping[str, tuple[MirroredParam, ...]]
 _Place = tuple[SessionKey, str, bytes]
+
+
+class ToolMarks(NamedTuple):
+    """What has to be known of a tool before it is called."""
+
+    mirrored: tuple[MirroredParam, ...]
+    needs_task: bool
+
+
+Marks = Mapping[str, ToolMarks]  # by name, and only of tools about which there is something to know
 
 
 class Entry(NamedTuple):
@@ -54,7 +64,7 @@ class Entry(NamedTuple):
 class _KnownMarks(NamedTuple):
     marks: Marks
     generation: int
-    kept_at: float
+    good_until: float
 
 
 class Catalog:
@@ -143,34 +153,36 @@ class Catalog:
         known = self._marks.get(key)
         if known is None or known.generation != self.generation:
             return None
-        age_seconds = asyncio.get_running_loop().time() - known.kept_at
-        return known.marks if age_seconds <= _MARKS_SECONDS else None
+        return known.marks if asyncio.get_running_loop().time() <= known.good_until else None
 
     async def marks(self, key: SessionKey, visit: Visit) -> Marks:
         """The mirrored parameters of the tools, from the server's list."""
         generation, now = self.generation, asyncio.get_running_loop().time()
-        marks = await self._fetch_marks(visit)
-        self._marks[key] = _KnownMarks(marks, generation, now)
+        marks, whole = await self._fetch_marks(visit)
+        # What a moment's trouble cut short is looked for again soon, but not with every call.
+        good_for = _MARKS_SECONDS if whole else _PARTIAL_MARKS_SECONDS
+        self._marks[key] = _KnownMarks(marks, generation, now + good_for)
         self._marks.move_to_end(key)
         if len(self._marks) > _MAX_KEYS:
             self._marks.popitem(last=False)
         return marks
 
-    async def _fetch_marks(self, visit: Visit) -> Marks:
-        marks: dict[str, tuple[MirroredParam, ...]] = {}
+    async def _fetch_marks(self, visit: Visit) -> tuple[Marks, bool]:
+        """The marks on all pages, and whether there were no pages more."""
+        marks: dict[str, ToolMarks] = {}
         if "tools" not in visit.session.facts.capabilities:
-            return marks
+            return marks, True
         params: bytes | None = None
         for _ in range(_MAX_PAGES):
             response = await inquire(visit, revisions.TOOLS_LIST, params, self._observe)
             if response is None or response.result is None:
-                break
+                return marks, False
             marks.update(_marks_of_page(response.result))
             cursor = jsonrpc.read_object(response.result).get("nextCursor")
             if cursor is None or cursor == jsonrpc.NULL:
                 break
             params = jsonrpc.write_object({"cursor": cursor})
-        return marks
+        return marks, True
 
 
 def _place(key: SessionKey, method: str, params: bytes | None) -> _Place:
@@ -185,16 +197,18 @@ def _size(place: _Place, result: bytes) -> int:
 
 
 def _marks_of_page(result: bytes) -> Marks:
-    """The annotated tools of one page; most servers have none, and then nothing is read."""
-    if b"x-mcp-header" not in result:
+    """The marked tools of one page; many servers have none, and then nothing is read."""
+    if not any(name in result for name in (b"x-mcp-header", b"taskSupport", b"\\u")):
         return {}
-    found: dict[str, tuple[MirroredParam, ...]] = {}
+    found: dict[str, ToolMarks] = {}
     for tool in jsonrpc.read_array(jsonrpc.read_object(result).get("tools", b"")):
         name = jsonrpc.read_string(jsonrpc.read_object(tool).get("name"))
         if name is None:
             continue
         try:
-            found[name] = mirroring.read_marks(read_input_schema(tool))
+            marks = ToolMarks(mirroring.read_marks(read_input_schema(tool)), needs_task(tool))
         except mirroring.InvalidMarks:
             continue  # left out of the client's list as well
+        if marks.mirrored or marks.needs_task:
+            found[name] = marks
     return found

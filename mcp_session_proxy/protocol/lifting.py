@@ -4,6 +4,7 @@ Results gain ``resultType``, the server's name and cache hints; errors lose code
 retired or reserved. Payloads are not touched: members are put in front of what was received.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -22,6 +23,11 @@ _RESERVED: Final = range(-32099, -32019)  # for the specification alone
 _JSONRPC: Final = range(-32768, -31999)
 _LEGACY_OWN: Final = range(-32019, -31999)
 _STANDARD: Final = frozenset({-32700, -32600, -32601, -32602, -32603})
+
+
+ALL_HINTS: Final = frozenset({"ttlMs", "cacheScope"})
+_SCOPES: Final = frozenset({"private", "public"})
+_MILLISECONDS: Final = re.compile(rb"0|[1-9][0-9]{0,14}")  # what every client can hold in a number
 
 
 class CacheHint(NamedTuple):
@@ -70,8 +76,16 @@ _occupied = msgspec.json.Decoder(_Occupied)
 _CACHED_FRONTS: Final = 256
 
 
-def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> bytes:
-    """A result with the members that the revision requires. ``hint`` where the method has one."""
+def lift_result(
+    result: bytes,
+    facts: ServerFacts,
+    hint: CacheHint | None,
+    heeded: frozenset[str] = ALL_HINTS,
+) -> bytes:
+    """A result with the members that the revision requires. ``hint`` where the method has one.
+
+    ``heeded`` are the hints that the server's own result may decide, if it says something fit.
+    """
     if result[:1] == b"{" and not _may_be_occupied(result):
         return _put_in_front(facts.info, hint, result)
     try:
@@ -86,7 +100,7 @@ def lift_result(result: bytes, facts: ServerFacts, hint: CacheHint | None) -> by
     )
     if free:
         return _put_in_front(facts.info, hint, result)
-    return _merge(_members(facts.info, hint), result)
+    return _merge(_members(facts.info, hint), result, heeded)
 
 
 def _may_be_occupied(result: bytes) -> bool:
@@ -124,30 +138,81 @@ def _put_in_front(info: bytes | None, hint: CacheHint | None, result: bytes) -> 
     return b"".join((_front(info, hint), joint, rest))
 
 
-def _merge(members: dict[str, bytes], result: bytes) -> bytes:
+def _merge(members: dict[str, bytes], result: bytes, heeded: frozenset[str]) -> bytes:
     merged = jsonrpc.read_object(result)
     own_meta = jsonrpc.read_object(merged.get("_meta"))
+    own_meta.pop(revisions.META_SUBSCRIPTION, None)  # a listener's, which this is not for
     added_meta = jsonrpc.read_object(members.get("_meta"))
+    if merged.get("nextCursor", jsonrpc.NULL) != jsonrpc.NULL:
+        heeded -= {"cacheScope"}
     for name, value in members.items():
-        # A server that already gives hints of its own knows better; the result's type is ours to say.
-        if name == "resultType" or name not in merged:
+        # A server that gives hints of its own knows better; the result's type is ours to say.
+        if name not in heeded or not _is_fit_hint(name, merged.get(name)):
             merged[name] = value
     if own_meta or added_meta:
         merged["_meta"] = jsonrpc.write_object({**added_meta, **own_meta})
     return jsonrpc.write_object(merged)
 
 
+def heeded_hints(params: Mapping[str, bytes]) -> frozenset[str]:
+    """The hints that a server may decide in answer to a request with these parameters.
+
+    All pages of a list have one scope (server/utilities/caching, "Interaction with Pagination"). Each page is
+    lifted for itself, so that is the operator's. The result of a retry must not be kept at all ("Cache Key").
+    """
+    if is_retry(params):
+        return frozenset()
+    return ALL_HINTS - {"cacheScope"} if "cursor" in params else ALL_HINTS
+
+
+def is_retry(params: Mapping[str, bytes]) -> bool:
+    """Whether a request carries answers, or what goes with them."""
+    return "inputResponses" in params or "requestState" in params
+
+
+def _is_fit_hint(name: str, raw: bytes | None) -> bool:
+    """Whether a server's own hint is one: a whole number of milliseconds, or one of two words."""
+    if name == "ttlMs":
+        return raw is not None and _MILLISECONDS.fullmatch(raw) is not None
+    return jsonrpc.read_string(raw) in _SCOPES
+
+
 def lift_tools(result: bytes) -> bytes:
-    """A ``tools/list`` result without the tools whose ``x-mcp-header`` annotations are invalid."""
-    if b"x-mcp-header" not in result:
+    """A ``tools/list`` result without the tools that a modern client cannot call.
+
+    Those are the ones whose ``x-mcp-header`` annotations are invalid, and those that only run as tasks of the
+    earlier revision. How the others may run as tasks means nothing to a modern client, and is left out.
+    """
+    if not any(name in result for name in (b"x-mcp-header", b"execution", b"\\u")):
         return result
     members = jsonrpc.read_object(result)
-    kept = [tool for tool in jsonrpc.read_array(members.get("tools", b"")) if _is_well_marked(tool)]
-    members["tools"] = jsonrpc.write_batch(kept)
+    lifted = (_lift_tool(tool) for tool in jsonrpc.read_array(members.get("tools", b"")))
+    members["tools"] = jsonrpc.write_batch([tool for tool in lifted if tool is not None])
     return jsonrpc.write_object(members)
 
 
+def _lift_tool(tool: bytes) -> bytes | None:
+    """One tool of a list; None where it cannot be called."""
+    if needs_task(tool) or not _is_well_marked(tool):
+        return None
+    members = jsonrpc.read_object(tool)
+    if "execution" not in members:
+        return tool
+    del members["execution"]
+    return jsonrpc.write_object(members)
+
+
+def needs_task(tool: bytes) -> bool:
+    """Whether a raw tool only runs as a task (2025-11-25, basic/utilities/tasks)."""
+    if b"execution" not in tool and b"\\u" not in tool:
+        return False
+    execution = jsonrpc.read_object(jsonrpc.read_object(tool).get("execution"))
+    return jsonrpc.read_string(execution.get("taskSupport")) == "required"
+
+
 def _is_well_marked(tool: bytes) -> bool:
+    if b"x-mcp-header" not in tool and b"\\u" not in tool:
+        return True
     try:
         mirroring.read_marks(read_input_schema(tool))
     except mirroring.InvalidMarks:
@@ -167,6 +232,10 @@ def read_input_schema(tool: bytes) -> object:
 def lift_discovery(facts: ServerFacts, hint: CacheHint, versions: Sequence[str]) -> bytes:
     """The result of ``server/discover``, where these versions are served (2026-07-28, server/discover)."""
     capabilities = {name: value for name, value in facts.capabilities.items() if name != "tasks"}
+    if "extensions" in capabilities:
+        extensions = jsonrpc.read_object(capabilities["extensions"])
+        extensions.pop(revisions.TASKS_EXTENSION, None)
+        capabilities["extensions"] = jsonrpc.write_object(extensions)
     members = {
         "supportedVersions": jsonrpc.write_batch([jsonrpc.quote(version) for version in versions]),
         "capabilities": jsonrpc.write_object(capabilities),

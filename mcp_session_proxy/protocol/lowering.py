@@ -10,20 +10,23 @@ from typing import Final
 from . import jsonrpc, revisions
 from .inbound import ModernRequest
 
-# Members of the parameters that are between the client and us.
-_OURS: Final = ("_meta", "inputResponses", "requestState")
+# Members of the parameters that are between the client and us; and ``task``, which would make the server
+# answer with a task of the earlier revision, of which a modern client could never get the result.
+_OURS: Final = ("_meta", "inputResponses", "requestState", "task")
 # Capabilities that 2025-11-25 knows. Tasks became an extension with another protocol.
 _CAPABILITIES: Final = ("elicitation", "experimental", "extensions", "roots", "sampling")
-_TASKS_EXTENSION: Final = revisions.META_PREFIX + "tasks"
 _UNNAMED_CLIENT: Final = b'{"name":"unnamed","version":"0"}'
 
 
 def lower_params(modern: ModernRequest) -> bytes | None:
-    """The parameters without the revision's metadata; every other member of ``_meta`` stays."""
+    """The parameters without the revision's metadata; every other member of ``_meta`` stays.
+
+    Some servers (go-sdk) refuse requests with the core's keys. Those of extensions are for the server.
+    """
     members = dict(modern.params)
     for name in _OURS:
         members.pop(name, None)
-    meta = {key: value for key, value in modern.meta.items() if not key.startswith(revisions.META_PREFIX)}
+    meta = {key: value for key, value in modern.meta.items() if key not in revisions.META_OF_REQUESTS}
     if meta:
         members["_meta"] = jsonrpc.write_object(meta)
     return jsonrpc.write_object(members) if members else None
@@ -47,7 +50,7 @@ def lower_capabilities(capabilities: Mapping[str, bytes]) -> bytes:
         known["roots"] = b"{}"  # a modern client tells of no changes
     if "extensions" in known:
         extensions = jsonrpc.read_object(known["extensions"])
-        extensions.pop(_TASKS_EXTENSION, None)
+        extensions.pop(revisions.TASKS_EXTENSION, None)
         known["extensions"] = jsonrpc.write_object(extensions)
     return jsonrpc.write_object(known)
 

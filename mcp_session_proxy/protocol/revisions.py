@@ -36,6 +36,10 @@ META_CAPABILITIES: Final = META_PREFIX + "clientCapabilities"
 META_LOG_LEVEL: Final = META_PREFIX + "logLevel"
 META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
 META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
+# What the core says with each request. Extensions have keys of their own under the same prefix.
+META_OF_REQUESTS: Final = frozenset({META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_LOG_LEVEL})
+# An extension whose name is all that the modern revision has of the earlier one's tasks.
+TASKS_EXTENSION: Final = META_PREFIX + "tasks"
 
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"

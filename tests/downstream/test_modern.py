@@ -506,6 +506,55 @@ async def test_a_listener_outlives_its_session(bench: Modern) -> None:
     assert len(bench.server.posts("resources/subscribe")) == 2
 
 
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+async def test_tools_that_need_a_task(bench: Modern) -> None:
+    """They are in no list, and calling one is told as what it is; the server does not hear of it."""
+    tools = [
+        {"name": "slow", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "required"}},
+        {"name": "count", "inputSchema": {"type": "object"}, "execution": {"taskSupport": "optional"}},
+    ]
+    bench.answer("tools/list", {"tools": tools})
+    await bench.start()
+    listed = (await bench.ask(modern("tools/list"))).json["result"]["tools"]
+    assert listed == [{"name": "count", "inputSchema": {"type": "object"}}]
+    answer = await bench.ask(modern(identifier="s", name="slow"))
+    assert (answer.json["id"], answer.json["error"]["code"]) == ("s", -32602)
+    assert "task" in answer.json["error"]["message"]
+    assert bench.server.posts("tools/call") == []
+
+
+async def test_no_call_becomes_a_task(bench: Modern) -> None:
+    """A request for a task, which this revision does not know, runs as a call."""
+    await bench.start()
+    answer = await bench.ask(modern(task={"ttl": 1000}, arguments={"task": 1}))
+    assert answer.json["result"]["count"] == 1
+    [(_, message)] = bench.server.posts("tools/call")
+    assert message["params"] == {"name": "count", "arguments": {"task": 1}}
+
+
+# -- metadata and hints ------------------------------------------------------------------------------
+
+
+async def test_keys_of_extensions_reach_the_server(bench: Modern) -> None:
+    """Only what the core says with each request stays here."""
+    await bench.start()
+    await bench.ask(modern(meta={f"{META}ui": {"a": 1}, f"{META}related-task": {"taskId": "t"}}))
+    [(_, message)] = bench.server.posts("tools/call")
+    assert message["params"]["_meta"] == {f"{META}ui": {"a": 1}, f"{META}related-task": {"taskId": "t"}}
+
+
+async def test_hints_that_are_none(bench: Modern) -> None:
+    """A server's nonsense about caching does not reach a client, from the server or from what we kept."""
+    bench.offer(CHANGING)
+    bench.answer("tools/list", {"tools": [], "ttlMs": -5, "cacheScope": "everybody"})
+    await bench.start(cache_ttl=["tools/list=60000"])
+    for _ in range(2):
+        listed = (await bench.ask(modern("tools/list"))).json["result"]
+        assert (listed["ttlMs"], listed["cacheScope"]) == (60000, "private")
+
+
 # -- the other era ---------------------------------------------------------------------------------
 
 

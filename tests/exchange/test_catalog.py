@@ -5,7 +5,7 @@ import json
 from typing import Any, cast
 
 import pytest
-from fakes import FakeServer, Recorder, answer, error, make_session, result, stream
+from fakes import FakeServer, Recorder, answer, error, make_session, refusal, result, stream
 from modern_fakes import Visit
 
 from mcp_session_proxy.exchange.catalog import Catalog
@@ -58,7 +58,8 @@ class Scene:
         marks = self.catalog.known_marks(key)
         if marks is None:
             marks = await self.catalog.marks(key, cast(Any, Visit(self.session)))
-        return marks.get(tool, ())
+        found = marks.get(tool)
+        return () if found is None else found.mirrored
 
 
 async def scene(capabilities: object = CHANGING, *, streaming: bool = True) -> Scene:
@@ -345,3 +346,26 @@ async def test_a_stream_that_was_opened_anew() -> None:
     assert at.session._stream is not None
     at.session._stream.gaps += 1
     assert at.find() is None
+
+
+async def test_tools_that_need_a_task() -> None:
+    """They are told apart from those that may run as one, and from those that say nothing."""
+    at = await scene()
+    tools = [
+        {"name": word, "inputSchema": {"type": "object"}, "execution": {"taskSupport": word}}
+        for word in ("required", "optional", "forbidden")
+    ]
+    at.server.script(LIST, page(*tools, {"name": "odd", "execution": 3}, tool("marked", MARKED)))
+    marks = await at.catalog.marks(KEY, cast(Any, Visit(at.session)))
+    assert {name: known.needs_task for name, known in marks.items()} == {"required": True, "marked": False}
+
+
+async def test_marks_after_a_moments_trouble() -> None:
+    """What a refusal or a lost page cut short is looked for again soon, and not believed for a minute."""
+    at = await scene()
+    at.server.script(LIST, refusal(429, b"slow down"), page(tool("t", MARKED)))
+    assert await at.marks("t") == ()
+    assert await at.marks("t") == ()
+    assert len(at.server.posts(LIST)) == 1
+    await asyncio.sleep(3)
+    assert await at.marks("t") == (MARK,)

@@ -107,6 +107,87 @@ def test_hints_of_the_server_win_but_not_its_type() -> None:
     assert (lifted["resultType"], lifted["ttlMs"], lifted["cacheScope"]) == ("complete", 9, "public")
 
 
+@pytest.mark.parametrize(
+    ("ttl", "told"),
+    [
+        *((b"%d" % n, n) for n in (0, 1, 10**15 - 1)),
+        *(
+            (text, 5)
+            for text in (
+                b"-1",
+                b"-0",
+                b"1.0",
+                b"1e3",
+                b'"60000"',
+                b"null",
+                b"true",
+                b"[]",
+                b"1" * 16,
+                b"1e999",
+            )
+        ),
+    ],
+)
+def test_how_long_a_server_may_say(ttl: bytes, told: int) -> None:
+    """A whole number of milliseconds that any client can hold; for anything else, ours counts."""
+    lifted = json.loads(lifting.lift_result(b'{"ttlMs":' + ttl + b"}", FACTS, CacheHint(5)))
+    assert (lifted["ttlMs"], lifted["cacheScope"]) == (told, "private")
+
+
+@pytest.mark.parametrize("scope", [b'"shared"', b'"PUBLIC"', b'""', b"null", b"1", b'["public"]', b'{"a":1}'])
+def test_whom_a_server_may_let_keep_it(scope: bytes) -> None:
+    """One of two words, or ours counts."""
+    lifted = json.loads(lifting.lift_result(b'{"cacheScope":' + scope + b"}", FACTS, CacheHint()))
+    assert (lifted["ttlMs"], lifted["cacheScope"]) == (0, "private")
+
+
+@pytest.mark.parametrize("ours", ["private", "public"])
+def test_one_scope_for_all_pages(ours: str) -> None:
+    """Pages are lifted each for itself, so whatever the server says of one, all have the operator's scope."""
+    pages = [
+        (b'{"cacheScope":"public","nextCursor":"2","ttlMs":1}', {}),
+        (b'{"nextCursor":"3","ttlMs":2}', {"cursor": b'"2"'}),
+        (b'{"cacheScope":"private","ttlMs":3}', {"cursor": b'"3"'}),
+    ]
+    for number, (page, params) in enumerate(pages, start=1):
+        heeded = lifting.heeded_hints(params)
+        lifted = json.loads(lifting.lift_result(page, FACTS, CacheHint(0, ours), heeded))
+        assert (lifted["cacheScope"], lifted["ttlMs"]) == (ours, number)
+
+
+def test_a_whole_list_has_the_servers_scope() -> None:
+    """A list of one page is as public as the server says."""
+    page = b'{"cacheScope":"public","nextCursor":null}'
+    lifted = json.loads(lifting.lift_result(page, FACTS, CacheHint(), lifting.heeded_hints({})))
+    assert lifted["cacheScope"] == "public"
+
+
+@pytest.mark.parametrize("name", ["inputResponses", "requestState"])
+def test_results_of_retries_are_not_kept(name: str) -> None:
+    """They depend on more than the cache key, whatever the server says."""
+    own = b'{"ttlMs":9,"cacheScope":"public"}'
+    lifted = json.loads(lifting.lift_result(own, FACTS, CacheHint(), lifting.heeded_hints({name: b"{}"})))
+    assert (lifted["ttlMs"], lifted["cacheScope"]) == (0, "private")
+
+
+def test_results_are_no_listeners_notifications() -> None:
+    """The key that names a listener means nothing in a result, and would mislead; others are the server's."""
+    own = {"_meta": {"io.modelcontextprotocol/subscriptionId": 1, "io.modelcontextprotocol/related-task": 2}}
+    lifted = json.loads(lifting.lift_result(write(own), FACTS, None))
+    assert lifted["_meta"] == {INFO_KEY: INFO, "io.modelcontextprotocol/related-task": 2}
+
+
+def test_discovery_does_not_offer_tasks() -> None:
+    """Neither those of the earlier revision nor the extension of that name; other extensions stay."""
+    extensions = {"io.modelcontextprotocol/tasks": {}, "io.modelcontextprotocol/ui": {"a": 1}}
+    said = write({"capabilities": {"tasks": {}, "tools": {}, "extensions": extensions}})
+    found = lifting.lift_discovery(lifting.read_server_facts(said), CacheHint(), revisions.MODERN_VERSIONS)
+    assert json.loads(found)["capabilities"] == {
+        "tools": {},
+        "extensions": {"io.modelcontextprotocol/ui": {"a": 1}},
+    }
+
+
 def test_a_server_without_a_name() -> None:
     """A server that never said who it is is not given a name."""
     assert json.loads(lifting.lift_result(b"{}", ServerFacts(None, {}, None), None)) == {
@@ -168,10 +249,38 @@ def test_badly_marked_tools_are_left_out() -> None:
 
 @few
 @given(result=results_of("tools/list"))
-def test_lists_without_marks_stay_as_they_are(result: dict[str, Any]) -> None:
-    """Lists without annotations, which are nearly all, are not touched."""
-    data = write(result)
+def test_any_list_of_tools(result: dict[str, Any]) -> None:
+    """Tools that only run as tasks go, how the others may is left out, and all else stays."""
+    lifted = json.loads(lifting.lift_tools(write(result)))
+    support = [(tool.get("execution") or {}).get("taskSupport") for tool in result["tools"]]
+    kept = [tool for tool, word in zip(result["tools"], support, strict=True) if word != "required"]
+    plain = [{key: value for key, value in tool.items() if key != "execution"} for tool in kept]
+    assert lifted == {**result, "tools": plain}
+
+
+def test_lists_without_marks_stay_as_they_are() -> None:
+    """Lists in which there is nothing to do are not touched."""
+    data = write({"tools": [{"name": "a", "inputSchema": {"type": "object"}}], "nextCursor": "c"})
     assert lifting.lift_tools(data) is data
+
+
+@pytest.mark.parametrize(
+    ("execution", "stays"),
+    [
+        ('{"taskSupport":"required"}', False),
+        ('{"t\\u0061skSupport":"required"}', False),
+        ('{"taskSupport":"optional"}', True),
+        ('{"taskSupport":"forbidden"}', True),
+        ('{"taskSupport":3}', True),
+        ('"required"', True),
+        ("null", True),
+    ],
+)
+@pytest.mark.parametrize("key", ["execution", "\\u0065xecution"])
+def test_tools_that_only_run_as_tasks(key: str, execution: str, stays: bool) -> None:
+    """However it is written, a modern client gets no tool that it cannot call, and no mention of tasks."""
+    data = f'{{"tools":[{{"name":"a","{key}":{execution}}}]}}'.encode()
+    assert json.loads(lifting.lift_tools(data)) == {"tools": [{"name": "a"}] if stays else []}
 
 
 @few

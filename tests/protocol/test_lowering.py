@@ -74,11 +74,30 @@ def test_any_modern_request_becomes_a_legacy_one(method: str, data: st.DataObjec
 
 
 def test_the_revisions_metadata_goes_and_all_else_stays() -> None:
-    """Some servers answer 400 to the revision's own keys; progress tokens, traces and vendors' keys go on."""
-    own = {META + "protocolVersion": MODERN, META + "anything": 1}
-    others = {"progressToken": "p", "traceparent": "00-1", "vendor/x": None, "io.modelcontextprotocol": 2}
+    """Some servers answer 400 to the core's own keys; tokens, traces, vendors' and extensions' keys go on."""
+    own = {
+        META + "protocolVersion": MODERN,
+        META + "clientInfo": {"name": "c", "version": "1"},
+        META + "clientCapabilities": {},
+        META + "logLevel": "info",
+    }
+    others = {
+        "progressToken": "p",
+        "traceparent": "00-1",
+        "vendor/x": None,
+        "io.modelcontextprotocol": 2,
+        META + "ui": {"a": 1},
+        META + "related-task": {"taskId": "t"},
+        META + "oauth-client-credentials": 1,
+    }
     assert lower({"name": "t", "_meta": {**own, **others}}) == {"name": "t", "_meta": others}
     assert lower({"name": "t", "_meta": own}) == {"name": "t"}
+
+
+def test_no_call_becomes_a_task() -> None:
+    """What would make the server answer with a task is left out; an argument of that name is the tool's."""
+    params = {"name": "t", "arguments": {"task": 1}}
+    assert lower({**params, "task": {"ttl": 60000}, "_meta": {META + "protocolVersion": MODERN}}) == params
 
 
 def test_nothing_left() -> None:
