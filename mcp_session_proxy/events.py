@@ -61,6 +61,19 @@ class SessionOpenFailed(Event, frozen=True, kw_only=True):
     detail: str
 
 
+class InitializedRefused(Event, frozen=True, kw_only=True):
+    """The server refused ``notifications/initialized`` after it had agreed to the handshake.
+
+    The session is used all the same; whether the server serves it shows with its next request.
+
+    What to do: nothing, as long as requests work.
+    """
+
+    name = "session.initialized_refused"
+    session: str
+    status: int
+
+
 class SessionRefused(SessionOpenFailed, frozen=True, kw_only=True):
     """The server opens no session for this caller: no failure, and the request has a line of its own."""
 

@@ -213,6 +213,7 @@ class Proxy:
             return UpstreamSession(
                 placement=self._fleet,
                 initialize_params=profile.params,
+                version_is_free=profile.version_is_free,
                 client_name=profile.client_name,
                 principal=key.principal,
                 principal_tag=key.principal_tag,

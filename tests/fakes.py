@@ -24,6 +24,7 @@ from mcp_session_proxy.events import Event
 from mcp_session_proxy.lifecycle import Proxy
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_session_proxy.upstream.handshake import Versions
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY, Caller, SessionRef
 
@@ -358,6 +359,7 @@ class FakePlacement:
         self.server = server
         self.elsewhere: FakeServer | None = None
         self.hopeless: ProxyError | None = None
+        self.known_versions = Versions()
         self.notes: list[str] = []
 
     def place(self, tenant: UpstreamSession) -> FakeServer:
@@ -367,6 +369,9 @@ class FakePlacement:
         if self.elsewhere is not None:
             self.server, self.elsewhere = self.elsewhere, None
         return self.server
+
+    def versions(self, tenant: UpstreamSession) -> Versions:
+        return self.known_versions
 
     def opened(self, tenant: UpstreamSession) -> None:
         self.notes.append("opened")
@@ -397,6 +402,7 @@ def make_session(
     keepalive_seconds: float = 120.0,
     check_after_seconds: float = 0.0,
     initialize_params: bytes = INITIALIZE_PARAMS,
+    version_is_free: bool = False,
     handshake_timeout_seconds: float = 60.0,
     patience_seconds: float = 10.0,
 ) -> UpstreamSession:
@@ -404,6 +410,7 @@ def make_session(
     return UpstreamSession(
         placement=placement or FakePlacement(server),
         initialize_params=initialize_params,
+        version_is_free=version_is_free,
         client_name="t",
         principal="anonymous",
         principal_tag="anonymous",

@@ -86,6 +86,7 @@ _FIELDS: Final = {
     "requests": "how many it served",
     "sampled": "whether the trace is recorded (with `--tracing`)",
     "seconds": "how long it took",
+    "status": "the HTTP status of the server's answer",
     "session": "tag of the upstream session",
     "sessionless": "whether the request came without a session id",
     "sharing": "the value of `--sharing`",

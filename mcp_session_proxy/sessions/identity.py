@@ -7,7 +7,7 @@ are not kept here. The key is random per process, so a digest tells nothing outs
 import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, NamedTuple
 
 from ..errors import BadRequest, InvalidParams
@@ -52,13 +52,15 @@ class Profile:
     """What an upstream session is initialised with (MCP 2025-11-25, basic/lifecycle, "Initialization").
 
     Two clients with equal profiles are the same to a server. ``params`` are the raw initialize
-    parameters of the first client that had it; ``capable``: it declares capabilities.
+    parameters of the first client that had it; ``capable``: it declares capabilities;
+    ``version_is_free``: the version was the proxy's choice and no client's, so any other would do.
     """
 
     digest: str
     client_name: str
     params: bytes = field(repr=False, compare=False)
     capable: bool = False
+    version_is_free: bool = field(default=False, compare=False)
 
 
 class SessionKey(NamedTuple):
@@ -192,4 +194,4 @@ def sessionless_profile(proxy_version: str) -> Profile:
             "clientInfo": info,
         }
     )
-    return read_profile(params)
+    return replace(read_profile(params), version_is_free=True)

@@ -7,6 +7,7 @@ callers share one object only where there is nothing to tell them apart.
 
 import weakref
 from collections import OrderedDict
+from dataclasses import replace
 from typing import Final
 
 from ..memory import Share
@@ -22,7 +23,7 @@ class Profiles:
 
     def __init__(self, share: Share) -> None:
         self._share = share
-        self._kept: weakref.WeakValueDictionary[bytes, Profile] = weakref.WeakValueDictionary()
+        self._kept: weakref.WeakValueDictionary[tuple[bytes, bool], Profile] = weakref.WeakValueDictionary()
         # Modern clients send their capabilities with every request; what is usual is looked up, not read.
         self._usual: OrderedDict[tuple[bytes, bytes | None], Profile] = OrderedDict()
 
@@ -36,14 +37,16 @@ class Profiles:
             BadRequest, InvalidParams: as ``read_profile``.
             OverBudget: there is no memory for one more.
         """
-        profile = read_profile(params)
-        known = self._kept.get(profile.params)
+        return self._keep(read_profile(params))
+
+    def _keep(self, profile: Profile) -> Profile:
+        known = self._kept.get((profile.params, profile.version_is_free))
         if known is not None:
             return known
         size_bytes = len(profile.params)
         self._share.take(size_bytes)
         weakref.finalize(profile, self._share.give_back, size_bytes).atexit = False
-        self._kept[profile.params] = profile
+        self._kept[profile.params, profile.version_is_free] = profile
         return profile
 
     def of_modern(self, capabilities: bytes, client_info: bytes | None) -> Profile:
@@ -52,7 +55,8 @@ class Profiles:
         profile = self._usual.get(said)
         if profile is not None:
             return profile
-        profile = self.of_initialize(lowering.lower_initialize(capabilities, client_info))
+        lowered = read_profile(lowering.lower_initialize(capabilities, client_info))
+        profile = self._keep(replace(lowered, version_is_free=True))
         if len(capabilities) + len(client_info or b"") <= _MAX_REMEMBERED_BYTES:
             self._usual[said] = profile
             if len(self._usual) > _REMEMBERED:

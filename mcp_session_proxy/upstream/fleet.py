@@ -19,6 +19,7 @@ from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, Upstream
 from ..events import Observer
 from .breaker import Breaker
 from .era import EraProbe, Finding
+from .handshake import Versions
 from .monitor import Monitor
 from .transport import SessionRef, Transport
 
@@ -65,8 +66,14 @@ class Replica:
         self.breaker = breaker
         self.sessions: set[Tenant] = set()
         self.era = EraProbe(transport, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
-        self.monitor = Monitor(url, self.era.forget, observe, tls=tls)
+        self.versions = Versions()
+        self.monitor = Monitor(url, self._forget, observe, tls=tls)
         self._observe = observe
+
+    def _forget(self) -> None:
+        """It was away: what comes back may be another one."""
+        self.era.forget()
+        self.versions.forget()
 
     def _keeps_sessions(self) -> bool:
         return any(tenant.ref.session_id is not None for tenant in self.sessions)
@@ -144,6 +151,10 @@ class Fleet:
         self._trying[tenant] = chosen
         chosen.breaker.begin(now)
         return chosen.transport
+
+    def versions(self, tenant: Tenant) -> Versions:
+        """What is known of the versions that the session's server takes."""
+        return self._homes[tenant].versions
 
     def _broken(self, now: float) -> UpstreamDown:
         first = min(self.replicas, key=lambda replica: replica.breaker.retry_after_seconds(now))

@@ -9,7 +9,6 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 """
 
 import asyncio
-import re
 import secrets
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
@@ -18,7 +17,6 @@ from .. import events
 from ..errors import (
     INTERNAL_ERROR,
     Draining,
-    HandshakeRefused,
     ProxyError,
     SessionLost,
     UpstreamError,
@@ -32,7 +30,7 @@ from ..protocol import changes, jsonrpc, lost, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
-from .cookies import SessionCookies
+from .handshake import Handshake, Versions, say_goodbye
 from .journal import Journal
 from .refusal import Refusal, read_refusal
 from .stream import GetStream
@@ -40,7 +38,6 @@ from .transport import (
     NO_SESSION,
     NOBODY,
     NOWHERE,
-    TOO_DEEP,
     Caller,
     ConnectionLost,
     SessionRef,
@@ -60,8 +57,6 @@ _INITIALIZED_SECONDS: Final = 1.0
 # Nothing waits longer for somebody who may never come.
 _UNHEARD_SECONDS: Final = 600.0
 _MAX_BACKGROUND: Final = 100
-_GOODBYES: Final = 2
-_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 
 
 class CallHandler(Protocol):
@@ -93,6 +88,10 @@ class Placement(Protocol):
 
     def place(self, tenant: "UpstreamSession") -> Transport:
         """The way to the server for a handshake that begins now. Raises UpstreamDown."""
+        ...
+
+    def versions(self, tenant: "UpstreamSession") -> Versions:
+        """What is known of the versions that its server takes."""
         ...
 
     def opened(self, tenant: "UpstreamSession") -> None:
@@ -134,8 +133,8 @@ class LossHandler(Protocol):
 class UpstreamSession:
     """One live session at the server; a new *incarnation* of it after each loss.
 
-    ``initialize_params`` is raw JSON; ``principal`` identifies the caller it serves, ``principal_tag`` is
-    its short form for logs.
+    ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
+    ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs.
     """
 
     def __init__(
@@ -143,6 +142,7 @@ class UpstreamSession:
         *,
         placement: Placement,
         initialize_params: bytes,
+        version_is_free: bool = False,
         client_name: str,
         principal: str,
         principal_tag: str,
@@ -183,6 +183,7 @@ class UpstreamSession:
         self.handshake_timeout_seconds = handshake_timeout_seconds
         self.patience_seconds = patience_seconds
         self._initialize_params = initialize_params
+        self._version_is_free = version_is_free
         self._next_id = 0
         self._facts: ServerFacts | None = None
         self._asked: asyncio.Future[None]  # the server has asked something in the handshake
@@ -268,7 +269,7 @@ class UpstreamSession:
     async def _shake_hands(self, caller: Caller) -> None:
         try:
             async with asyncio.timeout(self.handshake_timeout_seconds):
-                self.ref, self.initialize_result = await self._initialize(caller)
+                self.initialize_result = await self._initialize(caller)
                 if self._closed:
                     raise _closed_meanwhile()
                 await self._send_initialized(caller)
@@ -284,32 +285,27 @@ class UpstreamSession:
             await self._delete()
             raise self._too_slow("finish the handshake") from error
 
+    async def _initialize(self, caller: Caller) -> bytes:
+        handshake = Handshake(
+            self.transport,
+            caller,
+            allocate=self.allocate,
+            take=self._take_in_handshake,
+            stands=self._stand,
+            silence_seconds=self.handshake_timeout_seconds,
+        )
+        if self._version_is_free:
+            return await handshake.initialize_in(self._placement.versions(self), self._initialize_params)
+        return await handshake.initialize(self._initialize_params)
+
+    def _stand(self, ref: SessionRef) -> None:
+        self.ref = ref
+
     def _too_slow(self, what: str) -> UpstreamTimeout:
         return UpstreamTimeout(
             f"The MCP server did not {what} within {self.handshake_timeout_seconds:g} s, "
             "which is what --handshake-timeout allows."
         )
-
-    async def _initialize(self, caller: Caller) -> tuple[SessionRef, bytes]:
-        identifier = b"%d" % self.allocate()
-        body = jsonrpc.write_request(identifier, revisions.INITIALIZE, self._initialize_params)
-        cookies = SessionCookies()
-        async with self.transport.post(
-            body, SessionRef(None, None, cookies), caller, silence_seconds=self.handshake_timeout_seconds
-        ) as reply:
-            if not 200 <= reply.status < 300:
-                raise (await read_refusal(reply)).error()
-            # The session stands from here on, and has to be ended even if the rest of the answer never comes.
-            self.ref = SessionRef(reply.session_id, None, cookies)
-            answer = await first_response(reply, self._take_in_handshake)
-            if answer is None:
-                raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
-            if answer.error is not None:
-                code = jsonrpc.read_error(answer.error).code
-                raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
-            if answer.result is None:
-                raise UpstreamProtocolError(TOO_DEEP)
-            return SessionRef(reply.session_id, _version_of(answer.result), cookies), answer.result
 
     async def _send_initialized(self, caller: Caller) -> None:
         """Tell the server that the client is ready, and wait for its word.
@@ -340,7 +336,7 @@ class UpstreamSession:
         try:
             async with self.transport.post(body, self.ref, caller, silence_seconds=silence_seconds) as reply:
                 if reply.status >= 400:
-                    raise self._not_initialized(await read_refusal(reply))
+                    self._judge(await read_refusal(reply))
                 if not accepted.done():
                     accepted.set_result(None)
                 await first_response(reply, self._take)  # there is none, but what the server says may be here
@@ -349,15 +345,20 @@ class UpstreamSession:
                 accepted.set_exception(error)
                 accepted.exception()  # whoever waits gets it; maybe nobody does
 
-    def _not_initialized(self, refusal: Refusal) -> ProxyError:
-        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is not Verdict.GONE:
-            return refusal.error()
-        # Told as it came (404), it would make the client drop a session that it never had.
-        return UpstreamProtocolError(
-            "The MCP server does not know the session that it has just opened. "
-            "If a balancer before it sticks to neither cookies nor session ids, "
-            "name its replicas to the proxy instead."
-        )
+    def _judge(self, refusal: Refusal) -> None:
+        """A refusal of ``notifications/initialized``: the session may be served all the same.
+
+        Raises:
+            UpstreamProtocolError: the server does not know the session.
+        """
+        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is Verdict.GONE:
+            # Told as it came (404), it would make the client drop a session that it never had.
+            raise UpstreamProtocolError(
+                "The MCP server does not know the session that it has just opened. "
+                "If a balancer before it sticks to neither cookies nor session ids, "
+                "name its replicas to the proxy instead."
+            )
+        self._observe(events.InitializedRefused(session=self.tag, status=refusal.status))
 
     async def _replay_journal(self) -> None:
         for method, params in self.journal.requests():
@@ -427,18 +428,10 @@ class UpstreamSession:
             self._stop_tasks()
 
     async def _delete(self) -> None:
-        """DELETE the session at the server, which may not offer that (405) or be gone: no matter."""
-        if self.ref.session_id is None or self.ref is self._dismissed:
-            return
-        self._dismissed = ref = self.ref
-        for _ in range(_GOODBYES):
-            try:
-                await self.transport.delete(ref, self.credentials)
-            except (ConnectionLost, TimeoutError):
-                continue  # it may not have arrived, and a second one does no harm
-            except ProxyError:
-                return
-            return
+        """End the session at the server, once."""
+        if self.ref is not self._dismissed:
+            self._dismissed = self.ref
+            await say_goodbye(self.transport, self.ref, self.credentials)
 
     def _stop_tasks(self) -> None:
         for task in self._background - {self._reviving, asyncio.current_task()}:
@@ -824,11 +817,6 @@ def _names_a_lost_session(answer: Response) -> bool:
     error = jsonrpc.read_error(answer.error)
     verdict = lost.judge(lost.Reply(verb="POST", status=200, body=b"", error=error, sent_session_id=True))
     return verdict is not Verdict.ALIVE
-
-
-def _version_of(result: bytes) -> str | None:
-    version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
-    return version if version is not None and _HEADER_SAFE.fullmatch(version) else None
 
 
 def _as_int(raw: bytes | None) -> int:

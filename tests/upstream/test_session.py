@@ -179,9 +179,9 @@ async def test_hang_up_in_the_handshake_counts_as_unreachable() -> None:
 async def test_half_opened_session_is_given_back() -> None:
     """A handshake that fails after the server gave an id does not leave a session behind."""
     server = FakeServer()
-    server.script("notifications/initialized", refusal(500), ConnectionLost())
+    server.script("notifications/initialized", refusal(404, GONE), ConnectionLost())
     session = make_session(server)
-    with pytest.raises(UpstreamRejected):
+    with pytest.raises(UpstreamProtocolError):
         await session.open(ALICE)
     with pytest.raises(UpstreamUnreachable):
         await session.open(ALICE)
