@@ -113,7 +113,11 @@ FAMILIES: Final = (
     Family(
         key="fastmcp",
         name="fastmcp (Python), on the Python SDK",
-        known=_PYTHON,
+        known=Known(
+            idle_expiry="30 min with the Python SDK from 1.30 or 2.2 on, held off by an open stream or call; "
+            "none before",
+            max_sessions="10000 with the Python SDK from 1.30 or 2.2 on",
+        ),
         signs=(Sign("listed", r"\"_?fastmcp\"\s*:\s*\{", 5),),
     ),
     Family(

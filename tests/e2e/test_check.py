@@ -118,6 +118,34 @@ async def test_a_server_of_both_eras(check: Command, owned: Fleet, both_eras: st
     assert outcome.document["through"]["server"]["is_this_proxy"] is True
 
 
+async def test_modern_clients_lose_state_directly_and_not_through_the_proxy(
+    check: Command, owned: Fleet, both_eras: str
+) -> None:
+    """A server of both eras keeps it for older clients only; the proxy gives modern ones sessions, too."""
+    proxy = owned.new_proxy(both_eras)
+    outcome = await check(both_eras, "--through", proxy.origin, "--call", "increment", "--json")
+    assert outcome.status == 0, outcome.out
+    assert outcome.document["direct"]["state"]["modern"] == "lost"
+    assert outcome.document["direct"]["clients"]["modern"]["verdict"] == "loses-state"
+    assert outcome.document["through"]["state"]["modern"] == "kept"
+    (advice,) = [piece for piece in outcome.document["advice"] if piece["key"] == "modern-server"]
+    assert "--upstream-era auto" in advice["text"]
+    assert "unchanged, without a session" not in advice["text"]
+
+
+async def test_a_proxy_that_passes_modern_requests_through_is_found_out(
+    check: Command, owned: Fleet, both_eras: str
+) -> None:
+    """What would help is advised, and not the mode of sharing, which is right already."""
+    proxy = owned.new_proxy(both_eras, "--upstream-era", "modern")
+    outcome = await check(both_eras, "--through", proxy.origin, "--call", "increment", "--json")
+    assert outcome.status == 1
+    assert outcome.verdicts("through")["modern"] == "loses-state"
+    flags = [flag for piece in outcome.document["advice"] for flag in piece["flags"]]
+    assert "--upstream-era legacy" in flags
+    assert "--sharing handover" not in flags
+
+
 @pytest.mark.parametrize("kind", ["mcp-1.30", "mcp-1.23", "everything", "kubernetes"])
 async def test_through_the_proxy_everybody_works(
     check: Command, owned: Fleet, fleet: Fleet, kind: str
