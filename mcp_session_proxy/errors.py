@@ -29,6 +29,7 @@
     │   ├── UpstreamTimeout          504          upstream-timeout
     │   ├── SessionLost              502          session-lost
     │   ├── OutcomeUnknown           502          outcome-unknown
+    │   ├── NoRoomForAnswer          502          answer-over-budget
     │   ├── TooManyRounds            502          too-many-rounds
     │   ├── HandshakeRefused         200  its own handshake-refused
     │   └── UpstreamRejected         its own      upstream-rejected
@@ -378,6 +379,12 @@ class UpstreamRejected(UpstreamError):
         return UpstreamRejected(
             self.upstream_status, self.body, self.content_type, self.upstream_headers, raw_error
         )
+
+
+class NoRoomForAnswer(UpstreamError):
+    """The answer does not fit into its share of ``--memory-budget``; the request was executed."""
+
+    reason = "answer-over-budget"
 
 
 class TooManyRounds(UpstreamError):

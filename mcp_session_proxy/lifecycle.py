@@ -263,6 +263,7 @@ class Proxy:
             connect_timeout_seconds=settings.connect_timeout,
             request_timeout_seconds=settings.request_timeout,
             max_json_depth=settings.max_json_depth,
+            answers=self._memory.answers,
         )
         self._stack.callback(transport.close)
         self._transports.append(transport)
@@ -329,7 +330,7 @@ class Proxy:
                 affinity_headers=settings.affinity_header,
                 affinity_meta=settings.affinity_meta,
             ),
-            bodies=self._memory.bodies,
+            memory=self._memory,
             rules=rules.endpoint_rules(settings, rewrite),
             observe=self._observe,
             tracer=self._tracer,

@@ -33,7 +33,7 @@ from ..exchange.early import EarlyStreams
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..exchange.mailbox import Mailbox, Stream
-from ..memory import Share
+from ..memory import Memory
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
@@ -98,7 +98,7 @@ class Endpoint:
         fanout: Fanout,
         early: EarlyStreams,
         identifier: Identifier,
-        bodies: Share,
+        memory: Memory,
         rules: EndpointRules,
         observe: Observer,
         tracer: Tracer | None = None,
@@ -115,7 +115,7 @@ class Endpoint:
         self._fanout = fanout
         self._early = early
         self._identifier = identifier
-        self._bodies = bodies
+        self._memory = memory
         self.rules = rules
         self._observe = observe
         self._tracer = tracer
@@ -206,7 +206,7 @@ class Endpoint:
         serves_modern = self.rules.eras is not ServedEras.LEGACY
         if inbound.is_modern_version(call.version) and serves_modern and await self._passes_modern(call):
             return await self._passthrough().handle(request, headers, to_endpoint=True)
-        body = await read_body(request, self.rules.max_body_bytes, self._bodies)
+        body = await read_body(request, self.rules.max_body_bytes, self._memory.bodies)
         try:
             return await self._answer_body(request, headers, call, body.data)
         finally:
@@ -323,6 +323,7 @@ class Endpoint:
             headers=headers,
             mailbox=None if client is None else partial(self._fanout.mailbox, client),
             cursors=client is not None and revisions.takes_cursors(call.version, client.version),
+            answers=self._memory.answers,
         )
 
     def _find_client(self, call: Call, messages: list[Message | Rejection]) -> None:

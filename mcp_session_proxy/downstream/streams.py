@@ -15,6 +15,7 @@ import msgspec
 from aiohttp import web
 
 from ..exchange.mailbox import Mailbox, Stream
+from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import Accepts
 
@@ -25,6 +26,7 @@ _STREAM_HEADERS: Final = {
     "X-Accel-Buffering": "no",
 }
 _WRITE_SECONDS: Final = 60.0
+_PIECE_BYTES: Final = 256 * 1024
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +106,7 @@ class Responder:
 
     ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
     without a session. ``cursors`` says that the client can read events without data, so that it can come
-    back to its stream from the first byte on.
+    back to its stream from the first byte on. ``answers`` is the memory for large ones on their way.
     """
 
     __slots__ = (
@@ -120,6 +122,7 @@ class Responder:
         "_mailbox",
         "_request",
         "_response",
+        "_share",
         "headers",
         "last_write",
         "writing",
@@ -135,6 +138,7 @@ class Responder:
         headers: Mapping[str, str],
         mailbox: Callable[[], Mailbox] | None,
         cursors: bool = False,
+        answers: Share = UNBOUNDED,
     ) -> None:
         self.last_write = heart.now()
         self.writing = False
@@ -145,6 +149,7 @@ class Responder:
         self._heart = heart
         self._mailbox = mailbox
         self._cursors = cursors
+        self._share = answers
         self._kept: Stream | None = None
         self._response: web.StreamResponse | None = None
         self._answers: list[Answer] = []
@@ -206,11 +211,14 @@ class Responder:
     async def finish(self) -> web.StreamResponse:
         """End the answer, all requests being responded to."""
         if self._response is None:
-            self._heart.remove(self)
             self._finished = True
             if self._kept is not None:
                 self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
-            return self._whole()
+            whole = self._whole()
+            if isinstance(whole.body, bytes) and len(whole.body) > SMALL_BYTES:
+                return await self._write_whole(whole, whole.body)
+            self._heart.remove(self)
+            return whole
         async with self._lock:
             self._finished = True
             await self._flush()
@@ -225,6 +233,23 @@ class Responder:
         if not self._answers:
             return web.Response(headers=self.headers)  # the client left; nobody reads this
         return _response(self._answers[0], self.headers)
+
+    async def _write_whole(self, whole: web.Response, body: bytes) -> web.StreamResponse:
+        """Write a large answer in pieces, so that the heart sees whether they are taken."""
+        response = web.StreamResponse(status=whole.status, headers=whole.headers)
+        response.content_length = len(body)
+
+        async def write() -> None:
+            await response.prepare(self._request)
+            await self._write_pieces(response, body)
+            await response.write_eof()
+
+        self._heart.add(self)  # whoever takes no streams was not watched until now
+        try:
+            await self._try(write())
+        finally:
+            self._heart.remove(self)
+        return response
 
     async def _flush(self) -> None:
         """Write the responses that came while it was still undecided whether this is a stream."""
@@ -262,15 +287,28 @@ class Responder:
             await self._response.prepare(self._request)
             if self._cursors and self._mailbox is not None:
                 data = sse.write_cursor(self._keep(self._mailbox).event_id(0)) + data
-        await self._response.write(data)
+        await self._write_pieces(self._response, data)
+
+    async def _write_pieces(self, response: web.StreamResponse, data: bytes) -> None:
+        if len(data) <= SMALL_BYTES:
+            await response.write(data)
+            return
+        self._share.hold(len(data))
+        try:
+            for start in range(0, len(data), _PIECE_BYTES):
+                self.last_write = self._heart.now()
+                await response.write(data[start : start + _PIECE_BYTES])
+        finally:
+            self._share.give_back(len(data))
 
     async def _try(self, writing: Awaitable[None]) -> None:
         """Write, and note if that shows that the client has left; the heart sees to it that it ends."""
         self.writing = True
         try:
             await writing
-        except (ConnectionError, RuntimeError):
+        except (ConnectionError, RuntimeError) as error:
             self._client_left = True
+            _break_circle(error)
         finally:
             self.writing = False
 
@@ -290,6 +328,15 @@ def _response(answer: Answer, headers: Mapping[str, str]) -> web.Response:
     merged = {**headers, **answer.headers, "Content-Type": answer.content_type}
     body = answer.body if answer.plain is None else answer.plain
     return web.Response(body=body, status=answer.status, headers=merged)
+
+
+def _break_circle(error: BaseException) -> None:
+    """Let go of what was being written when a client left.
+
+    The error's traceback leads to aiohttp's frames, and one of them leads back to the error: a circle that
+    would keep megabytes until the garbage collector looks, which is seldom.
+    """
+    error.__traceback__ = None
 
 
 async def _bounded(request: web.BaseRequest, writing: Awaitable[None]) -> None:
@@ -353,8 +400,8 @@ async def follow(
         await _bounded(request, response.write_eof())
         if stream.closed and not stream.after(after):
             stream.close(reached_at=heart.now())
-    except (ConnectionError, TimeoutError):
-        pass  # the client left, or reads nothing
+    except (ConnectionError, TimeoutError) as error:  # the client left, or reads nothing
+        _break_circle(error)
     finally:
         stream.leave(follower)
     return response

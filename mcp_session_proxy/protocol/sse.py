@@ -66,6 +66,11 @@ class SseParser:
         self._skip_line_feed = False
         self._started = False
 
+    @property
+    def pending_bytes(self) -> int:
+        """How much is kept of an event whose end has not come."""
+        return self._data_bytes + self._tail_bytes
+
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Take the next bytes; give the events that they complete.
 
@@ -82,7 +87,7 @@ class SseParser:
         else:
             for start in range(0, len(chunk), _PIECE_BYTES):
                 events += self.feed(chunk[start : start + _PIECE_BYTES])
-        if self._data_bytes + self._tail_bytes > self._max_event_bytes:
+        if self.pending_bytes > self._max_event_bytes:
             raise UpstreamProtocolError(
                 f"The server sent an event of more than {self._max_event_bytes} bytes."
             )

@@ -18,7 +18,14 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from .. import __version__
-from ..errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from ..errors import (
+    NoRoomForAnswer,
+    OverBudget,
+    UpstreamProtocolError,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.headers import explaining_response_headers
@@ -67,10 +74,23 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
 class HttpReply:
     """One answer of the server. Implements ``transport.Reply``."""
 
-    __slots__ = ("_max_depth", "_parser", "_response", "content_type", "is_stream", "status")
+    __slots__ = (
+        "_answers",
+        "_max_depth",
+        "_parser",
+        "_response",
+        "_taken",
+        "content_type",
+        "is_stream",
+        "status",
+    )
 
-    def __init__(self, response: aiohttp.ClientResponse, *, max_depth: int = DEFAULT_MAX_DEPTH) -> None:
+    def __init__(
+        self, response: aiohttp.ClientResponse, answers: Share, *, max_depth: int = DEFAULT_MAX_DEPTH
+    ) -> None:
         self._response = response
+        self._answers = answers
+        self._taken = 0
         self._max_depth = max_depth
         self._parser: SseParser | None = None
         self.status = response.status
@@ -119,7 +139,10 @@ class HttpReply:
         if not self.is_stream:
             return jsonrpc.parse_upstream_body(chunk, max_depth=self._max_depth)
         parser = self._parser = self._parser or SseParser()
-        messages = (jsonrpc.parse_upstream(e.data, max_depth=self._max_depth) for e in parser.feed(chunk))
+        events = parser.feed(chunk)
+        if parser.pending_bytes > SMALL_BYTES or self._taken:
+            self._account(parser.pending_bytes)
+        messages = (jsonrpc.parse_upstream(e.data, max_depth=self._max_depth) for e in events)
         return [message for message in messages if message is not None]
 
     async def _read_rest(self, beginning: bytes) -> bytes:
@@ -128,11 +151,34 @@ class HttpReply:
         while piece := await self._response.content.readany():
             pieces.append(piece)
             size += len(piece)
+            if size > SMALL_BYTES:
+                self._account(size)
             if size > DEFAULT_MAX_EVENT_BYTES:
                 raise UpstreamProtocolError(
                     f"The server sent an answer of more than {DEFAULT_MAX_EVENT_BYTES} bytes."
                 )
         return b"".join(pieces)
+
+    def _account(self, size_bytes: int) -> None:
+        """So much is in memory of an answer that has not come whole."""
+        more_bytes = size_bytes - self._taken
+        try:
+            if more_bytes > 0:
+                self._answers.take(more_bytes, large=True)
+            else:
+                self._answers.give_back(-more_bytes)
+        except OverBudget as error:
+            raise NoRoomForAnswer(
+                "The MCP server's answer is too large for the memory that is left (--memory-budget). "
+                "The request may have been executed."
+            ) from error
+        self._taken = size_bytes
+
+    def close(self) -> None:
+        """Nothing more will be read."""
+        if self._taken:
+            self._answers.give_back(self._taken)
+            self._taken = 0
 
     async def text(self) -> bytes:
         """The beginning of a body that is not JSON-RPC."""
@@ -153,7 +199,7 @@ class _Post:
     A class of its own rather than a generator: every request of every client comes through here.
     """
 
-    __slots__ = ("_body", "_caller", "_response", "_session", "_timeout", "_told", "_transport")
+    __slots__ = ("_body", "_caller", "_reply", "_response", "_session", "_timeout", "_told", "_transport")
 
     def __init__(
         self,
@@ -175,10 +221,13 @@ class _Post:
             "POST", self._session, self._caller, _JSON_BODY, self._body, self._timeout
         )
         self._told = None if response.content.is_eof() else _EndOfConnection(response)
-        return HttpReply(response, max_depth=self._transport.max_json_depth)
+        transport = self._transport
+        reply = self._reply = HttpReply(response, transport.answers, max_depth=transport.max_json_depth)
+        return reply
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """The answer has been read, or nobody wants the rest of it."""
+        self._reply.close()
         if self._told is not None:
             self._told.forget()
         if kind is not None:
@@ -191,7 +240,7 @@ class StreamableHttp:
     """The transport to one server. Implements ``transport.Transport``.
 
     ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.
-    ``max_json_depth`` may be changed at any time.
+    ``max_json_depth`` may be changed at any time. ``answers`` is the memory for large ones on their way.
     """
 
     def __init__(
@@ -202,7 +251,9 @@ class StreamableHttp:
         connect_timeout_seconds: float,
         request_timeout_seconds: float,
         max_json_depth: int = DEFAULT_MAX_DEPTH,
+        answers: Share = UNBOUNDED,
     ) -> None:
+        self.answers = answers
         self.max_json_depth = max_json_depth
         self._http = http
         self._url = url
@@ -262,9 +313,11 @@ class StreamableHttp:
         timeout = self._answer_timeout if for_answer else self._listen_timeout
         response = await self.send("GET", session, caller, headers, timeout=timeout)
         told = _EndOfConnection(response)
+        reply = HttpReply(response, self.answers, max_depth=self.max_json_depth)
         try:
-            yield HttpReply(response, max_depth=self.max_json_depth)
+            yield reply
         finally:
+            reply.close()
             told.forget()
             response.close()
 
