@@ -5,6 +5,7 @@ for goes on without it. How a connection is closed may also say that its client 
 """
 
 import asyncio
+import itertools
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -21,6 +22,7 @@ TIMES_IN_ALL: Final = 4
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _LAST_WORD_SECONDS: Final = 2.0
+_NUMBERS: Final = itertools.count(1)
 
 
 class OnClose(Protocol):
@@ -38,10 +40,10 @@ class Connection(web.RequestHandler):
     """One connection.
 
     ``departure`` is called when it is lost while a request is being answered; ``sender`` is who sent the
-    request before; ``client`` the client session that it has carried.
+    request before; ``client`` the client session that it has carried; ``number`` tells it from all others.
     """
 
-    __slots__ = ("_ended_by_client", "_on_close", "_shared", "client", "departure", "sender")
+    __slots__ = ("_ended_by_client", "_on_close", "_shared", "client", "departure", "number", "sender")
 
     departure: Callable[[], object] | None
     sender: Sender | None
@@ -69,6 +71,7 @@ class Connection(web.RequestHandler):
         """The client has connected."""
         self.departure = self.sender = self.client = self._on_close = None
         self._shared = self._ended_by_client = False
+        self.number = next(_NUMBERS)
         super().connection_made(transport)
 
     def eof_received(self) -> None:

@@ -48,7 +48,7 @@ from ..upstream.transport import Caller
 from . import eras
 from .body import read_body
 from .connection import Connection, on_departure
-from .hops import Network, restate_way
+from .hops import Network, comes_from_proxy, restate_way
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
@@ -61,8 +61,6 @@ _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a
 _MAX_HEADERS_TOLD: Final = 20
 _MAX_NAME_CHARS: Final = 100
 _ALLOW: Final = {"Allow": "GET, POST"}
-# What proxies add: their connections are their own, and say nothing of a client.
-_FROM_PROXIES: Final = frozenset({"via", "forwarded", "x-forwarded-for", "x-real-ip"})
 _ADVICE: Final = (
     "A caller without credentials came over a listener beyond loopback. All such callers share sessions and "
     "their state. If they are not one party, use --anonymous isolate, or --credential-header for what tells "
@@ -144,10 +142,13 @@ class Endpoint:
     def _call(self, request: web.BaseRequest) -> Call:
         headers = request.headers
         _, _, principal, caller = self._sender(request)
+        connection = request.protocol
+        assert isinstance(connection, Connection)
         session_id = headers.get(revisions.SESSION_HEADER)
         return Call(
             principal=principal,
             caller=caller,
+            connection=connection.number,
             headers=headers,
             session_id=writable(session_id) if session_id else None,
             version=headers.get(revisions.VERSION_HEADER),
@@ -286,7 +287,7 @@ class Endpoint:
         if connection.client is client:
             client.keeps_connections = True
         else:
-            for_others = not _FROM_PROXIES.isdisjoint(name.lower() for name in request.headers)
+            for_others = comes_from_proxy(request.headers)
             connection.carry(client, self._binder.connection_closed, for_others=for_others)
 
     async def _post_modern(
@@ -480,9 +481,11 @@ class Endpoint:
         self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, session_id: str
     ) -> web.StreamResponse:
         """A stream under an id that nothing is known of: it waits for its client session to begin."""
-        if not self._binder.adopts(session_id):
+        early = None
+        if self._binder.adopts(session_id):
+            early = self._early.open(call.principal, session_id, call.caller)
+        if early is None:
             return web.Response(status=405, headers={**headers, "Allow": "POST"})
-        early = self._early.open(call.principal, session_id, call.caller)
         self.streams += 1
         try:
             stream, after = _find_stream(request, early.mailbox)

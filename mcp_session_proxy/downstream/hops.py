@@ -40,6 +40,7 @@ _OTHERS: Final = frozenset(
         "x-url-scheme",
     }
 )
+_VIA: Final = "via"
 _FORWARDED: Final = "x-forwarded-"
 # Not about the way but about who is calling: a gateway's word, which tells callers apart.
 _ABOUT_CALLERS: Final = (
@@ -60,6 +61,11 @@ def _tells_of_the_way(name: str) -> bool:
     if name.startswith(_FORWARDED):
         return not name.removeprefix(_FORWARDED).startswith(_ABOUT_CALLERS)
     return name in _CLIENT_ADDRESS or name in _OTHERS
+
+
+def comes_from_proxy(names: Iterable[str]) -> bool:
+    """Whether headers of these names say that the connection is another proxy's, and not the client's own."""
+    return any(name.lower() == _VIA or _tells_of_the_way(name) for name in names)
 
 
 def restate_way(

@@ -10,11 +10,13 @@ from ..events import Observer
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
+from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
+from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.refusal import Refusal
 from .report import Report
@@ -66,6 +68,9 @@ class LegacyEndpoint:
         generation = self._catalog.generation
         visit = await self._visit(call, affinity, report)
         try:
+            client = visit.client
+            if client is not None and client.profile.roots is Roots.CHANGING:
+                await introduce(visit.session, client, call.caller)
             response, refusal = await self._exchange(request, meta, visit, responder, report)
             if key is not None and response.result is not None:
                 self._catalog.keep(

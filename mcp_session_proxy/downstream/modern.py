@@ -6,7 +6,7 @@ Its handler is cancelled when the client closes the response, which is this revi
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -31,8 +31,9 @@ from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Response
 from ..protocol.lifting import CacheHint, ServerFacts
 from ..sessions.binding import Binder, Visit
-from ..sessions.identity import Principal, Profile, SessionKey
+from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
+from .hops import comes_from_proxy
 from .report import Report
 from .request import Call
 from .streams import Answer, Responder
@@ -129,6 +130,8 @@ class ModernEndpoint:
         generation = self._catalog.generation
         modern_call = ModernCall(modern, lowered, answers, visit, self._attribution, self._observe)
         modern_call.trace = report.trace
+        if profile.roots is Roots.CHANGING:
+            modern_call.respondent = _respondent(call, modern, affinity)
         outcome = await self._run(modern_call, responder, report, {})
         if modern.request.method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
@@ -272,6 +275,17 @@ class ModernEndpoint:
                 continue
             self._listening.tell_all_changed(listener)
             return
+
+
+def _respondent(call: Call, modern: ModernRequest, affinity: str | None) -> Hashable:
+    """Who answers what the server asks in the course of this call, as far as clients can be told apart.
+
+    A conversation that is named has one client; else it is told by its connection. Where that is a proxy's,
+    it may be anybody's, so each call counts as another client's.
+    """
+    if affinity is not None:
+        return (affinity, modern.client_info)
+    return object() if comes_from_proxy(call.headers) else (call.connection, modern.client_info)
 
 
 def _check_tool(call: Call, modern: ModernRequest, marks: Marks) -> None:

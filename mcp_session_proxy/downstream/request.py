@@ -24,10 +24,11 @@ class Sender(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """Who sent one HTTP request, and on which client session."""
+    """Who sent one HTTP request, over which connection, and on which client session."""
 
     principal: Principal
     caller: Caller
+    connection: int
     headers: CIMultiDictProxy[str]
     session_id: str | None
     version: str | None

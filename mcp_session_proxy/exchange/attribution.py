@@ -3,12 +3,14 @@
 Servers may ask on the session's GET stream, where a request names no call. If one call is running on
 the session, it is meant. A session on which that was seen once begins its calls one at a time from then
 on; a call whose client was asked and has not come back yet does not count as running, so it holds up
-nobody. Answers go back under the server's own request ids: even a question that reached the wrong call
+nobody. The same holds for calls of different clients whose roots the server may know: it knows those of
+one at a time. Answers go back under the server's own request ids: even a question that reached the wrong call
 of the caller is answered right.
 """
 
 import asyncio
 from collections import OrderedDict, deque
+from collections.abc import Hashable
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
@@ -17,6 +19,7 @@ from ..protocol.jsonrpc import Notification, Request
 from ..upstream.session import UpstreamSession
 
 _MAX_COMPLETIONS: Final = 100
+_PATIENCE_SECONDS: Final = 10.0
 _MISSING: Final = object()
 
 
@@ -24,6 +27,8 @@ class RunningCall(Protocol):
     """What is needed of a call."""
 
     session: UpstreamSession
+    respondent: Hashable | None
+    """Whose roots the server has to know; None for no roots."""
 
     @property
     def is_parkable(self) -> bool:
@@ -56,6 +61,15 @@ class _Lane:
         """Whether a call runs that the server may ask in."""
         return any(call.is_parkable for call in self.running)
 
+    def hinders(self, call: RunningCall) -> bool:
+        """Whether a call that begins now would come in the way of one that runs or waits."""
+        if self.one_at_a_time:
+            return self.busy or bool(self.queue)
+        if call.respondent is None:
+            return False
+        others = (running for running in self.running if running.is_parkable)
+        return bool(self.queue) or any(other.respondent != call.respondent for other in others)
+
     def admit(self) -> None:
         """Let the next one run, if none does. It runs from this very step on."""
         while self.queue and not self.busy:
@@ -77,7 +91,7 @@ class Attribution:
         One that goes on with its client's answers never waits: another call may need them.
         """
         lane = self._lane(call.session)
-        if begins and lane.one_at_a_time and call.is_parkable and (lane.busy or lane.queue):
+        if begins and call.is_parkable and lane.hinders(call):
             return True
         lane.running[call] = None
         if call.is_parkable and not call.session.met:
@@ -85,12 +99,19 @@ class Attribution:
         return False
 
     async def wait(self, call: RunningCall) -> None:
-        """Wait until it is the call's turn to run."""
+        """Wait until it is the call's turn to run.
+
+        One that waits only for another client's calls waits for a while, and then runs beside them.
+        """
         lane = self._lane(call.session)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         lane.queue.append((call, turn))
+        patience_seconds = None if lane.one_at_a_time or call.respondent is None else _PATIENCE_SECONDS
         try:
-            await turn
+            async with asyncio.timeout(patience_seconds):
+                await turn
+        except TimeoutError:
+            lane.running[call] = None
         except asyncio.CancelledError:
             self.leave(call)  # the turn may have come in the same step
             raise
@@ -123,7 +144,11 @@ class Attribution:
         candidates = [call for call in lane.running if call.is_parkable]
         if not candidates:
             return False
-        lane.one_at_a_time = True
+        if request.method == revisions.LIST_ROOTS and session.roots.respondent is not None:
+            # Whoever is being introduced answers. Calls of one client may run together for all that.
+            candidates.sort(key=lambda call: call.respondent != session.roots.respondent)
+        else:
+            lane.one_at_a_time = True
         candidates[0].deliver(request)
         return True
 

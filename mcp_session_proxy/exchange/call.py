@@ -8,8 +8,8 @@ bound, for the next one.
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping
-from typing import Final, NamedTuple, TypeAlias
+from collections.abc import Coroutine, Hashable, Mapping
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..errors import InvalidParams, MissingCapability, ProxyError
 from ..events import Observer
@@ -23,6 +23,7 @@ from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
+from .introduction import introduce
 from .question import Question, refuse_request
 from .relay import Channel
 
@@ -46,9 +47,11 @@ class ModernCall:
 
     ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
     client expects: the server gets them as soon as it asks. ``trace`` is that of the client's latest request.
+    ``respondent`` is whose roots the server has to know before it works on the call; None for no roots.
     """
 
     trace: RequestTrace | None = None
+    respondent: Hashable | None = None
 
     def __init__(
         self,
@@ -121,6 +124,8 @@ class ModernCall:
                 await self._answer(answers)
             if self._task is None:
                 work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
+                if self.respondent is not None and self.is_parkable:
+                    work = self._introduced(work, self.respondent)
                 self._task = asyncio.get_running_loop().create_task(work)
                 self._task.add_done_callback(self._notice)
             return await self._outcome(self._task)
@@ -130,6 +135,15 @@ class ModernCall:
         finally:
             self._channel = None
             self._attribution.leave(self)
+
+    async def _introduced(self, work: Coroutine[Any, Any, Response], client: Hashable) -> Response:
+        """The exchange, once the server knows the client's roots. It asks for them in this call."""
+        try:
+            await introduce(self.session, client, self._caller)
+        except BaseException:
+            work.close()
+            raise
+        return await work
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending or self._failure):

@@ -19,18 +19,23 @@ class EarlyStreams:
     def __init__(self, *, binder: Binder, fanout: Fanout) -> None:
         self._binder = binder
         self._fanout = fanout
-        self._waiting: dict[tuple[str, str], EarlyStream] = {}
+        self._waiting: dict[str, dict[str, EarlyStream]] = {}  # by principal and id
         binder.on_arrival = self._arrived
 
     def __len__(self) -> int:
-        return len(self._waiting)
+        return sum(map(len, self._waiting.values()))
 
-    def open(self, principal: Principal, identifier: str, caller: Caller) -> "EarlyStream":
-        """A stream under an unknown id; ``close`` it when it is over. A second one takes over."""
-        place = (principal.digest, identifier)
-        early = self._waiting.get(place)
+    def open(self, principal: Principal, identifier: str, caller: Caller) -> "EarlyStream | None":
+        """A stream under an unknown id; ``close`` it when it is over. A second one takes over.
+
+        None if the principal has as many as it may have client sessions.
+        """
+        own = self._waiting.setdefault(principal.digest, {})
+        early = own.get(identifier)
         if early is None:
-            early = self._waiting[place] = EarlyStream(place, caller, self._fanout.make_mailbox())
+            if len(own) >= self._binder.directory.max_sessions_per_principal:
+                return None
+            early = own[identifier] = EarlyStream(principal, identifier, caller, self._fanout.make_mailbox())
         early.streams += 1
         return early
 
@@ -40,16 +45,24 @@ class EarlyStreams:
         if early.client is not None:
             self._binder.stream_closed(early.client)
         elif not early.streams:
-            del self._waiting[early.place]
+            self._take(early.principal, early.identifier)
+
+    def _take(self, principal: Principal, identifier: str) -> "EarlyStream | None":
+        own = self._waiting.get(principal.digest, {})
+        early = own.pop(identifier, None)
+        if early is not None and not own:
+            del self._waiting[principal.digest]
+        return early
 
     def end(self) -> None:
         """End all of them gracefully (the proxy is shutting down)."""
-        for early in self._waiting.values():
-            early.mailbox.close()
+        for own in self._waiting.values():
+            for early in own.values():
+                early.mailbox.close()
 
     def _arrived(self, client: ClientSession) -> None:
         """A client session has begun: what waits for it joins it."""
-        early = self._waiting.pop((client.principal.digest, client.id), None)
+        early = self._take(client.principal, client.id)
         if early is None:
             return
         early.client = client
@@ -61,10 +74,11 @@ class EarlyStreams:
 class EarlyStream:
     """What waits under one id: ``mailbox`` is that of its client session once there is one."""
 
-    __slots__ = ("caller", "client", "mailbox", "place", "streams")
+    __slots__ = ("caller", "client", "identifier", "mailbox", "principal", "streams")
 
-    def __init__(self, place: tuple[str, str], caller: Caller, mailbox: Mailbox) -> None:
-        self.place = place
+    def __init__(self, principal: Principal, identifier: str, caller: Caller, mailbox: Mailbox) -> None:
+        self.principal = principal
+        self.identifier = identifier
         self.caller = caller
         self.mailbox = mailbox
         self.streams = 0

@@ -189,6 +189,10 @@ class Fanout:
         listening = [c for c in clients if self._listens(c)]
         attached = [c for c in clients if c.lease is not None]
         client = max(listening or attached, key=lambda c: c.last_used, default=None)
+        if request.method == revisions.LIST_ROOTS:
+            # Whoever is being introduced answers, though it may be only about to open its stream.
+            respondent = session.roots.respondent
+            client = next((c for c in attached if c == respondent), client)
         if client is None:
             refuse_request(session, request)
             return

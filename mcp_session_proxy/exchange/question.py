@@ -26,6 +26,7 @@ class Question(NamedTuple):
         """
         if self._is_current():
             await self.session.post_message(jsonrpc.write_response(self.request.id, response), caller)
+            self.session.roots.answered(self.request.id)
 
     def refuse(self) -> None:
         """Tell the server that nobody will answer."""

@@ -4,6 +4,7 @@ The catalogue and the listeners hear of changes, modern calls of what the server
 and legacy clients of all the rest. What comes before anybody has come who may hear it is held for the first.
 """
 
+from ..protocol import revisions
 from ..protocol.jsonrpc import Message, Notification, Request
 from ..upstream.session import UpstreamSession
 from .attribution import Attribution
@@ -32,6 +33,8 @@ class Router:
                 session.hold(message)
                 return
         elif isinstance(message, Request):
+            if message.method == revisions.LIST_ROOTS:
+                session.roots.asked(message.id)
             if self._attribution.take_request(session, message):
                 return
             if not (session.met or self._fanout.can_ask(session)):

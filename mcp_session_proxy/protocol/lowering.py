@@ -47,7 +47,8 @@ def lower_capabilities(capabilities: Mapping[str, bytes]) -> bytes:
     """The client's capabilities, as far as 2025-11-25 knows them, raw."""
     known = {name: capabilities[name] for name in _CAPABILITIES if _is_object(capabilities.get(name))}
     if "roots" in known:
-        known["roots"] = b"{}"  # a modern client tells of no changes
+        # A modern client tells of no changes, but the proxy does: when another client's call comes.
+        known["roots"] = b'{"listChanged":true}'
     if "extensions" in known:
         extensions = jsonrpc.read_object(known["extensions"])
         extensions.pop(revisions.TASKS_EXTENSION, None)

@@ -153,7 +153,9 @@ class Binder:
             principal=principal,
             key=key,
             profile=profile,
-            usage=policy.usage_of_client(self._sharing_for(principal, affinity), adopted=foreign),
+            usage=policy.usage_of_client(
+                self._sharing_for(principal, affinity), adopted=foreign, roots=profile.roots
+            ),
             adopted=foreign,
             now=self._now(),
         )

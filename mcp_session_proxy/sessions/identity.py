@@ -8,6 +8,7 @@ import hashlib
 import secrets
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 from typing import Final, NamedTuple
 
 from ..errors import BadRequest, InvalidParams
@@ -47,6 +48,14 @@ _NOBODY: Final = "anonymous"
 ANONYMOUS: Final = Principal(digest=_NOBODY, anonymous=True)
 
 
+class Roots(Enum):
+    """What a client declares of its roots (MCP 2025-11-25, client/roots, "Capabilities")."""
+
+    NONE = "none"
+    FIXED = "fixed"  # it has some, and will not tell of changes
+    CHANGING = "changing"  # it will
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, weakref_slot=True)
 class Profile:
     """What an upstream session is initialised with (MCP 2025-11-25, basic/lifecycle, "Initialization").
@@ -61,6 +70,7 @@ class Profile:
     params: bytes = field(repr=False, compare=False)
     capable: bool = False
     version_is_free: bool = field(default=False, compare=False)
+    roots: Roots = Roots.NONE
 
 
 class SessionKey(NamedTuple):
@@ -168,14 +178,23 @@ def read_profile(params: bytes | None) -> Profile:
     info = jsonrpc.read_object(members.get("clientInfo"))
     name = (jsonrpc.read_string(info.get("name")) or "")[:_MAX_NAME_CHARS]
     capabilities = members.get("capabilities", b"{}")
+    declared = jsonrpc.read_object(capabilities)
     members.pop("_meta", None)
     digest = _digest(version.encode(), jsonrpc.canonical(capabilities), name.encode())
     return Profile(
         digest=digest,
         client_name=name,
         params=jsonrpc.write_object(members),
-        capable=bool(jsonrpc.read_object(capabilities)),
+        capable=bool(declared),
+        roots=_read_roots(declared.get("roots")),
     )
+
+
+def _read_roots(declared: bytes | None) -> Roots:
+    if declared is None or declared[:1] != b"{":
+        return Roots.NONE
+    tells = jsonrpc.read_object(declared).get("listChanged") == b"true"
+    return Roots.CHANGING if tells else Roots.FIXED
 
 
 def sessionless_profile(proxy_version: str) -> Profile:

@@ -9,6 +9,7 @@ from typing import Final, Generic, TypeAlias, TypeVar
 
 from ..errors import TooManyWaiters
 from .books import Books, Bucket, Slot, Usage
+from .identity import Roots
 from .modes import Sharing
 
 S = TypeVar("S")
@@ -56,16 +57,18 @@ Step: TypeAlias = "Assign[S] | Open[S] | Wait"
 WAIT = Wait()
 
 
-def usage_of_client(sharing: Sharing, *, adopted: bool) -> Usage:
+def usage_of_client(sharing: Sharing, *, adopted: bool, roots: Roots = Roots.NONE) -> Usage:
     """How a client session uses its upstream session.
 
-    A session under an id that the client brought is found by that id, so it needs no attachment.
+    A session under an id that the client brought is found by that id, so it needs no attachment. One whose
+    server knows roots that no other client can replace is handed over to none.
     """
     if sharing is Sharing.SHARED:
         return Usage.JOINT
     if adopted:
         return Usage.COMMON
-    return Usage.EXCLUSIVE if sharing is Sharing.HANDOVER else Usage.OWNED
+    handed_over = sharing is Sharing.HANDOVER and roots is not Roots.FIXED
+    return Usage.EXCLUSIVE if handed_over else Usage.OWNED
 
 
 def usage_without_client(sharing: Sharing, *, affinity: bool) -> Usage:

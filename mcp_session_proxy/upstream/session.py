@@ -33,6 +33,7 @@ from ..protocol.lost import Verdict
 from .handshake import Handshake, Versions, say_goodbye
 from .journal import Journal
 from .refusal import Refusal, read_refusal
+from .roots import RootsTalk
 from .stream import GetStream
 from .transport import (
     NO_SESSION,
@@ -162,6 +163,7 @@ class UpstreamSession:
         self._now = asyncio.get_running_loop().time
         self.born = self._now()
         self.journal = Journal()
+        self.roots = RootsTalk()
         self.incarnation = 0
         self.ref = NO_SESSION
         self.initialize_result = b"{}"
@@ -540,6 +542,7 @@ class UpstreamSession:
         """Answer a server's request that nobody will answer."""
         text = "No client is there to answer this request."
         self.post_soon(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, text))
+        self.roots.answered(request.id)
 
     def hold(self, message: Request | Notification) -> None:
         """Hold what the server said of its own accord until somebody comes who may hear it.

@@ -228,15 +228,15 @@ async def test_messages(bench: Bench, body: bytes) -> None:
 
 
 async def test_streams_of_one_caller(bench: Bench) -> None:
-    """GET streams under made-up ids: each has a client session, of which a caller has so many at most."""
-    await bench.start(
-        max_client_sessions_per_principal=3, max_sessions_per_principal=2, acquire_timeout="50ms"
-    )
+    """GET streams under made-up ids: a caller has so many at most, and nothing comes of them."""
+    await bench.start(max_client_sessions_per_principal=3)
     async with open_streams(bench, [f"made-up-{number}" for number in range(8)]):
         await until(lambda: bench.endpoint.streams == 3)
-        assert len(bench.proxy._binder.directory) == 3
-        await until(lambda: len(list(bench.proxy._binder.pool.books.slots())) <= 2)  # once one is closed
+        assert len(bench.proxy._early) == 3
+        assert len(bench.proxy._binder.directory) == 0
+        assert not list(bench.proxy._binder.pool.books.slots())
     await until(lambda: bench.endpoint.streams == 0)
+    assert bench.proxy._early._waiting == {}
 
 
 async def test_streams_of_one_session(bench: Bench) -> None:
@@ -274,7 +274,7 @@ async def test_ids_cannot_be_guessed(bench: Bench) -> None:
     await bench.start(max_sessions_per_principal=100)
     ids = {await bench.initialize() for _ in range(20)}
     assert len(ids) == 20
-    assert all(len(identifier) == 24 for identifier in ids)
+    assert all(len(identifier) == 24 + 1 + 8 for identifier in ids)  # the rest is a mark
     assert len({identifier[:4] for identifier in ids}) == 20
 
 

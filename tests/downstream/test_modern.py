@@ -52,7 +52,7 @@ async def test_what_the_server_sees(bench: Modern) -> None:
     [(_, initialize)] = bench.server.posts("initialize")
     assert initialize["params"] == {
         "protocolVersion": "2025-11-25",
-        "capabilities": ALL,
+        "capabilities": ALL | {"roots": {"listChanged": True}},  # we tell, where the client cannot
         "clientInfo": {"name": "m", "version": "1"},
     }
     [(request, message)] = bench.server.posts("tools/call")

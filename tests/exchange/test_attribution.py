@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Hashable
 from typing import Any
 
 import pytest
@@ -27,8 +28,11 @@ async def come_in(attribution: Attribution, call: Any, *, begins: bool) -> None:
 class FakeCall:
     """Implements ``attribution.RunningCall``."""
 
-    def __init__(self, session: UpstreamSession, *, is_parkable: bool = True) -> None:
+    def __init__(
+        self, session: UpstreamSession, *, is_parkable: bool = True, respondent: Hashable | None = None
+    ) -> None:
         self.session = session
+        self.respondent = respondent
         self.is_parkable = is_parkable
         self.delivered: list[Request] = []
         self.notified: list[Notification] = []
@@ -214,6 +218,47 @@ async def test_cancelled_in_the_step_of_its_turn(attribution: Attribution, sessi
 
 
 # -- notifications ---------------------------------------------------------------------------------
+
+
+async def test_calls_of_different_respondents(attribution: Attribution, session: UpstreamSession) -> None:
+    """The server knows the roots of one client at a time: another's call waits, the client's own do not."""
+    mine, mine_too, theirs = (FakeCall(session, respondent=name) for name in ("me", "me", "you"))
+    for call in (mine, mine_too):
+        assert (await enter(attribution, call)).done()
+    waiting = await enter(attribution, theirs)
+    assert not waiting.done()
+    attribution.leave(mine)
+    await settle()
+    assert not waiting.done()
+    attribution.leave(mine_too)
+    await settle()
+    assert waiting.done()
+
+
+@pytest.mark.looptime
+async def test_another_respondent_s_long_call(attribution: Attribution, session: UpstreamSession) -> None:
+    """It is not waited for without end."""
+    mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
+    await enter(attribution, mine)
+    waiting = await enter(attribution, theirs)
+    await asyncio.sleep(9)
+    assert not waiting.done()
+    await asyncio.sleep(1)
+    await settle()
+    assert waiting.done()
+    attribution.leave(theirs)
+    attribution.leave(mine)
+    assert (await enter(attribution, FakeCall(session, respondent="you"))).done()
+
+
+async def test_roots_are_asked_of_the_respondent(attribution: Attribution, session: UpstreamSession) -> None:
+    """A question about roots goes to the call whose client is being introduced."""
+    mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
+    await enter(attribution, mine)
+    attribution._lane(session).running[theirs] = None
+    session.roots.respondent = "you"
+    assert attribution.take_request(session, Request(b"1", revisions.LIST_ROOTS))
+    assert (len(mine.delivered), len(theirs.delivered)) == (0, 1)
 
 
 async def test_log_messages_of_the_only_call(attribution: Attribution, session: UpstreamSession) -> None:

@@ -149,7 +149,7 @@ def test_handshake() -> None:
         "capabilities": {
             "sampling": {"tools": {}, "context": {}},
             "elicitation": {"form": {}, "url": {}},
-            "roots": {},  # a modern client tells of no changes
+            "roots": {"listChanged": True},  # the proxy tells of changes
             "experimental": {"x": {}},
             "extensions": {"vendor/ui": {"a": 1}},
         },

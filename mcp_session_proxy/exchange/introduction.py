@@ -1,0 +1,22 @@
+"""A client is introduced to a server that knew another one on the same session, before its call is sent."""
+
+from collections.abc import Hashable
+from typing import Final
+
+from ..protocol import jsonrpc, revisions
+from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
+
+_ROOTS_CHANGED: Final = jsonrpc.write_notification(revisions.ROOTS_CHANGED, None)
+
+
+async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) -> None:
+    """Have the server ask this client for its roots, if it has those of another.
+
+    Only for profiles that tell of changes. The client is asked in the course of the call that waits here,
+    which counts as running.
+    """
+    if session.roots.respondent != client:
+        await session.roots.pass_to(client, lambda: session.post_message(_ROOTS_CHANGED, caller))
+    else:
+        await session.roots.settled()
