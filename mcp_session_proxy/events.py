@@ -98,7 +98,8 @@ class SessionClosed(Event, frozen=True, kw_only=True):
 
 class SessionLost(Event, frozen=True, kw_only=True):
     """The server no longer knows an upstream session. ``how``: the HTTP status or ``error`` of its answer to
-    a request, or stream, ping or check when it showed there.
+    a request, or stream, ping or check when it showed there, or refusals when all is refused that comes on it
+    while another session can be opened.
 
     The session is opened again as soon as it is needed, but what the server kept in it is gone.
 

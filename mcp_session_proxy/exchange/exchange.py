@@ -263,6 +263,8 @@ class Exchange:
             async with session.transport.post(body, session.ref, self._traced()) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
+                if session.refusals.count:
+                    session.refusals.clear()
                 try:
                     response = await self._read(reply)
                 except ConnectionLost:
@@ -308,7 +310,9 @@ class Exchange:
             raise _SessionGone(incarnation, str(refusal.status))
         response, raw_error = refusal.response, refusal.rpc_error
         if response is None or not refusal.is_an_answer or not _answers(response.id, self.upstream_id):
+            self._session.note_refusal(refusal)
             raise refusal.error()
+        self._session.refusals.clear()
         self.refusal = refusal
         return Response(response.id, error=raw_error)
 

@@ -8,6 +8,14 @@ The price of the two mistakes differs. Taking a living session for dead loses a 
 a request twice, so :attr:`Verdict.GONE` needs the words of a known dialect where that dialect puts
 them: at the start of the error's message, with a status that rejects the whole HTTP request. Anything
 that merely looks like it is :attr:`Verdict.SUSPECT` and costs one ``ping``.
+
+403 and 503 have other meanings that are more usual: another caller's session, and load. They are believed
+only with words that say that the session does not exist, from the request's answer and again from the ping's.
+The price there: a gateway that says "session expired" of a *login* with 403, and does not mention that it is
+one, costs the state of the session, once; the handshake that follows shows the caller what is wrong.
+
+Not knowing a session that is gone costs more the longer it lasts, so whatever words a server has, a session
+on which it refuses everything is given up as ``upstream.deadlock`` says.
 """
 
 import re
@@ -74,6 +82,9 @@ _DIALECTS: Final = (
     # php-mcp, Swift; a gateway seen in the wild.
     _dialect(r"invalid or expired session", 400, 404, id_sent=True),
     _dialect(r"unknown session", 400, 404, id_sent=True),
+    _dialect(r"no such session", 400, 404, id_sent=True),
+    _dialect(r"session (?:has |is )?expired", 404, id_sent=True),
+    _dialect(r"session (?:does not|doesn't|no longer) exists?", 400, 404, id_sent=True),
     # Python <= 1.25, TypeScript servers after the official example, FastMCP-TS (401 with auth), supergateway.
     _dialect(r"no valid session id provided", 400, 401, 404, id_sent=None),
     _dialect(r"no valid session\. send an initialize request first", 400, id_sent=None),
@@ -89,7 +100,8 @@ _DIALECTS: Final = (
 # Where a dialect's words stand: at the start of the error's message, or of the body or a string in it,
 # after at most a label. Anywhere else they may be a quotation of what the client sent.
 _AT_START: Final = (
-    r'(?:\A|(?<!\\)")\s*(?:(?:bad request|not found|unauthorized|unprocessable entity|error): ?)?(?:mcp )?'
+    r'(?:\A|(?<!\\)")\s*(?:(?:bad request|not found|unauthorized|forbidden|gone|unprocessable entity'
+    r"|service unavailable|error): ?)?(?:(?:the|this|your) )?(?:mcp )?"
 )
 
 
@@ -98,7 +110,8 @@ def _compile_dialects() -> dict[tuple[int, bool], re.Pattern[str]]:
     texts: dict[tuple[int, bool], list[str]] = {}
     for dialect in _DIALECTS:
         for sent in (True, False) if dialect.id_sent is None else (dialect.id_sent,):
-            for status in dialect.statuses:
+            # 410 says of something that was there what 404 says of anything.
+            for status in dialect.statuses | ({410} if 404 in dialect.statuses else frozenset()):
                 texts.setdefault((status, sent), []).append(dialect.text)
     return {
         key: re.compile(f"{_AT_START}(?:{'|'.join(alternatives)})", re.IGNORECASE)
@@ -113,7 +126,19 @@ _NEVER: Final = re.compile(
     re.IGNORECASE,
 )
 _LOOKS_LIKE_IT: Final = re.compile(r"session|not initialized|initialize first", re.IGNORECASE)
-_SUSPICIOUS_STATUSES: Final = frozenset({400, 401, 404, 422, 503})
+_SUSPICIOUS_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 422, 503})
+_NOT_FOUND_STATUSES: Final = frozenset({404, 410})
+# With these, a session that does not exist is the less usual meaning.
+_DOUBTFUL_STATUSES: Final = frozenset({403, 503})
+_SAYS_IT_IS_NOT_THERE: Final = re.compile(
+    _AT_START + r"(?:(?:no such|unknown|no (?:valid|active)) session"
+    r"|session(?: id)?(?:[ :]+[\"']?[\w.-]{4,}[\"']?)? (?:has |is |was )?"
+    r"(?:expired|unknown|terminated|gone|lost|not found|does not exist|doesn't exist|no longer exists))",
+    re.IGNORECASE,
+)
+_ABOUT_LOGIN: Final = re.compile(
+    r"log ?in|sign ?in|authenti|authori[sz]ation|token|credential|cookie", re.IGNORECASE
+)
 _HARMLESS_ON_GET: Final = frozenset({400, 409})
 # Seen in the wild: 200 with {"error": "Session not found"}, in JSON or as an SSE event's data.
 _BARE_ERROR: Final = re.compile(rb'(?:\A|^data:)\s*\{\s*"error"\s*:\s*"([^"\\]{0,200})', re.MULTILINE)
@@ -133,6 +158,10 @@ def judge(reply: Reply) -> Verdict:
     text = _read_text(reply)
     if _NEVER.search(text):
         return Verdict.ALIVE
+    if reply.status in _DOUBTFUL_STATUSES and _says_it_is_not_there(reply.status, text):
+        return Verdict.SUSPECT
+    if reply.status == 403:
+        return Verdict.ALIVE
     if reply.verb == "POST" and _is_known_dialect(reply, text):
         return Verdict.GONE
     if _LOOKS_LIKE_IT.search(text) or _is_bare_not_found(reply):
@@ -143,10 +172,21 @@ def judge(reply: Reply) -> Verdict:
 def confirms_loss(ping: Reply) -> bool:
     """Whether the reply to the ping that followed a suspicion shows that the session is gone.
 
-    A refusal that is about the credential (401) or the load (503) says nothing about the session.
+    A refusal that is about the credential (401, 403) or the load (503) says nothing about the session, unless
+    it says in so many words that there is none.
     """
     verdict = judge(ping)
-    return verdict is Verdict.GONE or (verdict is Verdict.SUSPECT and ping.status not in (401, 503))
+    if verdict is not Verdict.SUSPECT or ping.status == 401:
+        return verdict is Verdict.GONE
+    return ping.status not in _DOUBTFUL_STATUSES or _says_it_is_not_there(ping.status, _read_text(ping))
+
+
+def _says_it_is_not_there(status: int, text: str) -> bool:
+    found = _SAYS_IT_IS_NOT_THERE.search(text)
+    if found is None or _ABOUT_LOGIN.search(text) is not None:
+        return False
+    # C# says "Session not found", with 403, of a session that is another caller's.
+    return status != 403 or not found[0].lower().endswith("not found")
 
 
 def _judge_success(reply: Reply) -> Verdict:
@@ -184,7 +224,7 @@ def _is_known_dialect(reply: Reply, text: str) -> bool:
 
 
 def _is_bare_not_found(reply: Reply) -> bool:
-    """A 404 that may mean the session: not when no id was sent, not when it means the method."""
-    if reply.status != 404 or not reply.sent_session_id:
+    """A 404 or 410 that may mean the session: not when no id was sent, not when it means the method."""
+    if reply.status not in _NOT_FOUND_STATUSES or not reply.sent_session_id:
         return False
     return reply.error is None or reply.error.code != METHOD_NOT_FOUND

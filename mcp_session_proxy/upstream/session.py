@@ -30,6 +30,7 @@ from ..protocol import changes, jsonrpc, lost, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
+from .deadlock import Refusals, is_deadlocked
 from .handshake import Handshake, Versions, say_goodbye
 from .journal import Journal
 from .refusal import Refusal, read_refusal
@@ -196,6 +197,8 @@ class UpstreamSession:
         self._opening: asyncio.Task[None] | None = None
         self._reviving: asyncio.Task[None] | None = None
         self._confirming: asyncio.Task[bool] | None = None
+        self._resolving: asyncio.Task[None] | None = None
+        self.refusals = Refusals()
         self._listener: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
 
@@ -261,6 +264,7 @@ class UpstreamSession:
         self._facts = None
         self.told_lists |= changes.lists_told_of(self.facts)
         self.met, self.unheard = False, None
+        self.refusals.clear()
         self._touch()
         said, self._said = self._said.drain(), None
         for message in said:
@@ -606,13 +610,41 @@ class UpstreamSession:
             ):
                 if reply.status >= 400:
                     refusal = await read_refusal(reply)
-                    return not refusal.confirms_loss(sent_session_id=sent_session_id)
+                    if refusal.confirms_loss(sent_session_id=sent_session_id):
+                        return False
+                    self.note_refusal(refusal)
+                    return True
+                self.refusals.clear()
                 answer = await first_response(reply)
                 return answer is None or not _names_a_lost_session(answer)
         except (ProxyError, ConnectionLost, TimeoutError):
             return True  # the server is in trouble, which says nothing about the session
         finally:
             self._touch()
+
+    def note_refusal(self, refusal: Refusal) -> None:
+        """The server refused something on this session in words that say nothing of it."""
+        busy = any(name.lower() == "retry-after" for name in refusal.headers)
+        suspect = self.refusals.note(refusal.status, busy=busy, now=self._now())
+        if suspect and self._resolving is None and self.ref.session_id is not None and not self._closed:
+            self._resolving = self.spawn(self._resolve_deadlock(), f"deadlock {self.tag}")
+
+    async def _resolve_deadlock(self) -> None:
+        incarnation = self.incarnation
+        try:
+            gone = await is_deadlocked(
+                self.transport,
+                self.ref,
+                self.credentials,
+                self._initialize_params,
+                self.handshake_timeout_seconds,
+            )
+            if self.incarnation == incarnation:
+                self.refusals.clear()
+                if gone:
+                    self._lost("refusals")
+        finally:
+            self._resolving = None
 
     async def revive(self, incarnation: int, how: str, caller: Caller) -> None:
         """Open the session anew from its journal, unless that happened since ``incarnation``.

@@ -104,6 +104,10 @@ UNKNOWN_ID = [
     Case("in the wild: 200 SSE", 200, '{"error":"Session not found"}', SUSPECT, sse=True),
     Case("in the wild: 200 JSON", 200, '{"error":"Session not found"}', SUSPECT),
     Case("in the wild: 503", 503, "Session unavailable", SUSPECT),
+    Case("in the wild: 410", 410, "Session not found", GONE),
+    Case("in the wild: 410", 410, '{"error":"Gone","message":"MCP session expired"}', GONE),
+    Case("in the wild: 404", 404, "No such session", GONE),
+    Case("in the wild: 404", 404, rpc_error(-32001, "The session does not exist."), GONE),
 ]
 
 MISSING_ID = [
@@ -177,6 +181,10 @@ NEVER_LOSS = [
         "Swift second initialize", 400, rpc_error(-32600, "Bad Request: Session already initialized"), ALIVE
     ),
     Case("Ruby overload", 503, "Service unavailable: maximum concurrent sessions (9) reached", ALIVE),
+    Case("login", 403, "Session expired, please log in again", ALIVE),
+    Case("login, JSON", 403, '{"error":"session expired","hint":"get a new token"}', ALIVE),
+    Case("forbidden words", 403, "You may not use this session", ALIVE),
+    Case("quoted", 403, "Rule 7: no such session for anybody", ALIVE),
     Case("token", 401, "Unauthorized", ALIVE),
     Case(
         "token, JSON", 401, '{"error":"invalid_token","error_description":"Authentication required"}', ALIVE
@@ -199,6 +207,15 @@ SUSPICIONS = [
     Case("unknown words", 401, "your session has ended, log in again", SUSPECT),
     Case("unknown words", 422, "please initialize first", SUSPECT),
     Case("unknown words", 503, "backend of the session is gone", SUSPECT),
+    Case("gone", 410, "", SUSPECT),
+    Case("gone", 410, "<html>Gone</html>", SUSPECT),
+    Case("gateway", 403, "No such session", SUSPECT),
+    Case("gateway", 403, "Forbidden: session expired", SUSPECT),
+    Case("gateway", 403, rpc_error(-32000, "Unknown session"), SUSPECT),
+    Case("gateway", 403, '{"error":"Session 1f2e-33 does not exist"}', SUSPECT),
+    Case("gateway", 503, "Service Unavailable: session expired", SUSPECT),
+    Case("gateway", 503, "The session no longer exists", SUSPECT),
+    Case("gateway", 503, "session 12ab-34 not found", SUSPECT),
     Case("a tool's own error", 200, rpc_error(-32603, "Session not found"), SUSPECT),
     Case("Playwright", 404, "Session not found", SUSPECT, verb="GET"),
     Case("supergateway, html", 404, "<pre>Session not found</pre>", SUSPECT, verb="DELETE"),
@@ -291,6 +308,16 @@ def test_a_body_that_is_not_utf8() -> None:
         (401, "your session has ended, log in again", False),
         (401, "Unauthorized: Session not found", True),
         (503, "no backend for this session", False),
+        (503, "No such session", True),
+        (503, "Session not found", True),
+        (403, rpc_error(-32001, "Session not found"), False),
+        (503, rpc_error(-32000, "Session has expired"), True),
+        (403, "no such session", True),
+        (403, "Forbidden", False),
+        (403, "session user mismatch", False),
+        (403, "Session expired. Log in first.", False),
+        (410, "", True),
+        (410, rpc_error(-32601, "Method not found"), False),
         (500, "", False),
     ],
 )

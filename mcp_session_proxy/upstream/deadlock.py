@@ -1,0 +1,116 @@
+"""The last resort for a session on which its server refuses everything, in words that nobody knows.
+
+``protocol.lost`` knows servers by their words; here only what they do counts. Some answers in a row,
+over some time, that are all refusals of the same kind, with nothing else in between, make a session
+suspect. It is given up only if the server still refuses a ping on it *and* opens a new session for the
+same caller at once: then the server is neither down nor busy nor against the caller, and it is this
+session that it does not want.
+
+The price of the mistake: a server that is so busy that it refuses everything on one session for this
+long, and opens another in the same moment, loses that session's state. No request runs twice by it:
+what was refused was answered, and is not sent again.
+"""
+
+import asyncio
+from typing import Final
+
+from ..errors import ProxyError
+from ..protocol import jsonrpc, revisions
+from .handshake import Handshake, say_goodbye
+from .transport import NO_SESSION, Caller, ConnectionLost, SessionRef, Transport
+
+_OTHER_MATTERS: Final = frozenset({401, 403, 407, 429})
+_IN_A_ROW: Final = 3
+_SECONDS: Final = 5.0
+# Who says when to come back is busy, and means to go on.
+_BUSY_SECONDS: Final = 60.0
+_PING_SECONDS: Final = 10.0
+_OWN_ID: Final = 0  # no request of a session's has it
+
+
+class Refusals:
+    """The refusals in a row on one incarnation of a session. ``now`` is the event loop's time."""
+
+    __slots__ = ("_since", "_status", "count")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._since = 0.0
+        self._status = 0
+
+    def clear(self) -> None:
+        """The server answered something else."""
+        self.count = 0
+
+    def note(self, status: int, *, busy: bool, now: float) -> bool:
+        """One more; gives whether the session is suspect. ``busy``: the server said when to come back."""
+        if not _counts(status):
+            self.clear()
+            return False
+        if not self.count or status != self._status:
+            self.count, self._since, self._status = 0, now, status
+        self.count += 1
+        return self.count >= _IN_A_ROW and now - self._since >= (_BUSY_SECONDS if busy else _SECONDS)
+
+
+def _counts(status: int) -> bool:
+    """Whether a refusal may be about the session: not about the caller, and not about the rate."""
+    return status >= 400 and status not in _OTHER_MATTERS
+
+
+async def is_deadlocked(
+    transport: Transport,
+    session: SessionRef,
+    caller: Caller,
+    initialize_params: bytes,
+    patience_seconds: float,
+) -> bool:
+    """Whether the server refuses this session, ping included, and opens another. That one is ended again."""
+    return (
+        await _refuses_ping(transport, session, caller)
+        and await _opens_another(transport, session, caller, initialize_params, patience_seconds)
+        and await _refuses_ping(transport, session, caller)
+    )
+
+
+async def _refuses_ping(transport: Transport, session: SessionRef, caller: Caller) -> bool:
+    body = jsonrpc.write_request(b"%d" % _OWN_ID, revisions.PING, None)
+    try:
+        async with asyncio.timeout(_PING_SECONDS), transport.post(body, session, caller) as reply:
+            return _counts(reply.status)
+    except (ProxyError, ConnectionLost, TimeoutError):
+        return False
+
+
+async def _opens_another(
+    transport: Transport,
+    session: SessionRef,
+    caller: Caller,
+    initialize_params: bytes,
+    patience_seconds: float,
+) -> bool:
+    opened = NO_SESSION
+
+    def stands(ref: SessionRef) -> None:
+        nonlocal opened
+        opened = ref
+
+    handshake = Handshake(
+        transport,
+        caller,
+        allocate=lambda: _OWN_ID,
+        take=lambda _: None,
+        stands=stands,
+        silence_seconds=patience_seconds,
+    )
+    if session.version is not None:
+        version = {"protocolVersion": jsonrpc.quote(session.version)}
+        initialize_params = jsonrpc.replace_members(initialize_params, version)
+    try:
+        async with asyncio.timeout(patience_seconds):
+            await handshake.initialize(initialize_params)
+    except (ProxyError, ConnectionLost, TimeoutError):
+        return False
+    finally:
+        await say_goodbye(transport, opened, caller)
+    return True
