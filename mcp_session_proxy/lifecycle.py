@@ -29,6 +29,7 @@ from .downstream.endpoint import Endpoint
 from .downstream.legacy import LegacyEndpoint
 from .downstream.modern import ModernEndpoint
 from .downstream.passthrough import Passthrough, open_client_session
+from .downstream.ping import Pings
 from .errors import Draining
 from .events import Observer
 from .exchange.attribution import Attribution
@@ -303,6 +304,7 @@ class Proxy:
             profiles=profiles,
             catalog=self._catalog,
             fanout=self._fanout,
+            pings=Pings(binder=self._binder, check_up=self._fleet.check_up),
             observe=self._observe,
         )
         self._modern = ModernEndpoint(

@@ -19,6 +19,7 @@ from ..sessions.directory import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.refusal import Refusal
+from .ping import Pings
 from .report import Report
 from .request import Call
 from .streams import Answer, Responder
@@ -30,10 +31,18 @@ class LegacyEndpoint:
     """Answers legacy requests, and takes legacy notifications and responses."""
 
     def __init__(
-        self, *, binder: Binder, profiles: Profiles, catalog: Catalog, fanout: Fanout, observe: Observer
+        self,
+        *,
+        binder: Binder,
+        profiles: Profiles,
+        catalog: Catalog,
+        fanout: Fanout,
+        pings: Pings,
+        observe: Observer,
     ) -> None:
         self.exchanges: dict[Exchange, None] = {}
         self._profiles = profiles
+        self._pings = pings
         self._binder = binder
         self._catalog = catalog
         self._fanout = fanout
@@ -64,7 +73,7 @@ class LegacyEndpoint:
                 report.sessionless = True
                 return Answer(body=_result(request, kept.result))
         if request.method == revisions.PING:
-            return Answer(body=_result(request, _EMPTY_RESULT))
+            return await self._answer_ping(call, request, affinity, report)
         generation = self._catalog.generation
         visit = await self._visit(call, affinity, report)
         try:
@@ -82,6 +91,16 @@ class LegacyEndpoint:
         if refusal is None:
             return Answer(body=body, failed=failed)
         return Answer(body=body, status=refusal.status, headers=refusal.headers, failed=failed)
+
+    async def _answer_ping(
+        self, call: Call, request: Request, affinity: str | None, report: Report
+    ) -> Answer:
+        """Say that all is well, where that is known; find out by a handshake where it is not."""
+        self._pings.check_up()
+        if not self._pings.is_accepted(call):
+            (await self._visit(call, affinity, report)).end()
+            self._pings.note_accepted(call)
+        return Answer(body=_result(request, _EMPTY_RESULT))
 
     async def _initialize(self, call: Call, request: Request, affinity: str | None, report: Report) -> Answer:
         """Give the client a session id of ours, and the server's own answer to this profile."""

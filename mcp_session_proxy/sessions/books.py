@@ -89,6 +89,7 @@ class _Share:
     """What one principal has."""
 
     counted: int = 0
+    open: int = 0  # of these, those whose handshake has succeeded
     idle: dict[object, None] = field(default_factory=dict)
 
 
@@ -130,6 +131,11 @@ class Books(Generic[S]):
         share = self._shares.get(principal)
         return 0 if share is None else share.counted
 
+    def has_open(self, principal: str) -> bool:
+        """Whether a session of this principal stands."""
+        share = self._shares.get(principal)
+        return share is not None and share.open > 0
+
     def longest_idle(self, principal: str | None = None) -> Slot[S] | None:
         """The session to give up first, of everybody or of one principal."""
         if principal is None:
@@ -158,6 +164,7 @@ class Books(Generic[S]):
     def opened(self, slot: Slot[S], now: float) -> None:
         """Its handshake succeeded."""
         self._move(slot, SessionEvent.OPENED)
+        self._shares[slot.key.principal].open += 1
         bucket = self.bucket(slot.key)
         bucket.opening -= 1
         bucket.unused[slot] = None
@@ -270,6 +277,8 @@ class Books(Generic[S]):
         self.counted -= 1
         share = self._shares[slot.key.principal]
         share.counted -= 1
+        if slot.state is not SessionState.OPENING:
+            share.open -= 1
 
     def _drop(self, slot: Slot[S]) -> None:
         bucket = self.bucket(slot.key)

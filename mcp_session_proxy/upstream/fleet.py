@@ -165,6 +165,18 @@ class Fleet:
             retry_after_seconds=max(1, math.ceil(first.breaker.retry_after_seconds(now))),
         )
 
+    def check_up(self) -> None:
+        """Say it when no replica takes connections at this moment.
+
+        Raises:
+            UpstreamDown: none does.
+        """
+        if all(replica.monitor.up is False for replica in self.replicas):
+            raise UpstreamDown(
+                "The MCP server takes no connections. Is it running, and is its address right?",
+                retry_after_seconds=_RETRY_AFTER_SECONDS,
+            )
+
     def check_hope(self) -> None:
         """Do not let anybody wait any longer for servers that have been away for long. Trying once is cheap.
 

@@ -272,16 +272,6 @@ async def test_notifications_while_the_server_is_down(bench: Bench) -> None:
     assert answer.status == 202
 
 
-async def test_ping_is_answered_here(bench: Bench) -> None:
-    """A client's ping needs no server, and opens nothing."""
-    await bench.start()
-    await bench.server.__aexit__()
-    for session in (None, "any"):
-        answer = await bench.post(call("p", "ping"), session=session)
-        assert answer.json == {"jsonrpc": "2.0", "id": "p", "result": {}}
-    assert bench.server.seen == []
-
-
 async def test_large_bodies(bench: Bench) -> None:
     """A body over the limit is refused as such, announced or not; one just below passes."""
     await bench.start(max_body_bytes="100KiB")
