@@ -35,6 +35,7 @@ from .rewriting import Rewriter, is_metadata
 _MAX_METADATA_BYTES: Final = 1024 * 1024
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _MAX_HEADER_BYTES: Final = 64 * 1024
+_MAX_HEADERS: Final = 512
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOT_IMPLEMENTED: Final = 501
@@ -55,6 +56,7 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=_MAX_HEADER_BYTES,
         max_field_size=_MAX_HEADER_BYTES,
+        max_headers=_MAX_HEADERS,
     )
 
 
@@ -319,6 +321,11 @@ def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
         return UpstreamUnreachable("The server behind the proxy cannot be reached.")
     if isinstance(error, TimeoutError):
         return UpstreamTimeout("The server behind the proxy did not answer in time.")
+    if isinstance(error, aiohttp.ClientResponseError):
+        return UpstreamProtocolError(
+            "The head of the answer of the server behind the proxy cannot be read: "
+            "it is malformed or over 64 KiB."
+        )
     return UpstreamProtocolError("The server behind the proxy closed the connection without an answer.")
 
 

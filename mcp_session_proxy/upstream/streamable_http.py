@@ -48,6 +48,13 @@ _NO_TLS: Final = (
     "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
     "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
 )
+# Of an answer: cookies, policies and tokens grow fat. aiohttp bounds each line, and the number of lines.
+_MAX_HEAD_BYTES: Final = 64 * 1024
+_MAX_HEADERS: Final = 512
+_BAD_HEAD: Final = (
+    "The head of the MCP server's answer cannot be read: it is malformed or over 64 KiB. "
+    "What was asked of the server may have been done, and was not asked again."
+)
 _JSON_BODY: Final = {"Content-Type": revisions.JSON}
 # What a request says unless it says otherwise: all that aiohttp would add of its own accord.
 _HEADERS: Final = {
@@ -68,6 +75,9 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
         headers=_HEADERS,
         auto_decompress=auto_decompress,
         read_bufsize=2**18,
+        max_line_size=_MAX_HEAD_BYTES,
+        max_field_size=_MAX_HEAD_BYTES,
+        max_headers=_MAX_HEADERS,
     )
 
 
@@ -349,6 +359,10 @@ class StreamableHttp:
                     self._url = target
         except aiohttp.ClientSSLError as error:
             raise UpstreamProtocolError(_NO_TLS) from error
+        except aiohttp.ClientResponseError as error:  # not of a status: none of those is an error here
+            if "in chunk" in error.message:  # the head was fine, and a broken body came with it
+                raise ConnectionLost from error
+            raise UpstreamProtocolError(_BAD_HEAD) from error
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
             raise UpstreamUnreachable(
                 "The MCP server cannot be reached. Is it running, and is its address right?"

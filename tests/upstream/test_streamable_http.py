@@ -447,6 +447,60 @@ async def test_closed_after_sending(http: aiohttp.ClientSession) -> None:
     assert len(raw.requests) == 1
 
 
+def _with_headers(*headers: bytes) -> bytes:
+    """A whole answer with these headers, too."""
+    return whole(PONG).replace(b"\r\n\r\n", b"\r\n" + b"\r\n".join(headers) + b"\r\n\r\n", 1)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _with_headers(b"Set-Cookie: a=%b" % (b"x" * 60_000)),
+        _with_headers(*(b"X-Policy-%d: %b" % (n, b"x" * 140) for n in range(400))),
+        whole(PONG, status=b"200 " + b"O" * 60_000),
+    ],
+)
+async def test_heads_may_be_large(http: aiohttp.ClientSession, answer: bytes) -> None:
+    """Up to 64 KiB, in one header or in many."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    async with RawServer(serve).running() as url, transport(http, url).post(PING, SESSION, NOBODY) as reply:
+        assert results(await read_all(reply)) == [{}]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        _with_headers(b"X-Large: %b" % (b"x" * 70_000)),
+        _with_headers(*(b"X-%d: 1" % n for n in range(5000))),
+        whole(PONG, status=b"200 " + b"O" * 70_000),
+        _with_headers(b"X-Odd\x00: 1"),
+        _with_headers(b"no colon"),
+        _with_headers(b"Content-Length: 99"),
+        b"HTTP/1.1 2xx OK\r\n\r\n",
+        b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n\r\n",
+    ],
+)
+async def test_heads_that_cannot_be_read(http: aiohttp.ClientSession, answer: bytes) -> None:
+    """The error says so, and that the request may have been executed; it is not sent again."""
+
+    async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await server.read(reader)
+        writer.write(answer)
+        await writer.drain()
+
+    raw = RawServer(serve)
+    async with raw.running() as url:
+        with pytest.raises(UpstreamProtocolError, match=r"head .* cannot be read.*may have been done"):
+            async with transport(http, url).post(PING, SESSION, NOBODY):
+                pass
+    assert len(raw.requests) == 1
+
+
 async def test_closed_kept_connection(http: aiohttp.ClientSession) -> None:
     """Also on a connection that was used before: the HTTP client must not repeat a POST by itself."""
 
@@ -497,7 +551,7 @@ async def test_no_http_at_all(http: aiohttp.ClientSession) -> None:
         await writer.drain()
 
     async with RawServer(serve).running() as url:
-        with pytest.raises(ConnectionLost):
+        with pytest.raises(UpstreamProtocolError, match="may have been done"):
             async with transport(http, url).post(PING, SESSION, NOBODY):
                 pass
 
