@@ -31,7 +31,9 @@ class Readiness:
 class UpstreamSessionView:
     """One upstream session. Tags are short and opaque; ages are in seconds.
 
-    ``parked`` counts the calls whose server waits for the client's answers.
+    ``parked`` counts the calls whose server waits for the client's answers. ``server`` is the origin of the
+    one that it lives on, ``server_condition`` how that one does, as in ``ReplicaView``; null for a session
+    that has no server now.
     """
 
     session: str
@@ -47,11 +49,16 @@ class UpstreamSessionView:
     parked: int
     attached: int
     stream: bool
+    server: str | None = None
+    server_condition: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClientSessionView:
-    """One client session. ``parked`` counts the server's questions that its client has not answered yet."""
+    """One client session. ``parked`` counts the server's questions that its client has not answered yet.
+
+    ``server`` and ``server_condition`` are those of its upstream session.
+    """
 
     client: str
     principal: str
@@ -64,6 +71,8 @@ class ClientSessionView:
     requests: int
     in_flight: int
     parked: int
+    server: str | None = None
+    server_condition: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,10 +80,11 @@ class ReplicaView:
     """One of the servers.
 
     ``condition`` is up, down, breaker-open or unknown; ``down_seconds`` says for how long it has taken no
-    connections, ``breaker`` whether handshakes are tried (closed, half-open) or not (open), and
-    ``last_error`` why they failed last. ``modern`` says whether the server speaks 2026-07-28 itself; null
-    means that it was not asked yet. ``modern_requests``, those of that revision, are translated onto its
-    sessions or passed to it as they are; unknown as long as nobody has made one.
+    connections, ``breaker`` whether handshakes are tried (closed, half-open) or not (open),
+    ``last_error`` why they failed last, and ``retry_after_seconds`` when the next is tried, if none is now.
+    ``modern`` says whether the server speaks 2026-07-28 itself; null means that it was not asked yet.
+    ``modern_requests``, those of that revision, are translated onto its sessions or passed to it as they
+    are; unknown as long as nobody has made one.
     """
 
     upstream: str
@@ -85,6 +95,7 @@ class ReplicaView:
     modern: bool | None
     modern_requests: str
     sessions: int
+    retry_after_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -400,6 +400,7 @@ class Proxy:
             await asyncio.sleep(_MAINTENANCE_SECONDS)
             try:
                 self._alive()
+                self.metrics.traffic.sample()
                 self._pool.maintain()
                 self._binder.maintain()
                 self._fanout.maintain()

@@ -80,6 +80,7 @@ class Snapshot:
         views = []
         for slot in sorted(slots, key=lambda slot: slot.born, reverse=True)[:limit]:
             session = cast(UpstreamSession, slot.session)
+            server, condition = self._server_of(session, now)
             views.append(
                 UpstreamSessionView(
                     session=session.tag,
@@ -95,6 +96,8 @@ class Snapshot:
                     parked=parked[session],
                     attached=slot.leases,
                     stream=session.streaming,
+                    server=server,
+                    server_condition=condition,
                 )
             )
         return views
@@ -106,7 +109,17 @@ class Snapshot:
         newest = islice(self._binder.directory.newest_first(), limit)
         return [self._view_client(client, now) for client in newest]
 
+    def _server_of(self, session: UpstreamSession, now: float) -> tuple[str | None, str | None]:
+        """The origin of the server that a session lives on, and how that one does."""
+        home = self._fleet.home(session)
+        return (None, None) if home is None else (str(home.url.origin()), home.condition(now).value)
+
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
+        server, condition = (
+            (None, None)
+            if client.home is None
+            else self._server_of(cast(UpstreamSession, client.home.session), now)
+        )
         return ClientSessionView(
             client=client.tag,
             principal=client.principal.tag,
@@ -119,6 +132,8 @@ class Snapshot:
             requests=client.requests,
             in_flight=client.in_flight,
             parked=self._fanout.questions(client),
+            server=server,
+            server_condition=condition,
         )
 
     def gauges(self) -> Gauges:
@@ -153,4 +168,7 @@ def _view_replica(replica: Replica, now: float) -> ReplicaView:
         modern=None if finding is None else finding.modern,
         modern_requests={True: "passed", False: "translated", None: "unknown"}[replica.era.passes()],
         sessions=len(replica.sessions),
+        retry_after_seconds=replica.breaker.retry_after_seconds(now)
+        if replica.breaker.is_open(now)
+        else None,
     )

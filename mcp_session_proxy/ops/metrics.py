@@ -5,6 +5,7 @@ scrapes. Labels never carry a user, and no label can grow without bound.
 """
 
 import platform
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, Generic, TypeVar
 
@@ -24,6 +25,7 @@ from .. import __version__, events
 from ..introspection import Introspection, Phase
 from ..upstream.fleet import Condition
 from .tally import Distribution, RequestTally
+from .traffic import TrafficMeter
 
 PREFIX: Final = "mcp_session_proxy_"
 
@@ -67,6 +69,8 @@ class Family(Generic[MetricT]):
 
 class Metrics:
     """The observer that counts. ``registry`` is what an exporter shows; ``watch`` adds the gauges.
+
+    ``traffic`` tells the last minute of what is counted; it wants to be sampled now and then.
 
     ``labels`` has the names of each counter's and histogram's labels, which the library tells nobody.
     """
@@ -152,6 +156,7 @@ class Metrics:
 
     def _follow_requests(self) -> None:
         tally = RequestTally(PREFIX)
+        self.traffic = TrafficMeter(tally.by_era, time.monotonic)
         self.registry.register(tally)
         self.labels.update({PREFIX + name: labels for name, labels in tally.LABELS.items()})
         retries = Family(self._counter("retries", "Requests sent again, safely, by why.", "reason"))

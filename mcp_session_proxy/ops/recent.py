@@ -5,7 +5,7 @@ that come and go, requests that fail) does not wash away what explains it (a ser
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, islice
@@ -13,6 +13,8 @@ from operator import attrgetter
 from typing import Final
 
 from ..events import Event, Level
+from .runbook import path_of
+from .troubles import Trouble, Troubles
 
 KEPT_OF_EACH_KIND: Final = 50
 _MAX_CHARS: Final = 300
@@ -20,13 +22,17 @@ _MAX_CHARS: Final = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One event. Ids count up from 1; ``fields`` are the event's own, without those that say nothing."""
+    """One event. Ids count up from 1; ``fields`` are the event's own, without those that say nothing.
+
+    ``runbook`` is the path of what to do about it, on the admin listener; null where there is nothing to do.
+    """
 
     id: int
     time: datetime
     level: Level
     event: str
     fields: dict[str, str | int | float | bool]
+    runbook: str | None = None
 
 
 class Recent:
@@ -37,6 +43,7 @@ class Recent:
         self._ids = count(1)
         self.newest = 0
         self._rooms: dict[type[Event], deque[Entry]] = {}
+        self._troubles = Troubles()
 
     def listener(self, kind: type[Event], /) -> Callable[[Event], None] | None:
         """What keeps events of this kind, if they are worth it."""
@@ -47,15 +54,22 @@ class Recent:
 
     def _keep(self, event: Event) -> None:
         self.newest = next(self._ids)
+        now = self._clock()
+        self._troubles.count(event, now)
         self._rooms[type(event)].append(
             Entry(
                 id=self.newest,
-                time=self._clock(),
+                time=now,
                 level=event.level,
                 event=event.name,
                 fields=_read_fields(event),
+                runbook=path_of(event),
             )
         )
+
+    def troubles(self) -> Sequence[Trouble]:
+        """What went wrong in the last hour."""
+        return self._troubles.now(self._clock())
 
     def after(self, identifier: int, limit: int) -> list[Entry]:
         """The newest entries with a higher id, oldest first."""

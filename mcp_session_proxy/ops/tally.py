@@ -14,28 +14,11 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Exemplar
 
+from ..errors import Fault
 from ..events import RequestFinished
-from ..protocol.revisions import method_label
+from ..protocol.revisions import LISTEN, method_label
+from .traffic import REQUEST_BUCKETS, EraCounts
 
-# A tool call may take a millisecond or, with a person in the loop, minutes.
-_REQUEST_BUCKETS: Final = (
-    0.001,
-    0.0025,
-    0.005,
-    0.01,
-    0.025,
-    0.05,
-    0.1,
-    0.25,
-    0.5,
-    1,
-    2.5,
-    5,
-    10,
-    30,
-    120,
-    600,
-)
 # Nearly every lease is granted at once; the first bucket counts those.
 _WAIT_BUCKETS: Final = (0.0001, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1, 2.5, 5, 10, 30)
 
@@ -64,6 +47,10 @@ class Distribution:
         place = bisect_left(self._bounds, seconds)
         self._exemplars[place] = Exemplar({"trace_id": trace_id}, seconds, time.time())
 
+    def counts(self) -> tuple[int, ...]:
+        """How many values are in each bucket, the last one being for what is over all bounds."""
+        return tuple(self._counts)
+
     def add_to(self, family: HistogramMetricFamily, labels: Sequence[str] = ()) -> None:
         """Write it down, cumulatively, as the exposition format wants it."""
         names = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
@@ -81,7 +68,7 @@ class _Row:
 
     def __init__(self) -> None:
         self.outcomes: dict[tuple[str, str | None], int] = {}
-        self.seconds = Distribution(_REQUEST_BUCKETS)
+        self.seconds = Distribution(REQUEST_BUCKETS)
         self.sessionless = 0
 
 
@@ -100,7 +87,7 @@ class RequestTally(Collector):
         self._prefix = prefix
         self._rows: dict[tuple[str, str], _Row] = {}
         self._waited = Distribution(_WAIT_BUCKETS)
-        self._upstream = Distribution(_REQUEST_BUCKETS)
+        self._upstream = Distribution(REQUEST_BUCKETS)
 
     def count(self, event: RequestFinished) -> None:
         """One more."""
@@ -120,6 +107,19 @@ class RequestTally(Collector):
     def _row(self, era: str, method: str) -> _Row:
         """Methods that no revision knows share one, so that clients cannot invent labels."""
         return self._rows.setdefault((era, method_label(method)), _Row())
+
+    def by_era(self) -> Mapping[str, EraCounts]:
+        """All requests so far; how long listeners' streams lasted says nothing of anybody's waiting."""
+        found: dict[str, EraCounts] = {}
+        for (era, method), row in self._rows.items():
+            outcomes = row.outcomes.items()
+            counts = EraCounts(
+                requests=sum(row.outcomes.values()),
+                failed=sum(count for (_, fault), count in outcomes if fault not in (None, Fault.CLIENT)),
+                buckets=EraCounts.none().buckets if method == LISTEN else row.seconds.counts(),
+            )
+            found[era] = found.get(era, EraCounts.none()) + counts
+        return found
 
     def collect(self) -> Iterable[Metric]:
         """The metric families of one scrape."""

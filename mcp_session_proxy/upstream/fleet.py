@@ -216,6 +216,10 @@ class Fleet:
         if replica is not None:
             replica.sessions.discard(tenant)
 
+    def home(self, tenant: Tenant) -> Replica | None:
+        """The replica that the session lives on, or is being opened on."""
+        return self._homes.get(tenant)
+
     def can_move(self, tenant: Tenant) -> bool:
         """Whether the session's replica is down and another one is not."""
         home = self._homes.get(tenant)

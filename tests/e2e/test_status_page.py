@@ -225,6 +225,74 @@ async def test_trouble_shows(own_desk: Callable[..., Desk], open_page: Callable[
         await expect(shown).to_have_text(["upstream.down (warning)"])
 
 
+async def test_traffic_shows(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """How much goes through and how fast, by era where there are both."""
+    at = page_desk()
+    session = await at.caller.open()
+    for _ in range(20):
+        await at.caller.call("echo", {"message": "hello"}, session=session)
+    async with open_page(at) as page:
+        await expect(page.locator("#numbers")).to_contain_text(
+            re.compile(r"Calls per second\d+(\.\d)?legacy")
+        )
+        await expect(page.locator("#numbers")).to_contain_text(
+            re.compile(r"Latency p95[\d.]+ m?sp50 [\d.]+ m?s")
+        )
+
+
+async def test_trouble_is_summed_up(own_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """By what and why, with the way to what to do; sessions at a server that is away are not green."""
+    at = own_desk("mcp-1.30", "--acquire-timeout", "1s")
+    session = await at.caller.open()
+    await at.caller.call("increment", session=session)
+    async with open_page(at) as page:
+        await expect(page.locator("#no-troubles")).to_have_text("Nothing went wrong.")
+        state = page.locator("#upstream td[data-label=State]")
+        server = page.locator("#upstream td[data-label=Server]")
+        await expect(server).to_have_text(at.server.origin.removeprefix("http://"))
+        assert await state.get_attribute("data-mood") in ("ok", "active")
+        at.server.kill()
+        await expect(headline(page)).to_have_text("Server down")
+        await expect(state).to_have_text(re.compile("server down$"))
+        await expect(state).to_have_attribute("data-mood", "bad")
+        for _ in range(3):
+            await at.another().initialize()
+        troubles = page.locator("#troubles li")
+        await expect(troubles.filter(has_text="server away")).to_have_count(1)
+        failed = troubles.filter(has_text="request failed")
+        await expect(failed).to_contain_text(re.compile(r"^3 .request failed: upstream-\w+ last \d+ s ago"))
+        link = failed.get_by_role("link", name=re.compile("What to do: upstream-"))
+        await link.click()
+        await expect(page).to_have_url(re.compile(r"/runbook#upstream-\w+$"))
+        target = page.locator(":target")
+        await expect(target).to_contain_text("upstream-")
+        await expect(target).to_be_in_viewport()
+        await page.get_by_role("link", name="Status", exact=True).click()
+        await expect(headline(page)).to_have_text("Server down")
+
+
+async def test_callers_at_fault_are_no_trouble(
+    option_desk: Callable[..., Desk], open_page: Callable[..., Any]
+) -> None:
+    """Refused callers are told calmly, and neither they nor comings and goings hide what matters."""
+    at = option_desk("mcp-1.30-auth")
+    await at.another(token="alice-a").open()
+    for _ in range(3):
+        assert (await at.another(token=None).initialize()).status == 401
+    async with open_page(at) as page:
+        shown = page.locator("#events li:visible b")
+        await expect(shown).to_have_text(["upstream.up", "proxy.started"])
+        await page.get_by_label("routine, too").check()
+        await expect(shown).to_have_text(
+            [*["request.failed"] * 3, "client.created", "session.opened", "upstream.up", "proxy.started"]
+        )
+        await expect(page.locator("#troubles li")).to_have_text(
+            re.compile("^3 .caller refused: upstream-rejected")
+        )
+        await expect(page.locator("#last-problem")).to_have_text("No problem since the start.")
+        assert at.proxy.json("/api/v1/status")["churn"]["failures"][-1] == 0
+
+
 async def test_says_when_the_proxy_is_silent(
     page_desk: Callable[..., Desk], open_page: Callable[..., Any]
 ) -> None:
@@ -562,6 +630,41 @@ CONTRAST = """() => {
   }
   return poor;
 }"""
+
+
+@pytest.mark.parametrize("screen", [{}, PHONE], ids=["desktop", "phone"])
+async def test_a_thousand_events_do_not_make_it_longer(
+    page_desk: Callable[..., Desk], open_page: Callable[..., Any], screen: dict[str, Any]
+) -> None:
+    """Events scroll in their own box, and so does what is said of them to those who only listen."""
+    at = page_desk()
+    told: list[dict[str, Any]] = []
+
+    async def tell(route: Route) -> None:
+        after = int(route.request.url.partition("after=")[2])
+        await route.fulfill(json={"newest": 2000, "events": [each for each in told if each["id"] > after]})
+
+    height = "Math.max(document.documentElement.scrollHeight, document.body.scrollHeight)"
+    async with open_page(at, **screen) as page:
+        await page.get_by_label("routine, too").check()
+        told[:] = [
+            {
+                "id": number + 1001,
+                "time": "2026-01-01T00:00:00Z",
+                "level": ("warning", "error", "info")[number % 3],
+                "event": f"some.event_{number % 40}",
+                "fields": {"reason": "because", "detail": "x " * 50},
+                "runbook": "/runbook#first-look",
+            }
+            for number in range(1000)
+        ]
+        few = await page.evaluate(height)
+        await page.route("**/api/v1/events*", tell)
+        await expect(page.locator("#events li", has_text="some.event")).to_have_count(1000)
+        box = await page.locator("#events").bounding_box()
+        assert box is not None
+        assert box["height"] <= 36 * 16
+        assert await page.evaluate(height) <= few + box["height"] + 200
 
 
 async def test_on_a_phone(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:

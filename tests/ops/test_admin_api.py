@@ -92,6 +92,44 @@ async def test_status(bench: AdminBench) -> None:
     }
 
 
+async def test_status_of_the_last_minute(bench: AdminBench) -> None:
+    """How many calls, how fast, by era; and where each session lives."""
+    await bench.start()
+    session = await bench.initialize()
+    for _ in range(3):
+        await bench.post(call(), session=session)
+    traffic = (await bench.read("/api/v1/status"))["traffic"]
+    assert [(each["era"], each["requests"]) for each in traffic["eras"]] == [("legacy", 4)]
+    assert traffic["total"]["per_second"] > 0
+    assert 0 < traffic["total"]["p50_seconds"] <= traffic["total"]["p95_seconds"]
+    held = await bench.read("/sessions")
+    for kind in ("upstream_sessions", "client_sessions"):
+        (shown,) = held[kind]
+        assert shown["server"] == bench.server.url.removesuffix("/mcp")
+
+
+async def test_troubles_of_the_last_hour(bench: AdminBench) -> None:
+    """By what and why, with the way to what to do, whoever is to blame."""
+
+    async def refuse(request: web.Request, message: Any) -> web.Response:
+        return web.Response(status=401)
+
+    bench.server.on["initialize"] = refuse
+    await bench.start()
+    for _ in range(2):
+        assert (await bench.post(call())).status == 401
+    (trouble,) = (await bench.read("/api/v1/status"))["troubles"]
+    assert (trouble["event"], trouble["reason"], trouble["count"]) == (
+        "request.failed",
+        "upstream-rejected",
+        2,
+    )
+    assert (trouble["level"], trouble["runbook"]) == ("info", "/runbook#upstream-rejected")
+    page = await bench.ask("GET", "/runbook")
+    assert (page.status, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert b'id="upstream-rejected"' in page.body
+
+
 async def test_status_of_a_server_that_is_away(bench: AdminBench) -> None:
     """Which server is down, and for how long."""
     await bench.start(upstream="http://127.0.0.1:1/mcp")

@@ -16,6 +16,7 @@ from ...events import Observer
 from ...introspection import Introspection, Operations
 from ...sessions.modes import Sharing
 from ..churn import Churn
+from ..metrics import Metrics
 from ..recent import Recent
 from .access import Access, Refusal
 from .answers import answer, read_number
@@ -47,6 +48,7 @@ class Api:
         *,
         view: Introspection,
         operations: Operations,
+        metrics: Metrics,
         churn: Churn,
         recent: Recent,
         sharing: Sharing,
@@ -55,6 +57,7 @@ class Api:
     ) -> None:
         self._view = view
         self._operations = operations
+        self._metrics = metrics
         self._churn = churn
         self._recent = recent
         self._sharing = sharing
@@ -101,6 +104,8 @@ class Api:
                     limits=gauges.limits,
                 ),
                 churn=ChurnSeries(**self._churn.series()),
+                traffic=self._metrics.traffic.read(),
+                troubles=self._recent.troubles(),
             )
         )
 

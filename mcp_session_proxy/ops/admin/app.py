@@ -59,6 +59,7 @@ def build_admin_app(
     api = Api(
         view=view,
         operations=operations,
+        metrics=metrics,
         churn=churn,
         recent=recent,
         sharing=sharing,

@@ -7,6 +7,8 @@ from datetime import datetime
 from ...introspection import ClientSessionView, Phase, ReplicaView, UpstreamSessionView
 from ...sessions.modes import Sharing
 from ..recent import Entry
+from ..traffic import Traffic
+from ..troubles import Trouble
 from .access import Changes
 
 
@@ -59,7 +61,10 @@ class ChurnSeries:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
-    """How the proxy does. ``changes`` says who may change something: open, token or refused."""
+    """How the proxy does. ``changes`` says who may change something: open, token or refused.
+
+    ``traffic`` is that of the last minute, ``troubles`` are those of the last hour.
+    """
 
     version: str
     started: datetime
@@ -71,6 +76,8 @@ class Status:
     replicas: Sequence[ReplicaView]
     totals: Totals
     churn: ChurnSeries
+    traffic: Traffic
+    troubles: Sequence[Trouble]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

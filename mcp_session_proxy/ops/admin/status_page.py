@@ -8,12 +8,14 @@ from aiohttp import ETag, web
 
 from ... import __version__
 from .answers import DEFAULT_LIMIT
+from .runbook import runbook
 
 _TYPES: Final = {
     "index.html": "text/html",
     "page.css": "text/css",
     "page.js": "text/javascript",
     "icon.svg": "image/svg+xml",
+    "runbook.css": "text/css",
 }
 _HTML: Final = "text/html"
 
@@ -25,6 +27,7 @@ mcp-session-proxy {__version__}
 /readyz     200 while requests can be served, else 503
 /sessions   the sessions held now, newest first (?limit={DEFAULT_LIMIT})
 /api/v1     the admin API; /api/v1/openapi.json describes it
+/runbook    what to do about each problem
 /           in a browser: the status page
 """
 
@@ -38,7 +41,11 @@ class StatusPage:
 
     def routes(self) -> list[web.RouteDef]:
         """Which file is where."""
-        return [web.get("/", self.index), web.get(f"/{{name:{'|'.join(list(_TYPES)[1:])}}}", self.file)]
+        return [
+            web.get("/", self.index),
+            web.get("/runbook", self.runbook),
+            web.get(f"/{{name:{'|'.join(list(_TYPES)[1:])}}}", self.file),
+        ]
 
     async def index(self, request: web.Request) -> web.Response:
         """``/``: the page for browsers, what there is for everybody else."""
@@ -46,6 +53,10 @@ class StatusPage:
         if _HTML not in request.headers.get("Accept", ""):
             return web.Response(text=_INDEX, headers=vary)
         return self._respond(request, "index.html", vary)
+
+    async def runbook(self, _request: web.Request) -> web.Response:
+        """``/runbook``: what to do about each problem."""
+        return web.Response(text=runbook(), content_type=_HTML)
 
     async def file(self, request: web.Request) -> web.Response:
         """What the page is made of."""

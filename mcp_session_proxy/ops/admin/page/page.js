@@ -47,6 +47,17 @@ function span(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
+/** A time that somebody waits: "12 ms", "3.4 s". */
+function wait(seconds) {
+  if (seconds === null) return "–";
+  if (seconds < 1) return `${seconds < 0.01 ? (seconds * 1000).toFixed(1) : Math.round(seconds * 1000)} ms`;
+  return seconds < 10 ? `${seconds.toFixed(1)} s` : span(seconds);
+}
+
+function rate(number) {
+  return number > 0 && number < 10 ? number.toFixed(1) : count.format(Math.round(number));
+}
+
 function sum(numbers) {
   return numbers.reduce((total, number) => total + number, 0);
 }
@@ -71,13 +82,19 @@ async function change(verb, path) {
 
 // -- how it does ---------------------------------------------------------------------------------------
 
+/** When a server that fails is tried again. */
+function again(replica) {
+  if (replica.breaker === "half-open") return "one is being tried";
+  return `tried again in ${span(Math.ceil(replica.retry_after_seconds ?? 0))}`;
+}
+
 function describeReplicas(replicas) {
   const away = replicas.filter((each) => each.condition === "down");
   const failing = replicas.filter((each) => each.condition === "breaker-open");
   const parts = [];
   for (const each of away) parts.push(`${each.upstream} has taken no connections for ${span(each.down_seconds ?? 0)}.`);
   for (const each of failing) {
-    parts.push(`${each.upstream} takes connections but keeps failing handshakes (${each.last_error ?? "no reason known"}).`);
+    parts.push(`${each.upstream} takes connections but opens no sessions (${each.last_error ?? "no reason known"}); ${again(each)}.`);
   }
   return { text: parts.join(" "), trouble: parts.length > 0 };
 }
@@ -123,21 +140,33 @@ function showNumber(name, value, detail, mood) {
   setData(entry.box, "mood", mood);
 }
 
+/** By era where both are in use; the numbers are the last minute's. */
+function showTraffic({ total, eras }) {
+  const used = eras.filter((each) => each.requests > 0);
+  const byEra = (text) => used.map((era) => `${era.era} ${text(era)}`).join(", ");
+  const isMixed = used.length > 1;
+  showNumber("Calls per second", rate(total.per_second), isMixed ? byEra((era) => rate(era.per_second)) : used[0]?.era ?? "last minute");
+  const half = `p50 ${wait(total.p50_seconds)}`;
+  const each = byEra((era) => `${wait(era.p50_seconds)} · ${wait(era.p95_seconds)}`);
+  showNumber("Latency p95", wait(total.p95_seconds), isMixed ? `${half}; ${each}` : half);
+}
+
 function showNumbers(status) {
   const { totals, churn } = status;
+  showTraffic(status.traffic);
   const { limits } = totals;
   const of = (name) => (limits[name] === undefined ? "" : `of ${count.format(limits[name])}`);
   const states = totals.upstream_sessions;
   const held = sum(Object.values(states));
   const busy = Object.entries(states).filter(([, number]) => number > 0).map(([state, number]) => `${number} ${state}`);
+  const lost = sum(churn.upstream_lost);
+  showNumber("Sessions lost", count.format(lost), "last hour", lost > 0 ? "warn" : null);
+  const failures = sum(churn.failures);
+  showNumber("Failures", count.format(failures), "last hour", failures === 0 ? null : sum(churn.failures.slice(-5)) > 0 ? "bad" : "warn");
   showNumber("Upstream sessions", count.format(held), busy.join(", ") || of("upstream_sessions"), held >= limits.upstream_sessions ? "warn" : null);
   showNumber("Client sessions", count.format(totals.client_sessions), of("client_sessions"));
   showNumber("Requests in flight", count.format(totals.in_flight), `${count.format(totals.exchanges_parked)} parked`);
   showNumber("Waiting for a session", count.format(totals.waiters), of("waiters"), totals.waiters > 0 ? "warn" : null);
-  const lost = sum(churn.upstream_lost);
-  showNumber("Sessions lost", count.format(lost), "last hour", lost > 0 ? "warn" : null);
-  const failures = sum(churn.failures);
-  showNumber("Failures", count.format(failures), "last hour", failures > 0 ? "bad" : null);
 }
 
 // -- churn ---------------------------------------------------------------------------------------------
@@ -386,6 +415,9 @@ function words(title, read, kind) {
 }
 
 const yesNo = (value) => (value ? "yes" : "no");
+const CONDITIONS = {
+  up: "up", down: "takes no connections", "breaker-open": "opens no sessions", unknown: "not looked at yet",
+};
 const STATE_MOODS = { idle: "ok", leased: "active", opening: "warn", closing: "warn" };
 const CONDITION_MOODS = { up: "ok", down: "bad", "breaker-open": "bad", unknown: "warn" };
 
@@ -397,13 +429,32 @@ function killButton(session) {
   return button;
 }
 
+function describeCondition(replica) {
+  const words = CONDITIONS[replica.condition] ?? replica.condition;
+  if (replica.condition === "down") return `${words}, ${span(replica.down_seconds ?? 0)}`;
+  if (replica.condition === "breaker-open") return `${words}: ${replica.last_error ?? "?"}, ${again(replica)}`;
+  return replica.last_error === null ? words : `${words}, last handshake failed: ${replica.last_error}`;
+}
+
+/** A session at a server that is away is no good, whatever its own state was. */
+function describeState(item, state) {
+  return item.server_condition === "down" ? `${state}, server down` : state;
+}
+
+function moodOf(item, mood) {
+  return item.server_condition === "down" ? "bad" : mood;
+}
+
+/** Without the scheme: there is little room. */
+function shortServer(item) {
+  return item.server?.replace(/^\w+:\/\//, "") ?? "–";
+}
+
 const servers = new Table(
   $("servers"),
   [
     words("Server", (item) => item.upstream, "wide"),
-    { ...words("Condition", (item) => item.condition), mood: (item) => CONDITION_MOODS[item.condition] },
-    words("Down for", (item) => (item.down_seconds === null ? "–" : span(item.down_seconds))),
-    words("Breaker", (item) => (item.last_error === null ? item.breaker : `${item.breaker}, ${item.last_error}`)),
+    { ...words("Condition", describeCondition, "wrap"), mood: (item) => CONDITION_MOODS[item.condition] },
     words("Era", (item) => ({ true: "modern", false: "legacy" })[item.modern] ?? "not asked"),
     number("Sessions", "sessions"),
   ],
@@ -416,7 +467,8 @@ const upstream = new Table(
   $("upstream"),
   [
     words("Session", (item) => item.session, "tag"),
-    { ...words("State", (item) => item.state), mood: (item) => STATE_MOODS[item.state] },
+    { ...words("State", (item) => describeState(item, item.state)), mood: (item) => moodOf(item, STATE_MOODS[item.state]) },
+    words("Server", shortServer),
     words("Client", (item) => item.client_name || "–", "wide"),
     words("Principal", (item) => item.principal, "tag"),
     words("Affinity", (item) => yesNo(item.affinity)),
@@ -430,7 +482,7 @@ const upstream = new Table(
     { title: "Kill", kind: "act", button: killButton },
   ],
   (item) => item.session,
-  { index: 6, descending: false },
+  { index: 7, descending: false },
   "No sessions at the server.",
 );
 
@@ -438,7 +490,10 @@ const clients = new Table(
   $("clients"),
   [
     words("Session", (item) => item.client, "tag"),
-    { ...words("State", (item) => (item.attached ? "attached" : "away")), mood: (item) => (item.attached ? "active" : null) },
+    {
+      ...words("State", (item) => describeState(item, item.attached ? "attached" : "away")),
+      mood: (item) => moodOf(item, item.attached ? "active" : null),
+    },
     words("Id", (item) => item.origin),
     words("Principal", (item) => item.principal, "tag"),
     words("Affinity", (item) => yesNo(item.affinity)),
@@ -471,7 +526,59 @@ function showSessions() {
   }
 }
 
+// -- trouble -------------------------------------------------------------------------------------------
+
+const TROUBLES = {
+  "request.failed": "request failed",
+  "session.open_failed": "no session opened",
+  "session.lost": "session lost",
+  "upstream.down": "server away",
+  "proxy.bug": "bug of the proxy",
+  "config.reload_failed": "configuration refused",
+};
+
+function describeTrouble({ event, level }) {
+  return event === "request.failed" && level === "info" ? "caller refused" : TROUBLES[event] ?? event;
+}
+
+/** Where it says what to do; null for what needs nobody. */
+function makeLink(path, about) {
+  const link = make("a", "", "What to do");
+  link.href = path.replace(/^\//, "");
+  link.setAttribute("aria-label", `What to do: ${about}`);
+  return link;
+}
+
+let shownTroubles = "";
+
+function showTroubles(troubles) {
+  setText($("no-troubles"), troubles.length > 0 ? "" : "Nothing went wrong.");
+  const rows = troubles.map((each) => ({ ...each, ago: span((Date.now() - new Date(each.last).getTime()) / 1000) }));
+  // Made anew only when something changed, so that a link keeps the focus.
+  const now = JSON.stringify(troubles);
+  if (now !== shownTroubles) {
+    shownTroubles = now;
+    $("troubles").replaceChildren(...rows.map(makeTrouble));
+  }
+  rows.forEach(({ ago }, index) => setText($("troubles").children[index].querySelector(".ago"), `last ${ago} ago`));
+}
+
+function makeTrouble(trouble) {
+  const what = describeTrouble(trouble);
+  const why = make("span", "why", make("b", "", `${what}: ${trouble.reason}`), " ", make("span", "muted ago"));
+  const element = make("li", "", make("span", "times", `${count.format(trouble.count)} ×`), why);
+  if (trouble.runbook !== null) element.append(makeLink(trouble.runbook, trouble.reason));
+  element.dataset.level = trouble.level;
+  return element;
+}
+
 // -- events --------------------------------------------------------------------------------------------
+
+const ROUTINE = new Set(["client.created", "session.opened", "session.closed"]);
+
+function isRoutine({ event, fields }) {
+  return ROUTINE.has(event) || fields.fault === "client";
+}
 
 let newestEvent = 0;
 let events = [];
@@ -483,8 +590,9 @@ function showEvents(fresh) {
   $("events").prepend(...added.map(({ element }) => element));
   const seen = new Map();
   events = [...added, ...events].filter(({ event, element }) => {
-    const number = (seen.get(event.event) ?? 0) + 1;
-    seen.set(event.event, number);
+    const kind = `${event.event} ${event.level}`;
+    const number = (seen.get(kind) ?? 0) + 1;
+    seen.set(kind, number);
     if (number > EVENTS_OF_EACH_KIND) element.remove();
     return number <= EVENTS_OF_EACH_KIND;
   });
@@ -503,16 +611,22 @@ function makeEvent(event) {
     const text = typeof value === "number" ? String(Number(value.toPrecision(4))) : String(value);
     fields.append(`${name} `, make("span", "", text), "  ");
   }
-  const element = make("li", "", stamp, make("b", "", event.event, ...loud), fields);
+  const title = make("span", "", make("b", "", event.event, ...loud));
+  if (event.runbook !== null && event.level !== "info") title.append(" ", makeLink(event.runbook, event.event));
+  const element = make("li", "", stamp, title, fields);
   element.dataset.level = event.level;
   return element;
 }
 
 function filterEvents() {
   const problemsOnly = $("problems").checked;
-  for (const { event, element } of events) element.hidden = problemsOnly && event.level === "info";
+  const withRoutine = $("routine").checked;
+  for (const { event, element } of events) {
+    element.hidden = (problemsOnly && event.level === "info") || (!withRoutine && isRoutine(event));
+  }
   const shown = events.filter(({ element }) => !element.hidden).length;
-  setText($("no-events"), shown > 0 ? "" : problemsOnly ? "No problems among the recent events." : "Nothing has happened yet.");
+  const none = problemsOnly ? "No problems among the recent events." : events.length > 0 ? "Only routine." : "Nothing has happened yet.";
+  setText($("no-events"), shown > 0 ? "" : none);
 }
 
 /** What went wrong last, beside the word on how it does now. */
@@ -526,9 +640,13 @@ function showLastProblem() {
   const why = [reason ?? error ?? how ?? problem, method].filter((word) => word !== undefined && word !== "").join(", ");
   const ago = span((Date.now() - new Date(last.time).getTime()) / 1000);
   const text = `${last.event}${why === "" ? "" : `: ${why}`}`;
-  const [name, when] = $("last-problem").children;
-  if (name?.textContent === text) setText(when, `last problem, ${ago} ago`);
-  else $("last-problem").replaceChildren(make("b", "", text), make("span", "", `last problem, ${ago} ago`));
+  const when = `last problem, ${ago} ago`;
+  if ($("last-problem").firstElementChild?.textContent === text) {
+    setText($("last-problem").lastElementChild, when);
+    return;
+  }
+  const link = last.runbook === null ? [] : [makeLink(last.runbook, last.event), " "];
+  $("last-problem").replaceChildren(make("b", "", text), ...link, make("span", "", when));
 }
 
 /** Tell those who listen rather than look; what was there before the page was opened is no news. */
@@ -704,6 +822,7 @@ function show(now, held, told) {
   setText($("about"), `${now.version} · up ${span(now.uptime_seconds)} · ${now.sharing}`);
   showControls();
   showNumbers(now);
+  showTroubles(now.troubles);
   showChurn(now.churn);
   servers.show(now.replicas);
   showSessions();
@@ -740,6 +859,7 @@ $("login-form").addEventListener("submit", (event) => {
 });
 $("filter").addEventListener("input", showSessions);
 $("problems").addEventListener("change", filterEvents);
+$("routine").addEventListener("change", filterEvents);
 document.addEventListener("keydown", (event) => {
   if (event.key !== "/" || event.target.closest("input, dialog")) return;
   event.preventDefault();
