@@ -306,7 +306,10 @@ def _add_check(commands: Any) -> None:
         "line each, and @- from standard input; can be repeated; values are never shown",
     )
     check.add_argument(
-        "--timeout", metavar="DURATION", default="15s", help="how long each request may take (default: 15s)"
+        "--timeout",
+        metavar="DURATION",
+        default="15s",
+        help="how long each request may take, initialize four times as long (default: 15s)",
     )
     check.add_argument(
         "--idle",

@@ -9,7 +9,7 @@ from ..values import show_duration
 from .audience import calls_itself, is_for_another
 from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state, tool_complaint
 from .families import Kinship
-from .observations import Client, Entrance, Observations, read_outcome
+from .observations import Client, Entrance, Observations, Sent, read_outcome
 from .starting import Start, judge_start
 from .text import clean
 from .versions import refused_versions
@@ -31,6 +31,7 @@ class Advice:
 
 
 _HELPED: Final = {
+    Client.KEEPS: "do not expect their notifications to be refused",
     Client.NO_COOKIES: "keep no cookies",
     Client.OPENAI: "use a session they have deleted",
     Client.PER_CALL: "open a session for every call (state is handed on, and the handshake done once)",
@@ -53,7 +54,7 @@ def advise(
     """The advice about a server itself."""
     advice = [_judge_need(seen, fates)]
     suffering = _clients(fates, Verdict.FAILS, Verdict.LOSES_STATE, Verdict.SLOW)
-    if suffering and Client.KEEPS not in suffering:
+    if suffering and (Client.KEEPS not in suffering or _refuses_notifications_only(seen)):
         advice += _advise_flags(seen, kinship)
         if not has_credentials and seen.issues_ids and not seen.has_one_session:
             advice.append(
@@ -115,7 +116,7 @@ def _judge_need(seen: Observations, fates: Sequence[Fate]) -> Advice:
             text="This server speaks the modern protocol only. The proxy passes that through and cannot help "
             "older clients.",
         )
-    if Client.KEEPS in suffering:
+    if Client.KEEPS in suffering and not _refuses_notifications_only(seen):
         return Advice(
             key="server-fails",
             text="Even a client that does everything right fails here, and the proxy cannot help with that. "
@@ -133,6 +134,12 @@ def _judge_need(seen: Observations, fates: Sequence[Fate]) -> Advice:
             f"{_name(untried)}."
         )
     return Advice(key="proxy", text=f"{text} Start it with:")
+
+
+def _refuses_notifications_only(seen: Observations) -> bool:
+    """Whether all that a good client stumbles over is that it may not say ``notifications/initialized``."""
+    (play,) = seen.plays[Client.KEEPS]
+    return all(step.is_fine or step.sent is Sent.NOTIFICATION for step in play.steps)
 
 
 def _clients(fates: Sequence[Fate], *verdicts: Verdict) -> list[Client]:

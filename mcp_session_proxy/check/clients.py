@@ -99,9 +99,15 @@ def _judge(seen: Observations, client: Client, plays: Sequence[Play]) -> Fate:
     for play in plays:
         if (failed := play.failed) is not None:
             return Fate(client=client, verdict=Verdict.FAILS, text=failed.complaint)
+        if (version := play.unknown_version) is not None:
+            return Fate(client=client, verdict=Verdict.FAILS, text=_name_unknown(version))
     state = _follow_state(seen, client, plays)
     verdict = _weigh(seen, client, state)
     return Fate(client=client, verdict=verdict, text=_explain(seen, client, plays, state), state=state)
+
+
+def _name_unknown(version: str) -> str:
+    return f"{revisions.INITIALIZE}: answered in version {clean(version, 20)!r}, which no client knows"
 
 
 def _name_versions(seen: Observations) -> str:

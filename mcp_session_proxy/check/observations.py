@@ -154,6 +154,14 @@ class Play:
         return next((step for step in self.steps if not step.is_fine), None)
 
     @property
+    def unknown_version(self) -> str | None:
+        """The version in which ``initialize`` was answered, if nobody knows it: clients give up then."""
+        opened = next((step for step in self.steps if step.name == revisions.INITIALIZE), None)
+        result = None if opened is None else opened.answer.result
+        version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+        return None if version is None or version in revisions.LEGACY_VERSIONS else version
+
+    @property
     def outcome(self) -> str:
         """What the last request answered, in a form that can be compared."""
         last = self.steps[-1].answer

@@ -74,14 +74,14 @@ def diagnose(failed: Failed) -> Problem:
     if hello.error_source is not None:
         return Problem(
             key="behind-proxy",
-            text=f"The proxy is there, but not its server: {hello}",
-            hint="Is that server running? The proxy's log and its /readyz say more.",
+            text=f"The proxy answers, but has no session for us: {hello}",
+            hint="Is its server running? The proxy's log and its /readyz say more.",
         )
     if hello.status is not None and hello.status >= 500:
         return Problem(
             key="server-error",
             text=f"The server fails: {hello}.",
-            hint="See its log, or that of the gateway in front of it.",
+            hint="See its log, or that of the gateway in front of it. If it may just be starting, try again.",
         )
     if hello.takes_no_more_sessions:
         return Problem(

@@ -88,6 +88,14 @@ def test_a_refused_notification_ends_a_client(status):
     assert fates(seen)[Client.KEEPS].verdict is Verdict.FAILS
 
 
+def test_a_version_that_nobody_knows_ends_a_client():
+    """The server goes on in one of its own."""
+    opened = answered({"protocolVersion": "2099-01-01", "capabilities": {}}, session_id="s")
+    fate = fates(with_plays(stateful(), keeps=(play(TOOLS, opened=opened),)))[Client.KEEPS]
+    assert fate.verdict is Verdict.FAILS
+    assert fate.text == "initialize: answered in version '2099-01-01', which no client knows"
+
+
 def test_a_refused_delete_ends_nobody():
     """Clients do not look at its answer."""
     gone = deleted_then(TOOLS)

@@ -9,6 +9,7 @@ from check_samples import (
     called,
     hello,
     modern,
+    noted,
     play,
     proxied,
     refused,
@@ -18,7 +19,7 @@ from check_samples import (
     with_plays,
 )
 
-from mcp_session_proxy.check.observations import Idle
+from mcp_session_proxy.check.observations import Idle, Play
 from mcp_session_proxy.check.problems import Problem
 from mcp_session_proxy.check.report import Status, judge_side, to_json, write_report
 
@@ -97,6 +98,15 @@ class TestAdvice:
         found = report(broken)
         assert [piece.key for piece in found.advice] == ["server-fails"]
         assert found.command is None
+
+    def test_a_server_that_refuses_notifications_and_nothing_else(self):
+        """The proxy does not mind, and takes them from its clients."""
+        first = play(TOOLS).steps
+        deaf = (Play(steps=(first[0], noted(400), *first[2:])),)
+        found = report(with_plays(stateful(), keeps=deaf, per_call=deaf, leaves=deaf))
+        assert found.advice[0].key == "proxy"
+        assert "do not expect their notifications to be refused" in found.advice[0].text
+        assert found.command is not None
 
     def test_a_slow_handshake(self):
         """Fresh sessions are kept ready, if fresh ones are wanted."""

@@ -74,7 +74,6 @@ class TestStrictVersions:
         assert "2025-11-25" in advice(outcome)["strict-versions"]["text"]
         assert server.sessions == {}
 
-    @pytest.mark.xfail(reason="under way", strict=False)
     async def test_are_no_matter_through_the_proxy(
         self, check: Command, owned: Fleet, server: HttpServer
     ) -> None:
