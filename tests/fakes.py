@@ -452,6 +452,9 @@ class FakeOutlet:
         self.notified: list[Notification] = []
         self.asked: list[Request] = []
 
+    async def begin(self) -> None:
+        pass
+
     async def notify(self, message: Notification) -> None:
         self.notified.append(message)
 

@@ -2,9 +2,10 @@
 
 A POST whose final response comes first is answered in JSON, with the status that fits it. From the
 first message before that, or after a heartbeat's time of silence, the answer is an event stream, if
-the client takes one. Streams of client sessions are kept in the mailbox, so that a client whose
-connection broke can go on where it was; those that can read it are told an id before anything has
-happened (MCP 2025-11-25, basic/transports).
+the client takes one; at once, where both the server's answer and ours can be resumed. Streams of
+client sessions are kept in the mailbox, so that a client whose connection broke can go on where it
+was; those that can read it are told an id before anything has happened (MCP 2025-11-25,
+basic/transports).
 """
 
 import asyncio
@@ -160,6 +161,11 @@ class Responder:
             heart.add(self)
 
     # -- before the end ------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Begin an event stream, if the client can come back to it."""
+        if self._cursors and self._accepts.stream and self._response is None:
+            await self.beat()
 
     async def send(self, data: bytes) -> bool:
         """Write one message that is not the final response; False if the client does not take it."""

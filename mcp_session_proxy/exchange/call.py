@@ -256,6 +256,9 @@ class ModernCall:
 
     # -- what the server says meanwhile ------------------------------------------------------------
 
+    async def begin(self) -> None:
+        """Modern clients cannot come back to a stream (MCP 2026-07-28, basic/transports)."""
+
     async def notify(self, message: Notification) -> None:
         """Pass progress, and log messages as far as the client asked for them; nothing else."""
         if message.method == revisions.LOG_MESSAGE:

@@ -58,6 +58,13 @@ _SILENT: Final = "The MCP server accepted the request and then fell silent."
 class Outlet(Protocol):
     """The client's side of an exchange: hears what the server says before its final response."""
 
+    async def begin(self) -> None:
+        """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.
+
+        Who can be resumed as well begins now: its client may be cut off at any moment.
+        """
+        ...
+
     async def notify(self, message: Notification) -> None:
         """Take a notification; a progress token in it is the client's own."""
         ...
@@ -69,6 +76,9 @@ class Outlet(Protocol):
 
 class _Silence:
     """Nobody listens. Implements ``exchange.Outlet``."""
+
+    async def begin(self) -> None:
+        """Nobody to be cut off."""
 
     async def notify(self, message: Notification) -> None:
         """Nobody to tell."""
@@ -332,7 +342,11 @@ class Exchange:
 
     async def _read(self, body: Body) -> Response | None:
         """The final response in this body; None if it ends without one."""
+        begun = False
         while (messages := await body.read()) is not None:
+            if not messages and not begun and body.last_event_id is not None:
+                begun = True
+                await self._outlet.begin()
             for message in messages:
                 if isinstance(message, Response):
                     if _answers(message.id, self.upstream_id):

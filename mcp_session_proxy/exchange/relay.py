@@ -15,6 +15,10 @@ from .question import refuse_request
 class Channel(Protocol):
     """The response of the client's POST."""
 
+    async def begin(self) -> None:
+        """Begin an event stream, if the client can come back to it."""
+        ...
+
     async def send(self, data: bytes) -> bool:
         """Write one message; False if the client cannot or will not take it."""
         ...
@@ -30,6 +34,10 @@ class Relay:
         self._client = client
         self._session = session
         self._fanout = fanout
+
+    async def begin(self) -> None:
+        """Begin the POST's stream where the client can come back to it, as it could at the server."""
+        await self._channel.begin()
 
     async def notify(self, message: Notification) -> None:
         """Write a notification on the POST's stream, if the client takes streams."""

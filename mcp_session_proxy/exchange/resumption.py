@@ -34,6 +34,11 @@ _STANDING_SECONDS: Final = 1.0
 class Body(Protocol):
     """What an exchange reads: a reply, or one that is followed."""
 
+    @property
+    def last_event_id(self) -> str | None:
+        """Its newest event id."""
+        ...
+
     async def read(self) -> list[Message] | None:
         """The messages that arrived next; None at the end."""
         ...
@@ -121,6 +126,11 @@ class FollowedStream:
         self._resumption = resumption
         self._now = asyncio.get_running_loop().time
         self._began = self._now()
+
+    @property
+    def last_event_id(self) -> str | None:
+        """As ``transport.Reply.last_event_id``."""
+        return self._stream.last_event_id
 
     async def read(self) -> list[Message] | None:
         """As ``transport.Reply.read``."""

@@ -106,6 +106,39 @@ async def test_cut_off_before_the_first_message(bench: Bench) -> None:
     ]
 
 
+@pytest.mark.parametrize("headers", [{}, OLD], ids=["2025-11-25", "2025-06-18"])
+async def test_cut_off_as_soon_as_the_server_can_be_resumed(bench: Bench, headers: dict[str, str]) -> None:
+    """A server that names an event at once is not waited for any longer: nor is its answer here, for clients
+    that can read that.
+    """
+    await bench.start()
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def tool(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        await response.write(b"id: first\ndata: \n\n")
+        begun.set()
+        await go_on.wait()
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
+        return response
+
+    bench.server.on["tools/call"] = tool
+    session = await bench.initialize()
+    if headers:
+        async with bench.asking(call("x"), session=session, headers=headers) as asking:
+            await begun.wait()
+            go_on.set()
+            assert (await asking).json == {"jsonrpc": "2.0", "id": "x", "result": {"done": 1}}
+        return
+    async with bench.request("POST", call("x"), session=session) as post:
+        first = await first_event(post.content)
+        post.close()
+    go_on.set()
+    assert await get_rest(bench, session, first["id"]) == [
+        {"jsonrpc": "2.0", "id": "x", "result": {"done": 1}}
+    ]
+
+
 async def test_stream_that_begins_with_a_message(bench: Bench) -> None:
     """The id comes before the first message, too, and leads to all of it."""
     await bench.start()
