@@ -31,7 +31,7 @@ class OnClose(Protocol):
     def __call__(self, client: ClientSession, *, by_client: bool) -> None:
         """A connection that carried this client session is closed.
 
-        ``by_client``: it was the client that closed it, between two requests.
+        ``by_client``: it was the client that closed it, between two requests, and not just to end a stream.
         """
         ...
 
@@ -43,7 +43,16 @@ class Connection(web.RequestHandler):
     request before; ``client`` the client session that it has carried; ``number`` tells it from all others.
     """
 
-    __slots__ = ("_ended_by_client", "_on_close", "_shared", "client", "departure", "number", "sender")
+    __slots__ = (
+        "_ended_by_client",
+        "_on_close",
+        "_shared",
+        "_streamed",
+        "client",
+        "departure",
+        "number",
+        "sender",
+    )
 
     departure: Callable[[], object] | None
     sender: Sender | None
@@ -53,6 +62,14 @@ class Connection(web.RequestHandler):
     def begin(self, task: "asyncio.Task[None]") -> None:
         """A request begins; ``task`` is what works on it."""
         self.departure = task.cancel
+        self._streamed = False
+
+    def stream(self) -> None:
+        """The request is answered by an event stream.
+
+        Some clients close the connection as soon as they have their answer from it: that says nothing.
+        """
+        self._streamed = True
 
     def carry(self, client: ClientSession, on_close: "OnClose", *, for_others: bool) -> None:
         """This connection has carried a client session, which is told when it is closed.
@@ -70,7 +87,7 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.departure = self.sender = self.client = self._on_close = None
-        self._shared = self._ended_by_client = False
+        self._shared = self._ended_by_client = self._streamed = False
         self.number = next(_NUMBERS)
         super().connection_made(transport)
 
@@ -81,7 +98,8 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has left, or was cut off."""
-        by_client = (self._ended_by_client or exc is not None) and self._current_request is None
+        between_requests = self._current_request is None and not self._streamed
+        by_client = (self._ended_by_client or exc is not None) and between_requests
         super().connection_lost(exc)
         departure, self.departure = self.departure, None
         if departure is not None:
@@ -141,6 +159,12 @@ def head_too_large(limit_bytes: int) -> HeadTooLarge:
         f"The head of the request is too large: --max-header-bytes allows {limit_bytes} bytes for the request"
         f" line and for each of at most {MAX_FIELDS} header fields, and {TIMES_IN_ALL * limit_bytes} in all."
     )
+
+
+def begin_stream(request: web.BaseRequest) -> None:
+    """This request is answered by an event stream."""
+    if isinstance(request.protocol, Connection):
+        request.protocol.stream()
 
 
 def on_departure(request: web.BaseRequest, tell: Callable[[], object]) -> None:

@@ -19,6 +19,7 @@ from ..exchange.mailbox import Mailbox, Stream
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import Accepts
+from .connection import begin_stream
 
 _STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
@@ -290,6 +291,7 @@ class Responder:
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
             self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
+            begin_stream(self._request)
             await self._response.prepare(self._request)
             if self._cursors and self._mailbox is not None:
                 data = sse.write_cursor(self._keep(self._mailbox).event_id(0)) + data

@@ -7,7 +7,18 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import BOTH, INITIALIZE, Bench, HttpServer, call, notification, until
+from fakes import (
+    BOTH,
+    INITIALIZE,
+    Bench,
+    HttpServer,
+    begin_stream,
+    call,
+    notification,
+    read_events,
+    until,
+    write_event,
+)
 
 
 @pytest.fixture
@@ -109,6 +120,31 @@ async def test_a_cut_stream_keeps_its_session(bench: Bench) -> None:
             assert await other.count() == 1
         await one.listen()
         assert await one.count() == 2
+
+
+async def test_a_cut_stream_after_an_answer_in_a_stream(bench: Bench) -> None:
+    """Nor is a cut stream one of a client that closes the connection of each answer that is a stream."""
+
+    async def tool(request: Any, message: Any) -> Any:
+        response = await begin_stream(request)
+        await write_event(response, notification("notifications/message", data="hm"))
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        return response
+
+    await bench.start()
+    async with client(bench) as one:
+        await one.begin()
+        stream = await one.listen()
+        assert await one.count() == 1
+        bench.server.on["tools/call"] = tool
+        headers = one.headers | {"Mcp-Session-Id": one.session}
+        async with one.http.post(bench.url, json=call(), headers=headers) as answer:
+            await read_events(answer.content, 2)
+        await until(lambda: not bench.endpoint.posts)
+        await one.cut(stream)
+        await one.http.close()
+        await until(lambda: not bench.proxy._listener.connections)
+        assert await attached(bench) == 1
 
 
 async def test_a_stream_that_stays_closed(bench: Bench) -> None:
