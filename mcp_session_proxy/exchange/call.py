@@ -7,6 +7,7 @@ bound, for the next one.
 """
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -24,13 +25,15 @@ from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
-from .question import Question, refuse_request
+from .question import TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from .relay import Channel
 
 _GATHER_SECONDS: Final = 0.05
 _MAX_KEPT: Final = 256
 _COMPLETION_SECONDS: Final = 5.0
+# How long a call may be silent, once its client could not be asked or has left, before it is cancelled.
 _WIND_DOWN_SECONDS: Final = 2.0
+_MAX_OPEN_QUESTIONS: Final = 100
 
 
 class Asked(NamedTuple):
@@ -78,13 +81,16 @@ class ModernCall:
         )
         self._task: asyncio.Task[Response] | None = None
         self._channel: Channel | None = None
-        self._kept: deque[bytes] = deque(maxlen=_MAX_KEPT)
+        self._kept: deque[Notification] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
         # URLs that the server wants visited before the call is made again, by key.
         self._urls: dict[str, bytes] = {}
         self._urls_declined = False
-        self._failure: ProxyError | None = None
+        # What the client would have to declare for the questions that were refused because it did not, and
+        # when the server was last heard of since.
+        self._required: dict[str, dict[str, object]] = {}
+        self._heard_at = 0.0
         self._wake: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -119,9 +125,10 @@ class ModernCall:
                 await self._attribution.wait(self)
             self._channel = channel
             while self._kept:
-                await channel.send(self._kept.popleft())
+                await self._tell(channel, self._kept.popleft())
             if answers:
                 await self._answer(answers)
+            self._heard_at = asyncio.get_running_loop().time()
             if self._task is None:
                 work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
                 if self.respondent is not None and self.is_parkable:
@@ -146,31 +153,47 @@ class ModernCall:
         return await work
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
-        while not (task.done() or self._pending or self._failure):
+        while not (task.done() or self._pending):
             await self._news()
-        if not (task.done() or self._failure):
+        if not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
-                    while not (task.done() or self._failure):
+                    while not task.done():
                         await self._news()  # requests that arrive together travel together
             except TimeoutError:
                 return self._ask()
-        if self._failure is not None:
-            raise self._failure
         response = task.result()
-        urls = lifting.required_urls(response)
+        if self._required and _failed_unasked(response):
+            raise MissingCapability(self._required)
+        urls = lifting.required_urls(response)[:_MAX_OPEN_QUESTIONS]
         if urls and not self._urls_declined and self.is_parkable:
             return self._ask_to_visit(urls)
         self._end()
         return response
 
     async def _news(self) -> None:
-        """Wait until something happens: a question, or the end of the exchange."""
+        """Wait until something happens: a question, or the end of the exchange.
+
+        Raises:
+            MissingCapability: the client could not be asked, and nothing has been heard of the call since.
+        """
         self._wake = asyncio.get_running_loop().create_future()
         try:
-            await self._wake
+            if self._required and not self._pending:
+                await self._hear_on(self._wake)
+            else:
+                await self._wake
         finally:
             self._wake = None
+
+    async def _hear_on(self, wake: asyncio.Future[None]) -> None:
+        """Wait no longer than the server may be silent after a refusal."""
+        loop = asyncio.get_running_loop()
+        while (until := self._heard_at + _WIND_DOWN_SECONDS) > loop.time():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout_at(until):
+                    return await asyncio.shield(wake)
+        raise MissingCapability(self._required)
 
     def _notice(self, _: object = None) -> None:
         if self._wake is not None and not self._wake.done():
@@ -260,17 +283,33 @@ class ModernCall:
         """Modern clients cannot come back to a stream (MCP 2026-07-28, basic/transports)."""
 
     async def notify(self, message: Notification) -> None:
-        """Pass progress, and log messages as far as the client asked for them; nothing else."""
-        if message.method == revisions.LOG_MESSAGE:
-            if not _is_loud_enough(message.params, self.modern.log_level):
-                return
-        elif message.method != revisions.PROGRESS:
+        """Pass progress, and log messages as far as the client asked for them; nothing else.
+
+        What comes while no client listens is kept as the server said it: the request that it will be told
+        to may have another progress token or log level, or none.
+        """
+        if self._required:
+            self._heard_at = asyncio.get_running_loop().time()
+        if message.method not in (revisions.PROGRESS, revisions.LOG_MESSAGE):
             return
-        data = jsonrpc.write_notification(message.method, message.params)
-        if self._channel is None:
-            self._kept.append(data)
-        else:
-            await self._channel.send(data)
+        if self._channel is not None:
+            await self._tell(self._channel, message)
+        elif self._wants(message):
+            self._kept.append(message)
+
+    def _wants(self, message: Notification) -> bool:
+        """Whether the client's present request asked for this."""
+        if message.method == revisions.PROGRESS:
+            return self.modern.progress_token is not None
+        return _is_loud_enough(message.params, self.modern.log_level)
+
+    async def _tell(self, channel: Channel, message: Notification) -> None:
+        """Write a notification as one of the client's present request."""
+        if not self._wants(message):
+            return
+        token = self.modern.progress_token if message.method == revisions.PROGRESS else None
+        params = lifting.lift_notification(message.params, token)
+        await channel.send(jsonrpc.write_notification(message.method, params))
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Take a question of the server's; the client gets it as the outcome of this round."""
@@ -279,9 +318,10 @@ class ModernCall:
             return
         missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
         if missing is not None:
-            refuse_request(session, request)
-            self._failure = MissingCapability(missing)
-            self._notice()
+            await self._go_on_unasked(session, request, missing)
+            return
+        if len(self._pending) >= _MAX_OPEN_QUESTIONS:
+            await refuse_in_turn(session, request, TOO_MANY)
             return
         key = questions.key_for(request.method, request.params, self._pending)
         question = Question(session, session.incarnation, request)
@@ -291,6 +331,19 @@ class ModernCall:
         else:
             self._pending[key] = question
             self._notice()
+
+    async def _go_on_unasked(
+        self, session: UpstreamSession, request: Request, missing: Mapping[str, Mapping[str, object]]
+    ) -> None:
+        """Refuse a question that the client cannot answer: the server may well do without.
+
+        Only if it does not, the call fails for want of the capability (2026-07-28, basic, "_meta").
+        """
+        for feature, details in missing.items():
+            self._required.setdefault(feature, {}).update(details)
+        await refuse_in_turn(session, request, UNABLE)
+        self._heard_at = asyncio.get_running_loop().time()
+        self._notice()
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream GET stream."""
@@ -302,7 +355,8 @@ class ModernCall:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         if self.trace is not None:
             self.trace.unparks("abandoned")
-        asked = bool(self._pending) or self._failure is not None
+        silent_for = asyncio.get_running_loop().time() - self._heard_at
+        asked = bool(self._pending) or (bool(self._required) and silent_for < _WIND_DOWN_SECONDS)
         for question in self._pending.values():
             question.refuse()
         self._pending.clear()
@@ -337,6 +391,15 @@ class ModernCall:
             visit, self._visit = self._visit, None
             visit.end()
         self._exchange.hush()  # it points at this call: let go, both are freed at once
+
+
+def _failed_unasked(response: Response) -> bool:
+    """Whether a call failed over a question that was refused: by an error, or a result that repeats why."""
+    if response.result is None:
+        return True
+    if UNABLE.encode() not in response.result:
+        return False
+    return jsonrpc.read_object(response.result).get("isError") == b"true"
 
 
 def _accepts(answer: bytes) -> bool:

@@ -437,7 +437,11 @@ class Exchange:
 
     def deliver(self, message: Message) -> None:
         """Take what the server sent on its GET stream for this exchange."""
-        if isinstance(message, Response) or len(self._deliveries) >= _MAX_DELIVERIES:
+        if isinstance(message, Response):
+            return
+        if len(self._deliveries) >= _MAX_DELIVERIES:
+            if isinstance(message, Request):
+                refuse_request(self._session, message)
             return
         task = asyncio.get_running_loop().create_task(self._interim(message))
         self._deliveries.add(task)

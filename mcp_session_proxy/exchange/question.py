@@ -4,12 +4,16 @@ It is answered once: by its client, or by us with an error. What is said to a se
 meanwhile would mean nothing there, so it is not sent.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from ..errors import INTERNAL_ERROR
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
+
+UNABLE: Final = "The client did not declare that it can answer this request."
+TOO_MANY: Final = "Too many requests of this call wait for the client's answers already."
 
 
 class Question(NamedTuple):
@@ -40,3 +44,11 @@ class Question(NamedTuple):
 def refuse_request(session: UpstreamSession, request: Request) -> None:
     """Answer a server's request that nobody will answer."""
     session.refuse(request)
+
+
+async def refuse_in_turn(session: UpstreamSession, request: Request, reason: str) -> None:
+    """As ``refuse_request``, and wait until the server has taken it.
+
+    So a server that asks without end is read no faster than it is refused, and nothing is left unanswered.
+    """
+    await session.post_message(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))

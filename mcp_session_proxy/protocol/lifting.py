@@ -315,6 +315,19 @@ def lift_question(method: str, params: bytes | None) -> bytes:
     return jsonrpc.write_object(question)
 
 
+def lift_notification(params: bytes | None, token: bytes | None) -> bytes | None:
+    """The parameters of a notification on a request's own stream, under its progress token if it has one."""
+    if token is None and (params is None or b"subscriptionId" not in params):
+        return params
+    members = jsonrpc.read_object(params)
+    if token is not None:
+        members["progressToken"] = token
+    meta = jsonrpc.read_object(members.get("_meta"))
+    if meta.pop(revisions.META_SUBSCRIPTION, None) is not None:  # a listener's, which this is not for
+        members["_meta"] = jsonrpc.write_object(meta)
+    return jsonrpc.write_object(members)
+
+
 def lift_input_required(questions: Mapping[str, bytes], state: str, facts: ServerFacts) -> bytes:
     """The result that asks the client."""
     members = {

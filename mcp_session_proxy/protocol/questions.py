@@ -25,7 +25,7 @@ def is_question(method: str) -> bool:
 
 def missing_capability(
     method: str, params: bytes | None, capabilities: Mapping[str, bytes]
-) -> Mapping[str, object] | None:
+) -> Mapping[str, Mapping[str, object]] | None:
     """What the client would have to declare for this question; None when it has declared that."""
     feature = _CAPABILITY[method]
     declared = capabilities.get(feature)
@@ -50,9 +50,12 @@ def _detail(method: str, params: bytes | None) -> str | None:
 
 
 def key_for(method: str, params: bytes | None, taken: Container[str]) -> str:
-    """A readable key that is not taken: from the form's title, else from the method."""
+    """A readable key that is not taken: from the form's title, else from the method.
+
+    The more are taken, the longer it may take to find one: callers see to it that they are few.
+    """
     schema = jsonrpc.read_object(jsonrpc.read_object(params).get("requestedSchema"))
-    title = jsonrpc.read_string(schema.get("title")) or method
+    title = (jsonrpc.read_string(schema.get("title")) or method)[:_MAX_KEY_CHARS]
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", title)
     stem = re.sub(r"[^a-z0-9]+", "_", spaced.lower()).strip("_")[:_MAX_KEY_CHARS] or "question"
     key, number = stem, 1

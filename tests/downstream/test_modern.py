@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import json
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from fakes import (
     begin_stream,
     call,
     read_events,
+    reply_to,
     until,
     write_event,
 )
@@ -411,16 +413,32 @@ async def test_answers_before_the_question(bench: Modern) -> None:
     assert answer.json["result"]["resultType"] == "complete"
 
 
-async def test_a_client_that_cannot_answer(bench: Modern) -> None:
-    """A client that declared nothing is told what the server needs."""
+async def test_a_server_that_does_without_an_answer(bench: Modern) -> None:
+    """A question that the client cannot answer is refused; what the server then gives is the result."""
     bench.ask_client(NAME, {"content": []})
+    await bench.start()
+    answer = await bench.ask(modern(meta={f"{META}clientCapabilities": {}}))
+    assert answer.json["result"]["content"] == []
+    assert bench.server.posts("response")[0][1]["error"]["code"] == -32603
+
+
+async def test_a_client_that_cannot_answer(bench: Modern) -> None:
+    """A client that declared nothing is told what the server needs, if it does not go on without."""
+
+    async def tool(request: web.Request, _: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        await write_event(response, NAME)
+        await asyncio.Event().wait()
+        return response
+
+    bench.server.on["tools/call"] = tool
     await bench.start()
     answer = await bench.ask(modern(meta={f"{META}clientCapabilities": {}}))
     error = answer.json["error"]
     assert (answer.status, error["code"]) == (400, -32021)
     assert error["data"]["requiredCapabilities"] == {"elicitation": {"form": {}}}
-    await until(lambda: bench.server.posts("response"))
     assert bench.server.posts("response")[0][1]["error"]["code"] == -32603
+    await until(lambda: bench.server.posts("notifications/cancelled"))
 
 
 # -- subscriptions/listen --------------------------------------------------------------------------
@@ -605,3 +623,41 @@ async def test_answers_travel_with_the_headers_of_their_own_request(bench: Moder
     assert marks("tools/call") == ["first"]
     assert marks("response") == ["second"]
     assert set(marks("tools/list") + marks("server/discover")) == {None}  # asked by the proxy itself
+
+
+# -- a server that asks without end ----------------------------------------------------------------
+
+
+async def test_a_flood_of_questions(bench: Modern) -> None:
+    """Twenty thousand questions in one call: a hundred reach the client, and others are served meanwhile."""
+    refused, done = set(), asyncio.Event()
+    form = {"message": "?", "requestedSchema": {"type": "object", "properties": {}, "title": "Same"}}
+
+    async def tool(request: web.Request, message: Any) -> web.StreamResponse:
+        if message["params"]["name"] != "flood":
+            return reply_to(message, {"content": []})
+        response = await begin_stream(request)
+        for number in range(0, 20_000, 100):
+            asked = [
+                {"jsonrpc": "2.0", "id": n, "method": "elicitation/create", "params": form}
+                for n in range(number, number + 100)
+            ]
+            await response.write(b"".join(b"data: " + json.dumps(one).encode() + b"\n\n" for one in asked))
+        await done.wait()
+        return response
+
+    async def response(_: web.Request, message: Any) -> web.StreamResponse:
+        refused.add(message["id"])
+        return web.Response(status=202)
+
+    bench.server.on |= {"tools/call": tool, "response": response}
+    await bench.start()
+    asked = (await bench.ask(modern(name="flood"))).json["result"]
+    assert len(asked["inputRequests"]) <= 100
+    assert len(set(asked["inputRequests"])) == len(asked["inputRequests"])
+    # Refusals go on one by one; a call of another caller comes in between.
+    before = len(refused)
+    assert (await bench.ask(modern(name="other"), Authorization="Bearer x")).status == 200
+    await until(lambda: len(refused) > before)
+    assert len(refused) < 20_000
+    done.set()

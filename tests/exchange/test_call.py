@@ -338,30 +338,125 @@ async def test_pings_are_answered(at: Scene) -> None:
     assert at.answers == [("p", {})]
 
 
-async def test_missing_capability(at: Scene) -> None:
-    """A question that the client cannot answer fails its call at once; the server ends it by itself."""
+ONLY_ROOTS = modern(name="buy", capabilities={"roots": {}})
+REFUSED = "The client did not declare that it can answer this request."
+
+
+async def test_a_server_that_goes_on_without_an_answer(at: Scene) -> None:
+    """A question that the client cannot answer is refused, and what the call gives in the end counts."""
     at.server_says(say(NAME), at.server_waits(), 1.0, DONE)
-    at.begin(modern(name="buy", capabilities={"sampling": {}}))
+    at.begin(ONLY_ROOTS)
+    assert value(await at.next()) == {"content": []}
+    assert at.answers == [("q-1", -32603)]
+    at.assert_over()
+
+
+async def test_a_server_that_says_something_meanwhile(at: Scene) -> None:
+    """As long as it is heard of, the call may go on."""
+    news = say(notification(revisions.LOG_MESSAGE, level="info", data=1))
+    at.server_says(say(NAME), 1.5, news, 1.5, news, 1.5, DONE)
+    at.begin(ONLY_ROOTS)
+    assert value(await at.next()) == {"content": []}
+
+
+async def test_missing_capability(at: Scene, looptime: Any) -> None:
+    """A call that does not go on without the answer fails for want of the capability, and is cancelled."""
+    at.server_says(say(NAME), 60.0, DONE)
+    at.begin(ONLY_ROOTS)
     with pytest.raises(MissingCapability) as caught:
         await at.next()
     assert caught.value.data["requiredCapabilities"] == {"elicitation": {"form": {}}}
-    assert at.visit.ended == 0
-    await asyncio.sleep(WIND_DOWN_SECONDS)
-    assert at.answers == [("q-1", -32603)]
-    assert at.sent == ["tools/call", "response"]  # no cancellation
+    assert looptime == pytest.approx(WIND_DOWN_SECONDS)
+    await asyncio.sleep(1)
+    assert at.sent == ["tools/call", "response", revisions.CANCELLED]
     at.assert_over()
+
+
+FAILED: list[Any] = [
+    error(-32603, "cannot"),
+    error(-32002, REFUSED),
+    result({"content": [{"type": "text", "text": f"Error executing tool buy: {REFUSED}"}], "isError": True}),
+]
+
+
+@pytest.mark.parametrize("answer", FAILED)
+async def test_an_error_over_a_refused_question(at: Scene, answer: Any) -> None:
+    """An error, or a result that repeats why, says that the server needs what the client cannot do."""
+    at.server_says(say(NAME), at.server_waits(), say({**answer, "id": 2}))
+    at.begin(ONLY_ROOTS)
+    with pytest.raises(MissingCapability):
+        await at.next()
+    at.assert_over()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        {"content": [{"type": "text", "text": "no such book"}], "isError": True},
+        {"content": [{"type": "text", "text": f"I did without: {REFUSED}"}]},
+        {"content": [], "isError": False, "said": REFUSED},
+    ],
+)
+async def test_results_of_their_own(at: Scene, own: Any) -> None:
+    """A result that is about something else, or no failure, is the call's."""
+    at.server_says(say(NAME), at.server_waits(), say({"jsonrpc": "2.0", "id": 2, "result": own}))
+    at.begin(ONLY_ROOTS)
+    assert value(await at.next()) == own
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.02])
 async def test_one_of_two_capabilities_is_missing(at: Scene, pause: float) -> None:
-    """A client is not asked anything in a call that needs more than it can do."""
+    """The client is asked what it can answer; the call fails if it then does not go on without the rest."""
     at.server_says(say(ROOTS), pause, say(NAME), 60.0, DONE)
-    at.begin(modern(name="buy", capabilities={"roots": {}}))
+    at.begin(ONLY_ROOTS)
+    [key] = (await at.asked()).values()
+    assert key["method"] == "roots/list"
+    await asyncio.sleep(30)  # the client takes its time, which is not the server's silence
     with pytest.raises(MissingCapability):
+        await at.next(roots_list=b'{"roots":[]}')
+    assert sorted(at.answers) == [("q-1", -32603), ("q-2", {"roots": []})]
+
+
+async def test_all_that_is_missing_is_named(at: Scene) -> None:
+    """Whatever was refused in the course of the call."""
+    ask_model = request("q-9", "sampling/createMessage", messages=[], maxTokens=1, tools=[])
+    url = request("q-8", "elicitation/create", mode="url", message="m", url="https://x", elicitationId="e")
+    at.server_says(say(NAME), say(ask_model), say(url), 60.0)
+    at.begin(ONLY_ROOTS)
+    with pytest.raises(MissingCapability) as caught:
         await at.next()
-    await asyncio.sleep(WIND_DOWN_SECONDS + 1)
-    assert sorted(at.answers) == [("q-1", -32603), ("q-2", -32603)]
-    at.assert_over()
+    assert caught.value.data["requiredCapabilities"] == {
+        "elicitation": {"form": {}, "url": {}},
+        "sampling": {"tools": {}},
+    }
+
+
+# -- too many questions ------------------------------------------------------------------------------
+
+
+async def test_too_many_questions(at: Scene) -> None:
+    """A hundred wait for the client's answers; the rest is refused, one after the other."""
+    flood = [request(f"q-{n}", revisions.ELICIT, **FORM) for n in range(1000)]
+    at.server_says(say(*flood), at.server_waits(1000), DONE)
+    at.begin()
+    asked = await at.asked()
+    assert len(asked) == 100
+    assert list(asked)[:3] == ["name", "name_2", "name_3"]
+    await asyncio.sleep(1)
+    assert [code for _, code in at.answers] == [-32603] * 900
+    assert value(await at.next(**dict.fromkeys(asked, ADA))) == {"content": []}
+
+
+async def test_too_many_urls(at: Scene) -> None:
+    """Nor is a client sent to more places than that."""
+    urls = [
+        {"mode": "url", "message": "m", "url": f"https://x/{n}", "elicitationId": f"{n}"} for n in range(1000)
+    ]
+    failure = {**error(-32042, "visit first"), "id": 2}
+    failure["error"]["data"] = {"elicitations": urls}
+    at.server_says(say(failure))
+    at.begin()
+    assert len(await at.asked()) == 100
 
 
 # -- what the server says meanwhile ----------------------------------------------------------------
@@ -405,21 +500,44 @@ async def test_other_notifications_are_for_listeners(at: Scene) -> None:
     assert [message.method for message in at.session.router.overheard] == list(news)  # type: ignore[attr-defined]
 
 
-async def test_kept_for_the_next_round(at: Scene) -> None:
-    """What comes while the client is away is kept for its retry, under the retry's own token."""
-    steps = [say(notification(revisions.PROGRESS, progressToken=2, progress=n)) for n in (1, 2, 3)]
-    waits = at.server_waits()
-    at.server_says(steps[0], say(NAME), 1.0, steps[1], waits, steps[2], DONE)
+PROGRESS = [say(notification(revisions.PROGRESS, progressToken=2, progress=n)) for n in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("token", "heard"), [("second", [2, 3]), (7, [2, 3]), (None, []), ("first", [2, 3])])
+async def test_kept_for_the_next_round(at: Scene, token: object, heard: list[int]) -> None:
+    """What comes while the client is away is kept for its retry, under its own token or not at all."""
+    at.server_says(PROGRESS[0], say(NAME), 1.0, PROGRESS[1], at.server_waits(), PROGRESS[2], DONE)
     at.begin(modern(name="buy", token="first"))
     await at.asked()
     assert [m["params"]["progress"] for m in at.channel.sent] == [1]
     await asyncio.sleep(10)
     at.channel = FakeChannel()
-    at.call.go_on_for(modern(name="buy", token="second"), NOBODY)
+    at.call.go_on_for(modern(name="buy", token=token), NOBODY)
     await at.next(name=ADA)
-    told = [(m["params"]["progressToken"], m["params"]["progress"]) for m in at.channel.sent]
-    assert [progress for _, progress in told] == [2, 3]
-    assert told[-1][0] == "second"
+    assert [m["params"]["progress"] for m in at.channel.sent] == heard
+    assert all(m["params"]["progressToken"] == token for m in at.channel.sent)
+
+
+@pytest.mark.parametrize(("level", "heard"), [("info", ["error"]), ("emergency", []), (None, [])])
+async def test_kept_log_messages(at: Scene, level: str | None, heard: list[str]) -> None:
+    """What was kept is passed as far as the retry itself asks for it."""
+    note = say(notification(revisions.LOG_MESSAGE, level="error", data=1))
+    at.server_says(say(NAME), 1.0, note, at.server_waits(), DONE)
+    at.begin(modern(name="buy", log_level="debug"))
+    await at.asked()
+    await asyncio.sleep(10)
+    at.call.go_on_for(modern(name="buy", log_level=level), NOBODY)
+    await at.next(name=ADA)
+    assert [m["params"]["level"] for m in at.channel.sent] == heard
+
+
+async def test_a_listeners_name_means_nothing_here(at: Scene) -> None:
+    """A server that names a listener in a message of a call does not mislead the client."""
+    meta = {"io.modelcontextprotocol/subscriptionId": 1, "x": 2}
+    at.server_says(say(notification(revisions.LOG_MESSAGE, level="error", data=1, _meta=meta)), DONE)
+    at.begin(modern(name="buy", log_level="debug"))
+    await at.next()
+    assert at.channel.sent[0]["params"] == {"level": "error", "data": 1, "_meta": {"x": 2}}
 
 
 async def test_not_everything_is_kept(at: Scene) -> None:
