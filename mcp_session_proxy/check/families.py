@@ -155,11 +155,8 @@ FAMILIES: Final = (
     ),
     Family(
         key="supergateway",
-        name="supergateway (a stdio server as HTTP)",
-        known=Known(
-            idle_expiry="30 min from version 4 on (--sessionTimeout), held off by an open stream or call; "
-            "none before"
-        ),
+        name="supergateway 4 (a stdio server as HTTP)",  # 3 answers as the TypeScript SDK's example does
+        known=Known(idle_expiry="30 min (--sessionTimeout), held off by an open stream or call"),
         signs=(
             Sign("bare_get", r"Invalid or missing session ID"),
             Sign("unknown", r"^404 application/json null -32001 Session not found"),
