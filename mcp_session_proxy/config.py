@@ -349,6 +349,13 @@ class Settings(BaseSettings):
     max_client_sessions_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 10_000
     """Client sessions of one caller remembered at most."""
 
+    max_exchanges: Annotated[Count, Group.LIMITS, LIVE] = 5000
+    """Requests under way at most, also those whose clients have left; one more is answered 503. A quarter is
+    kept for callers that the server has accepted."""
+
+    max_exchanges_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 2500
+    """Requests of one caller under way at most, and never more than three quarters of --max-exchanges."""
+
     max_waiters: Annotated[CountOrZero, Group.LIMITS, LIVE] = 1000
     """Requests that may wait for an upstream session; one more is answered 503 at once."""
 

@@ -34,6 +34,7 @@
     │   ├── HandshakeRefused         200  its own handshake-refused
     │   └── UpstreamRejected         its own      upstream-rejected
     └── OverloadError                the proxy has no room, or is going away
+        ├── TooManyExchanges         503          too-many-exchanges
         ├── TooManyParked            503          too-many-parked
         ├── TooManyListeners         503          too-many-listeners
         ├── OverBudget               503          memory-budget
@@ -437,6 +438,12 @@ class TooManyWaiters(OverloadError):
     """``--max-waiters`` requests already wait."""
 
     reason = "too-many-waiters"
+
+
+class TooManyExchanges(OverloadError):
+    """No more requests may be under way."""
+
+    reason = "too-many-exchanges"
 
 
 class TooManyParked(OverloadError):

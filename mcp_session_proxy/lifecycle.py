@@ -26,6 +26,7 @@ from . import __version__, events, rules
 from .config import Settings
 from .downstream.app import SILENT, FrontDoor, serve
 from .downstream.endpoint import Endpoint
+from .downstream.in_flight import InFlight
 from .downstream.legacy import LegacyEndpoint
 from .downstream.modern import ModernEndpoint
 from .downstream.passthrough import Passthrough, open_client_session
@@ -104,6 +105,10 @@ class Proxy:
         self._transports: list[StreamableHttp] = []
         self._drained = False
         self._memory = Memory(*self._budget(settings))
+        self._in_flight = InFlight(
+            max_exchanges=settings.max_exchanges,
+            max_exchanges_per_principal=settings.max_exchanges_per_principal,
+        )
 
     async def __aenter__(self) -> Self:
         """Open the listeners. Raises CannotStart, and ConfigError for a file or a variable that is no use."""
@@ -333,6 +338,7 @@ class Proxy:
                 affinity_meta=settings.affinity_meta,
             ),
             memory=self._memory,
+            in_flight=self._in_flight,
             rules=rules.endpoint_rules(settings, rewrite),
             observe=self._observe,
             tracer=self._tracer,
@@ -351,6 +357,7 @@ class Proxy:
             guard=rules.guard(settings),
             endpoint=self._endpoint,
             passthrough=choose,
+            in_flight=self._in_flight,
             path=self._url.raw_path,
             observe=self._observe,
         )
@@ -444,6 +451,8 @@ class Proxy:
         self._tee.refresh()
         hush_libraries(settings.log_level)
         self._memory.resize(*self._budget(settings))
+        self._in_flight.max_exchanges = settings.max_exchanges
+        self._in_flight.max_exchanges_per_principal = settings.max_exchanges_per_principal
         self._door.guard = rules.guard(settings)
         self._listener.max_body_bytes = settings.max_body_bytes
         self._listener.max_header_bytes = settings.max_header_bytes

@@ -16,6 +16,7 @@ from typing import Final
 import uvloop
 
 from .config import Settings
+from .descriptors import explain, fit
 from .lifecycle import CannotStart, Proxy
 from .ops.banner import startup_lines
 from .supervisor import Supervisor
@@ -28,20 +29,25 @@ _OBJECTS_BETWEEN_COLLECTIONS: Final = 20_000
 
 def run(settings: Settings, load: Callable[[], Settings]) -> int:
     """Serve until a signal ends it; gives the exit status. ``load`` reads the configuration again."""
-    _raise_file_limit()
+    open_files = _raise_file_limit()
+    wanted, settings = settings, fit(settings, open_files)
+    if settings is not wanted:
+        sys.stderr.write(f"mcp-session-proxy: {explain(wanted, settings, open_files)}\n")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         try:
-            return runner.run(_serve(settings, load))
+            return runner.run(_serve(settings, lambda: fit(load(), open_files)))
         except CannotStart as error:
             sys.stderr.write(f"mcp-session-proxy: {error}\n")
             return 1
 
 
-def _raise_file_limit() -> None:
-    """Every connection is an open file: take as many as the system lets us have."""
+def _raise_file_limit() -> int:
+    """Every connection is an open file: take as many as the system lets us have; gives how many that are."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     with contextlib.suppress(ValueError, OSError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
 async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:

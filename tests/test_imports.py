@@ -20,7 +20,7 @@ LEAVES = ["errors", "memory", "events", "introspection", "tracing", "values"]
 # A wing of its own: it looks at servers from outside, and is built on the lowest floors alone.
 WING = {"check": {"check", "protocol", "upstream", "tls", "config", "options", *LEAVES}}
 # Only what puts the house together may import these.
-ASSEMBLY = {"__main__", "cli", "lifecycle", "process", "rules", "snapshot", "demo"}
+ASSEMBLY = {"__main__", "cli", "descriptors", "lifecycle", "process", "rules", "snapshot", "demo"}
 MAY_IMPORT_OPS = ASSEMBLY | {"ops"}
 MAY_IMPORT_CONFIG = ASSEMBLY | {"check", "effective", "ops", "reference", "reloading", "tls"}
 

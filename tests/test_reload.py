@@ -22,6 +22,7 @@ from fakes import (
     HttpServer,
     begin_stream,
     call,
+    reply_to,
     until,
     write_event,
 )
@@ -123,6 +124,18 @@ class Reloaded(Bench):
         [key] = asked.json["result"]["inputRequests"]
         answers = {key: {"action": "accept", "content": {}}}
         return await self.ask(inputResponses=answers, requestState=asked.json["result"]["requestState"])
+
+
+class Held:
+    """A tool that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.began, self.end = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, _: web.Request, message: Any) -> web.StreamResponse:
+        self.began.set()
+        await self.end.wait()
+        return reply_to(message, {})
 
 
 @pytest.fixture
@@ -479,6 +492,30 @@ async def test_breaker_threshold(bench: Reloaded) -> None:
     del bench.server.on["initialize"]
     await asyncio.sleep(0.002)
     assert (await bench.post(call())).status == 200
+
+
+@tries("max_exchanges")
+async def test_max_exchanges(bench: Reloaded) -> None:
+    """The next request finds the new limit."""
+    await bench.start()
+    tool = bench.server.on["tools/call"] = Held()
+    async with bench.asking(call()):
+        await tool.began.wait()
+        bench.change(max_exchanges="1")
+        assert (await bench.post(call(method="ping"))).status == 503
+        tool.end.set()
+
+
+@tries("max_exchanges_per_principal")
+async def test_max_exchanges_per_principal(bench: Reloaded) -> None:
+    """So does the next request of the caller."""
+    await bench.start()
+    tool = bench.server.on["tools/call"] = Held()
+    async with bench.asking(call()):
+        await tool.began.wait()
+        bench.change(max_exchanges_per_principal="1")
+        assert (await bench.post(call(method="ping"))).status == 503
+        tool.end.set()
 
 
 @tries("memory_budget")

@@ -22,6 +22,7 @@ from ..events import Observer
 from .connection import MAX_FIELDS, Connection, check_head
 from .endpoint import Endpoint, no_id, refuse
 from .guard import Guard
+from .in_flight import InFlight
 from .passthrough import Passthrough
 
 # aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
@@ -42,6 +43,7 @@ class FrontDoor:
         guard: Guard,
         endpoint: Endpoint,
         passthrough: Callable[[], Passthrough],
+        in_flight: InFlight,
         path: str,
         observe: Observer,
     ) -> None:
@@ -50,6 +52,7 @@ class FrontDoor:
         self.guard = guard
         self._endpoint = endpoint
         self._passthrough = passthrough
+        self._in_flight = in_flight
         self._observe = observe
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -64,7 +67,7 @@ class FrontDoor:
             if "Expect" in request.headers:
                 await _continue(request)
             if request.rel_url.raw_path not in self._paths:
-                return await self._passthrough().handle(request, cors)
+                return await self._pass_through(request, cors)
             if request.method == "OPTIONS":
                 return self._preflight(request, origin)
             return await self._endpoint.handle(request, cors)
@@ -75,6 +78,15 @@ class FrontDoor:
         except Exception as error:
             self._observe(events.Crashed(where="front door", error=repr(error)))
             return refuse(InternalError("The proxy failed. Its log has the details."), no_id(request), cors)
+
+    async def _pass_through(self, request: web.BaseRequest, cors: Mapping[str, str]) -> web.StreamResponse:
+        """Nobody has been accepted on these paths, so callers are told apart by their addresses alone."""
+        peer = f"peer {request.remote}"
+        self._in_flight.enter(peer, accepted=False)
+        try:
+            return await self._passthrough().handle(request, cors)
+        finally:
+            self._in_flight.leave(peer, accepted=False)
 
     def _preflight(self, request: web.BaseRequest, origin: str | None) -> web.Response:
         wanted = request.headers.get("Access-Control-Request-Headers")

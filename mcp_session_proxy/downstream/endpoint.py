@@ -23,6 +23,7 @@ from ..errors import (
     Draining,
     InternalError,
     ProxyError,
+    TooManyExchanges,
     UnknownEvent,
     UnknownSession,
     UpstreamRejected,
@@ -49,6 +50,7 @@ from . import eras
 from .body import read_body
 from .connection import Connection, on_departure
 from .hops import Network, comes_from_proxy, restate_way
+from .in_flight import InFlight
 from .legacy import LegacyEndpoint
 from .modern import ModernEndpoint
 from .passthrough import Passthrough
@@ -97,6 +99,7 @@ class Endpoint:
         early: EarlyStreams,
         identifier: Identifier,
         memory: Memory,
+        in_flight: InFlight,
         rules: EndpointRules,
         observe: Observer,
         tracer: Tracer | None = None,
@@ -114,6 +117,7 @@ class Endpoint:
         self._early = early
         self._identifier = identifier
         self._memory = memory
+        self._in_flight = in_flight
         self.rules = rules
         self._observe = observe
         self._tracer = tracer
@@ -414,6 +418,24 @@ class Endpoint:
     ) -> Answer:
         if self.draining:
             raise Draining("The proxy is shutting down.")
+        if request.method == revisions.LISTEN:  # no call, and bounded for itself
+            return await self._answer_in_era(call, request, meta, responder, report)
+        principal = call.principal.digest
+        accepted = self._binder.pool.books.has_open(principal)
+        self._in_flight.enter(principal, accepted=accepted)
+        try:
+            return await self._answer_in_era(call, request, meta, responder, report)
+        finally:
+            self._in_flight.leave(principal, accepted=accepted)
+
+    async def _answer_in_era(
+        self,
+        call: Call,
+        request: Request,
+        meta: Mapping[str, bytes],
+        responder: Responder,
+        report: Report,
+    ) -> Answer:
         if report.era is Era.MODERN:
             served = self.rules.eras
             eras.check(request, call, served)
@@ -441,9 +463,22 @@ class Endpoint:
         self, call: Call, messages: list[Message | Rejection], headers: Mapping[str, str]
     ) -> web.StreamResponse:
         """A POST without requests is accepted, whatever becomes of it: most clients give up over more."""
-        for message in messages:
-            if isinstance(message, Notification | Response):
-                await self._legacy.take(call, message)
+        principal = call.principal.digest
+        accepted = self._binder.pool.books.has_open(principal)
+        try:
+            self._in_flight.enter(principal, accepted=accepted)
+        except TooManyExchanges:
+            # A notification may get lost on its way. A response must not: a call of the server waits for it.
+            for message in messages:
+                if isinstance(message, Response):
+                    await self._legacy.take(call, message)
+            return web.Response(status=202, headers=headers)
+        try:
+            for message in messages:
+                if isinstance(message, Notification | Response):
+                    await self._legacy.take(call, message)
+        finally:
+            self._in_flight.leave(principal, accepted=accepted)
         return web.Response(status=202, headers=headers)
 
     # -- GET and DELETE --------------------------------------------------------------------------------

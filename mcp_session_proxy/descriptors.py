@@ -1,0 +1,40 @@
+"""Fits the limits to the open files that the system grants. Pure.
+
+Every connection is a file, and a process that has none left can accept nobody, not even who comes to ask
+what is wrong. What can be open at the same time is cut so that this does not happen: clients' connections,
+the connections of calls and of parked calls to the server, and the GET streams of upstream sessions.
+"""
+
+from typing import Final
+
+from .config import Settings
+from .options import key_name
+
+# The admin listener's connections, monitors' probes, listening sockets, log files, libraries' own.
+_RESERVED: Final = 128
+# Hundredths of the rest, by the option that each bounds.
+_PARTS: Final = {"max_connections": 50, "max_sessions": 20, "max_exchanges": 20, "max_parked": 10}
+_LEAST: Final = 8
+
+
+def fit(settings: Settings, open_files: int) -> Settings:
+    """The settings with every limit that these open files do not allow lowered to what they do."""
+    room = max(0, open_files - _RESERVED)
+    if sum(getattr(settings, name) for name in _PARTS) <= room:
+        return settings
+    allowed = {name: max(_LEAST, room * part // 100) for name, part in _PARTS.items()}
+    lowered = {name: limit for name, limit in allowed.items() if getattr(settings, name) > limit}
+    return settings.model_copy(update=lowered)
+
+
+def explain(wanted: Settings, fitted: Settings, open_files: int) -> str:
+    """What was lowered, and what to do, as a sentence for the operator."""
+    changes = [
+        f"--{key_name(name)} {getattr(fitted, name)}"
+        for name in _PARTS
+        if getattr(fitted, name) != getattr(wanted, name)
+    ]
+    return (
+        f"the system grants {open_files} open files, so the limits are {', '.join(changes)}; "
+        "for more, raise it (ulimit -n, LimitNOFILE= in a systemd unit)"
+    )

@@ -1,0 +1,61 @@
+"""How many requests are under way, and how many of them one caller may have.
+
+Each may hold a connection to the server and what was sent and said for it, also when its client has long
+gone: what a legacy client asked for goes on without it. So they are bounded, those of a batch one by one.
+"""
+
+from typing import Final
+
+from ..errors import TooManyExchanges
+
+# Callers whom the server has not accepted yet leave this part, in hundredths, to those whom it has. Anybody
+# can make up any number of them.
+_FOR_ACCEPTED: Final = 25
+_FOR_OTHERS: Final = 25
+
+
+class InFlight:
+    """Counts requests. The limits may be changed at any time."""
+
+    def __init__(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
+        self.max_exchanges = max_exchanges
+        self.max_exchanges_per_principal = max_exchanges_per_principal
+        self._count = 0
+        self._strangers = 0
+        self._own: dict[str, int] = {}
+
+    def __len__(self) -> int:
+        return self._count
+
+    def enter(self, principal: str, *, accepted: bool) -> None:
+        """One more request of this caller; ``leave`` when it is over.
+
+        Raises:
+            TooManyExchanges: there are too many; this one must not begin.
+        """
+        limit = self.max_exchanges
+        own = self._own.get(principal, 0)
+        # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
+        if own >= min(self.max_exchanges_per_principal, max(1, limit * (100 - _FOR_OTHERS) // 100)):
+            raise TooManyExchanges(
+                f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
+            )
+        if self._count >= limit or (
+            not accepted and self._strangers >= max(1, limit * (100 - _FOR_ACCEPTED) // 100)
+        ):
+            raise TooManyExchanges(f"{self._count} requests are under way already (--max-exchanges).")
+        self._count += 1
+        self._own[principal] = own + 1
+        if not accepted:
+            self._strangers += 1
+
+    def leave(self, principal: str, *, accepted: bool) -> None:
+        """It is over. ``accepted`` is what it was when the request began."""
+        self._count -= 1
+        if not accepted:
+            self._strangers -= 1
+        own = self._own[principal] - 1
+        if own:
+            self._own[principal] = own
+        else:
+            del self._own[principal]

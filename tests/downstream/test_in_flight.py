@@ -1,0 +1,137 @@
+"""How many requests may be under way: of everybody, of one caller, and of those nobody knows."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from aiohttp import web
+from fakes import Bench, HttpServer, call, reply_to, until
+
+from mcp_session_proxy.downstream.in_flight import InFlight
+from mcp_session_proxy.errors import TooManyExchanges
+
+# -- the count -------------------------------------------------------------------------------------
+
+
+def in_flight(most: int = 8, each: int = 8) -> InFlight:
+    return InFlight(max_exchanges=most, max_exchanges_per_principal=each)
+
+
+def fill(counted: InFlight, principal: str, *, accepted: bool, most: int = 100) -> int:
+    """How many requests of this caller may begin."""
+    for number in range(most):
+        try:
+            counted.enter(principal, accepted=accepted)
+        except TooManyExchanges:
+            return number
+    return most
+
+
+def test_one_caller_leaves_room_for_others() -> None:
+    """Nobody gets all, whatever the limit for one; the others share the rest."""
+    counted = in_flight()
+    assert fill(counted, "a", accepted=True) == 6
+    assert fill(counted, "b", accepted=True) == 2
+    assert len(counted) == 8
+    assert fill(in_flight(each=3), "a", accepted=True) == 3
+    assert fill(in_flight(most=1), "a", accepted=True) == 1
+
+
+def test_strangers_leave_room_for_accepted_callers() -> None:
+    """However many callers somebody makes up, the last quarter is not for them."""
+    counted = in_flight()
+    assert sum(fill(counted, f"made up {number}", accepted=False, most=1) for number in range(20)) == 6
+    assert fill(counted, "known", accepted=True) == 2
+
+
+def test_what_is_over_makes_room() -> None:
+    """Each that ends lets another one begin, and nothing is remembered of callers without requests."""
+    counted = in_flight(most=1)
+    for _ in range(3):
+        counted.enter("a", accepted=False)
+        counted.leave("a", accepted=False)
+    assert len(counted) == 0
+    assert counted._own == {}
+
+
+# -- at the front door -----------------------------------------------------------------------------
+
+
+class Slow:
+    """A tool that ends when it is told to."""
+
+    def __init__(self) -> None:
+        self.began = 0
+        self.end = asyncio.Event()
+
+    async def __call__(self, _: web.Request, message: Any) -> web.StreamResponse:
+        self.began += 1
+        await self.end.wait()
+        return reply_to(message, {})
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    async with HttpServer() as server, Bench(server) as bench:
+        yield bench
+
+
+async def test_clients_that_left_still_count(bench: Bench) -> None:
+    """Their calls go on, so that whoever leaves and comes again does not pile up calls without end."""
+    tool = bench.server.on["tools/call"] = Slow()
+    await bench.start(max_exchanges=4)
+    session = await bench.initialize()
+    for number in range(3):
+        async with bench.asking(call(number), session=session):
+            await until(lambda: tool.began == number + 1)  # noqa: B023
+    refused = await bench.post(call(9), session=session)
+    assert (refused.status, refused.error) == (503, (9, -32603, "too-many-exchanges"))
+    assert "Retry-After" in refused.headers
+    assert tool.began == 3
+    tool.end.set()
+    await until(lambda: len(bench.proxy._in_flight) == 0)
+    assert (await bench.post(call(), session=session)).status == 200
+
+
+async def test_each_of_a_batch_counts(bench: Bench) -> None:
+    """A hundred calls in one POST are a hundred calls."""
+    tool = bench.server.on["tools/call"] = Slow()
+    await bench.start(max_exchanges=4)
+    session = await bench.initialize()
+    tool.end.set()
+    answers = (await bench.post([call(number) for number in range(10)], session=session)).json
+    refused = [answer for answer in answers if "error" in answer]
+    assert len(answers) == 10
+    assert len(refused) == 10 - tool.began
+    assert tool.began <= 3
+    assert {answer["error"]["data"]["reason"] for answer in refused} == {"too-many-exchanges"}
+
+
+async def test_other_pages_count(bench: Bench) -> None:
+    """What is passed through holds a connection to the server, too."""
+    tool = bench.server.on["GET"] = Slow()
+    await bench.start(max_exchanges=4)
+    url = f"{bench.proxy.listen_url}/page"
+    reading = [asyncio.create_task(bench.http.get(url)) for _ in range(3)]
+    await until(lambda: tool.began == 3)
+    async with bench.http.get(url) as response:
+        assert response.status == 503
+    for task in reading:
+        task.cancel()
+    await asyncio.gather(*reading, return_exceptions=True)
+    await until(lambda: len(bench.proxy._in_flight) == 0)
+
+
+async def test_a_flood_of_notifications(bench: Bench) -> None:
+    """They are bounded like requests; one that is dropped is accepted all the same, as clients want it."""
+    tool = bench.server.on["notifications/odd"] = Slow()
+    await bench.start(max_exchanges=4)
+    session = await bench.initialize()
+    odd = {"jsonrpc": "2.0", "method": "notifications/odd"}
+    sending = [asyncio.create_task(bench.post(odd, session=session)) for _ in range(3)]
+    await until(lambda: tool.began == 3)
+    assert (await bench.post(odd, session=session)).status == 202
+    assert tool.began == 3
+    tool.end.set()
+    assert [answer.status for answer in await asyncio.gather(*sending)] == [202] * 3
