@@ -40,6 +40,7 @@ from .exchange.fanout import Fanout
 from .exchange.listening import Listening
 from .exchange.parking import Parking
 from .exchange.routing import Router
+from .exchange.wishes import Wishes
 from .memory import Memory, default_budget_bytes
 from .operations import Operator
 from .ops.admin import build_admin_app
@@ -309,6 +310,7 @@ class Proxy:
             profiles=profiles,
             catalog=self._catalog,
             fanout=self._fanout,
+            wishes=Wishes(binder=self._binder, listening=self._listening, observe=self._observe),
             pings=Pings(binder=self._binder, check_up=self._fleet.check_up),
             observe=self._observe,
         )

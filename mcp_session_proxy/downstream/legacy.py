@@ -12,7 +12,8 @@ from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
-from ..protocol import jsonrpc, revisions
+from ..exchange.wishes import Wishes, takes_wishes
+from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
@@ -37,6 +38,7 @@ class LegacyEndpoint:
         profiles: Profiles,
         catalog: Catalog,
         fanout: Fanout,
+        wishes: Wishes,
         pings: Pings,
         observe: Observer,
     ) -> None:
@@ -46,6 +48,7 @@ class LegacyEndpoint:
         self._binder = binder
         self._catalog = catalog
         self._fanout = fanout
+        self._wishes = wishes
         self._observe = observe
         self._calls: dict[tuple[ClientSession, bytes], Exchange] = {}
 
@@ -80,7 +83,13 @@ class LegacyEndpoint:
             client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
                 await introduce(visit.session, client, call.caller)
-            response, refusal = await self._exchange(request, meta, visit, responder, report)
+            if client is not None and takes_wishes(request.method):
+                response, refusal = await self._ask_for_wishes(request, meta, visit, responder, report)
+            else:
+                response, refusal = await self._exchange(request, meta, visit, responder, report)
+            if client is not None and response.error is not None:
+                for params in lifting.required_urls(response):
+                    self._fanout.note_elicitation(client, params)
             if key is not None and response.result is not None:
                 self._catalog.keep(
                     key, request.method, request.params, response.result, visit.session, generation
@@ -131,6 +140,26 @@ class LegacyEndpoint:
             visit = await self._binder.enter(call.client, call.caller)
         report.visits(visit)
         return visit
+
+    async def _ask_for_wishes(
+        self,
+        request: Request,
+        meta: Mapping[str, bytes],
+        visit: Visit,
+        responder: Responder,
+        report: Report,
+    ) -> tuple[Response, Refusal | None]:
+        """What the client wants to be told of, together with what others want on the same session."""
+        refusals: list[Refusal | None] = []
+
+        async def send(asked: Request) -> Response:
+            response, refusal = await self._exchange(asked, meta, visit, responder, report)
+            refusals.append(refusal)
+            return response
+
+        assert visit.client is not None
+        response = await self._wishes.ask(visit.client, visit.session, request, send)
+        return response, refusals[0] if refusals else None
 
     async def _exchange(
         self,

@@ -17,8 +17,10 @@ from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from .mailbox import Mailbox, Shelf
 from .question import Question, refuse_request
+from .wishes import hears
 
 _MAX_QUESTIONS: Final = 100
+_MAX_ELICITATIONS: Final = 100
 # A client opens its GET stream just after the handshake, sooner or later; a server may ask before that. One
 # that has not declared what it is asked for gets a moment only: the server waits for nothing then.
 _STREAM_GRACE_SECONDS: Final = 2.0
@@ -30,12 +32,13 @@ _AWAY_SECONDS: Final = 600.0
 class _Post:
     """What is kept per client session: its mailbox and the questions it was asked."""
 
-    __slots__ = ("mailbox", "next_question", "questions")
+    __slots__ = ("elicitations", "mailbox", "next_question", "questions")
 
     def __init__(self, mailbox: Mailbox) -> None:
         self.mailbox = mailbox
         self.questions: dict[int, Question] = {}
         self.next_question = 0
+        self.elicitations: dict[str, None] = {}  # the ids of those that it was asked for, the newest last
 
 
 class Fanout:
@@ -52,7 +55,7 @@ class Fanout:
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
         binder.on_moved = self.moved
-        binder.on_attached = self.attached
+        binder.on_attached.append(self.attached)
 
     def set_max_events(self, max_events: int) -> None:
         """Keep this many events for each stream of every client session from now on."""
@@ -116,7 +119,7 @@ class Fanout:
         for post in self._posts.values():
             post.mailbox.close()
 
-    def attached(self, session: UpstreamSession) -> None:
+    def attached(self, _: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to an upstream session: it hears what the server said before."""
         for message in session.meet():
             self.route(session, message)
@@ -139,7 +142,8 @@ class Fanout:
     def moved(self, client: ClientSession, former: UpstreamSession, session: UpstreamSession) -> None:
         """A client session has come to another upstream session than it knows: the same, for this one."""
         told_lists = former.told_lists | session.told_lists
-        for message in changes.everything(told_lists, former.journal.subscriptions):
+        subscriptions = {} if client.wishes is None else client.wishes.subscriptions
+        for message in changes.everything(told_lists, subscriptions):
             data = jsonrpc.write_notification(message.method, message.params)
             self.mailbox(client).standalone.append(data)
         session.tell_differences(former.initialize_result)
@@ -152,9 +156,30 @@ class Fanout:
         for client in clients:
             if client.deleted or (client.last_used < away_since and not client.busy):
                 continue
+            if not (hears(client, message) and self._concerns(client, message)):
+                continue
             data = same_for_all or self.rewrite(client, session, message)
             if data is not None:
                 self.mailbox(client).standalone.append(data)
+
+    def _concerns(self, client: ClientSession, message: Notification) -> bool:
+        """Whether a notification is not about an elicitation of somebody else's.
+
+        MCP 2025-11-25, client/elicitation, "Completion Notifications for URL Mode Elicitation".
+        """
+        if message.method != revisions.ELICITATION_COMPLETE:
+            return True
+        post = self._posts.get(client)
+        return post is not None and _elicitation_of(message.params) in post.elicitations
+
+    def note_elicitation(self, client: ClientSession, params: bytes | None) -> None:
+        """The client was asked for this: it is told when it is complete."""
+        identifier = _elicitation_of(params)
+        if identifier is not None:
+            elicitations = self._post(client).elicitations
+            elicitations[identifier] = None
+            if len(elicitations) > _MAX_ELICITATIONS:
+                del elicitations[next(iter(elicitations))]
 
     def rewrite(
         self, client: ClientSession | None, session: UpstreamSession, message: Notification
@@ -232,6 +257,8 @@ class Fanout:
         post.next_question += 1
         number = post.next_question
         post.questions[number] = Question(session, session.incarnation, request)
+        if request.method == revisions.ELICIT:
+            self.note_elicitation(client, request.params)
         return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
 
     def withdraw(self, client: ClientSession, number: int) -> None:
@@ -277,3 +304,7 @@ def _can_answer(client: ClientSession, request: Request) -> bool:
     if not questions.is_question(request.method):
         return False
     return questions.missing_capability(request.method, request.params, declared) is None
+
+
+def _elicitation_of(params: bytes | None) -> str | None:
+    return jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))

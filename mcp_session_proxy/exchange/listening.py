@@ -8,7 +8,7 @@ A list's change reaches every listener of the principal, even if an idle session
 import asyncio
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -70,7 +70,7 @@ def read_filter(raw: bytes | None) -> Filter:
     return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
 
 
-def _wholes(uri: str) -> Iterator[str]:
+def wholes(uri: str) -> Iterator[str]:
     """The URIs of what a resource may be a part of, itself first: an update may name a part instead."""
     yield uri
     if len(uri) <= _MAX_URI_CHARS:
@@ -141,9 +141,18 @@ class Listening:
         self._counts: dict[UpstreamSession, dict[str, int]] = {}
         self._promised: dict[UpstreamSession, dict[str, dict[Listener, None]]] = {}
         self._asking: dict[tuple[UpstreamSession, str], asyncio.Task[bool]] = {}
+        # Whether others than listeners want a resource of a session.
+        self.wanted_elsewhere: Callable[[UpstreamSession, str], bool] = lambda _session, _uri: False
 
     def __len__(self) -> int:
         return sum(len(listeners) for listeners in self._listeners.values())
+
+    def uris_of(self, session: UpstreamSession) -> Set[str]:
+        """The resources of a session that listeners want."""
+        return self._counts.get(session, {}).keys()
+
+    def _is_wanted(self, session: UpstreamSession, uri: str) -> bool:
+        return uri in self.uris_of(session) or self.wanted_elsewhere(session, uri)
 
     # -- coming and going --------------------------------------------------------------------------
 
@@ -204,7 +213,7 @@ class Listening:
         params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
         response = await inquire(visit, revisions.SUBSCRIBE, params, self._observe)
         agreed = response is not None and response.result is not None
-        if agreed and uri not in self._counts.get(visit.session, {}):
+        if agreed and not self._is_wanted(visit.session, uri):
             # Whoever wanted it has left meanwhile.
             await inquire(visit, revisions.UNSUBSCRIBE, params, self._observe)
         return agreed
@@ -246,7 +255,7 @@ class Listening:
     async def _unsubscribe(self, visit: Visit, uris: Sequence[str]) -> None:
         try:
             for uri in uris:
-                if uri not in self._counts.get(visit.session, {}):
+                if not self._is_wanted(visit.session, uri):
                     params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
                     await inquire(visit, revisions.UNSUBSCRIBE, params, self._observe)
         finally:
@@ -275,7 +284,7 @@ class Listening:
             by_uri = self._promised.get(session)
             uri = jsonrpc.read_string(jsonrpc.read_object(message.params).get("uri")) if by_uri else None
             if by_uri and uri is not None:
-                concerned = {listener: None for whole in _wholes(uri) for listener in by_uri.get(whole, ())}
+                concerned = {listener: None for whole in wholes(uri) for listener in by_uri.get(whole, ())}
                 for listener in concerned:
                     listener.put(message.method, message.params)
         elif message.method in _LIST_METHODS:

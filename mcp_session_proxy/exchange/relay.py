@@ -5,11 +5,13 @@ What the client answers comes in another POST and finds its way back through ``f
 
 from typing import Protocol
 
+from ..protocol import revisions
 from ..protocol.jsonrpc import Notification, Request
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
 from .fanout import Fanout
 from .question import refuse_request
+from .wishes import hears
 
 
 class Channel(Protocol):
@@ -41,6 +43,8 @@ class Relay:
 
     async def notify(self, message: Notification) -> None:
         """Write a notification on the POST's stream, if the client takes streams."""
+        if message.method == revisions.LOG_MESSAGE and self._client and not hears(self._client, message):
+            return
         data = self._fanout.rewrite(self._client, self._session, message)
         if data is not None:
             await self._channel.send(data)

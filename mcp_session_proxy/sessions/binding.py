@@ -107,7 +107,7 @@ class Binder:
         self.directory = directory(self._forgotten)
         self.on_forget: Callable[[ClientSession], None] | None = None
         # Told when a client session has come to an upstream session.
-        self.on_attached: Callable[[UpstreamSession], None] | None = None
+        self.on_attached: list[Callable[[ClientSession, UpstreamSession], None]] = []
         # Told when a client session comes to another upstream session (the last) than it had.
         self.on_moved: Callable[[ClientSession, UpstreamSession, UpstreamSession], None] | None = None
         self.on_arrival: Callable[[ClientSession], None] | None = None
@@ -355,7 +355,7 @@ class Binder:
             client.requests += 1
             self._look_at(client)
             self._guests.welcome(visit.session, client)
-            self._tell_attached(visit.session)
+            self._tell_attached(client, visit.session)
         return visit
 
     def sessionless_key(self, principal: Principal, affinity: str | None) -> SessionKey:
@@ -384,7 +384,7 @@ class Binder:
             home = client.home
             if home is not None and (lease := self.pool.reclaim(home, client.usage)) is not None:
                 client.lease = lease
-                self._tell_attached(_upstream(lease))
+                self._tell_attached(client, _upstream(lease))
                 return lease
             work = self._take_session(client, caller, deadline)
             client.attaching = asyncio.get_running_loop().create_task(work, name=f"attach {client.tag}")
@@ -405,11 +405,11 @@ class Binder:
             if self.on_moved is not None and lost is not session:
                 self.on_moved(client, lost, session)
         client.lease, client.home = lease, lease.slot
-        self._tell_attached(session)
+        self._tell_attached(client, session)
 
-    def _tell_attached(self, session: UpstreamSession) -> None:
-        if self.on_attached is not None:
-            self.on_attached(session)
+    def _tell_attached(self, client: ClientSession, session: UpstreamSession) -> None:
+        for told in self.on_attached:
+            told(client, session)
 
     async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
         """Bring a new session to where the lost one was. Nobody may use it before, or half restored."""

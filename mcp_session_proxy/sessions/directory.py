@@ -9,6 +9,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from typing import Final
 
+from ..upstream.journal import Journal
 from .books import Slot, Usage
 from .identity import Principal, Profile, SessionKey
 from .pool import Lease, PooledSession
@@ -48,6 +49,7 @@ class ClientSession:
         "took_leave",
         "usage",
         "version",
+        "wishes",
     )
 
     def __init__(
@@ -79,6 +81,7 @@ class ClientSession:
         self.connections = 0  # open ones that have carried this client session
         self.keeps_connections = False  # for more than one request
         self.queue: dict[ClientSession, None] | None = None  # of those whose return is waited for
+        self.wishes: Journal | None = None  # what it asked the server to tell it of
         self.streams = 0
         self.in_flight = 0
         self.requests = 0

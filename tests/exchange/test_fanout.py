@@ -30,7 +30,7 @@ class FakeBinder:
         self.guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
         self.on_forget: Any = None
         self.on_moved: Any = None
-        self.on_attached: Any = None
+        self.on_attached: list[Any] = []
 
     def clients_of(self, session: UpstreamSession) -> dict[ClientSession, None]:
         return self.guests.get(session, {})
@@ -129,11 +129,15 @@ async def test_clients_of_a_session_that_was_opened_anew() -> None:
     """They hear that all they may know has changed, as far as they were told that they would hear of it."""
     at = await promising()
     clients = [at.client(), at.client(attached=False)]
+    for client in clients:
+        client.wishes = at.session.journal
+    other = at.client()
     at.server.forget()
     at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
     await at.session.revive(1, "404", NOBODY)
     at.fanout.session_changed(at.session)
     assert [at.heard(client) for client in clients] == [ALL_CHANGED] * 2
+    assert at.heard(other) == ALL_CHANGED[:-1]  # it has not subscribed
     at.session.abandon()
 
 
@@ -144,9 +148,26 @@ async def test_clients_of_a_session_that_was_closed() -> None:
     at.session.abandon()
     at.fanout.session_changed(at.session)
     assert at.heard(client) == []
+    client.wishes = at.session.journal
     at.fanout.moved(client, at.session, other.session)
     assert at.heard(client) == ALL_CHANGED
     other.session.abandon()
+
+
+async def test_a_completed_elicitation(at: Scene) -> None:
+    """Only the client hears of it that was asked for it, whichever way."""
+    asked, told, other = at.client(listens=True), at.client(), at.client()
+    params = b'{"mode":"url","elicitationId":"e-1","url":"https://a.example","message":"m"}'
+    at.fanout.ask(asked, at.session, Request(b"1", "elicitation/create", params))
+    at.fanout.note_elicitation(told, b'{"elicitationId":"e-2"}')
+    for identifier in (b'"e-1"', b'"e-2"', b'"e-3"', b"3"):
+        complete = b'{"elicitationId":%b}' % identifier
+        at.fanout.route(at.session, Notification("notifications/elicitation/complete", complete))
+    heard = [[event["params"]["elicitationId"] for event in at.heard(one)] for one in (asked, told, other)]
+    assert heard == [["e-1"], ["e-2"], []]
+    for number in range(200):
+        at.fanout.note_elicitation(told, b'{"elicitationId":"%d"}' % number)
+    assert len(at.fanout._posts[told].elicitations) == 100
 
 
 async def test_others_hear_nothing(at: Scene) -> None:

@@ -1,0 +1,215 @@
+"""What clients have asked a server to tell them of: updates of resources, and log messages from a level on.
+
+That belongs to the client session (``ClientSession.wishes``), for an upstream session may serve several, at
+once or in turn. The server is asked for what those want together who are there now; each hears what it asked
+for itself (``hears``). A session that comes to other clients is settled: what only the former ones wanted is
+given up, what a returning one wants is asked for again.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+from weakref import WeakSet
+
+from ..errors import ProxyError
+from ..events import Observer
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Notification, Request, Response
+from ..sessions.binding import Binder, Visit
+from ..sessions.directory import ClientSession
+from ..upstream.journal import JOURNALLED, Journal
+from ..upstream.session import UpstreamSession
+from .inquiry import inquire
+from .listening import Listening, wholes
+
+# What a server is set to that some client has set to another level, when none is there that wants one: it
+# cannot be asked what it did before. It is what most begin with.
+_USUAL_LEVEL: Final = "info"
+_MAX_STEPS: Final = 3000
+
+
+class Wishes:
+    """Brings together what the client sessions behind each upstream session want."""
+
+    def __init__(self, *, binder: Binder, listening: Listening, observe: Observer) -> None:
+        self._binder = binder
+        self._listening = listening
+        self._observe = observe
+        self._settling: WeakSet[UpstreamSession] = WeakSet()
+        binder.on_attached.append(self._attached)
+        listening.wanted_elsewhere = lambda session, uri: uri in self._wanted(session)
+
+    async def ask(
+        self,
+        client: ClientSession,
+        session: UpstreamSession,
+        request: Request,
+        send: Callable[[Request], Awaitable[Response]],
+    ) -> Response:
+        """The response to one of ``JOURNALLED``, sent to the server as far as that serves all who are there.
+
+        Raises:
+            ProxyError: as ``send``.
+        """
+        wishes = client.wishes
+        if wishes is None:
+            wishes = client.wishes = Journal()
+        if request.method == revisions.UNSUBSCRIBE:
+            wishes.record(request.method, request.params)
+            if _uri(request.params) in self._all_wanted(session):
+                return Response(request.id, result=b"{}")
+            response = await send(request)
+        elif request.method == revisions.SUBSCRIBE:
+            response = await self._subscribe(wishes, request, send)
+        else:
+            former, wishes.log_level = wishes.log_level, request.params
+            level = self._level(session, _level_of(request.params))
+            agreed = False
+            try:
+                response = await send(_with_level(request, level))
+                agreed = response.result is not None
+            finally:
+                if not agreed:
+                    wishes.log_level = former
+        self._settle_soon(client, session)  # whatever crossed this on its way
+        return response
+
+    async def _subscribe(
+        self, wishes: Journal, request: Request, send: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        """The wish counts from before it is sent: nobody who gives up the same meanwhile unsubscribes it."""
+        uri = _uri(request.params)
+        new = uri not in wishes.subscriptions
+        wishes.record(request.method, request.params)
+        agreed = False
+        try:
+            response = await send(request)
+            agreed = response.result is not None
+        finally:
+            if new and not agreed and uri is not None:
+                wishes.subscriptions.pop(uri, None)
+        return response
+
+    # -- who wants what ------------------------------------------------------------------------
+
+    def _present(self, session: UpstreamSession) -> list[Journal]:
+        clients = self._binder.clients_of(session)
+        return [c.wishes for c in clients if c.wishes is not None and (c.lease is not None or c.busy)]
+
+    def _wanted(self, session: UpstreamSession) -> dict[str, bytes]:
+        """The subscriptions of the client sessions that are there, by URI."""
+        return {uri: params for own in self._present(session) for uri, params in own.subscriptions.items()}
+
+    def _all_wanted(self, session: UpstreamSession) -> set[str]:
+        return self._wanted(session).keys() | self._listening.uris_of(session)
+
+    def _level(self, session: UpstreamSession, more: str | None = None) -> str | None:
+        """The most talkative level that anybody wants who is there; None when nobody wants any."""
+        levels = [*(_level_of(own.log_level) for own in self._present(session)), more]
+        known = [level for level in levels if level in revisions.LOG_LEVELS]
+        return min(known, key=revisions.LOG_LEVELS.index, default=None)
+
+    # -- settling ------------------------------------------------------------------------------
+
+    def _attached(self, client: ClientSession, session: UpstreamSession) -> None:
+        """A client session has come to a session that others may have had before."""
+        told = session.journal
+        if client.wishes is not None or told.subscriptions or told.log_level is not None:
+            self._settle_soon(client, session)
+
+    def _settle_soon(self, client: ClientSession, session: UpstreamSession) -> None:
+        if session not in self._settling and self._next_step(session, set()) is not None:
+            self._settling.add(session)
+            session.spawn(self._settle(client, session), f"settle {session.tag}")
+
+    async def _settle(self, client: ClientSession, session: UpstreamSession) -> None:
+        """Ask the server for what is wanted now, one by one; what it refuses is left as it is."""
+        refused: set[tuple[str, bytes]] = set()
+        if client.lease is None:
+            self._settling.discard(session)
+            return  # it has left already
+        try:
+            visit = await self._binder.enter(client, session.credentials)
+        except ProxyError:
+            self._settling.discard(session)
+            return
+        try:
+            for _ in range(_MAX_STEPS):
+                step = self._next_step(session, refused)
+                if step is None or visit.session is not session:
+                    return
+                await self._take_step(visit, step, refused)
+        finally:
+            self._settling.discard(session)
+            visit.end()
+
+    async def _take_step(
+        self, visit: Visit, step: tuple[str, bytes], refused: set[tuple[str, bytes]]
+    ) -> None:
+        response = await inquire(visit, *step, self._observe)
+        if response is None or response.result is None:
+            refused.add(step)
+
+    def _next_step(
+        self, session: UpstreamSession, refused: set[tuple[str, bytes]]
+    ) -> tuple[str, bytes] | None:
+        """The next request that brings what the server was told nearer to what is wanted."""
+        told, wanted, level = session.journal, self._wanted(session), self._level(session)
+        others = self._listening.uris_of(session)
+        for uri in told.subscriptions:
+            if uri not in wanted and uri not in others:
+                step = (revisions.UNSUBSCRIBE, jsonrpc.write_object({"uri": jsonrpc.quote(uri)}))
+                if step not in refused:
+                    return step
+        for uri, params in wanted.items():
+            if uri not in told.subscriptions and (revisions.SUBSCRIBE, params) not in refused:
+                return revisions.SUBSCRIBE, params
+        if level is None and told.log_level is not None:
+            level = _USUAL_LEVEL
+        if level is not None and level != _level_of(told.log_level):
+            step = (revisions.SET_LEVEL, _write_level(level))
+            return None if step in refused else step
+        return None
+
+
+def takes_wishes(method: str) -> bool:
+    """Whether a request of this method says what its client wants to be told of."""
+    return method in JOURNALLED
+
+
+def hears(client: ClientSession, message: Notification) -> bool:
+    """Whether a client session asked for what a notification tells, if it has to be asked for."""
+    wishes = client.wishes
+    if message.method == revisions.RESOURCE_UPDATED:
+        uri = _uri(message.params)
+        if wishes is None or uri is None:
+            return False
+        return any(whole in wishes.subscriptions for whole in wholes(uri))
+    if message.method == revisions.LOG_MESSAGE and wishes is not None:
+        return _is_loud_enough(_level_of(message.params), _level_of(wishes.log_level))
+    return True
+
+
+def _is_loud_enough(level: str | None, wanted: str | None) -> bool:
+    levels = revisions.LOG_LEVELS
+    return wanted not in levels or level not in levels or levels.index(level) >= levels.index(wanted)
+
+
+def _uri(params: bytes | None) -> str | None:
+    return jsonrpc.read_string(jsonrpc.read_object(params).get("uri"))
+
+
+def _level_of(params: bytes | None) -> str | None:
+    return jsonrpc.read_string(jsonrpc.read_object(params).get("level"))
+
+
+def _write_level(level: str) -> bytes:
+    return jsonrpc.write_object({"level": jsonrpc.quote(level)})
+
+
+def _with_level(request: Request, level: str | None) -> Request:
+    """The request for a level that serves all; its own where that is none we know: the server judges it."""
+    own = _level_of(request.params)
+    if request.params is None or level is None or own not in revisions.LOG_LEVELS or level == own:
+        return request
+    params = jsonrpc.replace_members(request.params, {"level": jsonrpc.quote(level)})
+    return Request(request.id, request.method, params)
