@@ -25,6 +25,7 @@
     ├── UpstreamError                the server behind us did
     │   ├── UpstreamUnreachable      502          upstream-unreachable
     │   ├── UpstreamDown             503          upstream-down
+    │   ├── OneSessionOnly           503          one-session-only
     │   ├── UpstreamProtocolError    502          upstream-protocol-error
     │   ├── UpstreamTimeout          504          upstream-timeout
     │   ├── SessionLost              502          session-lost
@@ -64,6 +65,7 @@ MISSING_CAPABILITY = -32021
 UNSUPPORTED_VERSION = -32022
 
 SOURCE = "mcp-session-proxy"
+_MAX_WORDS_BYTES = 64 * 1024
 
 # Statuses of a server that say nothing of the caller: there is no MCP endpoint where it was asked, or what is
 # between us and the server does not reach it.
@@ -306,6 +308,13 @@ class UpstreamDown(UpstreamError):
     reason = "upstream-down"
 
 
+class OneSessionOnly(UpstreamError):
+    """The server can have one session only, and that one cannot serve this client."""
+
+    status = 503
+    reason = "one-session-only"
+
+
 class UpstreamProtocolError(UpstreamError):
     """The server answered something that is not MCP."""
 
@@ -366,6 +375,11 @@ class UpstreamRejected(UpstreamError):
         return Fault.CLIENT
 
     @property
+    def words(self) -> bytes:
+        """What the server said, as far as anybody reads."""
+        return self.body[:_MAX_WORDS_BYTES].strip()
+
+    @property
     def http_status(self) -> int:
         """The server's own status where that tells the client something, else 502."""
         passes = 400 <= self.upstream_status < 500 or self.upstream_status in (503, 504)
@@ -407,6 +421,11 @@ class HandshakeRefused(UpstreamError):
         super().__init__("The MCP server refused to open a session.")
         self.raw_error = raw_error
         self.upstream_code = code
+
+    @property
+    def words(self) -> bytes:
+        """What the server said, as far as anybody reads."""
+        return self.raw_error[:_MAX_WORDS_BYTES]
 
     @property
     def fault(self) -> Fault:

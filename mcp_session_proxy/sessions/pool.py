@@ -21,15 +21,18 @@ from ..errors import (
     AcquireTimeout,
     Draining,
     Fault,
+    HandshakeRefused,
     InternalError,
+    OneSessionOnly,
     ProxyError,
     TooManyWaiters,
+    UpstreamRejected,
     UpstreamUnreachable,
 )
 from ..events import Observer
 from ..upstream.session import LossHandler
 from ..upstream.transport import Caller
-from . import policy
+from . import policy, sole
 from .books import Books, Bucket, Slot, Usage
 from .identity import Profile, SessionKey
 from .policy import Limits, Open
@@ -163,6 +166,7 @@ class Pool:
         self.limits = limits
         self._observe = observe
         self._waiters: dict[_Waiter, None] = {}
+        self._crowded: set[str] = set()  # principals with a session at a server that wants no other
         self._demands: dict[SessionKey, _Demand] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
@@ -229,6 +233,13 @@ class Pool:
         lease = self.acquire_at_once(key, profile, usage, caller)
         if lease is not None:
             return lease
+        if (
+            key.principal in self._crowded
+            and not self.paused
+            and (only := self._sole(key.principal, profile, usage)) is not None
+        ):
+            self._forget_if_empty(self.books.bucket(key))
+            return self._grant(only, usage)
         demand, bucket = self._demands[key], self.books.bucket(key)
         try:
             # Whoever can have a session opened at once waits behind nobody.
@@ -466,7 +477,9 @@ class Pool:
                 raise Draining("The session was closed while it was being opened.")
             try:
                 return await slot.session.open(caller)
-            except UpstreamUnreachable as error:
+            except (UpstreamUnreachable, UpstreamRejected, HandshakeRefused) as error:
+                if not self._may_pass(error, slot):
+                    raise
                 demand.last_error = error
                 deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
                 if _now() + delay >= max(deadlines, default=0.0):
@@ -478,12 +491,28 @@ class Pool:
                 self._count_handshake(slot.key, demand, 1)
             delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
+    def _may_pass(self, error: ProxyError, slot: Slot[PooledSession]) -> bool:
+        """Whether what failed a handshake may be over in a moment."""
+        if isinstance(error, UpstreamUnreachable):
+            return True
+        # It has no room for a second session, but the first is not open yet: then that may serve all.
+        return sole.refuses_another(error) and any(
+            other.state is SessionState.OPENING and other.key.principal == slot.key.principal
+            for other in self.books.slots()
+            if other is not slot
+        )
+
     def _opening_failed(self, slot: Slot[PooledSession], why: str, error: ProxyError) -> None:
         slot.session.abandon()
         if slot.state is not SessionState.OPENING:  # retired meanwhile
             return
-        bucket = self.books.bucket(slot.key)
-        self._demands[slot.key].last_error = None  # it is told here; whoever comes later has other reasons
+        if crowded := sole.refuses_another(error):
+            error = OneSessionOnly(
+                "The MCP server can have one session only, and somebody has it. With --sharing shared it "
+                "serves every client of the same caller that can do at least what the server was told of."
+            )
+        bucket, demand = self.books.bucket(slot.key), self._demands[slot.key]
+        demand.last_error = None  # it is told here; whoever comes later has other reasons
         self.books.open_failed(slot)
         kind = events.SessionRefused if error.fault is Fault.CLIENT else events.SessionOpenFailed
         self._observe(
@@ -493,10 +522,26 @@ class Pool:
         for waiter in list(bucket.waiters):
             assert isinstance(waiter, _Waiter)
             self._forget(waiter)
-            if not waiter.future.done():
+            if waiter.future.done():
+                continue
+            only = self._sole(slot.key.principal, demand.profile, waiter.usage) if crowded else None
+            if only is None:
                 waiter.future.set_exception(error)
+            else:
+                self._crowded.add(slot.key.principal)
+                waiter.future.set_result(self._grant(only, waiter.usage))
         self._forget_if_empty(bucket)
         self._serve_everyone()
+
+    def _sole(self, principal: str, profile: Profile, usage: Usage) -> Slot[PooledSession] | None:
+        """The session of a server that can have one only, where this use by this client can share it."""
+        if usage is not Usage.JOINT:
+            return None
+        for slot in self.books.slots():
+            shared = slot.usable and not slot.reserved and slot.key.principal == principal
+            if shared and sole.can_serve(self._demands[slot.key].profile, profile):
+                return slot
+        return None
 
     def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
         if usage is not Usage.ONCE or self._closed or self.paused or bucket.key not in self._demands:
@@ -517,6 +562,7 @@ class Pool:
     def _take_out(self, slot: Slot[PooledSession], reason: str) -> None:
         bucket = self.books.bucket(slot.key)
         self.books.retire(slot)
+        self._crowded.discard(slot.key.principal)  # there may be room for another one now
         self._forget_if_empty(bucket)
         self._spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
 

@@ -31,7 +31,6 @@ _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
 # Refusals that are about the caller, the place or the moment, whatever words they use.
 _OTHER_STATUSES: Final = frozenset({401, 403, 404, 405, 407, 408, 429})
 _SPEAKS_OF_VERSIONS: Final = re.compile(rb'version|"supported', re.IGNORECASE)
-_MAX_REFUSAL_BYTES: Final = 64 * 1024
 _MAX_SHOWN_CHARS: Final = 40
 
 
@@ -126,7 +125,7 @@ class Handshake:
                 if not _is_about_the_version(refusal):
                     raise
                 first_refusal = first_refusal or refusal
-                named = _words(refusal)
+                named = refusal.words
                 untried.sort(key=lambda each: each.encode() not in named)
                 await say_goodbye(self._transport, self._ref, self._caller.credentials)
                 self._stand(NO_SESSION)
@@ -166,14 +165,8 @@ def _is_about_the_version(refusal: UpstreamRejected | HandshakeRefused) -> bool:
             return code == UNSUPPORTED_VERSION
     if code in (UNSUPPORTED_VERSION, INVALID_PARAMS):
         return True
-    words = _words(refusal)
+    words = refusal.words
     return not words or _SPEAKS_OF_VERSIONS.search(words) is not None
-
-
-def _words(refusal: UpstreamRejected | HandshakeRefused) -> bytes:
-    """What the server said, wherever it said it, as far as anybody reads."""
-    words = refusal.raw_error if isinstance(refusal, HandshakeRefused) else refusal.body
-    return words[:_MAX_REFUSAL_BYTES].strip()
 
 
 def _version_of(result: bytes) -> str | None:

@@ -1,0 +1,49 @@
+"""Servers that can have one session only: how they refuse another, and whom their one can serve. Pure.
+
+The official example of a stateful server is such a one: a single transport, which is initialised once.
+"""
+
+import re
+from typing import Final
+
+from ..errors import HandshakeRefused, ProxyError, UpstreamRejected
+from ..protocol import jsonrpc
+from .identity import Profile
+
+_REFUSALS: Final = re.compile(
+    rb"already (?:been )?initiali[sz]ed"
+    rb"|only (?:one|a single|1) (?:active |concurrent |client )?(?:session|connection|client)",
+    re.IGNORECASE,
+)
+_MAX_LEVELS: Final = 20
+_ABSENT: Final = b"null"
+
+
+def refuses_another(error: ProxyError) -> bool:
+    """Whether a server that failed a handshake with this has a session already, and can have no other."""
+    return isinstance(error, UpstreamRejected | HandshakeRefused) and bool(_REFUSALS.search(error.words))
+
+
+def can_serve(told: Profile, client: Profile) -> bool:
+    """Whether a session that was opened with one profile can serve a client with another.
+
+    It can where the client is able to do whatever the server was told of: nothing will be asked in vain.
+    """
+    return _covers(_capabilities(client), _capabilities(told), _MAX_LEVELS)
+
+
+def _capabilities(profile: Profile) -> bytes:
+    return jsonrpc.read_object(profile.params).get("capabilities", b"{}")
+
+
+def _covers(able: bytes, told: bytes, levels: int) -> bool:
+    """Whether one raw JSON value promises what the other does. False promises as little as nothing."""
+    if told in (b"false", _ABSENT):
+        return True
+    if told[:1] != b"{" or levels == 0:
+        return jsonrpc.canonical(able) == jsonrpc.canonical(told)
+    members = jsonrpc.read_object(able)
+    return able[:1] == b"{" and all(
+        _covers(members.get(key, _ABSENT), value, levels - 1)
+        for key, value in jsonrpc.read_object(told).items()
+    )
