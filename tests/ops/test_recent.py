@@ -45,6 +45,18 @@ def test_limit_takes_the_newest(recent):
     assert recent.after(0, 0) == []
 
 
+def test_refused_callers_wash_away_no_failures(recent):
+    """They have the name of failed requests, and room of their own."""
+    words = {"method": "initialize", "detail": "d", "request_id": "r1", "principal": "p1"}
+    Tee(recent)(events.RequestFailed(reason="upstream-timeout", fault="upstream", **words))
+    for _ in range(1000):
+        Tee(recent)(events.RequestRefused(reason="upstream-rejected", fault="client", **words))
+    kept = recent.after(0, 2000)
+    assert len(kept) == KEPT_OF_EACH_KIND + 1
+    assert [entry.level for entry in kept].count("warning") == 1
+    assert {entry.event for entry in kept} == {"request.failed"}
+
+
 def test_a_flood_washes_away_its_own_kind_only(recent):
     """What explains a flood of failures is still there when somebody looks."""
     Tee(recent)(DOWN)
