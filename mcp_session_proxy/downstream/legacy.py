@@ -7,6 +7,7 @@ brought; each request ends up on the upstream session that is right for it.
 from collections.abc import Mapping
 
 from ..events import Observer
+from ..exchange import tasks
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
@@ -171,14 +172,21 @@ class LegacyEndpoint:
     ) -> tuple[Response, Refusal | None]:
         """The server's response, and the refusal that it came with, if its HTTP status was one of failure."""
         relay = Relay(responder, visit.client, visit.session, self._fanout)
-        exchange = Exchange(request, meta.get("progressToken"), visit, relay, self._observe)
+        token = jsonrpc.read_progress_token(meta) if meta else None
+        exchange = Exchange(request, token, visit, relay, self._observe)
         self.exchanges[exchange] = None
         place = None if visit.client is None else (visit.client, request.id)
         if place is not None:
             self._calls[place] = exchange
         try:
             work = exchange.run() if report.trace is None else exchange.trace(report.trace)
-            return await work, exchange.refusal
+            response = await work
+            if token is not None and visit.client is not None:
+                number = exchange.upstream_id
+                tasks.follow(visit.session, number, token, visit.client, response, self._fanout)
+            if visit.session.tokens and request.method.startswith("tasks/"):
+                tasks.note_response(visit.session, request, response)
+            return response, exchange.refusal
         finally:
             report.upstream_seconds = exchange.upstream_seconds
             del self.exchanges[exchange]

@@ -94,7 +94,7 @@ class Attribution:
         if begins and call.is_parkable and lane.hinders(call):
             return True
         lane.running[call] = None
-        if call.is_parkable and not call.session.met:
+        if not call.session.met and call.is_parkable:
             self._take_unheard(call.session)
         return False
 

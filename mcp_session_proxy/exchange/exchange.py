@@ -116,6 +116,7 @@ class Exchange:
         "_aborted",
         "_cancelled",
         "_cutoff",
+        "_delivered",
         "_deliveries",
         "_observe",
         "_outlet",
@@ -149,6 +150,7 @@ class Exchange:
         self._trace: UpstreamTrace | None = None
         self._aborted: ProxyError | None = None
         self._cancelled = False
+        self._delivered: Response | None = None
         self._deliveries: set[asyncio.Task[None]] = set()
 
     @property
@@ -168,7 +170,9 @@ class Exchange:
             with self._cutoff:
                 response = await self._run_at_most_once()
         except CutOff:
-            raise self._aborted or _cancelled() from None
+            if self._delivered is None or self._aborted is not None:
+                raise self._aborted or _cancelled() from None
+            response = self._delivered
         except UpstreamTimeout:
             self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller)
             raise
@@ -284,7 +288,7 @@ class Exchange:
             if response is None:
                 response = await self._resume(reply, incarnation)
         except asyncio.CancelledError:
-            if not self._cancelled and self._aborted is None:
+            if not self._cancelled and self._aborted is None and self._delivered is None:
                 self.announce_cancellation("The client is gone.")
             raise
         finally:
@@ -295,7 +299,7 @@ class Exchange:
             return response
         if not self._said_something:
             await self._check_for_loss(response.error, incarnation)
-        return Response(response.id, error=jsonrpc.error_object(response.error))
+        return _whole(response)
 
     def _traced(self) -> Caller:
         """The headers of this request, with its trace context if it is followed."""
@@ -423,7 +427,12 @@ class Exchange:
         self._said_something = True
         if message.method == revisions.PROGRESS:
             members = jsonrpc.read_object(message.params)
-            if self.token is None or not members:
+            if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:
+                other = self._session.handler_of_progress(message)
+                if other is not None and other is not self:
+                    other.deliver(message)
+                return
+            if self.token is None:
                 return
             members["progressToken"] = self.token
             message = Notification(message.method, jsonrpc.write_object(members))
@@ -436,8 +445,14 @@ class Exchange:
         self._outlet = SILENCE
 
     def deliver(self, message: Message) -> None:
-        """Take what the server sent on its GET stream for this exchange."""
+        """Take what the server sent on its GET stream for this exchange.
+
+        Its answer should not come there, but servers that have lost the stream of the call give it so.
+        """
         if isinstance(message, Response):
+            if self._cutoff.open and self._delivered is None:
+                self._delivered = _whole(message)
+                self._cutoff.at(asyncio.get_running_loop().time())
             return
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):
@@ -491,6 +506,13 @@ def _with_context(request: Request, context: Mapping[str, str]) -> Request:
     members |= {key: jsonrpc.quote(value) for key, value in context.items()}
     params = jsonrpc.replace_members(request.params, {"_meta": jsonrpc.write_object(members)})
     return Request(request.id, request.method, params)
+
+
+def _whole(response: Response) -> Response:
+    """A response whose error, if it is one, has the form that strict clients insist on."""
+    if response.error is None:
+        return response
+    return Response(response.id, error=jsonrpc.error_object(response.error))
 
 
 def _cancelled() -> RequestCancelled:

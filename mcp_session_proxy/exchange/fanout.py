@@ -291,7 +291,7 @@ class Fanout:
 
         ``caller`` is that of the POST that brought it.
         """
-        number = int(response.id) if response.id.isdigit() and len(response.id) < 19 else -1
+        number = jsonrpc.read_number(response.id)
         post = self._posts.get(client)
         question = None if post is None else post.questions.pop(number, None)
         if question is not None:

@@ -7,6 +7,7 @@ and legacy clients of all the rest. What comes before anybody has come who may h
 from ..protocol import revisions
 from ..protocol.jsonrpc import Message, Notification, Request
 from ..upstream.session import UpstreamSession
+from . import tasks
 from .attribution import Attribution
 from .catalog import Catalog
 from .fanout import Fanout
@@ -27,6 +28,8 @@ class Router:
     def route(self, session: UpstreamSession, message: Message) -> None:
         """Take one message of the GET stream."""
         if isinstance(message, Notification):
+            if message.method == revisions.TASK_STATUS:
+                tasks.note_status(session, message.params)
             self._attribution.take_notification(session, message)
             self.overhear(session, message)
             if not (session.met or self._fanout.knows(session)):

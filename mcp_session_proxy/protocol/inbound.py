@@ -58,7 +58,7 @@ class ModernRequest(NamedTuple):
     @property
     def progress_token(self) -> bytes | None:
         """The client's progress token as raw JSON."""
-        return self.meta.get("progressToken")
+        return jsonrpc.read_progress_token(self.meta) if "progressToken" in self.meta else None
 
 
 def is_modern_version(version: str | None) -> bool:

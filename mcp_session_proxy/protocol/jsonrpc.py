@@ -491,6 +491,18 @@ def replace_members(raw: bytes, members: Mapping[str, bytes]) -> bytes:
     return _encode(merged)
 
 
+def read_progress_token(meta: Mapping[str, bytes]) -> bytes | None:
+    """The raw ``progressToken`` of ``_meta``: a string or a number, else None (``null`` is none)."""
+    token = meta.get("progressToken")
+    return token if token is not None and token[:1] in b'"-0123456789' else None
+
+
+def read_number(raw: bytes | None) -> int:
+    """The id in a raw JSON number, or in a string of it, as some peers give it back; -1 for anything else."""
+    text = b"" if raw is None else raw.strip(b'"')
+    return int(text) if text.isdigit() and len(text) < 19 else -1
+
+
 def with_progress_token(params: bytes, token: bytes) -> bytes:
     """Params whose ``_meta.progressToken`` is another one (MCP 2025-11-25, basic/utilities/progress)."""
     meta = read_object(read_object(params).get("_meta"))

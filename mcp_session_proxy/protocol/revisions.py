@@ -111,6 +111,8 @@ PROMPTS_CHANGED: Final = "notifications/prompts/list_changed"
 RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
 ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
+TASK_STATUS: Final = "notifications/tasks/status"
+TASK_RESULT: Final = "tasks/result"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 # RFC 5424 severities, the least severe first.

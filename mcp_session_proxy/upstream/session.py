@@ -11,7 +11,7 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 import asyncio
 import secrets
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeGuard
 
 from .. import events
 from ..errors import (
@@ -170,6 +170,8 @@ class UpstreamSession:
         self.initialize_result = b"{}"
         # Features whose list_changed some incarnation has promised: clients were told of it.
         self.told_lists: frozenset[str] = frozenset()
+        # Progress tokens, ours, that are of use after their call's end; see ``exchange.tasks``.
+        self.tokens: dict[int, CallHandler] = {}
         # What the server said of its own accord before anybody came; nobody has, until ``met``.
         self.unheard: Unheard | None = None
         self.met = False
@@ -795,6 +797,8 @@ class UpstreamSession:
         handler = self._handler_for(message)
         if handler is not None:
             handler.deliver(message)
+        elif _is_progress(message):
+            return  # its request is over, and clients would take our number for one of theirs
         elif self._said is None:
             self.router.route(self, message)
         elif isinstance(message, Request | Notification):
@@ -803,10 +807,15 @@ class UpstreamSession:
     def _handler_for(self, message: Message) -> CallHandler | None:
         """The call that a message on the GET stream names, if it names one."""
         if isinstance(message, Response):
-            return self.calls.get(_as_int(message.id))
-        if isinstance(message, Notification) and message.method == revisions.PROGRESS:
-            return self.calls.get(_as_int(jsonrpc.read_object(message.params).get("progressToken")))
+            return self.calls.get(jsonrpc.read_number(message.id))
+        if _is_progress(message):
+            return self.handler_of_progress(message)
         return None
+
+    def handler_of_progress(self, message: Notification) -> CallHandler | None:
+        """The call, or what a call has left behind, whose progress this is."""
+        number = jsonrpc.read_number(jsonrpc.read_object(message.params).get("progressToken"))
+        return self.calls.get(number) or self.tokens.get(number)
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something that ends with this session at the latest."""
@@ -854,7 +863,5 @@ def _names_a_lost_session(answer: Response) -> bool:
     return verdict is not Verdict.ALIVE
 
 
-def _as_int(raw: bytes | None) -> int:
-    """The id in a raw JSON number or string of ours; -1 for anything else."""
-    text = b"" if raw is None else raw.strip(b'"')
-    return int(text) if text.isdigit() and len(text) < 19 else -1
+def _is_progress(message: Message) -> TypeGuard[Notification]:
+    return isinstance(message, Notification) and message.method == revisions.PROGRESS

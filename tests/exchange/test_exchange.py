@@ -550,6 +550,56 @@ async def test_session_closed_while_in_doubt() -> None:
     assert isinstance(await failing, OutcomeUnknown)
 
 
+# -- answers and progress on other streams -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("identifier", [b"2", b'"2"'])
+async def test_answer_on_the_get_stream(identifier: bytes) -> None:
+    """A server that has lost the stream of the call may answer there; nothing is cancelled."""
+    at = await scene()
+    at.server.script("tools/call", stream(asyncio.Event()))
+    running = asyncio.create_task(at.run())
+    await settle()
+    at.session._take(Response(identifier, result=b'{"ok":1}'))
+    at.session._take(Response(identifier, result=b'{"ok":2}'))
+    assert value(await running) == {"ok": 1}
+    await settle()
+    assert at.sent == ["tools/call @s1"]
+
+
+async def test_error_on_the_get_stream_while_the_answer_is_looked_for() -> None:
+    """It is an answer like any other, in whatever form."""
+    at = await scene()
+    at.server.script("tools/call", stream(say(event_id="e1", retry=20.0)))
+    running = asyncio.create_task(at.run())
+    await settle()
+    at.session._take(Response(b"2", error=b'"no"'))
+    assert value(await running) == {"code": -32603, "message": "no"}
+
+
+async def test_answer_on_the_get_stream_to_a_call_that_is_given_up() -> None:
+    """What ended first counts."""
+    at = await scene()
+    at.server.script("tools/call", stream(asyncio.Event()))
+    exchange = at.exchange()
+    running = asyncio.create_task(exchange.run())
+    await settle()
+    exchange.give_up(Draining("The proxy is shutting down."))
+    at.session._take(Response(b"2", result=b"{}"))
+    with pytest.raises(Draining):
+        await running
+
+
+@pytest.mark.parametrize("token", [3, "3", 99, "p", None, {"a": 1}, True])
+async def test_progress_that_is_not_this_calls(token: object) -> None:
+    """Progress under any token but ours for this request is not taken for its own."""
+    at = await scene()
+    said = say(notification("notifications/progress", progressToken=token, progress=1))
+    at.server.script("tools/call", stream(said, say(result())))
+    await at.run()
+    assert at.outlet.notified == []
+
+
 # -- resuming --------------------------------------------------------------------------------------
 
 

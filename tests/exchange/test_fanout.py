@@ -223,7 +223,7 @@ async def test_client_answers_with_an_error(at: Scene) -> None:
     assert at.answers == [("r-1", "no")]
 
 
-@pytest.mark.parametrize("identifier", [b"2", b'"1"', b"-1", b"1.0", b"null", b"9" * 1000])
+@pytest.mark.parametrize("identifier", [b"2", b'"2"', b"-1", b"1.0", b"null", b"9" * 1000])
 async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> None:
     """A client cannot answer what it was not asked."""
     client = at.client(listens=True)
@@ -231,6 +231,14 @@ async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> N
     await at.fanout.answer(client, Response(identifier, result=b"{}"), NOBODY)
     await at.fanout.answer(at.client(), Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
+
+
+async def test_answer_under_the_string_of_our_number(at: Scene) -> None:
+    """Some clients give a numeric id back as a string: "1" answers 1."""
+    client = at.client(listens=True)
+    at.fanout.route(at.session, ROOTS)
+    await at.fanout.answer(client, Response(b'"1"', result=b"{}"), NOBODY)
+    assert at.answers == [("r-1", {})]
 
 
 async def test_a_question_is_answered_once(at: Scene) -> None:
