@@ -84,8 +84,9 @@ class GetStream:
         """Hold it until this is cancelled, or the session is to go elsewhere."""
         while True:
             status: int | None = None
+            asked_after = self._last_event_id
             try:
-                async with self._connect(self._last_event_id) as reply:
+                async with self._connect(asked_after) as reply:
                     self._tried.set()
                     status = reply.status
                     if status == 200 and reply.is_stream:
@@ -104,7 +105,7 @@ class GetStream:
                 pause_seconds = self._next_pause()
             finally:
                 self._tried.set()
-            if status in _VANISHED_STATUSES and not self._id_refused and await self._vanished():
+            if status in _VANISHED_STATUSES and asked_after is None and await self._vanished():
                 return
             await asyncio.sleep(pause_seconds)
 

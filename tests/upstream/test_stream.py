@@ -159,6 +159,15 @@ async def test_a_session_that_may_be_gone(status: int) -> None:
     assert len(gone.asked) == 2
 
 
+@pytest.mark.parametrize("status", [404, 410])
+async def test_a_session_that_may_be_gone_and_the_place_in_its_stream(status: int) -> None:
+    """A 404 with an id may be the id's: it is dropped. When that does not help, the session is looked at."""
+    scene = Scene(first(), refusal(status), refusal(status))
+    await scene.rest()
+    assert scene.asked[:4] == [None, "7", None, None]
+    assert scene.looked == 1
+
+
 @pytest.mark.parametrize(("gives_up", "tries"), [(True, 1), (False, 2)])
 async def test_a_server_that_takes_no_connections(*, gives_up: bool, tries: int) -> None:
     """Whoever knows of another server ends it; otherwise it is tried again."""
