@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..errors import InvalidParams, MissingCapability, ProxyError
 from ..events import Observer
-from ..protocol import jsonrpc, lifting, questions, revisions
+from ..protocol import jsonrpc, lifting, lowering, questions, revisions
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
@@ -275,6 +275,9 @@ class ModernCall:
                 await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
         self._urls = {}
         self._task = None
+        # It is the client's present request that is made now, with its own metadata and headers.
+        request = self.modern.request
+        self._exchange.request = Request(request.id, request.method, lowering.lower_params(self.modern))
         self._exchange.caller = self._caller
 
     # -- what the server says meanwhile ------------------------------------------------------------

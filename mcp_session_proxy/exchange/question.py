@@ -52,3 +52,4 @@ async def refuse_in_turn(session: UpstreamSession, request: Request, reason: str
     So a server that asks without end is read no faster than it is refused, and nothing is left unanswered.
     """
     await session.post_message(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))
+    session.roots.answered(request.id)

@@ -10,6 +10,7 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 
 import asyncio
 import secrets
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol, TypeGuard
 
@@ -59,6 +60,10 @@ _INITIALIZED_SECONDS: Final = 1.0
 # Nothing waits longer for somebody who may never come.
 _UNHEARD_SECONDS: Final = 600.0
 _MAX_BACKGROUND: Final = 100
+# Refusals leave room for answers to pings; what there are more of goes out one by one.
+_REFUSALS_AT_ONCE: Final = 50
+_MAX_REFUSALS: Final = 20_000
+_MAX_REFUSAL_BYTES: Final = 1000
 
 
 class CallHandler(Protocol):
@@ -203,6 +208,7 @@ class UpstreamSession:
         self.refusals = Refusals()
         self._listener: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
+        self._refusals: deque[bytes] = deque()
 
     def __repr__(self) -> str:
         return f"<UpstreamSession {self.tag}.{self.incarnation} in_flight={len(self.calls)}>"
@@ -545,10 +551,23 @@ class UpstreamSession:
         self.post_soon(jsonrpc.write_response(request.id, Response(request.id, result=b"{}")))
 
     def refuse(self, request: Request) -> None:
-        """Answer a server's request that nobody will answer."""
+        """Answer a server's request that nobody will answer, even if there are thousands: each may hold up a
+        call at the server.
+        """
         text = "No client is there to answer this request."
-        self.post_soon(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, text))
+        body = jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, text)
+        if len(self._background) < _REFUSALS_AT_ONCE:
+            self.post_soon(body)
+        elif len(self._refusals) < _MAX_REFUSALS and len(body) <= _MAX_REFUSAL_BYTES and not self._closed:
+            self._refusals.append(body)
+            if len(self._refusals) == 1:
+                self.spawn(self._refuse_the_rest(), f"refuse {self.tag}")
         self.roots.answered(request.id)
+
+    async def _refuse_the_rest(self) -> None:
+        while self._refusals:
+            await self.post_message(self._refusals[0])
+            self._refusals.popleft()
 
     def hold(self, message: Request | Notification) -> None:
         """Hold what the server said of its own accord until somebody comes who may hear it.

@@ -61,7 +61,7 @@ async def test_a_server_without_sessions_needs_no_help(
     assert await counts(run, "mcp-2-auto", proxy.url) == ["2026-07-28", "1", "1", "1", "1"]
 
 
-@pytest.mark.parametrize("client", ["mcp-2-auto", "fastmcp-auto"])
+@pytest.mark.parametrize("client", ["mcp-2-auto", "fastmcp-auto", "openai-agents"])
 async def test_clients_that_may_choose_fall_back(
     start: StartServer, owned: Fleet, run: Run, client: str
 ) -> None:

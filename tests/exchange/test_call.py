@@ -30,7 +30,7 @@ from mcp_session_proxy.exchange.attribution import Attribution
 from mcp_session_proxy.exchange.call import Asked, ModernCall, Outcome
 from mcp_session_proxy.protocol import lowering, revisions
 from mcp_session_proxy.protocol.inbound import ModernRequest
-from mcp_session_proxy.protocol.jsonrpc import Notification, Response
+from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
 
@@ -447,6 +447,21 @@ async def test_too_many_questions(at: Scene) -> None:
     assert value(await at.next(**dict.fromkeys(asked, ADA))) == {"content": []}
 
 
+async def test_too_many_questions_on_the_get_stream(at: Scene) -> None:
+    """There, too, a hundred reach the client and the rest is refused, though nothing slows the server."""
+    at.server_says(at.server_waits(4900), 1.0, DONE)
+    at.begin()
+    asking = asyncio.create_task(at.asked())
+    await settle()
+    for number in range(5000):
+        question = Request(b'"q-%d"' % number, revisions.ELICIT, json.dumps(FORM).encode())
+        assert at.attribution.take_request(at.session, question)
+    assert len(await asking) == 100
+    await asyncio.sleep(60)
+    assert len(at.answers) == 4900
+    assert len({identifier for identifier, _ in at.answers}) == 4900
+
+
 async def test_too_many_urls(at: Scene) -> None:
     """Nor is a client sent to more places than that."""
     urls = [
@@ -674,6 +689,20 @@ async def test_visits_are_asked_for(at: Scene) -> None:
     assert value(await at.next(**dict.fromkeys(asked, ACCEPT))) == {"content": []}
     assert at.sent == ["tools/call", "tools/call"]
     at.assert_over()
+
+
+async def test_what_is_sent_after_a_visit(at: Scene) -> None:
+    """The call is made anew as the client makes it now: with the metadata of the retry."""
+    failed = {**error(-32042, "visit first"), "id": 2}
+    failed["error"]["data"] = {"elicitations": [{"mode": "url", "message": "m", "url": "https://x"}]}
+    at.server_says(say(failed))
+    at.begin(modern(name="buy", token="first"))
+    [key] = await at.asked()
+    at.call.go_on_for(modern(name="buy", identifier=2), NOBODY)
+    at.server_says(DONE)
+    await at.next(**{key: b'{"action":"accept"}'})
+    metas = [sent.params.get("_meta") for sent in at.server.posts("tools/call")]
+    assert metas == [{"progressToken": 2}, None]
 
 
 async def test_a_visit_that_is_confirmed_later(at: Scene, looptime: Any) -> None:

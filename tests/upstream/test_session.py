@@ -36,7 +36,7 @@ from mcp_session_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request
+from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.journal import Journal
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import Caller, ConnectionLost, SessionRef
@@ -1007,3 +1007,24 @@ def test_repr_names_the_session() -> None:
     shown = asyncio.run(show())
     assert shown.endswith(".0 in_flight=0>")
     assert "alice" not in shown
+
+
+async def test_refusing_thousands() -> None:
+    """Whatever a server asks of nobody is answered with an error, though not all at once."""
+    server = FakeServer()
+    session = make_session(server)
+    await session.open(ALICE)
+    at_once: list[int] = []
+
+    def heard(_: Sent) -> FakeReply:
+        at_once.append(len(session._background))
+        return FakeReply([0.001], status=202, is_stream=False, content_type=None)
+
+    server.script("response", *[heard] * 3000)
+    for number in range(3000):
+        session.refuse(Request(b"%d" % number, "roots/list"))
+    await asyncio.sleep(10)
+    ids = [sent.message.id for sent in server.posts("response") if isinstance(sent.message, Response)]
+    assert sorted(ids, key=int) == [b"%d" % number for number in range(3000)]
+    assert max(at_once) < 60
+    await session.close("test")
