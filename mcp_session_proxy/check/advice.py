@@ -116,6 +116,13 @@ def _judge_need(seen: Observations, fates: Sequence[Fate]) -> Advice:
             text="This server speaks the modern protocol only. The proxy passes that through and cannot help "
             "older clients.",
         )
+    if any(play.lost_its_session for play in seen.plays[Client.KEEPS]):
+        return Advice(
+            key="replicas",
+            text="The server does not know the session that it has just opened. Are these several replicas, "
+            "and may each request reach another one? Let what is in front of them stick by the header "
+            "Mcp-Session-Id or by a cookie, or name them all to the proxy: serve URL URL URL.",
+        )
     if Client.KEEPS in suffering and not _refuses_notifications_only(seen):
         return Advice(
             key="server-fails",
@@ -204,8 +211,8 @@ def _advise_flags(seen: Observations, kinship: Kinship | None) -> Iterator[Advic
     if seen.issues_ids and not seen.unknown.is_answered and seen.unknown.loss is Loss.ALIVE:
         yield Advice(
             key="unknown-dialect",
-            text="The proxy would not notice that this server has lost a session: its words for that are "
-            "not known yet. Please report them.",
+            text="The proxy does not know this server's words for a lost session, and notices one late, if "
+            "at all. Please report them.",
         )
 
 

@@ -85,7 +85,11 @@ def _opening_facts(seen: Observations) -> list[Fact]:
         status = next(iter(refusals.values())).status
         facts.append(Fact(key="refused_versions", label="Refuses versions", text=text, status=status))
     if (beside := seen.beside) is not None:
-        text = "open beside the first" if beside.is_answered else f"refused: {beside}"
+        text = "open beside the first"
+        if not beside.is_answered:
+            text = f"refused: {beside}"
+        elif seen.has_one_session:
+            text = "ends the first" if seen.is_replaced else "the first again: there is one for all"
         facts.append(Fact(key="second_session", label="A second session", text=text, status=beside.status))
     if seen.cookies:
         facts.append(Fact(key="cookies", label="Sets cookies", text=_cookies(seen)))

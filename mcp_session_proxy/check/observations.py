@@ -12,7 +12,11 @@ from .text import clean
 
 _NOT_ABOUT_VERSION: Final = frozenset({401, 403, 404, 405, 406, 415, 429, 502, 503, 504})
 _NOT_ABOUT_SESSIONS: Final = frozenset({401, 403, 429, *range(500, 600)})
-_ONE_SESSION: Final = re.compile(r"already (?:been )?initiali[sz]ed", re.IGNORECASE)
+_ONE_SESSION: Final = re.compile(
+    r"already (?:been )?initiali[sz]ed|session (?:already|is already) (?:exists|active|open)"
+    r"|(?:only|a) (?:one|single) (?:\w+ )?session|another (?:session|client) is",
+    re.IGNORECASE,
+)
 
 
 class Failure(StrEnum):
@@ -149,6 +153,14 @@ class Play:
     steps: tuple[Step, ...]
 
     @property
+    def lost_its_session(self) -> bool:
+        """Whether the server did not know the session that it had opened itself."""
+        failed = self.failed
+        if failed is None or not self.steps[0].answer.is_answered or failed is self.steps[0]:
+            return False
+        return failed.answer.loss is lost.Verdict.GONE
+
+    @property
     def failed(self) -> Step | None:
         """The step that a client could not get over."""
         return next((step for step in self.steps if not step.is_fine), None)
@@ -256,7 +268,8 @@ class Observations:
 
     ``hello``: the answer to ``initialize`` in ``asked_version``.
     ``refused_versions``: the answers to others before it, by the versions that they asked for.
-    ``beside``: the answer to another ``initialize`` while that first session was open; None if not tried.
+    ``beside``: the answer to another ``initialize`` while that first session was open, ``is_replaced``
+    whether that ended it; None and False if not tried.
     ``cookies``: the names of those that the server set.
     ``unknown``: a request with an id that the server never gave out. ``missing``: one without id, before
     any ``initialize`` of that client. ``bare_get``: a GET without id. ``nonsense``: JSON that is no message.
@@ -274,6 +287,7 @@ class Observations:
     asked_version: str = revisions.LATEST_LEGACY
     refused_versions: Mapping[str, Answer] = field(default_factory=dict)
     beside: Answer | None = None
+    is_replaced: bool = False
     cookies: tuple[str, ...] = ()
     listed: Answer | None = None
     ping: Answer | None = None
@@ -295,11 +309,13 @@ class Observations:
 
     @property
     def has_one_session(self) -> bool:
-        """Whether the server refuses a second session while there is one."""
+        """Whether a second session is refused while there is one, ends it, or is the same again."""
         second = self.beside
-        if second is None or second.is_answered or second.status is None:
+        if second is None or second.status is None:
             return False
-        return second.status not in _NOT_ABOUT_SESSIONS
+        if second.is_answered:
+            return self.is_replaced or second.session_id == self.hello.session_id
+        return second.takes_no_more_sessions or second.status not in _NOT_ABOUT_SESSIONS
 
     @property
     def is_proxied(self) -> bool:

@@ -5,6 +5,7 @@ No tool is ever called unless the plan names one: tools may do anything.
 
 import base64
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from .. import __version__
@@ -58,6 +59,16 @@ class NoSuchTool(Exception):
         self.names = names
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kept:
+    """A conversation in one session, and what else was learnt in it: the list, a ping, the tool's answers."""
+
+    play: Play
+    listed: Answer | None = None
+    ping: Answer | None = None
+    calls: tuple[Answer, ...] = ()
+
+
 class Player:
     """The clients of one server.
 
@@ -81,17 +92,12 @@ class Player:
             steps.append(await self._note_initialized(session_of(hello), wire))
         return session_of(hello), steps
 
-    async def keep_session(
-        self, hello: Answer
-    ) -> tuple[Play, Answer | None, Answer | None, tuple[Answer, ...]]:
-        """A client that does everything right, in the session that ``hello`` began.
-
-        Gives the conversation, the list, the answer to a ping, and those of the tool.
-        """
+    async def keep_session(self, hello: Answer) -> "Kept":
+        """A client that does everything right, in the session that ``hello`` began."""
         session = session_of(hello)
         steps = [Step(name=revisions.INITIALIZE, answer=hello)]
         if not steps[0].is_fine:
-            return Play(steps=tuple(steps)), None, None, ()
+            return Kept(play=Play(steps=tuple(steps)))
         steps.append(await self._note_initialized(session))
         listed = await self._wire.request(self.reads, {}, session)
         steps.append(Step(name=self.reads, answer=listed))
@@ -103,7 +109,7 @@ class Player:
             steps += used
             calls = [step.answer for step in used]
         await self._end(session)
-        return Play(steps=tuple(steps)), listed, ping, tuple(calls)
+        return Kept(play=Play(steps=tuple(steps)), listed=listed, ping=ping, calls=tuple(calls))
 
     async def keep_session_on(self, wire: Wire) -> Play:
         """The same on another wire, in a session of its own; no tool is called."""

@@ -67,10 +67,18 @@ async def observe(
     reads = _choose_read(hello, discover)
     player = Player(wire, reads=reads, version=greeting.version, call=call)
     asker = _Asker(wire, player)
-    cookies = wire.cookie_names
     beside = await asker.ask_beside(hello, greeting.version)
     # What is timed comes first and alone, the rest at once.
-    baseline, listed, ping, in_session = await player.keep_session(hello)
+    kept = await player.keep_session(hello)
+    is_replaced = beside is not None and beside.is_answered and kept.play.lost_its_session
+    if is_replaced:
+        # The other session may have ended this one. Again, alone.
+        again = await player.keep_session(await ask_initialize(wire, greeting.version))
+        is_replaced = again.play.failed is None
+        kept = again if is_replaced else kept
+    # Where there is one session, two clients at a time would be in each other's way.
+    takes_turns = is_replaced or (beside is not None and not beside.is_answered)
+    cookies = wire.cookie_names
     per_call = tuple([await player.open_per_call() for _ in range(_HANDSHAKES)])
     async with asyncio.TaskGroup() as group:
         missing = group.create_task(asker.ask(None))
@@ -83,7 +91,7 @@ async def observe(
 
         async def make_room() -> None:
             """Nobody else gets a session where there is one, and somebody has it."""
-            if beside is not None and not beside.is_answered:
+            if takes_turns:
                 await asyncio.gather(wire.end_all(), leaving.end_all())
 
         plays = await _play_all(
@@ -96,7 +104,7 @@ async def observe(
             },
             # Where answers are compared, nothing may come between them.
             rounds=1 if call is None else _ROUNDS,
-            at_once=call is None and (beside is None or beside.is_answered),
+            at_once=call is None and not takes_turns,
             between=make_room,
         )
         if cookies:
@@ -112,17 +120,18 @@ async def observe(
         asked_version=greeting.version,
         refused_versions=greeting.refusals,
         beside=beside,
+        is_replaced=is_replaced,
         cookies=cookies,
-        listed=listed,
-        ping=ping,
-        in_session=in_session,
+        listed=kept.listed,
+        ping=kept.ping,
+        in_session=kept.calls,
         missing=missing.result(),
         unknown=unknown.result(),
         bare_get=bare_get.result(),
         nonsense=nonsense.result(),
         discover=discover,
         streams=streams.result(),
-        plays={Client.KEEPS: (baseline,), Client.PER_CALL: per_call, **plays},
+        plays={Client.KEEPS: (kept.play,), Client.PER_CALL: per_call, **plays},
         entrance=await look_at_door(wire, hello),
     )
 
@@ -146,7 +155,7 @@ class _Asker:
         if hello.session_id is None:
             return None
         second = await ask_initialize(self._wire, version)
-        if second.session_id is not None:
+        if second.session_id not in (None, hello.session_id):
             await self._wire.end(session_of(second))
         return second
 

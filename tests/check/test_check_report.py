@@ -160,6 +160,18 @@ class TestAdvice:
         assert "one-session" not in advice(full)
         assert document(full)["direct"]["server"]["one_session"] is False
 
+    @pytest.mark.parametrize(
+        "words",
+        [
+            "Bad Request: Session already initialized",
+            "Only one active session is allowed",
+            "Another client is connected",
+        ],
+    )
+    def test_a_single_session_is_known_by_its_words_too(self, words):
+        """Whatever the status."""
+        assert "one-session" in advice(stateful(beside=refused(503, words, -32600)))
+
     def test_a_server_that_is_strict_about_versions(self):
         """Which ones it refuses, and who is helped."""
         no = refused(400, "Unsupported protocol version", -32602)
@@ -229,7 +241,7 @@ class TestAdvice:
 
     def test_words_that_the_proxy_does_not_know(self):
         """It would not notice a lost session, and says so."""
-        assert "unknown-dialect" in advice(stateful(unknown=text(410, "out of luck")))
+        assert "unknown-dialect" in advice(stateful(unknown=text(418, "out of luck")))
         assert "unknown-dialect" not in advice(stateful())
 
     def test_a_redirect(self):

@@ -88,6 +88,52 @@ async def test_a_client_that_leaves_closes_its_connections():
         assert server.sessions == {}
 
 
+async def test_a_server_whose_newest_session_ends_the_others():
+    """What the check did to its own session is not told of the server's clients."""
+
+    async def only_the_newest(request, message):
+        server.sessions.clear()
+        return server.open_session(message)
+
+    async with HttpServer() as server:
+        server.on["initialize"] = only_the_newest
+        report = await check(server.url)
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.PER_CALL] is Verdict.NOT_TRIED
+    assert facts(report.direct)["second_session"] == "ends the first"
+    assert "--sharing shared" in report.command
+
+
+async def test_a_server_with_the_same_session_for_everybody():
+    """It is not ended under the feet of the first client."""
+
+    async def always_the_same(request, message):
+        response = server.open_session(message)
+        server.sessions = {"the-one": 0}
+        response.headers["Mcp-Session-Id"] = "the-one"
+        return response
+
+    async with HttpServer() as server:
+        server.on["initialize"] = always_the_same
+        report = await check(server.url)
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert facts(report.direct)["second_session"] == "the first again: there is one for all"
+    assert "--sharing shared" in report.command
+
+
+async def test_replicas_behind_something_that_does_not_stick():
+    """It is named as what it looks like, and not as a server that fails."""
+
+    async def forget(request, message):
+        return web.json_response({"error": "Session not found"}, status=404)
+
+    async with HttpServer() as server:
+        server.on |= {"notifications/initialized": forget, "tools/list": forget}
+        report = await check(server.url)
+    assert verdicts(report.direct)[Client.KEEPS] is Verdict.FAILS
+    assert [piece.key for piece in report.advice] == ["replicas"]
+
+
 async def test_every_session_is_ended():
     """Nothing is left behind at the server."""
     async with HttpServer() as server:

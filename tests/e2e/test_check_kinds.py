@@ -143,7 +143,6 @@ class TestOneSession:
         assert "one session" in second.out
         assert "--sharing shared" in second.out
 
-    @pytest.mark.xfail(reason="under way", strict=False)
     async def test_is_enough_for_everybody_with_the_mode_that_is_advised(
         self, check: Command, owned: Fleet
     ) -> None:
@@ -154,7 +153,6 @@ class TestOneSession:
         assert set(outcome.verdicts().values()) == {"works"}
         assert outcome.status == 0
 
-    @pytest.mark.xfail(reason="under way", strict=False)
     async def test_is_not_enough_with_another_mode(self, check: Command, owned: Fleet) -> None:
         """Then the report names the one that is needed."""
         async with self.serving(frees=False) as server:
