@@ -506,32 +506,40 @@ class Pool:
         slot.session.abandon()
         if slot.state is not SessionState.OPENING:  # retired meanwhile
             return
-        if crowded := sole.refuses_another(error):
+        bucket, demand = self.books.bucket(slot.key), self._demands[slot.key]
+        demand.last_error = None  # it is told here; whoever comes later has other reasons
+        self.books.open_failed(slot)
+        shared = False
+        if sole.refuses_another(error):
             error = OneSessionOnly(
                 "The MCP server can have one session only, and somebody has it. With --sharing shared it "
                 "serves every client of the same caller that can do at least what the server was told of."
             )
-        bucket, demand = self.books.bucket(slot.key), self._demands[slot.key]
-        demand.last_error = None  # it is told here; whoever comes later has other reasons
-        self.books.open_failed(slot)
-        kind = events.SessionRefused if error.fault is Fault.CLIENT else events.SessionOpenFailed
-        self._observe(
-            kind(principal=slot.key.principal_tag, why=why, error=error.reason, detail=error.message)
-        )
+            shared = self._let_share(bucket, demand.profile)
+        if not shared:
+            kind = events.SessionRefused if error.fault is Fault.CLIENT else events.SessionOpenFailed
+            self._observe(
+                kind(principal=slot.key.principal_tag, why=why, error=error.reason, detail=error.message)
+            )
         # Everyone who waited for this opening shares its outcome; whoever comes later tries anew.
         for waiter in list(bucket.waiters):
             assert isinstance(waiter, _Waiter)
             self._forget(waiter)
-            if waiter.future.done():
-                continue
-            only = self._sole(slot.key.principal, demand.profile, waiter.usage) if crowded else None
-            if only is None:
+            if not waiter.future.done():
                 waiter.future.set_exception(error)
-            else:
-                self._crowded.add(slot.key.principal)
-                waiter.future.set_result(self._grant(only, waiter.usage))
         self._forget_if_empty(bucket)
         self._serve_everyone()
+
+    def _let_share(self, bucket: Bucket[PooledSession], profile: Profile) -> bool:
+        """Give the waiters of one key the only session of their server; gives whether all have got it."""
+        for waiter in list(bucket.waiters):
+            assert isinstance(waiter, _Waiter)
+            only = self._sole(bucket.key.principal, profile, waiter.usage)
+            if only is not None and not waiter.future.done():
+                self._crowded.add(bucket.key.principal)
+                self._forget(waiter)
+                waiter.future.set_result(self._grant(only, waiter.usage))
+        return not bucket.waiters
 
     def _sole(self, principal: str, profile: Profile, usage: Usage) -> Slot[PooledSession] | None:
         """The session of a server that can have one only, where this use by this client can share it."""

@@ -47,26 +47,23 @@ class _Cookie:
 class SessionCookies:
     """What the server has set on one session. ``now`` gives the time in seconds since 1970."""
 
-    __slots__ = ("_kept", "_now")
+    __slots__ = ("_now", "kept")
 
     def __init__(self, now: Callable[[], float] = time.time) -> None:
-        self._kept: dict[tuple[str, str], _Cookie] | None = None  # by name and path; most servers set none
+        self.kept: dict[tuple[str, str], _Cookie] | None = None  # by name and path; most servers set none
         self._now = now
-
-    def __len__(self) -> int:
-        return 0 if self._kept is None else len(self._kept)
 
     @property
     def names(self) -> tuple[str, ...]:
         """Which cookies there are, in alphabetical order. Their values are nobody's business."""
-        return tuple(sorted({cookie.name for cookie in (self._kept or {}).values()}))
+        return tuple(sorted({cookie.name for cookie in (self.kept or {}).values()}))
 
     def take(self, lines: Sequence[str], url: URL) -> None:
         """Keep what the ``Set-Cookie`` lines of an answer from this URL say; malformed ones are passed over.
 
         When there is no room left, no new names are taken: what a balancer needs was set first.
         """
-        kept = self._kept = {} if self._kept is None else self._kept
+        kept = self.kept = {} if self.kept is None else self.kept
         for line in lines[:_MAX_LINES]:
             cookie = _read(line, url, self._now())
             if cookie is None:
@@ -96,13 +93,13 @@ class SessionCookies:
 
         Of a client's own cookies, those whose names the server has set here are left out.
         """
-        if not self._kept:
+        if not self.kept:
             return headers
-        self._drop_expired(self._kept)
+        self._drop_expired(self.kept)
         secure = url.scheme == "https"
-        fit = [c for c in self._kept.values() if (secure or not c.secure) and _is_below(url.raw_path, c.path)]
+        fit = [c for c in self.kept.values() if (secure or not c.secure) and _is_below(url.raw_path, c.path)]
         fit.sort(key=lambda cookie: -len(cookie.path))
-        names = {cookie.name for cookie in self._kept.values()}
+        names = {cookie.name for cookie in self.kept.values()}
         pairs = [pair for pair in _clients_own(headers) if pair.partition("=")[0].rstrip() not in names]
         pairs += [f"{cookie.name}={cookie.value}" for cookie in fit]
         others = [pair for pair in headers if pair[0].lower() != "cookie"]

@@ -445,7 +445,10 @@ def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
 def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: URL) -> CIMultiDict[str]:
     """The headers of one request: the caller's, the session's, and those of our ``own`` making."""
     cookies = session.cookies
-    headers = CIMultiDict(cookies.add_to(caller.headers, url) if cookies else caller.headers)
+    if cookies is None or not cookies.kept:
+        headers = CIMultiDict(caller.headers)
+    else:
+        headers = CIMultiDict(cookies.add_to(caller.headers, url))
     headers.update(own)
     if session.session_id is not None:
         headers[revisions.SESSION_HEADER] = session.session_id

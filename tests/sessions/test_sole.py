@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from session_fakes import Stand, key, settle
+from session_fakes import FakeServer, Stand, key, settle
 
 from mcp_session_proxy.errors import (
     HandshakeRefused,
@@ -13,6 +13,7 @@ from mcp_session_proxy.errors import (
     UpstreamProtocolError,
     UpstreamRejected,
 )
+from mcp_session_proxy.events import SessionOpenFailed
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.identity import read_profile
 from mcp_session_proxy.sessions.sole import can_serve, refuses_another
@@ -110,8 +111,6 @@ class OneSession(Stand):
 
 
 async def one_session(**options):
-    from session_fakes import FakeServer
-
     return OneSession(FakeServer(**options))
 
 
@@ -123,6 +122,7 @@ async def test_one_session_serves_all_who_can_do_as_much() -> None:
     third = await stand.lease(profile(ROOTS, name="third"), affinity="a")
     assert first.slot is second.slot is third.slot
     assert stand.handshakes == 2
+    assert not stand.told(SessionOpenFailed)
     for lease in (first, second, third):
         lease.release()
     stand.check()
