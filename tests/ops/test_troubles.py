@@ -165,7 +165,8 @@ One *two* **three** <b>
         "<ul><li>first",
         "  goes on</li><li>second</li></ul>",
         "<table><thead><tr><th>word</th><th><code>c</code></th></tr></thead>"
-        '<tbody><tr id="some-word"><td><code>some-word</code></td><td>&lt;i&gt;</td></tr></tbody></table>',
+        '<tbody><tr id="some-word"><td data-label="word"><code>some-word</code></td>'
+        '<td data-label="c">&lt;i&gt;</td></tr></tbody></table>',
         "<pre># no heading &lt;x&gt;",
         "",
         "| no table |",

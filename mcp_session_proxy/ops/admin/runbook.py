@@ -115,11 +115,16 @@ def _table(lines: list[str], taken: set[str]) -> str:
         if not _SEPARATOR.fullmatch(line.strip())
     ]
     head = "".join(f"<th>{_inline(cell)}</th>" for cell in rows[0])
+    labels = [
+        html.escape(cell.replace("`", "")) for cell in rows[0]
+    ]  # for narrow screens, where rows are lists
     body = ""
     for row in rows[1:]:
         match = _WORD.fullmatch(row[0])
         fragment = "" if match is None else _fragment(match[1], taken)
-        cells = "".join(f"<td>{_inline(cell)}</td>" for cell in row)
+        cells = "".join(
+            f'<td data-label="{label}">{_inline(cell)}</td>' for label, cell in zip(labels, row, strict=False)
+        )
         body += f"<tr{fragment}>{cells}</tr>"
     return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 

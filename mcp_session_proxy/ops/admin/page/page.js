@@ -467,7 +467,7 @@ const upstream = new Table(
   $("upstream"),
   [
     words("Session", (item) => item.session, "tag"),
-    { ...words("State", (item) => describeState(item, item.state)), mood: (item) => moodOf(item, STATE_MOODS[item.state]) },
+    { ...words("State", (item) => describeState(item, item.state), "state"), mood: (item) => moodOf(item, STATE_MOODS[item.state]) },
     words("Server", shortServer),
     words("Client", (item) => item.client_name || "–", "wide"),
     words("Principal", (item) => item.principal, "tag"),
@@ -491,7 +491,7 @@ const clients = new Table(
   [
     words("Session", (item) => item.client, "tag"),
     {
-      ...words("State", (item) => describeState(item, item.attached ? "attached" : "away")),
+      ...words("State", (item) => describeState(item, item.attached ? "attached" : "away"), "state"),
       mood: (item) => moodOf(item, item.attached ? "active" : null),
     },
     words("Id", (item) => item.origin),
