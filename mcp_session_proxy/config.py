@@ -302,7 +302,9 @@ class Settings(BaseSettings):
         LIVE,
     ] = ()
     """How long modern clients may keep the results of a method, such as tools/list=60000. Without it they
-    are told to ask again each time."""
+    are told to ask again each time. The proxy itself keeps the lists of a server that promises to tell of
+    changes (listChanged) until it does: for a minute at most, or five once it has kept its promise. What
+    clients keep comes on top of that."""
 
     cache_scope: Annotated[
         Literal["private", "public"], Form("{private,public}", show), Group.MODERN, LIVE

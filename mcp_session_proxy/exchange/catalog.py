@@ -1,8 +1,9 @@
 """What servers list, kept as long as they would tell us of a change.
 
 Lists are kept per session key, so never across principals. They are served from here only while the
-upstream session holds a GET stream and the server has promised ``list_changed``. A change that any
-session hears of empties everything: some servers tell only the session that caused it.
+upstream session holds a GET stream and the server has promised ``list_changed``: for a minute, and for five
+once it has told of such a change. A change that any session hears of empties everything: some servers tell
+only the session that caused it.
 
 The tools' parameters that clients mirror in headers are kept here as well, for they must be checked
 with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Validation").
@@ -14,7 +15,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from ..events import Observer
-from ..protocol import jsonrpc, mirroring, revisions
+from ..protocol import changes, jsonrpc, mirroring, revisions
 from ..protocol.lifting import needs_task, read_input_schema
 from ..protocol.mirroring import MirroredParam
 from ..sessions.binding import Visit
@@ -25,7 +26,9 @@ from .inquiry import inquire
 _MAX_BYTES: Final = 64 * 1024 * 1024
 _MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 500
-_MAX_AGE_SECONDS: Final = 300.0
+# Some servers promise to tell of changes and never do. A promise is worth more once it has been kept.
+_MAX_AGE_SECONDS: Final = 60.0
+_MAX_AGE_OF_THE_TOLD_SECONDS: Final = 300.0
 _MARKS_SECONDS: Final = 60.0
 _PARTIAL_MARKS_SECONDS: Final = 2.0
 _MAX_KEYS: Final = 10_000
@@ -37,7 +40,7 @@ _FEATURE: Final = {
     "resources/templates/list": "resources",
 }
 LISTS: Final = frozenset(_FEATURE)
-_CHANGES: Final = frozenset({revisions.TOOLS_CHANGED, revisions.PROMPTS_CHANGED, revisions.RESOURCES_CHANGED})
+_CHANGES: Final = frozenset(changes.LIST_CHANGES.values())
 _Place = tuple[SessionKey, str, bytes]
 
 
@@ -75,6 +78,7 @@ class Catalog:
         self._observe = observe
         self._entries: OrderedDict[_Place, Entry] = OrderedDict()
         self._bytes = 0
+        self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
 
     # -- lists -----------------------------------------------------------------------------------
@@ -93,7 +97,7 @@ class Catalog:
             session.closed
             or not session.streaming
             or (session.incarnation, session.gaps) != (entry.incarnation, entry.gaps)
-            or age_seconds > _MAX_AGE_SECONDS
+            or age_seconds > self._max_age_seconds(method)
         ):
             self._drop(place)
             return None
@@ -122,6 +126,10 @@ class Catalog:
         while self._bytes > _MAX_BYTES:
             self._drop(next(iter(self._entries)))
 
+    def _max_age_seconds(self, method: str) -> float:
+        kept_promise = changes.LIST_CHANGES[_FEATURE[method]] in self._told
+        return _MAX_AGE_OF_THE_TOLD_SECONDS if kept_promise else _MAX_AGE_SECONDS
+
     def _drop(self, place: _Place) -> None:
         entry = self._entries.pop(place, None)
         if entry is not None:
@@ -130,6 +138,7 @@ class Catalog:
     def take_notification(self, method: str) -> None:
         """A server told of a change: nothing kept is certain any more."""
         if method in _CHANGES:
+            self._told.add(method)
             self.generation += 1
             self._entries.clear()
             self._bytes = 0
@@ -143,6 +152,7 @@ class Catalog:
         if session.closed:
             return
         self.generation += 1
+        self._told.clear()
         for place in [place for place, entry in self._entries.items() if entry.session is session]:
             self._drop(place)
 

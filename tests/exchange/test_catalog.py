@@ -194,13 +194,28 @@ async def test_a_change_on_the_way() -> None:
     assert at.find() is None
 
 
-async def test_age() -> None:
-    """Servers forget to tell; after some minutes a list is asked for again."""
+@pytest.mark.parametrize(
+    ("told", "seconds"), [((), 60), ((revisions.TOOLS_CHANGED,), 300), ((revisions.PROMPTS_CHANGED,), 60)]
+)
+async def test_age(told: tuple[str, ...], seconds: int) -> None:
+    """Servers forget to tell: a list is asked for again after five minutes, or one if none was ever told of."""
     at = await scene()
+    for change in told:
+        at.catalog.take_notification(change)
     at.keep()
-    await asyncio.sleep(299)
+    await asyncio.sleep(seconds - 1)
     assert at.find() == RESULT
     await asyncio.sleep(2)
+    assert at.find() is None
+
+
+async def test_another_server_has_promises_of_its_own_to_keep() -> None:
+    """After a re-opening it may be one that never tells."""
+    at = await scene()
+    at.catalog.take_notification(revisions.TOOLS_CHANGED)
+    at.catalog.session_changed(at.session)
+    at.keep()
+    await asyncio.sleep(61)
     assert at.find() is None
 
 
