@@ -198,7 +198,7 @@ async def test_a_change_on_the_way() -> None:
     ("told", "seconds"), [((), 60), ((revisions.TOOLS_CHANGED,), 300), ((revisions.PROMPTS_CHANGED,), 60)]
 )
 async def test_age(told: tuple[str, ...], seconds: int) -> None:
-    """Servers forget to tell: a list is asked for again after five minutes, or one if none was ever told of."""
+    """Servers forget to tell: a list is asked for again after five minutes, or one if they never told."""
     at = await scene()
     for change in told:
         at.catalog.take_notification(change)
