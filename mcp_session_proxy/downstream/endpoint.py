@@ -335,8 +335,14 @@ class Endpoint:
         """Look up the client session; an ``initialize`` asks for a new one whatever id it carries."""
         first = messages[0]
         starts = isinstance(first, Request) and first.method == revisions.INITIALIZE and len(messages) == 1
-        if call.session_id is not None and not starts:
-            call.client = self._binder.find(call.principal, call.session_id)
+        if call.session_id is None or starts:
+            return
+        if not (isinstance(first, Request) and first.method != revisions.PING):
+            call.client = self._binder.find_known(call.principal, call.session_id)
+            idle = not any(isinstance(m, Request) and m.method != revisions.PING for m in messages)
+            if call.client is not None or (idle and self._binder.adopts(call.session_id)):
+                return  # what comes to nothing under an unknown id makes no client session
+        call.client = self._binder.find(call.principal, call.session_id)
 
     async def _answer_batch(
         self, call: Call, messages: list[Message | Rejection], responder: Responder

@@ -110,7 +110,7 @@ async def test_a_renewed_token_keeps_the_profile(bench: Bench) -> None:
 
 
 async def test_unknown_ids_create_nothing(bench: Bench) -> None:
-    """GET and DELETE with ids that nobody knows leave nothing behind, and displace nobody."""
+    """Whatever needs no session leaves nothing behind under an unknown id, and displaces nobody."""
     await bench.start(max_client_sessions=5)
     session = await bench.initialize()
     assert await count(bench, session) == 1
@@ -119,6 +119,13 @@ async def test_unknown_ids_create_nothing(bench: Bench) -> None:
             assert response.status == 405
         async with bench.request("GET", session=f"made-up-{number}") as response:
             assert response.status == 200
+        for message in (
+            notification("notifications/initialized"),
+            {"jsonrpc": "2.0", "id": 1, "result": {}},
+            [notification("notifications/x"), notification("notifications/y")],
+        ):
+            assert (await bench.post(message, session=f"made-up-{number}")).status == 202
+        assert (await bench.post(call(method="ping"), session=f"made-up-{number}")).status == 200
     await until(lambda: not bench.endpoint.streams)
     assert [one.id for one in bench.proxy._binder.directory] == [session]
     assert len(bench.proxy._early) == 0
