@@ -52,7 +52,7 @@ from .connection import Connection, on_departure
 from .hops import Network, comes_from_proxy, restate_way
 from .in_flight import InFlight
 from .legacy import LegacyEndpoint
-from .modern import ModernEndpoint
+from .modern import ModernEndpoint, in_modern_words
 from .passthrough import Passthrough
 from .posts import Posts
 from .report import Report, begin_trace, client_trace_id
@@ -231,7 +231,10 @@ class Endpoint:
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)
-            if eras.judge(first, call, meta, served) is Era.MODERN:
+            era = inbound.era_of(first, call.version, meta)
+            if served is not ServedEras.BOTH:
+                era = eras.judge(era, call, served)
+            if era is Era.MODERN:
                 return await self._post_modern(request, headers, call, first, meta)
         elif names_modern or served is ServedEras.MODERN:
             eras.check_version(call, served)
@@ -393,6 +396,8 @@ class Endpoint:
                 report.outcome = "error"
         except ProxyError as error:
             self._observe(report.failed(error, client_trace_id(call, meta)))
+            if report.era is Era.MODERN:
+                error = in_modern_words(error, request)
             answer = self._refusal(error, request.id)
         except Exception as error:
             report.outcome, report.fault = InternalError.reason, InternalError.culprit
@@ -444,7 +449,8 @@ class Endpoint:
     ) -> Answer:
         if report.era is Era.MODERN:
             served = self.rules.eras
-            eras.check(request, call, served)
+            if served is not ServedEras.BOTH:
+                eras.check(request, call, served)
             modern = inbound.read_modern(
                 request, meta, lambda name: call.headers.getall(name, ()), served.versions
             )

@@ -1,7 +1,5 @@
 """Which clients are served (``--serve-eras``), and how the others are told."""
 
-from collections.abc import Mapping
-
 from ..errors import BadRequest, UnsupportedVersion
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.jsonrpc import Request
@@ -9,11 +7,10 @@ from ..protocol.revisions import Era, ServedEras
 from .request import Call
 
 
-def judge(request: Request, call: Call, meta: Mapping[str, bytes], served: ServedEras) -> Era:
-    """The era by whose rules a request is answered, or refused."""
+def judge(era: Era, call: Call, served: ServedEras) -> Era:
+    """The era by whose rules a request is answered, or refused, that looks like one of ``era``."""
     if served is ServedEras.MODERN:
         return Era.MODERN
-    era = inbound.era_of(request, call.version, meta)
     if served is ServedEras.LEGACY and call.session_id is not None:
         # In a session the versions are agreed on; a server without the later revision sees no mark of it.
         return Era.MODERN if inbound.is_modern_version(call.version) else Era.LEGACY

@@ -28,7 +28,7 @@ from ..exchange.listening import Listener, Listening, read_filter
 from ..exchange.parking import Parking
 from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions
 from ..protocol.inbound import ModernRequest
-from ..protocol.jsonrpc import Response
+from ..protocol.jsonrpc import Request, Response
 from ..protocol.lifting import CacheHint, ServerFacts
 from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
@@ -93,17 +93,6 @@ class ModernEndpoint:
         Raises:
             ProxyError: there is none.
         """
-        try:
-            return await self._answer(call, modern, affinity, responder, report)
-        except (UpstreamRejected, HandshakeRefused) as error:
-            if error.raw_error is None:
-                raise
-            # It keeps its status, but whatever the server says to this client is in the client's words.
-            raise error.saying(lifting.lift_error(error.raw_error, modern.params).raw) from error
-
-    async def _answer(
-        self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
-    ) -> Answer:
         profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
         key = SessionKey(call.principal.digest, affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:
@@ -211,9 +200,11 @@ class ModernEndpoint:
         if method == revisions.TOOLS_LIST:
             result = lifting.lift_tools(result)
         hint = self.cache.hint(method)
-        if hint is not None and lifting.is_retry(modern.params):
-            hint = _NO_HINT
-        lifted = lifting.lift_result(result, facts, hint, lifting.heeded_hints(modern.params))
+        if hint is None:
+            lifted = lifting.lift_result(result, facts, None)
+        else:
+            heeded = lifting.heeded_hints(modern.params)
+            lifted = lifting.lift_result(result, facts, hint if heeded else _NO_HINT, heeded)
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=lifted)))
 
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
@@ -286,6 +277,13 @@ def _respondent(call: Call, modern: ModernRequest, affinity: str | None) -> Hash
     if affinity is not None:
         return (affinity, modern.client_info)
     return object() if comes_from_proxy(call.headers) else (call.connection, modern.client_info)
+
+
+def in_modern_words(error: ProxyError, request: Request) -> ProxyError:
+    """An error that a modern client can be told: what the server itself said is lifted, its status stays."""
+    if not isinstance(error, UpstreamRejected | HandshakeRefused) or error.raw_error is None:
+        return error
+    return error.saying(lifting.lift_error(error.raw_error, jsonrpc.read_object(request.params)).raw)
 
 
 def _check_tool(call: Call, modern: ModernRequest, marks: Marks) -> None:

@@ -128,7 +128,8 @@ class ModernCall:
                 await self._tell(channel, self._kept.popleft())
             if answers:
                 await self._answer(answers)
-            self._heard_at = asyncio.get_running_loop().time()
+            if self._required:
+                self._heard_at = asyncio.get_running_loop().time()
             if self._task is None:
                 work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
                 if self.respondent is not None and self.is_parkable:
@@ -358,8 +359,7 @@ class ModernCall:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         if self.trace is not None:
             self.trace.unparks("abandoned")
-        silent_for = asyncio.get_running_loop().time() - self._heard_at
-        asked = bool(self._pending) or (bool(self._required) and silent_for < _WIND_DOWN_SECONDS)
+        asked = bool(self._pending) or self._may_yet_end()
         for question in self._pending.values():
             question.refuse()
         self._pending.clear()
@@ -367,6 +367,12 @@ class ModernCall:
             self._end()
         else:
             self.session.spawn(self._wind_down(self._task, asked), "wind down")
+
+    def _may_yet_end(self) -> bool:
+        """Whether the server was refused an answer, and was heard of since or just so."""
+        if not self._required:
+            return False
+        return asyncio.get_running_loop().time() - self._heard_at < _WIND_DOWN_SECONDS
 
     async def _wind_down(self, task: asyncio.Task[Response], asked: bool) -> None:
         """Let the call end by itself where its question was refused, else cancel it.

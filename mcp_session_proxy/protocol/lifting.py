@@ -158,16 +158,12 @@ def heeded_hints(params: Mapping[str, bytes]) -> frozenset[str]:
     """The hints that a server may decide in answer to a request with these parameters.
 
     All pages of a list have one scope (server/utilities/caching, "Interaction with Pagination"). Each page is
-    lifted for itself, so that is the operator's. The result of a retry must not be kept at all ("Cache Key").
+    lifted for itself, so that is the operator's. The result of a retry must not be kept at all ("Cache Key"):
+    for it there are none.
     """
-    if is_retry(params):
+    if "inputResponses" in params or "requestState" in params:
         return frozenset()
     return ALL_HINTS - {"cacheScope"} if "cursor" in params else ALL_HINTS
-
-
-def is_retry(params: Mapping[str, bytes]) -> bool:
-    """Whether a request carries answers, or what goes with them."""
-    return "inputResponses" in params or "requestState" in params
 
 
 def _is_fit_hint(name: str, raw: bytes | None) -> bool:

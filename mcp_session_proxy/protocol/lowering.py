@@ -26,7 +26,8 @@ def lower_params(modern: ModernRequest) -> bytes | None:
     members = dict(modern.params)
     for name in _OURS:
         members.pop(name, None)
-    meta = {key: value for key, value in modern.meta.items() if key not in revisions.META_OF_REQUESTS}
+    of_the_core = revisions.META_OF_REQUESTS
+    meta = {key: value for key, value in modern.meta.items() if key not in of_the_core}
     if meta:
         members["_meta"] = jsonrpc.write_object(meta)
     return jsonrpc.write_object(members) if members else None

@@ -159,11 +159,14 @@ class ServedEras(StrEnum):
     @property
     def versions(self) -> tuple[str, ...]:
         """The protocol versions that are served, the newest first."""
-        return {
-            ServedEras.BOTH: SERVED_VERSIONS,
-            ServedEras.LEGACY: tuple(reversed(LEGACY_VERSIONS)),
-            ServedEras.MODERN: MODERN_VERSIONS,
-        }[self]
+        return _VERSIONS[self]
+
+
+_VERSIONS: Final = {
+    ServedEras.BOTH: SERVED_VERSIONS,
+    ServedEras.LEGACY: tuple(reversed(LEGACY_VERSIONS)),
+    ServedEras.MODERN: MODERN_VERSIONS,
+}
 
 
 def takes_cursors(named: str | None, negotiated: str | None) -> bool:
