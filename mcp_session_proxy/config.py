@@ -21,6 +21,7 @@ from yarl import URL
 from .downstream.paths import Passing
 from .events import Level
 from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
+from .protocol.inbound import HeartbeatFormat
 from .protocol.revisions import CACHEABLE_METHODS, ServedEras, UpstreamEra
 from .sessions.credentials import DEFAULT_PATTERNS
 from .sessions.modes import Anonymous, Sharing, UnknownSession
@@ -437,7 +438,17 @@ class Settings(BaseSettings):
 
     heartbeat: Annotated[Duration, Group.TIMEOUTS, LIVE] = 15.0
     """How often a silent stream to a client carries a comment, so that nothing in between takes it for
-    dead."""
+    dead. An answer that takes longer becomes such a stream, but see --heartbeat-format."""
+
+    heartbeat_format: Annotated[HeartbeatFormat, Group.TIMEOUTS, LIVE] = HeartbeatFormat.AUTO
+    """Some clients say that they take event streams, and read only JSON. auto: a client whose Accept names
+    JSON first, or with the higher q, and that has opened no GET stream, is answered in JSON if that comes
+    within --json-patience. json: every client that takes JSON is. sse: none; an answer becomes a stream
+    after --heartbeat. A message before the answer makes a stream of it in any case."""
+
+    json_patience: Annotated[DurationOrZero, Group.TIMEOUTS, LIVE] = 60.0
+    """How long a silent answer may stay silent, for clients that are to get JSON. Load balancers and
+    proxies in front often cut what is silent for a minute; choose less than they do."""
 
     connection_idle_timeout: Annotated[Duration, Group.TIMEOUTS] = 75.0
     """A client's connection without a request is closed after this long, also one whose next request

@@ -460,7 +460,10 @@ class Proxy:
         self._listener.max_header_bytes = settings.max_header_bytes
         self._listener.max_connections = settings.max_connections
         self._endpoint.rules = rules.endpoint_rules(settings, self._endpoint.rules.rewrite_challenge)
-        self._endpoint.heart.set_interval(settings.heartbeat)
+        heart = self._endpoint.heart
+        heart.set_interval(settings.heartbeat)
+        heart.heartbeat_format = settings.heartbeat_format
+        heart.json_patience_seconds = settings.json_patience
         self._modern.cache = rules.cache_rules(settings)
         self._modern.versions = settings.serve_eras.versions
         self._parking.limits = rules.parking_limits(settings)

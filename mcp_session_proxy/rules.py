@@ -79,6 +79,8 @@ def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) 
         max_json_depth=settings.max_json_depth,
         delete_status=settings.delete_status,
         heartbeat_seconds=settings.heartbeat,
+        heartbeat_format=settings.heartbeat_format,
+        json_patience_seconds=settings.json_patience,
         rewrite_challenge=rewrite_challenge,
         trusted_proxies=settings.trusted_proxy,
         eras=settings.serve_eras,

@@ -631,7 +631,8 @@ async def test_heartbeat(bench: Reloaded) -> None:
     """An answer that is waited for already gets heartbeats, and so do new streams."""
     await bench.start(heartbeat="1h")
     bench.hold()
-    posting = asyncio.create_task(bench.request("POST", call()).__aenter__())
+    accept = "text/event-stream, application/json"
+    posting = asyncio.create_task(bench.request("POST", call(), accept=accept).__aenter__())
     await until(lambda: bench.server.posts("tools/call"))
     assert not posting.done()
     bench.change(heartbeat="10ms")
@@ -644,6 +645,19 @@ async def test_heartbeat(bench: Reloaded) -> None:
         beats = 0
         while beats < 3:
             beats += await stream.content.readline() == b": keep-alive\n"
+
+
+@tries("heartbeat_format", "json_patience")
+@pytest.mark.parametrize("option", [{"heartbeat_format": "sse"}, {"json_patience": "0s"}])
+async def test_patience_for_json(bench: Reloaded, option: dict[str, str]) -> None:
+    """An answer that is waited for already need not be JSON any more."""
+    await bench.start(heartbeat="10ms", json_patience="1h")
+    bench.hold()
+    posting = asyncio.create_task(bench.request("POST", call()).__aenter__())
+    await until(lambda: bench.server.posts("tools/call"))
+    bench.change(**option)
+    async with asyncio.timeout(PATIENCE_SECONDS), await posting as response:
+        assert await response.content.readline() == b": keep-alive\n"
 
 
 @tries("drain_timeout")

@@ -31,7 +31,7 @@ SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 _HEAD_SECONDS: Final = 30.0
-_UNREAD_MILLISECONDS: Final = 60_000
+_TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
 
 
 class FrontDoor:
@@ -147,7 +147,7 @@ class Listener(web.Server):
         if self._open > self.max_connections:
             transport.abort()
             return
-        _give_up_when_unread(transport)
+        _set_timeouts(transport)
         loop = asyncio.get_running_loop()
         self._silent[handler] = loop.call_later(self._head_seconds, transport.abort)
 
@@ -178,13 +178,19 @@ class Listener(web.Server):
         )
 
 
-def _give_up_when_unread(transport: asyncio.Transport) -> None:
-    """Close the connection when the other side takes nothing for a while (RFC 5482; Linux only)."""
+def _set_timeouts(transport: asyncio.Transport) -> None:
+    """Have the operating system look after a connection (Linux only).
+
+    It is closed when the other side takes nothing for a while (RFC 5482), and while it is silent, it is kept
+    up by probes that clients and servers see nothing of: an answer in JSON may take its time.
+    """
     connection = transport.get_extra_info("socket")
-    option = getattr(socket, "TCP_USER_TIMEOUT", None)
-    if connection is not None and option is not None:
-        with contextlib.suppress(OSError):
-            connection.setsockopt(socket.IPPROTO_TCP, option, _UNREAD_MILLISECONDS)
+    if connection is None:
+        return
+    for name, value in _TCP_OPTIONS.items():
+        if (option := getattr(socket, name, None)) is not None:
+            with contextlib.suppress(OSError):
+                connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def serve(

@@ -37,6 +37,7 @@ from ..exchange.mailbox import Mailbox, Stream
 from ..memory import Memory
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
+from ..protocol.inbound import HeartbeatFormat
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era, ServedEras
 from ..sessions.binding import Binder
@@ -78,6 +79,8 @@ class EndpointRules:
     max_json_depth: int
     delete_status: int
     heartbeat_seconds: float
+    heartbeat_format: HeartbeatFormat
+    json_patience_seconds: float
     rewrite_challenge: Callable[[str], str]
     trusted_proxies: Sequence[Network] = ()
     eras: ServedEras = ServedEras.BOTH
@@ -105,7 +108,11 @@ class Endpoint:
         tracer: Tracer | None = None,
     ) -> None:
         self.draining = False
-        self.heart = Heart(rules.heartbeat_seconds)
+        self.heart = Heart(
+            rules.heartbeat_seconds,
+            json_patience_seconds=rules.json_patience_seconds,
+            heartbeat_format=rules.heartbeat_format,
+        )
         self.posts = Posts()
         self.streams = 0
         self._legacy = legacy
@@ -330,6 +337,7 @@ class Endpoint:
             heart=self.heart,
             headers=headers,
             mailbox=None if client is None else partial(self._fanout.mailbox, client),
+            reads_streams=client is not None and client.had_stream,
             cursors=client is not None and revisions.takes_cursors(call.version, client.version),
             answers=self._memory.answers,
         )

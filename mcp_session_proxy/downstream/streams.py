@@ -1,10 +1,12 @@
 """How an answer is written: JSON or an event stream, decided as late as possible.
 
 A POST whose final response comes first is answered in JSON, with the status that fits it. From the
-first message before that, or after a heartbeat's time of silence, the answer is an event stream, if
-the client takes one; at once, where both the server's answer and ours can be resumed. Streams of
-client sessions are kept in the mailbox, so that a client whose connection broke can go on where it
-was; those that can read it are told an id before anything has happened (MCP 2025-11-25,
+first message before that, or after a time of silence, the answer is an event stream, if the client takes
+one; at once, where both the server's answer and ours can be resumed. That time is a heartbeat's, or longer
+for clients that may take event streams in word only; to these, only a message makes a stream at once.
+
+Streams of client sessions are kept in the mailbox, so that a client whose connection broke can go on
+where it was; those that can read it are told an id before anything has happened (MCP 2025-11-25,
 basic/transports).
 """
 
@@ -18,7 +20,7 @@ from aiohttp import web
 from ..exchange.mailbox import Mailbox, Stream
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
-from ..protocol.inbound import Accepts
+from ..protocol.inbound import Accepts, HeartbeatFormat
 from .connection import begin_stream
 
 _STREAM_HEADERS: Final = {
@@ -50,11 +52,20 @@ class Heart:
     off clients that read nothing.
 
     One timer for all of them. The responders of POSTs that were not answered yet become event streams
-    at their first beat.
+    at their first beat. Those of clients that prefer JSON, or that take it at all (``heartbeat_format``), get
+    that beat only when ``json_patience_seconds`` are about to end. Both may be changed at any time.
     """
 
-    def __init__(self, interval_seconds: float) -> None:
+    def __init__(
+        self,
+        interval_seconds: float,
+        *,
+        json_patience_seconds: float = 0.0,
+        heartbeat_format: HeartbeatFormat = HeartbeatFormat.AUTO,
+    ) -> None:
         self.interval_seconds = interval_seconds
+        self.json_patience_seconds = json_patience_seconds
+        self.heartbeat_format = heartbeat_format
         self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
         self._beats: set[asyncio.Task[None]] = set()
@@ -85,7 +96,23 @@ class Heart:
 
     def _schedule(self) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self.interval_seconds / 3, self._tick)
+        self._timer = loop.call_later(self._period_seconds, self._tick)
+
+    @property
+    def _period_seconds(self) -> float:
+        return self.interval_seconds / 3
+
+    def _longest_silence(self, responder: "Responder") -> float:
+        """The seconds after which a responder must write; the next look may be too late."""
+        if responder.begun or not self.waits_for_json(responder):
+            return self.interval_seconds
+        return max(self.interval_seconds, self.json_patience_seconds - self._period_seconds)
+
+    def waits_for_json(self, responder: "Responder") -> bool:
+        """Whether an answer should stay JSON for as long as it can."""
+        if self.heartbeat_format is HeartbeatFormat.AUTO:
+            return responder.prefers_json
+        return self.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
@@ -94,7 +121,7 @@ class Heart:
             if responder.writing:
                 if responder.last_write <= now - _WRITE_SECONDS:
                     responder.cut_off()
-            elif responder.last_write <= now - self.interval_seconds:
+            elif responder.last_write <= now - self._longest_silence(responder):
                 task = loop.create_task(responder.beat())
                 self._beats.add(task)
                 task.add_done_callback(self._beats.discard)
@@ -107,8 +134,9 @@ class Responder:
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
     ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
-    without a session. ``cursors`` says that the client can read events without data, so that it can come
-    back to its stream from the first byte on. ``answers`` is the memory for large ones on their way.
+    without a session. ``reads_streams`` says that the client has shown that it does, ``cursors`` that it can
+    read events without data, so that it can come back to its stream from the first byte on. ``answers`` is
+    the memory for large ones on their way.
     """
 
     __slots__ = (
@@ -127,6 +155,7 @@ class Responder:
         "_share",
         "headers",
         "last_write",
+        "prefers_json",
         "writing",
     )
 
@@ -139,9 +168,11 @@ class Responder:
         heart: Heart,
         headers: Mapping[str, str],
         mailbox: Callable[[], Mailbox] | None,
+        reads_streams: bool = False,
         cursors: bool = False,
         answers: Share = UNBOUNDED,
     ) -> None:
+        self.prefers_json = accepts.prefers_json and not reads_streams
         self.last_write = heart.now()
         self.writing = False
         self.headers = headers
@@ -164,8 +195,8 @@ class Responder:
     # -- before the end ------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Begin an event stream, if the client can come back to it."""
-        if self._cursors and self._accepts.stream and self._response is None:
+        """Begin an event stream, if the client can come back to it and is not to get JSON."""
+        if self._cursors and self._accepts.stream and not self.begun and not self._heart.waits_for_json(self):
             await self.beat()
 
     async def send(self, data: bytes) -> bool:
@@ -185,6 +216,16 @@ class Responder:
         async with self._lock:
             if not self._finished:
                 await self._write(sse.HEARTBEAT)
+
+    @property
+    def begun(self) -> bool:
+        """Whether the answer has become an event stream."""
+        return self._response is not None
+
+    @property
+    def takes_json(self) -> bool:
+        """Whether the client understands JSON."""
+        return self._accepts.json
 
     @property
     def takes_streams(self) -> bool:

@@ -4,7 +4,10 @@ What the client can take (``Accept``), which era it speaks, and for modern reque
 2026-07-28 revision in their order: a typed message comes out, or a typed rejection is raised.
 """
 
+import re
 from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import HeaderMismatch, InvalidParams, MethodGone, UnsupportedVersion
@@ -13,31 +16,61 @@ from .jsonrpc import Request
 from .mirroring import HeaderValues
 from .revisions import Era
 
+_CACHED_ACCEPTS: Final = 256  # what clients write is theirs to choose, so the cache has a bound
+_QUALITY: Final = re.compile(r"[01](\.[0-9]{0,3})?")
+
+
+class HeartbeatFormat(StrEnum):
+    """The operator's choice: for which clients a silent answer does not become an event stream so soon."""
+
+    AUTO = "auto"  # those that prefer JSON
+    SSE = "sse"  # none
+    JSON = "json"  # all that take JSON
+
 
 class Accepts(NamedTuple):
-    """What a client can take as an answer to a POST. At least one is true."""
+    """What a client can take as an answer to a POST. At least one of ``json`` and ``stream`` is true."""
 
     json: bool
     stream: bool
+    prefers_json: bool  # of two that it takes
 
 
-_BOTH: Final = Accepts(json=True, stream=True)
-_JSON_ONLY: Final = Accepts(json=True, stream=False)
+_JSON_TYPES: Final = (revisions.JSON, "application/*", "*/*")
+_BOTH: Final = Accepts(json=True, stream=True, prefers_json=True)
+_JSON_ONLY: Final = Accepts(json=True, stream=False, prefers_json=True)
 
 
 def read_accept(values: Sequence[str]) -> Accepts:
     """What the ``Accept`` header fields mean.
 
     Clients must name both types (MCP 2025-11-25, basic/transports), but many name one, ``*/*`` or
-    nothing. Only those that name ``text/event-stream`` are taken to understand it.
+    nothing. Only those that name ``text/event-stream`` are taken to understand it. They prefer JSON if they
+    give it the higher quality, or name it first with the same (RFC 9110, section 12.5.1).
     """
     if len(values) == 1 and values[0] == revisions.ACCEPT_BOTH:
         return _BOTH
-    kinds = {kind.partition(";")[0].strip().lower() for value in values for kind in value.split(",")}
-    if revisions.SSE not in kinds:
+    return _read_accept(",".join(values))
+
+
+@lru_cache(maxsize=_CACHED_ACCEPTS)
+def _read_accept(text: str) -> Accepts:
+    ranks: dict[str, tuple[float, int]] = {}  # the quality, and how early it stands
+    for place, entry in enumerate(text.split(",")):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        if (quality := _read_quality(parameters)) > 0:
+            ranks.setdefault(kind, (quality, -place))
+    stream = ranks.get(revisions.SSE)
+    if stream is None:
         return _JSON_ONLY
-    takes_json = bool(kinds & {revisions.JSON, "application/*", "*/*"})
-    return Accepts(json=takes_json, stream=True)
+    json = next((ranks[kind] for kind in _JSON_TYPES if kind in ranks), None)
+    return Accepts(json=json is not None, stream=True, prefers_json=json is not None and json > stream)
+
+
+def _read_quality(parameters: Sequence[str]) -> float:
+    """The weight of a media type; nonsense counts as none given."""
+    given = next((value for value in parameters if value.startswith("q=")), "q=1")
+    return float(given[2:]) if _QUALITY.fullmatch(given[2:]) else 1.0
 
 
 class ModernRequest(NamedTuple):

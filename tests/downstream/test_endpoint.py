@@ -30,6 +30,7 @@ from fakes import (
 from yarl import URL
 
 OURS = "mcp-session-proxy"
+STREAM_FIRST = "text/event-stream, application/json"
 
 
 @pytest.fixture
@@ -513,7 +514,7 @@ async def test_slow_refusal(bench: Bench) -> None:
 
     await bench.start(heartbeat="30ms")
     bench.server.on["tools/call"] = refuse
-    async with bench.request("POST", call("x")) as response:
+    async with bench.request("POST", call("x"), accept=STREAM_FIRST) as response:
         assert response.status == 200
         assert await response.content.readline() == b": keep-alive\n"
         go_on.set()
@@ -900,7 +901,7 @@ async def test_slow_call_beats(bench: Bench) -> None:
 
     await bench.start(heartbeat="20ms")
     bench.server.on["tools/call"] = work
-    async with bench.request("POST", call("x")) as response:
+    async with bench.request("POST", call("x"), accept=STREAM_FIRST) as response:
         assert await response.content.readline() == b": keep-alive\n"
         go_on.set()
         [(_, message)] = await read_events(response.content, 1)

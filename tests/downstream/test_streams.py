@@ -14,13 +14,14 @@ from multidict import CIMultiDict
 
 from mcp_session_proxy.downstream.streams import Answer, Heart, Responder, follow, respond_error
 from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
-from mcp_session_proxy.protocol.inbound import Accepts
+from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
 
 pytestmark = pytest.mark.looptime
 
-BOTH = Accepts(json=True, stream=True)
-JSON_ONLY = Accepts(json=True, stream=False)
-STREAM_ONLY = Accepts(json=False, stream=True)
+BOTH = Accepts(json=True, stream=True, prefers_json=False)
+JSON_FIRST = Accepts(json=True, stream=True, prefers_json=True)
+JSON_ONLY = Accepts(json=True, stream=False, prefers_json=True)
+STREAM_ONLY = Accepts(json=False, stream=True, prefers_json=False)
 NEWS = b'{"jsonrpc":"2.0","method":"notifications/message"}'
 DONE = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 BEAT = ": keep-alive"
@@ -107,6 +108,7 @@ class Post:
         heart: Heart | None = None,
         mailbox: Mailbox | None = None,
         cursors: bool = False,
+        reads_streams: bool = False,
     ) -> None:
         self.wire = Wire()
         self.heart = heart or Heart(15)
@@ -118,6 +120,7 @@ class Post:
             headers={"X-Cors": "yes"},
             mailbox=None if mailbox is None else lambda: mailbox,
             cursors=cursors,
+            reads_streams=reads_streams,
         )
 
     async def end(self, *answers: Answer) -> web.StreamResponse:
@@ -287,6 +290,70 @@ async def test_silence_makes_a_stream() -> None:
     assert post.wire.events == [BEAT, BEAT]
     await post.end(answer())
     assert post.wire.data == [json.loads(DONE)]
+
+
+@pytest.mark.parametrize(
+    ("accepts", "heartbeat_format", "silence"),
+    [
+        (JSON_FIRST, HeartbeatFormat.AUTO, 55),
+        (BOTH, HeartbeatFormat.AUTO, 15),
+        (STREAM_ONLY, HeartbeatFormat.AUTO, 15),
+        (JSON_FIRST, HeartbeatFormat.SSE, 15),
+        (JSON_FIRST, HeartbeatFormat.JSON, 55),
+        (BOTH, HeartbeatFormat.JSON, 55),
+        (STREAM_ONLY, HeartbeatFormat.JSON, 15),
+    ],
+)
+async def test_patience_for_json(accepts: Accepts, heartbeat_format: HeartbeatFormat, silence: float) -> None:
+    """Whoever may read only JSON is waited for, but not for ever: the stream begins before the time is up."""
+    post = Post(accepts, heart=Heart(15, json_patience_seconds=60, heartbeat_format=heartbeat_format))
+    await asyncio.sleep(silence - 1)
+    assert post.wire.text == ""
+    await asyncio.sleep(6)
+    assert post.wire.events == [BEAT]
+    await asyncio.sleep(20)
+    assert post.wire.events == [BEAT, BEAT]
+    await post.end(answer())
+    assert post.wire.data == [json.loads(DONE)]
+
+
+async def test_answer_within_the_patience_is_json() -> None:
+    """With its own status and headers."""
+    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60))
+    await asyncio.sleep(54)
+    response = await post.end(answer(status=401, headers={"WWW-Authenticate": "Bearer"}))
+    assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
+    assert post.wire.text == ""
+
+
+async def test_message_ends_the_patience() -> None:
+    """What has to be said before the answer makes a stream of it at once, and that one beats as usual."""
+    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60))
+    await asyncio.sleep(1)
+    assert await post.responder.send(NEWS)
+    assert post.wire.data == [json.loads(NEWS)]
+    await asyncio.sleep(20)
+    assert post.wire.events[-1] == BEAT
+    await post.end(answer())
+
+
+async def test_patience_below_a_heartbeat() -> None:
+    """No answer becomes a stream sooner than others do."""
+    for patience in (0, 3):
+        post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=patience))
+        await asyncio.sleep(14)
+        assert post.wire.text == ""
+        await asyncio.sleep(7)
+        assert post.wire.events == [BEAT]
+        await post.end(answer())
+
+
+async def test_clients_that_have_shown_that_they_read_streams() -> None:
+    """Whoever reads a stream already needs no patience."""
+    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60), reads_streams=True)
+    await asyncio.sleep(21)
+    assert post.wire.events == [BEAT]
+    await post.end(answer())
 
 
 async def test_messages_count_as_heartbeats() -> None:

@@ -56,13 +56,48 @@ LOG_KEY = "io.modelcontextprotocol/logLevel"
 )
 def test_what_a_client_takes(values: list[str], json_: bool, stream: bool) -> None:
     """Only those that name event streams get one; everyone else gets JSON, whatever they say."""
-    assert read_accept(values) == (json_, stream)
+    assert read_accept(values)[:2] == (json_, stream)
+
+
+@pytest.mark.parametrize(
+    ("text", "prefers"),
+    [
+        ("application/json, text/event-stream", True),
+        ("application/json,text/event-stream", True),
+        ("text/event-stream, application/json", False),
+        ("text/event-stream;q=0.5, application/json", True),
+        ("application/json;q=0.8, text/event-stream", False),
+        ("application/json;q=0.8, text/event-stream;q=0.8", True),
+        ("text/event-stream; q=0.8, application/json ; Q=0.9", True),
+        ("application/json; charset=utf-8; q=0.1, text/event-stream; q=0.2", False),
+        ("*/*, text/event-stream", True),
+        ("text/event-stream, */*", False),
+        ("*/*;q=0.1, text/event-stream", False),
+        ("application/json;q=x, text/event-stream;q=1.0", True),
+        ("application/json;q=9, text/event-stream;q=0.9", True),
+        ("application/json;q=-1, text/event-stream;q=0.9", True),
+        ("text/event-stream", False),
+        ("application/json", True),
+        ("", True),
+    ],
+)
+def test_what_a_client_prefers(text: str, prefers: bool) -> None:
+    """What it gives the higher quality, or names first with the same; nonsense counts as 1."""
+    assert read_accept([text]).prefers_json is prefers
+    assert read_accept(text.split(",")).prefers_json is prefers
+
+
+@pytest.mark.parametrize("quality", ["0", "0.0", "0.000"])
+def test_what_a_client_does_not_take(quality: str) -> None:
+    """A quality of 0 means that it is not acceptable (RFC 9110, section 12.4.2)."""
+    assert read_accept([f"application/json, text/event-stream;q={quality}"])[:2] == (True, False)
+    assert read_accept([f"application/json;q={quality}, text/event-stream"])[:2] == (False, True)
 
 
 @given(st.lists(st.text(max_size=50), max_size=3))
 def test_every_client_takes_something(values: list[str]) -> None:
     """Nonsense in Accept never leaves a client without an answer."""
-    assert any(read_accept(values))
+    assert any(read_accept(values)[:2])
 
 
 # -- the era ---------------------------------------------------------------------------------------
