@@ -3,7 +3,7 @@
 A POST whose final response comes first is answered in JSON, with the status that fits it. From the
 first message before that, or after a time of silence, the answer is an event stream, if the client takes
 one; at once, where both the server's answer and ours can be resumed. That time is a heartbeat's, or longer
-for clients that may take event streams in word only; to these, only a message makes a stream at once.
+for clients that may take event streams in word only.
 
 Streams of client sessions are kept in the mailbox, so that a client whose connection broke can go on
 where it was; those that can read it are told an id before anything has happened (MCP 2025-11-25,
@@ -104,12 +104,11 @@ class Heart:
 
     def _longest_silence(self, responder: "Responder") -> float:
         """The seconds after which a responder must write; the next look may be too late."""
-        if responder.begun or not self.waits_for_json(responder):
+        if responder.begun or not self._waits_for_json(responder):
             return self.interval_seconds
         return max(self.interval_seconds, self.json_patience_seconds - self._period_seconds)
 
-    def waits_for_json(self, responder: "Responder") -> bool:
-        """Whether an answer should stay JSON for as long as it can."""
+    def _waits_for_json(self, responder: "Responder") -> bool:
         if self.heartbeat_format is HeartbeatFormat.AUTO:
             return responder.prefers_json
         return self.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
@@ -195,8 +194,9 @@ class Responder:
     # -- before the end ------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Begin an event stream, if the client can come back to it and is not to get JSON."""
-        if self._cursors and self._accepts.stream and not self.begun and not self._heart.waits_for_json(self):
+        """Begin an event stream, if the client can come back to it: so would the server's have begun."""
+        wants_json = self._accepts.json and self._heart.heartbeat_format is HeartbeatFormat.JSON
+        if self._cursors and self._accepts.stream and not self.begun and not wants_json:
             await self.beat()
 
     async def send(self, data: bytes) -> bool:

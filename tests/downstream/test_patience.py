@@ -106,6 +106,22 @@ async def test_clients_with_a_get_stream(bench: Bench) -> None:
         go_on.set()
 
 
+@pytest.mark.parametrize(("option", "kind"), [("auto", "text/event-stream"), ("json", "application/json")])
+async def test_servers_that_begin_a_stream(bench: Bench, option: str, kind: str) -> None:
+    """A stream of the server's that can be resumed is one here, too, as without the proxy; or JSON if it must."""
+
+    async def work(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        await response.write(b"id: first\ndata: \n\n")
+        await asyncio.sleep(0.05)
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        return response
+
+    await bench.start(heartbeat_format=option)
+    bench.server.on["tools/call"] = work
+    assert (await bench.post(call("x"), session=await bench.initialize())).headers["Content-Type"] == kind
+
+
 async def test_messages_do_not_wait(bench: Bench) -> None:
     """What the server says before the answer makes a stream of it at once."""
 
