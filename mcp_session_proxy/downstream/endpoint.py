@@ -338,7 +338,7 @@ class Endpoint:
             headers=headers,
             mailbox=None if client is None else partial(self._fanout.mailbox, client),
             reads_streams=client is not None and client.had_stream,
-            cursors=client is not None and revisions.takes_cursors(call.version, client.version),
+            cursors=None if client is None else partial(_takes_cursors, call, client),
             answers=self._memory.answers,
         )
 
@@ -604,6 +604,11 @@ def no_id(request: web.BaseRequest) -> bytes:
 def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> web.Response:
     """An error as a whole response."""
     return respond_error(jsonrpc.write_error(identifier, error), error.http_status, headers, error.headers())
+
+
+def _takes_cursors(call: Call, client: ClientSession) -> bool:
+    """Whether the client can read events without data; asked for streams only, which few answers become."""
+    return revisions.takes_cursors(call.version, client.version)
 
 
 def _never_mind() -> None:

@@ -27,8 +27,11 @@ def check_version(call: Call, served: ServedEras) -> None:
     """
     if call.version is None:
         return
+    named = call.headers.getall(revisions.VERSION_HEADER)
+    if len(named) == 1 and call.version in revisions.LEGACY_VERSIONS and served is not ServedEras.MODERN:
+        return  # as most do
     versions = served.versions
-    for version in call.headers.getall(revisions.VERSION_HEADER):
+    for version in named:
         if version not in versions:
             supported = [known for known in versions if known in revisions.LEGACY_VERSIONS] or versions
             raise UnsupportedVersion(supported=supported, requested=version)

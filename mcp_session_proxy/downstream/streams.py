@@ -133,9 +133,9 @@ class Responder:
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
     ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
-    without a session. ``reads_streams`` says that the client has shown that it does, ``cursors`` that it can
-    read events without data, so that it can come back to its stream from the first byte on. ``answers`` is
-    the memory for large ones on their way.
+    without a session. ``reads_streams`` says that the client has shown that it does, ``cursors`` whether it
+    can read events without data, so that it can come back to its stream from the first byte on. ``answers``
+    is the memory for large ones on their way.
     """
 
     __slots__ = (
@@ -168,7 +168,7 @@ class Responder:
         headers: Mapping[str, str],
         mailbox: Callable[[], Mailbox] | None,
         reads_streams: bool = False,
-        cursors: bool = False,
+        cursors: Callable[[], bool] | None = None,
         answers: Share = UNBOUNDED,
     ) -> None:
         self.prefers_json = accepts.prefers_json and not reads_streams
@@ -196,7 +196,7 @@ class Responder:
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
         wants_json = self._accepts.json and self._heart.heartbeat_format is HeartbeatFormat.JSON
-        if self._cursors and self._accepts.stream and not self.begun and not wants_json:
+        if self._accepts.stream and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 
     async def send(self, data: bytes) -> bool:
@@ -323,6 +323,9 @@ class Responder:
             self._kept = mailbox().open()
         return self._kept
 
+    def _has_cursors(self) -> bool:
+        return self._cursors is not None and self._cursors()
+
     async def _write(self, data: bytes) -> None:
         self.last_write = self._heart.now()
         if self._client_left:
@@ -334,7 +337,7 @@ class Responder:
             self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
             begin_stream(self._request)
             await self._response.prepare(self._request)
-            if self._cursors and self._mailbox is not None:
+            if self._mailbox is not None and self._has_cursors():
                 data = sse.write_cursor(self._keep(self._mailbox).event_id(0)) + data
         await self._write_pieces(self._response, data)
 

@@ -108,7 +108,7 @@ async def test_clients_with_a_get_stream(bench: Bench) -> None:
 
 @pytest.mark.parametrize(("option", "kind"), [("auto", "text/event-stream"), ("json", "application/json")])
 async def test_servers_that_begin_a_stream(bench: Bench, option: str, kind: str) -> None:
-    """A stream of the server's that can be resumed is one here, too, as without the proxy; or JSON if it must."""
+    """A stream of the server that can be resumed is one here, too, as without the proxy."""
 
     async def work(request: web.Request, message: Any) -> web.StreamResponse:
         response = await begin_stream(request)

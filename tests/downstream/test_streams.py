@@ -119,7 +119,7 @@ class Post:
             heart=self.heart,
             headers={"X-Cors": "yes"},
             mailbox=None if mailbox is None else lambda: mailbox,
-            cursors=cursors,
+            cursors=lambda: cursors,
             reads_streams=reads_streams,
         )
 
