@@ -14,7 +14,7 @@ _NOT_ABOUT_VERSION: Final = frozenset({401, 403, 404, 405, 406, 415, 429, 502, 5
 _NOT_ABOUT_SESSIONS: Final = frozenset({401, 403, 429, *range(500, 600)})
 _ONE_SESSION: Final = re.compile(
     r"already (?:been )?initiali[sz]ed|session (?:already|is already) (?:exists|active|open)"
-    r"|(?:only|a) (?:one|single) (?:\w+ )?session|another (?:session|client) is",
+    r"|(?:only|a) (?:one|single) (?:\w+ )?session|one session only|another (?:session|client) is",
     re.IGNORECASE,
 )
 
@@ -186,6 +186,10 @@ class Play:
         return sum(step.answer.seconds for step in self.steps if step.name in handshake)
 
 
+# What modern results say of themselves.
+_ABOUT_THE_RESULT: Final = frozenset({"_meta", "resultType"})
+
+
 def is_tool_error(result: bytes | None) -> bool:
     """Whether a tool's result says that the tool failed."""
     return jsonrpc.read_object(result).get("isError") == b"true"
@@ -196,7 +200,11 @@ def read_outcome(result: bytes | None) -> str:
     contents = jsonrpc.read_array(jsonrpc.read_object(result).get("content", b""))
     texts = [jsonrpc.read_string(jsonrpc.read_object(item).get("text")) for item in contents]
     known = [text for text in texts if text is not None]
-    return " ".join(known) if known else jsonrpc.canonical(result).decode("utf-8", "replace")
+    if known:
+        return " ".join(known)
+    members = jsonrpc.read_object(result)
+    said = {name: value for name, value in members.items() if name not in _ABOUT_THE_RESULT}
+    return jsonrpc.canonical(jsonrpc.write_object(said) if members else result).decode("utf-8", "replace")
 
 
 # The version that OpenAI's clients ask for.

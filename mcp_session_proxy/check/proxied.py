@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from .advice import PROGRAM, Advice
-from .clients import Fate, State, Verdict
+from .clients import Fate, State
 from .observations import Client, Observations
 
 _HANDOVER: Final = ("--sharing handover",)
@@ -18,7 +18,7 @@ def advise_proxied(seen: Observations, fates: Sequence[Fate]) -> tuple[Advice, .
     if not seen.is_proxied:
         text = f"What answers at {seen.url} does not seem to be {PROGRAM}."
         return (Advice(key="not-this-proxy", text=text),)
-    advice = tuple(_advise(fates))
+    advice = tuple(_advise(seen, fates))
     if not advice and any(fate.suffers for fate in fates):
         return (
             Advice(key="see-log", text="Something is wrong behind the proxy. See its log and its /readyz."),
@@ -26,8 +26,14 @@ def advise_proxied(seen: Observations, fates: Sequence[Fate]) -> tuple[Advice, .
     return advice
 
 
-def _advise(fates: Sequence[Fate]) -> Iterator[Advice]:
-    if any(fate.client is Client.STALE and fate.verdict is Verdict.FAILS for fate in fates):
+def _advise(seen: Observations, fates: Sequence[Fate]) -> Iterator[Advice]:
+    if seen.has_one_session:
+        yield Advice(
+            key="one-session",
+            flags=("--sharing shared",),
+            text="The server behind the proxy can have one session only. To let all clients share it:",
+        )
+    if _turns_ids_away(seen):
         yield Advice(
             key="unknown-session",
             flags=("--unknown-session adopt",),
@@ -50,6 +56,12 @@ def _advise(fates: Sequence[Fate]) -> Iterator[Advice]:
             text="Modern requests reach the server as they are, and it keeps no state for them, though it "
             "does in sessions. To translate them onto sessions:",
         )
+
+
+def _turns_ids_away(seen: Observations) -> bool:
+    """Whether an id that the proxy did not give out is unknown to it, and not refused for another reason."""
+    failed = [play.failed for play in seen.plays[Client.STALE]]
+    return any(step is not None and step.answer.status == 404 for step in failed)
 
 
 def _explain_apart(also_without_session: bool) -> Advice:

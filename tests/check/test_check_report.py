@@ -264,6 +264,13 @@ class TestAdvice:
         fresh = called(proxied(), {"keeps": (1, 2), "per_call": (1, 1)})
         assert advice(stateful(), fresh)["sharing"].flags == ("--sharing handover",)
 
+    def test_a_proxy_in_front_of_one_session(self):
+        """It turns away whoever cannot have that; ids have nothing to do with it."""
+        full = refused(503, "The MCP server can have one session only, and somebody has it.", -32603)
+        seen = with_plays(replace(proxied(), beside=full), stale=(play(full),))
+        assert advice(stateful(), seen)["one-session"].flags == ("--sharing shared",)
+        assert "unknown-session" not in advice(stateful(), seen)
+
     def test_a_proxy_that_keeps_client_sessions_apart(self):
         """Requests without a session share one, others do not: that is another mode than losing all of it."""
         seen = called(proxied(), {"keeps": (1, 2), "per_call": (1, 1), "forgetful": (3, 4)})

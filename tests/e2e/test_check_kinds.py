@@ -157,8 +157,10 @@ class TestOneSession:
         """Then the report names the one that is needed."""
         async with self.serving(frees=False) as server:
             proxy = owned.new_proxy(server.url, "--acquire-timeout", "1s")
-            outcome = await check(proxy.url)
-        assert "--sharing shared" in outcome.out
+            outcome = await check(proxy.url, "--json")
+        assert [(piece["key"], piece["flags"]) for piece in outcome.document["advice"]] == [
+            ("one-session", ["--sharing shared"])
+        ]
 
 
 class TestStickyCookies:
