@@ -22,7 +22,7 @@ from ..protocol.headers import Pair, writable
 # Browsers keep more, but for many sites. A server that wants more for one session wants too much.
 _MAX_COOKIES: Final = 50
 _MAX_COOKIE_BYTES: Final = 4096  # name and value
-_MAX_BYTES: Final = 16 * 1024
+_MAX_BYTES: Final = 8000  # many servers refuse a header of more than 8 KiB
 _MAX_LINES: Final = 200  # looked at in one answer
 _MAX_AGE_SECONDS: Final = 400 * 86400.0  # RFC 6265bis, section 5.5
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -41,7 +41,7 @@ class _Cookie:
 
     @property
     def size(self) -> int:
-        return len(self.name) + len(self.value)
+        return len(self.name) + len(self.value) + len("=; ")
 
 
 class SessionCookies:

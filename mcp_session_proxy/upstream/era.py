@@ -24,6 +24,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from ..errors import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
+    INVALID_PARAMS,
     MISSING_CAPABILITY,
     UNSUPPORTED_VERSION,
     ProxyError,
@@ -315,7 +316,8 @@ async def _read_handshake(reply: Reply) -> bool | _OtherVersion | None:
         return reply.session_id is not None
     if _HAS_NO_ROOM.search(said.text):
         return True
-    if said.code == UNSUPPORTED_VERSION or _SPEAKS_OF_VERSIONS.search(said.text):
+    # Parameters that are called invalid are ours but for the version, as in a real handshake.
+    if said.code in (UNSUPPORTED_VERSION, INVALID_PARAMS) or _SPEAKS_OF_VERSIONS.search(said.text):
         data = jsonrpc.read_object(jsonrpc.read_object(said.raw_error).get("data"))
         named = _strings(data.get("supported"))
         return _OtherVersion() if not named or named & set(revisions.LEGACY_VERSIONS) else False

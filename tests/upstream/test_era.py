@@ -142,11 +142,12 @@ async def test_servers_without_room_keep_sessions(handshake: FakeReply) -> None:
     assert not await passes(Asked(answer(MODERN), handshake=handshake))
 
 
-async def test_a_handshake_in_a_version_that_the_server_wants() -> None:
+@pytest.mark.parametrize("words", ["Unsupported protocol version", "Invalid request parameters"])
+async def test_a_handshake_in_a_version_that_the_server_wants(words: str) -> None:
     """A server that is strict about versions is asked again with an earlier one."""
     server = FakeServer()
     server.script("server/discover", answer(MODERN))
-    server.script("initialize", rpc_refusal(400, -32602, "Unsupported protocol version"))
+    server.script("initialize", rpc_refusal(400, -32602, words))
     assert not await passes(server)
     versions = [sent.params["protocolVersion"] for sent in server.posts("initialize")]
     assert versions == ["2025-11-25", "2025-06-18"]
