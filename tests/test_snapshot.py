@@ -114,6 +114,7 @@ async def test_sessions(bench: Bench) -> None:
 async def test_streams_and_foreign_ids(bench: Bench) -> None:
     """Clients' streams are counted; a session that was brought along is shown as such."""
     await bench.start()
+    await bench.post(call(), session="brought")
     async with bench.request("GET", session="brought") as response:
         assert response.status == 200
         assert bench.proxy.snapshot.gauges().streams["client"] == 1
