@@ -60,7 +60,7 @@ from .sessions.profiles import Profiles
 from .snapshot import Snapshot
 from .tls import RenewableContext, listener_context, renew_upstream, upstream_context
 from .tracing import Tracer
-from .upstream.breaker import Breaker
+from .upstream.breaker import Breakers
 from .upstream.fleet import Fleet, Replica
 from .upstream.session import UpstreamSession
 from .upstream.streamable_http import StreamableHttp, http_session
@@ -274,8 +274,8 @@ class Proxy:
         )
         self._stack.callback(transport.close)
         self._transports.append(transport)
-        breaker = Breaker(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
-        replica = Replica(url, transport, breaker, self._observe, tls=tls)
+        breakers = Breakers(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
+        replica = Replica(url, transport, breakers, self._observe, tls=tls)
         replica.era.choice = settings.upstream_era
         return replica
 
@@ -481,8 +481,9 @@ class Proxy:
         connect_seconds, request_seconds = settings.connect_timeout, settings.request_timeout
         self._fleet.patience_seconds = settings.acquire_timeout
         for replica in self._fleet.replicas:
-            replica.breaker.threshold = settings.breaker_threshold
-            replica.breaker.reset_seconds = settings.breaker_reset
+            replica.breakers.configure(
+                threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset
+            )
             replica.era.choice = settings.upstream_era
         for transport in self._transports:
             transport.set_timeouts(connect_seconds=connect_seconds, request_seconds=request_seconds)

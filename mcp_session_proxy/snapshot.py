@@ -158,17 +158,16 @@ class Snapshot:
 
 
 def _view_replica(replica: Replica, now: float) -> ReplicaView:
-    monitor, error, finding = replica.monitor, replica.breaker.last_error, replica.era.finding
+    monitor, breaker, finding = replica.monitor, replica.breakers.shown(now), replica.era.finding
+    error = breaker.last_error
     return ReplicaView(
         upstream=str(replica.url.origin()),
         condition=replica.condition(now).value,
         down_seconds=None if monitor.down_since is None else now - monitor.down_since,
-        breaker=replica.breaker.state,
+        breaker=breaker.state,
         last_error=None if error is None else error.reason,
         modern=None if finding is None else finding.modern,
         modern_requests={True: "passed", False: "translated", None: "unknown"}[replica.era.passes()],
         sessions=len(replica.sessions),
-        retry_after_seconds=replica.breaker.retry_after_seconds(now)
-        if replica.breaker.is_open(now)
-        else None,
+        retry_after_seconds=breaker.retry_after_seconds(now) if breaker.is_open(now) else None,
     )

@@ -53,7 +53,7 @@ async def test_conditions(bench: Bench) -> None:
     for up, failures in ((None, 0), (False, 0), (True, 0), (True, 5)):
         replica.monitor.up = up
         for _ in range(failures):
-            replica.breaker.failed(UpstreamTimeout("Too late."), asyncio.get_running_loop().time())
+            replica.breakers.common.failed(UpstreamTimeout("Too late."), asyncio.get_running_loop().time())
         found.append(snapshot.gauges().upstreams)
     assert found == [{"unknown": 1}, {"down": 1}, {"up": 1}, {"breaker-open": 1}]
     assert snapshot.gauges().limits["upstream_sessions"] == 1000

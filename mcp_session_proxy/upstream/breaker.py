@@ -2,11 +2,20 @@
 
 Refused connections do not count: they are cheap, and the monitor sees when they cease. What counts are
 handshakes that were accepted and then failed: time-outs, errors of the server's, answers that are not MCP.
+
+A server that stays silent is silent to everybody. One that answers with an error may mean the caller: some
+answer 500 to a token that they cannot read. So an answer counts against its caller, and against the server
+only once it was given to several callers in a row, with no handshake of anybody's succeeding in between;
+and whom the server has accepted before is not shut out for what others were answered.
 """
 
+from collections import OrderedDict
 from enum import StrEnum
+from typing import Final
 
-from ..errors import ProxyError
+from ..errors import ProxyError, UpstreamTimeout
+
+_REMEMBERED: Final = 10_000
 
 
 class BreakerState(StrEnum):
@@ -71,3 +80,82 @@ class Breaker:
     def retry_after_seconds(self, now: float) -> float:
         """How long until a handshake may be tried again."""
         return max(0.0, self._retry_at - now)
+
+
+class Breakers:
+    """One server's breaker for all callers, and one for each caller that was answered with errors."""
+
+    def __init__(self, *, threshold: int, reset_seconds: float) -> None:
+        self.common = Breaker(threshold=threshold, reset_seconds=reset_seconds)
+        self._own: OrderedDict[str, Breaker] = OrderedDict()
+        self._accepted: OrderedDict[str, None] = OrderedDict()
+        self._answered: set[str] = set()  # with an error, since a handshake succeeded last
+        self._latest: Breaker | None = None  # the caller's that failed last, unless one has succeeded since
+
+    def configure(self, *, threshold: int, reset_seconds: float) -> None:
+        """Other rules from now on."""
+        for breaker in (self.common, *self._own.values()):
+            breaker.threshold, breaker.reset_seconds = threshold, reset_seconds
+
+    def is_open(self, now: float, principal: str) -> bool:
+        """Whether no handshake of this caller may be tried now. Asking changes nothing."""
+        own = self._own.get(principal)
+        if own is not None and own.is_open(now):
+            return True
+        if not self.common.is_open(now):
+            return False
+        silent = isinstance(self.common.last_error, UpstreamTimeout)
+        return silent or principal not in self._accepted
+
+    def begin(self, now: float, principal: str) -> None:
+        """A handshake of this caller is tried."""
+        self.common.begin(now)
+        if (own := self._own.get(principal)) is not None:
+            own.begin(now)
+
+    def succeeded(self, principal: str) -> None:
+        """It succeeded."""
+        self.common.succeeded()
+        self._own.pop(principal, None)
+        self._answered.clear()
+        self._latest = None
+        self._accepted[principal] = None
+        self._accepted.move_to_end(principal)
+        if len(self._accepted) > _REMEMBERED:
+            self._accepted.popitem(last=False)
+
+    def undecided(self, principal: str) -> None:
+        """It ended without saying anything of the server's health."""
+        self.common.undecided()
+        if (own := self._own.get(principal)) is not None:
+            own.undecided()
+
+    def failed(self, error: ProxyError, now: float, principal: str) -> None:
+        """It failed."""
+        if isinstance(error, UpstreamTimeout):
+            self.common.failed(error, now)
+            return
+        own = self._own.get(principal)
+        if own is None:
+            common = self.common
+            own = Breaker(threshold=common.threshold, reset_seconds=common.reset_seconds)
+            self._own[principal] = own
+            if len(self._own) > _REMEMBERED:
+                self._own.popitem(last=False)
+        own.failed(error, now)
+        self._latest = own
+        if self.common.state is BreakerState.HALF_OPEN or principal not in self._answered:
+            self.common.failed(error, now)
+        if len(self._answered) < _REMEMBERED:
+            self._answered.add(principal)
+
+    def shown(self, now: float) -> Breaker:
+        """The one that says most of how the server does: that of all, or of the caller that failed last."""
+        if self._latest is None or self.common.is_open(now) or not self._latest.is_open(now):
+            return self.common
+        return self._latest
+
+    def first_to_close(self, now: float, principal: str) -> Breaker:
+        """The one that this caller waits for."""
+        own = self._own.get(principal)
+        return own if own is not None and own.is_open(now) else self.common

@@ -17,7 +17,7 @@ from yarl import URL
 from .. import events
 from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
 from ..events import Observer
-from .breaker import Breaker
+from .breaker import Breakers
 from .era import EraProbe, Finding
 from .handshake import Versions
 from .monitor import Monitor
@@ -32,6 +32,11 @@ class Tenant(Protocol):
     @property
     def transport(self) -> Transport:
         """The transport that it was placed on last."""
+        ...
+
+    @property
+    def principal(self) -> str:
+        """Whose it is."""
         ...
 
     @property
@@ -56,14 +61,14 @@ class Replica:
         self,
         url: URL,
         transport: Transport,
-        breaker: Breaker,
+        breakers: Breakers,
         observe: Observer,
         *,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.transport = transport
-        self.breaker = breaker
+        self.breakers = breakers
         self.sessions: set[Tenant] = set()
         self.era = EraProbe(transport, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
         self.versions = Versions()
@@ -94,7 +99,7 @@ class Replica:
             return Condition.UNKNOWN
         if not self.monitor.up:
             return Condition.DOWN
-        return Condition.BREAKER_OPEN if self.breaker.is_open(now) else Condition.UP
+        return Condition.BREAKER_OPEN if self.breakers.shown(now).is_open(now) else Condition.UP
 
     def __repr__(self) -> str:
         return f"<Replica {self.url.origin()} up={self.monitor.up} sessions={len(self.sessions)}>"
@@ -138,9 +143,10 @@ class Fleet:
             UpstreamDown: there is no hope for any at this moment.
         """
         now = asyncio.get_running_loop().time()
-        open_to = [replica for replica in self.replicas if not replica.breaker.is_open(now)]
+        principal = tenant.principal
+        open_to = [replica for replica in self.replicas if not replica.breakers.is_open(now, principal)]
         if not open_to:
-            raise self._broken(now)
+            raise self._broken(now, principal)
         if all(replica.monitor.hangs for replica in self.replicas):
             self.check_hope()  # not even a refusal would come soon
         up = [replica for replica in open_to if replica.monitor.up is not False]
@@ -149,20 +155,21 @@ class Fleet:
         self._homes[tenant] = chosen
         chosen.sessions.add(tenant)
         self._trying[tenant] = chosen
-        chosen.breaker.begin(now)
+        chosen.breakers.begin(now, principal)
         return chosen.transport
 
     def versions(self, tenant: Tenant) -> Versions:
         """What is known of the versions that the session's server takes."""
         return self._homes[tenant].versions
 
-    def _broken(self, now: float) -> UpstreamDown:
-        first = min(self.replicas, key=lambda replica: replica.breaker.retry_after_seconds(now))
-        error = first.breaker.last_error
+    def _broken(self, now: float, principal: str) -> UpstreamDown:
+        breakers = [replica.breakers.first_to_close(now, principal) for replica in self.replicas]
+        first = min(breakers, key=lambda breaker: breaker.retry_after_seconds(now))
+        error = first.last_error
         reason = "" if error is None else f" ({error.reason})"
         return UpstreamDown(
             f"The MCP server keeps failing handshakes{reason} and is left alone for a moment.",
-            retry_after_seconds=max(1, math.ceil(first.breaker.retry_after_seconds(now))),
+            retry_after_seconds=max(1, math.ceil(first.retry_after_seconds(now))),
         )
 
     def check_up(self) -> None:
@@ -196,7 +203,7 @@ class Fleet:
     def opened(self, tenant: Tenant) -> None:
         """The handshake succeeded."""
         if (replica := self._trying.pop(tenant, None)) is not None:
-            replica.breaker.succeeded()
+            replica.breakers.succeeded(tenant.principal)
             replica.era.note_handshake(gave_id=tenant.ref.session_id is not None)
 
     def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
@@ -206,9 +213,9 @@ class Fleet:
         if replica is None:
             return
         if error is None or _says_nothing_of_health(error):
-            replica.breaker.undecided()
+            replica.breakers.undecided(tenant.principal)
         else:
-            replica.breaker.failed(error, asyncio.get_running_loop().time())
+            replica.breakers.failed(error, asyncio.get_running_loop().time(), tenant.principal)
 
     def left(self, tenant: Tenant) -> None:
         """The session is closed, or goes elsewhere."""

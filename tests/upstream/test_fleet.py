@@ -16,7 +16,7 @@ from mcp_session_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from mcp_session_proxy.upstream.breaker import Breaker, BreakerState
+from mcp_session_proxy.upstream.breaker import Breakers, BreakerState
 from mcp_session_proxy.upstream.fleet import Fleet, Replica
 from mcp_session_proxy.upstream.transport import NOBODY, SessionRef
 
@@ -28,8 +28,9 @@ SILENT = UpstreamTimeout("silent")
 class Tenant:
     """A session as the fleet knows it."""
 
-    def __init__(self, session_id: str | None = "s1") -> None:
+    def __init__(self, session_id: str | None = "s1", principal: str = "p") -> None:
         self.transport: Any = None
+        self.principal = principal
         self.ref = SessionRef(session_id, "2025-11-25")
 
 
@@ -37,7 +38,7 @@ def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10
     """A fleet whose servers were all seen up."""
     replicas = []
     for number in range(count):
-        breaker = Breaker(threshold=threshold, reset_seconds=30.0)
+        breaker = Breakers(threshold=threshold, reset_seconds=30.0)
         replica = Replica(URL(f"http://r{number}/mcp"), FakeServer(), breaker, Recorder())
         replica.monitor.up = True
         replicas.append(replica)
@@ -130,7 +131,7 @@ async def test_server_that_fails_handshakes_is_left_alone() -> None:
     assert fleet.place(one) is bad.transport
     assert fleet.place(Tenant()) is not bad.transport
     fleet.opened(one)
-    assert bad.breaker.state is BreakerState.CLOSED
+    assert bad.breakers.common.state is BreakerState.CLOSED
 
 
 async def test_all_servers_fail_handshakes() -> None:
@@ -167,15 +168,80 @@ async def test_what_says_nothing_of_the_servers_health(error: Any) -> None:
         tenant = Tenant()
         fleet.place(tenant)
         fleet.failed(tenant, error)
-    assert fleet.replicas[0].breaker.state is BreakerState.CLOSED
+    assert fleet.replicas[0].breakers.shown(0.0).state is BreakerState.CLOSED
     assert counts(fleet) == [0]
+
+
+def fail(fleet: Fleet, principal: str, *, times: int = 1, error: Any = None) -> None:
+    """Handshakes of this caller that the server answers with an error."""
+    for _ in range(times):
+        tenant = Tenant(principal=principal)
+        fleet.place(tenant)
+        fleet.failed(tenant, error or UpstreamRejected(500, b"", None, {}, None))
+
+
+async def test_a_caller_that_is_answered_with_errors_is_alone_with_them() -> None:
+    """However often one caller's handshakes fail, another one's are tried; its own are left alone."""
+    fleet = fleet_of(1, threshold=3)
+    fail(fleet, "malformed", times=3)
+    with pytest.raises(UpstreamDown, match="upstream-rejected"):
+        fleet.place(Tenant(principal="malformed"))
+    for number in range(5):
+        tenant = Tenant(principal=f"good {number}")
+        fleet.place(tenant)
+        fleet.opened(tenant)
+    with pytest.raises(UpstreamDown):  # its own count is not for others to reset
+        fleet.place(Tenant(principal="malformed"))
+
+
+async def test_a_server_that_fails_everybody_is_left_alone() -> None:
+    """Errors for several callers in a row are the server's, except to those whom it has accepted before."""
+    fleet = fleet_of(1, threshold=3)
+    known = Tenant(principal="known")
+    fleet.place(known)
+    fleet.opened(known)
+    for number in range(3):
+        fail(fleet, f"stranger {number}")
+    with pytest.raises(UpstreamDown):
+        fleet.place(Tenant(principal="another stranger"))
+    fleet.place(Tenant(principal="known"))
+
+
+async def test_errors_while_others_succeed_are_not_the_servers() -> None:
+    """What succeeds in between shows that the server is well."""
+    fleet = fleet_of(1, threshold=3)
+    for number in range(10):
+        fail(fleet, f"stranger {number}")
+        tenant = Tenant(principal="good")
+        fleet.place(tenant)
+        fleet.opened(tenant)
+    fleet.place(Tenant(principal="newcomer"))
+
+
+async def test_silence_concerns_everybody() -> None:
+    """A server that does not answer one caller answers no other, whomever it accepted before."""
+    fleet = fleet_of(1, threshold=3)
+    known = Tenant(principal="known")
+    fleet.place(known)
+    fleet.opened(known)
+    fail(fleet, "p", times=3, error=SILENT)
+    with pytest.raises(UpstreamDown):
+        fleet.place(Tenant(principal="known"))
+
+
+async def test_callers_that_fail_are_remembered_within_a_bound() -> None:
+    """Made-up callers do not fill the memory."""
+    fleet = fleet_of(1, threshold=1_000_000)
+    for number in range(10_100):
+        fail(fleet, f"stranger {number}")
+    assert len(fleet.replicas[0].breakers._own) == 10_000
 
 
 @pytest.mark.parametrize("outcome", ["opened", "failed", "given up"])
 async def test_trial_of_a_session_that_has_left(outcome: str) -> None:
     """A session that is closed in the middle of the one trial does not leave the server shut out for ever."""
     fleet = fleet_of(1)
-    breaker = fleet.replicas[0].breaker
+    breaker = fleet.replicas[0].breakers.common
     for _ in range(2):
         breaker.failed(SILENT, 0.0)
     await asyncio.sleep(31)
@@ -247,7 +313,7 @@ async def test_what_the_server_needs_is_told_once() -> None:
     """An event says what was found, and again when a handshake shows that it has changed."""
     observe = Recorder()
     server = FakeServer(stateless=True)
-    replica = Replica(URL("http://r/mcp"), server, Breaker(threshold=2, reset_seconds=30.0), observe)
+    replica = Replica(URL("http://r/mcp"), server, Breakers(threshold=2, reset_seconds=30.0), observe)
     fleet = Fleet([replica], patience_seconds=10.0)
     server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
     for _ in range(2):
@@ -264,7 +330,7 @@ def test_repr() -> None:
     """The debug line shows where, whether it is up, and how many live there, but no query string."""
 
     async def show() -> str:
-        breaker = Breaker(threshold=1, reset_seconds=1.0)
+        breaker = Breakers(threshold=1, reset_seconds=1.0)
         return repr(Replica(URL("http://h:1/mcp?key=sesame"), FakeServer(), breaker, Recorder()))
 
     assert asyncio.run(show()) == "<Replica http://h:1 up=None sessions=0>"
@@ -279,14 +345,14 @@ async def test_session_closed_in_the_middle_of_its_trial() -> None:
     session = make_session(server, placement=fleet)  # type: ignore[arg-type]
     await session.open(NOBODY)
     for _ in range(2):
-        replica.breaker.failed(SILENT, asyncio.get_running_loop().time())
+        replica.breakers.common.failed(SILENT, asyncio.get_running_loop().time())
     await asyncio.sleep(31)
     server.script("initialize", stream(asyncio.Event()))
     session.revive_soon(1, "404")
     await settle()
-    assert replica.breaker.state is BreakerState.HALF_OPEN
+    assert replica.breakers.common.state is BreakerState.HALF_OPEN
     await session.close("killed")
     await settle()
-    assert not replica.breaker.is_open(asyncio.get_running_loop().time())
+    assert not replica.breakers.common.is_open(asyncio.get_running_loop().time())
     assert counts(fleet) == [0]
     assert fleet._homes == fleet._trying == {}
