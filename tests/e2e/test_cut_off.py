@@ -5,13 +5,14 @@ import uuid
 from collections.abc import AsyncIterator, Callable
 from urllib.parse import urlsplit
 
+import aiohttp
 import pytest
 
 from .conftest import Desk
 from .cutter import Cutter
 from .run import Run
 from .sdk import call, connected
-from .wire import eventually
+from .wire import Caller, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -97,3 +98,14 @@ async def test_another_client_while_the_stream_is_cut(at: Desk, cutter: Cutter) 
             assert [await call(second, "increment") for _ in range(2)] == ["1", "2"]
             assert [await call(first, "increment") for _ in range(2)] == ["2", "3"]
             assert await call(second, "increment") == "3"
+
+
+async def test_a_session_for_each_call_without_goodbye(at: Desk) -> None:
+    """A client that closes its connections after each call, and says nothing, finds its state again."""
+    counted = []
+    for _ in range(3):
+        async with aiohttp.ClientSession() as http:
+            caller = Caller(http, at.proxy.url, token=at.caller.token)
+            session = await caller.open()
+            counted.append((await caller.call("increment", session=session)).text)
+    assert counted == ["1", "2", "3"]
