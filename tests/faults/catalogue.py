@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .fault_proxy import Answer, Fault, Hop, chunk, http_reply, stream_head
+from .fault_proxy import Answer, Fault, Hop, chunk, http_reply, say, say_in_stream, stream_head
 
 SSE = "text/event-stream"
 JSON = "application/json"
@@ -176,10 +176,11 @@ async def stream_cut_in_order(hop: Hop) -> None:
     await hop.write(_half(answer) + chunk(b""))
 
 
-def _priming(hop: Hop, rest: bytes | None) -> bytes:
+def _priming(hop: Hop, *then: Fault) -> bytes:
+    """An event id to go on from; who does meets these in turn, and the last one for ever."""
     name = f"fault-{next(_event_numbers)}"
-    if rest is not None:
-        hop.faults.kept[name] = rest
+    if then:
+        hop.faults.kept[name] = list(then)
     return b"id: %b\ndata: \n\n" % name.encode()
 
 
@@ -188,7 +189,7 @@ async def resumable_stream_ends(hop: Hop) -> None:
     """A stream with event ids that ends early, and goes on where it is resumed."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(_priming(hop, answer.body)) + chunk(b""))
+    await hop.write(chunk(_priming(hop, say_in_stream(answer.body))) + chunk(b""))
 
 
 @_case(RESULT, executed=1)
@@ -196,7 +197,8 @@ async def resumable_stream_breaks(hop: Hop) -> None:
     """A stream with event ids that breaks in the middle of an event, and goes on where it is resumed."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(_priming(hop, answer.body) + answer.body[: _middle(answer)]))
+    rest = say_in_stream(answer.body)
+    await hop.write(chunk(_priming(hop, rest) + answer.body[: _middle(answer)]))
     hop.close()
 
 
@@ -205,7 +207,7 @@ async def resumable_stream_is_reset(hop: Hop) -> None:
     """The same with a RST."""
     answer = await hop.forward()
     await hop.deliver(answer)
-    await hop.write(chunk(b"retry: 20\n" + _priming(hop, answer.body)))
+    await hop.write(chunk(b"retry: 20\n" + _priming(hop, say_in_stream(answer.body))))
     await asyncio.sleep(0.02)  # a RST overtakes what has not been read
     hop.reset()
 
@@ -214,8 +216,45 @@ async def resumable_stream_is_reset(hop: Hop) -> None:
 async def stream_that_cannot_be_resumed(hop: Hop) -> None:
     """A stream with event ids that breaks, of a server that then knows nothing of them."""
     await hop.deliver(await hop.forward())
-    await hop.write(chunk(_priming(hop, None)))
+    await hop.write(chunk(_priming(hop)))
     hop.close()
+
+
+@_case(RESULT, executed=1)
+async def polled_several_times(hop: Hop) -> None:
+    """A stream that the server ends on purpose, several more that bring nothing, and then the answer."""
+    answer = await hop.forward()
+    await hop.deliver(answer)
+    then = say_in_stream(answer.body)
+    for _ in range(5):
+        then = say_in_stream(b"retry: 20\n" + _priming(hop, then))
+    await hop.write(chunk(b"retry: 20\n" + _priming(hop, then)) + chunk(b""))
+
+
+@_case(RESULT, executed=1)
+async def polled_at_one_place(hop: Hop) -> None:
+    """The same, and the place to go on from stays the same."""
+    answer = await hop.forward()
+    await hop.deliver(answer)
+    nothing = say_in_stream(b": nothing yet\n\n")
+    then = [nothing, nothing, nothing, say_in_stream(answer.body)]
+    await hop.write(chunk(b"retry: 20\n" + _priming(hop, *then)) + chunk(b""))
+
+
+def _refused_for_a_while(status: int, times: int) -> None:
+    async def refuse(hop: Hop) -> None:
+        answer = await hop.forward()
+        await hop.deliver(answer)
+        refusals = [say(http_reply(status))] * times
+        await hop.write(chunk(_priming(hop, *refusals, say_in_stream(answer.body))) + chunk(b""))
+
+    refuse.__name__ = f"resuming_refused_{status}_{'once' if times == 1 else 'several_times'}"
+    _case(RESULT, executed=1)(refuse)
+
+
+for _status in (409, 429, 500, 502, 503, 504):
+    _refused_for_a_while(_status, times=1)
+_refused_for_a_while(503, times=3)
 
 
 # Time ---------------------------------------------------------------------------------------------
@@ -253,6 +292,34 @@ async def slow_bytes(hop: Hop) -> None:
         if start % 28 == 0:
             await asyncio.sleep(0.001)
     await hop.write(chunk(b""))
+
+
+@_case(RESULT, executed=1)
+async def late_answer(hop: Hop) -> None:
+    """The answer takes a moment, head and all."""
+    answer = await hop.forward()
+    await asyncio.sleep(0.3)
+    await hop.deliver(answer)
+    await hop.write(chunk(answer.body) + chunk(b""))
+
+
+# Heads that are unusual, and right ------------------------------------------------------------------
+
+
+@_case(RESULT, executed=1)
+async def large_head(hop: Hop) -> None:
+    """60 KiB of headers."""
+    answer = await hop.forward()
+    await hop.deliver(answer, {"x-large": "x" * 60 * 1024})
+    await hop.write(chunk(answer.body) + chunk(b""))
+
+
+@_case(RESULT, executed=1)
+async def cookie_with_the_answer(hop: Hop) -> None:
+    """A cookie, as balancers give that stick by it."""
+    answer = await hop.forward()
+    await hop.deliver(answer, {"set-cookie": f"ROUTE={next(_event_numbers)}; Path=/; HttpOnly"})
+    await hop.write(chunk(answer.body) + chunk(b""))
 
 
 # What is said is wrong ----------------------------------------------------------------------------
@@ -363,7 +430,7 @@ async def html_page(hop: Hop) -> None:
     await hop.write(http_reply(200, b"<html>Welcome!</html>", "text/html"))
 
 
-@_case(UNKNOWN, executed=0)
+@_case(GARBLED, executed=0)
 async def garbage(hop: Hop) -> None:
     """Bytes that are no HTTP."""
     await hop.write(bytes(range(256)) + b"\r\n\r\n")

@@ -97,13 +97,13 @@ class Hop:
         """Send the request to the server and read its whole answer; the proxy gets nothing yet."""
         return await self._line.exchange(self.request)
 
-    async def deliver(self, answer: Answer) -> None:
-        """Begin to give the proxy an answer: its head, as that of a stream in chunks."""
+    async def deliver(self, answer: Answer, headers: Mapping[str, str] | None = None) -> None:
+        """Begin to give the proxy an answer: its head, and ``headers``, as that of a stream in chunks."""
         names = ("content-type", SESSION)
         kept = {name: answer.headers[name] for name in names if name in answer.headers}
         self.faults.note_answer(self.request, answer.status, answer.headers, delivered=True)
         content_type = {"content-type": kept.pop("content-type", "text/plain")}
-        await self.write(stream_head(content_type | kept, answer.status))
+        await self.write(stream_head(content_type | kept | dict(headers or {}), answer.status))
 
     async def relay(self) -> None:
         """Let the request pass, and the answer as it comes."""
@@ -300,8 +300,8 @@ class FaultProxy:
         self.ended: set[str] = set()
         self.gone: dict[str, Callable[[str], bytes]] = {}
         """Sessions that were ended behind the proxy's back, and how each is answered since then."""
-        self.kept: dict[str, bytes] = {}
-        """The rest of streams that broke after an event id, by that id."""
+        self.kept: dict[str, list[Fault]] = {}
+        """What GETs that go on after an event id meet in turn, by that id; the last of these for ever."""
         self._server: asyncio.Server | None = None
         self._lines: set[_Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -316,10 +316,10 @@ class FaultProxy:
         """What happens to a request."""
         self.seen[request.method or request.verb] += 1
         session = request.session
-        if request.verb == "GET" and (rest := self.kept.get(request.headers.get("last-event-id", ""))):
-            return _continue_with(rest)
+        if request.verb == "GET" and (then := self.kept.get(request.headers.get("last-event-id", ""))):
+            return then.pop(0) if len(then) > 1 else then[0]
         if session is not None and (reply := self.gone.get(session)) is not None:
-            return _say(reply(request.verb))
+            return say(reply(request.verb))
         fault = self.plan(request)
         if fault is not None:
             self.injected[request.method or request.verb] += 1
@@ -414,15 +414,15 @@ class FaultProxy:
             loop.close()
 
 
-def _say(reply: bytes) -> Fault:
-    async def say(hop: Hop) -> None:
+def say(reply: bytes) -> Fault:
+    """Answer this, and let nothing pass."""
+
+    async def fault(hop: Hop) -> None:
         await hop.write(reply)
 
-    return say
+    return fault
 
 
-def _continue_with(rest: bytes) -> Fault:
-    async def go_on(hop: Hop) -> None:
-        await hop.write(stream_head() + chunk(rest) + chunk(b""))
-
-    return go_on
+def say_in_stream(*pieces: bytes) -> Fault:
+    """Answer with a stream that brings this and ends."""
+    return say(stream_head() + b"".join(chunk(piece) for piece in pieces) + chunk(b""))

@@ -16,6 +16,9 @@ from .fault_proxy import Fault, Plan
 
 pytestmark = pytest.mark.e2e
 
+# Only --request-timeout ends the wait for the answer.
+ENDLESS = ("stalled", "stream-that-cannot-be-resumed")
+
 _keys = itertools.count(1)
 
 
@@ -29,14 +32,15 @@ def patient(module_fleet: Fleet) -> Iterator[Rig]:
 @pytest.fixture(scope="module")
 def hasty(module_fleet: Fleet) -> Iterator[Rig]:
     """One for those that only a timeout ends."""
-    with rig_at(module_fleet, "--request-timeout", "2s", "--acquire-timeout", "30s") as row:
+    options = ("--request-timeout", "2s", "--handshake-timeout", "2s", "--acquire-timeout", "30s")
+    with rig_at(module_fleet, *options) as row:
         yield row
 
 
 @pytest.fixture
 def rig(name: str, request: pytest.FixtureRequest) -> Rig:
     """The right one of these for a fault."""
-    row: Rig = request.getfixturevalue("hasty" if name.startswith("stalled") else "patient")
+    row: Rig = request.getfixturevalue("hasty" if name.startswith(ENDLESS) else "patient")
     return row
 
 
@@ -62,6 +66,7 @@ async def test_a_faulted_call(name: str, era: str, rig: Rig, http: aiohttp.Clien
     executed = rig.stats()["executions"].get(key, 0)
     assert told.outcome in case.outcomes, told
     assert executed in case.executed
+    assert "Set-Cookie" not in told.reply.headers
     if told.outcome == "result":
         assert told.reply.text == "1"
     status = case.modern_status if era == "modern" else case.status
