@@ -36,7 +36,13 @@ from ..exchange.fanout import Fanout
 from ..exchange.mailbox import Mailbox, Stream
 from ..memory import Memory
 from ..protocol import inbound, jsonrpc, revisions
-from ..protocol.headers import forward_request_headers, is_forwarded, names_of_this_hop, writable
+from ..protocol.headers import (
+    forward_request_headers,
+    is_forwarded,
+    names_of_this_hop,
+    own_repetitions,
+    writable,
+)
 from ..protocol.inbound import HeartbeatFormat
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era, ServedEras
@@ -272,6 +278,8 @@ class Endpoint:
 
         ``meta`` is that of a single request.
         """
+        if own := own_repetitions(call.headers, request.raw_headers):
+            call.caller = call.caller.with_more(own)
         first = messages[0]
         if batch or not isinstance(first, Request):
             eras.check_version(call, self.rules.eras)  # a single request's is checked under its own id

@@ -8,6 +8,7 @@ Header values come from the wire as UTF-8 with surrogate escapes and leave as UT
 are re-coded on the way, because the escapes cannot be written.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
@@ -54,7 +55,7 @@ _OURS: Final = frozenset(
         revisions.SESSION_HEADER.lower(),
         revisions.VERSION_HEADER.lower(),
         revisions.LAST_EVENT_ID_HEADER.lower(),
-        # What modern clients repeat from the body; a legacy server does not know them.
+        # What modern clients repeat from the body; see own_repetitions for legacy ones.
         revisions.METHOD_HEADER.lower(),
         revisions.NAME_HEADER.lower(),
     }
@@ -67,6 +68,15 @@ _OUR_PREFIXES: Final = (
     "want-",
     "sec-fetch-",
     revisions.PARAM_HEADER_PREFIX,
+)
+
+_REPETITION: Final = re.compile(
+    rb"(?:%b|%b)(?:\0|$)|%b"
+    % tuple(
+        name.encode()
+        for name in (revisions.METHOD_HEADER, revisions.NAME_HEADER, revisions.PARAM_HEADER_PREFIX)
+    ),
+    re.IGNORECASE,
 )
 
 _EXPLAINING: Final = frozenset({"www-authenticate", "retry-after"})
@@ -98,6 +108,23 @@ def _classify(name: str) -> _Kind:
 def _is_explaining(name: str) -> bool:
     name = name.lower()
     return name in _EXPLAINING or name.startswith(_EXPLAINING_PREFIXES)
+
+
+def own_repetitions(headers: Headers, raw: Iterable[tuple[bytes, bytes]]) -> list[Pair]:
+    """The ``Mcp-Method``, ``Mcp-Name`` and ``Mcp-Param-...`` of a legacy client's request.
+
+    They mean nothing in its protocol version, so they are between it and its server and travel. ``raw`` are
+    the same headers as bytes: one look at them finds that most requests have none.
+    """
+    if _REPETITION.search(b"\0".join(map(b"\0".join, raw))) is None:
+        return []
+    pairs = list(headers.items())
+    claimed = names_of_this_hop(pairs)
+    return [
+        (name, writable(value))
+        for name, value in pairs
+        if _REPETITION.match(name.encode("utf-8", "surrogateescape")) and name.lower() not in claimed
+    ]
 
 
 def is_forwarded(name: str) -> bool:

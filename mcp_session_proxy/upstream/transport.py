@@ -31,6 +31,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         """What travels with requests that the proxy sends by itself: nothing that belongs to one call."""
         return self if self.reduced is None else self.reduced
 
+    def with_more(self, headers: list[tuple[str, str]]) -> "Caller":
+        """The same for one request that has more headers, which do not say who is calling."""
+        return Caller(headers=(*self.headers, *headers), query=self.query, reduced=self.credentials)
+
     def __repr__(self) -> str:
         return "Caller()"
 

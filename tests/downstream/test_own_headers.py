@@ -192,3 +192,73 @@ async def test_the_query_travels_with_everything(bench: Bench) -> None:
     await bench.proxy.drain()
     queries = {request.method: request.query_string for request, _ in bench.server.seen}
     assert queries == {"POST": "tenant=1", "GET": "tenant=1", "DELETE": "tenant=1"}
+
+
+# -- headers that modern clients repeat from the body ----------------------------------------------
+
+OWN = {"Mcp-Param-Region": "eu", "mcp-param-Tenant": "caf\u00e9", "Mcp-Method": "any", "MCP-Name": "thing"}
+
+
+def own_headers(request: web.Request) -> dict[str, str]:
+    """What the server got of them."""
+    return {name: value for name, value in request.headers.items() if name in OWN}
+
+
+async def test_they_travel_with_each_request_of_a_legacy_client(bench: Bench) -> None:
+    """They mean nothing in its protocol version, so they are its own, different ones in each request."""
+    await bench.start()
+    answer = await bench.post(INITIALIZE, headers=OWN)
+    for session in (answer.headers["Mcp-Session-Id"], None):
+        for region in ("eu", "us"):
+            await bench.post(call(), session=session, headers={**OWN, "Mcp-Param-Region": region})
+            request, _ = bench.server.posts("tools/call")[-1]
+            assert own_headers(request) == {**OWN, "Mcp-Param-Region": region}
+        await bench.post(call(), session=session)
+        assert own_headers(bench.server.posts("tools/call")[-1][0]) == {}
+    await bench.post(
+        {"jsonrpc": "2.0", "method": "notifications/x"}, session=answer.headers["Mcp-Session-Id"], headers=OWN
+    )
+    assert own_headers(bench.server.posts("initialize")[0][0]) == OWN
+
+
+async def test_they_do_not_travel_with_a_modern_request(bench: Bench) -> None:
+    """There they repeat the modern body, which the server never sees."""
+    await bench.start()
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {},
+    }
+    headers = {
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "count",
+        "Mcp-Param-Region": "eu",
+    }
+    answer = await bench.post(call(1, name="count", arguments={}, _meta=meta), headers=headers)
+    assert answer.status == 200
+    assert not any(
+        name.lower().startswith("mcp-") and name.lower() not in ("mcp-session-id", "mcp-protocol-version")
+        for request, _ in (*bench.server.posts("initialize"), *bench.server.posts("tools/call"))
+        for name in request.headers
+    )
+
+
+async def test_they_are_not_sent_with_what_the_proxy_sends_itself(bench: Bench) -> None:
+    """Only the request that had them has them, and nobody else's."""
+    await bench.start()
+    session = await bench.initialize(headers=OWN)
+    await bench.post(call(), session=session, headers=OWN)
+    await bench.proxy.drain()
+    others = [request for request, message in bench.server.seen if message is None]
+    assert {request.method for request in others} == {"GET", "DELETE"}
+    assert all(own_headers(request) == {} for request in others)
+
+
+async def test_headers_with_similar_names(bench: Bench) -> None:
+    """They travel as everything does that is not the proxy's."""
+    await bench.start()
+    similar = {"X-Mcp-Method": "a", "Mcp-Names": "b", "Mcp-Methodical": "c"}
+    await bench.post(call(), headers={**similar, "Mcp-Param-X": "1"})
+    request, _ = bench.server.posts("tools/call")[0]
+    assert {name: request.headers[name] for name in similar} == similar
+    assert request.headers.getall("Mcp-Param-X") == ["1"]
