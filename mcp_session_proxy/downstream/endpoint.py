@@ -158,14 +158,12 @@ class Endpoint:
 
     def _call(self, request: web.BaseRequest) -> Call:
         headers = request.headers
-        _, _, principal, caller = self._sender(request)
-        connection = request.protocol
-        assert isinstance(connection, Connection)
+        _, _, principal, caller, connection = self._sender(request)
         session_id = headers.get(revisions.SESSION_HEADER)
         return Call(
             principal=principal,
             caller=caller,
-            connection=connection.number,
+            connection=connection,
             headers=headers,
             session_id=writable(session_id) if session_id else None,
             version=headers.get(revisions.VERSION_HEADER),
@@ -199,7 +197,8 @@ class Endpoint:
         if principal.anonymous and self._warn_of_anonymous:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
-        connection.sender = sender = Sender(headers, query, principal, self._caller(request, headers, query))
+        caller = self._caller(request, headers, query)
+        connection.sender = sender = Sender(headers, query, principal, caller, connection.number)
         return sender
 
     def _caller(self, request: web.BaseRequest, headers: list[tuple[str, str]], query: str) -> Caller:

@@ -13,13 +13,14 @@ from ..exchange.exchange import Exchange
 from ..exchange.fanout import Fanout
 from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
-from ..exchange.wishes import Wishes, takes_wishes
+from ..exchange.wishes import Wishes
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
+from ..upstream.journal import JOURNALLED
 from ..upstream.refusal import Refusal
 from .ping import Pings
 from .report import Report
@@ -84,7 +85,7 @@ class LegacyEndpoint:
             client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
                 await introduce(visit.session, client, call.caller)
-            if client is not None and takes_wishes(request.method):
+            if client is not None and request.method in JOURNALLED:
                 response, refusal = await self._ask_for_wishes(request, meta, visit, responder, report)
             else:
                 response, refusal = await self._exchange(request, meta, visit, responder, report)

@@ -20,6 +20,7 @@ class Sender(NamedTuple):
     query: str
     principal: Principal
     caller: Caller
+    connection: int
 
 
 @dataclass(slots=True)

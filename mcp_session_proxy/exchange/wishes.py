@@ -16,7 +16,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
-from ..upstream.journal import JOURNALLED, Journal
+from ..upstream.journal import Journal
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 from .listening import Listening, wholes
@@ -45,7 +45,9 @@ class Wishes:
         request: Request,
         send: Callable[[Request], Awaitable[Response]],
     ) -> Response:
-        """The response to one of ``JOURNALLED``, sent to the server as far as that serves all who are there.
+        """The response to one of ``journal.JOURNALLED``.
+
+        It is sent to the server as far as that serves all who are there.
 
         Raises:
             ProxyError: as ``send``.
@@ -169,11 +171,6 @@ class Wishes:
             step = (revisions.SET_LEVEL, _write_level(level))
             return None if step in refused else step
         return None
-
-
-def takes_wishes(method: str) -> bool:
-    """Whether a request of this method says what its client wants to be told of."""
-    return method in JOURNALLED
 
 
 def hears(client: ClientSession, message: Notification) -> bool:

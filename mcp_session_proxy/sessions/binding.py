@@ -430,11 +430,14 @@ class Binder:
 
     def _detach_if_over(self, client: ClientSession) -> None:
         """Detach when the client has left and nothing is in flight; else wait for it, if it is silent."""
-        no_grace = client.had_stream and not self.rules.reconnect_grace_seconds
-        if not client.busy and (no_grace or presence.has_left(client, self._now)):
+        if client.busy:
+            self._presence.stop_waiting(client)
+        elif presence.has_left(client, self._now) or (
+            client.had_stream and not self.rules.reconnect_grace_seconds
+        ):
             self._detach(client)
-        else:
-            self._look_at(client)
+        elif client.lease is not None:
+            self._presence.wait_for(client)
 
     def _detach(self, client: ClientSession) -> None:
         self._presence.stop_waiting(client)
