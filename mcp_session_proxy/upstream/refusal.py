@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeGuard
 
 from ..errors import ProxyError, UpstreamRejected
 from ..protocol import jsonrpc, lost
-from ..protocol.jsonrpc import Response
+from ..protocol.jsonrpc import Message, Response
 from ..protocol.sse import SseParser
 from .transport import Reply
 
@@ -71,5 +71,10 @@ async def read_refusal(reply: Reply) -> Refusal:
         body=body,
         content_type=reply.content_type,
         headers=reply.explanation(),
-        response=next((message for message in messages if isinstance(message, Response)), None),
+        response=next((message for message in messages if _says_something(message)), None),
     )
+
+
+def _says_something(message: Message) -> TypeGuard[Response]:
+    """Whether this is a response, and not one whose content could not be read."""
+    return isinstance(message, Response) and (message.error is not None or message.result is not None)

@@ -456,6 +456,7 @@ const servers = new Table(
     words("Server", (item) => item.upstream, "wide"),
     { ...words("Condition", describeCondition, "wrap"), mood: (item) => CONDITION_MOODS[item.condition] },
     words("Era", (item) => ({ true: "modern", false: "legacy" })[item.modern] ?? "not asked"),
+    words("Modern calls", (item) => item.modern_requests),
     number("Sessions", "sessions"),
   ],
   (item) => item.upstream,
