@@ -1,8 +1,10 @@
 """docs/troubleshooting.md knows every error of the proxy, and tells the truth about servers' words."""
 
+import ast
 import re
 
 from mcp_session_proxy import errors
+from mcp_session_proxy.ops.admin.runbook import slug
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.lost import Reply, Verdict, judge
 
@@ -27,6 +29,32 @@ def kinds() -> dict[str, type[errors.ProxyError]]:
         todo += kind.__subclasses__()
         found.setdefault(kind.reason, kind)
     return found
+
+
+def spoken() -> set[str]:
+    """Every text in the program, with what is filled in left out."""
+    trees = [ast.parse(path.read_text()) for path in (ROOT / "mcp_session_proxy").rglob("*.py")]
+    nodes = [node for tree in trees for node in ast.walk(tree)]
+    return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+
+
+def test_the_proxys_texts_are_its_own() -> None:
+    """Whoever searches the index for an error of the proxy's finds what it says, word for word."""
+    texts = spoken()
+    named = [cells[0] for cells in rows("By the text of an error") if cells[1] == "the proxy"]
+    pieces = [piece for cell in named for text in re.findall("`(.+?)`", cell) for piece in text.split(" … ")]
+    assert len(pieces) > 15
+    assert [piece for piece in pieces if not any(piece in text for text in texts)] == []
+
+
+def test_every_section_is_in_the_index() -> None:
+    """Nothing has to be found by reading all of it; alerts have their own list, and reasons their table."""
+    index = PAGE.partition("\n## By symptom\n")[2].partition("\n## Errors of a stateful server\n")[0]
+    before_alerts = PAGE.partition("\n## Alerts\n")[0]
+    sections = [slug(heading) for heading in re.findall(r"^### (.+)$", before_alerts, re.MULTILINE)]
+    start_up = PAGE.partition("\n## Start-up\n")[2].partition("\n## ")[0]
+    within = {slug(heading) for heading in re.findall(r"^### (.+)$", start_up, re.MULTILINE)}
+    assert [each for each in sections if f"(#{each})" not in index and each not in within] == []
 
 
 def test_every_reason_has_a_row() -> None:
