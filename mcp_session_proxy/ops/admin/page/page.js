@@ -140,15 +140,14 @@ function showNumber(name, value, detail, mood) {
   setData(entry.box, "mood", mood);
 }
 
-/** By era where both are in use; the numbers are the last minute's. */
+/** By era, a line for each, where both are in use; the numbers are the last minute's. */
 function showTraffic({ total, eras }) {
   const used = eras.filter((each) => each.requests > 0);
-  const byEra = (text) => used.map((era) => `${era.era} ${text(era)}`).join(", ");
+  const byEra = (text) => used.map((era) => `${era.era} ${text(era)}`).join("\n");
   const isMixed = used.length > 1;
   showNumber("Calls per second", rate(total.per_second), isMixed ? byEra((era) => rate(era.per_second)) : used[0]?.era ?? "last minute");
-  const half = `p50 ${wait(total.p50_seconds)}`;
-  const each = byEra((era) => `${wait(era.p50_seconds)} · ${wait(era.p95_seconds)}`);
-  showNumber("Latency p95", wait(total.p95_seconds), isMixed ? `${half}; ${each}` : half);
+  const half = (era) => `p50 ${wait(era.p50_seconds)}`;
+  showNumber("Latency p95", wait(total.p95_seconds), isMixed ? byEra((era) => `${wait(era.p95_seconds)}, ${half(era)}`) : half(total));
 }
 
 function showNumbers(status) {
