@@ -21,7 +21,7 @@ async def test_a_server_that_starts_slowly(era: str, owned: Fleet, http: aiohttp
 
     async def use() -> str:
         if era == "modern":
-            return (await ModernCaller(http, proxy.url).call_modern("increment")).text
+            return (await ModernCaller(http, proxy.url, capabilities={}).call_modern("increment")).text
         session = await caller.open() if era == "session" else None
         return (await caller.call("increment", session=session)).text
 

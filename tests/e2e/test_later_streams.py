@@ -22,5 +22,7 @@ async def test_an_answer_that_comes_in_a_later_stream(era: str, desk: Callable[[
     elif era == "sessionless":
         text = (await at.caller.call("poll", arguments)).text
     else:
-        text = (await ModernCaller(at.http, at.proxy.url).call_modern("poll", arguments)).text
+        text = (
+            await ModernCaller(at.http, at.proxy.url, capabilities={}).call_modern("poll", arguments)
+        ).text
     assert text == "polled 6 times"

@@ -77,12 +77,13 @@ roots: WeakKeyDictionary[Any, "asyncio.Task[list[str]]"] = WeakKeyDictionary()
 
 
 def ask_for_roots_first() -> None:
-    """Have every session ask for its client's roots as soon as it has a GET stream, before anything else."""
+    """Have each session ask for its client's roots, if it has any, as soon as there is a GET stream."""
     received = ServerSession._received_notification
 
     async def receive(self: ServerSession, notification: types.ClientNotification) -> None:
         await received(self, notification)
-        if isinstance(notification.root, types.InitializedNotification):
+        told = isinstance(notification.root, types.InitializedNotification)
+        if told and self.client_params is not None and self.client_params.capabilities.roots is not None:
             roots[self] = asyncio.create_task(ask(self))
 
     async def ask(self: ServerSession) -> list[str]:
