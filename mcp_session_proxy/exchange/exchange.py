@@ -393,7 +393,7 @@ class Exchange:
                 session.ref, self._traced(), resumption.last_event_id, for_answer=True
             ) as stream:
                 if stream.status in PASSING_STATUSES:
-                    resumption.failed()
+                    resumption.failed(stream.status)
                     return None
                 if stream.status != 200 or not stream.is_stream:
                     raise _AnswerLost

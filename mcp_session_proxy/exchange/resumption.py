@@ -27,6 +27,8 @@ _LAST_BACKOFF_SECONDS: Final = 5.0
 _MAX_RETRY_SECONDS: Final = 30.0
 # A server that is away for longer has most likely lost the answer: its callers should hear so in time.
 _FAILING_SECONDS: Final = 120.0
+# 500 passes as well, but is most often no moment's trouble: servers without an event store crash over the id.
+_CRASHING_SECONDS: Final = 15.0
 # What comes within this time after a stream's beginning may be no more than its opening.
 _STANDING_SECONDS: Final = 1.0
 
@@ -61,6 +63,7 @@ class Resumption:
         self._now = now
         self._heard = heard
         self._failing_since: float | None = None
+        self._patience_seconds = _FAILING_SECONDS
         self._pause_seconds = _FIRST_PAUSE_SECONDS
 
     @property
@@ -72,7 +75,8 @@ class Resumption:
     def hopeless(self) -> bool:
         """Whether nothing can be resumed, or asking has failed for too long."""
         since = self._failing_since
-        return self.last_event_id is None or (since is not None and self._now() - since >= _FAILING_SECONDS)
+        too_long = since is not None and self._now() - since >= self._patience_seconds
+        return self.last_event_id is None or too_long
 
     def pause_seconds(self) -> float:
         """How long to wait now: as the server asked, within reason, else longer each time."""
@@ -84,8 +88,9 @@ class Resumption:
         self._pause_seconds = min(pause * 2, longest)
         return max(pause, retry)
 
-    def failed(self) -> None:
+    def failed(self, status: int | None = None) -> None:
         """The server could not be asked, refused in a way that passes, or broke off before anything new."""
+        self._patience_seconds = _CRASHING_SECONDS if status == 500 else _FAILING_SECONDS
         if self._failing_since is None:
             self._failing_since = self._now()
             self._pause_seconds = _FIRST_PAUSE_SECONDS

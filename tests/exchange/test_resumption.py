@@ -194,7 +194,7 @@ async def test_an_id_that_is_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [408, 409, 425, 429, 500, 502, 503, 504, UpstreamUnreachable("down"), ConnectionLost(), None]
+    "failure", [408, 409, 425, 429, 502, 503, 504, UpstreamUnreachable("down"), ConnectionLost(), None]
 )
 async def test_what_passes_is_tried_again(failure: int | Exception | None) -> None:
     """With a pause that grows, for as long as a restart takes."""
@@ -208,6 +208,15 @@ async def test_what_passes_is_tried_again(failure: int | Exception | None) -> No
     assert await at.run(*(fail() for _ in range(20)), done()) == {"done": True}
     assert 60 < at.took_seconds < 100
     assert at.asked == ["e1"] * 21
+
+
+async def test_a_server_that_crashes_over_the_resumption() -> None:
+    """500 may pass, too, but not as much time is given to it."""
+    at = Scene(retry_seconds=None)
+    assert await at.run(*(refusal(500) for _ in range(6)), done()) == {"done": True}
+    other = Scene(retry_seconds=None)
+    assert isinstance(await other.fail(*(refusal(500) for _ in range(99))), OutcomeUnknown)
+    assert 15 <= other.took_seconds < 21
 
 
 async def test_only_failures_in_a_row_count() -> None:
