@@ -488,7 +488,7 @@ async def test_breaker_threshold(bench: Reloaded) -> None:
     bench.change(breaker_threshold=1, breaker_reset="1ms")
     assert (await bench.post(call())).status == 502
     [replica] = bench.proxy._fleet.replicas
-    assert replica.breakers.common.state == "open"
+    assert replica.breakers.shown(0.0).state == "open"
     del bench.server.on["initialize"]
     await asyncio.sleep(0.002)
     assert (await bench.post(call())).status == 200
