@@ -11,6 +11,7 @@ from typing import Final
 
 from ..upstream.journal import Journal
 from .books import Slot, Usage
+from .holdings import Holdings
 from .identity import Principal, Profile, SessionKey
 from .pool import Lease, PooledSession
 
@@ -119,6 +120,7 @@ class Directory:
         self._on_forget = on_forget
         self._sessions: dict[tuple[str, str], ClientSession] = {}
         self._principals: dict[str, dict[ClientSession, None]] = {}
+        self._holdings = Holdings()
         self._arrivals: dict[ClientSession, None] = {}  # in the order in which they came
         self._newest: dict[str, ClientSession] = {}  # by id alone
 
@@ -164,9 +166,12 @@ class Directory:
         while len(own) >= self.max_sessions_per_principal:
             self._make_room(iter(own))
         while len(self._sessions) >= self.max_sessions:
-            self._make_room(iter(self._sessions.values()))
+            # Who has the most pays first, so that nobody's many push out another's few.
+            heaviest = self._holdings.heaviest()
+            self._make_room(iter(self._sessions.values() if heaviest is None else self._principals[heaviest]))
         self._sessions[place] = client
         self._principals.setdefault(client.principal.digest, {})[client] = None
+        self._holdings.add(client.principal.digest)
         self._arrivals[client] = None
         self._newest[client.id] = client
 
@@ -191,6 +196,7 @@ class Directory:
         if self._newest.get(client.id) is client:
             del self._newest[client.id]
         client.forgotten = True
+        self._holdings.remove(client.principal.digest)
         own = self._principals[client.principal.digest]
         own.pop(client, None)
         if not own:
