@@ -341,7 +341,8 @@ class Settings(BaseSettings):
     # -- limits ----------------------------------------------------------------------------------
 
     max_sessions: Annotated[Count, Group.LIMITS, LIVE] = 1000
-    """Upstream sessions at most. At the limit, the one that was idle for longest makes room."""
+    """Upstream sessions at most. At the limit, an idle one of the caller that has the most makes room. A
+    tenth of them, four at most, is kept to try callers in whom the server has not accepted yet."""
 
     max_sessions_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 100
     """Upstream sessions of one caller at most."""

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
 
+from .holdings import Holdings
 from .identity import SessionKey
 from .state import COUNTED, USABLE, SessionEvent, SessionState, advance
 
@@ -51,6 +52,9 @@ class Slot(Generic[S]):
     born: float = 0.0
     jitter: float = 0.0  # from 0 to 1, its own: spreads the ends of lifetimes
     aside: str | None = None  # why it is retired once nobody holds it
+    takes: int = 0  # how often it was leased
+    stranger: bool = False  # opening for a principal that has no session yet
+    on_trial: bool = False  # opening beyond the limit: takes a place only once the server has accepted it
 
     @property
     def usable(self) -> bool:
@@ -88,8 +92,7 @@ class Bucket(Generic[S]):
 class _Share:
     """What one principal has."""
 
-    counted: int = 0
-    open: int = 0  # of these, those whose handshake has succeeded
+    open: int = 0  # sessions whose handshake has succeeded
     idle: dict[object, None] = field(default_factory=dict)
 
 
@@ -105,11 +108,14 @@ def _put_last(ordered: dict[Slot[S], None], slot: Slot[S]) -> None:
 class Books(Generic[S]):
     """All slots, by key, by principal, and by idleness (longest idle first)."""
 
-    __slots__ = ("_idle", "_shares", "buckets", "closing", "counted")
+    __slots__ = ("_holdings", "_idle", "_shares", "buckets", "closing", "counted", "strangers", "trials")
 
     def __init__(self) -> None:
         self.buckets: dict[SessionKey, Bucket[S]] = {}
         self.counted = 0
+        self.strangers = 0  # openings for principals that have no session yet
+        self.trials = 0  # openings beyond the limit, which are not counted
+        self._holdings = Holdings()
         self.closing: dict[Slot[S], None] = {}
         self._idle: dict[Slot[S], None] = {}
         self._shares: dict[str, _Share] = {}
@@ -128,21 +134,34 @@ class Books(Generic[S]):
 
     def counted_of(self, principal: str) -> int:
         """How many places this principal takes."""
-        share = self._shares.get(principal)
-        return 0 if share is None else share.counted
+        return self._holdings[principal]
 
     def has_open(self, principal: str) -> bool:
         """Whether a session of this principal stands."""
         share = self._shares.get(principal)
         return share is not None and share.open > 0
 
-    def longest_idle(self, principal: str | None = None) -> Slot[S] | None:
-        """The session to give up first, of everybody or of one principal."""
-        if principal is None:
-            return next(iter(self._idle), None)
+    def longest_idle(self, principal: str) -> Slot[S] | None:
+        """The session that a principal gives up first for another one of its own."""
         share = self._shares.get(principal)
         # The values were put there by `_now_idle`, which takes slots only.
         return None if share is None else next(iter(share.idle), None)  # type: ignore[return-value]
+
+    def first_to_go(self) -> Slot[S] | None:
+        """The idle session that goes first for somebody else's.
+
+        It is one of the principal that has the most sessions. Among equals, one that was used only once, as
+        those of callers that somebody makes up are; then the one that was idle for longest.
+        """
+        payers = (p for p in self._holdings.heaviest_first() if self._shares[p].idle)
+        most = next((self._holdings[principal] for principal in payers), 0)
+        first: Slot[S] | None = None
+        for slot in self._idle:
+            if self._holdings[slot.key.principal] == most:
+                if slot.takes <= 1:
+                    return slot
+                first = first or slot
+        return first
 
     # -- changes -----------------------------------------------------------------------------
 
@@ -158,12 +177,18 @@ class Books(Generic[S]):
         bucket = self.bucket(slot.key)
         bucket.slots[slot] = None
         bucket.opening += 1
-        self.counted += 1
-        self._shares.setdefault(slot.key.principal, _Share()).counted += 1
+        principal = slot.key.principal
+        slot.stranger = not self.has_open(principal)
+        self.strangers += slot.stranger
+        self.trials += slot.on_trial
+        self.counted += not slot.on_trial
+        self._holdings.add(principal)
+        self._shares.setdefault(principal, _Share())
 
     def opened(self, slot: Slot[S], now: float) -> None:
         """Its handshake succeeded."""
         self._move(slot, SessionEvent.OPENED)
+        self._end_opening(slot)
         self._shares[slot.key.principal].open += 1
         bucket = self.bucket(slot.key)
         bucket.opening -= 1
@@ -186,6 +211,7 @@ class Books(Generic[S]):
             bucket.unused.pop(slot, None)
             slot.used = True
         slot.leases += 1
+        slot.takes += 1
         if usage is Usage.OWNED or usage is Usage.ONCE:
             slot.reserved = True
         if slot.reserved:
@@ -274,18 +300,25 @@ class Books(Generic[S]):
     def _uncount(self, slot: Slot[S]) -> None:
         if slot.state not in COUNTED:
             return
+        if slot.state is SessionState.OPENING:
+            self._end_opening(slot)
+        else:
+            self._shares[slot.key.principal].open -= 1
         self.counted -= 1
-        share = self._shares[slot.key.principal]
-        share.counted -= 1
-        if slot.state is not SessionState.OPENING:
-            share.open -= 1
+        self._holdings.remove(slot.key.principal)
+
+    def _end_opening(self, slot: Slot[S]) -> None:
+        """The handshake is over, one way or another; from here on the session is counted."""
+        self.strangers -= slot.stranger
+        self.trials -= slot.on_trial
+        self.counted += slot.on_trial
+        slot.stranger = slot.on_trial = False
 
     def _drop(self, slot: Slot[S]) -> None:
         bucket = self.bucket(slot.key)
         bucket.slots.pop(slot, None)
         self.forget_if_empty(bucket)
-        share = self._shares[slot.key.principal]
-        if share.counted == 0:
+        if not self._holdings[slot.key.principal]:
             del self._shares[slot.key.principal]
 
 

@@ -16,6 +16,13 @@ S = TypeVar("S")
 
 _LIFETIME_JITTER: Final = 0.1
 _MAX_RETRY_AFTER_SECONDS: Final = 30
+# Of the places for sessions, this many at most are kept to try handshakes in, one of so many.
+_MAX_TRIALS: Final = 4
+_PART_FOR_TRIALS: Final = 10
+# Of all sessions, this part may be on its way to callers that the server has not accepted yet.
+_PART_FOR_STRANGERS: Final = 4
+# Of the queue, in hundredths, what is kept for callers that the server has accepted.
+_QUEUE_FOR_KNOWN: Final = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +38,17 @@ class Limits:
     linger_seconds: float = 30.0
     max_lifetime_seconds: float = 0.0  # 0: no end
     max_requests: int = 0  # 0: no end
+
+    @property
+    def trials(self) -> int:
+        """The places in which handshakes are tried for callers that the server has not accepted yet."""
+        return min(_MAX_TRIALS, self.max_sessions // _PART_FOR_TRIALS)
+
+    @property
+    def places(self) -> int:
+        """The places in which sessions can stay."""
+        return self.max_sessions - self.trials
+
     handshake_timeout_seconds: float = 60.0
 
 
@@ -43,9 +61,15 @@ class Assign(Generic[S]):
 
 @dataclass(frozen=True, slots=True)
 class Open(Generic[S]):
-    """Open a new session, after giving up ``evict`` to make room."""
+    """Open a new session, after giving up ``evict`` to make room.
+
+    ``on_trial``: every place to stay is taken. The handshake is made in one of those that are kept for this,
+    and whoever has to make room does so once the server has accepted the newcomer: anybody can make up
+    credentials.
+    """
 
     evict: Slot[S] | None
+    on_trial: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,10 +117,17 @@ def room_for(principal: str, books: Books[S], limits: Limits) -> Open[S] | None:
     if books.counted_of(principal) >= limits.max_sessions_per_principal:
         own = books.longest_idle(principal)
         return None if own is None else Open(own)
-    if books.counted >= limits.max_sessions:
-        anyone = books.longest_idle()
-        return None if anyone is None else Open(anyone)
-    return Open(None)
+    known = books.has_open(principal)
+    if not known and books.strangers >= max(_MAX_TRIALS, limits.max_sessions // _PART_FOR_STRANGERS):
+        return None
+    if books.counted < limits.places:
+        return Open(None)
+    anyone = books.first_to_go()
+    if anyone is None:
+        return None
+    if known or not limits.trials:
+        return Open(anyone)
+    return Open(None, on_trial=True) if books.trials < limits.trials else None
 
 
 def openings_wanted(bucket: Bucket[S]) -> int:
@@ -113,13 +144,14 @@ def openings_wanted(bucket: Bucket[S]) -> int:
     return max(0, alone + shared - bucket.opening)
 
 
-def check_queue(waiting: int, limits: Limits, typical_hold_seconds: float) -> None:
-    """Refuse a demand that would wait behind too many others.
+def check_queue(waiting: int, limits: Limits, typical_hold_seconds: float, *, known: bool) -> None:
+    """Refuse a demand that would wait behind too many others. ``known``: the server has accepted the caller.
 
     Raises:
         TooManyWaiters: ``--max-waiters`` wait already.
     """
-    if waiting >= limits.max_waiters:
+    limit = limits.max_waiters if known else -(-limits.max_waiters * (100 - _QUEUE_FOR_KNOWN) // 100)
+    if waiting >= limit:
         raise TooManyWaiters(
             f"{waiting} requests already wait for an MCP session. Try again shortly.",
             retry_after_seconds=retry_after_seconds(typical_hold_seconds),
@@ -133,7 +165,7 @@ def wants_prewarming(bucket: Bucket[S], books: Books[S], limits: Limits) -> bool
     if bucket.opening >= limits.open_concurrency:
         return False
     step = room_for(bucket.key.principal, books, limits)
-    return step is not None and step.evict is None
+    return step is not None and step.evict is None and not step.on_trial
 
 
 def wear(age_seconds: float, requests: int, jitter: float, limits: Limits) -> str | None:
@@ -155,7 +187,7 @@ def retry_after_seconds(typical_hold_seconds: float) -> int:
 
 def surplus(slot: Slot[S], books: Books[S], limits: Limits) -> str | None:
     """Why an idle session is one too many, if it is: only a limit that was lowered makes it so."""
-    too_many = books.counted > limits.max_sessions
+    too_many = books.counted > limits.places
     too_many_of_one = books.counted_of(slot.key.principal) > limits.max_sessions_per_principal
     return "evicted" if too_many or too_many_of_one else None
 

@@ -297,7 +297,8 @@ class Pool:
 
     def _check_queue(self, key: SessionKey) -> None:
         try:
-            policy.check_queue(self.waiting, self.limits, self._typical_hold_seconds)
+            known = self.books.has_open(key.principal)
+            policy.check_queue(self.waiting, self.limits, self._typical_hold_seconds, known=known)
         except TooManyWaiters as error:
             raise self._refusal(key, error) from None
 
@@ -428,6 +429,7 @@ class Pool:
             bucket.key,
             born=_now(),
             jitter=self._random(),
+            on_trial=step.on_trial,
         )
         self.books.add(slot)
         slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
@@ -451,6 +453,8 @@ class Pool:
             demand.last_error = None
             if slot.state is not SessionState.OPENING:  # retired meanwhile
                 return
+            if slot.on_trial and not self._make_room_for_accepted(slot):
+                return
             self.books.opened(slot, loop.time())
             self._observe(
                 events.SessionOpened(
@@ -468,6 +472,14 @@ class Pool:
         finally:
             # Last, so that nobody's time is up in the very moment in which the session is there.
             self._count_handshake(slot.key, demand, -1)
+
+    def _make_room_for_accepted(self, slot: Slot[PooledSession]) -> bool:
+        """The server has accepted a newcomer beyond the limit: somebody makes room, or it cannot stay."""
+        if self.books.counted < self.limits.places:
+            return True
+        first = self.books.first_to_go()
+        self._take_out(slot if first is None else first, "evicted")
+        return first is not None
 
     async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller) -> None:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""

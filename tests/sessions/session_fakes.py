@@ -231,7 +231,12 @@ def check_books(books, limits, *, paused=False):
     """The books agree with themselves, the limits hold, and nobody waits who could be helped."""
     slots = [slot for bucket in books.buckets.values() for slot in bucket.slots]
     assert len(slots) == len(set(slots))
-    assert books.counted == len(slots) <= limits.max_sessions
+    trials = [slot for slot in slots if slot.on_trial]
+    assert all(slot.state is SessionState.OPENING for slot in trials)
+    assert books.trials == len(trials) <= limits.trials
+    assert books.strangers == sum(slot.stranger for slot in slots)
+    assert books.counted == len(slots) - len(trials) <= limits.places
+    assert len(slots) <= limits.max_sessions
     assert set(slots).isdisjoint(books.closing)
     assert all(slot.state is SessionState.CLOSING for slot in books.closing)
     _check_principals(books, slots, limits)
@@ -248,9 +253,9 @@ def check_books(books, limits, *, paused=False):
 
 def _check_principals(books, slots, limits):
     counted = Counter(slot.key.principal for slot in slots)
-    assert {name: share.counted for name, share in books._shares.items()} == counted
+    assert {name: books.counted_of(name) for name in books._shares} == counted
     for name, share in books._shares.items():
-        assert share.counted <= limits.max_sessions_per_principal
+        assert counted[name] <= limits.max_sessions_per_principal
         assert list(share.idle) == [slot for slot in books.idle_slots() if slot.key.principal == name]
 
 

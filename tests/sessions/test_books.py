@@ -289,16 +289,54 @@ def test_impossible_events_are_bugs(books):
 
 
 def test_longest_idle(books):
-    """The longest idle session is known, of one principal and of all."""
+    """The longest idle session of a principal is known, and the order of all."""
     first, second = add_open(books, key("p"), 1.0), add_open(books, key("q"), 2.0)
-    assert books.longest_idle() is first
     assert books.longest_idle("q") is second
     assert books.longest_idle("nobody") is None
     books.take(first, Usage.COMMON)
-    assert books.longest_idle() is second
+    assert books.longest_idle("p") is None
     books.give_back(first, Usage.COMMON, 3.0)
-    assert books.longest_idle() is second
     assert books.idle_slots() == [second, first]
+
+
+def use(books, slot, times, now):
+    for _ in range(times):
+        books.take(slot, Usage.COMMON)
+        books.give_back(slot, Usage.COMMON, now)
+
+
+def test_who_has_the_most_goes_first(books):
+    """Its longest idle session, however long others' have been idle; one in use goes never."""
+    other = add_open(books, key("other"), 1.0)
+    many = [add_open(books, key("many"), now) for now in (2.0, 3.0, 4.0)]
+    assert books.first_to_go() is many[0]
+    for slot in many:
+        books.take(slot, Usage.COMMON)
+    assert books.first_to_go() is other
+    books.take(other, Usage.COMMON)
+    assert books.first_to_go() is None
+
+
+def test_among_equals_what_was_hardly_used_goes_first(books):
+    """Callers that somebody makes up, each with a session of one call, do not push out who works."""
+    working = add_open(books, key("working"), 1.0)
+    use(books, working, 5, 1.0)
+    for number in range(3):
+        use(books, add_open(books, key(f"made up {number}"), 2.0), 1, 2.0 + number)
+    assert books.first_to_go().key.principal == "made up 0"
+
+
+def test_an_opening_on_trial_takes_no_place(books):
+    """It counts once the server has accepted it, and leaves nothing if it has not."""
+    accepted, refused = Slot("a", key("a"), on_trial=True), Slot("r", key("r"), on_trial=True)
+    books.add(accepted)
+    books.add(refused)
+    assert (books.counted, books.trials, books.strangers) == (0, 2, 2)
+    books.opened(accepted, 1.0)
+    books.open_failed(refused)
+    assert (books.counted, books.trials, books.strangers) == (1, 0, 0)
+    assert books.has_open("a")
+    assert not books.has_open("r")
 
 
 def test_counts_of_nobody(books):

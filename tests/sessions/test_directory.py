@@ -55,6 +55,17 @@ def check(directory):
     assert [one.created for one in newest_first] == sorted((one.created for one in everyone), reverse=True)
 
 
+def test_who_has_the_most_pays_first():
+    """At the limit for all, many client sessions of one caller do not push out the few of another."""
+    directory, forgotten = make(max_sessions=10)
+    directory.add(client("mine", Q))
+    for number in range(50):
+        directory.add(client(f"flood {number}", now=1.0 + number))
+        check(directory)
+    assert directory.find(Q, "mine", 100.0) is not None
+    assert len(forgotten) == 41
+
+
 # -- finding ---------------------------------------------------------------------------------------
 
 

@@ -273,14 +273,14 @@ def test_openings_wanted(desk, usages, wanted):
 @pytest.mark.parametrize("waiting", [0, 1])
 def test_the_queue_has_room(waiting):
     """A demand behind fewer than ``--max-waiters`` others may wait."""
-    policy.check_queue(waiting, Limits(max_waiters=2), 0.0)
+    policy.check_queue(waiting, Limits(max_waiters=2), 0.0, known=True)
 
 
 @pytest.mark.parametrize("waiting", [2, 3])
 def test_the_queue_is_bounded(waiting):
     """A demand behind ``--max-waiters`` others is refused, with a hint when to come back."""
     with pytest.raises(TooManyWaiters) as caught:
-        policy.check_queue(waiting, Limits(max_waiters=2), 4.2)
+        policy.check_queue(waiting, Limits(max_waiters=2), 4.2, known=True)
     assert caught.value.http_status == 503
     assert caught.value.headers()["Retry-After"] == "5"
 
