@@ -65,8 +65,11 @@ class Client:
         self.era = era
         self.name = name
         self.session: str | None = None
+        # Without roots: clients that have some, and share a session, wait for one another's calls.
         self.caller: Caller = (
-            ModernCaller(http, url, token=token) if era == "modern" else Caller(http, url, token=token)
+            ModernCaller(http, url, token=token, capabilities={"elicitation": {}})
+            if era == "modern"
+            else Caller(http, url, token=token)
         )
 
     async def open(self) -> Told | None:
