@@ -3,9 +3,9 @@
 Servers may ask on the session's GET stream, where a request names no call. If one call is running on
 the session, it is meant. A session on which that was seen once begins its calls one at a time from then
 on; a call whose client was asked and has not come back yet does not count as running, so it holds up
-nobody. The same holds for calls of different clients whose roots the server may know: it knows those of
-one at a time. Answers go back under the server's own request ids: even a question that reached the wrong call
-of the caller is answered right.
+nobody. The same holds for calls of different clients, once the server has asked for roots: it knows those of
+one client at a time. Answers go back under the server's own request ids: even a question that reached the
+wrong call of the caller is answered right.
 """
 
 import asyncio
@@ -65,8 +65,8 @@ class _Lane:
         """Whether a call that begins now would come in the way of one that runs or waits."""
         if self.one_at_a_time:
             return self.busy or bool(self.queue)
-        if call.respondent is None:
-            return False
+        if call.respondent is None or not call.session.roots.wanted:
+            return False  # a server that never asks for roots knows nobody's
         others = (running for running in self.running if running.is_parkable)
         return bool(self.queue) or any(other.respondent != call.respondent for other in others)
 

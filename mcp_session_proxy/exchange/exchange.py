@@ -422,6 +422,8 @@ class Exchange:
                 self._session.answer_ping(message)
                 return
             self._said_something = True
+            if message.method == revisions.LIST_ROOTS:
+                self._session.roots.asked(message.id)
             await self._outlet.ask(self._session, message)
             return
         self._said_something = True

@@ -16,12 +16,16 @@ _ANSWER_SECONDS: Final = 10.0
 
 
 class RootsTalk:
-    """What is said about roots on one upstream session. ``respondent`` is who answers for them now."""
+    """What is said about roots on one upstream session. ``respondent`` is who answers for them now.
 
-    __slots__ = ("_asked", "_asks_at_once", "_news", "_open", "_turn", "respondent")
+    ``wanted``: the server has asked for roots on this session, so it may know somebody's.
+    """
+
+    __slots__ = ("_asked", "_asks_at_once", "_news", "_open", "_turn", "respondent", "wanted")
 
     def __init__(self) -> None:
         self.respondent: Hashable | None = None
+        self.wanted = False
         self._turn = asyncio.Lock()
         self._asked = False  # since it was told
         self._open: set[bytes] = set()
@@ -30,6 +34,7 @@ class RootsTalk:
 
     def asked(self, identifier: bytes) -> None:
         """The server asks for the roots, in a request of this raw id."""
+        self.wanted = True
         if self._news is not None:
             self._asked = True
             self._open.add(identifier)

@@ -222,6 +222,7 @@ async def test_cancelled_in_the_step_of_its_turn(attribution: Attribution, sessi
 
 async def test_calls_of_different_respondents(attribution: Attribution, session: UpstreamSession) -> None:
     """The server knows the roots of one client at a time: another's call waits, the client's own do not."""
+    session.roots.wanted = True
     mine, mine_too, theirs = (FakeCall(session, respondent=name) for name in ("me", "me", "you"))
     for call in (mine, mine_too):
         assert (await enter(attribution, call)).done()
@@ -235,9 +236,24 @@ async def test_calls_of_different_respondents(attribution: Attribution, session:
     assert waiting.done()
 
 
+async def test_a_server_that_asks_for_no_roots(attribution: Attribution, session: UpstreamSession) -> None:
+    """It knows nobody's, so calls of all clients run together until it asks."""
+    mine, theirs, another = (FakeCall(session, respondent=name) for name in ("me", "you", "she"))
+    for call in (mine, theirs):
+        assert (await enter(attribution, call)).done()
+    session.roots.asked(b"1")
+    waiting = await enter(attribution, another)
+    assert not waiting.done()
+    attribution.leave(mine)
+    attribution.leave(theirs)
+    await settle()
+    assert waiting.done()
+
+
 @pytest.mark.looptime
 async def test_another_respondent_s_long_call(attribution: Attribution, session: UpstreamSession) -> None:
     """It is not waited for without end."""
+    session.roots.wanted = True
     mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
     await enter(attribution, mine)
     waiting = await enter(attribution, theirs)
