@@ -4,7 +4,7 @@ What is shown is plain data without secrets, taken in one synchronous step, so t
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -100,7 +100,11 @@ class ReplicaView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
-    """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them."""
+    """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them.
+
+    ``memory_bytes`` and ``memory_limit_bytes`` are by kind of what is kept: what there is, and what there
+    may be.
+    """
 
     phase: Phase
     upstreams: Mapping[str, int]
@@ -111,6 +115,8 @@ class Gauges:
     waiters: int
     exchanges_parked: int
     streams: Mapping[str, int]
+    memory_bytes: Mapping[str, int] = field(default_factory=dict)
+    memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)
 
 
 class Introspection(Protocol):

@@ -249,11 +249,13 @@ class Proxy:
             binder=self._binder,
             max_events=settings.max_buffered_events,
             linger_seconds=settings.event_linger,
+            events=self._memory.events,
+            questions=self._memory.questions,
         )
         self._early = EarlyStreams(binder=self._binder, fanout=self._fanout)
         self._attribution = Attribution()
-        self._catalog = Catalog(self._observe)
-        self._listening = Listening(self._observe)
+        self._catalog = Catalog(self._observe, self._memory.lists)
+        self._listening = Listening(self._observe, self._memory.events)
         self._parking = Parking(rules.parking_limits(settings), self._observe)
         self._router = Router(
             fanout=self._fanout,
@@ -352,7 +354,8 @@ class Proxy:
             parking=self._parking,
             listening=self._listening,
             fleet=self._fleet,
-            limits=lambda: rules.shown_limits(self.settings),
+            memory=self._memory,
+            limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": self._memory.max_bytes},
         )
         self.metrics.watch(self.snapshot)
         self._door = FrontDoor(
@@ -413,6 +416,7 @@ class Proxy:
                 self._pool.maintain()
                 self._binder.maintain()
                 self._fanout.maintain()
+                self._catalog.keep_to_share()
             except Exception as error:
                 self._observe(events.Crashed(where="maintenance", error=repr(error)))
 

@@ -11,6 +11,7 @@ some three times as much, which is why the budget is a quarter of the machine's 
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
@@ -66,13 +67,36 @@ class Share:
             )
         self.used_bytes += size_bytes
 
+    def lend(self, size_bytes: int) -> "Loan":
+        """Take so much for as long as somebody keeps what this gives. Raises OverBudget."""
+        self.take(size_bytes, large=size_bytes > SMALL_BYTES)
+        return Loan(self, size_bytes)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether more is there than there may be: what need not be kept should go."""
+        return self.used_bytes > self.max_bytes
+
     def hold(self, size_bytes: int) -> None:
-        """Count something that is there already, and was counted elsewhere until now."""
+        """Count something that is there already; whoever keeps it sees to it that the share is kept to."""
         self.used_bytes += size_bytes
 
     def give_back(self, size_bytes: int) -> None:
         """Give back what was taken."""
         self.used_bytes -= size_bytes
+
+
+class Loan:
+    """A part of a share, given back when nobody keeps this any more: it lies beside what it was taken for."""
+
+    __slots__ = ("_share", "_size_bytes")
+
+    def __init__(self, share: Share, size_bytes: int) -> None:
+        self._share = share
+        self._size_bytes = size_bytes
+
+    def __del__(self) -> None:
+        self._share.give_back(self._size_bytes)
 
 
 # For whoever keeps no accounts.
@@ -105,9 +129,21 @@ class Memory:
         self.questions.max_bytes = part * _QUESTIONS
 
     @property
-    def shares(self) -> tuple[Share, ...]:
-        """All of them."""
-        return (self.bodies, self.answers, self.events, self.lists, self.profiles, self.questions)
+    def max_bytes(self) -> int:
+        """What all shares together may take."""
+        return sum(share.max_bytes for share in self.shares.values())
+
+    @property
+    def shares(self) -> Mapping[str, Share]:
+        """All of them, by the name of their kind."""
+        return {
+            "bodies": self.bodies,
+            "answers": self.answers,
+            "events": self.events,
+            "lists": self.lists,
+            "profiles": self.profiles,
+            "questions": self.questions,
+        }
 
 
 def default_budget_bytes() -> int:

@@ -18,6 +18,7 @@ from .introspection import (
     ReplicaView,
     UpstreamSessionView,
 )
+from .memory import Memory
 from .sessions.binding import Binder
 from .sessions.directory import ClientSession
 from .upstream.fleet import Fleet, Replica
@@ -36,6 +37,7 @@ class Snapshot:
         parking: Parking,
         listening: Listening,
         fleet: Fleet,
+        memory: Memory,
         limits: Callable[[], Mapping[str, int]],
     ) -> None:
         self._limits = limits
@@ -45,6 +47,7 @@ class Snapshot:
         self._parking = parking
         self._listening = listening
         self._fleet = fleet
+        self._memory = memory
 
     @property
     def paused(self) -> bool:
@@ -154,6 +157,8 @@ class Snapshot:
                 "listen": len(self._listening),
                 "upstream": sum(session.streaming for session in sessions),
             },
+            memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},
+            memory_limit_bytes={kind: share.max_bytes for kind, share in self._memory.shares.items()},
         )
 
 

@@ -227,7 +227,9 @@ class ModernEndpoint:
         if not responder.takes_streams:
             raise BadRequest(f"{revisions.LISTEN} is answered with a stream: accept {revisions.SSE}.")
         identifier = modern.request.id
-        listener = Listener(identifier, read_filter(modern.params.get("notifications")))
+        listener = Listener(
+            identifier, read_filter(modern.params.get("notifications")), self._listening.share
+        )
         self._listening.add(call.principal.digest, listener)
         try:
             await self._settle(call, profile, affinity, listener)

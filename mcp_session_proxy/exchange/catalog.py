@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from ..events import Observer
+from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, mirroring, revisions
 from ..protocol.lifting import needs_task, read_input_schema
 from ..protocol.mirroring import MirroredParam
@@ -23,7 +24,6 @@ from ..sessions.identity import SessionKey
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 
-_MAX_BYTES: Final = 64 * 1024 * 1024
 _MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 500
 # Some servers promise to tell of changes and never do. A promise is worth more once it has been kept.
@@ -71,13 +71,13 @@ class _KnownMarks(NamedTuple):
 
 
 class Catalog:
-    """Lists and header annotations, by session key."""
+    """Lists and header annotations, by session key; together within their share of the memory."""
 
-    def __init__(self, observe: Observer) -> None:
+    def __init__(self, observe: Observer, share: Share = UNBOUNDED) -> None:
         self.generation = 0
         self._observe = observe
         self._entries: OrderedDict[_Place, Entry] = OrderedDict()
-        self._bytes = 0
+        self._share = share
         self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
 
@@ -122,8 +122,12 @@ class Catalog:
         self._drop(place)
         now = asyncio.get_running_loop().time()
         self._entries[place] = Entry(result, session, session.incarnation, session.gaps, now)
-        self._bytes += _size(place, result)
-        while self._bytes > _MAX_BYTES:
+        self._share.hold(_size(place, result))
+        self.keep_to_share()
+
+    def keep_to_share(self) -> None:
+        """Let go of the oldest lists for as long as there is too much of them. Called regularly, too."""
+        while self._share.is_over and self._entries:
             self._drop(next(iter(self._entries)))
 
     def _max_age_seconds(self, method: str) -> float:
@@ -133,15 +137,15 @@ class Catalog:
     def _drop(self, place: _Place) -> None:
         entry = self._entries.pop(place, None)
         if entry is not None:
-            self._bytes -= _size(place, entry.result)
+            self._share.give_back(_size(place, entry.result))
 
     def take_notification(self, method: str) -> None:
         """A server told of a change: nothing kept is certain any more."""
         if method in _CHANGES:
             self._told.add(method)
             self.generation += 1
-            self._entries.clear()
-            self._bytes = 0
+            for place in list(self._entries):
+                self._drop(place)
 
     def session_changed(self, session: UpstreamSession) -> None:
         """A session was re-opened: what was kept of it, or is being asked for, may be another list now.

@@ -9,6 +9,7 @@ a server that waits for an answer holds up a call.
 import asyncio
 from typing import Final, cast
 
+from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder
@@ -47,11 +48,20 @@ class Fanout:
     ``linger_seconds``, for which the end of a POST's stream is kept, may be changed at any time.
     """
 
-    def __init__(self, *, binder: Binder, max_events: int, linger_seconds: float) -> None:
+    def __init__(
+        self,
+        *,
+        binder: Binder,
+        max_events: int,
+        linger_seconds: float,
+        events: Share = UNBOUNDED,
+        questions: Share = UNBOUNDED,
+    ) -> None:
         self.linger_seconds = linger_seconds
         self._binder = binder
         self._max_events = max_events
-        self._shelf = Shelf()
+        self._shelf = Shelf(events)
+        self._room_for_questions = questions
         self._posts: dict[ClientSession, _Post] = {}
         binder.on_forget = self.forget
         binder.on_moved = self.moved
@@ -79,6 +89,7 @@ class Fanout:
             post.questions, post.next_question = former.questions, former.next_question
             for event in former.mailbox.standalone.after(0):
                 mailbox.standalone.append(event.data)
+            former.mailbox.standalone.drop()
 
     def begin_anew(self, client: ClientSession) -> None:
         """The client has initialised again: it knows nothing of what it was asked before."""

@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
 from typing import Final, NamedTuple
 
-from ..errors import InvalidParams, TooManyListeners
+from ..errors import InvalidParams, OverBudget, TooManyListeners
 from ..events import Observer
+from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Notification
 from ..sessions.binding import Visit
@@ -81,17 +82,18 @@ def wholes(uri: str) -> Iterator[str]:
 
 
 class Listener:
-    """One open stream: what it was promised, and what waits to be written."""
+    """One open stream: what it was promised, and what waits to be written, which counts against ``share``."""
 
-    __slots__ = ("_queue", "_wake", "ended", "id", "overrun", "promised", "visit", "wanted")
+    __slots__ = ("_queue", "_share", "_wake", "ended", "id", "overrun", "promised", "visit", "wanted")
 
-    def __init__(self, identifier: bytes, wanted: Filter) -> None:
+    def __init__(self, identifier: bytes, wanted: Filter, share: Share = UNBOUNDED) -> None:
         self.id = identifier
         self.wanted = wanted
         self.promised = Filter(frozenset(), ())
         self.visit: Visit | None = None
         self.ended = False  # gracefully, by us
         self.overrun = False  # it did not read what it was sent
+        self._share = share
         self._queue: deque[bytes] = deque()
         self._wake: asyncio.Future[None] | None = None
 
@@ -102,17 +104,23 @@ class Listener:
 
     def put(self, method: str, params: bytes | None) -> None:
         """Queue a notification; a listener that does not read is dropped, never waited for."""
-        if len(self._queue) >= _MAX_QUEUED:
+        data = jsonrpc.write_notification(method, lifting.tag(params, self.id))
+        try:
+            if len(self._queue) >= _MAX_QUEUED:
+                raise OverBudget("Too many notifications wait.")
+            self._share.take(len(data), large=len(data) > SMALL_BYTES)
+        except OverBudget:
             self.overrun = True
-            self._queue.clear()
+            self.drain()
         else:
-            self._queue.append(jsonrpc.write_notification(method, lifting.tag(params, self.id)))
+            self._queue.append(data)
         self.notice()
 
     def drain(self) -> list[bytes]:
         """Everything that waits to be written."""
         messages = list(self._queue)
         self._queue.clear()
+        self._share.give_back(sum(map(len, messages)))
         return messages
 
     def notice(self) -> None:
@@ -132,9 +140,13 @@ class Listener:
 
 
 class Listening:
-    """All listeners, by principal, and the upstream subscriptions that they share."""
+    """All listeners, by principal, and the upstream subscriptions that they share.
 
-    def __init__(self, observe: Observer) -> None:
+    ``share`` is what all that waits to be written to them may take of the memory.
+    """
+
+    def __init__(self, observe: Observer, share: Share = UNBOUNDED) -> None:
+        self.share = share
         self._observe = observe
         self._listeners: dict[str, dict[Listener, None]] = {}
         # How many listeners want a resource of a session, and those that were promised its updates.
@@ -263,6 +275,7 @@ class Listening:
 
     def remove(self, principal: str, listener: Listener) -> None:
         """The stream is over."""
+        listener.drain()
         self.leave(listener)
         own = self._listeners.get(principal, {})
         own.pop(listener, None)

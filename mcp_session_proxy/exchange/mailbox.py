@@ -16,6 +16,7 @@ import secrets
 from collections import deque
 from typing import Final, NamedTuple
 
+from ..memory import Share
 from .contention import Contention
 
 STANDALONE: Final = 0
@@ -24,7 +25,6 @@ _MAX_BYTES: Final = 1024 * 1024
 # What a client that is reading has not read yet goes only over these: it is on its way.
 _MAX_UNREAD_EVENTS: Final = 10_000
 _MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
-_MAX_SHELF_BYTES: Final = 256 * 1024 * 1024
 _SCAN: Final = 64
 _EVENT_ID: Final = re.compile(r"([0-9a-f]{6})-([0-9]{1,9})-([0-9]+)")
 
@@ -37,26 +37,41 @@ class StoredEvent(NamedTuple):
 
 
 class Shelf:
-    """Counts what all clients' POST streams keep together, so that lost clients cannot fill the memory.
+    """Counts what all clients' streams keep together, so that lost and slow clients cannot fill the memory.
 
-    Over the bound, streams go that have probably reached their clients, the one that ended longest ago first;
-    then streams that nobody reads are emptied, the one that was written to longest ago first. Standalone
-    streams do not count: what they keep is mostly one message for all clients of a session.
+    A message that many streams keep is there once, and counts once. Over the share, streams go that have
+    probably reached their clients, the one that ended longest ago first; then streams that nobody reads are
+    emptied, the one that was written to longest ago first, and of the others what their clients have taken.
+    If that is not enough, clients that read too slowly lose the older half of what they have not read.
     """
 
-    def __init__(self, max_bytes: int = _MAX_SHELF_BYTES) -> None:
-        self.bytes = 0
-        self._max_bytes = max_bytes
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._copies: dict[
+            int, int
+        ] = {}  # of messages that are kept, by their identity: so they must be kept
         self._streams: dict[Stream, None] = {}
         self._reached: dict[Stream, None] = {}
 
-    def put(self, stream: "Stream", size_bytes: int) -> None:
-        """A stream keeps more."""
-        self.bytes += size_bytes
+    def put(self, stream: "Stream", data: bytes) -> None:
+        """A stream keeps one message more."""
+        copies = self._copies.get(id(data), 0)
+        self._copies[id(data)] = copies + 1
+        if not copies:
+            self._share.hold(len(data))
         self._streams.pop(stream, None)
         self._streams[stream] = None
-        if self.bytes > self._max_bytes:
+        if self._share.is_over:
             self._make_room(stream)
+
+    def take(self, data: bytes) -> None:
+        """A stream keeps a message no longer."""
+        copies = self._copies[id(data)] - 1
+        if copies:
+            self._copies[id(data)] = copies
+        else:
+            del self._copies[id(data)]
+            self._share.give_back(len(data))
 
     def demote(self, stream: "Stream") -> None:
         """A stream was written to its end, so it is kept only in case that did not arrive."""
@@ -65,31 +80,36 @@ class Shelf:
         self._reached[stream] = None
 
     def expire(self, before: float) -> None:
-        """Drop the streams that were written to their end before this time."""
+        """Drop the streams that were written to their end before this time; keep to a share that shrank."""
         while (stream := next(iter(self._reached), None)) is not None:
             if stream.reached_at is not None and stream.reached_at > before:
-                return
+                break
             stream.drop()
-
-    def _make_room(self, newest: "Stream") -> None:
-        while self.bytes > self._max_bytes and self._reached:
-            next(iter(self._reached)).drop()
-        for stream in list(itertools.islice(self._streams, _SCAN)):
-            if self.bytes <= self._max_bytes:
-                return
-            if stream is not newest and not stream.followed:
-                stream.empty()
-            else:
-                self._streams[stream] = self._streams.pop(stream)  # not again at the next look
-
-    def take(self, size_bytes: int) -> None:
-        """A stream keeps less."""
-        self.bytes -= size_bytes
+        if self._share.is_over:
+            self._make_room(None)
 
     def remove(self, stream: "Stream") -> None:
         """A stream keeps nothing any more."""
         self._streams.pop(stream, None)
         self._reached.pop(stream, None)
+
+    def _make_room(self, newest: "Stream | None") -> None:
+        while self._share.is_over and self._reached:
+            next(iter(self._reached)).drop()
+        looked_at = list(itertools.islice(self._streams, _SCAN))
+        for stream in looked_at:
+            if not self._share.is_over:
+                return
+            if stream is not newest and not stream.followed:
+                stream.empty()
+            else:
+                self._streams[stream] = self._streams.pop(stream)  # not again at the next look
+                if stream.followed:
+                    stream.forget_what_was_taken()
+        for stream in sorted(looked_at, key=lambda stream: stream.kept_bytes, reverse=True):
+            if not self._share.is_over:
+                return
+            stream.halve()
 
 
 class Stream:
@@ -155,29 +175,47 @@ class Stream:
         self._events.append(StoredEvent(number, data))
         self._bytes += len(data)
         if self._shelf is not None:
-            self._shelf.put(self, len(data))
+            self._shelf.put(self, data)
         while len(self._events) > 1 and self._is_too_much():
-            self._count_less(len(self._events.popleft().data))
+            self._drop_oldest()
         self._wake()
         return self.event_id(number)
 
-    def _count_less(self, size_bytes: int) -> None:
-        self._bytes -= size_bytes
+    def _drop_oldest(self) -> None:
+        data = self._events.popleft().data
+        self._bytes -= len(data)
         if self._shelf is not None:
-            self._shelf.take(size_bytes)
+            self._shelf.take(data)
+
+    @property
+    def kept_bytes(self) -> int:
+        """What is kept, the copies that other streams keep as well among it."""
+        return self._bytes
 
     def empty(self) -> None:
         """Let go of what is kept; what comes later is kept again."""
-        self._events.clear()
-        self._count_less(self._bytes)
+        while self._events:
+            self._drop_oldest()
         if self._shelf is not None:
             self._shelf.remove(self)
+
+    def forget_what_was_taken(self) -> None:
+        """Let go of what was given to the follower, and is kept in case that did not arrive."""
+        while self._events and self._events[0].number <= self.taken:
+            self._drop_oldest()
+
+    def halve(self) -> None:
+        """Let go of the older half of what is kept, but never of the newest event."""
+        left_bytes = self._bytes // 2
+        while len(self._events) > 1 and self._bytes > left_bytes:
+            self._drop_oldest()
 
     def drop(self) -> None:
         """Nobody can come back to this stream: it lives as long as somebody reads it, and does not count."""
         shelf, self._shelf = self._shelf, None
         if shelf is not None:
-            shelf.take(self._bytes)
+            for event in self._events:
+                shelf.take(event.data)
             shelf.remove(self)
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
@@ -306,7 +344,7 @@ class Mailbox:
             gone.drop()
         prefix = f"{self._nonce}-{number}"
         if number == STANDALONE:
-            stream = Stream(prefix, self._max_events)
+            stream = Stream(prefix, self._max_events, self._shelf)
         else:
             stream = Stream(prefix, self._max_events, self._shelf, mailbox=self, number=number)
         self.streams[number] = stream
@@ -336,5 +374,4 @@ class Mailbox:
         """End all streams."""
         for stream in list(self.streams.values()):
             stream.close()
-            if stream is not self.standalone:
-                stream.drop()
+            stream.drop()

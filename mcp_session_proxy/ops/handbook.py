@@ -212,6 +212,8 @@ class _Nothing:
             waiters=0,
             exchanges_parked=0,
             streams={"": 0},
+            memory_bytes={"": 0},
+            memory_limit_bytes={"": 0},
         )
 
 

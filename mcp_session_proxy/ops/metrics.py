@@ -242,6 +242,18 @@ class GaugeCollector(Collector):
             "upstream_sessions", "Sessions held at the server, by state.", "state", gauges.upstream_sessions
         )
         yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
+        yield _labelled(
+            "memory_bytes",
+            "What callers and servers sent and is kept now, by kind; Python's own memory comes on top.",
+            "kind",
+            gauges.memory_bytes,
+        )
+        yield _labelled(
+            "memory_limit_bytes",
+            "The part of --memory-budget that each kind may take.",
+            "kind",
+            gauges.memory_limit_bytes,
+        )
         ages = HistogramMetricFamily(
             PREFIX + "upstream_session_age_seconds", "Ages of the sessions held at the server now."
         )

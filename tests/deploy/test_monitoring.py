@@ -63,6 +63,8 @@ def known_series() -> set[str]:
                 waiters=0,
                 exchanges_parked=0,
                 streams={"client": 0},
+                memory_bytes={"events": 0},
+                memory_limit_bytes={"events": 0},
             )
 
     names = {"up"}

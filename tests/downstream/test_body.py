@@ -141,7 +141,7 @@ def test_shares() -> None:
 def test_the_budget_is_cut_into_shares() -> None:
     """Together they are no more than the budget, and bodies may have another share."""
     memory = Memory(1_000_000)
-    assert sum(share.max_bytes for share in memory.shares) <= 1_000_000
+    assert sum(share.max_bytes for share in memory.shares.values()) <= 1_000_000
     memory.resize(2_000_000, 5)
     assert memory.bodies.max_bytes == 5
     assert memory.answers.max_bytes == 600_000

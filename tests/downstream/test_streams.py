@@ -14,6 +14,7 @@ from multidict import CIMultiDict
 
 from mcp_session_proxy.downstream.streams import Answer, Heart, Responder, follow, respond_error
 from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
 
 pytestmark = pytest.mark.looptime
@@ -471,7 +472,8 @@ async def test_broken_connection_is_noticed() -> None:
 
 async def test_stream_that_was_written_whole_is_kept_in_case() -> None:
     """Written is not received: the end of a stream can be asked for, until it is let go of."""
-    shelf = Shelf()
+    share = Share("events", 1000)
+    shelf = Shelf(share)
     mailbox = Mailbox(10, shelf)
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
@@ -485,12 +487,12 @@ async def test_stream_that_was_written_whole_is_kept_in_case() -> None:
     assert get.wire.ended
     shelf.expire(asyncio.get_running_loop().time())
     assert mailbox.find(seen_id) is None
-    assert shelf.bytes == 0
+    assert share.used_bytes == 0
 
 
 async def test_what_was_missed_is_kept_in_case_once_it_was_written() -> None:
     """The rest of a stream that a client has come back for goes after a while, and not before."""
-    shelf = Shelf()
+    shelf = Shelf(Share("events", 1000))
     mailbox = Mailbox(10, shelf)
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)

@@ -9,6 +9,7 @@ from fakes import FakeServer, Recorder, answer, error, make_session, refusal, re
 from modern_fakes import Visit
 
 from mcp_session_proxy.exchange.catalog import Catalog
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.mirroring import MirroredParam
 from mcp_session_proxy.sessions.identity import SessionKey
@@ -36,7 +37,8 @@ class Scene:
     def __init__(self, server: FakeServer, session: UpstreamSession) -> None:
         self.server = server
         self.session = session
-        self.catalog = Catalog(Recorder())
+        self.share = Share("lists", 64 * 1024 * 1024)
+        self.catalog = Catalog(Recorder(), self.share)
 
     def keep(
         self,
@@ -225,7 +227,7 @@ async def test_the_newest_is_kept() -> None:
     at.keep(b'{"tools":[1]}')
     at.keep(b'{"tools":[2]}')
     assert at.find() == b'{"tools":[2]}'
-    assert at.catalog._bytes < 1000
+    assert at.share.used_bytes < 1000
 
 
 async def test_size() -> None:
@@ -238,13 +240,17 @@ async def test_size() -> None:
         at.keep(large, params=b'{"cursor":"%d"}' % number)
     assert at.find(params=b'{"cursor":"0"}') is None
     assert at.find(params=b'{"cursor":"16"}') == large
-    assert at.catalog._bytes <= 64 * 1024 * 1024
+    assert not at.share.is_over
+    at.share.max_bytes = 5 * 1024 * 1024
+    at.catalog.keep_to_share()
+    assert at.find(params=b'{"cursor":"15"}') is None
+    assert at.find(params=b'{"cursor":"16"}') == large
 
 
-async def test_parameters_count(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_parameters_count() -> None:
     """A client cannot fill the memory with the names of small lists."""
-    monkeypatch.setattr("mcp_session_proxy.exchange.catalog._MAX_BYTES", 1_000_000)
     at = await scene()
+    at.share.max_bytes = 1_000_000
     for number in range(100):
         at.keep(b"{}", params=json.dumps({"cursor": f"{number}" + "x" * 100_000}).encode())
     assert len(at.catalog._entries) <= 10

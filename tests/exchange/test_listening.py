@@ -14,6 +14,7 @@ from modern_fakes import Visit
 
 from mcp_session_proxy.errors import InvalidParams, TooManyListeners
 from mcp_session_proxy.exchange.listening import Filter, Listener, Listening, read_filter
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.jsonrpc import Notification
 from mcp_session_proxy.upstream.session import UpstreamSession
@@ -436,3 +437,16 @@ async def test_two_at_once_share_a_refusal() -> None:
     )
     assert one.promised.uris == other.promised.uris == ()
     assert [method for method, _ in at.sent] == ["subscribe"]
+
+
+def test_what_waits_for_a_listener_counts() -> None:
+    """It is given back once it is read; over the share, the listener that does not read is dropped."""
+    share = Share("events", 1000)
+    listener = Listener(b"1", Filter(frozenset(), ()), share)
+    listener.put(revisions.TOOLS_CHANGED, None)
+    assert share.used_bytes > 0
+    listener.drain()
+    assert share.used_bytes == 0
+    while not listener.overrun:
+        listener.put(revisions.TOOLS_CHANGED, None)
+    assert share.used_bytes == 0

@@ -9,10 +9,16 @@ from hypothesis import strategies as st
 
 from mcp_session_proxy.exchange import mailbox as module
 from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
+from mcp_session_proxy.memory import Share
 
 
 def kept(stream: Stream, after: int = 0) -> list[bytes]:
     return [event.data for event in stream.after(after)]
+
+
+def message(size_bytes: int) -> bytes:
+    """A message that is the same object as no other."""
+    return bytes(bytearray(b"x" * size_bytes))
 
 
 # -- one stream ------------------------------------------------------------------------------------
@@ -266,57 +272,61 @@ def test_close() -> None:
 
 def test_the_shelf_empties_what_nobody_reads() -> None:
     """Over the bound for all, the stream that was written to longest ago goes first; the newest stays."""
-    shelf = Shelf(100)
+    share = Share("events", 100)
+    shelf = Shelf(share)
     streams = [Mailbox(5, shelf).open() for _ in range(3)]
     for stream in streams:
-        stream.append(b"x" * 40)
+        stream.append(message(40))
     assert [len(kept(stream)) for stream in streams] == [0, 1, 1]
-    assert shelf.bytes == 80
-    streams[0].append(b"y" * 90)
+    assert share.used_bytes == 80
+    streams[0].append(message(90))
     assert [len(kept(stream)) for stream in streams] == [1, 0, 0]
-    assert shelf.bytes == 90
+    assert share.used_bytes == 90
 
 
 def test_the_shelf_spares_streams_that_are_read() -> None:
     """What is on its way to a client is not taken away; somebody else's is."""
-    shelf = Shelf(100)
+    share = Share("events", 100)
+    shelf = Shelf(share)
     read, lost, newest = [Mailbox(5, shelf).open() for _ in range(3)]
     follower = read.take_over(0)[0]
     for stream in (read, lost, newest):
-        stream.append(b"x" * 40)
+        stream.append(message(40))
     assert (kept(read), kept(lost), kept(newest)) == ([b"x" * 40], [], [b"x" * 40])
     read.leave(follower)
-    newest.append(b"x" * 40)
+    newest.append(message(40))
     assert kept(read) == []
 
 
 def test_the_shelf_counts_what_is_there() -> None:
     """Events that are dropped, streams that are done with and mailboxes that are closed count no more."""
-    shelf = Shelf(1000)
+    share = Share("events", 1000)
+    shelf = Shelf(share)
     mailbox = Mailbox(2, shelf)
-    mailbox.standalone.append(b"x" * 10)
+    mailbox.standalone.append(message(10))
     stream = mailbox.open()
     for _ in range(5):
-        stream.append(b"x" * 10)
-    assert shelf.bytes == 20
+        stream.append(message(10))
+    assert share.used_bytes == 30
     stream.drop()
-    assert shelf.bytes == 0
+    assert share.used_bytes == 10
     for _ in range(20):
-        mailbox.open().append(b"x")
-    assert shelf.bytes == len(mailbox.streams) - 1
+        mailbox.open().append(message(2))
+    assert share.used_bytes == 10 + 2 * (len(mailbox.streams) - 1)
     mailbox.close()
-    assert shelf.bytes == 0
-    stream.append(b"x")
-    assert shelf.bytes == 0
+    assert share.used_bytes == 0
+    stream.append(message(2))
+    assert share.used_bytes == 0
 
 
 def test_the_shelf_lets_go_of_what_was_read() -> None:
     """Streams that were written to their end go after a while; the others stay."""
-    shelf = Shelf(1000)
+    share = Share("events", 1000)
+    shelf = Shelf(share)
     mailbox = Mailbox(5, shelf)
     streams = [mailbox.open() for _ in range(4)]
     for stream in streams:
-        stream.append(b"x")
+        stream.append(message(2))
     streams[0].close(reached_at=10)
     streams[1].close(reached_at=20)
     streams[2].close()
@@ -326,23 +336,69 @@ def test_the_shelf_lets_go_of_what_was_read() -> None:
     assert list(mailbox.streams.values())[1:] == streams[1:]
     shelf.expire(1000)
     assert list(mailbox.streams.values())[1:] == streams[2:]
-    assert shelf.bytes == 2
+    assert share.used_bytes == 4
+
+
+def test_a_message_for_many_counts_once() -> None:
+    """What the clients of a session have in common is there once, until the last of them lets it go."""
+    share = Share("events", 1000)
+    shelf = Shelf(share)
+    mailboxes = [Mailbox(5, shelf) for _ in range(3)]
+    news = message(100)
+    for mailbox in mailboxes:
+        mailbox.standalone.append(news)
+    assert share.used_bytes == 100
+    mailboxes[0].close()
+    mailboxes[1].standalone.empty()
+    assert share.used_bytes == 100
+    mailboxes[2].close()
+    assert share.used_bytes == 0
+
+
+def test_slow_readers_do_not_fill_the_memory() -> None:
+    """Over the bound what was taken goes first, then the older half of what its reader leaves unread."""
+    share = Share("events", 100)
+    shelf = Shelf(share)
+    slow, read, newest = [Mailbox(50, shelf).standalone for _ in range(3)]
+    for stream in (slow, read, newest):
+        stream.take_over(0)
+    for stream in (slow, slow, slow, slow, read, read):
+        stream.append(message(15))
+    read.taken = 1
+    newest.append(message(15))
+    assert [len(kept(stream)) for stream in (slow, read, newest)] == [4, 1, 1]
+    newest.append(message(15))
+    assert [len(kept(stream)) for stream in (slow, read, newest)] == [2, 1, 2]
+    assert share.used_bytes == 75
+
+
+def test_a_share_that_shrinks_is_kept_to() -> None:
+    """A smaller budget counts for what is there already, with the next round of maintenance."""
+    share = Share("events", 100)
+    shelf = Shelf(share)
+    streams = [Mailbox(5, shelf).open() for _ in range(2)]
+    for stream in streams:
+        stream.append(message(40))
+    share.max_bytes = 50
+    shelf.expire(0)
+    assert [len(kept(stream)) for stream in streams] == [0, 1]
 
 
 def test_the_shelf_makes_room_with_what_was_read() -> None:
     """Over the bound, streams that were written to their end go before anything that a client misses."""
-    shelf = Shelf(100)
+    share = Share("events", 100)
+    shelf = Shelf(share)
     missed, first, second, newest = [Mailbox(5, shelf).open() for _ in range(4)]
     for stream in (missed, first, second):
-        stream.append(b"x" * 30)
+        stream.append(message(30))
     first.close(reached_at=1)
     second.close(reached_at=2)
-    newest.append(b"x" * 40)
+    newest.append(message(40))
     assert [len(kept(stream)) for stream in (missed, second, newest)] == [1, 1, 1]
-    assert shelf.bytes == 100
-    newest.append(b"x" * 40)
+    assert share.used_bytes == 100
+    newest.append(message(40))
     assert [len(kept(stream)) for stream in (missed, newest)] == [0, 2]
-    assert shelf.bytes == 80
+    assert share.used_bytes == 80
 
 
 # -- clients that take a stream from each other ----------------------------------------------------

@@ -40,6 +40,8 @@ class View:
             waiters=3,
             exchanges_parked=0,
             streams={"client": 4, "upstream": 5},
+            memory_bytes={"events": 6},
+            memory_limit_bytes={"events": 60},
         )
 
 
@@ -229,3 +231,10 @@ class TestExposition:
 def test_counting_a_request_is_cheap(metrics):
     """Under 30 microseconds on the slowest machine; under 2 were measured."""
     assert min(timeit.repeat(lambda: Tee(metrics)(FINISHED), number=1000, repeat=5)) < 0.030
+
+
+def test_memory_by_kind(metrics):
+    """What is kept and what may be, under the same label: one divided by the other is how full it is."""
+    metrics.watch(View())
+    assert read(metrics, "memory_bytes", kind="events") == 6
+    assert read(metrics, "memory_limit_bytes", kind="events") == 60
