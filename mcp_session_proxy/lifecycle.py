@@ -457,8 +457,10 @@ class Proxy:
         self._tee.refresh()
         hush_libraries(settings.log_level)
         self._memory.resize(*self._budget(settings))
-        self._in_flight.max_exchanges = settings.max_exchanges
-        self._in_flight.max_exchanges_per_principal = settings.max_exchanges_per_principal
+        self._in_flight.limit(
+            max_exchanges=settings.max_exchanges,
+            max_exchanges_per_principal=settings.max_exchanges_per_principal,
+        )
         self._door.guard = rules.guard(settings)
         self._listener.max_body_bytes = settings.max_body_bytes
         self._listener.max_header_bytes = settings.max_header_bytes

@@ -727,6 +727,29 @@ async def test_trusted_proxy(bench: Reloaded) -> None:
             bench.change(trusted_proxy="127.0.0.0/8")
 
 
+async def test_trusted_proxy_on_a_connection_that_is_open(bench: Reloaded) -> None:
+    """What was judged of an earlier request of the same connection does not outlive the rules."""
+    await bench.start()
+    for expected in ("127.0.0.1", "192.0.2.1"):
+        for _ in range(2):
+            assert (await bench.post(call(), headers={"X-Forwarded-For": "192.0.2.1"})).status == 200
+            assert bench.server.posts("tools/call")[-1][0].headers["X-Forwarded-For"] == expected
+        if expected == "127.0.0.1":
+            bench.change(trusted_proxy="127.0.0.0/8")
+
+
+async def test_allowed_origin_on_a_connection_that_is_open(bench: Reloaded) -> None:
+    """A page that may call no longer is refused at its next request, over whatever connection."""
+    await bench.start(allowed_origin="https://page.example")
+    page = {"Origin": "https://page.example"}
+    for _ in range(2):
+        answer = await bench.post(call(), headers=page)
+        assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (200, page["Origin"])
+    bench.change(allowed_origin="https://other.example")
+    answer = await bench.post(call(), headers=page)
+    assert (answer.status, "Access-Control-Allow-Origin" in answer.headers) == (403, False)
+
+
 # -- TLS -------------------------------------------------------------------------------------------
 
 

@@ -196,7 +196,9 @@ class Connection(asyncio.Protocol):
         return self._transport.write(_STREAM_HEAD % session)
 
     def _refuse(self, session: bytes) -> None:
-        self._plain(b"404 Not Found" if session else b"400 Bad Request")
+        """As the official SDKs do."""
+        status = b"404 Not Found" if session else b"400 Bad Request"
+        self._transport.write(_REFUSAL_HEAD % (status, len(_REFUSAL)) + _REFUSAL)
 
     def _plain(self, status: bytes) -> None:
         self._transport.write(b"HTTP/1.1 %s\r\nContent-Length: 0\r\n\r\n" % status)
@@ -229,6 +231,11 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._tell, progress, response)
 
 
+_REFUSAL: Final = (
+    b'{"jsonrpc":"2.0","id":null,'
+    b'"error":{"code":-32600,"message":"Bad Request: No valid session ID provided"}}'
+)
+_REFUSAL_HEAD: Final = b"HTTP/1.1 %s\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
 _STREAM_HEAD: Final = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nCache-Control: no-cache\r\n"
     b"Mcp-Session-Id: %s\r\nTransfer-Encoding: chunked\r\n\r\n"

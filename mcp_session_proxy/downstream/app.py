@@ -19,9 +19,10 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
-from .connection import MAX_FIELDS, Connection, check_head
+from .connection import MAX_FIELDS, Connection, measure_head
 from .endpoint import Endpoint, no_id, refuse
 from .guard import Guard
+from .head import Head
 from .in_flight import InFlight
 from .passthrough import Passthrough
 
@@ -31,6 +32,8 @@ SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 _HEAD_SECONDS: Final = 30.0
+# Larger ones are judged with each request, so that idle connections do not hold on to them.
+_MAX_KEPT_HEAD_BYTES: Final = 4096
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
 
 
@@ -57,20 +60,21 @@ class FrontDoor:
 
     async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
-        origin = request.headers.get("Origin")
         cors: Mapping[str, str] = {}
         try:
-            check_head(request)
-            self.guard.check(host=request.headers.get("Host"), origin=origin, scheme=request.scheme)
-            if origin is not None:
-                cors = self.guard.cors_headers(origin)
-            if "Expect" in request.headers:
+            connection = request.protocol
+            assert isinstance(connection, Connection)
+            head = connection.head
+            if head is None or head.admitted_by is not self.guard or not head.is_of(request):
+                head = self._admit(request, connection)
+            cors = head.cors
+            if head.expects:
                 await _continue(request)
-            if request.rel_url.raw_path not in self._paths:
+            if not head.to_endpoint:
                 return await self._pass_through(request, cors)
             if request.method == "OPTIONS":
-                return self._preflight(request, origin)
-            return await self._endpoint.handle(request, cors)
+                return self._preflight(request)
+            return await self._endpoint.handle(request, head)
         except ProxyError as error:
             return refuse(error, no_id(request), cors)
         except (ConnectionError, web.HTTPException):
@@ -78,6 +82,26 @@ class FrontDoor:
         except Exception as error:
             self._observe(events.Crashed(where="front door", error=repr(error)))
             return refuse(InternalError("The proxy failed. Its log has the details."), no_id(request), cors)
+
+    def _admit(self, request: web.BaseRequest, connection: Connection) -> Head:
+        """The head of a request that may come in.
+
+        Raises:
+            HeadTooLarge, ForbiddenHost, ForbiddenOrigin: it may not.
+        """
+        connection.head = None
+        size_bytes = measure_head(request)
+        guard, headers = self.guard, request.headers
+        origin = headers.get("Origin")
+        guard.check(host=headers.get("Host"), origin=origin, scheme=request.scheme)
+        head = Head(request)
+        head.admitted_by = guard
+        head.cors = {} if origin is None else guard.cors_headers(origin)
+        head.to_endpoint = request.rel_url.raw_path in self._paths
+        head.expects = "Expect" in headers
+        if size_bytes <= _MAX_KEPT_HEAD_BYTES:
+            connection.head = head
+        return head
 
     async def _pass_through(self, request: web.BaseRequest, cors: Mapping[str, str]) -> web.StreamResponse:
         """Nobody has been accepted on these paths, so callers are told apart by their addresses alone."""
@@ -88,9 +112,9 @@ class FrontDoor:
         finally:
             self._in_flight.leave(peer, accepted=False)
 
-    def _preflight(self, request: web.BaseRequest, origin: str | None) -> web.Response:
+    def _preflight(self, request: web.BaseRequest) -> web.Response:
         wanted = request.headers.get("Access-Control-Request-Headers")
-        granted = self.guard.preflight_headers(origin, wanted)
+        granted = self.guard.preflight_headers(request.headers.get("Origin"), wanted)
         return web.Response(status=204, headers={"Allow": _ALLOW, **granted})
 
 

@@ -24,10 +24,10 @@ class Body:
 
     __slots__ = ("_share", "_taken", "data")
 
-    def __init__(self, share: Share) -> None:
-        self.data = b""
+    def __init__(self, share: Share, data: bytes = b"", taken_bytes: int = 0) -> None:
+        self.data = data
         self._share = share
-        self._taken = 0
+        self._taken = taken_bytes
 
     def take(self, size_bytes: int) -> None:
         """So much more has arrived. Raises OverBudget."""
@@ -49,23 +49,24 @@ async def read_body(request: web.BaseRequest, max_bytes: int, share: Share) -> B
         UnsupportedCoding: it is compressed in a way that is not known here.
         BadRequest: it did not arrive whole, or is not what it says.
     """
+    content = request.content
+    if content.is_eof() and content.exception() is None and hdrs.CONTENT_ENCODING not in request.headers:
+        # Most bodies are not compressed, and have arrived with their head.
+        data = content.read_nowait()
+        size_bytes = len(data)
+        if size_bytes > max_bytes:
+            raise _too_large(max_bytes)
+        share.take(size_bytes, large=size_bytes > SMALL_BYTES)
+        return Body(share, data, size_bytes)
     if (request.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
     body = Body(share)
     inflater = _make_inflater(request, max_bytes)
     try:
-        if request.content.is_eof():  # most bodies have arrived with their head
-            body.data = await request.content.read()
-            if inflater is not None:
-                body.data = inflater.feed(body.data)
-            body.take(len(body.data))
-        else:
-            async with asyncio.timeout(_BODY_SECONDS):
-                body.data = await _gather(request, inflater, max_bytes, body)
+        async with asyncio.timeout(_BODY_SECONDS):
+            body.data = await _gather(request, inflater, max_bytes, body)
         if inflater is not None and not inflater.finished:
             raise BadRequest("The compressed body is incomplete.")
-        if len(body.data) > max_bytes:
-            raise _too_large(max_bytes)
     except (TimeoutError, web.RequestPayloadError) as error:
         body.close()
         raise BadRequest("The body did not arrive whole.") from error

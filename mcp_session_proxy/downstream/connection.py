@@ -15,6 +15,7 @@ from aiohttp.http_exceptions import LineTooLong
 from ..errors import HeadTooLarge
 from ..protocol import jsonrpc, revisions
 from ..sessions.directory import ClientSession
+from .head import Head
 from .request import Sender
 
 MAX_FIELDS: Final = 128
@@ -39,8 +40,9 @@ class OnClose(Protocol):
 class Connection(web.RequestHandler):
     """One connection.
 
-    ``departure`` is called when it is lost while a request is being answered; ``sender`` is who sent the
-    request before; ``client`` the client session that it has carried; ``number`` tells it from all others.
+    ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
+    request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
+    tells it from all others.
     """
 
     __slots__ = (
@@ -50,11 +52,13 @@ class Connection(web.RequestHandler):
         "_streamed",
         "client",
         "departure",
+        "head",
         "number",
         "sender",
     )
 
     departure: Callable[[], object] | None
+    head: Head | None
     sender: Sender | None
     client: ClientSession | None
     _on_close: "OnClose | None"
@@ -86,7 +90,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
-        self.departure = self.sender = self.client = self._on_close = None
+        self.departure = self.head = self.sender = self.client = self._on_close = None
         self._shared = self._ended_by_client = self._streamed = False
         self.number = next(_NUMBERS)
         super().connection_made(transport)
@@ -142,15 +146,17 @@ class _LastWord(web.Response):
         await asyncio.sleep(_LAST_WORD_SECONDS)
 
 
-def check_head(request: web.BaseRequest) -> None:
-    """Refuse a request whose headers are too large together; each of them was found small enough.
+def measure_head(request: web.BaseRequest) -> int:
+    """How many bytes the headers of a request have; each of them was found small enough.
 
     Raises:
-        HeadTooLarge
+        HeadTooLarge: they are too large together.
     """
     limit = request.protocol.max_field_size
-    if len(b"".join(map(b"".join, request.raw_headers))) > TIMES_IN_ALL * limit:
+    size_bytes = len(b"".join(map(b"".join, request.raw_headers)))
+    if size_bytes > TIMES_IN_ALL * limit:
         raise head_too_large(limit)
+    return size_bytes
 
 
 def head_too_large(limit_bytes: int) -> HeadTooLarge:

@@ -56,6 +56,7 @@ from ..upstream.transport import Caller
 from . import eras
 from .body import read_body
 from .connection import Connection, on_departure
+from .head import Head
 from .hops import Network, comes_from_proxy, restate_way
 from .in_flight import InFlight
 from .legacy import LegacyEndpoint
@@ -131,6 +132,7 @@ class Endpoint:
         self._identifier = identifier
         self._memory = memory
         self._in_flight = in_flight
+        self._is_accepted = binder.pool.books.has_open
         self.rules = rules
         self._observe = observe
         self._tracer = tracer
@@ -143,31 +145,47 @@ class Endpoint:
         """Everything that is under way upstream for a client that waits."""
         return [*self._legacy.exchanges, *self._modern.calls]
 
-    async def handle(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
-        """Answer one HTTP request; ``headers`` go on every answer (CORS)."""
+    async def handle(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
+        """Answer one HTTP request, whose head the front door has let in."""
+        method = request.method
         try:
-            if request.method == "POST":
-                return await self._post(request, headers)
-            if request.method == "GET":
-                return await self._get(request, headers)
-            if request.method == "DELETE":
-                return self._delete(request, headers)
+            if method == "POST":
+                return await self._post(request, head)
+            if method == "GET":
+                return await self._get(request, head)
+            if method == "DELETE":
+                return self._delete(request, head)
         except ProxyError as error:
-            return refuse(error, no_id(request), headers)
-        return web.Response(status=405, headers={**headers, **_ALLOW})
+            return refuse(error, no_id(request), head.cors)
+        return web.Response(status=405, headers={**head.cors, **_ALLOW})
 
-    def _call(self, request: web.BaseRequest) -> Call:
-        headers = request.headers
-        _, _, principal, caller, connection = self._sender(request)
-        session_id = headers.get(revisions.SESSION_HEADER)
+    def _call(self, request: web.BaseRequest, head: Head) -> Call:
+        if head.judged_by is not self.rules:
+            self._judge(request, head)
+        sender = head.sender
         return Call(
-            principal=principal,
-            caller=caller,
-            connection=connection,
-            headers=headers,
-            session_id=writable(session_id) if session_id else None,
-            version=headers.get(revisions.VERSION_HEADER),
+            sender.principal,
+            sender.caller,
+            sender.connection,
+            request.headers,
+            head.session_id,
+            head.version,
+            head.version_served,
         )
+
+    def _judge(self, request: web.BaseRequest, head: Head) -> None:
+        """What a head says to this endpoint."""
+        headers, rules = request.headers, self.rules
+        sender = head.sender = self._sender(request)
+        session_id = headers.get(revisions.SESSION_HEADER)
+        head.session_id = writable(session_id) if session_id else None
+        head.version = headers.get(revisions.VERSION_HEADER)
+        head.names_modern = inbound.is_modern_version(head.version)
+        head.version_served = eras.are_served(headers.getall(revisions.VERSION_HEADER, ()), rules.eras)
+        head.accepts = inbound.read_accept(headers.getall("Accept", ()))
+        own = own_repetitions(headers, request.raw_headers)
+        head.legacy_caller = sender.caller.with_more(own) if own else sender.caller
+        head.judged_by = rules
 
     def _tells_of_sender(self, name: str) -> bool:
         """Whether a header of this name says who is calling, or is one that the server gets to see."""
@@ -187,8 +205,8 @@ class Endpoint:
         query = request.rel_url.raw_query_string
         connection = request.protocol
         assert isinstance(connection, Connection)
-        known = connection.sender
-        if known is not None and known.headers == headers and known.query == query:
+        known, rules = connection.sender, self.rules
+        if known is not None and known.headers == headers and known.query == query and known.rules is rules:
             return known
         if any(map(self._identifier.is_credential, names_of_this_hop(headers))):
             # Left out as RFC 9110 asks, it would have told the caller apart here and not at the server.
@@ -198,7 +216,7 @@ class Endpoint:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
         caller = self._caller(request, headers, query)
-        connection.sender = sender = Sender(headers, query, principal, caller, connection.number)
+        connection.sender = sender = Sender(headers, query, rules, principal, caller, connection.number)
         return sender
 
     def _caller(self, request: web.BaseRequest, headers: list[tuple[str, str]], query: str) -> Caller:
@@ -218,42 +236,42 @@ class Endpoint:
 
     # -- POST --------------------------------------------------------------------------------------
 
-    async def _post(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
-        call = self._call(request)
+    async def _post(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
+        call = self._call(request, head)
         serves_modern = self.rules.eras is not ServedEras.LEGACY
-        if inbound.is_modern_version(call.version) and serves_modern and await self._passes_modern(call):
-            return await self._passthrough().handle(request, headers, to_endpoint=True)
+        if head.names_modern and serves_modern and await self._passes_modern(call):
+            return await self._passthrough().handle(request, head.cors, to_endpoint=True)
         body = await read_body(request, self.rules.max_body_bytes, self._memory.bodies)
         try:
-            return await self._answer_body(request, headers, call, body.data)
+            return await self._answer_body(request, head, call, body.data)
         finally:
             body.close()
 
     async def _answer_body(
-        self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, body: bytes
+        self, request: web.BaseRequest, head: Head, call: Call, body: bytes
     ) -> web.StreamResponse:
-        served, names_modern = self.rules.eras, inbound.is_modern_version(call.version)
+        served, names_modern = self.rules.eras, head.names_modern
         try:
             messages, batch = jsonrpc.parse_body(body, max_depth=self.rules.max_json_depth)
         except ProxyError as error:
             identifier = jsonrpc.peek_id(body)
             if identifier == jsonrpc.NULL:
                 identifier = inbound.no_id(call.version, body)
-            return refuse(error, identifier, headers)
+            return refuse(error, identifier, head.cors)
         first = messages[0]
         if not batch and isinstance(first, Request):
             meta = jsonrpc.read_meta(first.params)
-            era = inbound.era_of(first, call.version, meta)
+            era = Era.MODERN if names_modern else inbound.era_of(first, None, meta)
             if served is not ServedEras.BOTH:
                 era = eras.judge(era, call, served)
             if era is Era.MODERN:
-                return await self._post_modern(request, headers, call, first, meta)
+                return await self._post_modern(request, head, call, first, meta)
         elif names_modern or served is ServedEras.MODERN:
             eras.check_version(call, served)
-            return self._take_modern(messages, headers, batch=batch)
+            return self._take_modern(messages, head.cors, batch=batch)
         else:
             meta = {}
-        return await self._post_legacy(request, headers, call, messages, meta, batch=batch)
+        return await self._post_legacy(request, head, call, messages, meta, batch=batch)
 
     async def _passes_modern(self, call: Call) -> bool:
         """Whether modern requests go to the server as they are; most of them find that known."""
@@ -266,7 +284,7 @@ class Endpoint:
     async def _post_legacy(
         self,
         request: web.BaseRequest,
-        headers: Mapping[str, str],
+        head: Head,
         call: Call,
         messages: list[Message | Rejection],
         meta: Mapping[str, bytes],
@@ -277,21 +295,20 @@ class Endpoint:
 
         ``meta`` is that of a single request.
         """
-        if own := own_repetitions(call.headers, request.raw_headers):
-            call.caller = call.caller.with_more(own)
+        call.caller = head.legacy_caller
         first = messages[0]
         if batch or not isinstance(first, Request):
             eras.check_version(call, self.rules.eras)  # a single request's is checked under its own id
         try:
             self._find_client(call, messages)
         except UnknownSession as error:
-            return _refuse_unknown(error, messages, headers)
+            return _refuse_unknown(error, messages, head.cors)
         with self.posts:
             if not (isinstance(first, Request) or any(isinstance(m, Request | Rejection) for m in messages)):
                 on_departure(request, _never_mind)
-                response = await self._take_notifications(call, messages, headers)
+                response = await self._take_notifications(call, messages, head.cors)
             else:
-                responder = self._responder(request, headers, call, batch=batch)
+                responder = self._responder(request, head, call, batch=batch)
                 on_departure(request, responder.client_left)
                 if not batch and isinstance(first, Request):
                     response = await self._answer_single(call, first, meta, Era.LEGACY, responder)
@@ -314,14 +331,14 @@ class Endpoint:
     async def _post_modern(
         self,
         request: web.BaseRequest,
-        headers: Mapping[str, str],
+        head: Head,
         call: Call,
         message: Request,
         meta: Mapping[str, bytes],
     ) -> web.StreamResponse:
         """Answer as long as the client waits: one that closes the response cancels its request."""
         with self.posts:
-            responder = self._responder(request, headers, call, batch=False)
+            responder = self._responder(request, head, call, batch=False)
             return await self._answer_single(call, message, meta, Era.MODERN, responder)
 
     def _take_modern(
@@ -333,16 +350,14 @@ class Endpoint:
         error = BadRequest("In this protocol version a POST holds one request or notification.")
         return refuse(error, jsonrpc.ABSENT, headers)
 
-    def _responder(
-        self, request: web.BaseRequest, headers: Mapping[str, str], call: Call, *, batch: bool
-    ) -> Responder:
+    def _responder(self, request: web.BaseRequest, head: Head, call: Call, *, batch: bool) -> Responder:
         client = call.client
         return Responder(
             request,
-            inbound.read_accept(request.headers.getall("Accept", ())),
+            head.accepts,
             batch=batch,
             heart=self.heart,
-            headers=headers,
+            headers=head.cors,
             mailbox=None if client is None else partial(self._fanout.mailbox, client),
             reads_streams=client is not None and client.had_stream,
             cursors=None if client is None else partial(_takes_cursors, call, client),
@@ -351,15 +366,16 @@ class Endpoint:
 
     def _find_client(self, call: Call, messages: list[Message | Rejection]) -> None:
         """Look up the client session; an ``initialize`` asks for a new one whatever id it carries."""
-        first = messages[0]
-        starts = isinstance(first, Request) and first.method == revisions.INITIALIZE and len(messages) == 1
-        if call.session_id is None or starts:
+        if call.session_id is None:
             return
+        first = messages[0]
         if not (isinstance(first, Request) and first.method != revisions.PING):
             call.client = self._binder.find_known(call.principal, call.session_id)
             idle = not any(isinstance(m, Request) and m.method != revisions.PING for m in messages)
             if call.client is not None or (idle and self._binder.adopts(call.session_id)):
                 return  # what comes to nothing under an unknown id makes no client session
+        elif first.method == revisions.INITIALIZE and len(messages) == 1:
+            return
         call.client = self._binder.find(call.principal, call.session_id)
 
     async def _answer_batch(
@@ -447,7 +463,7 @@ class Endpoint:
         if request.method == revisions.LISTEN:  # no call, and bounded for itself
             return await self._answer_in_era(call, request, meta, responder, report)
         principal = call.principal.digest
-        accepted = self._binder.pool.books.has_open(principal)
+        accepted = self._is_accepted(principal)
         self._in_flight.enter(principal, accepted=accepted)
         try:
             return await self._answer_in_era(call, request, meta, responder, report)
@@ -467,12 +483,13 @@ class Endpoint:
             if served is not ServedEras.BOTH:
                 eras.check(request, call, served)
             modern = inbound.read_modern(
-                request, meta, lambda name: call.headers.getall(name, ()), served.versions
+                request, meta, partial(call.headers.getall, default=()), served.versions
             )
             affinity = self._identifier.affinity(call.headers, meta)
             report.sessionless = True
             return await self._modern.answer(call, modern, affinity, responder, report)
-        eras.check_version(call, self.rules.eras)
+        if not call.version_served:
+            eras.check_version(call, self.rules.eras)
         affinity = self._identifier.affinity(call.headers, meta)
         return await self._legacy.answer(call, request, meta, affinity, responder, report)
 
@@ -491,7 +508,7 @@ class Endpoint:
     ) -> web.StreamResponse:
         """A POST without requests is accepted, whatever becomes of it: most clients give up over more."""
         principal = call.principal.digest
-        accepted = self._binder.pool.books.has_open(principal)
+        accepted = self._is_accepted(principal)
         try:
             self._in_flight.enter(principal, accepted=accepted)
         except TooManyExchanges:
@@ -510,9 +527,9 @@ class Endpoint:
 
     # -- GET and DELETE --------------------------------------------------------------------------------
 
-    async def _get(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
+    async def _get(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
         """A stream for what the server says of its own accord; the newest GET of a client session wins."""
-        call = self._call(request)
+        call, headers = self._call(request, head), head.cors
         if self.draining:
             raise Draining("The proxy is shutting down.")
         eras.check_version(call, self.rules.eras)
@@ -563,9 +580,9 @@ class Endpoint:
             self.streams -= 1
             self._early.close(early)
 
-    def _delete(self, request: web.BaseRequest, headers: Mapping[str, str]) -> web.StreamResponse:
+    def _delete(self, request: web.BaseRequest, head: Head) -> web.StreamResponse:
         """Absorb the goodbye; by default in the specification's own words for "you need not"."""
-        call = self._call(request)
+        call, headers = self._call(request, head), head.cors
         eras.check_version(call, self.rules.eras)
         if call.session_id is not None and self.rules.eras is not ServedEras.MODERN:
             client = self._binder.find_known(call.principal, call.session_id)

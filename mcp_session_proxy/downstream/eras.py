@@ -1,5 +1,7 @@
 """Which clients are served (``--serve-eras``), and how the others are told."""
 
+from collections.abc import Sequence
+
 from ..errors import BadRequest, UnsupportedVersion
 from ..protocol import inbound, jsonrpc, revisions
 from ..protocol.jsonrpc import Request
@@ -17,6 +19,11 @@ def judge(era: Era, call: Call, served: ServedEras) -> Era:
     return era
 
 
+def are_served(named: Sequence[str], served: ServedEras) -> bool:
+    """Whether a legacy request may name these versions: it should name one, or none."""
+    return all(version in served.versions for version in named)
+
+
 def check_version(call: Call, served: ServedEras) -> None:
     """Refuse a legacy POST, GET or DELETE that names a version which is not served, within a session, too.
 
@@ -25,13 +32,10 @@ def check_version(call: Call, served: ServedEras) -> None:
     Raises:
         UnsupportedVersion: MCP 2025-11-25, basic/transports, "Protocol Version Header".
     """
-    if call.version is None:
-        return
-    named = call.headers.getall(revisions.VERSION_HEADER)
-    if len(named) == 1 and call.version in revisions.LEGACY_VERSIONS and served is not ServedEras.MODERN:
-        return  # as most do
+    if call.version_served:
+        return  # as nearly all are
     versions = served.versions
-    for version in named:
+    for version in call.headers.getall(revisions.VERSION_HEADER, ()):
         if version not in versions:
             supported = [known for known in versions if known in revisions.LEGACY_VERSIONS] or versions
             raise UnsupportedVersion(supported=supported, requested=version)

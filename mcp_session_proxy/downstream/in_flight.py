@@ -15,11 +15,10 @@ _FOR_OTHERS: Final = 25
 
 
 class InFlight:
-    """Counts requests. The limits may be changed at any time."""
+    """Counts requests."""
 
     def __init__(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
-        self.max_exchanges = max_exchanges
-        self.max_exchanges_per_principal = max_exchanges_per_principal
+        self.limit(max_exchanges=max_exchanges, max_exchanges_per_principal=max_exchanges_per_principal)
         self._count = 0
         self._strangers = 0
         self._own: dict[str, int] = {}
@@ -27,22 +26,25 @@ class InFlight:
     def __len__(self) -> int:
         return self._count
 
+    def limit(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
+        """These limits from now on. What is under way goes on."""
+        self._most = max_exchanges
+        self._most_strangers = max(1, max_exchanges * (100 - _FOR_ACCEPTED) // 100)
+        # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
+        self._most_own = min(max_exchanges_per_principal, max(1, max_exchanges * (100 - _FOR_OTHERS) // 100))
+
     def enter(self, principal: str, *, accepted: bool) -> None:
         """One more request of this caller; ``leave`` when it is over.
 
         Raises:
             TooManyExchanges: there are too many; this one must not begin.
         """
-        limit = self.max_exchanges
         own = self._own.get(principal, 0)
-        # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
-        if own >= min(self.max_exchanges_per_principal, max(1, limit * (100 - _FOR_OTHERS) // 100)):
+        if own >= self._most_own:
             raise TooManyExchanges(
                 f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
             )
-        if self._count >= limit or (
-            not accepted and self._strangers >= max(1, limit * (100 - _FOR_ACCEPTED) // 100)
-        ):
+        if self._count >= self._most or (not accepted and self._strangers >= self._most_strangers):
             raise TooManyExchanges(f"{self._count} requests are under way already (--max-exchanges).")
         self._count += 1
         self._own[principal] = own + 1

@@ -11,13 +11,14 @@ from ..upstream.transport import Caller
 
 
 class Sender(NamedTuple):
-    """Who sent a request, by the headers that say so.
+    """Who sent a request, by the headers that say so, and by the rules of that time.
 
     Most clients say the same with each request of a connection, so it is kept there for the next one.
     """
 
     headers: list[tuple[str, str]]
     query: str
+    rules: object
     principal: Principal
     caller: Caller
     connection: int
@@ -25,7 +26,10 @@ class Sender(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """Who sent one HTTP request, over which connection, and on which client session."""
+    """Who sent one HTTP request, over which connection, and on which client session.
+
+    ``version_served``: the version that it names, if any, is one that a legacy request may name.
+    """
 
     principal: Principal
     caller: Caller
@@ -33,4 +37,5 @@ class Call:
     headers: CIMultiDictProxy[str]
     session_id: str | None
     version: str | None
+    version_served: bool
     client: ClientSession | None = None

@@ -46,6 +46,11 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = revisions.JSON
     failed: bool = False  # the server answered with an error of its own
 
+    @property
+    def sent(self) -> bytes:
+        """What goes out where this answer is the whole HTTP response."""
+        return self.body if self.plain is None else self.plain
+
 
 class Heart:
     """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
@@ -187,7 +192,7 @@ class Responder:
         self._answers: list[Answer] = []
         self._client_left = False
         self._finished = False
-        self._lock = asyncio.Lock()
+        self._lock: asyncio.Lock | None = None  # made when there is something to write in turn
         if accepts.stream:
             heart.add(self)
 
@@ -203,7 +208,7 @@ class Responder:
         """Write one message that is not the final response; False if the client does not take it."""
         if not self._accepts.stream:
             return False
-        async with self._lock:
+        async with self._turn():
             if self._finished or (self._client_left and self._mailbox is None):
                 return False
             await self._write_event(data)
@@ -211,9 +216,10 @@ class Responder:
 
     async def beat(self) -> None:
         """Write a comment after a time of silence."""
-        if self._lock.locked() or self._finished or self._client_left:
+        turn = self._turn()
+        if turn.locked() or self._finished or self._client_left:
             return
-        async with self._lock:
+        async with turn:
             if not self._finished:
                 await self._write(sse.HEARTBEAT)
 
@@ -251,7 +257,7 @@ class Responder:
         if self._response is None and (self._accepts.json or answer.status != 200):
             self._answers.append(answer)
             return
-        async with self._lock:
+        async with self._turn():
             self.headers = {**self.headers, **answer.headers}
             await self._flush()
             await self._write_event(answer.body)
@@ -262,25 +268,23 @@ class Responder:
             self._finished = True
             if self._kept is not None:
                 self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
-            whole = self._whole()
-            if isinstance(whole.body, bytes) and len(whole.body) > SMALL_BYTES:
-                return await self._write_whole(whole, whole.body)
             self._heart.remove(self)
-            return whole
-        async with self._lock:
+            answer = self._whole()
+            if answer is None:
+                return web.Response(headers=self.headers)  # the client left; nobody reads this
+            whole, body = _response(answer, self.headers), answer.sent
+            return whole if len(body) <= SMALL_BYTES else await self._write_whole(whole, body)
+        async with self._turn():
             self._finished = True
             await self._flush()
             await self._end()
             self._heart.remove(self)
             return self._response
 
-    def _whole(self) -> web.Response:
+    def _whole(self) -> Answer | None:
         if self._batch:
-            body = jsonrpc.write_batch([answer.body for answer in self._answers])
-            return _response(Answer(body=body), self.headers)
-        if not self._answers:
-            return web.Response(headers=self.headers)  # the client left; nobody reads this
-        return _response(self._answers[0], self.headers)
+            return Answer(body=jsonrpc.write_batch([answer.body for answer in self._answers]))
+        return self._answers[0] if self._answers else None
 
     async def _write_whole(self, whole: web.Response, body: bytes) -> web.StreamResponse:
         """Write a large answer in pieces, so that the heart sees whether they are taken."""
@@ -311,6 +315,12 @@ class Responder:
             await self._try(self._response.write_eof())
         if self._kept is not None:
             self._kept.close(reached_at=None if self._client_left else self.last_write)
+
+    def _turn(self) -> asyncio.Lock:
+        """What lets one write at a time."""
+        if self._lock is None:
+            self._lock = asyncio.Lock()
+        return self._lock
 
     # -- writing ---------------------------------------------------------------------------------
 
@@ -378,8 +388,7 @@ def respond_error(body: bytes, status: int, *header_sets: Mapping[str, str]) -> 
 
 def _response(answer: Answer, headers: Mapping[str, str]) -> web.Response:
     merged = {**headers, **answer.headers, "Content-Type": answer.content_type}
-    body = answer.body if answer.plain is None else answer.plain
-    return web.Response(body=body, status=answer.status, headers=merged)
+    return web.Response(body=answer.sent, status=answer.status, headers=merged)
 
 
 def _break_circle(error: BaseException) -> None:

@@ -272,9 +272,10 @@ class Exchange:
         identifier = self.upstream_id = session.allocate()
         incarnation = session.incarnation
         body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
+        caller = self.caller if self._trace is None else self._traced(self._trace)
         session.register(identifier, self)
         try:
-            async with session.transport.post(body, session.ref, self._traced()) as reply:
+            async with session.transport.post(body, session.ref, caller) as reply:
                 if reply.status >= 300:
                     return await self._refused(reply, incarnation)
                 if session.refusals.count:
@@ -301,11 +302,9 @@ class Exchange:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
-    def _traced(self) -> Caller:
-        """The headers of this request, with its trace context if it is followed."""
-        if self._trace is None:
-            return self.caller
-        return Caller(headers=(*self.caller.headers, *self._trace.headers), query=self.caller.query)
+    def _traced(self, trace: UpstreamTrace) -> Caller:
+        """The headers of this request, with its trace context."""
+        return Caller(headers=(*self.caller.headers, *trace.headers), query=self.caller.query)
 
     def _params(self, identifier: int) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
@@ -388,9 +387,10 @@ class Exchange:
     async def _look_again(self, resumption: Resumption) -> Response | None:
         """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
         session = self._session
+        caller = self.caller if self._trace is None else self._traced(self._trace)
         try:
             async with session.transport.listen(
-                session.ref, self._traced(), resumption.last_event_id, for_answer=True
+                session.ref, caller, resumption.last_event_id, for_answer=True
             ) as stream:
                 if stream.status in PASSING_STATUSES:
                     resumption.failed(stream.status)

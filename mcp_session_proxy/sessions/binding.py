@@ -314,7 +314,7 @@ class Binder:
         """
         client.in_flight += 1
         client.requests += 1
-        self._look_at(client)
+        self._presence.stop_waiting(client)
         lease, waited_seconds = _usable_lease(client), None
         if lease is None:
             loop = asyncio.get_running_loop()
@@ -353,7 +353,7 @@ class Binder:
         if client is not None:
             client.in_flight += 1
             client.requests += 1
-            self._look_at(client)
+            self._presence.stop_waiting(client)
             self._guests.welcome(visit.session, client)
             self._tell_attached(client, visit.session)
         return visit

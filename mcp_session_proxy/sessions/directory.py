@@ -136,9 +136,10 @@ class Directory:
 
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
-        client = self._sessions.get((principal.digest, identifier))
+        place = (principal.digest, identifier)
+        client = self._sessions.get(place)
         if client is not None:
-            self.touch(client, now)
+            self._use(client, place, now)
         return client
 
     def find_profile(self, identifier: str) -> Profile | None:
@@ -148,13 +149,19 @@ class Directory:
 
     def touch(self, client: ClientSession, now: float) -> None:
         """The client session is used now."""
-        client.last_used = now
         place = (client.principal.digest, client.id)
-        if self._sessions.get(place) is not client:
-            return  # not known yet, or not any more
-        self._sessions[place] = self._sessions.pop(place)
-        own = self._principals[client.principal.digest]
-        own[client] = own.pop(client)
+        if self._sessions.get(place) is client:
+            self._use(client, place, now)
+        else:
+            client.last_used = now  # not known yet, or not any more
+
+    def _use(self, client: ClientSession, place: tuple[str, str], now: float) -> None:
+        client.last_used = now
+        sessions, own = self._sessions, self._principals[place[0]]
+        del sessions[place]
+        sessions[place] = client
+        del own[client]
+        own[client] = None
 
     def add(self, client: ClientSession) -> None:
         """Remember a new client session; one under the same id, or the least used one, goes."""

@@ -51,7 +51,9 @@ class Presence:
 
     def wait_for(self, client: ClientSession) -> None:
         """The client's silence begins now."""
-        self.stop_waiting(client)
+        former = client.queue
+        if former is not None:
+            del former[client]
         queue = self._unclaimed if not client.claimed else self._cut_off if client.had_stream else self._quiet
         queue[client] = None
         client.queue = queue
@@ -59,8 +61,9 @@ class Presence:
     @staticmethod
     def stop_waiting(client: ClientSession) -> None:
         """The client is there, or is waited for no longer."""
-        if client.queue is not None:
-            del client.queue[client]
+        queue = client.queue
+        if queue is not None:
+            del queue[client]
             client.queue = None
 
     def overdue(self, now: float, patience: Patience) -> Iterator[ClientSession]:

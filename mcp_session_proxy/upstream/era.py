@@ -148,7 +148,7 @@ class EraProbe:
                 await asyncio.shield(self._begin(self._ask(caller, asker)))
                 break
             else:
-                break
+                return False
         return self.passes() is True
 
     def _begin(self, asking: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

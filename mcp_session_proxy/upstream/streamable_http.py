@@ -10,6 +10,7 @@ import io
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -38,6 +39,7 @@ _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 _KEEPING_METHOD: Final = frozenset({307, 308})
 _MAX_TEXT_BYTES: Final = 64 * 1024
 _MAX_SHOWN_CHARS: Final = 100
+_CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
 _LARGE_BYTES: Final = 512 * 1024
 # Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids
 # sending a call into a connection that is just being closed, whose outcome nobody would know.
@@ -81,6 +83,11 @@ def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = N
     )
 
 
+@lru_cache(maxsize=_CACHED_TYPES)
+def _media_type(header: str) -> str:
+    return header.partition(";")[0].strip().lower()
+
+
 class HttpReply:
     """One answer of the server. Implements ``transport.Reply``."""
 
@@ -105,7 +112,7 @@ class HttpReply:
         self._parser: SseParser | None = None
         self.status = response.status
         header = response.headers.get("Content-Type")
-        self.content_type = None if header is None else header.partition(";")[0].strip().lower()
+        self.content_type = None if header is None else _media_type(header)
         self.is_stream = self.content_type == revisions.SSE
 
     @property
@@ -385,11 +392,12 @@ class StreamableHttp:
         body: bytes | None,
         timeout: aiohttp.ClientTimeout,
     ) -> aiohttp.ClientResponse:
+        # aiohttp writes a large body in pieces if it is a file, so that it does not hold up the event loop.
         response = await self._http.request(
             verb,
-            _with_query(url, caller.query),
+            _with_query(url, caller.query) if caller.query else url,
             headers=_headers(session, caller, headers, url),
-            data=_payload(body),
+            data=body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body),
             timeout=timeout,
             allow_redirects=False,
         )
@@ -437,11 +445,6 @@ def _hear(closed: "asyncio.Future[None]") -> None:
         closed.exception()
 
 
-def _payload(body: bytes | None) -> bytes | io.BytesIO | None:
-    """A body as aiohttp wants it: a large one in pieces, so that it does not hold up the event loop."""
-    return body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body)
-
-
 def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: URL) -> CIMultiDict[str]:
     """The headers of one request: the caller's, the session's, and those of our ``own`` making."""
     cookies = session.cookies
@@ -450,10 +453,7 @@ def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: U
     else:
         headers = CIMultiDict(cookies.add_to(caller.headers, url))
     headers.update(own)
-    if session.session_id is not None:
-        headers[revisions.SESSION_HEADER] = session.session_id
-    if session.version is not None:
-        headers[revisions.VERSION_HEADER] = session.version
+    headers.update(session.headers)
     return headers
 
 
@@ -517,8 +517,6 @@ def _explicit_port(url: URL) -> int | None:
 
 def _with_query(url: URL, query: str) -> URL:
     """The server's URL with the client's raw query string added to its own."""
-    if not query:
-        return url
     own = url.raw_query_string
     text = f"{own}&{query}" if own else query
     return URL(f"{url.with_query(None)}?{text}", encoded=True)

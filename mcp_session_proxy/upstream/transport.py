@@ -11,6 +11,7 @@ from typing import Final, Protocol
 import msgspec
 
 from ..errors import UpstreamUnreachable
+from ..protocol import revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from .cookies import SessionCookies
 
@@ -52,6 +53,14 @@ class SessionRef:
     session_id: str | None
     version: str | None
     cookies: SessionCookies | None = field(default=None, repr=False, compare=False)
+    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """``headers`` say the same to the server, with each request."""
+        pairs = ((revisions.SESSION_HEADER, self.session_id), (revisions.VERSION_HEADER, self.version))
+        object.__setattr__(
+            self, "headers", tuple((name, value) for name, value in pairs if value is not None)
+        )
 
 
 NO_SESSION: Final = SessionRef(None, None)

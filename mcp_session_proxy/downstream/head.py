@@ -1,0 +1,82 @@
+"""The head of one HTTP request, and what it was found to say.
+
+Most requests of a connection have the same head but for the length of their bodies. So a head is judged once,
+and kept with the connection for the requests that follow. What is judged by rules that may be replaced at any
+time is noted with those rules.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+from aiohttp import web
+
+from ..protocol.inbound import Accepts
+from ..upstream.transport import Caller
+from .guard import Guard
+from .request import Sender
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+_LENGTH: Final = b"content-length"
+
+
+class Head:
+    """A head, with the verdicts on it; each part of them belongs to whoever judges it.
+
+    The front door: ``admitted_by`` is the guard that has let it in, ``cors`` the headers that go on every
+    answer because of it, ``to_endpoint`` whether its path is that of the endpoint, and ``expects`` whether
+    its client wants to be asked for the body.
+
+    The endpoint: ``judged_by`` are the rules by which it has judged the rest.
+    """
+
+    __slots__ = (
+        "_length_at",
+        "_raw",
+        "_target",
+        "accepts",
+        "admitted_by",
+        "cors",
+        "expects",
+        "judged_by",
+        "legacy_caller",
+        "names_modern",
+        "sender",
+        "session_id",
+        "to_endpoint",
+        "version",
+        "version_served",
+    )
+
+    admitted_by: Guard
+    cors: Mapping[str, str]
+    to_endpoint: bool
+    expects: bool
+
+    judged_by: object | None
+    sender: Sender
+    session_id: str | None
+    version: str | None
+    names_modern: bool  # its version header does
+    version_served: bool  # to a legacy request; else ``eras.check_version`` says what is wrong with it
+    accepts: Accepts
+    legacy_caller: Caller  # with what only the legacy era passes on
+
+    def __init__(self, request: web.BaseRequest) -> None:
+        self._target = request.raw_path
+        self._raw: RawHeaders = request.raw_headers
+        places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
+        self._length_at = next(places, -1)
+        self.judged_by = None
+
+    def is_of(self, request: web.BaseRequest) -> bool:
+        """Whether this request has the same head, but for its method and the length of its body."""
+        raw, known = request.raw_headers, self._raw
+        if request.raw_path != self._target:
+            return False
+        if raw == known:
+            return True
+        at = self._length_at
+        if at < 0 or len(raw) != len(known):
+            return False
+        return raw[at][0] == known[at][0] and raw[:at] == known[:at] and raw[at + 1 :] == known[at + 1 :]
