@@ -230,6 +230,7 @@ class Proxy:
                 check_after_seconds=self.settings.check_after,
                 handshake_timeout_seconds=self.settings.handshake_timeout,
                 patience_seconds=self.settings.acquire_timeout,
+                room_for_questions=self._memory.questions,
             )
 
         self._pool = Pool(connect=connect, limits=rules.pool_limits(settings), observe=self._observe)
@@ -326,6 +327,7 @@ class Proxy:
             cache=rules.cache_rules(settings),
             versions=settings.serve_eras.versions,
             observe=self._observe,
+            questions=self._memory.questions,
         )
         self._endpoint = Endpoint(
             legacy=legacy,

@@ -26,6 +26,7 @@ from ..exchange.exchange import Exchange
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening, read_filter
 from ..exchange.parking import Parking
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Request, Response
@@ -72,6 +73,7 @@ class ModernEndpoint:
         cache: CacheRules,
         versions: Sequence[str],
         observe: Observer,
+        questions: Share = UNBOUNDED,
     ) -> None:
         self.calls: dict[ModernCall | Exchange, None] = {}
         # Both may be replaced at any time.
@@ -84,6 +86,7 @@ class ModernEndpoint:
         self._parking = parking
         self._observe = observe
         self._profiles = profiles
+        self._room_for_questions = questions
 
     async def answer(
         self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
@@ -117,7 +120,9 @@ class ModernEndpoint:
             visit.end()
             raise
         generation = self._catalog.generation
-        modern_call = ModernCall(modern, lowered, answers, visit, self._attribution, self._observe)
+        modern_call = ModernCall(
+            modern, lowered, answers, visit, self._attribution, self._observe, self._room_for_questions
+        )
         modern_call.trace = report.trace
         if profile.roots is Roots.CHANGING:
             modern_call.respondent = _respondent(call, modern, affinity)

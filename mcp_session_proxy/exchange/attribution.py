@@ -14,7 +14,7 @@ from collections.abc import Hashable
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
-from ..protocol import jsonrpc, revisions
+from ..protocol import questions, revisions
 from ..protocol.jsonrpc import Notification, Request
 from ..upstream.session import UpstreamSession
 
@@ -165,7 +165,7 @@ class Attribution:
     # -- URLs visited (2025-11-25, client/elicitation, "Completion Notifications") -------------------
 
     def _complete(self, session: UpstreamSession, message: Notification) -> None:
-        identifier = jsonrpc.read_string(jsonrpc.read_object(message.params).get("elicitationId"))
+        identifier = questions.elicitation_id(message.params)
         if identifier is None:
             return
         lane = self._lane(session)

@@ -12,8 +12,9 @@ from collections import deque
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
-from ..errors import InvalidParams, MissingCapability, ProxyError
+from ..errors import InvalidParams, MissingCapability, OverBudget, ProxyError
 from ..events import Observer
+from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, lifting, lowering, questions, revisions
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
@@ -25,7 +26,7 @@ from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
-from .question import TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
+from .question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from .relay import Channel
 
 _GATHER_SECONDS: Final = 0.05
@@ -51,6 +52,7 @@ class ModernCall:
     ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
     client expects: the server gets them as soon as it asks. ``trace`` is that of the client's latest request.
     ``respondent`` is whose roots the server has to know before it works on the call; None for no roots.
+    What is kept for the client, questions and messages, counts against ``share``.
     """
 
     trace: RequestTrace | None = None
@@ -64,7 +66,9 @@ class ModernCall:
         visit: Visit,
         attribution: Attribution,
         observe: Observer,
+        share: Share = UNBOUNDED,
     ) -> None:
+        self._share = share
         self.modern = modern
         self.rounds = 0
         self.session = visit.session
@@ -81,11 +85,12 @@ class ModernCall:
         )
         self._task: asyncio.Task[Response] | None = None
         self._channel: Channel | None = None
-        self._kept: deque[Notification] = deque(maxlen=_MAX_KEPT)
+        self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
         # URLs that the server wants visited before the call is made again, by key.
         self._urls: dict[str, bytes] = {}
+        self._room_for_urls: Loan | None = None
         self._urls_declined = False
         # What the client would have to declare for the questions that were refused because it did not, and
         # when the server was last heard of since.
@@ -125,7 +130,7 @@ class ModernCall:
                 await self._attribution.wait(self)
             self._channel = channel
             while self._kept:
-                await self._tell(channel, self._kept.popleft())
+                await self._tell(channel, self._kept.popleft()[0])
             if answers:
                 await self._answer(answers)
             if self._required:
@@ -251,10 +256,12 @@ class ModernCall:
 
         Raises:
             MissingCapability: the client visits none.
+            OverBudget: there is no memory for them.
         """
         missing = questions.missing_capability(revisions.ELICIT, b'{"mode":"url"}', self.modern.capabilities)
         if missing is not None:
             raise MissingCapability(missing)
+        self._room_for_urls = self._share.lend(sum(map(len, urls)))
         self._urls = {}
         asked: dict[str, bytes] = {}
         for params in urls:
@@ -271,10 +278,10 @@ class ModernCall:
             self._urls_declined = True
             return
         for params in self._urls.values():
-            identifier = jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))
+            identifier = questions.elicitation_id(params)
             if identifier is not None:
                 await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
-        self._urls = {}
+        self._urls, self._room_for_urls = {}, None
         self._task = None
         # It is the client's present request that is made now, with its own metadata and headers.
         request = self.modern.request
@@ -299,7 +306,8 @@ class ModernCall:
         if self._channel is not None:
             await self._tell(self._channel, message)
         elif self._wants(message):
-            self._kept.append(message)
+            with contextlib.suppress(OverBudget):  # without room it is dropped, as without a listener
+                self._kept.append((message, self._share.lend(len(message.params or b""))))
 
     def _wants(self, message: Notification) -> bool:
         """Whether the client's present request asked for this."""
@@ -328,7 +336,11 @@ class ModernCall:
             await refuse_in_turn(session, request, TOO_MANY)
             return
         key = questions.key_for(request.method, request.params, self._pending)
-        question = Question(session, session.incarnation, request)
+        try:
+            question = Question.keep(session, request, self._share)
+        except OverBudget:
+            await refuse_in_turn(session, request, NO_MEMORY)
+            return
         answer = self._at_hand.pop(key, None)
         if answer is not None and questions.is_fit_answer(request.method, answer):
             await question.answer(Response(question.request.id, result=answer), self._caller)

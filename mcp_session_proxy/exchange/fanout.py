@@ -9,6 +9,7 @@ a server that waits for an answer holds up a call.
 import asyncio
 from typing import Final, cast
 
+from ..errors import OverBudget
 from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
@@ -181,11 +182,11 @@ class Fanout:
         if message.method != revisions.ELICITATION_COMPLETE:
             return True
         post = self._posts.get(client)
-        return post is not None and _elicitation_of(message.params) in post.elicitations
+        return post is not None and questions.elicitation_id(message.params) in post.elicitations
 
     def note_elicitation(self, client: ClientSession, params: bytes | None) -> None:
         """The client was asked for this: it is told when it is complete."""
-        identifier = _elicitation_of(params)
+        identifier = questions.elicitation_id(params)
         if identifier is not None:
             elicitations = self._post(client).elicitations
             elicitations[identifier] = None
@@ -233,7 +234,7 @@ class Fanout:
             refuse_request(session, request)
             return
         number = self._ask_on_stream(client, session, request)
-        if not listening:
+        if number is not None and not listening:
             # It may be about to open its stream: what it is asked waits there for a while.
             loop = asyncio.get_running_loop()
             grace_seconds = _CAPABLE_GRACE_SECONDS if _can_answer(client, request) else 0.0
@@ -244,8 +245,11 @@ class Fanout:
         post = self._posts.get(client)
         return post is not None and post.mailbox.standalone.followed
 
-    def _ask_on_stream(self, client: ClientSession, session: UpstreamSession, request: Request) -> int:
-        number, data = self.ask(client, session, request)
+    def _ask_on_stream(self, client: ClientSession, session: UpstreamSession, request: Request) -> int | None:
+        asked = self.ask(client, session, request)
+        if asked is None:
+            return None
+        number, data = asked
         self.mailbox(client).standalone.append(data)
         return number
 
@@ -260,14 +264,24 @@ class Fanout:
         else:
             post.questions.pop(number).refuse()
 
-    def ask(self, client: ClientSession, session: UpstreamSession, request: Request) -> tuple[int, bytes]:
-        """A server's request as the client gets it: the number it will answer to, and the message."""
+    def ask(
+        self, client: ClientSession, session: UpstreamSession, request: Request
+    ) -> tuple[int, bytes] | None:
+        """A server's request as the client gets it: the number it will answer to, and the message.
+
+        None if there is no memory for it; the server has been told.
+        """
         post = self._post(client)
+        try:
+            question = Question.keep(session, request, self._room_for_questions)
+        except OverBudget:
+            refuse_request(session, request)
+            return None
         if len(post.questions) >= _MAX_QUESTIONS:
             post.questions.pop(next(iter(post.questions))).refuse()
         post.next_question += 1
         number = post.next_question
-        post.questions[number] = Question(session, session.incarnation, request)
+        post.questions[number] = question
         if request.method == revisions.ELICIT:
             self.note_elicitation(client, request.params)
         return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
@@ -315,7 +329,3 @@ def _can_answer(client: ClientSession, request: Request) -> bool:
     if not questions.is_question(request.method):
         return False
     return questions.missing_capability(request.method, request.params, declared) is None
-
-
-def _elicitation_of(params: bytes | None) -> str | None:
-    return jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))

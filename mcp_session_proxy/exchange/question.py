@@ -7,21 +7,33 @@ meanwhile would mean nothing there, so it is not sent.
 from typing import Final, NamedTuple
 
 from ..errors import INTERNAL_ERROR
+from ..memory import Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 
 UNABLE: Final = "The client did not declare that it can answer this request."
+NO_MEMORY: Final = "There is no memory left for requests that wait for clients' answers."
 TOO_MANY: Final = "Too many requests of this call wait for the client's answers already."
 
 
 class Question(NamedTuple):
-    """A server's request that waits for an answer, on the incarnation of the session that asked."""
+    """A server's request that waits for an answer, on the incarnation of the session that asked.
+
+    ``room`` is its place in the memory, for as long as it waits.
+    """
 
     session: UpstreamSession
     incarnation: int
     request: Request
+    room: Loan
+
+    @classmethod
+    def keep(cls, session: UpstreamSession, request: Request, share: Share) -> "Question":
+        """A question that has just been asked. Raises OverBudget: there is no memory for it."""
+        room = share.lend(len(request.params or b"") + len(request.id))
+        return cls(session, session.incarnation, request, room)
 
     async def answer(self, response: Response, caller: Caller) -> None:
         """Give the server a client's response, under the server's own id.

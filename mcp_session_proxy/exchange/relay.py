@@ -55,7 +55,10 @@ class Relay:
         if client is None or client.forgotten:
             refuse_request(session, request)
             return
-        number, data = self._fanout.ask(client, session, request)
+        asked = self._fanout.ask(client, session, request)
+        if asked is None:
+            return
+        number, data = asked
         if await self._channel.send(data):
             return
         stream = self._fanout.mailbox(client).standalone

@@ -16,7 +16,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
-from ..upstream.journal import Journal
+from ..upstream.journal import Journal, only_level
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 from .listening import Listening, wholes
@@ -63,7 +63,7 @@ class Wishes:
         elif request.method == revisions.SUBSCRIBE:
             response = await self._subscribe(wishes, request, send)
         else:
-            former, wishes.log_level = wishes.log_level, request.params
+            former, wishes.log_level = wishes.log_level, only_level(request.params)
             level = self._level(session, _level_of(request.params))
             agreed = False
             try:

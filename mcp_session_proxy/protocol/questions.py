@@ -14,6 +14,7 @@ _CAPABILITY: Final = {
     revisions.SAMPLE: "sampling",
     revisions.LIST_ROOTS: "roots",
 }
+_MAX_ELICITATION_ID_CHARS: Final = 1024
 _MAX_KEY_CHARS: Final = 64
 _ACTIONS: Final = frozenset({"accept", "decline", "cancel"})
 
@@ -63,6 +64,15 @@ def key_for(method: str, params: bytes | None, taken: Container[str]) -> str:
         number += 1
         key = f"{stem}_{number}"
     return key
+
+
+def elicitation_id(params: bytes | None) -> str | None:
+    """The ``elicitationId`` of a question or of a notification, unless it is too long to be kept.
+
+    MCP 2025-11-25, client/elicitation, "Completion Notifications for URL Mode Elicitation".
+    """
+    identifier = jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))
+    return identifier if identifier is not None and len(identifier) <= _MAX_ELICITATION_ID_CHARS else None
 
 
 def is_fit_answer(method: str, answer: bytes) -> bool:

@@ -7,6 +7,8 @@ from ..protocol import jsonrpc, revisions
 # What is recorded, once the server has agreed to it.
 JOURNALLED: Final = frozenset({revisions.SET_LEVEL, revisions.SUBSCRIBE, revisions.UNSUBSCRIBE})
 _MAX_SUBSCRIPTIONS: Final = 1000
+_MAX_BYTES: Final = 256 * 1024
+_MAX_LEVEL_BYTES: Final = 100
 
 
 class Journal:
@@ -23,7 +25,7 @@ class Journal:
         if params is None:
             return
         if method == revisions.SET_LEVEL:
-            self.log_level = params
+            self.log_level = only_level(params)
         elif method in (revisions.SUBSCRIBE, revisions.UNSUBSCRIBE):
             members = jsonrpc.read_object(params)
             uri = jsonrpc.read_string(members.get("uri"))
@@ -33,9 +35,19 @@ class Journal:
             if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
                 # A progress token in "_meta" was good for that one request.
                 members.pop("_meta", None)
-                self.subscriptions[uri] = jsonrpc.write_object(members)
+                kept = jsonrpc.write_object(members)
+                if sum(map(len, self.subscriptions.values())) + len(kept) <= _MAX_BYTES:
+                    self.subscriptions[uri] = kept
 
     def requests(self) -> list[tuple[str, bytes]]:
         """The requests that bring a new session to where the old one was."""
         level = [] if self.log_level is None else [(revisions.SET_LEVEL, self.log_level)]
         return level + [(revisions.SUBSCRIBE, params) for params in self.subscriptions.values()]
+
+
+def only_level(params: bytes | None) -> bytes | None:
+    """What is kept of the parameters of ``logging/setLevel``; None where there is no fit level in them."""
+    level = jsonrpc.read_object(params).get("level")
+    if level is None or len(level) > _MAX_LEVEL_BYTES:
+        return None
+    return jsonrpc.write_object({"level": level})

@@ -18,6 +18,7 @@ from .. import events
 from ..errors import (
     INTERNAL_ERROR,
     Draining,
+    OverBudget,
     ProxyError,
     SessionLost,
     UpstreamError,
@@ -27,6 +28,7 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..events import Observer
+from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import changes, jsonrpc, lost, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
@@ -141,7 +143,8 @@ class UpstreamSession:
     """One live session at the server; a new *incarnation* of it after each loss.
 
     ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
-    ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs.
+    ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs. What the
+    server says before anybody hears it, and refusals of what it asks, count against ``room_for_questions``.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class UpstreamSession:
         check_after_seconds: float = 0.0,
         handshake_timeout_seconds: float = 60.0,
         patience_seconds: float = 10.0,
+        room_for_questions: Share = UNBOUNDED,
     ) -> None:
         self.tag = "u" + secrets.token_hex(4)
         self.client_name = client_name
@@ -192,6 +196,7 @@ class UpstreamSession:
         self.check_after_seconds = check_after_seconds
         self.handshake_timeout_seconds = handshake_timeout_seconds
         self.patience_seconds = patience_seconds
+        self._room_for_questions = room_for_questions
         self._initialize_params = initialize_params
         self._version_is_free = version_is_free
         self._next_id = 0
@@ -208,7 +213,7 @@ class UpstreamSession:
         self.refusals = Refusals()
         self._listener: asyncio.Task[None] | None = None
         self._background: set[asyncio.Task[Any]] = set()
-        self._refusals: deque[bytes] = deque()
+        self._refusals: deque[tuple[bytes, Loan]] = deque()
 
     def __repr__(self) -> str:
         return f"<UpstreamSession {self.tag}.{self.incarnation} in_flight={len(self.calls)}>"
@@ -252,7 +257,7 @@ class UpstreamSession:
 
     async def _handshake(self, caller: Caller) -> None:
         self.transport = self._placement.place(self)
-        self._said = Unheard(self.refuse, self._now())
+        self._said = Unheard(self.refuse, self._now(), self._room_for_questions)
         self._asked = asyncio.get_running_loop().create_future()
         self._stream = None
         try:
@@ -559,14 +564,21 @@ class UpstreamSession:
         if len(self._background) < _REFUSALS_AT_ONCE:
             self.post_soon(body)
         elif len(self._refusals) < _MAX_REFUSALS and len(body) <= _MAX_REFUSAL_BYTES and not self._closed:
-            self._refusals.append(body)
-            if len(self._refusals) == 1:
-                self.spawn(self._refuse_the_rest(), f"refuse {self.tag}")
+            self._refuse_later(body)
         self.roots.answered(request.id)
+
+    def _refuse_later(self, body: bytes) -> None:
+        try:
+            room = self._room_for_questions.lend(len(body))
+        except OverBudget:
+            return
+        self._refusals.append((body, room))
+        if len(self._refusals) == 1:
+            self.spawn(self._refuse_the_rest(), f"refuse {self.tag}")
 
     async def _refuse_the_rest(self) -> None:
         while self._refusals:
-            await self.post_message(self._refusals[0])
+            await self.post_message(self._refusals[0][0])
             self._refusals.popleft()
 
     def hold(self, message: Request | Notification) -> None:
@@ -579,7 +591,7 @@ class UpstreamSession:
             self.refuse(message)
             return
         if self.unheard is None:
-            self.unheard = Unheard(self.refuse, self._now())
+            self.unheard = Unheard(self.refuse, self._now(), self._room_for_questions)
         self.unheard.hold(message)
 
     def _may_be_answered(self, request: Request) -> bool:

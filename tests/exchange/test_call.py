@@ -28,6 +28,7 @@ from modern_fakes import ADA, ASK_NAME, ASK_ROOTS, FORM, FakeChannel, Visit, mod
 from mcp_session_proxy.errors import Draining, InvalidParams, MissingCapability, OutcomeUnknown
 from mcp_session_proxy.exchange.attribution import Attribution
 from mcp_session_proxy.exchange.call import Asked, ModernCall, Outcome
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import lowering, revisions
 from mcp_session_proxy.protocol.inbound import ModernRequest
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
@@ -55,6 +56,7 @@ class Scene:
         self.visit = Visit(session)
         self.call: ModernCall
         self.answered = asyncio.Event()
+        self.room = Share("questions", 1_000_000)
         server.seen.clear()
 
     def begin(
@@ -63,7 +65,7 @@ class Scene:
         request = request or modern(name="buy")
         lowered = lowering.lower_params(request)
         self.call = ModernCall(
-            request, lowered, at_hand or {}, cast(Any, self.visit), self.attribution, Recorder()
+            request, lowered, at_hand or {}, cast(Any, self.visit), self.attribution, Recorder(), self.room
         )
         return self.call
 
@@ -472,6 +474,21 @@ async def test_too_many_urls(at: Scene) -> None:
     at.server_says(say(failure))
     at.begin()
     assert len(await at.asked()) == 100
+
+
+async def test_questions_have_a_share_of_the_memory(at: Scene) -> None:
+    """Over it the server is refused, and the call goes on with those that its client was asked."""
+    at.room.max_bytes = 200
+    at.server_says(
+        say(*[request(f"q-{n}", revisions.ELICIT, **FORM) for n in range(10)]), at.server_waits(10), DONE
+    )
+    at.begin()
+    asked = await at.asked()
+    assert 0 < len(asked) < 10
+    await settle()
+    assert [code for _, code in at.answers] == [-32603] * (10 - len(asked))
+    assert value(await at.next(**dict.fromkeys(asked, ADA))) == {"content": []}
+    assert at.room.used_bytes == 0
 
 
 # -- what the server says meanwhile ----------------------------------------------------------------

@@ -10,6 +10,7 @@ from fakes import FakeServer, make_session, settle
 
 from mcp_session_proxy.exchange.fanout import Fanout
 from mcp_session_proxy.exchange.question import refuse_request
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.directory import ClientSession
@@ -43,7 +44,10 @@ class Scene:
         self.session = session
         self.server = server
         self.binder = FakeBinder()
-        self.fanout = Fanout(binder=cast(Any, self.binder), max_events=10, linger_seconds=30)
+        self.room = Share("questions", 1_000_000)
+        self.fanout = Fanout(
+            binder=cast(Any, self.binder), max_events=10, linger_seconds=30, questions=self.room
+        )
         self.binder.guests[session] = {}
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
@@ -424,3 +428,21 @@ async def test_close(at: Scene) -> None:
     streams = [at.fanout.mailbox(at.client()).standalone for _ in range(3)]
     at.fanout.close()
     assert all(stream.closed for stream in streams)
+
+
+async def test_questions_have_a_share_of_the_memory(at: Scene) -> None:
+    """Over it the server is told at once, and the client is not asked; an answer makes room."""
+    client = at.client(listens=True)
+    at.room.max_bytes = 200
+    params = b'{"message":"%s"}' % (b"x" * 130)
+    for identifier in (b"1", b"2"):
+        at.fanout.route(at.session, Request(identifier, "elicitation/create", params))
+    await settle()
+    assert len(at.heard(client)) == 1
+    assert at.answers == [(2, NOBODY_THERE)]
+    await at.fanout.answer(client, Response(b"1", result=b'{"action":"decline"}'), NOBODY)
+    assert at.room.used_bytes == 0
+    at.fanout.route(at.session, Request(b"3", "elicitation/create", params))
+    assert len(at.heard(client)) == 2
+    at.fanout.forget(client)
+    assert at.room.used_bytes == 0

@@ -39,3 +39,18 @@ def test_journal_is_bounded() -> None:
     journal.record("resources/unsubscribe", b'{"uri":"a:0"}')
     journal.record("resources/subscribe", b'{"uri":"new"}')
     assert len(journal.requests()) == 1000
+
+
+def test_journal_is_bounded_in_bytes() -> None:
+    """Nor does one that subscribes to few things with long names, or adds to its log level."""
+    journal = Journal()
+    for number in range(10):
+        journal.record("resources/subscribe", b'{"uri":"%d","x":"%s"}' % (number, b"x" * 100_000))
+    journal.record("logging/setLevel", b'{"level":"debug","x":"%s"}' % (b"x" * 100_000))
+    assert [len(params) for method, params in journal.requests() if method == "resources/subscribe"] == [
+        100_018,
+        100_018,
+    ]
+    assert journal.log_level == b'{"level":"debug"}'
+    journal.record("logging/setLevel", b'{"level":"%s"}' % (b"x" * 100_000))
+    assert journal.log_level is None

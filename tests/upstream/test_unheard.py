@@ -18,6 +18,7 @@ from fakes import (
     stream,
 )
 
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY
@@ -205,3 +206,19 @@ def test_the_bounds() -> None:
     unheard.hold(Request(b"1", "roots/list", b"x" * 1_000_000))
     assert unheard.drain() == []
     assert len(refused) == 151
+
+
+def test_the_share() -> None:
+    """What all sessions hold together has a share: over it, what comes next goes, nothing that is held."""
+    share, refused = Share("questions", 100), list[Request]()
+    one, other = Unheard(refused.append, 0.0, share), Unheard(refused.append, 0.0, share)
+    one.hold(Request(b"1", "roots/list", b"x" * 80))
+    other.hold(Request(b"2", "roots/list", b"x" * 80))
+    other.hold(Notification("notifications/message", b"x" * 80))
+    assert [request.id for request in refused] == [b"2"]
+    assert len(one.drain()) == 1
+    assert share.used_bytes == 0
+    other.hold(Request(b"3", "roots/list", b"x" * 80))
+    assert share.used_bytes == 90
+    del other
+    assert share.used_bytes == 0
