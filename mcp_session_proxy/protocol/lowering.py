@@ -12,7 +12,7 @@ from .inbound import ModernRequest
 
 # Members of the parameters that are between the client and us; and ``task``, which would make the server
 # answer with a task of the earlier revision, of which a modern client could never get the result.
-_OURS: Final = ("_meta", "inputResponses", "requestState", "task")
+_OURS: Final = frozenset({"_meta", "inputResponses", "requestState", "task"})
 # Capabilities that 2025-11-25 knows. Tasks became an extension with another protocol.
 _CAPABILITIES: Final = ("elicitation", "experimental", "extensions", "roots", "sampling")
 _UNNAMED_CLIENT: Final = b'{"name":"unnamed","version":"0"}'
@@ -23,12 +23,10 @@ def lower_params(modern: ModernRequest) -> bytes | None:
 
     Some servers (go-sdk) refuse requests with the core's keys. Those of extensions are for the server.
     """
-    members = dict(modern.params)
-    for name in _OURS:
-        members.pop(name, None)
+    members = {name: value for name, value in modern.params.items() if name not in _OURS}
     of_the_core = revisions.META_OF_REQUESTS
-    meta = {key: value for key, value in modern.meta.items() if key not in of_the_core}
-    if meta:
+    if not modern.meta.keys() <= of_the_core:
+        meta = {key: value for key, value in modern.meta.items() if key not in of_the_core}
         members["_meta"] = jsonrpc.write_object(meta)
     return jsonrpc.write_object(members) if members else None
 

@@ -17,6 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from ..protocol import jsonrpc
+from ..protocol.headers import is_forwarded
 
 # Headers by which a caller tells the server how to be, rather than who it is, as in X-MCP-Readonly.
 _SETTINGS: Final = "x-mcp-*"
@@ -118,8 +119,8 @@ class Credentials:
         name = name.lower()
         if name in self._exact:
             return Weight.IDENTIFIES
-        if _NEVER.search(name):
-            return Weight.NOTHING
+        if _NEVER.search(name) or not is_forwarded(name):
+            return Weight.NOTHING  # the server does not see it, or it is another one in each request
         if self._identify(name):
             return Weight.IDENTIFIES
         return Weight.SEPARATES if self._separate(name) else Weight.NOTHING
@@ -136,7 +137,9 @@ _DEFAULTS: Final = Credentials(DEFAULT_PATTERNS)
 
 def sounds_like_identity(name: str) -> bool:
     """Whether a header of this name may say who is calling, whatever the operator chose to count."""
-    return _DEFAULTS.weigh(name) is Weight.IDENTIFIES or _SUSPICIOUS.search(name.lower()) is not None
+    if _DEFAULTS.weigh(name) is Weight.IDENTIFIES:
+        return True
+    return _SUSPICIOUS.search(name.lower()) is not None and is_forwarded(name)
 
 
 def read_credential(name: str, value: str) -> bytes | None:

@@ -54,6 +54,13 @@ async def test_callers_named_by_others_share_nothing(bench: Bench, name: str) ->
     assert [await count(bench, **{name: who}) for who in ("alice", "bob", "alice")] == [1, 1, 2]
 
 
+async def test_a_mirrored_parameter_is_no_caller(bench: Bench) -> None:
+    """A tool's argument that a header repeats says nothing of who is calling, whatever its name."""
+    await bench.start()
+    names = ("Mcp_Param_User", "Mcp_Param_Token", "Mcp_Param_Owner")
+    assert [await count(bench, **{name: value}) for name in names for value in "ab"] == [1, 2, 3, 4, 5, 6]
+
+
 async def test_a_key_for_each_request_is_no_caller(bench: Bench) -> None:
     """Headers that differ in each request of one caller do not give it a session each time."""
     await bench.start()

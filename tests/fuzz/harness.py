@@ -6,21 +6,22 @@ The options are libFuzzer's. Crashes are written as files, and the run ends with
 becomes an ``@example`` in ``protocol/test_hostile_input.py``.
 """
 
+import importlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import atheris
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def load_properties() -> "object":
-    """The module of properties, with everything of the project's that it imports instrumented."""
+def load(name: str) -> ModuleType:
+    """A module of properties, with everything of the project's that it imports instrumented."""
     sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
     with atheris.instrument_imports(include=["mcp_session_proxy"]):
-        from fuzz import properties
-    return properties
+        return importlib.import_module(f"fuzz.{name}")
 
 
 def run(check: Callable[[bytes], None], seeds: list[bytes]) -> None:

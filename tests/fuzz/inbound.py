@@ -1,8 +1,8 @@
 """Fuzzes what clients send: JSON-RPC bodies, the modern checks, and the way down to the legacy revision."""
 
-from harness import load_properties, run
+from harness import load, run
 
-properties = load_properties()
+properties = load("properties")
 
 MODERN = (
     b'{"jsonrpc":"2.0","id":1,"method":"%b","params":{"name":"t","uri":"x:y","arguments":{},"_meta":{'

@@ -1,8 +1,8 @@
 """Fuzzes what servers send on its way up to the modern revision, and the comparison with mirrored headers."""
 
-from harness import load_properties, run
+from harness import load, run
 
-properties = load_properties()
+properties = load("properties")
 
 
 def check(data: bytes) -> None:

@@ -3,7 +3,7 @@
 import json
 
 import pytest
-from fuzz import properties
+from fuzz import effort, head_properties, properties
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
@@ -157,3 +157,51 @@ def test_event_streams(data, positions):
 def test_bodies_of_servers(body, values):
     """Whatever a server answers can be lifted, and compared with what a client's headers repeat."""
     properties.check_lifting(body, values)
+
+
+# -- heads of requests -----------------------------------------------------------------------------------
+
+HEADER_NAMES = """
+    Accept Authorization Connection Cookie DPoP Forwarded Host Mcp-Method Mcp-Name Mcp-Param-User
+    Mcp-Session-Id MCP-Protocol-Version Origin Via X-Conversation X-Forwarded-For X-Forwarded-User
+    X-MCP-Readonly X-Tenant Access-Control-Request-Headers Content-Token
+"""
+head_names = st.sampled_from(HEADER_NAMES.split()).map(str.encode) | st.from_regex(rb"\A[!-9A-z|~]{1,8}\Z")
+head_values = st.binary(max_size=20) | st.sampled_from(
+    [b"Bearer a", b"Bearer", b"null", b"close, X-Tenant", b"text/event-stream;q=0.1", b"a.example:80", b"*/*"]
+)
+head_lines = st.tuples(head_names, head_values).map(b": ".join)
+targets = st.sampled_from([b"/mcp", b"/%6Dcp/", b"/x/..;/mcp", b"/MCP%20?a=b", b"/token"]) | st.binary(
+    max_size=20
+)
+
+
+@given(targets, st.lists(head_lines, max_size=8))
+def test_heads(target: bytes, lines: list[bytes]) -> None:
+    """A head tells apart, passes on and refuses the same whatever it is spelt like, at a bounded cost."""
+    head_properties.check_head(b"\n".join([target.replace(b"\n", b""), *lines]))
+
+
+# -- what it costs ---------------------------------------------------------------------------------------
+
+
+@given(
+    st.lists(
+        st.sampled_from([b"a\n\n", b"id\n\n", b"data\n", b"\r", b"\n", b"x", b"retry:1\n"]), max_size=300
+    )
+)
+def test_cost_of_event_streams(parts: list[bytes]) -> None:
+    """The longest way for each byte, as one piece and byte by byte."""
+    stream = b"".join(parts)
+    effort.check_sse_effort(stream, [])
+    effort.check_sse_effort(stream, range(1, len(stream)))
+
+
+@pytest.mark.parametrize("place", range(effort.PLACES))
+@pytest.mark.parametrize(
+    "fragment",
+    [b"1", b'"k#":1', b"[]", b"[[[[]]]", b'"\\\\"', b"][", b'{"jsonrpc":"2.0","id":#,"method":"a"}'],
+)
+def test_cost_of_json(place: int, fragment: bytes) -> None:
+    """Whatever a body repeats, it costs so much for each byte, and no more for many than for few."""
+    effort.check_json_effort(effort.repeat(place, fragment))
