@@ -129,6 +129,22 @@ LISTEN = modern(
 )
 
 
+class _InOnePiece(http.client.HTTPConnection):
+    """Sends the head and the body of a request together, so that it arrives in the same way each time."""
+
+    _held = b""
+
+    def send(self, data: Any) -> None:
+        """Hold it."""
+        self._held += data
+
+    def getresponse(self) -> http.client.HTTPResponse:
+        """Send what is held, and read the answer."""
+        held, self._held = self._held, b""
+        super().send(held)
+        return super().getresponse()
+
+
 class Client:
     """A blocking HTTP client with one connection to an MCP endpoint, for everything that is not load."""
 
@@ -136,7 +152,7 @@ class Client:
         parts = urlsplit(url)
         assert parts.hostname is not None
         self._path = parts.path
-        self._connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS)
+        self._connection = _InOnePiece(parts.hostname, parts.port, timeout=_TIMEOUT_SECONDS)
 
     def __enter__(self) -> "Client":
         return self
