@@ -257,7 +257,7 @@ class Proxy:
         self._attribution = Attribution()
         self._catalog = Catalog(self._observe, self._memory.lists)
         self._listening = Listening(self._observe, self._memory.events)
-        self._parking = Parking(rules.parking_limits(settings), self._observe)
+        self._parking = Parking(rules.parking_limits(settings), self._observe, self._memory.questions)
         self._router = Router(
             fanout=self._fanout,
             attribution=self._attribution,

@@ -317,12 +317,14 @@ def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:
     """The answers that came with the request, raw, by the key of their question.
 
     Raises:
-        InvalidParams: they are not objects in an object.
+        InvalidParams: they are not objects in an object, or too many.
     """
     raw = modern.params.get("inputResponses")
     if raw is None:
         return {}
     answers = jsonrpc.read_object(raw)
+    if len(answers) > jsonrpc.MAX_MEMBERS:
+        raise InvalidParams(f'"inputResponses" may have {jsonrpc.MAX_MEMBERS} members.')
     if raw[:1] != b"{" or any(answer[:1] != b"{" for answer in answers.values()):
         raise InvalidParams('"inputResponses" must be an object of objects.')
     return answers

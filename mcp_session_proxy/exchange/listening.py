@@ -65,7 +65,8 @@ def read_filter(raw: bytes | None) -> Filter:
             raise InvalidParams(f'"{name}" must be true or false.')
     lists = frozenset(name for name, _, _ in _LISTS if members.get(name) == b"true")
     raw_uris = members.get("resourceSubscriptions", b"[]")
-    uris = [jsonrpc.read_string(item) for item in jsonrpc.read_array(raw_uris)]
+    items = jsonrpc.read_array(raw_uris)
+    uris = [jsonrpc.read_string(item) for item in items[: _MAX_URIS + 1]]
     if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
         raise InvalidParams(f'"resourceSubscriptions" must be a list of at most {_MAX_URIS} URIs.')
     return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))

@@ -18,8 +18,9 @@ from typing import Final
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 
 from .. import events
-from ..errors import StateRefused, TooManyParked, TooManyRounds
+from ..errors import OverBudget, StateRefused, TooManyParked, TooManyRounds
 from ..events import Observer
+from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.inbound import ModernRequest
 from ..upstream.session import UpstreamSession
@@ -28,6 +29,8 @@ from .call import ModernCall
 _NOT_SALIENT: Final = ("_meta", "inputResponses", "requestState")
 _SEALED: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _ID_BYTES: Final = 12
+# What is larger is compared as it was written: the same client writes the same thing in the same way.
+_MAX_CANONICAL_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,13 +49,18 @@ class _Parked:
     principal: str
     digest: str
     timer: asyncio.TimerHandle
+    room: Loan
 
 
 class Parking:
-    """All parked calls, by the id inside their state. ``limits`` may be replaced at any time."""
+    """All parked calls, by the id inside their state. ``limits`` may be replaced at any time.
 
-    def __init__(self, limits: ParkingLimits, observe: Observer) -> None:
+    What their clients sent counts against ``share`` for as long as they are parked.
+    """
+
+    def __init__(self, limits: ParkingLimits, observe: Observer, share: Share = UNBOUNDED) -> None:
         self.limits = limits
+        self._share = share
         self._observe = observe
         # Random per process: a state from before a restart opens nothing, for its call is gone.
         self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
@@ -70,7 +78,7 @@ class Parking:
         """Keep a call until its client comes back; gives the ``requestState`` for it.
 
         Raises:
-            TooManyParked, TooManyRounds: over a limit; the call has been given up.
+            TooManyParked, TooManyRounds, OverBudget: over a limit; the call has been given up.
         """
         error: TooManyParked | TooManyRounds | None = None
         if call.rounds > self.limits.max_rounds:
@@ -82,13 +90,17 @@ class Parking:
             or self._per_principal.get(principal, 0) >= self.limits.max_parked_per_principal
         ):
             error = TooManyParked("Too many calls wait for their clients' answers. Try again later.")
-        if error is not None:
-            self._observe(events.Parked(outcome=error.reason))
+        try:
+            if error is not None:
+                raise error
+            room = self._share.lend(len(call.modern.request.params or b""))
+        except (TooManyParked, TooManyRounds, OverBudget) as refusal:
+            self._observe(events.Parked(outcome=refusal.reason))
             call.abandon()
-            raise error
+            raise
         identifier = secrets.token_urlsafe(_ID_BYTES)
         timer = asyncio.get_running_loop().call_later(self.limits.timeout_seconds, self._expire, identifier)
-        self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer)
+        self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer, room)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         call.park()
         self._observe(events.Parked(outcome="parked"))
@@ -161,5 +173,9 @@ def _digest(modern: ModernRequest) -> str:
     state = hashlib.blake2b(digest_size=16)
     state.update(modern.request.method.encode())
     state.update(b"\0")
-    state.update(jsonrpc.canonical(jsonrpc.write_object(salient)))
+    for key in sorted(salient):
+        value = salient[key]
+        for part in (key.encode(), value if len(value) > _MAX_CANONICAL_BYTES else jsonrpc.canonical(value)):
+            state.update(b"%d:" % len(part))
+            state.update(part)
     return state.hexdigest()

@@ -12,14 +12,14 @@ DEFAULT_MAX_DEPTH: Final = 512
 
 # How often the innermost brackets are taken off before the rest is walked through: most JSON is flat.
 _PEELINGS: Final = 8
-_MAX_TOKENS: Final = 100_000
+_MAX_TOKENS: Final = 20_000
 
 _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b'{}[]"'))
 _RUNS: Final = re.compile(rb"\[+|\]+")
 
 _STRING: Final = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"'
-_TOKENS: Final = re.compile(_STRING + rb"|[\[\]{}]", re.DOTALL)
+_TOKENS: Final = re.compile(_STRING + rb"|[\[{]+|[\]}]+", re.DOTALL)
 _SCALAR: Final = re.compile(rb"\s*:\s*(" + _STRING + rb"|[-+.0-9A-Za-z]+)?", re.DOTALL)
 
 
@@ -67,9 +67,9 @@ def peek_members(data: bytes) -> dict[bytes, bytes]:
     for token, _ in zip(_TOKENS.finditer(data), range(_MAX_TOKENS), strict=False):
         mark = data[token.start()]
         if mark in b"[{":
-            depth += 1
+            depth += token.end() - token.start()
         elif mark in b"]}":
-            depth -= 1
+            depth -= token.end() - token.start()
         elif depth == 1 and (value := _SCALAR.match(data, token.end())) is not None:
             members.setdefault(token[0], value[1] or b"")
     return members

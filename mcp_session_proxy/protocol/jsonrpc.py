@@ -13,12 +13,13 @@ from typing import Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from ..errors import INTERNAL_ERROR, BadJson, BadRequest, ProxyError, TooDeep
+from ..errors import INTERNAL_ERROR, BadJson, BadRequest, InvalidParams, ProxyError, TooDeep
 from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
 NULL: Final = b"null"
 ABSENT: Final = b""  # an id that is left out
 MAX_BATCH: Final = 100
+MAX_MEMBERS: Final = 1000  # of a client's parameters, and of their ``_meta``
 _MAX_ID_BYTES: Final = 1024
 _USUAL_ID_BYTES: Final = 20
 
@@ -122,9 +123,15 @@ _METHOD: Final = b'{"jsonrpc":"2.0","method":'
 
 _T = TypeVar("_T")
 _RAW_NULL: Final = msgspec.Raw(NULL)  # a Raw equals no bytes
-# An escape of a string: a pair of surrogates, one without a partner (the group), or any other.
-_ESCAPES: Final = re.compile(
-    rb"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|\\."
+# A surrogate without a partner (the second group), and whatever stands before it: text, pairs of surrogates,
+# other escapes. All of that in one match, because a text may hold nothing but escapes.
+_BEFORE: Final = (
+    rb"(?:[^\\]++"
+    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
+    rb"|\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}).)"
+)
+_LONE_SURROGATES: Final = re.compile(
+    rb"(" + _BEFORE + rb"*+)(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|" + _BEFORE + rb"++", re.DOTALL
 )
 
 
@@ -138,10 +145,14 @@ def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        repaired = _ESCAPES.sub(lambda match: rb"\ufffd" if match[1] else match[0], data)
+        repaired = _replace_lone_surrogates(data)
         if repaired == data:
             raise
         return decoder.decode(repaired)
+
+
+def _replace_lone_surrogates(data: bytes) -> bytes:
+    return _LONE_SURROGATES.sub(lambda match: match[1] + rb"\ufffd" if match[2] else match[0], data)
 
 
 # -- reading -------------------------------------------------------------------------------------
@@ -156,6 +167,7 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
     Raises:
         BadJson: the body is not JSON, or (TooDeep) nested deeper than ``max_depth``.
         BadRequest: it is JSON, but no message.
+        InvalidParams: the parameters have too many members.
 
     ``peek_id`` finds the id to answer with.
     """
@@ -200,6 +212,7 @@ def parse_message(data: bytes) -> Message:
         BadJson: not JSON.
         BadRequest: not JSON-RPC 2.0, or an id that MCP does not allow (MCP 2025-11-25, basic,
             "Requests": a string or an integer, never null).
+        InvalidParams: its parameters have too many members.
     """
     envelope = _decode_envelope(data)
     if envelope.jsonrpc != "2.0":
@@ -281,7 +294,23 @@ def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
         return None
     if params[:1] != b"{":
         raise BadRequest('"params" must be an object.')
+    if params.count(b":") > MAX_MEMBERS:  # more colons than members: most parameters need no closer look
+        _bound_members(params)
     return params
+
+
+def _bound_members(params: bytes) -> None:
+    """Refuse parameters, or a ``_meta`` in them, of very many members: each is looked at more than once."""
+    try:
+        members = _raw_objects.decode(params)
+        meta = members.get("_meta", b"")
+        too_many = len(members) > MAX_MEMBERS or (
+            bytes(meta).count(b":") > MAX_MEMBERS and len(_raw_objects.decode(meta)) > MAX_MEMBERS
+        )
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+        raise InvalidParams('The members of "params" cannot be read.') from error
+    if too_many:
+        raise InvalidParams(f'"params" and "_meta" may have {MAX_MEMBERS} members each.')
 
 
 def _read_id(raw: bytes) -> bytes:
@@ -345,10 +374,15 @@ def read_meta(params: bytes | None) -> Mapping[str, bytes]:
 
 def read_object(raw: bytes | None) -> dict[str, bytes]:
     """The members of a JSON object as raw JSON; empty when it is not an object."""
+    return {key: bytes(value) for key, value in view_object(raw).items()}
+
+
+def view_object(raw: bytes | None) -> Mapping[str, msgspec.Raw]:
+    """As ``read_object``, without copying the members: for whoever wants few of many."""
     if raw is None:
         return {}
     try:
-        return {key: bytes(value) for key, value in _raw_objects.decode(raw).items()}
+        return _raw_objects.decode(raw)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
         return {}
 

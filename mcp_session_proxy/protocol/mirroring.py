@@ -149,9 +149,9 @@ def check_params(
         HeaderMismatch: a header is missing, or not expected, or says something else.
         InvalidParams: the arguments cannot be read, for all their being JSON.
     """
-    decoded = None if arguments is None else _read_arguments(arguments)
+    known: dict[tuple[str, ...], Mapping[str, msgspec.Raw]] = {}
     for mark in marks:
-        value = _value_at(decoded, mark.path)
+        value = _read_value(_raw_value_at(arguments, mark.path, known))
         values = headers.get(mark.header, [])
         if value is None:
             if values:
@@ -163,22 +163,32 @@ def check_params(
             raise HeaderMismatch(f"The header {mark.header} does not match the body.")
 
 
-def _read_arguments(raw: bytes) -> object:
-    """The arguments, decoded. A JSON text may hold numbers, surrogates and depths that nothing here can."""
+def _raw_value_at(
+    arguments: bytes | None, path: tuple[str, ...], known: dict[tuple[str, ...], Mapping[str, msgspec.Raw]]
+) -> bytes | None:
+    """What stands at this path, raw. Only the objects on the way are read, each once: see ``known``."""
+    raw = arguments
+    for depth, name in enumerate(path):
+        above = path[:depth]
+        if above not in known:
+            known[above] = jsonrpc.view_object(raw)
+        member = known[above].get(name)
+        if member is None:
+            return None
+        raw = bytes(member)
+    return raw
+
+
+def _read_value(raw: bytes | None) -> object:
+    """A marked value, which is scalar. A JSON text may hold numbers and surrogates that nothing here can."""
+    if raw is None:
+        return None
+    if raw[:1] in b"{[":
+        return raw  # equals no header
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise InvalidParams(
-            "The arguments hold a number, a character or a depth that is out of range."
-        ) from error
-
-
-def _value_at(node: object, path: tuple[str, ...]) -> object:
-    for name in path:
-        if not isinstance(node, dict):
-            return None
-        node = node.get(name)
-    return node
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise InvalidParams("The arguments hold a number or a character that is out of range.") from error
 
 
 def _equal(text: str, value: object, kind: str) -> bool:

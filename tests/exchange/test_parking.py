@@ -10,9 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modern_fakes import modern
 
-from mcp_session_proxy.errors import InvalidParams, StateRefused, TooManyParked, TooManyRounds
+from mcp_session_proxy.errors import InvalidParams, OverBudget, StateRefused, TooManyParked, TooManyRounds
 from mcp_session_proxy.exchange.call import ModernCall
 from mcp_session_proxy.exchange.parking import Parking, ParkingLimits
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.inbound import ModernRequest
 
@@ -238,6 +239,30 @@ async def test_limit_in_all() -> None:
     await asyncio.sleep(11)
     park(parking, FakeCall(BUY), "d")
     assert len(parking) == 1
+
+
+async def test_limit_of_memory() -> None:
+    """What the clients of parked calls sent has a share, and is given back with them."""
+    parking, share = make(), Share("questions", 1000)
+    parking._share = share
+    large = modern(name="buy", arguments={"what": "x" * 600})
+    state = park(parking, FakeCall(large))
+    over = FakeCall(large)
+    with pytest.raises(OverBudget):
+        park(parking, over)
+    assert (over.abandoned, outcomes(parking)) == (1, ["parked", "memory-budget"])
+    parking.take(parking.find(state, "ada", large)[0])
+    assert share.used_bytes == 0
+
+
+async def test_large_arguments_are_compared_as_they_were_written() -> None:
+    """To bring them into one form would cost more than a call."""
+    parking = make()
+    large = modern(name="buy", arguments={"what": "x" * 100_000, "n": 1})
+    state = park(parking, FakeCall(large))
+    with pytest.raises(StateRefused):
+        parking.find(state, "ada", modern(name="buy", arguments={"n": 1, "what": "x" * 100_000}))
+    parking.find(state, "ada", modern(arguments={"what": "x" * 100_000, "n": 1}, name="buy"))
 
 
 async def test_limit_of_rounds() -> None:

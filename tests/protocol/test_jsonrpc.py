@@ -230,7 +230,9 @@ def test_deep_json_has_no_readable_parts() -> None:
     assert peek_id(b'{"id":7,"x":' + DEEP + b"}") == b"7"
     assert peek_id(b'{"id":' + DEEP + b"}") == NULL
     assert parse_upstream(b'{"id":7,"result":' + DEEP + b"}") == Response(b"7")
-    assert parse_upstream(b'{"result":' + DEEP + b',"id":7}') == Response(NULL)
+    assert parse_upstream(b'{"result":' + DEEP + b',"id":7}') == Response(b"7")
+    broad = b"[" + b"[]," * 20_000 + DEEP + b"]"
+    assert parse_upstream(b'{"result":' + broad + b',"id":7}') == Response(NULL)
     assert parse_upstream(b'{"id":7,"method":"x","params":' + DEEP + b"}") is None
     assert parse_upstream_body(b"[" + DEEP + b"]") == [Response(NULL)]
     assert parse_upstream_body(DEEP) == [Response(NULL)]
