@@ -203,7 +203,7 @@ class ModernEndpoint:
             return Answer(body=body, status=error.status, failed=True)
         result = response.result or b"{}"
         if method == revisions.TOOLS_LIST:
-            result = lifting.lift_tools(result)
+            result = self._catalog.lift_tools(result)
         hint = self.cache.hint(method)
         if hint is None:
             lifted = lifting.lift_result(result, facts, None)

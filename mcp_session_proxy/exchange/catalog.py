@@ -10,14 +10,16 @@ with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Valid
 """
 
 import asyncio
+import hashlib
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from ..errors import OverBudget
 from ..events import Observer
-from ..memory import UNBOUNDED, Share
+from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import changes, jsonrpc, mirroring, revisions
-from ..protocol.lifting import needs_task, read_input_schema
+from ..protocol.lifting import lift_tools, needs_task, read_input_schema
 from ..protocol.mirroring import MirroredParam
 from ..sessions.binding import Visit
 from ..sessions.identity import SessionKey
@@ -33,6 +35,9 @@ _MARKS_SECONDS: Final = 60.0
 _PARTIAL_MARKS_SECONDS: Final = 2.0
 _MAX_KEYS: Final = 10_000
 _MAX_PAGES: Final = 100
+_MAX_MARKED_TOOLS: Final = 10_000
+_MARK_BYTES: Final = 300  # about what Python makes of one
+_MAX_LIFTED: Final = 100
 _FEATURE: Final = {
     "tools/list": "tools",
     "prompts/list": "prompts",
@@ -64,8 +69,17 @@ class Entry(NamedTuple):
     kept_at: float
 
 
+class _ReadTools(NamedTuple):
+    """What was made of one page of tools. ``lifted`` is None where a modern client gets it as it came."""
+
+    marks: Marks
+    lifted: bytes | None
+    size_bytes: int
+
+
 class _KnownMarks(NamedTuple):
     marks: Marks
+    room: Loan
     generation: int
     good_until: float
 
@@ -80,6 +94,8 @@ class Catalog:
         self._share = share
         self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
+        # By their hash: what is made of a page depends on its bytes alone, whoever it was sent to.
+        self._read: OrderedDict[bytes, _ReadTools] = OrderedDict()
 
     # -- lists -----------------------------------------------------------------------------------
 
@@ -127,6 +143,8 @@ class Catalog:
 
     def keep_to_share(self) -> None:
         """Let go of the oldest lists for as long as there is too much of them. Called regularly, too."""
+        while self._share.is_over and self._read:
+            self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
         while self._share.is_over and self._entries:
             self._drop(next(iter(self._entries)))
 
@@ -160,6 +178,31 @@ class Catalog:
         for place in [place for place, entry in self._entries.items() if entry.session is session]:
             self._drop(place)
 
+    # -- what is made of tools ---------------------------------------------------------------------
+
+    def lift_tools(self, result: bytes) -> bytes:
+        """A ``tools/list`` result as modern clients get it; each list is read once, not for each request."""
+        if not _may_be_marked(result):
+            return result
+        lifted = self._read_tools(result).lifted
+        return result if lifted is None else lifted
+
+    def _read_tools(self, result: bytes) -> _ReadTools:
+        digest = hashlib.blake2b(result, digest_size=16).digest()
+        read = self._read.get(digest)
+        if read is None:
+            marks, lifted = _marks_of_page(result), lift_tools(result)
+            kept = None if lifted == result else lifted
+            read = _ReadTools(marks, kept, _size_of_marks(marks) + len(kept or b""))
+            self._read[digest] = read
+            self._share.hold(read.size_bytes)
+            if len(self._read) > _MAX_LIFTED:
+                self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
+            self.keep_to_share()
+        else:
+            self._read.move_to_end(digest)
+        return read
+
     # -- header annotations ------------------------------------------------------------------------
 
     def known_marks(self, key: SessionKey) -> Marks | None:
@@ -175,8 +218,12 @@ class Catalog:
         marks, whole = await self._fetch_marks(visit)
         # What a moment's trouble cut short is looked for again soon, but not with every call.
         good_for = _MARKS_SECONDS if whole else _PARTIAL_MARKS_SECONDS
-        self._marks[key] = _KnownMarks(marks, generation, now + good_for)
-        self._marks.move_to_end(key)
+        self._marks.pop(key, None)
+        try:
+            room = self._share.lend(_size_of_marks(marks))
+        except OverBudget:
+            return marks
+        self._marks[key] = _KnownMarks(marks, room, generation, now + good_for)
         if len(self._marks) > _MAX_KEYS:
             self._marks.popitem(last=False)
         return marks
@@ -191,7 +238,10 @@ class Catalog:
             response = await inquire(visit, revisions.TOOLS_LIST, params, self._observe)
             if response is None or response.result is None:
                 return marks, False
-            marks.update(_marks_of_page(response.result))
+            if _may_be_marked(response.result):
+                marks.update(self._read_tools(response.result).marks)
+            if len(marks) > _MAX_MARKED_TOOLS:
+                return marks, False
             cursor = jsonrpc.read_object(response.result).get("nextCursor")
             if cursor is None or cursor == jsonrpc.NULL:
                 break
@@ -210,10 +260,20 @@ def _size(place: _Place, result: bytes) -> int:
     return _ENTRY_OVERHEAD_BYTES + len(place[2]) + len(result)
 
 
+def _size_of_marks(marks: Marks) -> int:
+    """About what they take."""
+    return _ENTRY_OVERHEAD_BYTES + sum(
+        len(name) + _MARK_BYTES * (1 + len(tool.mirrored)) for name, tool in marks.items()
+    )
+
+
+def _may_be_marked(result: bytes) -> bool:
+    """Whether anything has to be known of any tool of a page; many servers have no such tools."""
+    return any(name in result for name in (b"x-mcp-header", b"execution", b"\\u"))
+
+
 def _marks_of_page(result: bytes) -> Marks:
-    """The marked tools of one page; many servers have none, and then nothing is read."""
-    if not any(name in result for name in (b"x-mcp-header", b"taskSupport", b"\\u")):
-        return {}
+    """The marked tools of one page."""
     found: dict[str, ToolMarks] = {}
     for tool in jsonrpc.read_array(jsonrpc.read_object(result).get("tools", b"")):
         name = jsonrpc.read_string(jsonrpc.read_object(tool).get("name"))

@@ -182,7 +182,10 @@ def lift_tools(result: bytes) -> bytes:
     if not any(name in result for name in (b"x-mcp-header", b"execution", b"\\u")):
         return result
     members = jsonrpc.read_object(result)
-    lifted = (_lift_tool(tool) for tool in jsonrpc.read_array(members.get("tools", b"")))
+    tools = jsonrpc.read_array(members.get("tools", b""))
+    lifted = [_lift_tool(tool) for tool in tools]
+    if lifted == tools:
+        return result
     members["tools"] = jsonrpc.write_batch([tool for tool in lifted if tool is not None])
     return jsonrpc.write_object(members)
 

@@ -390,3 +390,26 @@ async def test_marks_after_a_moments_trouble() -> None:
     assert len(at.server.posts(LIST)) == 1
     await asyncio.sleep(3)
     assert await at.marks("t") == (MARK,)
+
+
+async def test_a_list_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is made of a list is kept with the lists, whoever asks for it, and goes when there is no room."""
+    at = await scene()
+    reads: list[bytes] = []
+
+    def read(result: bytes) -> bytes:
+        reads.append(result)
+        return result + b" "
+
+    monkeypatch.setattr("mcp_session_proxy.exchange.catalog.lift_tools", read)
+    marked = b'{"tools":[{"name":"t","inputSchema":{"x-mcp-header":7}}]}'
+    for _ in range(5):
+        assert at.catalog.lift_tools(marked) == marked + b" "
+    assert reads == [marked]
+    assert at.catalog.lift_tools(RESULT) == RESULT
+    assert at.share.used_bytes >= len(marked)
+    at.share.max_bytes = 0
+    at.catalog.keep_to_share()
+    assert at.share.used_bytes == 0
+    assert at.catalog.lift_tools(marked) == marked + b" "
+    assert len(reads) == 2
