@@ -268,8 +268,13 @@ def _size_of_marks(marks: Marks) -> int:
 
 
 def _may_be_marked(result: bytes) -> bool:
-    """Whether anything has to be known of any tool of a page; many servers have no such tools."""
-    return any(name in result for name in (b"x-mcp-header", b"execution", b"\\u"))
+    """Whether anything has to be known of any tool of a page; many servers have no such tools.
+
+    What no model could ever read is not read here, either: it would hold up everybody.
+    """
+    return len(result) <= _MAX_ENTRY_BYTES and any(
+        name in result for name in (b"x-mcp-header", b"execution", b"\\u")
+    )
 
 
 def _marks_of_page(result: bytes) -> Marks:

@@ -413,3 +413,6 @@ async def test_a_list_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     assert at.share.used_bytes == 0
     assert at.catalog.lift_tools(marked) == marked + b" "
     assert len(reads) == 2
+    enormous = marked + b" " * 4 * 1024 * 1024
+    assert at.catalog.lift_tools(enormous) == enormous
+    assert len(reads) == 2
