@@ -142,7 +142,8 @@ class EraProbe:
         False, too, where the server gives no clear answer: the translation makes the best of it.
         """
         while self.passes() is None:
-            if self._asking is not None:
+            # One that is over is not waited for: that would not let go of the loop, and nothing would change.
+            if self._asking is not None and not self._asking.done():
                 await asyncio.shield(self._asking)  # it may bring an answer that is good for everybody
             elif self._may_ask(asker):
                 await asyncio.shield(self._begin(self._ask(caller, asker)))
@@ -153,12 +154,8 @@ class EraProbe:
 
     def _begin(self, asking: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """Let it run to its end, whoever leaves meanwhile: cut short, it might leave a session behind."""
-        task = self._asking = asyncio.get_running_loop().create_task(asking, name="era")
-        task.add_done_callback(self._asked)
-        return task
-
-    def _asked(self, _: object) -> None:
-        self._asking = None
+        self._asking = asyncio.get_running_loop().create_task(asking, name="era")
+        return self._asking
 
     def _may_ask(self, asker: str) -> bool:
         now = asyncio.get_running_loop().time()

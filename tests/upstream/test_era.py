@@ -309,6 +309,23 @@ async def test_one_question_for_all_who_come() -> None:
     assert len(server.seen) == 1
 
 
+async def test_who_comes_in_the_moment_that_a_question_ends_in_vain_asks_anew() -> None:
+    """Not one turn of the loop later: waiting for what is over would never end, and stop everything."""
+    server = Asked(refusal(400))
+    probe = EraProbe(server)
+
+    async def ask_when_it_has_ended() -> None:
+        # Looks in each turn of the loop, so also in that between the end of the question and its callbacks.
+        while (asking := probe._asking) is None or not asking.done():
+            await asyncio.sleep(0)
+        assert not await probe.ask(ALICE, "bob")
+
+    watching = asyncio.create_task(ask_when_it_has_ended())
+    assert not await probe.ask(ALICE, "alice")
+    await watching
+    assert server.transcript == ["server/discover", "server/discover"]
+
+
 async def test_no_answer_for_one_is_a_question_for_the_next() -> None:
     """Whoever waited for another caller's answer, and that was none, asks for itself."""
     probe = EraProbe(Asked(refusal(431), answer(MODERN)))
