@@ -454,8 +454,9 @@ async def test_max_connections(bench: Reloaded) -> None:
     """One more may connect."""
     await bench.start(max_connections=1)
     host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
-    _, first = await asyncio.open_connection(host, int(port))
-    await until(lambda: bench.proxy._listener._open == 1)
+    reader, first = await asyncio.open_connection(host, int(port))
+    first.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await reader.readuntil(b"\r\n\r\n")
     with pytest.raises(aiohttp.ClientError):
         await bench.post(call())
     bench.change(max_connections=2)

@@ -128,7 +128,8 @@ async def _continue(request: web.BaseRequest) -> None:
 class Listener(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
-    A connection over the limit is closed, as is one whose first request does not begin in time; for the
+    At the limit, a new connection takes the place of the one that has been silent for longest without ever
+    making a request, or is closed. One whose first request does not begin in time is closed, too; for the
     time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
     is sent is given up by the operating system. The limits may be changed at any time; that of headers counts
     for new connections.
@@ -168,7 +169,7 @@ class Listener(web.Server):
         """A client has connected."""
         super().connection_made(handler, transport)
         self._open += 1
-        if self._open > self.max_connections:
+        if self._open > self.max_connections and not self._make_room():
             transport.abort()
             return
         _set_timeouts(transport)
@@ -180,6 +181,16 @@ class Listener(web.Server):
         self._open -= 1
         self._heard(handler)
         super().connection_lost(handler, exc)
+
+    def _make_room(self) -> bool:
+        """End the connection that has been silent for longest of those that never asked for anything."""
+        silent = next(iter(self._silent), None)
+        if silent is None:
+            return False
+        self._heard(silent)
+        if silent.transport is not None:
+            silent.transport.abort()
+        return True
 
     def _heard(self, handler: web.RequestHandler) -> None:
         timer = self._silent.pop(handler, None)

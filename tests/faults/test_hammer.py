@@ -1,0 +1,235 @@
+"""One caller harms the proxy by every means that there is; others that the server has accepted go on.
+
+HAMMER_SECONDS says for how long, by each means; FULL_FAULTS=1 also waits for half a minute afterwards.
+"""
+
+import asyncio
+import contextlib
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import aiohttp
+import pytest
+from e2e.launch import KINDS, Fleet, Kind, Proxy, get, program_environment
+
+from . import attacks
+from .clients import ERAS, Client
+
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
+]
+
+SECONDS = min(30.0, float(os.environ.get("HAMMER_SECONDS", "1")))
+REST_SECONDS = 30.0 if os.environ.get("FULL_FAULTS") else 0.0
+OPEN_FILES = 1024
+BETWEEN_CALLS_SECONDS = 0.1
+# Not what is promised, but what a machine with other work may need; a hang is longer.
+HANG_SECONDS = 15.0
+# Connections to the server that are kept for a while after their calls, and GET streams of sessions that the
+# attacker may come back to; both have limits.
+FILES_LEFT = 250
+MEMORY_LEFT_BYTES = 256 * attacks.MIB
+SERIES_LEFT = 100
+HERE = Path(__file__).parent
+
+KINDS["obedient"] = Kind(
+    name="obedient",
+    command=lambda port: [sys.executable, str(HERE / "obedient_server.py"), "--port", str(port)],
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Level:
+    """What the proxy has, at one moment."""
+
+    files: int
+    memory_bytes: int
+    peak_bytes: int
+
+    def __str__(self) -> str:
+        return f"{self.memory_bytes / attacks.MIB:.0f} MiB, {self.files} descriptors"
+
+
+@dataclass(kw_only=True)
+class Victim:
+    """Somebody who calls all the time and counts along; ``wrong`` is the first thing that should not be."""
+
+    client: Client
+    count: int = 0
+    slowest_seconds: float = 0.0
+    wrong: object = None
+
+    async def call(self) -> None:
+        """One call: the count of its session is one more than before."""
+        begun = time.monotonic()
+        self.count += 1
+        try:
+            told = await asyncio.wait_for(self.client.call("increment", self.count), 30)
+            if told.outcome != "result" or int(told.reply.text) != self.count:
+                self.wrong = self.wrong or (self.count, told)
+                self.count = int(told.reply.text) if told.outcome == "result" else self.count - 1
+        except Exception as error:  # whatever it is, it should not be
+            self.wrong = self.wrong or (self.count, repr(error))
+        self.slowest_seconds = max(self.slowest_seconds, time.monotonic() - begun)
+
+
+class Victims(threading.Thread):
+    """One victim of each era, at work in a thread until ``leave``. The session-less one connects anew."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(daemon=True)
+        self._url = url
+        self._over = threading.Event()
+        self._ready: Future[None] = Future()
+        self.all: list[Victim] = []
+
+    def begin(self) -> None:
+        """Start; returns when each has called for the first time."""
+        self.start()
+        self._ready.result(30)
+
+    def leave(self) -> None:
+        """Stop calling."""
+        self._over.set()
+        self.join(60)
+
+    def forget(self) -> None:
+        """Measure anew; the counts go on."""
+        for victim in self.all:
+            victim.slowest_seconds, victim.wrong = 0.0, None
+
+    def run(self) -> None:
+        """What the thread does."""
+        asyncio.run(self._work())
+
+    async def _work(self) -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            for era in ERAS:
+                connector = aiohttp.TCPConnector(force_close=era == "sessionless")
+                http = await stack.enter_async_context(
+                    aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
+                )
+                self.all.append(Victim(client=Client(http, self._url, era, token=f"victim-{era}")))
+            async with asyncio.TaskGroup() as tasks:
+                for victim in self.all:
+                    assert await victim.client.open() is None
+                    await victim.call()
+                    tasks.create_task(self._go_on(victim))
+                self._ready.set_result(None)
+
+    async def _go_on(self, victim: Victim) -> None:
+        while not self._over.is_set():
+            await asyncio.sleep(BETWEEN_CALLS_SECONDS)
+            await victim.call()
+
+
+@dataclass(kw_only=True)
+class Scene:
+    """The proxy with few descriptors and its victims."""
+
+    proxy: Proxy
+    victims: Victims
+
+    def level(self) -> Level:
+        """What the proxy has now."""
+        process = self.proxy.program.process
+        assert process is not None
+        assert process.poll() is None, f"the proxy died\n{self.proxy.program.tail()}"
+        status = Path(f"/proc/{process.pid}/status").read_text()
+        sizes = {name: int(size) * 1024 for name, size in re.findall(r"(VmRSS|VmHWM):\s+(\d+) kB", status)}
+        files = len(os.listdir(f"/proc/{process.pid}/fd"))
+        return Level(files=files, memory_bytes=sizes["VmRSS"], peak_bytes=sizes["VmHWM"])
+
+    def requests_under_way(self) -> int:
+        """At the server, the victims' included."""
+        sessions = self.proxy.json("/sessions?limit=1000")["upstream_sessions"]
+        return sum(session["in_flight"] for session in sessions)
+
+    def forget_peak(self) -> None:
+        """The peak is measured from here on."""
+        process = self.proxy.program.process
+        assert process is not None
+        Path(f"/proc/{process.pid}/clear_refs").write_text("5")
+
+
+@pytest.fixture(scope="module")
+def scene(module_fleet: Fleet) -> Iterator[Scene]:
+    """One proxy for all attacks: what one of them breaks, the victims of the next would meet."""
+    server = module_fleet.new_server("obedient")
+    proxy = module_fleet.new_proxy(
+        server.url, "--memory-budget", "256MiB", "--park-timeout", "2s", "--detach-after", "1s", start=False
+    )
+    proxy.program.command = ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}", *proxy.program.command]
+    proxy.start()
+    victims = Victims(proxy.url)
+    victims.begin()
+    yield Scene(proxy=proxy, victims=victims)
+    victims.leave()
+
+
+@pytest.mark.parametrize("name", attacks.BY_NAME)
+def test_others_go_on(name: str, scene: Scene, figures: Callable[[str], None]) -> None:
+    """Counts never restart, every call succeeds, the proxy stays ready and has its level again afterwards."""
+    scene.forget_peak()
+    scene.victims.forget()
+    before, series = scene.level(), len(scene.proxy.metrics())
+    with under_attack(name, scene.proxy, HERE):
+        peak_files = 0
+        until = time.monotonic() + SECONDS
+        while time.monotonic() < until:
+            time.sleep(0.2)
+            peak_files = max(peak_files, scene.level().files)
+    slowest = max(victim.slowest_seconds for victim in scene.victims.all)
+    during = scene.level()
+    assert get(f"{scene.proxy.admin}/readyz", timeout_seconds=30)[0] == 200
+    for _ in eventually_within(30):
+        after = scene.level()
+        if after.files <= before.files + FILES_LEFT and scene.requests_under_way() <= len(ERAS):
+            break
+    time.sleep(REST_SECONDS)
+    after = scene.level()
+    figures(
+        f"{name}: others waited {slowest * 1000:.0f} ms at most; before {before}; "
+        f"at most {during.peak_bytes / attacks.MIB:.0f} MiB, {peak_files} descriptors; after {after}"
+    )
+    assert [victim.wrong for victim in scene.victims.all] == [None] * len(ERAS)
+    assert slowest < HANG_SECONDS
+    assert after.files <= before.files + FILES_LEFT
+    assert after.memory_bytes <= before.memory_bytes + MEMORY_LEFT_BYTES
+    assert len(scene.proxy.metrics()) <= series + SERIES_LEFT
+    assert scene.proxy.metrics()["bugs_total"] == 0
+
+
+@contextlib.contextmanager
+def under_attack(name: str, proxy: Proxy, folder: Path) -> Iterator[None]:
+    """An attacker is at it, and leaves as rudely as it came."""
+    log = proxy.program.log.with_name(f"{name}.log")
+    command = [sys.executable, str(folder / "attacks.py"), name, "--url", proxy.url, "--admin", proxy.admin]
+    with log.open("wb") as output:
+        attacker = subprocess.Popen(
+            command, stdout=output, stderr=output, env=program_environment(log.parent / "attacker")
+        )
+    try:
+        yield
+        assert attacker.poll() is None, log.read_text()
+    finally:
+        attacker.kill()
+        attacker.wait()
+
+
+def eventually_within(seconds: float) -> Iterator[None]:
+    """Again and again, until the time is up."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        yield
+        time.sleep(0.1)
