@@ -373,6 +373,9 @@ class FakePlacement:
     def versions(self, tenant: UpstreamSession) -> Versions:
         return self.known_versions
 
+    def is_anothers(self, tenant: UpstreamSession) -> bool:
+        return False
+
     def opened(self, tenant: UpstreamSession) -> None:
         self.notes.append("opened")
 

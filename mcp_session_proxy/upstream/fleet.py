@@ -200,6 +200,16 @@ class Fleet:
             retry_after_seconds=_RETRY_AFTER_SECONDS,
         )
 
+    def is_anothers(self, tenant: Tenant) -> bool:
+        """Whether the tenant's server has given its session's id to another principal, too."""
+        home, identifier = self._homes.get(tenant), tenant.ref.session_id
+        if home is None or identifier is None:
+            return False
+        return any(
+            other.ref.session_id == identifier and other.principal != tenant.principal
+            for other in home.sessions
+        )
+
     def opened(self, tenant: Tenant) -> None:
         """The handshake succeeded."""
         if (replica := self._trying.pop(tenant, None)) is not None:

@@ -103,6 +103,10 @@ class Placement(Protocol):
         """What is known of the versions that its server takes."""
         ...
 
+    def is_anothers(self, tenant: "UpstreamSession") -> bool:
+        """Whether its server has given its session's id to another principal, too."""
+        ...
+
     def opened(self, tenant: "UpstreamSession") -> None:
         """The handshake succeeded."""
         ...
@@ -318,7 +322,14 @@ class UpstreamSession:
         return await handshake.initialize(self._initialize_params)
 
     def _stand(self, ref: SessionRef) -> None:
+        """The server has opened a session. Raises UpstreamProtocolError: it is another caller's."""
         self.ref = ref
+        if self._placement.is_anothers(self):
+            self._dismissed = ref  # a goodbye would end it for the other one
+            raise UpstreamProtocolError(
+                "The MCP server gave a new session the id of another caller's session, so it was not used: "
+                "the two would see each other's state."
+            )
 
     def _too_slow(self, what: str) -> UpstreamTimeout:
         return UpstreamTimeout(
