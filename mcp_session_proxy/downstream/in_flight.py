@@ -11,7 +11,10 @@ from ..errors import TooManyExchanges
 # Callers whom the server has not accepted yet leave this part, in hundredths, to those whom it has. Anybody
 # can make up any number of them.
 _FOR_ACCEPTED: Final = 25
+# The last part is for callers that have few requests under way, a thirty-second of all at most: some callers
+# with many must not keep the others out, not even together.
 _FOR_OTHERS: Final = 25
+_FEW: Final = 32
 
 
 class InFlight:
@@ -31,7 +34,9 @@ class InFlight:
         self._most = max_exchanges
         self._most_strangers = max(1, max_exchanges * (100 - _FOR_ACCEPTED) // 100)
         # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
-        self._most_own = min(max_exchanges_per_principal, max(1, max_exchanges * (100 - _FOR_OTHERS) // 100))
+        self._busy = max(1, max_exchanges * (100 - _FOR_OTHERS) // 100)
+        self._most_own = min(max_exchanges_per_principal, self._busy)
+        self._few = max(1, max_exchanges // _FEW)
 
     def enter(self, principal: str, *, accepted: bool) -> None:
         """One more request of this caller; ``leave`` when it is over.
@@ -44,7 +49,9 @@ class InFlight:
             raise TooManyExchanges(
                 f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
             )
-        if self._count >= self._most or (not accepted and self._strangers >= self._most_strangers):
+        if self._count >= (self._most if own < self._few else self._busy) or (
+            not accepted and self._strangers >= self._most_strangers
+        ):
             raise TooManyExchanges(f"{self._count} requests are under way already (--max-exchanges).")
         self._count += 1
         self._own[principal] = own + 1

@@ -29,20 +29,27 @@ def fill(counted: InFlight, principal: str, *, accepted: bool, most: int = 100) 
 
 
 def test_one_caller_leaves_room_for_others() -> None:
-    """Nobody gets all, whatever the limit for one; the others share the rest."""
+    """Nobody gets all, whatever the limit for one; the rest is for those who have few."""
     counted = in_flight()
     assert fill(counted, "a", accepted=True) == 6
-    assert fill(counted, "b", accepted=True) == 2
+    assert [fill(counted, name, accepted=True) for name in "bcd"] == [1, 1, 0]
     assert len(counted) == 8
     assert fill(in_flight(each=3), "a", accepted=True) == 3
     assert fill(in_flight(most=1), "a", accepted=True) == 1
+
+
+def test_several_callers_together_leave_room_for_others() -> None:
+    """Two with many requests each do not keep out a third, which may have several at once."""
+    counted = in_flight(most=128, each=128)
+    assert [fill(counted, name, accepted=True) for name in "ab"] == [96, 4]
+    assert fill(counted, "c", accepted=True) == 4
 
 
 def test_strangers_leave_room_for_accepted_callers() -> None:
     """However many callers somebody makes up, the last quarter is not for them."""
     counted = in_flight()
     assert sum(fill(counted, f"made up {number}", accepted=False, most=1) for number in range(20)) == 6
-    assert fill(counted, "known", accepted=True) == 2
+    assert [fill(counted, name, accepted=True) for name in ("known", "known, too")] == [1, 1]
 
 
 def test_what_is_over_makes_room() -> None:
