@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
 from yarl import URL
 
 from .. import tls
@@ -173,10 +172,7 @@ def _read_call(name: str | None, arguments: str | None) -> ToolCall | None:
         return None
     if arguments is None:
         return ToolCall(name=name)
-    try:
-        value = msgspec.json.decode(arguments)
-    except msgspec.DecodeError:
-        value = None
-    if not isinstance(value, dict):
+    raw = arguments.encode(errors="surrogateescape")  # what the terminal sent, even if that is no UTF-8
+    if not isinstance(jsonrpc.read_value(raw), dict):
         raise ConfigError('--arguments: must be a JSON object, such as {"city": "Oslo"}')
-    return ToolCall(name=name, arguments=arguments.encode())
+    return ToolCall(name=name, arguments=raw)

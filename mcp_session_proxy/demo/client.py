@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import aiohttp
-import msgspec
 
-from ..protocol import revisions, sse
+from ..protocol import jsonrpc, revisions, sse
 
 _VERSION: Final = "2025-03-26"
 _TIMEOUT: Final = aiohttp.ClientTimeout(total=30)
@@ -117,10 +116,7 @@ def _read_message(content_type: str, body: bytes) -> Mapping[str, Any]:
     """The JSON-RPC message of an answer, whichever way it came; empty when there is none."""
     if content_type == revisions.SSE:
         body = next((event.data for event in sse.SseParser().feed(body) if b'"id"' in event.data), b"")
-    try:
-        message = msgspec.json.decode(body)
-    except msgspec.DecodeError:
-        return {}
+    message = jsonrpc.read_value(body)
     return message if isinstance(message, dict) else {}
 
 

@@ -7,8 +7,6 @@ server/tools, server/prompts, server/resources). Who hides a loss from them has 
 from collections.abc import Collection, Iterable
 from typing import Any, Final
 
-import msgspec
-
 from . import jsonrpc, revisions
 from .jsonrpc import Notification
 from .lifting import ServerFacts
@@ -38,7 +36,7 @@ def everything(features: Collection[str], uris: Iterable[str]) -> list[Notificat
 
 def differences(before: bytes, after: bytes) -> list[str]:
     """What a server says otherwise of itself in another ``InitializeResult``, in words for a log."""
-    old, new = _read(before), _read(after)
+    old, new = jsonrpc.read_value(before), jsonrpc.read_value(after)
     found = []
     for words, path in (
         ("name", ("serverInfo", "name")),
@@ -56,13 +54,6 @@ def name_and_version(initialize_result: bytes) -> str:
     info = jsonrpc.read_object(jsonrpc.read_object(initialize_result).get("serverInfo"))
     words = [jsonrpc.read_string(info.get(member)) or "-" for member in ("name", "version")]
     return " ".join("".join(c for c in word[:_MAX_SHOWN] if c.isprintable()) for word in words)
-
-
-def _read(raw: bytes) -> Any:
-    try:
-        return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
 
 
 def _at(value: Any, path: tuple[str, ...]) -> Any:

@@ -9,7 +9,7 @@ Ids are raw JSON too: ``7`` and ``"7"`` stay two different ids.
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final, TypeAlias, TypeGuard, TypeVar
+from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ ABSENT: Final = b""  # an id that is left out
 MAX_BATCH: Final = 100
 MAX_MEMBERS: Final = 1000  # of a client's parameters, and of their ``_meta``
 _MAX_ID_BYTES: Final = 1024
+# What msgspec raises on reading: for what is no JSON or of another type, for what is nested deeper than the
+# interpreter's stack, and for a text that is no UTF-8, which it does not count as an error of its own.
+UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _USUAL_ID_BYTES: Final = 20
 
 
@@ -178,7 +181,7 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
         return [parse_message(body)], False
     try:
         entries = _decode(_raw_lists, body)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadJson("The body is not valid JSON.") from error
     if not entries:
         raise BadRequest("The batch is empty.")
@@ -241,7 +244,7 @@ def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Messag
     data = _repair_utf8(data)
     try:
         envelope = _decode(_lenient_envelopes, data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return None
     if envelope.method is None:
         return _read_response(envelope)
@@ -271,7 +274,7 @@ def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> l
         return [Response(NULL)]
     try:
         entries = _decode(_raw_lists, _repair_utf8(data))
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return []
     messages = (parse_upstream(bytes(entry), max_depth=max_depth) for entry in entries)
     return [message for message in messages if message is not None]
@@ -282,7 +285,7 @@ def _decode_envelope(data: bytes) -> _Envelope:
         return _decode(_envelopes, data)
     except msgspec.ValidationError as error:
         raise BadRequest("The body is not a JSON-RPC message.") from error
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadJson("The body is not valid JSON.") from error
 
 
@@ -307,7 +310,7 @@ def _bound_members(params: bytes) -> None:
         too_many = len(members) > MAX_MEMBERS or (
             bytes(meta).count(b":") > MAX_MEMBERS and len(_raw_objects.decode(meta)) > MAX_MEMBERS
         )
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise InvalidParams('The members of "params" cannot be read.') from error
     if too_many:
         raise InvalidParams(f'"params" and "_meta" may have {MAX_MEMBERS} members each.')
@@ -348,7 +351,7 @@ def peek_id(data: bytes) -> bytes:
         return _usable_id(bytes(raw))
     except RecursionError:
         return _usable_id(peek_members(data).get(b'"id"', NULL))
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return NULL
 
 
@@ -367,7 +370,7 @@ def read_meta(params: bytes | None) -> Mapping[str, bytes]:
         return {}
     try:
         meta = _metas.decode(params).meta
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return {}
     return {} if meta is None else {key: bytes(value) for key, value in meta.items()}
 
@@ -383,7 +386,7 @@ def view_object(raw: bytes | None) -> Mapping[str, msgspec.Raw]:
         return {}
     try:
         return _raw_objects.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return {}
 
 
@@ -391,7 +394,7 @@ def read_array(raw: bytes) -> list[bytes]:
     """The items of a JSON array as raw JSON; none when it is not an array."""
     try:
         return [bytes(item) for item in _raw_lists.decode(raw)]
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return []
 
 
@@ -401,7 +404,17 @@ def read_string(raw: bytes | None) -> str | None:
         return None
     try:
         return _strings.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
+        return None
+
+
+def read_value(raw: bytes | None) -> Any:
+    """A JSON value as Python has it; None for ``null`` and for what cannot be read."""
+    if raw is None:
+        return None
+    try:
+        return msgspec.json.decode(raw)
+    except UNREADABLE:
         return None
 
 
@@ -412,7 +425,7 @@ def read_error(raw: bytes) -> ErrorObject:
     """
     try:
         return _error_objects.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         members = read_object(raw)
         return ErrorObject(
             code=_read_integer(members.get("code")),
@@ -427,7 +440,7 @@ def error_object(raw: bytes) -> bytes:
     """
     try:
         _whole_errors.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         error = read_error(raw)
     else:
         return raw
@@ -438,7 +451,7 @@ def error_object(raw: bytes) -> bytes:
 def _read_integer(raw: bytes | None) -> int:
     try:
         return 0 if raw is None else _integers.decode(raw)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return 0
 
 
@@ -451,7 +464,7 @@ def canonical(raw: bytes | None) -> bytes:
         return b""
     try:
         return msgspec.json.encode(msgspec.json.decode(raw), order="deterministic")
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except UNREADABLE:
         return raw
 
 
@@ -517,7 +530,7 @@ def replace_members(raw: bytes, members: Mapping[str, bytes]) -> bytes:
     """A raw JSON object, such as ``read_object`` can read, with some members set to other raw values.
 
     Raises:
-        msgspec.DecodeError: it is not such an object.
+        msgspec.DecodeError: it is not such an object (or another of ``UNREADABLE``).
     """
     merged: dict[str, msgspec.Raw] = _raw_objects.decode(raw)
     for key, value in members.items():

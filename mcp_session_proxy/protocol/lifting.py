@@ -90,7 +90,7 @@ def lift_result(
         return _put_in_front(facts.info, hint, result)
     try:
         there = _occupied.decode(result)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+    except jsonrpc.UNREADABLE:
         return _put_in_front(facts.info, hint, b"{}")  # a result that is no object says nothing
     free = (
         there.meta is msgspec.UNSET
@@ -221,11 +221,7 @@ def _is_well_marked(tool: bytes) -> bool:
 
 def read_input_schema(tool: bytes) -> object:
     """A tool's input schema, decoded; None where it cannot be."""
-    raw = jsonrpc.read_object(tool).get("inputSchema")
-    try:
-        return None if raw is None else msgspec.json.decode(raw)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return None
+    return jsonrpc.read_value(jsonrpc.read_object(tool).get("inputSchema"))
 
 
 def lift_discovery(facts: ServerFacts, hint: CacheHint, versions: Sequence[str]) -> bytes:

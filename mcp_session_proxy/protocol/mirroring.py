@@ -187,7 +187,7 @@ def _read_value(raw: bytes | None) -> object:
         return raw  # equals no header
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except jsonrpc.UNREADABLE as error:
         raise InvalidParams("The arguments hold a number or a character that is out of range.") from error
 
 

@@ -21,6 +21,7 @@ from mcp_session_proxy.protocol.jsonrpc import (
     Request,
     Response,
     canonical,
+    error_object,
     parse_body,
     parse_message,
     parse_upstream,
@@ -32,6 +33,7 @@ from mcp_session_proxy.protocol.jsonrpc import (
     read_meta,
     read_object,
     read_string,
+    read_value,
     replace_members,
     with_progress_token,
     write_batch,
@@ -405,6 +407,16 @@ def test_canonical(one: bytes, other: bytes, same: bool) -> None:
     assert (canonical(one) == canonical(other)) is same
 
 
+@pytest.mark.parametrize("raw", [b"{", DEEP, b'"\xff"'])
+def test_what_cannot_be_read_says_nothing_and_raises_nothing(raw: bytes) -> None:
+    """No reader of a payload raises for one that is cut off, too deep for the stack, or no UTF-8."""
+    assert (read_value(raw), read_string(raw), read_object(raw), read_array(raw)) == (None, None, {}, [])
+    assert read_error(raw) == ErrorObject()
+    assert error_object(raw).startswith(b'{"code":-32603')
+    assert peek_id(b'{"id":' + raw + b"}") == NULL
+    assert canonical(raw) == raw
+
+
 def test_canonical_of_nothing() -> None:
     """No value has a form of its own, which no value has; odd numbers do not break it."""
     assert canonical(None) == b""
@@ -529,8 +541,10 @@ readers: list[Callable[[bytes], object]] = [
     read_object,
     read_array,
     read_string,
+    read_value,
     read_error,
     canonical,
+    error_object,
 ]
 
 
