@@ -5,6 +5,7 @@ from collections import Counter
 from itertools import count
 
 import looptime
+import pytest
 
 from mcp_session_proxy.errors import Draining, UpstreamUnreachable
 from mcp_session_proxy.sessions import policy
@@ -69,6 +70,11 @@ class FakeSession:
     def is_opening(self):
         """Whether a handshake is under way now."""
         return self._opening is not None
+
+    @property
+    def is_undecided(self):
+        """Whether its handshake waits for the test to say how it ends."""
+        return self._gate is not None and not self._gate.done()
 
     async def open(self, caller):
         self.attempts += 1
@@ -301,3 +307,35 @@ def check_empty(books):
     assert not books._idle
     assert not books.closing
     assert books.counted == 0
+
+
+# -- what tests of the pool say ---------------------------------------------------------------------
+
+every_usage = pytest.mark.parametrize("usage", ALL_USAGES, ids=lambda usage: usage.value)
+
+
+def by_hand(**limits):
+    """A pool whose handshakes end when the test says so."""
+    return Stand(FakeServer(by_hand=True), **limits)
+
+
+def prompt(open_seconds=0.0, **limits):
+    """A pool whose server answers by itself."""
+    return Stand(FakeServer(open_seconds=open_seconds), **limits)
+
+
+async def cancel(task):
+    """Cancel a task and see it end that way."""
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+def blocker(usage):
+    """The usage of a lease that makes this usage wait."""
+    return Usage.OWNED if usage is Usage.JOINT else Usage.EXCLUSIVE
+
+
+def now():
+    """The time on the loop's clock, in seconds."""
+    return asyncio.get_running_loop().time()
