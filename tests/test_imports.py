@@ -16,7 +16,7 @@ ROOT = Path(mcp_session_proxy.__file__).parent
 # From the bottom to the top: each room may import itself and those before it.
 ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
 # Anybody may import these, because they import nobody.
-LEAVES = ["errors", "memory", "events", "introspection", "tracing", "values"]
+LEAVES = ["backoff", "errors", "memory", "events", "introspection", "tracing", "values"]
 # A wing of its own: it looks at servers from outside, and is built on the lowest floors alone.
 WING = {"check": {"check", "protocol", "upstream", "tls", "config", "options", *LEAVES}}
 # Only what puts the house together may import these.

@@ -10,6 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..backoff import Backoff
 from ..errors import (
     BadRequest,
     HandshakeRefused,
@@ -39,8 +40,7 @@ from .report import Report
 from .request import Call
 from .streams import Answer, Responder
 
-_FIRST_RETRY_SECONDS: Final = 0.5
-_LAST_RETRY_SECONDS: Final = 30.0
+_RETRIES: Final = Backoff(0.5, 30.0)
 _NO_HINT: Final = CacheHint()
 
 
@@ -263,13 +263,13 @@ class ModernEndpoint:
     ) -> None:
         """The session was closed under the listener: find another, and say that anything may have changed."""
         self._listening.leave(listener)
-        delay = _FIRST_RETRY_SECONDS
+        pause_seconds = 0.0
         while not listener.ended:
             try:
                 await self._settle(call, profile, affinity, listener)
             except ProxyError:
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                pause_seconds = _RETRIES.after(pause_seconds)
+                await asyncio.sleep(pause_seconds)
                 continue
             self._listening.tell_all_changed(listener)
             return

@@ -8,8 +8,9 @@ later still each time, until the stream has been left in peace for a while.
 import math
 from typing import Final
 
-_FIRST_SECONDS: Final = 1.0
-_LONGEST_SECONDS: Final = 60.0
+from ..backoff import Backoff
+
+_ABSENCES: Final = Backoff(1.0, 60.0)
 _CALM_SECONDS: Final = 5.0
 
 
@@ -24,10 +25,7 @@ class Contention:
 
     def taken(self, now: float) -> float:
         """The stream is taken from whoever has it: how many seconds the loser should stay away."""
-        if self._calm(now):
-            self._retry_seconds = _FIRST_SECONDS
-        else:
-            self._retry_seconds = min(2 * self._retry_seconds, _LONGEST_SECONDS)
+        self._retry_seconds = _ABSENCES.after(0.0 if self._calm(now) else self._retry_seconds)
         self._taken_at = now
         return self._retry_seconds
 
@@ -36,7 +34,7 @@ class Contention:
         if not self._retry_seconds or not self._calm(now):
             return None
         self._retry_seconds = 0.0
-        return _FIRST_SECONDS
+        return _ABSENCES.first_seconds
 
     def _calm(self, now: float) -> bool:
         """Whether the loser of the last time would have come back since, had it wanted to."""

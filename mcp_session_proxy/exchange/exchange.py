@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol
 
 from .. import events
+from ..backoff import Backoff
 from ..errors import (
     InternalError,
     OutcomeUnknown,
@@ -48,8 +49,7 @@ from .cutoff import CutOff, Cutoff
 from .question import refuse_request
 from .resumption import PASSING_STATUSES, Body, Resumption
 
-_FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 1.0
+_RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
 _MAX_DELIVERIES: Final = 100
 _SILENT: Final = "The MCP server accepted the request and then fell silent."
@@ -203,7 +203,7 @@ class Exchange:
         loop = asyncio.get_running_loop()
         started = loop.time()
         revived = repeated = False
-        delay = _FIRST_RETRY_SECONDS
+        pause_seconds = 0.0
         while True:
             if not self._session.is_ready():
                 await self._keep_or_condemn(self._session.make_ready(self.caller))
@@ -218,11 +218,11 @@ class Exchange:
                 await self._revive(gone)
                 self._retried("session-lost")
             except UpstreamUnreachable:
-                if loop.time() - started + delay >= self._visit.patience_seconds:
+                pause_seconds = _RETRIES.after(pause_seconds)
+                if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise
                 await self._keep_or_condemn(self._session.refused(self.caller))
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, _LAST_RETRY_SECONDS)
+                await asyncio.sleep(pause_seconds)
                 self._retried("refused")
             except (ConnectionLost, _AnswerLost) as error:
                 if repeated or self.request.method not in revisions.READ_METHODS:

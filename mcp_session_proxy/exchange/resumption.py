@@ -15,14 +15,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Final, Protocol
 
+from ..backoff import Backoff
 from ..protocol.jsonrpc import Message
 from ..upstream.transport import Reply
 
 # Refusals that pass: the server has not noticed that the former stream is gone, or it is busy, or starting.
 PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_FIRST_PAUSE_SECONDS: Final = 0.1
-_LAST_PAUSE_SECONDS: Final = 2.0
-_LAST_BACKOFF_SECONDS: Final = 5.0
+_POLLS: Final = Backoff(0.1, 2.0)
+_RETRIES: Final = Backoff(0.1, 5.0)
 # A server's ``retry`` is followed up to here; a longer one is taken for a mistake.
 _MAX_RETRY_SECONDS: Final = 30.0
 # A server that is away for longer has most likely lost the answer: its callers should hear so in time.
@@ -64,7 +64,7 @@ class Resumption:
         self._heard = heard
         self._failing_since: float | None = None
         self._patience_seconds = _FAILING_SECONDS
-        self._pause_seconds = _FIRST_PAUSE_SECONDS
+        self._pause_seconds = 0.0  # the last one
 
     @property
     def failing(self) -> bool:
@@ -81,19 +81,17 @@ class Resumption:
     def pause_seconds(self) -> float:
         """How long to wait now: as the server asked, within reason, else longer each time."""
         retry = min(self._retry_seconds or 0.0, self._max_retry_seconds)
-        if retry >= _FIRST_PAUSE_SECONDS and not self.failing:
+        if retry >= _POLLS.first_seconds and not self.failing:
             return retry
-        pause = self._pause_seconds
-        longest = _LAST_BACKOFF_SECONDS if self.failing else _LAST_PAUSE_SECONDS
-        self._pause_seconds = min(pause * 2, longest)
-        return max(pause, retry)
+        self._pause_seconds = (_RETRIES if self.failing else _POLLS).after(self._pause_seconds)
+        return max(self._pause_seconds, retry)
 
     def failed(self, status: int | None = None) -> None:
         """The server could not be asked, refused in a way that passes, or broke off before anything new."""
         self._patience_seconds = _CRASHING_SECONDS if status == 500 else _FAILING_SECONDS
         if self._failing_since is None:
             self._failing_since = self._now()
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            self._pause_seconds = 0.0
 
     def ended(self, stream: Reply, *, broke: bool) -> None:
         """A stream is over without the answer. It may have said where to go on, and when."""
@@ -102,7 +100,7 @@ class Resumption:
         if stream.retry_seconds is not None:
             self._retry_seconds = stream.retry_seconds
         if moved:
-            self._pause_seconds = _FIRST_PAUSE_SECONDS
+            self._pause_seconds = 0.0
         if broke and not moved:
             self.failed()
         else:

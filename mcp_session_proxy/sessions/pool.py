@@ -17,6 +17,7 @@ from itertools import islice
 from typing import Any, Final, Protocol
 
 from .. import events
+from ..backoff import Backoff
 from ..errors import (
     AcquireTimeout,
     Draining,
@@ -38,8 +39,7 @@ from .identity import Profile, SessionKey
 from .policy import Limits, Open
 from .state import SessionState
 
-_FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 1.0
+_RETRIES: Final = Backoff(0.05, 1.0)
 # How long handshakes that are under way may take when the pool is closed.
 _OPENING_SECONDS: Final = 3.0
 _HOLD_WEIGHT: Final = 0.1
@@ -483,7 +483,7 @@ class Pool:
 
     async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller) -> None:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
-        delay = _FIRST_RETRY_SECONDS
+        pause_seconds = 0.0
         while True:
             if self._closed or slot.state is not SessionState.OPENING:
                 raise Draining("The session was closed while it was being opened.")
@@ -494,14 +494,14 @@ class Pool:
                     raise
                 demand.last_error = error
                 deadlines = (w.deadline for w in self._waiters if w.bucket.key == slot.key)
-                if _now() + delay >= max(deadlines, default=0.0):
+                pause_seconds = _RETRIES.after(pause_seconds)
+                if _now() + pause_seconds >= max(deadlines, default=0.0):
                     raise
             self._count_handshake(slot.key, demand, -1)
             try:
-                await asyncio.sleep(delay)
+                await asyncio.sleep(pause_seconds)
             finally:
                 self._count_handshake(slot.key, demand, 1)
-            delay = min(delay * 2, _LAST_RETRY_SECONDS)
 
     def _may_pass(self, error: ProxyError, slot: Slot[PooledSession]) -> bool:
         """Whether what failed a handshake may be over in a moment."""

@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
+from ..backoff import Backoff
 from ..errors import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -43,7 +44,7 @@ _DOUBTED_SECONDS: Final = 10.0
 _SILENT_SECONDS: Final = 60.0
 # A caller whom it answers neither yes nor no a few times asks ever more seldom.
 _PATIENT_QUESTIONS: Final = 3
-_MAX_PAUSE_SECONDS: Final = 60.0
+_PAUSES: Final = Backoff(1.0, 60.0)
 _MAX_UNDECIDED: Final = 1000
 
 _META: Final = jsonrpc.write_object(
@@ -83,6 +84,7 @@ class _Undecided(NamedTuple):
     """How often a caller has asked in vain, and when it may again."""
 
     questions: int
+    pause_seconds: float
     pause_until: float
 
 
@@ -184,9 +186,12 @@ class EraProbe:
     def _pause(self, asker: str, now: float) -> None:
         """This caller's question brought no clear answer: others may ask at once, this one after a while."""
         former = self._undecided.pop(asker, None)
-        questions = 1 if former is None else former.questions + 1
-        pause = 0.0 if questions < _PATIENT_QUESTIONS else 2.0 ** min(questions - _PATIENT_QUESTIONS, 10)
-        self._undecided[asker] = _Undecided(questions, now + min(pause, _MAX_PAUSE_SECONDS))
+        questions, pause_seconds = (
+            (1, 0.0) if former is None else (former.questions + 1, former.pause_seconds)
+        )
+        if questions >= _PATIENT_QUESTIONS:
+            pause_seconds = _PAUSES.after(pause_seconds)
+        self._undecided[asker] = _Undecided(questions, pause_seconds, now + pause_seconds)
         if len(self._undecided) > _MAX_UNDECIDED:
             self._undecided.popitem(last=False)
 

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol, TypeGuard
 
 from .. import events
+from ..backoff import Backoff
 from ..errors import (
     INTERNAL_ERROR,
     Draining,
@@ -54,8 +55,7 @@ from .unheard import Unheard
 _PING_SECONDS: Final = 10.0
 _POST_SECONDS: Final = 10.0
 _FAREWELL_SECONDS: Final = 3.0
-_FIRST_RETRY_SECONDS: Final = 0.05
-_SERVER_GONE_RETRY_SECONDS: Final = 1.0
+_RETRIES: Final = Backoff(0.05, 1.0)
 # How long a server that asks within the handshake may wait for an answer.
 _ANSWER_GRACE_SECONDS: Final = 1.0
 _INITIALIZED_SECONDS: Final = 1.0
@@ -757,15 +757,15 @@ class UpstreamSession:
 
     async def _handshake_patiently(self, caller: Caller, deadline: float) -> None:
         loop = asyncio.get_running_loop()
-        delay = _FIRST_RETRY_SECONDS
+        pause_seconds = 0.0
         while True:
             try:
                 return await self._handshake(caller)
             except UpstreamUnreachable:
-                if loop.time() + delay >= deadline or self._closed:
+                pause_seconds = _RETRIES.after(pause_seconds)
+                if loop.time() + pause_seconds >= deadline or self._closed:
                     raise
-            await asyncio.sleep(delay)
-            delay = min(delay * 2, _SERVER_GONE_RETRY_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""

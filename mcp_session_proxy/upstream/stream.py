@@ -12,16 +12,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
+from ..backoff import Backoff
 from ..errors import ProxyError, UpstreamProtocolError, UpstreamUnreachable
 from ..protocol.jsonrpc import Message
 from .transport import ConnectionLost, Reply
 
 _GRACE_SECONDS: Final = 0.5
-_FIRST_RETRY_SECONDS: Final = 0.05
-_LAST_RETRY_SECONDS: Final = 60.0
+_RETRIES: Final = Backoff(0.05, 60.0)
 # Many servers offer no stream, ever. One that is being deployed may begin to.
-_FIRST_SELDOM_SECONDS: Final = 180.0
-_LAST_SELDOM_SECONDS: Final = 3600.0
+_SELDOM_RETRIES: Final = Backoff(180.0, 3600.0)
 _SPREAD: Final = 0.2
 # A stream that lasted this long, or brought something, was a good one: the next one is opened at once.
 _GOOD_STREAM_SECONDS: Final = 5.0
@@ -69,8 +68,8 @@ class GetStream:
         self._retry_seconds = 0.0
         self._given = False  # whether the server has ever given a stream
         self._closed_since = self._now()
-        self._pause_seconds = _FIRST_RETRY_SECONDS
-        self._seldom_seconds = _FIRST_SELDOM_SECONDS
+        self._pause_seconds = 0.0  # the last one, as ``_seldom_seconds`` is
+        self._seldom_seconds = 0.0
 
     async def tried(self) -> None:
         """Wait until it stands or has failed, but a moment only."""
@@ -130,7 +129,7 @@ class GetStream:
             self._retry_seconds = reply.retry_seconds or 0.0
         if brought or self._closed_since - began >= _GOOD_STREAM_SECONDS:
             self._doubts = 0
-            self._pause_seconds = _FIRST_RETRY_SECONDS
+            self._pause_seconds = 0.0
         else:
             # Some servers (mcp 1.x) answer an id that they do not know with a stream that ends at once.
             self._doubt(_LITTLE_PATIENCE_WITH_ID)
@@ -143,7 +142,7 @@ class GetStream:
             self._missed()
         self.is_open = self._given = True
         self._id_refused = False
-        self._seldom_seconds = _FIRST_SELDOM_SECONDS
+        self._seldom_seconds = 0.0
 
     # -- a stream that is refused --------------------------------------------------------------------
 
@@ -156,17 +155,15 @@ class GetStream:
                 self._doubt(_PATIENCE_WITH_ID)
             else:
                 self._drop_id()
-                return _FIRST_RETRY_SECONDS
+                return _RETRIES.first_seconds
         elif not self._given and status not in _PASSING_STATUSES:
-            pause_seconds = self._seldom_seconds
-            self._seldom_seconds = min(pause_seconds * 2, _LAST_SELDOM_SECONDS)
-            return _spread(pause_seconds)
+            self._seldom_seconds = _SELDOM_RETRIES.after(self._seldom_seconds)
+            return _spread(self._seldom_seconds)
         return self._next_pause()
 
     def _next_pause(self) -> float:
-        pause_seconds = self._pause_seconds
-        self._pause_seconds = min(pause_seconds * 2, _LAST_RETRY_SECONDS)
-        return max(_spread(pause_seconds), min(self._retry_seconds, _LAST_RETRY_SECONDS))
+        self._pause_seconds = _RETRIES.after(self._pause_seconds)
+        return max(_spread(self._pause_seconds), min(self._retry_seconds, _RETRIES.last_seconds))
 
     def _doubt(self, patience: int) -> None:
         """Something failed that the event id may be the reason of."""
