@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Self
 
 import aiohttp
 from aiohttp import web
@@ -501,7 +501,7 @@ class Proxy:
             passthrough.passing = settings.passthrough
             passthrough.trusted_proxies = settings.trusted_proxy
         for slot in self._pool.books.slots():
-            session = cast(UpstreamSession, slot.session)
+            session = slot.session
             session.keepalive_seconds = _spread(settings.keepalive)
             session.check_after_seconds = settings.check_after
             session.handshake_timeout_seconds = settings.handshake_timeout

@@ -4,7 +4,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
-from typing import cast
 
 from .downstream.endpoint import Endpoint
 from .exchange.fanout import Fanout
@@ -82,7 +81,7 @@ class Snapshot:
         slots = self._binder.pool.books.slots()
         views = []
         for slot in sorted(slots, key=lambda slot: slot.born, reverse=True)[:limit]:
-            session = cast(UpstreamSession, slot.session)
+            session = slot.session
             server, condition = self._server_of(session, now)
             views.append(
                 UpstreamSessionView(
@@ -118,11 +117,7 @@ class Snapshot:
         return (None, None) if home is None else (str(home.url.origin()), home.condition(now).value)
 
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
-        server, condition = (
-            (None, None)
-            if client.home is None
-            else self._server_of(cast(UpstreamSession, client.home.session), now)
-        )
+        server, condition = (None, None) if client.home is None else self._server_of(client.home.session, now)
         return ClientSessionView(
             client=client.tag,
             principal=client.principal.tag,
@@ -142,7 +137,7 @@ class Snapshot:
     def gauges(self) -> Gauges:
         """The numbers for a scrape."""
         now = asyncio.get_running_loop().time()
-        sessions = [cast(UpstreamSession, slot.session) for slot in self._binder.pool.books.slots()]
+        sessions = [slot.session for slot in self._binder.pool.books.slots()]
         return Gauges(
             phase=self.readiness().phase,
             upstreams=Counter(replica.condition(now).value for replica in self._fleet.replicas),

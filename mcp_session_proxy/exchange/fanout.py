@@ -7,7 +7,7 @@ a server that waits for an answer holds up a call.
 """
 
 import asyncio
-from typing import Final, cast
+from typing import Final
 
 from ..errors import OverBudget
 from ..memory import UNBOUNDED, Share
@@ -302,7 +302,7 @@ class Fanout:
         """
         home = client.home
         if home is not None and home.usable:
-            session = cast(UpstreamSession, home.session)
+            session = home.session
             await session.post_message(jsonrpc.write_notification(message.method, message.params), caller)
 
     def end_stream(self, client: ClientSession) -> None:

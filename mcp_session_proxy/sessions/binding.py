@@ -7,7 +7,6 @@ request's use of an upstream session, from entry to end.
 import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 from .. import events
 from ..errors import ProxyError, UnknownSession
@@ -60,7 +59,7 @@ class Visit:
         self._borrowed = lease if borrowed else None
         self.client = client
         self.caller = caller
-        self.session = _upstream(lease)
+        self.session = lease.slot.session
         self.session.credentials = caller.credentials
         self.waited_seconds = waited_seconds
 
@@ -79,11 +78,6 @@ class Visit:
     def condemn(self) -> None:
         """The session turned out to be dead and could not be re-opened: nobody may get it again."""
         self._binder.pool.retire(self._slot, "lost")
-
-
-def _upstream(lease: Lease) -> UpstreamSession:
-    """The session behind a lease. The pool knows it by the little it needs; here it is what it is."""
-    return cast(UpstreamSession, lease.slot.session)
 
 
 def _usable_lease(client: ClientSession) -> Lease | None:
@@ -384,7 +378,7 @@ class Binder:
             home = client.home
             if home is not None and (lease := self.pool.reclaim(home, client.usage)) is not None:
                 client.lease = lease
-                self._tell_attached(client, _upstream(lease))
+                self._tell_attached(client, lease.slot.session)
                 return lease
             work = self._take_session(client, caller, deadline)
             client.attaching = asyncio.get_running_loop().create_task(work, name=f"attach {client.tag}")
@@ -395,10 +389,10 @@ class Binder:
 
     async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> None:
         lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
-        session, former = _upstream(lease), client.home
+        session, former = lease.slot.session, client.home
         self._guests.welcome(session, client)
         if former is not None:
-            lost = cast(UpstreamSession, former.session)
+            lost = former.session
             if session.requests == 0:
                 await self._restore(lease, lost, client)
             self._guests.remove(lost, client)
@@ -413,7 +407,7 @@ class Binder:
 
     async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
         """Bring a new session to where the lost one was. Nobody may use it before, or half restored."""
-        session = _upstream(lease)
+        session = lease.slot.session
         try:
             await session.restore(lost.journal)
         except BaseException:

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator
 from typing import Final
 
 from ..upstream.journal import Journal
+from ..upstream.session import UpstreamSession
 from .books import Slot, Usage
 from .holdings import Holdings
 from .identity import Principal, Profile, SessionKey
-from .pool import Lease, PooledSession
+from .pool import Lease
 
 _SCAN: Final = 64
 
@@ -87,7 +88,7 @@ class ClientSession:
         self.in_flight = 0
         self.requests = 0
         self.version: str | None = None  # what its handshake agreed on, if there was one here
-        self.home: Slot[PooledSession] | None = None
+        self.home: Slot[UpstreamSession] | None = None
         self.lease: Lease | None = None
         self.attaching: asyncio.Task[None] | None = None
 

@@ -14,7 +14,7 @@ import asyncio
 import random
 from collections.abc import Callable, Coroutine, Mapping
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from .. import events
 from ..backoff import Backoff
@@ -31,7 +31,7 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..events import Observer
-from ..upstream.session import LossHandler
+from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import policy, sole
 from .books import Books, Bucket, Slot, Usage
@@ -45,46 +45,12 @@ _OPENING_SECONDS: Final = 3.0
 _HOLD_WEIGHT: Final = 0.1
 
 
-class PooledSession(Protocol):
-    """What the pool needs of an upstream session."""
-
-    @property
-    def tag(self) -> str:
-        """A short opaque name."""
-        ...
-
-    @property
-    def requests(self) -> int:
-        """How many requests it has served."""
-        ...
-
-    async def open(self, caller: Caller) -> None:
-        """Do the handshake. Raises a ProxyError."""
-        ...
-
-    async def close(self, reason: str) -> None:
-        """Say goodbye to the server. Raises nothing."""
-        ...
-
-    def abandon(self) -> None:
-        """Give up a handshake or a session at once, without a goodbye."""
-        ...
-
-    def watch(self, on_lost: LossHandler) -> None:
-        """Call ``on_lost`` when the server turns out to have forgotten the session."""
-        ...
-
-    def tick(self, now: float) -> None:
-        """Called regularly, for keep-alive."""
-        ...
-
-
 class Lease:
     """The right to use one upstream session: held, then released or retired, exactly once."""
 
     __slots__ = ("_pool", "since", "slot", "usage", "waited_seconds")
 
-    def __init__(self, pool: "Pool", slot: Slot[PooledSession], usage: Usage, since: float) -> None:
+    def __init__(self, pool: "Pool", slot: Slot[UpstreamSession], usage: Usage, since: float) -> None:
         self._pool: Pool | None = pool
         self.since = since
         self.slot = slot
@@ -117,7 +83,7 @@ class _Waiter:
 
     def __init__(
         self,
-        bucket: Bucket[PooledSession],
+        bucket: Bucket[UpstreamSession],
         usage: Usage,
         caller: Caller,
         deadline: float,
@@ -155,13 +121,13 @@ class Pool:
     def __init__(
         self,
         *,
-        connect: Callable[[SessionKey, Profile], PooledSession],
+        connect: Callable[[SessionKey, Profile], UpstreamSession],
         limits: Limits,
         observe: Observer,
         random: Callable[[], float] = random.random,
     ) -> None:
         self._random = random
-        self.books: Books[PooledSession] = Books()
+        self.books: Books[UpstreamSession] = Books()
         self._connect = connect
         self.limits = limits
         self._observe = observe
@@ -252,7 +218,7 @@ class Pool:
 
     async def _wait(
         self,
-        bucket: Bucket[PooledSession],
+        bucket: Bucket[UpstreamSession],
         usage: Usage,
         caller: Caller,
         demand: _Demand,
@@ -331,14 +297,14 @@ class Pool:
             retry_after_seconds=policy.retry_after_seconds(self._typical_hold_seconds),
         )
 
-    def reclaim(self, slot: Slot[PooledSession], usage: Usage) -> Lease | None:
+    def reclaim(self, slot: Slot[UpstreamSession], usage: Usage) -> Lease | None:
         """A lease on this very session, for the client session that used it before; None if it is gone."""
         if not slot.usable or self._closed:
             return None
         self.books.take(slot, usage)
         return Lease(self, slot, usage, _now())
 
-    def take_back(self, slot: Slot[PooledSession], usage: Usage, since: float) -> None:
+    def take_back(self, slot: Slot[UpstreamSession], usage: Usage, since: float) -> None:
         """End a lease that began at ``since``; only ``Lease`` calls this."""
         now = _now()
         # How long leases are held, so that whoever is turned away can be told when to come back.
@@ -346,7 +312,7 @@ class Pool:
         self.books.give_back(slot, usage, now)
         self._look_after(slot, once=usage is Usage.ONCE)
 
-    def take_back_untouched(self, slot: Slot[PooledSession], usage: Usage) -> None:
+    def take_back_untouched(self, slot: Slot[UpstreamSession], usage: Usage) -> None:
         """End a lease that was not made use of; only ``Lease`` calls this."""
         if usage is Usage.OWNED or usage is Usage.ONCE:
             self.books.untake(slot, _now())
@@ -354,7 +320,7 @@ class Pool:
             self.books.give_back(slot, usage, _now())
         self._look_after(slot, once=False)
 
-    def _look_after(self, slot: Slot[PooledSession], *, once: bool) -> None:
+    def _look_after(self, slot: Slot[UpstreamSession], *, once: bool) -> None:
         """Decide what becomes of a session that a lease has left."""
         if not slot.usable:
             return
@@ -366,7 +332,7 @@ class Pool:
             # Not its own key first: who waits for room elsewhere, and longer, must not be passed over.
             self._serve_everyone()
 
-    def _grant(self, slot: Slot[PooledSession], usage: Usage) -> Lease:
+    def _grant(self, slot: Slot[UpstreamSession], usage: Usage) -> Lease:
         reused = slot.used and usage in (Usage.EXCLUSIVE, Usage.JOINT)
         self.books.take(slot, usage)
         if reused:
@@ -375,7 +341,7 @@ class Pool:
 
     # -- waiters -----------------------------------------------------------------------------
 
-    def _serve(self, bucket: Bucket[PooledSession]) -> None:
+    def _serve(self, bucket: Bucket[UpstreamSession]) -> None:
         """Give what there is to the waiters of one key, first come first served; then grow."""
         if self.paused:
             return
@@ -411,7 +377,7 @@ class Pool:
         self._waiters.pop(waiter, None)
         waiter.bucket.waiters.pop(waiter, None)
 
-    def _forget_if_empty(self, bucket: Bucket[PooledSession]) -> None:
+    def _forget_if_empty(self, bucket: Bucket[UpstreamSession]) -> None:
         self.books.forget_if_empty(bucket)
         if bucket.key not in self.books.buckets:
             self._demands.pop(bucket.key, None)
@@ -419,7 +385,7 @@ class Pool:
     # -- opening -----------------------------------------------------------------------------
 
     def _open(
-        self, bucket: Bucket[PooledSession], step: Open[PooledSession], why: str, caller: Caller
+        self, bucket: Bucket[UpstreamSession], step: Open[UpstreamSession], why: str, caller: Caller
     ) -> None:
         if step.evict is not None:
             self._take_out(step.evict, "evicted")
@@ -436,7 +402,9 @@ class Pool:
         self._count_handshake(slot.key, demand, 1)
         self._spawn(self._handshake(slot, demand, caller, why), f"open {slot.session.tag}")
 
-    async def _handshake(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller, why: str) -> None:
+    async def _handshake(
+        self, slot: Slot[UpstreamSession], demand: _Demand, caller: Caller, why: str
+    ) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
@@ -473,7 +441,7 @@ class Pool:
             # Last, so that nobody's time is up in the very moment in which the session is there.
             self._count_handshake(slot.key, demand, -1)
 
-    def _make_room_for_accepted(self, slot: Slot[PooledSession]) -> bool:
+    def _make_room_for_accepted(self, slot: Slot[UpstreamSession]) -> bool:
         """The server has accepted a newcomer beyond the limit: somebody makes room, or it cannot stay."""
         if self.books.counted < self.limits.places:
             return True
@@ -481,7 +449,7 @@ class Pool:
         self._take_out(slot if first is None else first, "evicted")
         return first is not None
 
-    async def _open_patiently(self, slot: Slot[PooledSession], demand: _Demand, caller: Caller) -> None:
+    async def _open_patiently(self, slot: Slot[UpstreamSession], demand: _Demand, caller: Caller) -> None:
         """Do the handshake; while the server refuses connections, try again as long as somebody waits."""
         pause_seconds = 0.0
         while True:
@@ -503,7 +471,7 @@ class Pool:
             finally:
                 self._count_handshake(slot.key, demand, 1)
 
-    def _may_pass(self, error: ProxyError, slot: Slot[PooledSession]) -> bool:
+    def _may_pass(self, error: ProxyError, slot: Slot[UpstreamSession]) -> bool:
         """Whether what failed a handshake may be over in a moment."""
         if isinstance(error, UpstreamUnreachable):
             return True
@@ -514,7 +482,7 @@ class Pool:
             if other is not slot
         )
 
-    def _opening_failed(self, slot: Slot[PooledSession], why: str, error: ProxyError) -> None:
+    def _opening_failed(self, slot: Slot[UpstreamSession], why: str, error: ProxyError) -> None:
         slot.session.abandon()
         if slot.state is not SessionState.OPENING:  # retired meanwhile
             return
@@ -542,7 +510,7 @@ class Pool:
         self._forget_if_empty(bucket)
         self._serve_everyone()
 
-    def _let_share(self, bucket: Bucket[PooledSession], profile: Profile) -> bool:
+    def _let_share(self, bucket: Bucket[UpstreamSession], profile: Profile) -> bool:
         """Give the waiters of one key the only session of their server; gives whether all have got it."""
         for waiter in list(bucket.waiters):
             assert isinstance(waiter, _Waiter)
@@ -553,7 +521,7 @@ class Pool:
                 waiter.future.set_result(self._grant(only, waiter.usage))
         return not bucket.waiters
 
-    def _sole(self, principal: str, profile: Profile, usage: Usage) -> Slot[PooledSession] | None:
+    def _sole(self, principal: str, profile: Profile, usage: Usage) -> Slot[UpstreamSession] | None:
         """The session of a server that can have one only, where this use by this client can share it."""
         if usage is not Usage.JOINT:
             return None
@@ -563,7 +531,7 @@ class Pool:
                 return slot
         return None
 
-    def _prewarm(self, bucket: Bucket[PooledSession], usage: Usage) -> None:
+    def _prewarm(self, bucket: Bucket[UpstreamSession], usage: Usage) -> None:
         if usage is not Usage.ONCE or self._closed or self.paused or bucket.key not in self._demands:
             return
         while policy.wants_prewarming(bucket, self.books, self.limits):
@@ -571,7 +539,7 @@ class Pool:
 
     # -- retiring ----------------------------------------------------------------------------
 
-    def retire(self, slot: Slot[PooledSession], reason: str) -> None:
+    def retire(self, slot: Slot[UpstreamSession], reason: str) -> None:
         """Close a session for good; whoever waits for room gets its place."""
         if slot.state in (SessionState.CLOSING, SessionState.CLOSED):
             return
@@ -579,14 +547,14 @@ class Pool:
         if self._waiters:
             self._serve_everyone()
 
-    def _take_out(self, slot: Slot[PooledSession], reason: str) -> None:
+    def _take_out(self, slot: Slot[UpstreamSession], reason: str) -> None:
         bucket = self.books.bucket(slot.key)
         self.books.retire(slot)
         self._crowded.discard(slot.key.principal)  # there may be room for another one now
         self._forget_if_empty(bucket)
         self._spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
 
-    async def _goodbye(self, slot: Slot[PooledSession], reason: str) -> None:
+    async def _goodbye(self, slot: Slot[UpstreamSession], reason: str) -> None:
         try:
             await slot.session.close(reason)
         except Exception as error:
@@ -594,7 +562,7 @@ class Pool:
         finally:
             self.books.gone(slot)
 
-    def _lost(self, slot: Slot[PooledSession], beyond_help: bool) -> bool:
+    def _lost(self, slot: Slot[UpstreamSession], beyond_help: bool) -> bool:
         """The server forgot a session. Gives whether it left the pool for that.
 
         One that nobody holds is not worth re-opening. One that is held re-opens itself, unless that has
@@ -632,7 +600,7 @@ class Pool:
                 relieved = True
                 self._relieve_one(slot, reason)
 
-    def _relieve_one(self, slot: Slot[PooledSession], reason: str) -> None:
+    def _relieve_one(self, slot: Slot[UpstreamSession], reason: str) -> None:
         if slot.leases == 0:
             self.retire(slot, reason)
         else:
