@@ -52,9 +52,9 @@ endif
 	$(BIN)/mypy
 
 docs: $(READY)
-	$(BIN)/python -m mcp_session_proxy.reference > docs/configuration.md
-	$(BIN)/python -m mcp_session_proxy.ops.handbook events > docs/events.md
-	$(BIN)/python -m mcp_session_proxy.ops.handbook metrics > docs/metrics.md
+	$(BIN)/python -m tools.configuration > docs/configuration.md
+	$(BIN)/python -m tools.handbook events > docs/events.md
+	$(BIN)/python -m tools.handbook metrics > docs/metrics.md
 
 envs: $(READY)
 	$(BIN)/python tests/envs/install.py

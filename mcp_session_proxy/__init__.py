@@ -2,8 +2,10 @@
 
 The map, from the outside in; imports point down only::
 
-    cli           the command line; config, options, values: what can be configured
-    lifecycle     start, drain, stop: puts the rooms together; snapshot: what it shows of itself
+    cli           the command line
+    assembly/     start, drain, stop: puts the rooms together; what it shows of itself
+    ops/          what operators see: logs, metrics, the admin listener
+    settings/     what can be configured, and where from
     downstream/   clients come in: guard, MCP endpoint, streams, pass-through
     exchange/     one client request on its way; server messages on theirs
     sessions/     who is calling, and which upstream session serves them: policy (pure) and pool

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
 from . import __version__, completion
-from .config import Group, Settings, load
 from .events import Level
 from .ops import logs
-from .options import ConfigError, suggest
-from .reference import Option, options
+from .settings.config import Group, Settings, load
+from .settings.options import Option, options
+from .settings.sources import ConfigError, suggest
 
 PROGRAM: Final = "mcp-session-proxy"
 
@@ -188,7 +188,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     # Imported late so that --help and complaints do not wait for the HTTP machinery.
-    from . import process
+    from .assembly import process
 
     return process.run(settings, lambda: load(flags))
 
@@ -223,7 +223,7 @@ def _check_server(arguments: argparse.Namespace) -> int:
 
 
 def _show_config(arguments: argparse.Namespace) -> int:
-    from . import effective
+    from .settings import effective
 
     rows = effective.collect(_flags(arguments))
     effective.write(rows, sys.stdout, as_json=arguments.json)
@@ -231,7 +231,7 @@ def _show_config(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from . import effective
+    from .settings import effective
 
     problems = effective.problems(_flags(arguments))
     if problems:

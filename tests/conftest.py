@@ -6,7 +6,7 @@ import os
 import pytest
 from hypothesis import HealthCheck, settings
 
-from mcp_session_proxy.options import ENV_PREFIX
+from mcp_session_proxy.settings.sources import ENV_PREFIX
 
 # Hypothesis judges by the clock as well; on a busy machine an example may take as long as it likes.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -18,12 +18,12 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from mcp_session_proxy.config import load
+from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.errors import ProxyError
 from mcp_session_proxy.events import Event
-from mcp_session_proxy.lifecycle import Proxy
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
+from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream.handshake import Versions
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY, Caller, SessionRef

@@ -6,8 +6,8 @@ import pytest
 
 from mcp_session_proxy import __version__, cli
 from mcp_session_proxy.ops import logs
-from mcp_session_proxy.reference import options
-from mcp_session_proxy.values import Address
+from mcp_session_proxy.settings.options import options
+from mcp_session_proxy.settings.values import Address
 
 URL = "http://127.0.0.1:8000/mcp"
 
@@ -16,10 +16,10 @@ URL = "http://127.0.0.1:8000/mcp"
 def served(monkeypatch):
     """Replaces the running of the proxy; holds the settings that it would have run with."""
     runs = []
-    process = ModuleType("mcp_session_proxy.process")
+    process = ModuleType("mcp_session_proxy.assembly.process")
     process.run = lambda settings, load: runs.append(settings) or 0
-    monkeypatch.setitem(sys.modules, "mcp_session_proxy.process", process)
-    monkeypatch.setattr("mcp_session_proxy.process", process, raising=False)
+    monkeypatch.setitem(sys.modules, "mcp_session_proxy.assembly.process", process)
+    monkeypatch.setattr("mcp_session_proxy.assembly.process", process, raising=False)
     monkeypatch.setattr(logs, "configure", lambda *_: None)
     return runs
 
@@ -68,13 +68,15 @@ class TestServe:
 
     def test_gives_the_status_of_the_run(self, served, monkeypatch):
         """The exit status is the proxy's own."""
-        monkeypatch.setattr("mcp_session_proxy.process.run", lambda settings, load: 7)
+        monkeypatch.setattr("mcp_session_proxy.assembly.process.run", lambda settings, load: 7)
         assert cli.main(["serve", URL]) == 7
 
     def test_can_read_the_configuration_again(self, served, monkeypatch, tmp_path):
         """The file is read anew; flags stay as they were."""
         reload = []
-        monkeypatch.setattr("mcp_session_proxy.process.run", lambda settings, load: reload.append(load) or 0)
+        monkeypatch.setattr(
+            "mcp_session_proxy.assembly.process.run", lambda settings, load: reload.append(load) or 0
+        )
         path = tmp_path / "proxy.toml"
         path.write_text('linger = "1s"\nheartbeat = "1s"\n')
         cli.main(["serve", URL, "--config", str(path), "--heartbeat", "2s"])

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from ..protocol.lost import Verdict as Loss
-from ..values import show_duration
+from ..settings.values import show_duration
 from .audience import calls_itself, is_for_another
 from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state, tool_complaint
 from .families import Kinship

@@ -14,7 +14,7 @@ from typing import Final
 from yarl import URL
 
 from ..protocol import jsonrpc
-from ..values import mask
+from ..settings.values import mask
 from .observations import Answer, Entrance
 from .text import clean
 

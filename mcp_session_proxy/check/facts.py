@@ -5,7 +5,7 @@ from typing import Final
 
 from ..protocol import jsonrpc, lost
 from ..protocol.lifting import read_server_facts
-from ..values import show_duration
+from ..settings.values import show_duration
 from .audience import calls_itself, is_for_another
 from .clients import handshake_seconds
 from .families import Kinship, describe_id

@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from yarl import URL
 
-from .. import tls
-from ..config import load
-from ..options import ConfigError
 from ..protocol import jsonrpc
-from ..values import mask, parse_duration
+from ..settings import tls
+from ..settings.config import load
+from ..settings.sources import ConfigError
+from ..settings.values import mask, parse_duration
 from .text import find_secrets
 
 _TLS_FIELDS: Final = ("upstream_ca", "upstream_cert", "upstream_key")

@@ -8,7 +8,7 @@ from typing import Final
 from yarl import URL
 
 from ..protocol import revisions
-from ..values import mask
+from ..settings.values import mask
 from .audience import calls_itself, is_for_another, metadata_url, speaks_of_audience
 from .observations import Answer, Entrance, Failure
 from .text import clean

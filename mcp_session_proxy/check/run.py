@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from rich.console import Console
 
+from ..settings.values import mask, show_duration
 from ..upstream.cookies import SessionCookies
-from ..values import mask, show_duration
 from .observations import Answer, Observations
 from .plan import Plan, Target
 from .plays import NoSuchTool

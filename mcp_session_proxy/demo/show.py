@@ -9,9 +9,9 @@ from typing import Final
 
 from rich.console import Console
 
-from ..config import Settings
-from ..lifecycle import CannotStart, Proxy
-from ..values import Address
+from ..assembly.proxy import CannotStart, Proxy
+from ..settings.config import Settings
+from ..settings.values import Address
 from . import report
 from .bundled import DemoError, run_server
 from .churn import read_churn

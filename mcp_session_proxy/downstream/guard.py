@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 
 from ..errors import ForbiddenHost, ForbiddenOrigin
 from ..protocol import revisions
-from ..values import is_loopback
+from ..protocol.hosts import is_loopback
 
 _ANY: Final = "*"
 _NULL: Final = "null"  # the origin of sandboxed frames and local files (RFC 6454, section 7.1)

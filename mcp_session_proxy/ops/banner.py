@@ -3,9 +3,9 @@
 from typing import Final
 
 from .. import __version__
-from ..config import Settings
 from ..protocol.revisions import ServedEras, UpstreamEra
 from ..sessions.modes import Anonymous, Sharing
+from ..settings.config import Settings
 
 _SHARING: Final = {
     Sharing.HANDOVER: "one client at a time; the next one gets the session back, state included",

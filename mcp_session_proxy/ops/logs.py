@@ -12,8 +12,8 @@ from typing import Any, Final, TextIO
 import msgspec
 import structlog
 
-from ..config import LogFormat
 from ..events import Event, Level
+from ..settings.config import LogFormat
 
 _SEVERITY: Final = {
     Level.DEBUG: logging.DEBUG,

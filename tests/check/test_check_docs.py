@@ -9,8 +9,8 @@ from mcp_session_proxy.check import advice, facts, problems, proxied
 from mcp_session_proxy.check.clients import Verdict
 from mcp_session_proxy.check.families import find_family
 from mcp_session_proxy.check.observations import Client
-from mcp_session_proxy.config import Settings
-from mcp_session_proxy.reference import options
+from mcp_session_proxy.settings.config import Settings
+from mcp_session_proxy.settings.options import options
 
 PAGE = (Path(__file__).parents[2] / "docs" / "check.md").read_text()
 

@@ -4,7 +4,7 @@ import pytest
 from certificates import Authority
 
 from mcp_session_proxy.check.plan import read_plan
-from mcp_session_proxy.options import ConfigError
+from mcp_session_proxy.settings.sources import ConfigError
 
 URL = "http://127.0.0.1:8000/mcp"
 NOTHING = {

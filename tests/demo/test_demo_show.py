@@ -5,9 +5,9 @@ import sys
 
 import pytest
 
-from mcp_session_proxy.config import load
 from mcp_session_proxy.demo import show
-from mcp_session_proxy.values import Address
+from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.settings.values import Address
 
 ANY_PORT = "127.0.0.1:0"
 

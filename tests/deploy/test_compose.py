@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from e2e.launch import TESTS
 
-from mcp_session_proxy.config import load
+from mcp_session_proxy.settings.config import load
 
 from . import dockerfile
 from .tools import DEPLOY, compose_problems, read_yaml

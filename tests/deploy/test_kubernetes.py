@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from mcp_session_proxy import __version__
-from mcp_session_proxy.config import Settings, load
-from mcp_session_proxy.options import ENV_PREFIX
+from mcp_session_proxy.settings.config import Settings, load
+from mcp_session_proxy.settings.sources import ENV_PREFIX
 
 from .tools import CHART, DEPLOY, KUBERNETES, inside, objects, read_yaml, render, schema_problems
 

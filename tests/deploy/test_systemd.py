@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from e2e.launch import TESTS, environment, get, program_environment, unused_port
 
-from mcp_session_proxy.config import load
+from mcp_session_proxy.settings.config import load
 
 from .room import Room, why_not
 

@@ -12,7 +12,7 @@ import pytest
 from deploy.test_monitoring import known_series
 from deploy.tools import KUBERNETES, compose_problems, inside, render
 
-from mcp_session_proxy.config import load
+from mcp_session_proxy.settings.config import load
 
 from .markdown import DOCUMENTS, ROOT, Block, blocks
 from .reader import Reader, interpreters

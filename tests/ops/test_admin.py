@@ -16,7 +16,7 @@ from mcp_session_proxy.ops.metrics import Metrics
 from mcp_session_proxy.ops.observers import Tee
 from mcp_session_proxy.ops.recent import Recent
 from mcp_session_proxy.sessions.modes import Sharing
-from mcp_session_proxy.values import Address
+from mcp_session_proxy.settings.values import Address
 
 
 class View:

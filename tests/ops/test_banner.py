@@ -1,8 +1,8 @@
 import pytest
 
-from mcp_session_proxy.config import load
 from mcp_session_proxy.ops.banner import startup_lines
 from mcp_session_proxy.sessions.modes import Sharing
+from mcp_session_proxy.settings.config import load
 
 
 def banner(admin_url="http://127.0.0.1:9090", **options) -> str:

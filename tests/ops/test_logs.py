@@ -8,10 +8,10 @@ import pytest
 import structlog
 
 from mcp_session_proxy import events
-from mcp_session_proxy.config import LogFormat
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.ops.observers import Tee
+from mcp_session_proxy.settings.config import LogFormat
 
 CREATED = events.ClientSessionCreated(
     client="c1", session="s1", principal="p1", origin="minted", client_name="inspector"

@@ -12,7 +12,7 @@ from fakes import PATIENCE_SECONDS, Bench, HttpServer, call
 
 from mcp_session_proxy import __version__
 from mcp_session_proxy.ops import tracing
-from mcp_session_proxy.options import ConfigError
+from mcp_session_proxy.settings.sources import ConfigError
 from mcp_session_proxy.tracing import read_trace_id
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -119,7 +119,7 @@ def test_without_the_extra(command: str) -> None:
 
 def test_nothing_is_loaded_without_it() -> None:
     """The whole program stands without a single module of OpenTelemetry's."""
-    ended = run_without_the_extra("import mcp_session_proxy.cli, mcp_session_proxy.process")
+    ended = run_without_the_extra("import mcp_session_proxy.cli, mcp_session_proxy.assembly.process")
     assert ended.returncode == 0, ended.stderr
 
 

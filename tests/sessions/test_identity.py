@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict
 
-from mcp_session_proxy.config import Settings
 from mcp_session_proxy.errors import BadRequest
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.sessions.identity import (
@@ -18,6 +17,7 @@ from mcp_session_proxy.sessions.identity import (
     read_profile,
     sessionless_profile,
 )
+from mcp_session_proxy.settings.config import Settings
 
 DEFAULTS = {name: field.default for name, field in Settings.model_fields.items()}
 

@@ -10,7 +10,7 @@ from ...downstream.guard import Guard
 from ...events import Observer
 from ...introspection import Introspection, Operations
 from ...sessions.modes import Sharing
-from ...values import Address
+from ...settings.values import Address
 from ..churn import Churn
 from ..metrics import Metrics
 from ..recent import Recent

@@ -11,11 +11,11 @@ import pytest
 from certificates import Authority
 from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
 
-from mcp_session_proxy.config import load
+from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.introspection import Phase
-from mcp_session_proxy.lifecycle import Proxy
-from mcp_session_proxy.options import ConfigError
-from mcp_session_proxy.tls import listener_context, upstream_context
+from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.settings.sources import ConfigError
+from mcp_session_proxy.settings.tls import listener_context, upstream_context
 
 PLAIN = "http://127.0.0.1:1/mcp"
 SECURE = "https://127.0.0.1:1/mcp"

@@ -1,7 +1,7 @@
 """The pages ``docs/events.md`` and ``docs/metrics.md``, made of the code that they describe.
 
 Events, errors and metrics say themselves what they are; here is only what is about all of them.
-``python -m mcp_session_proxy.ops.handbook events`` (or ``metrics``) writes a page.
+``python -m tools.handbook events`` (or ``metrics``) writes a page.
 """
 
 import inspect
@@ -12,13 +12,13 @@ from typing import Final, cast
 import msgspec
 from prometheus_client.core import Metric
 
-from .. import events
-from ..errors import ClientError, OverloadError, ProxyError, UpstreamError
-from ..events import Event, SessionOpened
-from ..introspection import Gauges, Introspection, Phase
-from ..sessions.state import SessionState
-from .logs import render_json
-from .metrics import Metrics
+from mcp_session_proxy import events
+from mcp_session_proxy.errors import ClientError, OverloadError, ProxyError, UpstreamError
+from mcp_session_proxy.events import Event, SessionOpened
+from mcp_session_proxy.introspection import Gauges, Introspection, Phase
+from mcp_session_proxy.ops.logs import render_json
+from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.sessions.state import SessionState
 
 _ADVICE: Final = "What to do:"
 

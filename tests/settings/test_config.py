@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from mcp_session_proxy.config import Group, LogFormat, Settings, load
 from mcp_session_proxy.events import Level
-from mcp_session_proxy.options import ConfigError
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSession
-from mcp_session_proxy.values import Address
+from mcp_session_proxy.settings.config import Group, LogFormat, Settings, load
+from mcp_session_proxy.settings.sources import ConfigError
+from mcp_session_proxy.settings.values import Address
 
 UPSTREAM = {"upstream": "http://127.0.0.1:8000/mcp"}
 

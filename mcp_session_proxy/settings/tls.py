@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from .config import Settings
-from .options import ConfigError
+from .sources import ConfigError
 
 _LEAST: Final = ssl.TLSVersion.TLSv1_2
 

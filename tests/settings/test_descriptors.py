@@ -2,8 +2,8 @@
 
 import pytest
 
-from mcp_session_proxy.config import load
-from mcp_session_proxy.descriptors import explain, fit
+from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.settings.descriptors import explain, fit
 
 URL = "http://127.0.0.1:8000/mcp"
 LIMITS = ("max_connections", "max_sessions", "max_exchanges", "max_parked")

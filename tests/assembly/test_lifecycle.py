@@ -15,10 +15,10 @@ import pytest
 from aiohttp import web
 from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, reply_to, until
 
-from mcp_session_proxy import lifecycle
-from mcp_session_proxy.config import load
+from mcp_session_proxy.assembly import proxy as assembly
+from mcp_session_proxy.assembly.proxy import CannotListen, CannotStart, Proxy
 from mcp_session_proxy.events import Event
-from mcp_session_proxy.lifecycle import CannotListen, CannotStart, Proxy
+from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream import streamable_http
 
 
@@ -135,7 +135,7 @@ async def test_server_that_comes_later(bench: Bench) -> None:
 
 async def test_maintenance_survives_a_bug(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception in the regular work is told, and the work goes on."""
-    monkeypatch.setattr(lifecycle, "_MAINTENANCE_SECONDS", 0.001)
+    monkeypatch.setattr(assembly, "_MAINTENANCE_SECONDS", 0.001)
     told: list[Event] = []
     calls = 0
 

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mcp_session_proxy import values
 from mcp_session_proxy.downstream.guard import Guard
-from mcp_session_proxy.values import Address
+from mcp_session_proxy.settings import values
+from mcp_session_proxy.settings.values import Address
 
 
 class TestAddress:

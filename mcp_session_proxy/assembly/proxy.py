@@ -22,49 +22,50 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from . import __version__, events, rules
-from .config import Settings
-from .downstream.app import SILENT, FrontDoor, serve
-from .downstream.endpoint import Endpoint
-from .downstream.in_flight import InFlight
-from .downstream.legacy import LegacyEndpoint
-from .downstream.modern import ModernEndpoint
-from .downstream.passthrough import Passthrough, open_client_session
-from .downstream.ping import Pings
-from .errors import Draining
-from .events import Observer
-from .exchange.attribution import Attribution
-from .exchange.catalog import Catalog
-from .exchange.early import EarlyStreams
-from .exchange.fanout import Fanout
-from .exchange.listening import Listening
-from .exchange.parking import Parking
-from .exchange.routing import Router
-from .exchange.wishes import Wishes
-from .memory import Memory, default_budget_bytes
-from .operations import Operator
-from .ops.admin import build_admin_app
-from .ops.admin.admission import Admission, AdmittingSite
-from .ops.churn import Churn
-from .ops.logs import EventLog, hush_libraries
-from .ops.metrics import Metrics
-from .ops.observers import Tee
-from .ops.recent import Recent
-from .options import ConfigError
-from .reloading import Change, compare
-from .sessions.binding import Binder
-from .sessions.directory import Directory
-from .sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
-from .sessions.pool import Pool
-from .sessions.profiles import Profiles
+from .. import __version__, events
+from ..downstream.app import SILENT, FrontDoor, serve
+from ..downstream.endpoint import Endpoint
+from ..downstream.in_flight import InFlight
+from ..downstream.legacy import LegacyEndpoint
+from ..downstream.modern import ModernEndpoint
+from ..downstream.passthrough import Passthrough, open_client_session
+from ..downstream.ping import Pings
+from ..errors import Draining
+from ..events import Observer
+from ..exchange.attribution import Attribution
+from ..exchange.catalog import Catalog
+from ..exchange.early import EarlyStreams
+from ..exchange.fanout import Fanout
+from ..exchange.listening import Listening
+from ..exchange.parking import Parking
+from ..exchange.routing import Router
+from ..exchange.wishes import Wishes
+from ..memory import Memory, default_budget_bytes
+from ..ops.admin import build_admin_app
+from ..ops.admin.admission import Admission, AdmittingSite
+from ..ops.churn import Churn
+from ..ops.logs import EventLog, hush_libraries
+from ..ops.metrics import Metrics
+from ..ops.observers import Tee
+from ..ops.recent import Recent
+from ..sessions.binding import Binder
+from ..sessions.directory import Directory
+from ..sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
+from ..sessions.pool import Pool
+from ..sessions.profiles import Profiles
+from ..settings.config import Settings
+from ..settings.reloading import Change, compare
+from ..settings.sources import ConfigError
+from ..settings.tls import RenewableContext, listener_context, renew_upstream, upstream_context
+from ..settings.values import Address
+from ..tracing import Tracer
+from ..upstream.breaker import Breakers
+from ..upstream.fleet import Fleet, Replica
+from ..upstream.session import UpstreamSession
+from ..upstream.streamable_http import StreamableHttp, http_session
+from . import rules
+from .operator import Operator
 from .snapshot import Snapshot
-from .tls import RenewableContext, listener_context, renew_upstream, upstream_context
-from .tracing import Tracer
-from .upstream.breaker import Breakers
-from .upstream.fleet import Fleet, Replica
-from .upstream.session import UpstreamSession
-from .upstream.streamable_http import StreamableHttp, http_session
-from .values import Address
 
 _MAINTENANCE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 5.0
@@ -196,7 +197,7 @@ class Proxy:
         if not self.settings.tracing:
             return None
         try:
-            from .ops.tracing import open_tracer  # loads what only the extra otel installs
+            from ..ops.tracing import open_tracer  # loads what only the extra otel installs
 
             tracer = open_tracer()
         except (ImportError, ValueError, RuntimeError) as error:

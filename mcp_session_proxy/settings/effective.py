@@ -14,8 +14,8 @@ from rich.table import Table
 from rich.text import Text
 
 from .config import Group, Settings, load
-from .options import ConfigError, Origin, Source, origin
-from .reference import Option, options
+from .options import Option, options
+from .sources import ConfigError, Origin, Source, origin
 from .tls import listener_context, upstream_context
 from .values import show
 

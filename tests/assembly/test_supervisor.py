@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy.supervisor import Supervisor
+from mcp_session_proxy.assembly.supervisor import Supervisor
 
 
 @pytest.fixture(params=["file", "abstract"])

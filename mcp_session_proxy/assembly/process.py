@@ -15,10 +15,10 @@ from typing import Final
 
 import uvloop
 
-from .config import Settings
-from .descriptors import explain, fit
-from .lifecycle import CannotStart, Proxy
-from .ops.banner import startup_lines
+from ..ops.banner import startup_lines
+from ..settings.config import Settings
+from ..settings.descriptors import explain, fit
+from .proxy import CannotStart, Proxy
 from .supervisor import Supervisor
 
 _STDERR: Final = 2

@@ -27,10 +27,10 @@ from fakes import (
     write_event,
 )
 
-from mcp_session_proxy import lifecycle
-from mcp_session_proxy.config import Live, LogFormat, Settings
+from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.events import Event, Level
 from mcp_session_proxy.ops import logs
+from mcp_session_proxy.settings.config import Live, LogFormat, Settings
 
 META = "io.modelcontextprotocol/"
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -141,7 +141,7 @@ class Held:
 @pytest.fixture
 async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloaded]:
     """A client and a server; the proxy between them looks after things often."""
-    monkeypatch.setattr(lifecycle, "_MAINTENANCE_SECONDS", 0.005)
+    monkeypatch.setattr(assembly, "_MAINTENANCE_SECONDS", 0.005)
     level = logging.getLogger().level
     async with HttpServer() as server, Reloaded(server) as bench:
         yield bench

@@ -1,13 +1,13 @@
 """What a new configuration changes in a running proxy, and what it cannot. Pure.
 
-Which options can change is marked in ``config``; applying them is ``lifecycle``'s business.
+Which options can change is marked in ``config``; applying them is the ``assembly``'s business.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from .config import Live, Settings
-from .options import key_name
+from .sources import key_name
 
 # TLS is spoken on a listener, and certificates are asked for, from the start or not at all.
 _SWITCHES: Final = {

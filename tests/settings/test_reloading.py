@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy.config import Live, Settings, load
-from mcp_session_proxy.reloading import _SWITCHES, compare
 from mcp_session_proxy.sessions.modes import Sharing
+from mcp_session_proxy.settings.config import Live, Settings, load
+from mcp_session_proxy.settings.reloading import _SWITCHES, compare
 
 UPSTREAM = {"upstream": "https://h/mcp"}
 TLS = {"tls_cert": "/c.pem", "tls_key": "/k.pem"}

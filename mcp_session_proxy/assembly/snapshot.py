@@ -5,11 +5,11 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
-from .downstream.endpoint import Endpoint
-from .exchange.fanout import Fanout
-from .exchange.listening import Listening
-from .exchange.parking import Parking
-from .introspection import (
+from ..downstream.endpoint import Endpoint
+from ..exchange.fanout import Fanout
+from ..exchange.listening import Listening
+from ..exchange.parking import Parking
+from ..introspection import (
     ClientSessionView,
     Gauges,
     Phase,
@@ -17,11 +17,11 @@ from .introspection import (
     ReplicaView,
     UpstreamSessionView,
 )
-from .memory import Memory
-from .sessions.binding import Binder
-from .sessions.directory import ClientSession
-from .upstream.fleet import Fleet, Replica
-from .upstream.session import UpstreamSession
+from ..memory import Memory
+from ..sessions.binding import Binder
+from ..sessions.directory import ClientSession
+from ..upstream.fleet import Fleet, Replica
+from ..upstream.session import UpstreamSession
 
 
 class Snapshot:

@@ -11,8 +11,8 @@ import pytest
 import mcp_session_proxy
 from mcp_session_proxy import errors
 from mcp_session_proxy.events import Level
-from mcp_session_proxy.ops import handbook
 from mcp_session_proxy.ops.metrics import PREFIX
+from tools import handbook
 
 ROOT = Path(__file__).parent.parent.parent
 KINDS = handbook.event_kinds()

@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from .downstream.endpoint import Endpoint
-from .errors import OutcomeUnknown
-from .sessions.pool import Pool
+from ..downstream.endpoint import Endpoint
+from ..errors import OutcomeUnknown
+from ..sessions.pool import Pool
 
 
 class Operator:

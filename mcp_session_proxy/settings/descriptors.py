@@ -8,7 +8,7 @@ the connections of calls and of parked calls to the server, and the GET streams 
 from typing import Final
 
 from .config import Settings
-from .options import key_name
+from .sources import key_name
 
 # The admin listener's connections, monitors' probes, listening sockets, log files, libraries' own.
 _RESERVED: Final = 128

@@ -2,7 +2,7 @@
 
 The command line, the environment, the TOML file, the help and ``docs/configuration.md`` all come from
 ``Settings``. What is given on the command line wins over the environment, that over the file, that
-over the defaults. How single values are written is in ``values``, what options are called in ``options``.
+over the defaults. How single values are written is in ``values``, where they are given in ``sources``.
 """
 
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
-from .downstream.paths import Passing
-from .events import Level
-from .options import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
-from .protocol.inbound import HeartbeatFormat
-from .protocol.revisions import CACHEABLE_METHODS, ServedEras, UpstreamEra
-from .sessions.credentials import DEFAULT_PATTERNS
-from .sessions.modes import Anonymous, Sharing, UnknownSession
+from ..downstream.paths import Passing
+from ..events import Level
+from ..protocol.inbound import HeartbeatFormat
+from ..protocol.revisions import CACHEABLE_METHODS, ServedEras, UpstreamEra
+from ..sessions.credentials import DEFAULT_PATTERNS
+from ..sessions.modes import Anonymous, Sharing, UnknownSession
+from .sources import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
 from .values import (
     Address,
     CacheTtl,

@@ -6,14 +6,14 @@ room, who is over a limit goes) happens with the next round of maintenance.
 
 from collections.abc import Callable
 
-from .config import Settings
-from .downstream.endpoint import EndpointRules
-from .downstream.guard import Guard
-from .downstream.modern import CacheRules
-from .exchange.parking import ParkingLimits
-from .sessions.binding import Rules
-from .sessions.modes import Anonymous
-from .sessions.policy import Limits
+from ..downstream.endpoint import EndpointRules
+from ..downstream.guard import Guard
+from ..downstream.modern import CacheRules
+from ..exchange.parking import ParkingLimits
+from ..sessions.binding import Rules
+from ..sessions.modes import Anonymous
+from ..sessions.policy import Limits
+from ..settings.config import Settings
 
 
 def pool_limits(settings: Settings) -> Limits:

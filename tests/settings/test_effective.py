@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from certificates import Authority
 
-from mcp_session_proxy import effective
-from mcp_session_proxy.config import Settings
-from mcp_session_proxy.options import ConfigError, Origin, Source
+from mcp_session_proxy.settings import effective
+from mcp_session_proxy.settings.config import Settings
+from mcp_session_proxy.settings.sources import ConfigError, Origin, Source
 
 URL = "http://127.0.0.1:8000/mcp"
 

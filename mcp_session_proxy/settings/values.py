@@ -14,6 +14,8 @@ from typing import Any, Final, Self
 
 from yarl import URL
 
+from ..protocol.hosts import is_loopback
+
 MAX_DURATION_SECONDS: Final = 365 * 86400.0
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES: Final = {
@@ -77,16 +79,6 @@ class Address:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine for sure. A name other than ``localhost`` may mean anything."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def parse_duration(value: object) -> float:

@@ -1,0 +1,75 @@
+"""The settings model turned into what people read: one :class:`Option` each, for the help and the docs."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from pydantic.fields import FieldInfo
+
+from .config import Group, Live, Settings
+from .sources import flag_name, key_name
+from .values import Form, show
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Option:
+    """One option, as help texts speak of it."""
+
+    field: str
+    group: Group
+    metavar: str
+    default: str | None
+    text: str
+    show: Callable[[Any], str]
+    is_switch: bool
+    is_list: bool
+    is_live: bool
+
+    @property
+    def flag(self) -> str:
+        """Its flag."""
+        return flag_name(self.field)
+
+    @property
+    def key(self) -> str:
+        """Its key in the file."""
+        return key_name(self.field)
+
+    @property
+    def choices(self) -> list[str]:
+        """The words that it can be, where they are few."""
+        return self.metavar[1:-1].split(",") if self.metavar.startswith("{") else []
+
+
+def options() -> list[Option]:
+    """All options, in the order of the settings model."""
+    return [_option(field, info) for field, info in Settings.model_fields.items()]
+
+
+def _option(field: str, info: FieldInfo) -> Option:
+    form = _find(info, Form)
+    write = form.show if form else show
+    return Option(
+        field=field,
+        group=_find(info, Group) or Group.LISTENING,
+        metavar=form.metavar if form else _choices(info.annotation),
+        default=None if info.is_required() else write(info.default),
+        text=" ".join((info.description or "").split()),
+        show=write,
+        is_switch=info.annotation is bool,
+        is_list=isinstance(info.default, tuple),
+        is_live=_find(info, Live) is not None,
+    )
+
+
+def _find(info: FieldInfo, kind: type[T]) -> T | None:
+    return next((item for item in info.metadata if isinstance(item, kind)), None)
+
+
+def _choices(annotation: Any) -> str:
+    if isinstance(annotation, type) and issubclass(annotation, StrEnum):
+        return "{" + ",".join(annotation) + "}"
+    return "BOOL"
