@@ -11,18 +11,19 @@ import os
 import random
 import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import aiohttp
 from aiohttp import web
 from yarl import URL
 
 from .. import __version__, events
+from ..aio import Tasks
 from ..downstream.app import SILENT, FrontDoor, serve
 from ..downstream.endpoint import Endpoint
 from ..downstream.in_flight import InFlight
@@ -103,7 +104,7 @@ class Proxy:
         self._urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         self._url = self._urls[0]
         self._stack = contextlib.AsyncExitStack()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._tasks = Tasks()
         self._transports: list[StreamableHttp] = []
         self._drained = False
         self._memory = Memory(*self._budget(settings))
@@ -182,8 +183,8 @@ class Proxy:
         if settings.announce is not None:
             self._announce(settings.announce)
         for replica in self._fleet.replicas:
-            self._run(replica.monitor.watch(), f"monitor {replica.url.origin()}")
-        self._run(self._maintain(), "maintenance")
+            self._tasks.spawn(replica.monitor.watch(), f"monitor {replica.url.origin()}")
+        self._tasks.spawn(self._maintain(), "maintenance")
         self._observe(
             events.Started(
                 listen=self.listen_url,
@@ -423,9 +424,6 @@ class Proxy:
             except Exception as error:
                 self._observe(events.Crashed(where="maintenance", error=repr(error)))
 
-    def _run(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work, name=name))
-
     # -- reload ------------------------------------------------------------------------------------
 
     def reload(self, load: Callable[[], Settings]) -> Change | None:
@@ -530,9 +528,8 @@ class Proxy:
         self._fanout.close()
         self._early.end()
         await self._pool.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.cancel()
+        await self._tasks.ended()
         self._observe(events.Stopped(cut_off=cut_off))
 
     async def _finish_posts(self) -> int:

@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from ..aio import Tasks
 from ..exchange.mailbox import Mailbox, Stream
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
@@ -73,7 +74,7 @@ class Heart:
         self.heartbeat_format = heartbeat_format
         self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
-        self._beats: set[asyncio.Task[None]] = set()
+        self._beats = Tasks()
         self._timer: asyncio.TimerHandle | None = None
 
     def add(self, responder: "Responder") -> None:
@@ -119,16 +120,13 @@ class Heart:
         return self.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
 
     def _tick(self) -> None:
-        loop = asyncio.get_running_loop()
         now = self.now()
         for responder in self._responders:
             if responder.writing:
                 if responder.last_write <= now - _WRITE_SECONDS:
                     responder.cut_off()
             elif responder.last_write <= now - self._longest_silence(responder):
-                task = loop.create_task(responder.beat())
-                self._beats.add(task)
-                task.add_done_callback(self._beats.discard)
+                self._beats.spawn(responder.beat(), "heartbeat")
         self._timer = None
         if self._responders:
             self._schedule()

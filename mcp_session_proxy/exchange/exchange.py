@@ -23,6 +23,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Final, Protocol
 
 from .. import events
+from ..aio import Tasks
 from ..backoff import Backoff
 from ..errors import (
     InternalError,
@@ -151,7 +152,7 @@ class Exchange:
         self._aborted: ProxyError | None = None
         self._cancelled = False
         self._delivered: Response | None = None
-        self._deliveries: set[asyncio.Task[None]] = set()
+        self._deliveries = Tasks()
 
     @property
     def session(self) -> UpstreamSession:
@@ -460,9 +461,7 @@ class Exchange:
             if isinstance(message, Request):
                 refuse_request(self._session, message)
             return
-        task = asyncio.get_running_loop().create_task(self._interim(message))
-        self._deliveries.add(task)
-        task.add_done_callback(self._deliveries.discard)
+        self._deliveries.spawn(self._interim(message))
 
     # -- cancellation ------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from .. import events
+from ..aio import Tasks
 from ..errors import ProxyError, UnknownSession
 from ..events import Observer
 from ..upstream.session import UpstreamSession
@@ -111,7 +112,7 @@ class Binder:
         self._guests = Guests()
         self._presence = Presence()
         self._now = asyncio.get_running_loop().time
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
 
     @property
     def patience_seconds(self) -> float:
@@ -269,9 +270,7 @@ class Binder:
         self._take_back(client)
         self._look_at(client)
         if client.lease is None or not client.lease.slot.usable:
-            task = asyncio.get_running_loop().create_task(self._attach_quietly(client, caller))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
 
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
         """Attach without a request; when that fails now, the next request tries again."""

@@ -12,11 +12,12 @@ session or a newcomer overtakes.
 
 import asyncio
 import random
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 from .. import events
+from ..aio import Tasks
 from ..backoff import Backoff
 from ..errors import (
     AcquireTimeout,
@@ -134,7 +135,7 @@ class Pool:
         self._waiters: dict[_Waiter, None] = {}
         self._crowded: set[str] = set()  # principals with a session at a server that wants no other
         self._demands: dict[SessionKey, _Demand] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = Tasks()
         self._closed = False
         self._typical_hold_seconds = 0.0
         self._resumption: asyncio.Future[None] | None = None
@@ -400,7 +401,7 @@ class Pool:
         self.books.add(slot)
         slot.session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
         self._count_handshake(slot.key, demand, 1)
-        self._spawn(self._handshake(slot, demand, caller, why), f"open {slot.session.tag}")
+        self._tasks.spawn(self._handshake(slot, demand, caller, why), f"open {slot.session.tag}")
 
     async def _handshake(
         self, slot: Slot[UpstreamSession], demand: _Demand, caller: Caller, why: str
@@ -552,7 +553,7 @@ class Pool:
         self.books.retire(slot)
         self._crowded.discard(slot.key.principal)  # there may be room for another one now
         self._forget_if_empty(bucket)
-        self._spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
+        self._tasks.spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
 
     async def _goodbye(self, slot: Slot[UpstreamSession], reason: str) -> None:
         try:
@@ -681,13 +682,7 @@ class Pool:
             if slot.state is SessionState.OPENING:
                 slot.session.abandon()
             self.retire(slot, reason)
-        while self._tasks:
-            await asyncio.wait(self._tasks)
-
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        await self._tasks.ended()
 
 
 def _now() -> float:

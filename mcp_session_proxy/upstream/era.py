@@ -21,6 +21,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, NamedTuple, TypeVar
 
+from ..aio import Tasks
 from ..backoff import Backoff
 from ..errors import (
     HEADER_MISMATCH,
@@ -112,7 +113,7 @@ class EraProbe:
         self._silent_until = 0.0
         self._undecided: OrderedDict[str, _Undecided] = OrderedDict()
         self._asking: asyncio.Task[None] | None = None
-        self._goodbyes: set[asyncio.Task[None]] = set()
+        self._goodbyes = Tasks()
 
     @property
     def finding(self) -> Finding | None:
@@ -245,9 +246,7 @@ class EraProbe:
             with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
                 await self._transport.delete(session, caller)
 
-        task = asyncio.get_running_loop().create_task(say_goodbye(), name="era goodbye")
-        self._goodbyes.add(task)
-        task.add_done_callback(self._goodbyes.discard)
+        self._goodbyes.spawn(say_goodbye(), "era goodbye")
 
 
 class _OtherVersion:

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from typing import Any, Final, Protocol, TypeGuard
 
 from .. import events
+from ..aio import Tasks
 from ..backoff import Backoff
 from ..errors import (
     INTERNAL_ERROR,
@@ -216,7 +217,7 @@ class UpstreamSession:
         self._resolving: asyncio.Task[None] | None = None
         self.refusals = Refusals()
         self._listener: asyncio.Task[None] | None = None
-        self._background: set[asyncio.Task[Any]] = set()
+        self._background = Tasks()
         self._refusals: deque[tuple[bytes, Loan]] = deque()
 
     def __repr__(self) -> str:
@@ -358,7 +359,7 @@ class UpstreamSession:
         except BaseException:
             sending.cancel()
             raise
-        self._keep(sending)
+        self._background.keep(sending)
 
     async def _post_initialized(self, caller: Caller, accepted: asyncio.Future[None]) -> None:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
@@ -464,8 +465,7 @@ class UpstreamSession:
             await say_goodbye(self.transport, self.ref, self.credentials)
 
     def _stop_tasks(self) -> None:
-        for task in self._background - {self._reviving, asyncio.current_task()}:
-            task.cancel()
+        self._background.cancel(self._reviving)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -861,13 +861,7 @@ class UpstreamSession:
 
     def spawn(self, work: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
         """Run something that ends with this session at the latest."""
-        task = asyncio.get_running_loop().create_task(work, name=name)
-        self._keep(task)
-        return task
-
-    def _keep(self, task: asyncio.Task[Any]) -> None:
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        return self._background.spawn(work, name)
 
 
 async def _join(reviving: asyncio.Task[None]) -> None:

@@ -1,0 +1,41 @@
+"""What asyncio leaves to everybody to write: tasks that are kept until they have ended."""
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
+
+
+class Tasks(set[asyncio.Task[Any]]):
+    """Tasks that run beside whoever began them. Each is in here until it has ended.
+
+    The event loop itself keeps only weak references: what nobody else holds may vanish amid its work. What a
+    task raises is for whoever waits for it; if nobody does, asyncio tells the loop's exception handler when
+    the task is let go, which is when it leaves this set.
+
+    A set and nothing more, so that one that stays empty costs whoever has it no call.
+    """
+
+    __slots__ = ()
+
+    def spawn(self, work: Coroutine[Any, Any, _T], name: str | None = None) -> asyncio.Task[_T]:
+        """Begin a task, and keep it."""
+        task = asyncio.get_running_loop().create_task(work, name=name)
+        self.keep(task)
+        return task
+
+    def keep(self, task: asyncio.Task[Any]) -> None:
+        """Keep a task that somebody else began."""
+        self.add(task)
+        task.add_done_callback(self.discard)
+
+    def cancel(self, *spared: asyncio.Task[Any] | None) -> None:
+        """Cancel all but those that are spared. The running task does not cancel itself."""
+        for task in self - {*spared, asyncio.current_task()}:
+            task.cancel()
+
+    async def ended(self) -> None:
+        """Wait until none but the running task is left; those that begin meanwhile are waited for, too."""
+        while others := self - {asyncio.current_task()}:
+            await asyncio.wait(others)
