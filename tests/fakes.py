@@ -441,11 +441,11 @@ class FakeVisit:
         self.session = session
         self.client = client
         self.caller = NOBODY
-        self.condemned = 0
+        self.retired = 0
         self.patience_seconds = 10.0
 
-    def condemn(self) -> None:
-        self.condemned += 1
+    def retire(self) -> None:
+        self.retired += 1
 
 
 class FakeOutlet:

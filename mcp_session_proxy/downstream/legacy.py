@@ -80,8 +80,7 @@ class LegacyEndpoint:
         if request.method == revisions.PING:
             return await self._answer_ping(call, request, affinity, report)
         generation = self._catalog.generation
-        visit = await self._visit(call, affinity, report)
-        try:
+        with await self._visit(call, affinity, report) as visit:
             client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
                 await introduce(visit.session, client, call.caller)
@@ -96,8 +95,6 @@ class LegacyEndpoint:
                 self._catalog.keep(
                     key, request.method, request.params, response.result, visit.session, generation
                 )
-        finally:
-            visit.end()
         body, failed = jsonrpc.write_response(request.id, response), response.error is not None
         if refusal is None:
             return Answer(body=body, failed=failed)
@@ -109,7 +106,8 @@ class LegacyEndpoint:
         """Say that all is well, where that is known; find out by a handshake where it is not."""
         self._pings.check_up()
         if not self._pings.is_accepted(call):
-            (await self._visit(call, affinity, report)).end()
+            with await self._visit(call, affinity, report):
+                pass  # the session stands, so the server has accepted this caller
             self._pings.note_accepted(call)
         return Answer(body=_result(request, _EMPTY_RESULT))
 
@@ -124,12 +122,12 @@ class LegacyEndpoint:
         client, visit = await self._binder.initialize(
             call.principal, profile, affinity, call.session_id, call.caller
         )
-        report.visits(visit)
-        call.client = client
-        result = visit.session.initialize_result
-        client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
-        body = _result(request, result)
-        visit.end()
+        with visit:
+            report.visits(visit)
+            call.client = client
+            result = visit.session.initialize_result
+            client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+            body = _result(request, result)
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 
     async def _visit(self, call: Call, affinity: str | None, report: Report) -> Visit:

@@ -251,7 +251,7 @@ class Exchange:
         try:
             await work
         except (SessionLost, UpstreamRejected):
-            self._visit.condemn()
+            self._visit.retire()
             raise
 
     async def _unknown_outcome(self) -> ProxyError:

@@ -13,6 +13,7 @@ from ..errors import OverBudget
 from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..sessions.audience import audience_of
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
@@ -162,7 +163,7 @@ class Fanout:
 
     def _notify(self, session: UpstreamSession, message: Notification) -> None:
         """Put a notification into the mailboxes of the clients that may yet read it."""
-        clients = self._binder.clients_of(session)
+        clients = audience_of(session)
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
         same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
         for client in clients:
@@ -214,15 +215,15 @@ class Fanout:
 
     def knows(self, session: UpstreamSession) -> bool:
         """Whether any client session is behind the upstream session."""
-        return bool(self._binder.clients_of(session))
+        return bool(audience_of(session))
 
     def can_ask(self, session: UpstreamSession) -> bool:
         """Whether any of them is there, so that it can be asked."""
-        return any(c.lease is not None or self._listens(c) for c in self._binder.clients_of(session))
+        return any(c.lease is not None or self._listens(c) for c in audience_of(session))
 
     def _route_request(self, session: UpstreamSession, request: Request) -> None:
         """Ask the client that was here last, of those that listen if there are any."""
-        clients = self._binder.clients_of(session)
+        clients = audience_of(session)
         listening = [c for c in clients if self._listens(c)]
         attached = [c for c in clients if c.lease is not None]
         client = max(listening or attached, key=lambda c: c.last_used, default=None)

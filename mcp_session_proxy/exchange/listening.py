@@ -266,13 +266,11 @@ class Listening:
             self._promised.pop(session, None)
 
     async def _unsubscribe(self, visit: Visit, uris: Sequence[str]) -> None:
-        try:
+        with visit:
             for uri in uris:
                 if not self._is_wanted(visit.session, uri):
                     params = jsonrpc.write_object({"uri": jsonrpc.quote(uri)})
                     await inquire(visit, revisions.UNSUBSCRIBE, params, self._observe)
-        finally:
-            visit.end()
 
     def remove(self, principal: str, listener: Listener) -> None:
         """The stream is over."""

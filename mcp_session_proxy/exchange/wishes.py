@@ -14,6 +14,7 @@ from ..errors import ProxyError
 from ..events import Observer
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
+from ..sessions.audience import audience_of
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
 from ..upstream.journal import Journal, only_level
@@ -94,7 +95,7 @@ class Wishes:
     # -- who wants what ------------------------------------------------------------------------
 
     def _present(self, session: UpstreamSession) -> list[Journal]:
-        clients = self._binder.clients_of(session)
+        clients = audience_of(session)
         return [c.wishes for c in clients if c.wishes is not None and (c.lease is not None or c.busy)]
 
     def _wanted(self, session: UpstreamSession) -> dict[str, bytes]:
@@ -134,15 +135,15 @@ class Wishes:
         except ProxyError:
             self._settling.discard(session)
             return
-        try:
-            for _ in range(_MAX_STEPS):
-                step = self._next_step(session, refused)
-                if step is None or visit.session is not session:
-                    return
-                await self._take_step(visit, step, refused)
-        finally:
-            self._settling.discard(session)
-            visit.end()
+        with visit:
+            try:
+                for _ in range(_MAX_STEPS):
+                    step = self._next_step(session, refused)
+                    if step is None or visit.session is not session:
+                        return
+                    await self._take_step(visit, step, refused)
+            finally:
+                self._settling.discard(session)
 
     async def _take_step(
         self, visit: Visit, step: tuple[str, bytes], refused: set[tuple[str, bytes]]

@@ -5,8 +5,9 @@ request's use of an upstream session, from entry to end.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 from .. import events
 from ..aio import Tasks
@@ -14,9 +15,8 @@ from ..errors import ProxyError, UnknownSession
 from ..events import Observer
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
-from . import minting, policy, presence
+from . import audience, minting, policy, presence
 from .directory import ClientSession, Directory
-from .guests import Guests
 from .identity import Principal, Profile, SessionKey, affinity_of_id
 from .modes import Anonymous, Sharing
 from .modes import UnknownSession as UnknownSessionRule
@@ -37,13 +37,15 @@ class Rules:
 
 
 class Visit:
-    """One request's use of an upstream session. ``end`` it exactly once, however it went.
+    """One request's use of an upstream session: a context manager, or ended by ``end``, however it went.
 
-    ``caller`` holds the headers of that very request: others may be under way on the same session, with
-    others. A client session's own lease outlives the visit; a borrowed one ends with it.
+    Whoever leaves the block early or ends it twice does no harm: the lease goes back, and the client session
+    is told, exactly once. ``caller`` holds the headers of that very request: others may be under way on the
+    same session, with others. ``borrowed`` is the lease that is for this request alone; without one, the
+    client session's own serves it, which outlives the visit.
     """
 
-    __slots__ = ("_binder", "_borrowed", "_slot", "caller", "client", "session", "waited_seconds")
+    __slots__ = ("_binder", "_borrowed", "_slot", "_visitor", "caller", "client", "session", "waited_seconds")
 
     def __init__(
         self,
@@ -52,17 +54,23 @@ class Visit:
         client: ClientSession | None,
         caller: Caller,
         *,
-        borrowed: bool,
+        borrowed: Lease | None,
         waited_seconds: float | None,
     ) -> None:
         self._binder = binder
         self._slot = lease.slot
-        self._borrowed = lease if borrowed else None
-        self.client = client
+        self._borrowed = borrowed
+        self._visitor = self.client = client
         self.caller = caller
         self.session = lease.slot.session
         self.session.credentials = caller.credentials
         self.waited_seconds = waited_seconds
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
 
     @property
     def patience_seconds(self) -> float:
@@ -70,13 +78,14 @@ class Visit:
         return self._binder.patience_seconds
 
     def end(self) -> None:
-        """The request is over."""
+        """The request is over. A second call does nothing."""
         if self._borrowed is not None:
             self._borrowed.release()
-        if self.client is not None:
-            self._binder.leave(self.client)
+        visitor, self._visitor = self._visitor, None
+        if visitor is not None:
+            self._binder.leave(visitor)
 
-    def condemn(self) -> None:
+    def retire(self) -> None:
         """The session turned out to be dead and could not be re-opened: nobody may get it again."""
         self._binder.pool.retire(self._slot, "lost")
 
@@ -109,7 +118,6 @@ class Binder:
         self.rules = rules
         self._sessionless = sessionless
         self._observe = observe
-        self._guests = Guests()
         self._presence = Presence()
         self._now = asyncio.get_running_loop().time
         self._tasks = Tasks()
@@ -275,10 +283,10 @@ class Binder:
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
         """Attach without a request; when that fails now, the next request tries again."""
         try:
-            visit = await self.enter(client, caller)
+            with await self.enter(client, caller):
+                pass
         except ProxyError:
             return
-        visit.end()
 
     def stream_closed(self, client: ClientSession) -> None:
         """A GET stream of this client session is closed."""
@@ -319,7 +327,7 @@ class Binder:
                 self._detach_if_over(client)
                 raise
             waited_seconds = loop.time() - started
-        return Visit(self, lease, client, caller, borrowed=False, waited_seconds=waited_seconds)
+        return Visit(self, lease, client, caller, borrowed=None, waited_seconds=waited_seconds)
 
     async def borrow(
         self,
@@ -342,12 +350,12 @@ class Binder:
         lease = self.pool.acquire_at_once(key, profile, usage, caller)
         if lease is None:
             lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
-        visit = Visit(self, lease, client, caller, borrowed=True, waited_seconds=lease.waited_seconds)
+        visit = Visit(self, lease, client, caller, borrowed=lease, waited_seconds=lease.waited_seconds)
         if client is not None:
             client.in_flight += 1
             client.requests += 1
             self._presence.stop_waiting(client)
-            self._guests.welcome(visit.session, client)
+            audience.join(visit.session, client)
             self._tell_attached(client, visit.session)
         return visit
 
@@ -389,12 +397,12 @@ class Binder:
     async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> None:
         lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
         session, former = lease.slot.session, client.home
-        self._guests.welcome(session, client)
+        audience.join(session, client)
         if former is not None:
             lost = former.session
             if session.requests == 0:
                 await self._restore(lease, lost, client)
-            self._guests.remove(lost, client)
+            audience.leave(lost, client)
             if self.on_moved is not None and lost is not session:
                 self.on_moved(client, lost, session)
         client.lease, client.home = lease, lease.slot
@@ -410,7 +418,7 @@ class Binder:
         try:
             await session.restore(lost.journal)
         except BaseException:
-            self._guests.remove(session, client)
+            audience.leave(session, client)
             lease.retire("lost")
             raise
 
@@ -454,18 +462,13 @@ class Binder:
         for client in self._presence.overdue(now, patience):
             self._detach(client)
         self.directory.expire(now)
-        self._guests.forget_closed()
 
-    # -- who is behind an upstream session -----------------------------------------------------
-
-    def clients_of(self, session: UpstreamSession) -> Mapping[ClientSession, None]:
-        """The client sessions that find this upstream session when they come back."""
-        return self._guests.of(session)
+    # -- the end of a client session -----------------------------------------------------------
 
     def _part_with(self, client: ClientSession) -> None:
         """Nobody can come back for this client session. What is still in flight detaches at its end."""
         self._detach_if_over(client)
-        self._guests.remove_everywhere(client)
+        audience.leave_all(client)
 
     def _forgotten(self, client: ClientSession, reason: str) -> None:
         self._part_with(client)

@@ -8,6 +8,7 @@ import asyncio
 import secrets
 from collections.abc import Callable, Iterator
 from typing import Final
+from weakref import WeakSet
 
 from ..upstream.journal import Journal
 from ..upstream.session import UpstreamSession
@@ -35,6 +36,7 @@ class ClientSession:
         "deleted",
         "forgotten",
         "had_stream",
+        "hears",
         "home",
         "id",
         "in_flight",
@@ -89,6 +91,7 @@ class ClientSession:
         self.requests = 0
         self.version: str | None = None  # what its handshake agreed on, if there was one here
         self.home: Slot[UpstreamSession] | None = None
+        self.hears: WeakSet[UpstreamSession] = WeakSet()  # see ``audience``
         self.lease: Lease | None = None
         self.attaching: asyncio.Task[None] | None = None
 

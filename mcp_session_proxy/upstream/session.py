@@ -11,7 +11,7 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 import asyncio
 import secrets
 from collections import deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Hashable
 from typing import Any, Final, Protocol, TypeGuard
 
 from .. import events
@@ -190,6 +190,8 @@ class UpstreamSession:
         self.unheard: Unheard | None = None
         self.met = False
         self.calls: dict[int, CallHandler] = {}
+        # Who finds this session when coming back; only ``sessions.audience`` reads and writes it.
+        self.audience: dict[Hashable, None] = {}
         self.requests = 0
         self._stream: GetStream | None = None
         self.last_activity = 0.0

@@ -353,7 +353,7 @@ async def test_session_gone_and_not_reopened() -> None:
     at.server.forget()
     at.server.script("initialize", stream())
     assert isinstance(await at.fail(), SessionLost)
-    assert at.visit.condemned == 1
+    assert at.visit.retired == 1
     assert at.server.executed["tools/call"] == 0
 
 
@@ -365,7 +365,7 @@ async def test_session_gone_and_the_server_refuses_another() -> None:
     failure = await at.fail()
     assert isinstance(failure, UpstreamRejected)
     assert failure.http_status == 401
-    assert at.visit.condemned == 1
+    assert at.visit.retired == 1
     assert at.server.executed["tools/call"] == 0
 
 

@@ -12,6 +12,7 @@ from mcp_session_proxy.exchange.fanout import Fanout
 from mcp_session_proxy.exchange.question import refuse_request
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
+from mcp_session_proxy.sessions.audience import join
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.directory import ClientSession
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
@@ -25,16 +26,12 @@ NEWS = Notification("notifications/tools/list_changed")
 
 
 class FakeBinder:
-    """Knows who is behind which upstream session."""
+    """Tells of client sessions that come and go, if anybody asked for that."""
 
     def __init__(self) -> None:
-        self.guests: dict[UpstreamSession, dict[ClientSession, None]] = {}
         self.on_forget: Any = None
         self.on_moved: Any = None
         self.on_attached: list[Any] = []
-
-    def clients_of(self, session: UpstreamSession) -> dict[ClientSession, None]:
-        return self.guests.get(session, {})
 
 
 class Scene:
@@ -48,7 +45,6 @@ class Scene:
         self.fanout = Fanout(
             binder=cast(Any, self.binder), max_events=10, linger_seconds=30, questions=self.room
         )
-        self.binder.guests[session] = {}
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
         now = asyncio.get_running_loop().time()
@@ -63,7 +59,7 @@ class Scene:
         )
         client.home = cast(Any, SimpleNamespace(session=self.session, usable=True))
         client.lease = cast(Any, object()) if attached else None
-        self.binder.guests[self.session][client] = None
+        join(self.session, client)
         if listens:
             client.streams = 1
             self.fanout.mailbox(client).standalone.take_over(0)
@@ -177,7 +173,6 @@ async def test_a_completed_elicitation(at: Scene) -> None:
 async def test_others_hear_nothing(at: Scene) -> None:
     """A client of another session, and one that has said goodbye, hear nothing."""
     other = make_session(FakeServer())
-    at.binder.guests[other] = {}
     gone = at.client()
     gone.deleted = True
     at.fanout.route(other, NEWS)

@@ -7,6 +7,7 @@ import asyncio
 
 from session_fakes import FakeServer, Stand, settle
 
+from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import Principal, Profile
@@ -171,7 +172,6 @@ class World:
     def check(self):
         """What must hold at any time."""
         self.stand.check()
-        binder = self.binder
         for client in self.clients:
             assert min(client.in_flight, client.streams) >= 0
             queues = [queue for queue in self.queues() if client in queue]
@@ -180,9 +180,8 @@ class World:
         for queue in self.queues():
             used = [client.last_used for client in queue]
             assert used == sorted(used)
-        for session in binder._guests:
-            assert binder.clients_of(session)
-            assert not any(client.forgotten for client in binder.clients_of(session))
+        for session in self.server.sessions:
+            assert not any(client.forgotten for client in audience_of(session))
         for slot in self.stand.books.slots():
             attached = [client for client in self.clients if client.lease and client.lease.slot is slot]
             assert slot.leases >= len(attached) or not slot.usable
@@ -191,7 +190,7 @@ class World:
         """Everybody stays away: in the end nothing is left of anybody."""
         await self.wait(DETACH + IDLE + 2 * AGE, 40)
         assert len(self.binder.directory) == 0
-        assert not list(self.binder._guests)
+        assert not any(map(audience_of, self.server.sessions))
         assert not list(self.binder._presence)
         assert not self.binder._tasks
         assert not self.server.live

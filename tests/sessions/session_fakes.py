@@ -58,6 +58,7 @@ class FakeSession:
         self.caller = NOBODY  # of the handshake
         self.credentials = NOBODY
         self.journal = Journal()
+        self.audience = {}
         self.restored_from = []
         self._gate = None
         self._opening = None

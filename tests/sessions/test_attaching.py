@@ -1,12 +1,14 @@
 """How a client session gets its upstream session: at once, waiting, cancelled, paused, for a stream."""
 
 import asyncio
+import contextlib
 
 import pytest
 from binding_world import DETACH, GRACE, LINGER, YOU, World
 from session_fakes import settle
 
 from mcp_session_proxy.errors import AcquireTimeout, Draining, UpstreamError
+from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.modes import Sharing
 
 pytestmark = pytest.mark.looptime
@@ -73,7 +75,7 @@ async def test_initialize_cancelled_while_attaching(sharing):
     await settle()
     world.check()
     assert len(world.binder.directory) == 0
-    assert not world.binder._guests
+    assert not any(map(audience_of, world.server.sessions))
     assert world.stand.pool.count_states()["leased"] == 0
     await world.wait(LINGER)
     owned = sharing in (Sharing.ISOLATED, Sharing.FRESH)
@@ -270,4 +272,24 @@ async def test_a_stream_that_closes_while_attaching():
     world.check()
     await world.wait(GRACE)
     assert one.lease is None
+    await world.end()
+
+
+async def test_a_visit_ends_once():
+    """However often it is ended, and by whom: the client session and the lease are given back once."""
+    world = World()
+    one = await world.start()
+    second = await world.enter(one)
+    with contextlib.suppress(ZeroDivisionError), await world.enter(one) as first:
+        assert one.in_flight == 2
+        raise ZeroDivisionError
+    first.end()
+    assert one.in_flight == 1
+    second.end()
+    assert not one.busy
+    with await world.borrow() as third, await world.borrow() as fourth:
+        third.end()
+        third.end()
+        assert world.stand.pool.count_states()["leased"] == 2
+        assert fourth.session is third.session
     await world.end()

@@ -6,6 +6,7 @@ import pytest
 from binding_world import ALPHA, ME, World
 from session_fakes import settle
 
+from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 pytestmark = pytest.mark.looptime
@@ -15,12 +16,12 @@ async def test_clients_of_a_session():
     """The client sessions that would come back to a session hear what it says; borrowers do as well."""
     world = World()
     one, two = await world.start(), await world.start()
-    assert set(world.binder.clients_of(one.home.session)) == {one}
+    assert set(audience_of(one.home.session)) == {one}
     conversation = await world.ask(affinity="a", client=two)
-    assert set(world.binder.clients_of(conversation)) == {two}
+    assert set(audience_of(conversation)) == {two}
     world.delete(one)
     three = await world.start()
-    assert set(world.binder.clients_of(one.home.session)) == {one, three}
+    assert set(audience_of(one.home.session)) == {one, three}
     await world.end()
 
 
@@ -31,8 +32,8 @@ async def test_a_client_hears_its_present_session_only():
     old = await world.call(one)
     world.lose(old)
     new = await world.call(one)
-    assert set(world.binder.clients_of(new)) == {one}
-    assert not world.binder.clients_of(old)
+    assert set(audience_of(new)) == {one}
+    assert not audience_of(old)
     await world.end()
 
 
@@ -47,7 +48,7 @@ async def test_a_client_that_is_forgotten_hears_nothing():
     assert world.forgotten == [one]
     visits = [await request, await borrow]
     for visit in visits:
-        assert not world.binder.clients_of(visit.session)
+        assert not audience_of(visit.session)
         visit.end()
     assert one.lease is None
     world.check()

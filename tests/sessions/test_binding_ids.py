@@ -5,6 +5,7 @@ from binding_world import ALPHA, BETA, CAPABLE, DETACH, LINGER, ME, YOU, World
 
 from mcp_session_proxy import events
 from mcp_session_proxy.errors import UnknownSession, UpstreamError
+from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.minting import mint_id
 from mcp_session_proxy.sessions.modes import Sharing
 from mcp_session_proxy.sessions.modes import UnknownSession as UnknownSessionRule
@@ -145,7 +146,7 @@ async def test_initialize_anew_while_a_request_is_in_flight():
     assert not visit.session.closed
     visit.end()
     assert one.lease is None
-    assert one not in world.binder.clients_of(visit.session)
+    assert one not in audience_of(visit.session)
     await world.end()
 
 

@@ -7,6 +7,7 @@ from binding_world import DETACH, IDLE, World
 from session_fakes import REFUSED, settle
 
 from mcp_session_proxy.errors import UpstreamUnreachable
+from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.modes import Sharing
 
 pytestmark = pytest.mark.looptime
@@ -30,7 +31,7 @@ async def test_the_journal_is_restored(sharing):
     assert new is not old
     assert new.restored_from == [journal]
     assert new.journal.requests() == journal.requests()
-    assert one in world.binder.clients_of(new)
+    assert one in audience_of(new)
     await world.end()
 
 
@@ -96,7 +97,7 @@ async def test_a_session_that_cannot_be_restored_is_given_to_nobody():
     await settle()
     failed = world.server.last
     assert failed.closed
-    assert not world.binder.clients_of(failed)
+    assert not audience_of(failed)
     world.server.restore_gate = None
     new = await world.call(one)
     assert new is not failed
@@ -118,12 +119,12 @@ async def test_lost_under_an_attached_client():
     await world.end()
 
 
-async def test_condemned_by_its_visitor():
+async def test_retired_by_its_visitor():
     """A session that a request found dead is given to nobody any more."""
     world = World()
     visit = await world.borrow()
-    visit.condemn()
-    visit.condemn()
+    visit.retire()
+    visit.retire()
     visit.end()
     assert await world.ask() is not visit.session
     assert visit.session.closed_for == "lost"
