@@ -2,7 +2,7 @@
 
 The map, from the outside in; imports point down only::
 
-    cli           the command line
+    cli/          the command line
     assembly/     start, drain, stop: puts the rooms together; what it shows of itself
     ops/          what operators see: logs, metrics, the admin listener
     settings/     what can be configured, and where from

@@ -5,128 +5,28 @@ import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
 
-from . import __version__, completion
-from .events import Level
-from .ops import logs
-from .settings.config import Group, Settings, load
-from .settings.options import Option, options
-from .settings.sources import ConfigError, suggest
+from .. import __version__
+from ..events import Level
+from ..ops import logs
+from ..settings.config import Group, Settings, load
+from ..settings.options import Option, options
+from ..settings.sources import ConfigError, suggest
+from .completion import Shell, answer, script, teach
+from .texts import (
+    CHECK_DESCRIPTION,
+    CHECK_EXAMPLES,
+    COMPLETION_DESCRIPTION,
+    CONFIG_CHECK_DESCRIPTION,
+    CONFIG_DESCRIPTION,
+    CONFIG_SHOW_DESCRIPTION,
+    DEMO_DESCRIPTION,
+    DESCRIPTION,
+    EXAMPLES,
+    SERVE_DESCRIPTION,
+    SERVE_EXAMPLES,
+)
 
 PROGRAM: Final = "mcp-session-proxy"
-
-_DESCRIPTION: Final = """\
-A reverse proxy that lets stateless MCP clients use an unmodified stateful MCP server.
-
-It keeps the server's sessions alive while clients come and go: their DELETEs are absorbed, their
-forgotten or outdated session ids still work, and the next client gets the session back, state included.
-"""
-
-_EXAMPLES: Final = """\
-examples:
-  See the problem and its solution on this machine:
-    mcp-session-proxy demo
-
-  See what stateless clients would suffer from a server:
-    mcp-session-proxy check http://127.0.0.1:8000/mcp
-
-  Put the proxy in front of a server, and point the clients at http://127.0.0.1:8080/mcp:
-    mcp-session-proxy serve http://127.0.0.1:8000/mcp
-
-  See all options:
-    mcp-session-proxy serve --help
-"""
-
-_SERVE_DESCRIPTION: Final = """\
-Put the proxy in front of one MCP server.
-
-Clients are pointed at the proxy instead of the server: same path, other port. Nothing changes at the
-server. Every option is also an environment variable (--idle-timeout is MCP_SESSION_PROXY_IDLE_TIMEOUT)
-and a key of the TOML file given with --config; a flag wins over a variable, a variable over the file.
-
-Durations are written 500ms, 30s, 5m, 2h, 1d or as seconds; sizes 512KiB, 4MiB or as bytes. Flags that
-take a NAME, an ORIGIN or a HOST can be repeated.
-
-On SIGHUP, the file and the TLS files are read again. What is marked live changes then; the rest needs a
-restart. SIGTERM and Ctrl-C finish the requests in flight first; a second one ends the program at once.
-"""
-
-_SERVE_EXAMPLES: Final = """\
-examples:
-  A sidecar: same machine as the server, every caller one party (the defaults):
-    mcp-session-proxy serve http://127.0.0.1:8000/mcp
-
-  For many users, told apart by their Authorization header; the rest get nothing to share:
-    mcp-session-proxy serve http://127.0.0.1:8000/mcp --listen :8080 --anonymous isolate
-
-  Behind a public name with OAuth:
-    mcp-session-proxy serve http://127.0.0.1:8000/mcp --listen :8080 \\
-        --public-url https://mcp.example.com --allowed-host mcp.example.com
-
-  A clean session for every call, three kept ready:
-    mcp-session-proxy serve http://127.0.0.1:8000/mcp --sharing fresh --min-idle 3
-"""
-
-_DEMO_DESCRIPTION: Final = """\
-Start a bundled stateful MCP server and show what a client like OpenAI's Responses API, which ends its
-session before it calls a tool, gets from it: directly, and through the proxy.
-
-Takes the options of serve, too.
-"""
-
-_CONFIG_DESCRIPTION: Final = """\
-See or check the configuration that serve would run with, from the same options, environment variables
-and file.
-"""
-
-_CONFIG_SHOW_DESCRIPTION: Final = """\
-Show every option's value and where it comes from: a flag, an environment variable, the file, or its
-default. Takes the options of serve. Secrets are not shown.
-"""
-
-_CONFIG_CHECK_DESCRIPTION: Final = """\
-Check the configuration, with the TLS files that it names, and start nothing. Ends with status 0 when it
-is right; otherwise tells every problem in a line of its own and ends with status 2. Takes the options of
-serve.
-"""
-
-_CHECK_DESCRIPTION: Final = """\
-Be each kind of client that exists today at an MCP server, and tell how the server treats them: what it
-is, what it does with lost sessions, DELETE, second streams and pings, which clients suffer, and which
-flags of serve suit it. Nothing is changed there: no tool is called unless --call names one, and every
-session is closed again.
-
-The URL and the options of TLS may also come from the environment or from the file, as for serve.
-"""
-
-_CHECK_EXAMPLES: Final = """\
-examples:
-  What would stateless clients suffer from this server?
-    mcp-session-proxy check http://127.0.0.1:8000/mcp
-
-  And through the proxy that runs in front of it?
-    mcp-session-proxy check http://127.0.0.1:8000/mcp --through http://127.0.0.1:8080
-
-  Does its state survive? (Calls the tool about twenty times: choose one that is harmless.)
-    mcp-session-proxy check http://127.0.0.1:8000/mcp --call increment
-
-  With a credential that does not appear in the list of processes:
-    printf 'Authorization: Bearer %s' "$TOKEN" | mcp-session-proxy check https://example.com/mcp --header @-
-
-exit status:
-  0  every kind of client works (with --through: works through the proxy)
-  1  some would suffer
-  2  wrong usage
-  3  it could not be checked: not reachable, not MCP, or it wants another credential
-"""
-
-_COMPLETION_DESCRIPTION: Final = """\
-Print a script that makes the Tab key complete commands, options and their values. To have it in every
-new shell:
-
-  bash:  mcp-session-proxy completion bash > ~/.local/share/bash-completion/completions/mcp-session-proxy
-  zsh:   mcp-session-proxy completion zsh > ~/.zfunc/_mcp-session-proxy    (a folder of your fpath)
-  fish:  mcp-session-proxy completion fish > ~/.config/fish/completions/mcp-session-proxy.fish
-"""
 
 
 class Parser(argparse.ArgumentParser):
@@ -158,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         SystemExit: after ``--help`` and ``--version`` (status 0) and on wrong usage (status 2).
     """
     parser = build_parser()
-    completion.answer(parser)
+    answer(parser)
     arguments, unknown = parser.parse_known_args(argv)
     command: Parser = arguments.parser
     command.refuse_unknown(unknown)
@@ -188,13 +88,13 @@ def _serve(arguments: argparse.Namespace) -> int:
     settings = load(flags)
     logs.configure(settings.log_level, settings.log_format)
     # Imported late so that --help and complaints do not wait for the HTTP machinery.
-    from .assembly import process
+    from ..assembly import process
 
     return process.run(settings, lambda: load(flags))
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from .demo import show
+    from ..demo import show
 
     # The server's port is known when it runs; a placeholder lets everything else be checked before.
     settings = load({"upstream": show.PLACEHOLDER_URL, **_flags(arguments)})
@@ -206,7 +106,7 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _check_server(arguments: argparse.Namespace) -> int:
-    from .check import plan, run
+    from ..check import plan, run
 
     return run.run(
         plan.read_plan(
@@ -223,7 +123,7 @@ def _check_server(arguments: argparse.Namespace) -> int:
 
 
 def _show_config(arguments: argparse.Namespace) -> int:
-    from .settings import effective
+    from ..settings import effective
 
     rows = effective.collect(_flags(arguments))
     effective.write(rows, sys.stdout, as_json=arguments.json)
@@ -231,7 +131,7 @@ def _show_config(arguments: argparse.Namespace) -> int:
 
 
 def _check_config(arguments: argparse.Namespace) -> int:
-    from .settings import effective
+    from ..settings import effective
 
     problems = effective.problems(_flags(arguments))
     if problems:
@@ -242,7 +142,7 @@ def _check_config(arguments: argparse.Namespace) -> int:
 
 
 def _complete(arguments: argparse.Namespace) -> int:
-    sys.stdout.write(completion.script(PROGRAM, completion.Shell(arguments.shell)))
+    sys.stdout.write(script(PROGRAM, Shell(arguments.shell)))
     return 0
 
 
@@ -251,21 +151,21 @@ def _complete(arguments: argparse.Namespace) -> int:
 
 def build_parser() -> Parser:
     """The parser of the whole command line. Each command's has ``run``, which gives the exit status."""
-    parser = Parser(prog=PROGRAM, description=_DESCRIPTION, epilog=_EXAMPLES)
+    parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
     serve = commands.add_parser(
         "serve",
         help="put the proxy in front of a server",
         usage=f"{PROGRAM} serve URL [options]",
-        description=_SERVE_DESCRIPTION,
-        epilog=_SERVE_EXAMPLES,
+        description=SERVE_DESCRIPTION,
+        epilog=SERVE_EXAMPLES,
     )
     demo = commands.add_parser(
         "demo",
         help="see what it does, with a bundled server",
         usage=f"{PROGRAM} demo [--serve] [options]",
-        description=_DEMO_DESCRIPTION,
+        description=DEMO_DESCRIPTION,
     )
     demo.add_argument(
         "--serve", action="store_true", help="stay up afterwards, to be tried by hand, until Ctrl-C"
@@ -285,8 +185,8 @@ def _add_check(commands: Any) -> None:
         "check",
         help="see what stateless clients would suffer from a server",
         usage=f"{PROGRAM} check URL [--through PROXY_URL] [options]",
-        description=_CHECK_DESCRIPTION,
-        epilog=_CHECK_EXAMPLES,
+        description=CHECK_DESCRIPTION,
+        epilog=CHECK_EXAMPLES,
     )
     check.add_argument(
         "upstream", nargs="*", metavar="URL", default=argparse.SUPPRESS, help="the server's MCP endpoint"
@@ -328,21 +228,21 @@ def _add_check(commands: Any) -> None:
 
 def _add_config(commands: Any) -> None:
     config = commands.add_parser(
-        "config", help="see or check the configuration", description=_CONFIG_DESCRIPTION
+        "config", help="see or check the configuration", description=CONFIG_DESCRIPTION
     )
     actions = config.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
     show = actions.add_parser(
         "show",
         help="what is in force, and where it comes from",
         usage=f"{PROGRAM} config show [--json] [URL] [options]",
-        description=_CONFIG_SHOW_DESCRIPTION,
+        description=CONFIG_SHOW_DESCRIPTION,
     )
     show.add_argument("--json", action="store_true", help="write JSON, for programs")
     check = actions.add_parser(
         "check",
         help="whether serve would start with it",
         usage=f"{PROGRAM} config check [URL] [options]",
-        description=_CONFIG_CHECK_DESCRIPTION,
+        description=CONFIG_CHECK_DESCRIPTION,
     )
     _add_options(show, options())
     _add_options(check, options())
@@ -354,9 +254,9 @@ def _add_completion(commands: Any) -> None:
     complete = commands.add_parser(
         "completion",
         help="print a script for the Tab key of your shell",
-        description=_COMPLETION_DESCRIPTION,
+        description=COMPLETION_DESCRIPTION,
     )
-    complete.add_argument("shell", choices=[shell.value for shell in completion.Shell], help="your shell")
+    complete.add_argument("shell", choices=[shell.value for shell in Shell], help="your shell")
     complete.set_defaults(run=_complete, parser=complete)
 
 
@@ -392,4 +292,4 @@ def _add_option(section: Any, option: Option) -> None:
             help=text,
             default=argparse.SUPPRESS,
         )
-        completion.teach(action, option.choices, is_file=option.metavar == "FILE")
+        teach(action, option.choices, is_file=option.metavar == "FILE")

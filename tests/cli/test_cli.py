@@ -4,7 +4,8 @@ from types import ModuleType
 
 import pytest
 
-from mcp_session_proxy import __version__, cli
+from mcp_session_proxy import __version__
+from mcp_session_proxy.cli import command
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.options import options
 from mcp_session_proxy.settings.values import Address
@@ -27,7 +28,7 @@ def served(monkeypatch):
 def refused(capsys, *arguments) -> str:
     """What is said about these arguments; the status is always 2."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        command.main(arguments)
     assert caught.value.code == 2
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -37,7 +38,7 @@ def refused(capsys, *arguments) -> str:
 def shown(capsys, *arguments) -> str:
     """What is printed for arguments that only ask."""
     with pytest.raises(SystemExit) as caught:
-        cli.main(arguments)
+        command.main(arguments)
     assert caught.value.code == 0
     return capsys.readouterr().out
 
@@ -47,7 +48,7 @@ class TestServe:
         """Flags of every kind arrive in the settings."""
         arguments = [URL, "--listen", ":80", "--no-credential-query", "--linger=5s"]
         arguments += ["--affinity-header", "x-a,x-b", "--affinity-header", "x-c"]
-        assert cli.main(["serve", *arguments]) == 0
+        assert command.main(["serve", *arguments]) == 0
         (settings,) = served
         assert settings.upstream == URL
         assert settings.listen == Address("", 80)
@@ -57,19 +58,19 @@ class TestServe:
 
     def test_url_may_come_last(self, served):
         """The order of URL and flags does not matter."""
-        cli.main(["serve", "--linger", "5s", URL])
+        command.main(["serve", "--linger", "5s", URL])
         assert served[0].upstream == URL
 
     def test_url_may_come_from_the_environment(self, served, monkeypatch):
         """A container can be configured without arguments."""
         monkeypatch.setenv("MCP_SESSION_PROXY_UPSTREAM", URL)
-        cli.main(["serve"])
+        command.main(["serve"])
         assert served[0].upstream == URL
 
     def test_gives_the_status_of_the_run(self, served, monkeypatch):
         """The exit status is the proxy's own."""
         monkeypatch.setattr("mcp_session_proxy.assembly.process.run", lambda settings, load: 7)
-        assert cli.main(["serve", URL]) == 7
+        assert command.main(["serve", URL]) == 7
 
     def test_can_read_the_configuration_again(self, served, monkeypatch, tmp_path):
         """The file is read anew; flags stay as they were."""
@@ -79,7 +80,7 @@ class TestServe:
         )
         path = tmp_path / "proxy.toml"
         path.write_text('linger = "1s"\nheartbeat = "1s"\n')
-        cli.main(["serve", URL, "--config", str(path), "--heartbeat", "2s"])
+        command.main(["serve", URL, "--config", str(path), "--heartbeat", "2s"])
         path.write_text('linger = "3s"\nheartbeat = "3s"\n')
         settings = reload[0]()
         assert (settings.linger, settings.heartbeat) == (3, 2)
@@ -152,12 +153,12 @@ class TestDemo:
     @pytest.mark.parametrize(("arguments", "stay"), [([], False), (["--serve"], True)])
     def test_runs_the_demonstration(self, played, arguments, stay):
         """With --serve it stays up."""
-        assert cli.main(["demo", *arguments]) == 0
+        assert command.main(["demo", *arguments]) == 0
         assert played[0][1] is stay
 
     def test_takes_options(self, played):
         """The options of serve work for the demonstration, too."""
-        cli.main(["demo", "--sharing", "fresh"])
+        command.main(["demo", "--sharing", "fresh"])
         assert played[0][0].sharing == "fresh"
 
     def test_has_its_own_server(self, capsys, played):
@@ -168,7 +169,7 @@ class TestDemo:
 class TestConfig:
     def test_show(self, capsys):
         """The options of serve, as serve would have them."""
-        assert cli.main(["config", "show", URL, "http://127.0.0.1:8001/mcp", "--linger", "5s"]) == 0
+        assert command.main(["config", "show", URL, "http://127.0.0.1:8001/mcp", "--linger", "5s"]) == 0
         lines = [line.split() for line in capsys.readouterr().out.splitlines()]
         assert ["upstream", "URL", URL] in lines
         assert ["replica", "--replica", "http://127.0.0.1:8001/mcp"] in lines
@@ -176,17 +177,17 @@ class TestConfig:
 
     def test_show_as_json(self, capsys):
         """A program can read it."""
-        assert cli.main(["config", "show", "--json", URL]) == 0
+        assert command.main(["config", "show", "--json", URL]) == 0
         assert json.loads(capsys.readouterr().out)["upstream"]["value"] == URL
 
     def test_check(self, capsys):
         """One line when it is right."""
-        assert cli.main(["config", "check", URL]) == 0
+        assert command.main(["config", "check", URL]) == 0
         assert capsys.readouterr().out == "The configuration is right.\n"
 
     def test_check_finds_problems(self, capsys):
         """Each in a line, nothing else, and status 2."""
-        assert cli.main(["config", "check", URL, "--linger", "x", "--sharing", "y"]) == 2
+        assert command.main(["config", "check", URL, "--linger", "x", "--sharing", "y"]) == 2
         captured = capsys.readouterr()
         assert [line.partition(":")[0] for line in captured.err.splitlines()] == ["--sharing", "--linger"]
         assert captured.out == ""

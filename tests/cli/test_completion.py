@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy import cli
-from mcp_session_proxy.completion import Shell
+from mcp_session_proxy.cli import command
+from mcp_session_proxy.cli.completion import Shell
 
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
@@ -38,7 +38,7 @@ def script(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     """Writes the script of a shell to a file, as the user would."""
 
     def write(shell: Shell) -> Path:
-        assert cli.main(["completion", shell]) == 0
+        assert command.main(["completion", shell]) == 0
         path = tmp_path / "script"
         path.write_text(capsys.readouterr().out)
         return path
@@ -140,6 +140,6 @@ def test_fish(script, tmp_path, line, offered):
 def test_unknown_shell(capsys):
     """The message names the shells that there are."""
     with pytest.raises(SystemExit):
-        cli.main(["completion", "tcsh"])
+        command.main(["completion", "tcsh"])
     said = capsys.readouterr().err
     assert all(shell in said for shell in Shell)
