@@ -1,4 +1,4 @@
-"""What asyncio leaves to everybody to write: tasks that are kept until they have ended."""
+"""What asyncio leaves to everybody to write: tasks that are kept until they have ended, and a signal."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -39,3 +39,37 @@ class Tasks(set[asyncio.Task[Any]]):
         """Wait until none but the running task is left; those that begin meanwhile are waited for, too."""
         while others := self - {asyncio.current_task()}:
             await asyncio.wait(others)
+
+
+class Signal:
+    """Wakes all who wait for it now. Who comes later waits for the next time: nothing is remembered.
+
+    So whoever waits looks first whether what it waits for has happened, and again when it is woken; between
+    a look and the wait there must be no ``await``. An ``asyncio.Event`` remembers, and has to be cleared by
+    somebody who knows that all have seen it; with several who wait, nobody does.
+    """
+
+    __slots__ = ("_waiting",)
+
+    def __init__(self) -> None:
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def give(self) -> None:
+        """Wake everybody who waits."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():  # its task may have been cancelled in this very step
+                future.set_result(None)
+
+    async def wait(self) -> None:
+        """Wait until the signal is given."""
+        # Each has a future of its own: one for all would be cancelled with the first of them, or need a
+        # shield, which costs each several calls.
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        try:
+            await future
+        except BaseException:
+            if future in self._waiting:
+                self._waiting.remove(future)
+            raise

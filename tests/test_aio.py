@@ -1,4 +1,4 @@
-"""Tasks that are kept until they have ended."""
+"""Tasks that are kept until they have ended, and a signal that wakes all who wait."""
 
 import asyncio
 import gc
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mcp_session_proxy.aio import Tasks
+from mcp_session_proxy.aio import Signal, Tasks
 
 
 @pytest.fixture
@@ -150,3 +150,77 @@ class TestTasks:
 
         asyncio.run(leave())
         assert not tasks
+
+
+class TestSignal:
+    """All who wait are woken, once, whatever becomes of some of them."""
+
+    async def test_everybody_who_waits_is_woken(self) -> None:
+        """One signal is for all, and each goes on."""
+        signal = Signal()
+        waiting = [asyncio.create_task(signal.wait()) for _ in range(3)]
+        await asyncio.sleep(0)
+        signal.give()
+        await asyncio.gather(*waiting)
+
+    async def test_a_signal_that_nobody_waits_for_is_forgotten(self) -> None:
+        """Who comes later waits for the next one."""
+        signal = Signal()
+        signal.give()
+        late = asyncio.create_task(signal.wait())
+        await asyncio.sleep(0)
+        assert not late.done()
+        signal.give()
+        await late
+
+    async def test_one_who_leaves_takes_nobody_along_and_leaves_nothing_behind(self) -> None:
+        """A caller that is cancelled while it waits does not wake others, and is no longer counted."""
+        signal = Signal()
+        leaving, staying = (asyncio.create_task(signal.wait()) for _ in range(2))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        await asyncio.wait([leaving])
+        assert leaving.cancelled()
+        assert len(signal._waiting) == 1
+        signal.give()
+        await staying
+        assert signal._waiting == []
+
+    async def test_one_who_is_cancelled_in_the_step_of_the_signal(self) -> None:
+        """In either order, it ends as cancelled, and the others are woken."""
+        signal = Signal()
+        before, after, other = (asyncio.create_task(signal.wait()) for _ in range(3))
+        await asyncio.sleep(0)
+        before.cancel()
+        signal.give()
+        after.cancel()
+        await asyncio.wait([before, after, other])
+        assert (before.cancelled(), after.cancelled(), other.cancelled()) == (True, True, False)
+
+    async def test_who_waits_again_as_it_is_woken_waits_for_the_next(self) -> None:
+        """A loop of looking and waiting neither misses a signal nor turns without one."""
+        signal, rounds = Signal(), []
+
+        async def follow() -> None:
+            while len(rounds) < 2:
+                await signal.wait()
+                rounds.append(len(rounds))
+
+        following = asyncio.create_task(follow())
+        for expected in ([], [0]):
+            await asyncio.sleep(0)
+            assert rounds == expected
+            signal.give()
+        await following
+
+    def test_a_loop_that_closes_leaves_nobody_waiting(self) -> None:
+        """After that, the signal may still be given: it wakes nobody, and raises nothing."""
+        signal = Signal()
+
+        async def leave() -> None:
+            tasks = Tasks()
+            tasks.spawn(signal.wait())
+            await asyncio.sleep(0)
+
+        asyncio.run(leave())
+        signal.give()

@@ -9,11 +9,13 @@ wrong call of the caller is answered right.
 """
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Hashable
 from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
+from ..aio import Signal
 from ..protocol import questions, revisions
 from ..protocol.jsonrpc import Notification, Request
 from ..upstream.session import UpstreamSession
@@ -54,7 +56,7 @@ class _Lane:
         self.one_at_a_time = False
         self.queue: deque[tuple[RunningCall, asyncio.Future[None]]] = deque()
         self.completed: OrderedDict[str, None] = OrderedDict()
-        self.completing: dict[str, asyncio.Future[None]] = {}
+        self.completing = Signal()
 
     @property
     def busy(self) -> bool:
@@ -169,23 +171,15 @@ class Attribution:
         if identifier is None:
             return
         lane = self._lane(session)
-        waiting = lane.completing.get(identifier)
-        if waiting is not None and not waiting.done():
-            waiting.set_result(None)
         lane.completed[identifier] = None
         if len(lane.completed) > _MAX_COMPLETIONS:
             lane.completed.popitem(last=False)
+        lane.completing.give()
 
     async def completion(self, session: UpstreamSession, identifier: str, patience_seconds: float) -> None:
         """Wait until the server says that this elicitation is complete, but not for ever."""
         lane = self._lane(session)
-        if identifier in lane.completed:
-            return
-        future = lane.completing.setdefault(identifier, asyncio.get_running_loop().create_future())
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_seconds):
-                await asyncio.shield(future)
-        except TimeoutError:
-            return
-        finally:
-            lane.completing.pop(identifier, None)
+                while identifier not in lane.completed:
+                    await lane.completing.wait()

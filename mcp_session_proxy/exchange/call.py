@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Coroutine, Hashable, Mapping
 from typing import Any, Final, NamedTuple, TypeAlias
 
+from ..aio import Signal
 from ..errors import InvalidParams, MissingCapability, OverBudget, ProxyError
 from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
@@ -96,7 +97,7 @@ class ModernCall:
         # when the server was last heard of since.
         self._required: dict[str, dict[str, object]] = {}
         self._heard_at = 0.0
-        self._wake: asyncio.Future[None] | None = None
+        self._news = Signal()
 
     def __repr__(self) -> str:
         return f"<ModernCall {self.modern.request.method} rounds={self.rounds} asked={len(self._pending)}>"
@@ -160,12 +161,12 @@ class ModernCall:
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending):
-            await self._news()
+            await self._hear()
         if not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
-                        await self._news()  # requests that arrive together travel together
+                        await self._hear()  # requests that arrive together travel together
             except TimeoutError:
                 return self._ask()
         response = task.result()
@@ -177,33 +178,28 @@ class ModernCall:
         self._end()
         return response
 
-    async def _news(self) -> None:
+    async def _hear(self) -> None:
         """Wait until something happens: a question, or the end of the exchange.
 
         Raises:
             MissingCapability: the client could not be asked, and nothing has been heard of the call since.
         """
-        self._wake = asyncio.get_running_loop().create_future()
-        try:
-            if self._required and not self._pending:
-                await self._hear_on(self._wake)
-            else:
-                await self._wake
-        finally:
-            self._wake = None
+        if self._required and not self._pending:
+            await self._hear_on()
+        else:
+            await self._news.wait()
 
-    async def _hear_on(self, wake: asyncio.Future[None]) -> None:
+    async def _hear_on(self) -> None:
         """Wait no longer than the server may be silent after a refusal."""
         loop = asyncio.get_running_loop()
         while (until := self._heard_at + _WIND_DOWN_SECONDS) > loop.time():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
-                    return await asyncio.shield(wake)
+                    return await self._news.wait()
         raise MissingCapability(self._required)
 
     def _notice(self, _: object = None) -> None:
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._news.give()
 
     def _ask(self) -> Asked:
         requests = {key: question.request for key, question in self._pending.items()}

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence, Set
 from itertools import islice
 from typing import Final, NamedTuple
 
+from ..aio import Signal
 from ..errors import InvalidParams, OverBudget, TooManyListeners
 from ..events import Observer
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
@@ -85,7 +86,7 @@ def wholes(uri: str) -> Iterator[str]:
 class Listener:
     """One open stream: what it was promised, and what waits to be written, which counts against ``share``."""
 
-    __slots__ = ("_queue", "_share", "_wake", "ended", "id", "overrun", "promised", "visit", "wanted")
+    __slots__ = ("_news", "_queue", "_share", "ended", "id", "overrun", "promised", "visit", "wanted")
 
     def __init__(self, identifier: bytes, wanted: Filter, share: Share = UNBOUNDED) -> None:
         self.id = identifier
@@ -96,7 +97,7 @@ class Listener:
         self.overrun = False  # it did not read what it was sent
         self._share = share
         self._queue: deque[bytes] = deque()
-        self._wake: asyncio.Future[None] | None = None
+        self._news = Signal()
 
     @property
     def stranded(self) -> bool:
@@ -126,18 +127,13 @@ class Listener:
 
     def notice(self) -> None:
         """Something happened that concerns this listener."""
-        if self._wake is not None and not self._wake.done():
-            self._wake.set_result(None)
+        self._news.give()
 
     async def news(self) -> None:
         """Wait until something happens."""
         if self._queue or self.ended or self.overrun or self.stranded:
             return
-        self._wake = asyncio.get_running_loop().create_future()
-        try:
-            await self._wake
-        finally:
-            self._wake = None
+        await self._news.wait()
 
 
 class Listening:

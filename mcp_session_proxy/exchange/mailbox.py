@@ -9,13 +9,13 @@ Written is not received: a POST's stream is kept for a while after its end, also
 reached the client.
 """
 
-import asyncio
 import itertools
 import re
 import secrets
 from collections import deque
 from typing import Final, NamedTuple
 
+from ..aio import Signal
 from ..memory import Share
 from .contention import Contention
 
@@ -120,6 +120,7 @@ class Stream:
 
     __slots__ = (
         "_bytes",
+        "_changed",
         "_contention",
         "_current",
         "_displaced",
@@ -130,7 +131,6 @@ class Stream:
         "_number",
         "_prefix",
         "_shelf",
-        "_wakes",
         "closed",
         "max_events",
         "reached_at",
@@ -158,7 +158,7 @@ class Stream:
         self._current = 0
         self._contention: Contention | None = None
         self._displaced: dict[int, float] = {}
-        self._wakes: list[asyncio.Future[None]] = []
+        self._changed = Signal()
         self.taken = 0  # the number of the newest event that was given to a follower
         self.closed = False
         self.reached_at: float | None = None  # when all of it was written to its client
@@ -178,7 +178,7 @@ class Stream:
             self._shelf.put(self, data)
         while len(self._events) > 1 and self._is_too_much():
             self._drop_oldest()
-        self._wake()
+        self._changed.give()
         return self.event_id(number)
 
     def _drop_oldest(self) -> None:
@@ -252,12 +252,12 @@ class Stream:
             self.reached_at = reached_at
             if self._shelf is not None:
                 self._shelf.demote(self)
-        self._wake()
+        self._changed.give()
 
     def end_following(self) -> None:
         """End the follower there is; the stream stays."""
         self._current = 0
-        self._wake()
+        self._changed.give()
 
     def take_over(self, now: float) -> tuple[int, float | None]:
         """Become the follower, ending the one before.
@@ -274,7 +274,7 @@ class Stream:
             retry_seconds = self._contention.settled(now)
         self._followers += 1
         self._current = self._followers
-        self._wake()
+        self._changed.give()
         return self._current, retry_seconds
 
     def leave(self, follower: int) -> None:
@@ -293,19 +293,7 @@ class Stream:
 
     async def changed(self) -> None:
         """Wait until an event is added, the stream closes, or another follower comes."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._wakes.append(future)
-        try:
-            await future
-        finally:
-            if future in self._wakes:
-                self._wakes.remove(future)
-
-    def _wake(self) -> None:
-        wakes, self._wakes = self._wakes, []
-        for future in wakes:
-            if not future.done():
-                future.set_result(None)
+        await self._changed.wait()
 
 
 class Mailbox:

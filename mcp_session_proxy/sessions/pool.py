@@ -17,7 +17,7 @@ from itertools import islice
 from typing import Final
 
 from .. import events
-from ..aio import Tasks
+from ..aio import Signal, Tasks
 from ..backoff import Backoff
 from ..errors import (
     AcquireTimeout,
@@ -138,7 +138,8 @@ class Pool:
         self._tasks = Tasks()
         self._closed = False
         self._typical_hold_seconds = 0.0
-        self._resumption: asyncio.Future[None] | None = None
+        self._paused = False
+        self._resumed = Signal()
         self._held_up = 0  # wait for their own session until a pause is over
 
     def __repr__(self) -> str:
@@ -173,7 +174,7 @@ class Pool:
         if demand is None:
             demand = self._demands[key] = _Demand(profile, caller.credentials)
         demand.credentials = caller.credentials
-        if self._resumption is not None:
+        if self._paused:
             return None
         bucket = self.books.buckets.get(key)
         slot = None if bucket is None else bucket.candidate(usage)
@@ -612,18 +613,17 @@ class Pool:
     @property
     def paused(self) -> bool:
         """Whether nobody is given a session for now."""
-        return self._resumption is not None
+        return self._paused
 
     def pause(self) -> None:
         """Give sessions to nobody until ``resume``; who holds one keeps it, who asks for one waits."""
-        if self._resumption is None:
-            self._resumption = asyncio.get_running_loop().create_future()
+        self._paused = True
 
     def resume(self) -> None:
         """End a pause."""
-        if self._resumption is not None:
-            resumption, self._resumption = self._resumption, None
-            resumption.set_result(None)
+        if self._paused:
+            self._paused = False
+            self._resumed.give()
             self._serve_everyone()
 
     async def resumed(self, key: SessionKey, deadline: float) -> None:
@@ -633,15 +633,15 @@ class Pool:
             AcquireTimeout: it lasted over the deadline.
             TooManyWaiters: too many wait already.
         """
-        if self._resumption is None:
+        if not self._paused:
             return
         self._check_queue(key)
         started = _now()
         self._held_up += 1
         try:
             async with asyncio.timeout_at(deadline):
-                while self._resumption is not None:
-                    await asyncio.shield(self._resumption)
+                while self._paused:
+                    await self._resumed.wait()
         except TimeoutError:
             waited_seconds = _now() - started
             raise self._refusal(key, _paused(), waited_seconds) from None

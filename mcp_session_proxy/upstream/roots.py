@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Hashable
 from typing import Final
 
+from ..aio import Signal
+
 # A server that asks at all asks as soon as it is told.
 _ASK_SECONDS: Final = 0.5
 # Clients answer by themselves; a server that gets no answer works with what it has.
@@ -21,7 +23,7 @@ class RootsTalk:
     ``wanted``: the server has asked for roots on this session, so it may know somebody's.
     """
 
-    __slots__ = ("_asked", "_asks_at_once", "_news", "_open", "_turn", "respondent", "wanted")
+    __slots__ = ("_asked", "_asks_at_once", "_introducing", "_news", "_open", "_turn", "respondent", "wanted")
 
     def __init__(self) -> None:
         self.respondent: Hashable | None = None
@@ -30,21 +32,22 @@ class RootsTalk:
         self._asked = False  # since it was told
         self._open: set[bytes] = set()
         self._asks_at_once = True  # as far as is known
-        self._news: asyncio.Future[None] | None = None
+        self._introducing = False
+        self._news = Signal()
 
     def asked(self, identifier: bytes) -> None:
         """The server asks for the roots, in a request of this raw id."""
         self.wanted = True
-        if self._news is not None:
+        if self._introducing:
             self._asked = True
             self._open.add(identifier)
-            self._wake()
+            self._news.give()
 
     def answered(self, identifier: bytes) -> None:
         """A request of the server's has an answer."""
         if identifier in self._open:
             self._open.discard(identifier)
-            self._wake()
+            self._news.give()
 
     async def pass_to(self, respondent: Hashable, tell: Callable[[], Awaitable[bool]]) -> None:
         """Have the server know this one's roots.
@@ -62,12 +65,12 @@ class RootsTalk:
             try:
                 self._asked = False
                 self._open.clear()
-                self._news = asyncio.get_running_loop().create_future()
+                self._introducing = True
                 told = await tell()
                 if told:
                     await self._let_it_ask()
             finally:
-                self._news = None
+                self._introducing = False
                 if not told:
                     self.respondent = former
 
@@ -86,12 +89,7 @@ class RootsTalk:
         try:
             async with asyncio.timeout(patience_seconds):
                 while not condition():
-                    self._news = asyncio.get_running_loop().create_future()
-                    await self._news
+                    await self._news.wait()
         except TimeoutError:
             return False
         return True
-
-    def _wake(self) -> None:
-        if self._news is not None and not self._news.done():
-            self._news.set_result(None)
