@@ -17,7 +17,7 @@ ROOT = Path(mcp_session_proxy.__file__).parent
 CORE_ROOMS = ["protocol", "upstream", "sessions", "exchange", "downstream"]
 ROOMS = [*CORE_ROOMS, "settings", "ops", "assembly"]
 # Anybody may import these, because they import nobody.
-LEAVES = ["aio", "backoff", "errors", "memory", "events", "introspection", "tracing"]
+LEAVES = ["aio", "backoff", "errors", "memory", "events", "tracing"]
 # What is no room and no leaf: the way in.
 ENTRANCE = {"", "__main__", "cli"}
 # Wings of their own. One looks at servers from outside, and is built on the lowest floors and the settings

@@ -7,7 +7,7 @@ Events, errors and metrics say themselves what they are; here is only what is ab
 import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final, cast
+from typing import Final
 
 import msgspec
 from prometheus_client.core import Metric
@@ -15,7 +15,7 @@ from prometheus_client.core import Metric
 from mcp_session_proxy import events
 from mcp_session_proxy.errors import ClientError, OverloadError, ProxyError, UpstreamError
 from mcp_session_proxy.events import Event, SessionOpened
-from mcp_session_proxy.introspection import Gauges, Introspection, Phase
+from mcp_session_proxy.ops.introspection import Gauges, Phase
 from mcp_session_proxy.ops.logs import render_json
 from mcp_session_proxy.ops.metrics import Metrics
 from mcp_session_proxy.sessions.state import SessionState
@@ -198,23 +198,21 @@ increase(mcp_session_proxy_bugs_total[1h]) > 0
 """
 
 
-class _Nothing:
-    """A proxy in which nothing happens, with one value for every label."""
-
-    def gauges(self) -> Gauges:
-        return Gauges(
-            phase=Phase.READY,
-            upstreams={},
-            limits={"": 0},
-            client_sessions=0,
-            upstream_sessions={"": 0},
-            upstream_session_age_seconds=[],
-            waiters=0,
-            exchanges_parked=0,
-            streams={"": 0},
-            memory_bytes={"": 0},
-            memory_limit_bytes={"": 0},
-        )
+def _gauges_of_nothing() -> Gauges:
+    """Those of a proxy in which nothing happens, with one value for every label."""
+    return Gauges(
+        phase=Phase.READY,
+        upstreams={},
+        limits={"": 0},
+        client_sessions=0,
+        upstream_sessions={"": 0},
+        upstream_session_age_seconds=[],
+        waiters=0,
+        exchanges_parked=0,
+        streams={"": 0},
+        memory_bytes={"": 0},
+        memory_limit_bytes={"": 0},
+    )
 
 
 # -- events ----------------------------------------------------------------------------------------
@@ -300,7 +298,7 @@ def _reason_row(kind: type[ProxyError]) -> str:
 def render_metrics() -> str:
     """The page ``docs/metrics.md``."""
     metrics = Metrics()
-    metrics.watch(cast(Introspection, _Nothing()))
+    metrics.watch(_gauges_of_nothing)
     families = sorted(metrics.registry.collect(), key=lambda family: family.name.startswith("process_"))
     labels = {family.name: _labels(family, metrics) for family in families}
     rows = [_metric_row(family, labels[family.name]) for family in families]

@@ -48,7 +48,9 @@ from ..ops.churn import Churn
 from ..ops.logs import EventLog, hush_libraries
 from ..ops.metrics import Metrics
 from ..ops.observers import Tee
+from ..ops.operator import Operator
 from ..ops.recent import Recent
+from ..ops.snapshot import Snapshot
 from ..sessions.binding import Binder
 from ..sessions.directory import Directory
 from ..sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
@@ -65,8 +67,6 @@ from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from ..upstream.streamable_http import StreamableHttp, http_session
 from . import rules
-from .operator import Operator
-from .snapshot import Snapshot
 
 _MAINTENANCE_SECONDS: Final = 1.0
 _CLOSE_SECONDS: Final = 5.0
@@ -361,7 +361,7 @@ class Proxy:
             memory=self._memory,
             limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": self._memory.max_bytes},
         )
-        self.metrics.watch(self.snapshot)
+        self.metrics.watch(self.snapshot.gauges)
         self._door = FrontDoor(
             guard=rules.guard(settings),
             endpoint=self._endpoint,

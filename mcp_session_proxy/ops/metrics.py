@@ -1,6 +1,6 @@
 """Every metric, once: its name, its help text, its labels, its buckets, and the event that moves it.
 
-Counters and histograms are moved by events; gauges are read from ``introspection`` when somebody
+Counters and histograms are moved by events; gauges are read from the proxy when somebody
 scrapes. Labels never carry a user, and no label can grow without bound.
 """
 
@@ -22,8 +22,8 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
-from ..introspection import Introspection, Phase
 from ..upstream.fleet import Condition
+from .introspection import Gauges, Phase
 from .tally import Distribution, RequestTally
 from .traffic import TrafficMeter
 
@@ -93,9 +93,9 @@ class Metrics:
         """What counts events of this kind."""
         return self._handlers.get(kind)
 
-    def watch(self, view: Introspection) -> None:
-        """Read the gauges from ``view`` at every scrape from now on."""
-        self.registry.register(GaugeCollector(view))
+    def watch(self, gauges: Callable[[], Gauges]) -> None:
+        """Read the gauges at every scrape from now on."""
+        self.registry.register(GaugeCollector(gauges))
 
     def _follow_clients(self) -> None:
         created = self._counter(
@@ -210,12 +210,12 @@ class Metrics:
 class GaugeCollector(Collector):
     """The numbers that go up and down, taken in one step when somebody scrapes."""
 
-    def __init__(self, view: Introspection) -> None:
-        self._view = view
+    def __init__(self, gauges: Callable[[], Gauges]) -> None:
+        self._gauges = gauges
 
     def collect(self) -> Iterable[Metric]:
         """The metric families of one scrape."""
-        gauges = self._view.gauges()
+        gauges = self._gauges()
         yield _labelled(
             "phase",
             "1 for what the proxy does now.",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from e2e.launch import TESTS, environment
 
-from mcp_session_proxy.introspection import Gauges, Phase
+from mcp_session_proxy.ops.introspection import Gauges, Phase
 from mcp_session_proxy.ops.metrics import GaugeCollector, Metrics
 
 from .tools import DEPLOY, read_yaml
@@ -68,7 +68,7 @@ def known_series() -> set[str]:
             )
 
     names = {"up"}
-    for family in [*metrics.registry.collect(), *GaugeCollector(View()).collect()]:  # type: ignore[arg-type]
+    for family in [*metrics.registry.collect(), *GaugeCollector(View().gauges).collect()]:  # type: ignore[arg-type]
         suffixes = {
             "counter": ("_total",),
             "histogram": ("_bucket", "_sum", "_count"),

@@ -3,15 +3,15 @@ from datetime import UTC, datetime
 import pytest
 
 from mcp_session_proxy import events
-from mcp_session_proxy.introspection import (
+from mcp_session_proxy.ops.admin import build_admin_app
+from mcp_session_proxy.ops.churn import Churn
+from mcp_session_proxy.ops.introspection import (
     ClientSessionView,
     Gauges,
     Phase,
     Readiness,
     UpstreamSessionView,
 )
-from mcp_session_proxy.ops.admin import build_admin_app
-from mcp_session_proxy.ops.churn import Churn
 from mcp_session_proxy.ops.metrics import Metrics
 from mcp_session_proxy.ops.observers import Tee
 from mcp_session_proxy.ops.recent import Recent
@@ -95,7 +95,7 @@ def connect(aiohttp_client):
     async def build(view=None, *, listen="127.0.0.1:9090"):
         metrics = Metrics()
         view = view or View()
-        metrics.watch(view)
+        metrics.watch(view.gauges)
         Tee(metrics)(events.DeleteAbsorbed(client="c1", principal="p1"))
         app = build_admin_app(
             view=view,

@@ -6,7 +6,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from mcp_session_proxy import __version__, events
-from mcp_session_proxy.introspection import Gauges, Phase
+from mcp_session_proxy.ops.introspection import Gauges, Phase
 from mcp_session_proxy.ops.metrics import MAX_CHILDREN, Metrics
 from mcp_session_proxy.ops.observers import Tee
 
@@ -163,7 +163,7 @@ def test_tells_whether_the_last_reload_worked(metrics):
 class TestGauges:
     def test_are_read_when_somebody_scrapes(self, metrics):
         """Numbers that go up and down come from the running proxy."""
-        metrics.watch(View())
+        metrics.watch(View().gauges)
         assert read(metrics, "client_sessions") == 7
         assert read(metrics, "waiters") == 3
         assert read(metrics, "upstream_sessions", state="idle") == 2
@@ -173,13 +173,13 @@ class TestGauges:
 
     def test_name_every_phase_and_condition(self, metrics):
         """A query for one that is not the case finds 0, not nothing."""
-        metrics.watch(View())
+        metrics.watch(View().gauges)
         assert (read(metrics, "phase", phase="ready"), read(metrics, "phase", phase="draining")) == (1, 0)
         assert read(metrics, "upstreams", condition="down") == 0
 
     def test_ages_are_a_histogram_of_the_living(self, metrics):
         """Bounds belong to their bucket, and the buckets add up."""
-        metrics.watch(View())
+        metrics.watch(View().gauges)
         found = [
             read(metrics, "upstream_session_age_seconds_bucket", le=bound)
             for bound in ("10.0", "60.0", "300.0", "604800.0", "+Inf")
@@ -217,7 +217,7 @@ class TestExposition:
 
     def test_every_metric_has_a_help_text(self, metrics):
         """In both formats; OpenMetrics is the stricter one."""
-        metrics.watch(View())
+        metrics.watch(View().gauges)
         for family in metrics.registry.collect():
             assert family.documentation, family.name
         assert generate_openmetrics(metrics.registry).endswith(b"# EOF\n")
@@ -235,6 +235,6 @@ def test_counting_a_request_is_cheap(metrics):
 
 def test_memory_by_kind(metrics):
     """What is kept and what may be, under the same label: one divided by the other is how full it is."""
-    metrics.watch(View())
+    metrics.watch(View().gauges)
     assert read(metrics, "memory_bytes", kind="events") == 6
     assert read(metrics, "memory_limit_bytes", kind="events") == 60

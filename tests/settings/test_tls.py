@@ -12,7 +12,7 @@ from certificates import Authority
 from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
 
 from mcp_session_proxy.assembly.proxy import Proxy
-from mcp_session_proxy.introspection import Phase
+from mcp_session_proxy.ops.introspection import Phase
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.settings.sources import ConfigError
 from mcp_session_proxy.settings.tls import listener_context, upstream_context

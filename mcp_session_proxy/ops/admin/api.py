@@ -13,11 +13,12 @@ from aiohttp.typedefs import Handler
 
 from ... import __version__, events
 from ...events import Observer
-from ...introspection import Introspection, Operations
 from ...sessions.modes import Sharing
 from ..churn import Churn
 from ..metrics import Metrics
+from ..operator import Operator
 from ..recent import Recent
+from ..snapshot import Snapshot
 from .access import Access, Refusal
 from .answers import answer, read_number
 from .model import (
@@ -46,8 +47,8 @@ class Api:
     def __init__(
         self,
         *,
-        view: Introspection,
-        operations: Operations,
+        view: Snapshot,
+        operations: Operator,
         metrics: Metrics,
         churn: Churn,
         recent: Recent,

@@ -8,12 +8,13 @@ from aiohttp.typedefs import Handler, Middleware
 
 from ...downstream.guard import Guard
 from ...events import Observer
-from ...introspection import Introspection, Operations
 from ...sessions.modes import Sharing
 from ...settings.values import Address
 from ..churn import Churn
 from ..metrics import Metrics
+from ..operator import Operator
 from ..recent import Recent
+from ..snapshot import Snapshot
 from .access import Access
 from .answers import answer_errors
 from .api import MAX_BODY_BYTES, Api
@@ -36,8 +37,8 @@ _HEADERS: Final = {
 
 def build_admin_app(
     *,
-    view: Introspection,
-    operations: Operations,
+    view: Snapshot,
+    operations: Operator,
     metrics: Metrics,
     churn: Churn,
     recent: Recent,

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from ...introspection import ClientSessionView, Phase, ReplicaView, UpstreamSessionView
 from ...sessions.modes import Sharing
+from ..introspection import ClientSessionView, Phase, ReplicaView, UpstreamSessionView
 from ..recent import Entry
 from ..traffic import Traffic
 from ..troubles import Trouble

@@ -5,9 +5,10 @@ from typing import Final
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
-from ...introspection import Introspection, Phase
 from ...sessions.modes import Sharing
+from ..introspection import Phase
 from ..metrics import Metrics
+from ..snapshot import Snapshot
 from .answers import DEFAULT_LIMIT, answer, read_number
 from .model import Health, ReadinessAnswer, Sessions, SessionTotals
 
@@ -17,7 +18,7 @@ RETRY_AFTER_SECONDS: Final = 2
 class Pages:
     """The pages by their paths."""
 
-    def __init__(self, view: Introspection, metrics: Metrics, sharing: Sharing) -> None:
+    def __init__(self, view: Snapshot, metrics: Metrics, sharing: Sharing) -> None:
         self._view = view
         self._metrics = metrics
         self._sharing = sharing

@@ -1,4 +1,4 @@
-"""What an operator may do to the running proxy: implements ``introspection.Operations``."""
+"""What an operator may do to the running proxy."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,10 @@ from ..sessions.pool import Pool
 
 
 class Operator:
-    """The operator's hand. ``stop`` asks whoever runs the proxy to end it, which drains it."""
+    """The operator's hand. Nothing here blocks.
+
+    ``stop`` asks whoever runs the proxy to end it, which drains it.
+    """
 
     def __init__(self, *, pool: Pool, endpoint: Endpoint, stop: Callable[[], None]) -> None:
         self._pool = pool

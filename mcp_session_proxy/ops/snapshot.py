@@ -1,4 +1,4 @@
-"""What the running proxy shows of itself: implements ``introspection.Introspection``."""
+"""What can be asked of the running proxy: for the admin listener and the metrics."""
 
 import asyncio
 from collections import Counter
@@ -9,7 +9,12 @@ from ..downstream.endpoint import Endpoint
 from ..exchange.fanout import Fanout
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
-from ..introspection import (
+from ..memory import Memory
+from ..sessions.binding import Binder
+from ..sessions.directory import ClientSession
+from ..upstream.fleet import Fleet, Replica
+from ..upstream.session import UpstreamSession
+from .introspection import (
     ClientSessionView,
     Gauges,
     Phase,
@@ -17,15 +22,13 @@ from ..introspection import (
     ReplicaView,
     UpstreamSessionView,
 )
-from ..memory import Memory
-from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
-from ..upstream.fleet import Fleet, Replica
-from ..upstream.session import UpstreamSession
 
 
 class Snapshot:
-    """Reads the state of the core; changes nothing."""
+    """Reads the state of the core; changes nothing.
+
+    Each answer is taken in one synchronous step, so that it is consistent in itself.
+    """
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class Snapshot:
         return [_view_replica(replica, now) for replica in self._fleet.replicas]
 
     def upstream_sessions(self, limit: int | None = None) -> Sequence[UpstreamSessionView]:
-        """The newest upstream sessions, newest first."""
+        """The newest upstream sessions, newest first; all of them without a limit."""
         now = asyncio.get_running_loop().time()
         parked = Counter(self._parking.sessions())
         slots = self._binder.pool.books.slots()
@@ -105,7 +108,7 @@ class Snapshot:
         return views
 
     def client_sessions(self, limit: int | None = None) -> Sequence[ClientSessionView]:
-        """The newest client sessions, newest first."""
+        """The newest client sessions, newest first; all of them without a limit."""
         now = asyncio.get_running_loop().time()
         # There may be very many of them: none is looked at that is not shown.
         newest = islice(self._binder.directory.newest_first(), limit)
@@ -135,7 +138,7 @@ class Snapshot:
         )
 
     def gauges(self) -> Gauges:
-        """The numbers for a scrape."""
+        """The numbers for a scrape; must be cheap."""
         now = asyncio.get_running_loop().time()
         sessions = [slot.session for slot in self._binder.pool.books.slots()]
         return Gauges(

@@ -1,12 +1,8 @@
-"""What the proxy shows of itself, and what an operator may do: for the admin listener and the metrics.
-
-What is shown is plain data without secrets, taken in one synchronous step, so that it is always consistent.
-"""
+"""What the proxy shows of itself, as plain data without secrets. ``snapshot`` takes it."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
 
 
 class Phase(StrEnum):
@@ -117,61 +113,3 @@ class Gauges:
     streams: Mapping[str, int]
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)
-
-
-class Introspection(Protocol):
-    """Whatever can be asked; the running proxy implements it."""
-
-    @property
-    def paused(self) -> bool:
-        """Whether an operator holds back all requests."""
-        ...
-
-    @property
-    def in_flight(self) -> int:
-        """How many requests are under way at the server for a client that waits."""
-        ...
-
-    def readiness(self) -> Readiness:
-        """Whether work can be taken now."""
-        ...
-
-    def replicas(self) -> Sequence[ReplicaView]:
-        """The servers."""
-        ...
-
-    def upstream_sessions(self, limit: int | None = None) -> Sequence[UpstreamSessionView]:
-        """The newest upstream sessions, newest first; all of them without a limit."""
-        ...
-
-    def client_sessions(self, limit: int | None = None) -> Sequence[ClientSessionView]:
-        """The newest client sessions, newest first; all of them without a limit."""
-        ...
-
-    def gauges(self) -> Gauges:
-        """The numbers for a scrape; must be cheap."""
-        ...
-
-
-class Operations(Protocol):
-    """Whatever an operator may do; the running proxy implements it. Nothing here blocks."""
-
-    def pause(self) -> None:
-        """Give sessions to nobody until ``resume``: requests wait."""
-        ...
-
-    def resume(self) -> None:
-        """End a pause."""
-        ...
-
-    def reconnect(self) -> int:
-        """Replace every upstream session when nobody holds it; gives how many there are."""
-        ...
-
-    def kill(self, session: str) -> bool:
-        """Close the upstream session with this tag at once; gives whether there was one."""
-        ...
-
-    def drain(self) -> int:
-        """Finish what is in flight and end, as on SIGTERM; gives how many requests are in flight."""
-        ...

@@ -18,7 +18,7 @@ from fakes import (
 )
 
 from mcp_session_proxy.errors import UpstreamTimeout
-from mcp_session_proxy.introspection import Phase
+from mcp_session_proxy.ops.introspection import Phase
 
 
 @pytest.fixture
