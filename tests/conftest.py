@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 
 import pytest
+from http_server import HttpServer
 from hypothesis import HealthCheck, settings
+from proxy_bench import Bench
 
 from mcp_session_proxy.settings.sources import ENV_PREFIX
 
@@ -19,6 +22,20 @@ def _no_options_from_outside(monkeypatch):
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HttpServer]:
+    """A hand-made server that runs."""
+    async with HttpServer() as server:
+        yield server
+
+
+@pytest.fixture
+async def bench(server: HttpServer) -> AsyncIterator[Bench]:
+    """A client and a server; the proxy between them is started by the test."""
+    async with Bench(server) as bench:
+        yield bench
 
 
 def pytest_configure() -> None:

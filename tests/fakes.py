@@ -1,4 +1,4 @@
-"""Stand-ins for the world around the core: a server behind a transport, and whoever listens.
+"""Stand-ins for the world around the core, without sockets: a server behind a transport, and whoever listens.
 
 A :class:`FakeServer` is a stateful MCP server and the transport to it in one. It behaves well until a
 test scripts it: ``script`` puts replies, or the errors of a transport, in front of the usual answers,
@@ -7,31 +7,21 @@ request by request. What it saw is in ``transcript``, one line per HTTP request.
 
 import asyncio
 import json
-import ssl
 from collections import Counter, defaultdict, deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-import aiohttp
-from aiohttp import web
-from yarl import URL
+from messages import GONE, INITIALIZE_PARAMS, raw, result
 
-from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.errors import ProxyError
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
-from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream.handshake import Versions
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY, Caller, SessionRef
-
-INITIALIZE_PARAMS = (
-    b'{"protocolVersion":"2025-11-25","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'
-)
-
 
 # -- what a server answers -------------------------------------------------------------------------
 
@@ -51,31 +41,6 @@ Step: TypeAlias = Bytes | BaseException | asyncio.Event | float
 def say(*messages: object, event_id: str | None = None, retry: float | None = None) -> Bytes:
     """A piece of a stream with these messages, given as JSON values or as raw JSON."""
     return Bytes(tuple(raw(message) for message in messages), event_id, retry)
-
-
-def raw(value: object) -> bytes:
-    """A value as JSON."""
-    return value if isinstance(value, bytes) else json.dumps(value).encode()
-
-
-def result(value: object = None) -> dict[str, Any]:
-    """A response; its id is filled in with that of the request it answers."""
-    return {"jsonrpc": "2.0", "id": "?", "result": {} if value is None else value}
-
-
-def error(code: int, message: str) -> dict[str, Any]:
-    """An error response; its id is filled in with that of the request it answers."""
-    return {"jsonrpc": "2.0", "id": "?", "error": {"code": code, "message": message}}
-
-
-def notification(method: str, **params: object) -> dict[str, Any]:
-    """A notification."""
-    return {"jsonrpc": "2.0", "method": method, "params": params}
-
-
-def request(identifier: object, method: str, **params: object) -> dict[str, Any]:
-    """A request."""
-    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": params}
 
 
 @dataclass
@@ -185,7 +150,6 @@ class Sent:
 
 
 Scripted: TypeAlias = FakeReply | BaseException | Callable[[Sent], FakeReply]
-GONE = {"jsonrpc": "2.0", "id": "server-error", "error": {"code": -32600, "message": "Session not found"}}
 
 
 class FakeServer:
@@ -468,256 +432,3 @@ class FakeOutlet:
     def heard(self) -> list[Any]:
         """The parameters of the notifications, as JSON values."""
         return [json.loads(message.params or b"null") for message in self.notified]
-
-
-# How long a test waits for what must happen. None fails because a busy machine was slow.
-PATIENCE_SECONDS = 30.0
-
-# -- the same over HTTP ----------------------------------------------------------------------------
-
-
-class HttpServer:
-    """A small stateful MCP server on a real socket.
-
-    Each session counts its calls of the tool ``count``. ``on`` puts a handler in front of the usual
-    answers, for a method, ``response``, GET or DELETE; it gets the request and the message.
-    """
-
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
-        self.url = ""
-        self._tls = tls
-        self.sessions: dict[str, int] = {}
-        self.deleted: list[str] = []
-        self.seen: list[tuple[web.Request, Any]] = []
-        self.on: dict[str, Callable[[web.Request, Any], Awaitable[web.StreamResponse]]] = {}
-        self._opened = 0
-        self._runner = web.AppRunner(
-            self._app(),
-            handler_cancellation=True,
-            shutdown_timeout=0,
-            max_field_size=65536,
-            max_line_size=65536,
-        )
-
-    async def __aenter__(self) -> "HttpServer":
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
-        scheme = "http" if self._tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._runner.cleanup()
-
-    def _app(self) -> web.Application:
-        app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_route("*", "/{path:.*}", self._handle)
-        return app
-
-    def posts(self, method: str) -> list[tuple[web.Request, Any]]:
-        """The POSTs with this method; ``response`` for responses."""
-        return [(r, m) for r, m in self.seen if r.method == "POST" and _method_of(m) == method]
-
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
-        message = json.loads(await request.read()) if request.method == "POST" else None
-        self.seen.append((request, message))
-        what = request.method if message is None else _method_of(message)
-        if (handler := self.on.get(what)) is not None:
-            return await handler(request, message)
-        if what == "initialize":
-            return self.open_session(message)
-        session = request.headers.get("Mcp-Session-Id", "")
-        if session not in self.sessions:
-            return web.json_response({**GONE, "id": None}, status=404)
-        if request.method == "DELETE":
-            del self.sessions[session]
-            self.deleted.append(session)
-            return web.Response()
-        if request.method == "GET":
-            return web.Response(status=405)
-        if message is None or "id" not in message or "method" not in message:
-            return web.Response(status=202)
-        if what == "tools/call":
-            self.sessions[session] += 1
-        return reply_to(message, {"count": self.sessions[session]})
-
-    def open_session(self, message: Any) -> web.Response:
-        """The usual answer to ``initialize``."""
-        self._opened += 1
-        session = f"upstream-{self._opened}"
-        self.sessions[session] = 0
-        result = {
-            "protocolVersion": message["params"]["protocolVersion"],
-            "capabilities": {"tools": {}},
-            "serverInfo": {"name": "fake", "version": "1"},
-        }
-        return reply_to(message, result, headers={"Mcp-Session-Id": session})
-
-
-def _method_of(message: Any) -> str:
-    return str(message.get("method", "response"))
-
-
-def reply_to(message: Any, result: object, **options: Any) -> web.Response:
-    """A JSON answer with a result."""
-    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "result": result}, **options)
-
-
-async def begin_stream(request: web.Request) -> web.StreamResponse:
-    """Begin an event stream."""
-    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-    await response.prepare(request)
-    return response
-
-
-async def write_event(response: web.StreamResponse, message: object, *, event_id: str | None = None) -> None:
-    """Write one event."""
-    head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
-    await response.write(head + b"data: " + raw(message) + b"\n\n")
-
-
-async def read_events(content: aiohttp.StreamReader, count: int) -> list[tuple[str | None, Any]]:
-    """The next events of a client's stream: their ids and data. Those without data do not count."""
-    events: list[tuple[str | None, Any]] = []
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while len(events) < count:
-            fields: dict[str, str] = {}
-            while line := (await content.readline()).decode().rstrip("\n"):
-                if line[0] != ":":
-                    name, _, value = line.partition(": ")
-                    fields[name] = value
-            if fields.get("data"):
-                events.append((fields.get("id"), json.loads(fields["data"])))
-            elif not fields and content.at_eof():
-                raise EOFError(events)
-    return events
-
-
-async def until(condition: Callable[[], object]) -> None:
-    """Let the event loop run until something is so; how long that takes is no matter."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.001)
-
-
-# -- the whole proxy -------------------------------------------------------------------------------
-
-INITIALIZE = {
-    "jsonrpc": "2.0",
-    "id": 0,
-    "method": "initialize",
-    "params": json.loads(INITIALIZE_PARAMS),
-}
-BOTH = "application/json, text/event-stream"
-
-
-def call(identifier: object = 1, method: str = "tools/call", **params: object) -> dict[str, Any]:
-    """A request of a client."""
-    return {"jsonrpc": "2.0", "id": identifier, "method": method, "params": params}
-
-
-class Bench:
-    """A client, the proxy, and the server behind it."""
-
-    def __init__(self, server: HttpServer) -> None:
-        self.server = server
-        self.http: aiohttp.ClientSession
-        self.proxy: Proxy
-        self._stack = AsyncExitStack()
-        self._flags: dict[str, Any] = {}
-
-    async def __aenter__(self) -> "Bench":
-        self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
-
-    async def start(self, **options: Any) -> None:
-        """Start the proxy with these options, by field name."""
-        self._flags = {
-            "upstream": self.server.url,
-            "listen": "127.0.0.1:0",
-            "admin_listen": "off",
-            "drain_timeout": "0s",
-            "log_level": "error",
-            **options,
-        }
-        self.proxy = await self._stack.enter_async_context(Proxy(load(self._flags)))
-
-    def reload(self, **options: Any) -> None:
-        """Change these options of the proxy that runs; the others are as they were at its start."""
-        self.proxy.reload(lambda: load({**self._flags, "upstream": self.server.url, **options}))
-
-    @property
-    def url(self) -> str:
-        return self.proxy.listen_url + URL(self.server.url).raw_path
-
-    @property
-    def endpoint(self) -> Any:
-        return self.proxy._endpoint
-
-    def request(
-        self,
-        verb: str,
-        body: object = None,
-        *,
-        session: str | None = None,
-        headers: dict[str, str] | None = None,
-        accept: str | None = BOTH,
-    ) -> "aiohttp.client._RequestContextManager":
-        sent = {"Content-Type": "application/json"} if verb == "POST" else {}
-        if accept is not None:
-            sent["Accept"] = accept
-        if session is not None:
-            sent["Mcp-Session-Id"] = session
-        data = body if isinstance(body, bytes | None) else json.dumps(body).encode()
-        return self.http.request(
-            verb, self.url, data=data, headers={**sent, **(headers or {})}, allow_redirects=False
-        )
-
-    async def post(self, body: object, **options: Any) -> "Answer":
-        async with self.request("POST", body, **options) as response:
-            return await Answer.read(response)
-
-    async def initialize(self, **options: Any) -> str:
-        answer = await self.post(INITIALIZE, **options)
-        assert answer.status == 200
-        return answer.headers["Mcp-Session-Id"]
-
-    @asynccontextmanager
-    async def asking(self, body: object, **options: Any) -> AsyncIterator["asyncio.Task[Answer]"]:
-        """A POST that is under way."""
-        task = asyncio.create_task(self.post(body, **options))
-        try:
-            yield task
-        finally:
-            if not task.done():
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-
-
-class Answer:
-    """What a client got for one HTTP request."""
-
-    def __init__(self, status: int, headers: Any, body: bytes) -> None:
-        self.status = status
-        self.headers = headers
-        self.body = body
-
-    @classmethod
-    async def read(cls, response: aiohttp.ClientResponse) -> "Answer":
-        return cls(response.status, response.headers, await response.read())
-
-    @property
-    def json(self) -> Any:
-        """The JSON body, or the data of the events in order."""
-        if self.headers["Content-Type"] != "text/event-stream":
-            return json.loads(self.body)
-        return [json.loads(line[6:]) for line in self.body.split(b"\n") if line.startswith(b"data: {")]
-
-    @property
-    def error(self) -> tuple[object, int, str | None]:
-        """Its id, code, and the reason word of an error of ours."""
-        error = self.json["error"]
-        return self.json["id"], error["code"], (error.get("data") or {}).get("reason")

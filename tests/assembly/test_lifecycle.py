@@ -13,20 +13,15 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, reply_to, until
+from http_server import reply_to
+from messages import INITIALIZE, call
+from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.assembly.proxy import CannotListen, CannotStart, Proxy
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream import streamable_http
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 class Work:

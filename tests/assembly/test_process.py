@@ -14,15 +14,10 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from fakes import HttpServer, call
+from http_server import HttpServer
+from messages import call
 
 SETTLED_SECONDS = 30
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[HttpServer]:
-    async with HttpServer() as server:
-        yield server
 
 
 @pytest.fixture

@@ -14,18 +14,9 @@ import aiohttp
 import pytest
 from aiohttp import web
 from certificates import Authority
-from fakes import (
-    INITIALIZE,
-    PATIENCE_SECONDS,
-    Answer,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import INITIALIZE, call
+from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.events import Event, Level
@@ -139,11 +130,11 @@ class Held:
 
 
 @pytest.fixture
-async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloaded]:
+async def bench(server: HttpServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Reloaded]:
     """A client and a server; the proxy between them looks after things often."""
     monkeypatch.setattr(assembly, "_MAINTENANCE_SECONDS", 0.005)
     level = logging.getLogger().level
-    async with HttpServer() as server, Reloaded(server) as bench:
+    async with Reloaded(server) as bench:
         yield bench
     logging.getLogger().setLevel(level)
 

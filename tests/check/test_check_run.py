@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 from certificates import Authority
-from fakes import HttpServer, begin_stream, reply_to
+from http_server import HttpServer, begin_stream, reply_to
 
 from mcp_session_proxy.check.clients import Verdict
 from mcp_session_proxy.check.observations import Client

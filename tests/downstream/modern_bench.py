@@ -2,14 +2,15 @@
 
 import asyncio
 import itertools
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
 from aiohttp import web
-from fakes import BOTH, Answer, Bench, begin_stream, call, reply_to, write_event
+from http_server import begin_stream, reply_to, write_event
+from messages import call
+from proxy_bench import BOTH, Answer, Bench
 
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
@@ -62,12 +63,7 @@ class Modern(Bench):
         """Let the server declare these capabilities, and hold a GET stream."""
 
         async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-            plain = self.server.open_session(message)
-            body = json.loads(plain.body)["result"] | {
-                "capabilities": capabilities,
-                "instructions": "Count.",
-            }
-            return reply_to(message, body, headers={"Mcp-Session-Id": plain.headers["Mcp-Session-Id"]})
+            return self.server.open_session(message, capabilities=capabilities, instructions="Count.")
 
         async def get(request: web.Request, _: Any) -> web.StreamResponse:
             self.get_stream = await begin_stream(request)

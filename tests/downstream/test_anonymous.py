@@ -1,20 +1,11 @@
 """The one loud word about callers who cannot be told apart."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
-from fakes import Bench, HttpServer
+from proxy_bench import Bench
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 ANYWHERE = "0.0.0.0:0"
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def warnings(bench: Bench, headers: dict[str, str] | None = None, **options: Any) -> list[str]:

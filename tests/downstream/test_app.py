@@ -2,35 +2,18 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
-from fakes import (
-    INITIALIZE,
-    PATIENCE_SECONDS,
-    Answer,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    reply_to,
-    until,
-)
+from http_server import begin_stream, reply_to
+from messages import INITIALIZE, call, notification
+from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 from yarl import URL
 
 PAGE = "https://app.example.com"
 EXPOSED = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def talk(bench: Bench, request: bytes) -> bytes:

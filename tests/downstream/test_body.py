@@ -7,18 +7,13 @@ import zlib
 from collections.abc import AsyncIterator
 
 import pytest
-from fakes import Bench, HttpServer, call, until
+from messages import call
+from proxy_bench import Bench, until
 
 from mcp_session_proxy.errors import OverBudget
 from mcp_session_proxy.memory import LEAST_BUDGET_BYTES, Memory, Share, default_budget_bytes
 
 CALL = json.dumps(call(), separators=(",", ":")).encode()
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def raw_deflate(data: bytes) -> bytes:

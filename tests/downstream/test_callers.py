@@ -1,15 +1,8 @@
 """Who counts as whom at the front door: what callers show, and what strangers cannot get by showing it."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-from fakes import Bench, HttpServer, call
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
+from messages import call
+from proxy_bench import Bench
 
 
 async def count(bench: Bench, query: str = "", **headers: str) -> int:

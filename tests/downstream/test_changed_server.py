@@ -1,13 +1,14 @@
 """The whole proxy before a server that is deployed anew: clients that keep what they were told hear of it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, read_events, reply_to, until
+from http_server import HttpServer, begin_stream, reply_to
+from messages import call
+from proxy_bench import Bench, read_events, until
 
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
@@ -28,14 +29,9 @@ class Deployed:
         server.on.update({"initialize": self.initialize, "GET": self.stream})
 
     async def initialize(self, request: web.Request, message: Any) -> web.StreamResponse:
-        answer = self.server.open_session(message)
-        result = {
-            "protocolVersion": message["params"]["protocolVersion"],
-            "capabilities": {"tools": {"listChanged": True}, "prompts": {"listChanged": True}},
-            "serverInfo": {"name": "shop", "version": self.version},
-        }
-        session = answer.headers["Mcp-Session-Id"]
-        return reply_to(message, result, headers={"Mcp-Session-Id": session})
+        capabilities = {"tools": {"listChanged": True}, "prompts": {"listChanged": True}}
+        info = {"name": "shop", "version": self.version}
+        return self.server.open_session(message, capabilities=capabilities, serverInfo=info)
 
     async def stream(self, request: web.Request, message: Any) -> web.StreamResponse:
         if request.headers["Mcp-Session-Id"] not in self.server.sessions:
@@ -50,13 +46,6 @@ class Deployed:
         """Another version takes over, without the sessions."""
         self.version = "2"
         self.server.sessions.clear()
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by ``at``."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 @pytest.fixture

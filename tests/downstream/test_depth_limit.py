@@ -1,19 +1,13 @@
 """JSON that is nested too deep, from clients and from servers: the whole proxy, on the wire."""
 
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, begin_stream, call, notification, until, write_event
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
+from http_server import begin_stream, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import Bench, until
 
 
 def nested(depth: int) -> Any:

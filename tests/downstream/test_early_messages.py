@@ -1,12 +1,13 @@
 """The whole proxy before a server that speaks first, before its client has made a sound."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, read_events, reply_to, until, write_event
+from http_server import begin_stream, reply_to, write_event
+from messages import call
+from proxy_bench import Bench, read_events, until
 
 ROOTS = {"jsonrpc": "2.0", "id": "r-1", "method": "roots/list"}
 NEWS = {"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}
@@ -26,11 +27,11 @@ MODERN = {
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
+async def bench(bench: Bench) -> Bench:
     """A client, the proxy, and a server whose GET stream begins with something for the client."""
 
     async def speak(request: web.Request, message: Any) -> web.StreamResponse:
-        if request.headers["Mcp-Session-Id"] not in server.sessions:
+        if request.headers["Mcp-Session-Id"] not in bench.server.sessions:
             return web.Response(status=404)
         response = await begin_stream(request)
         for said in (NEWS, ROOTS, LOG):
@@ -38,10 +39,9 @@ async def bench() -> AsyncIterator[Bench]:
         await asyncio.Event().wait()
         return response
 
-    async with HttpServer() as server, Bench(server) as bench:
-        server.on["GET"] = speak
-        await bench.start()
-        yield bench
+    bench.server.on["GET"] = speak
+    await bench.start()
+    return bench
 
 
 async def test_a_legacy_client(bench: Bench) -> None:

@@ -12,32 +12,13 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
-from fakes import (
-    BOTH,
-    GONE,
-    INITIALIZE,
-    PATIENCE_SECONDS,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    read_events,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import GONE, INITIALIZE, call, notification
+from proxy_bench import BOTH, PATIENCE_SECONDS, Bench, read_events, until
 from yarl import URL
 
 OURS = "mcp-session-proxy"
 STREAM_FIRST = "text/event-stream, application/json"
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 # -- sessions --------------------------------------------------------------------------------------

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Answer, Bench, HttpServer, call, reply_to
+from http_server import HttpServer, reply_to
+from messages import INITIALIZE, call
+from proxy_bench import Answer, Bench
 
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import HttpServer, call
+from http_server import HttpServer
+from messages import call
 from modern_bench import Modern, modern
 
 STATUSES = [200, 400, 404, 409, 422, 500, 502, 503]
@@ -14,9 +15,9 @@ URL = {"mode": "url", "message": "Log in", "url": "https://x.example"}
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Modern]:
-    """A client and a server, and the proxy between them."""
-    async with HttpServer() as server, Modern(server) as bench:
+async def bench(server: HttpServer) -> AsyncIterator[Modern]:
+    """A modern client and a server, and the proxy between them."""
+    async with Modern(server) as bench:
         await bench.start()
         yield bench
 

@@ -10,9 +10,12 @@ from typing import Any
 
 import aiohttp
 from aiohttp import web
-from fakes import BOTH, INITIALIZE, Bench, HttpServer, Recorder, call
+from fakes import Recorder
+from http_server import HttpServer
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import INITIALIZE, call
+from proxy_bench import BOTH, Bench
 
 from mcp_session_proxy.protocol import revisions
 

@@ -1,17 +1,11 @@
 """Answers of the server with heads that are large, or that cannot be read, through the whole proxy."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, call, reply_to
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
+from http_server import reply_to
+from messages import INITIALIZE, call
+from proxy_bench import Bench
 
 
 def fatten(bench: Bench, method: str, size: int) -> None:

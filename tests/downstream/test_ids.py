@@ -1,33 +1,17 @@
 """Session ids that come back, that are forgotten, stolen or a platform's own. On the wire."""
 
 import copy
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import (
-    INITIALIZE,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    read_events,
-    until,
-    write_event,
-)
+from http_server import begin_stream, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import Bench, read_events, until
 
 CAPABLE = copy.deepcopy(INITIALIZE)
 CAPABLE["params"]["capabilities"] = {"elicitation": {}, "roots": {"listChanged": True}}
 ALICE, ALICE_LATER = {"Authorization": "Bearer alice-1"}, {"Authorization": "Bearer alice-2"}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def count(bench: Bench, session: str, **options: Any) -> int:

@@ -1,12 +1,12 @@
 """How many requests may be under way: of everybody, of one caller, and of those nobody knows."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, call, reply_to, until
+from http_server import reply_to
+from messages import call
+from proxy_bench import Bench, until
 
 from mcp_session_proxy.downstream.in_flight import InFlight
 from mcp_session_proxy.errors import TooManyExchanges
@@ -76,12 +76,6 @@ class Slow:
         self.began += 1
         await self.end.wait()
         return reply_to(message, {})
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def test_clients_that_left_still_count(bench: Bench) -> None:

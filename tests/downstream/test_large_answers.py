@@ -3,23 +3,19 @@
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, reply_to, until, write_event
+from http_server import begin_stream, reply_to, write_event
+from messages import call
+from proxy_bench import Bench, until
 
 from mcp_session_proxy.downstream.streams import Responder
 
 LARGE = "y" * 8_000_000
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 @contextmanager

@@ -8,25 +8,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from fakes import (
-    BOTH,
-    INITIALIZE,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    read_events,
-    until,
-    write_event,
-)
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A server; the proxy before it is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
+from http_server import begin_stream, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import BOTH, Bench, read_events, until
 
 
 class Client:

@@ -7,13 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
+from messages import INITIALIZE, call
+from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 
 async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:

@@ -8,24 +8,16 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import (
-    PATIENCE_SECONDS,
-    Answer,
-    HttpServer,
-    begin_stream,
-    call,
-    read_events,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import call
 from modern_bench import ALL, CHANGING, META, NUMBERS, VERSION, Handler, Modern, modern, routing
+from proxy_bench import PATIENCE_SECONDS, Answer, read_events, until
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Modern]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Modern(server) as bench:
+async def bench(server: HttpServer) -> AsyncIterator[Modern]:
+    """A modern client and a server; the proxy between them is started by the test."""
+    async with Modern(server) as bench:
         yield bench
 
 

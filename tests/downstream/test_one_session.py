@@ -1,11 +1,12 @@
 """The whole proxy before a server that can have one session only."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, call
+from http_server import HttpServer
+from messages import INITIALIZE, call
+from proxy_bench import Bench
 
 META = "io.modelcontextprotocol/"
 MODERN = call(
@@ -17,17 +18,17 @@ MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/lis
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
+async def server(server: HttpServer) -> HttpServer:
+    """It opens one session at a time."""
 
-        async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-            if server.sessions:
-                error = {"code": -32600, "message": "Invalid Request: Server already initialized"}
-                return web.json_response({"jsonrpc": "2.0", "error": error, "id": None}, status=400)
-            return server.open_session(message)
+    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+        if server.sessions:
+            error = {"code": -32600, "message": "Invalid Request: Server already initialized"}
+            return web.json_response({"jsonrpc": "2.0", "error": error, "id": None}, status=400)
+        return server.open_session(message)
 
-        server.on["initialize"] = initialize
-        yield bench
+    server.on["initialize"] = initialize
+    return server
 
 
 def client(name: str, **capabilities: object) -> dict[str, Any]:

@@ -2,21 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, begin_stream, call, reply_to, until, write_event
+from http_server import begin_stream, reply_to, write_event
+from messages import INITIALIZE, call
+from proxy_bench import Bench, until
 
 MARK = "X-Request-Mark"
 SERVERS_QUESTION = {"jsonrpc": "2.0", "id": "q-1", "method": "roots/list", "params": {}}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def marked(mark: str, **more: str) -> dict[str, str]:

@@ -1,33 +1,16 @@
 """Clients that say that they take both and read only JSON: the whole proxy, on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import (
-    BOTH,
-    PATIENCE_SECONDS,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import begin_stream, reply_to, write_event
+from messages import call, notification
+from proxy_bench import BOTH, PATIENCE_SECONDS, Bench, until
 
 RELUCTANT = "text/event-stream;q=0.5, application/json"
 STREAM_FIRST = "text/event-stream, application/json"
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def hold(bench: Bench) -> asyncio.Event:

@@ -1,25 +1,19 @@
 """What a client's ping is told: the truth as far as it is known."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, call, until
+from http_server import HttpServer
+from messages import call
+from proxy_bench import Bench, until
 
 from mcp_session_proxy.downstream import ping as module
 
 PING = call("p", "ping")
 PONG = {"jsonrpc": "2.0", "id": "p", "result": {}}
 TOKEN = {"Authorization": "Bearer good"}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def wants_token(bench: Bench) -> None:

@@ -1,12 +1,13 @@
 """The whole proxy before a server that tells of progress: whose it is, and for how long."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, read_events, reply_to, until, write_event
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import call
+from proxy_bench import Bench, read_events, until
 
 PROGRESS = "notifications/progress"
 
@@ -57,10 +58,9 @@ class Tasks:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        await bench.start()
-        yield bench
+async def bench(bench: Bench) -> Bench:
+    await bench.start()
+    return bench
 
 
 @pytest.fixture

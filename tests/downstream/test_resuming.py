@@ -1,35 +1,17 @@
 """Clients whose connection breaks, and what they find when they come back: the whole proxy, on the wire."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import (
-    INITIALIZE,
-    PATIENCE_SECONDS,
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    notification,
-    read_events,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import begin_stream, reply_to, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
 
 STREAM = "text/event-stream"
 OLD = {"MCP-Protocol-Version": "2025-06-18"}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def first_event(content: aiohttp.StreamReader) -> dict[str, str]:

@@ -10,7 +10,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import BOTH, INITIALIZE, Bench, HttpServer, begin_stream, call, reply_to, until, write_event
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import INITIALIZE, call
+from proxy_bench import BOTH, Bench, until
 
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"

@@ -1,13 +1,14 @@
 """What a head says is judged once for requests that have the same one, and anew for any other."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, call
+from messages import call
+from proxy_bench import Bench
 
 from mcp_session_proxy.downstream import app, endpoint
 from mcp_session_proxy.downstream.head import Head
@@ -52,12 +53,6 @@ def test_same_head_without_a_length() -> None:
 
 
 # -- over one connection ---------------------------------------------------------------------------
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 @contextmanager

@@ -1,28 +1,23 @@
 """A server that gives one session id twice: callers never meet on it."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, call, reply_to
+from http_server import HttpServer
+from messages import call
+from proxy_bench import Bench
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
+async def server(server: HttpServer) -> HttpServer:
+    """It gives every session the same id."""
 
-        async def initialize(_: web.Request, message: Any) -> web.Response:
-            server.sessions.setdefault("same", 0)
-            result = {
-                "protocolVersion": message["params"]["protocolVersion"],
-                "capabilities": {"tools": {}},
-                "serverInfo": {"name": "fake", "version": "1"},
-            }
-            return reply_to(message, result, headers={"Mcp-Session-Id": "same"})
+    async def initialize(_: web.Request, message: Any) -> web.Response:
+        return server.open_session(message, identifier="same")
 
-        server.on["initialize"] = initialize
-        yield bench
+    server.on["initialize"] = initialize
+    return server
 
 
 async def test_another_caller_never_comes_onto_it(bench: Bench) -> None:

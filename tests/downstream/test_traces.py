@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, call, until
+from http_server import HttpServer
+from messages import call
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
+from proxy_bench import Bench, until
 from test_modern import Modern, modern
 
 from mcp_session_proxy.events import Event
@@ -90,9 +92,9 @@ def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[Modern]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Modern(server) as bench:
+async def bench(server: HttpServer) -> AsyncIterator[Modern]:
+    """A modern client and a server; the proxy between them is started by the test."""
+    async with Modern(server) as bench:
         yield bench
 
 

@@ -2,24 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from fakes import BOTH, INITIALIZE, Answer, Bench, HttpServer, call, notification
+from messages import INITIALIZE, call, notification
+from proxy_bench import BOTH, Answer, Bench
 from yarl import URL
 
 LEGACY = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 MODERN = "2026-07-28"
 META = "io.modelcontextprotocol/"
 ODD = ["1999-01-01", "2025-11-24", "2025-11-25x", "latest", "", "1", "2025-11-25, 2025-11-25", "\u2603"]
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def names(version: str) -> dict[str, str]:

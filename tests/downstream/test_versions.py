@@ -1,23 +1,16 @@
 """Who has chosen a protocol version, and what becomes of that before a server that is strict about it."""
 
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, call
+from messages import INITIALIZE, call
+from proxy_bench import Bench
 
 META = "io.modelcontextprotocol/"
 MODERN = call(
     1, "tools/list", _meta={f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {}}
 )
 MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def take_only(bench: Bench, version: str) -> None:

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import Bench, HttpServer, begin_stream, call, notification, reply_to, until, write_event
+from http_server import HttpServer, begin_stream, reply_to, write_event
+from messages import call, notification
+from proxy_bench import Bench, until
 
 
 class TellingServer(HttpServer):

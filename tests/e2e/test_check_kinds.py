@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import HttpServer, reply_to
+from http_server import HttpServer, reply_to
 
 from .checking import Command, Outcome
 from .launch import Fleet

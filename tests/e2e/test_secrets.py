@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
-from fakes import BOTH, INITIALIZE, HttpServer, call
+from http_server import HttpServer
+from messages import INITIALIZE, call
+from proxy_bench import BOTH
 
 from .launch import Fleet, Proxy
 
@@ -51,13 +52,6 @@ ROUGH = [
     b"GET /health\r\nAuthorization: hunter2\r\n\r\n",
     b"GET /%68\r\nhunter2: 1 HTTP/1.1\r\n\r\n",
 ]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[HttpServer]:
-    """A server with paths of its own that fail in their ways."""
-    async with HttpServer() as running:
-        yield running
 
 
 async def _rough(origin: str, request: bytes) -> bytes:

@@ -5,7 +5,8 @@ from pathlib import Path
 import aiohttp
 import pytest
 from certificates import Authority
-from fakes import HttpServer, call
+from http_server import HttpServer
+from messages import call
 
 from .launch import Fleet
 

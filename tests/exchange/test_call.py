@@ -14,15 +14,12 @@ from fakes import (
     Sent,
     Step,
     answer,
-    error,
     make_session,
-    notification,
-    request,
-    result,
     say,
     settle,
     stream,
 )
+from messages import error, notification, request, result
 from modern_fakes import ADA, ASK_NAME, ASK_ROOTS, FORM, FakeChannel, Visit, modern, value
 
 from mcp_session_proxy.errors import Draining, InvalidParams, MissingCapability, OutcomeUnknown

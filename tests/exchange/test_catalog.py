@@ -5,7 +5,8 @@ import json
 from typing import Any, cast
 
 import pytest
-from fakes import FakeServer, Recorder, answer, error, make_session, refusal, result, stream
+from fakes import FakeServer, Recorder, answer, make_session, refusal, stream
+from messages import error, result
 from modern_fakes import Visit
 
 from mcp_session_proxy.exchange.catalog import Catalog

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from fakes import (
-    GONE,
     FakeOutlet,
     FakePlacement,
     FakeReply,
@@ -18,18 +17,15 @@ from fakes import (
     Scripted,
     Sent,
     answer,
-    error,
     make_session,
-    notification,
     refusal,
-    request,
-    result,
     say,
     settle,
     stream,
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from messages import GONE, error, notification, request, result
 
 from mcp_session_proxy.errors import (
     Draining,

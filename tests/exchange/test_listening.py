@@ -7,9 +7,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from fakes import FakeReply, FakeServer, Recorder, Sent, answer, error, make_session, result, settle
+from fakes import FakeReply, FakeServer, Recorder, Sent, answer, make_session, settle
 from hypothesis import given
 from hypothesis import strategies as st
+from messages import error, result
 from modern_fakes import Visit
 
 from mcp_session_proxy.errors import InvalidParams, TooManyListeners

@@ -12,15 +12,13 @@ from fakes import (
     FakeVisit,
     Recorder,
     Scripted,
-    error,
     make_session,
-    notification,
     refusal,
-    result,
     say,
     settle,
     stream,
 )
+from messages import error, notification, result
 
 from mcp_session_proxy.errors import (
     OutcomeUnknown,

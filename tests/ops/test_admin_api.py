@@ -8,8 +8,10 @@ from typing import Any
 import jsonschema
 import pytest
 from aiohttp import web
-from fakes import PATIENCE_SECONDS, Answer, Bench, HttpServer, call, reply_to, until
+from http_server import HttpServer, reply_to
+from messages import call
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 
 from mcp_session_proxy import __version__
 
@@ -54,9 +56,9 @@ class AdminBench(Bench):
 
 
 @pytest.fixture
-async def bench() -> AsyncIterator[AdminBench]:
+async def bench(server: HttpServer) -> AsyncIterator[AdminBench]:
     """A server, and who calls; the proxy between them is started by the test."""
-    async with HttpServer() as server, AdminBench(server) as bench:
+    async with AdminBench(server) as bench:
         yield bench
 
 

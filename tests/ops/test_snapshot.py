@@ -1,31 +1,15 @@
 """What the running proxy shows of itself, and what it never shows."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import (
-    Bench,
-    HttpServer,
-    begin_stream,
-    call,
-    read_events,
-    reply_to,
-    until,
-    write_event,
-)
+from http_server import begin_stream, reply_to, write_event
+from messages import call
+from proxy_bench import Bench, read_events, until
 
 from mcp_session_proxy.errors import UpstreamTimeout
 from mcp_session_proxy.ops.introspection import Phase
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    """A client and a server; the proxy between them is started by the test."""
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 async def test_readiness(bench: Bench) -> None:

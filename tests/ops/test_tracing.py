@@ -4,11 +4,12 @@ import asyncio
 import os
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 
 import pytest
 from collector import Collector
-from fakes import PATIENCE_SECONDS, Bench, HttpServer, call
+from messages import call
+from proxy_bench import PATIENCE_SECONDS, Bench
 
 from mcp_session_proxy import __version__
 from mcp_session_proxy.ops import tracing
@@ -23,12 +24,6 @@ SPAN = "b7ad6b7169203331"
 def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("OTEL_")]:
         monkeypatch.delenv(name)
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 @pytest.fixture

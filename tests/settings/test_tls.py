@@ -9,7 +9,9 @@ from typing import Any
 import aiohttp
 import pytest
 from certificates import Authority
-from fakes import INITIALIZE, PATIENCE_SECONDS, Bench, HttpServer, call, until
+from http_server import HttpServer
+from messages import INITIALIZE, call
+from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.ops.introspection import Phase

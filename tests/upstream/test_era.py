@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from fakes import FakeReply, FakeServer, Scripted, answer, error, refusal, result, settle, stream
+from fakes import FakeReply, FakeServer, Scripted, answer, refusal, settle, stream
+from messages import error, result
 
 from mcp_session_proxy.errors import UpstreamTimeout, UpstreamUnreachable
 from mcp_session_proxy.protocol.revisions import UpstreamEra

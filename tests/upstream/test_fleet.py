@@ -4,7 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import FakeServer, Recorder, answer, make_session, result, settle, stream
+from fakes import FakeServer, Recorder, answer, make_session, settle, stream
+from messages import result
 from yarl import URL
 
 from mcp_session_proxy.errors import (

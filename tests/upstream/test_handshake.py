@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 from fakes import (
-    INITIALIZE_PARAMS,
     FakePlacement,
     FakeReply,
     FakeServer,
@@ -14,9 +13,9 @@ from fakes import (
     Sent,
     answer,
     make_session,
-    raw,
     refusal,
 )
+from messages import INITIALIZE_PARAMS, raw
 
 from mcp_session_proxy.errors import HandshakeRefused, ProxyError, UpstreamProtocolError, UpstreamRejected
 from mcp_session_proxy.upstream.handshake import Versions

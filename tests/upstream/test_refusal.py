@@ -3,7 +3,8 @@
 import json
 
 import pytest
-from fakes import GONE, FakeReply, refusal
+from fakes import FakeReply, refusal
+from messages import GONE
 
 from mcp_session_proxy.errors import UpstreamRejected
 from mcp_session_proxy.protocol.lost import Verdict

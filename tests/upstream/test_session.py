@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fakes import (
-    GONE,
     FakePlacement,
     FakeReply,
     FakeRouter,
@@ -15,16 +14,13 @@ from fakes import (
     Recorder,
     Sent,
     answer,
-    error,
     make_session,
-    notification,
     refusal,
-    request,
-    result,
     say,
     settle,
     stream,
 )
+from messages import GONE, error, notification, request, result
 
 from mcp_session_proxy.errors import (
     Draining,

@@ -2,13 +2,13 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
-import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, begin_stream, call, until, write_event
+from http_server import HttpServer, begin_stream, write_event
+from messages import INITIALIZE, call
+from proxy_bench import Bench, until
 
 
 class Balancer:
@@ -37,12 +37,6 @@ class Balancer:
             if (session := request.headers.get("Mcp-Session-Id")) is not None
             and request.cookies.get("LB", "").strip('"') != self.replicas.get(session)
         ]
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def cookie_headers(bench: Bench, what: str) -> list[str | None]:

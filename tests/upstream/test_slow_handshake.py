@@ -1,12 +1,12 @@
 """A server that takes long to open a session: the whole proxy waits for it, and says what it waited for."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
-from fakes import INITIALIZE, Bench, HttpServer, call
+from messages import INITIALIZE, call
+from proxy_bench import Bench
 
 HASTY = {"acquire_timeout": "50ms", "request_timeout": "100ms"}
 META = "io.modelcontextprotocol/"
@@ -16,12 +16,6 @@ MODERN = call(
     _meta={f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": {}},
 )
 MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/list"}
-
-
-@pytest.fixture
-async def bench() -> AsyncIterator[Bench]:
-    async with HttpServer() as server, Bench(server) as bench:
-        yield bench
 
 
 def delay_handshakes(bench: Bench, seconds: float, *, at: str = "initialize") -> None:

@@ -5,7 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
-from fakes import FakeReply, notification, refusal, say, stream
+from fakes import FakeReply, refusal, say, stream
+from messages import notification
 
 from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from mcp_session_proxy.protocol.jsonrpc import Message

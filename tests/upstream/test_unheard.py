@@ -5,18 +5,8 @@ import json
 from typing import Any
 
 import pytest
-from fakes import (
-    FakeReply,
-    FakeRouter,
-    FakeServer,
-    make_session,
-    notification,
-    request,
-    result,
-    say,
-    settle,
-    stream,
-)
+from fakes import FakeReply, FakeRouter, FakeServer, make_session, say, settle, stream
+from messages import notification, request, result
 
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
