@@ -51,6 +51,7 @@ from ..ops.observers import Tee
 from ..ops.operator import Operator
 from ..ops.recent import Recent
 from ..ops.snapshot import Snapshot
+from ..sessions import upkeep
 from ..sessions.binding import Binder
 from ..sessions.directory import Directory
 from ..sessions.identity import Identifier, Profile, SessionKey, sessionless_profile
@@ -417,7 +418,7 @@ class Proxy:
             try:
                 self._alive()
                 self.metrics.traffic.sample()
-                self._pool.maintain()
+                upkeep.maintain(self._pool)
                 self._binder.maintain()
                 self._fanout.maintain()
                 self._catalog.keep_to_share()

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 from ..downstream.endpoint import Endpoint
 from ..errors import OutcomeUnknown
+from ..sessions import upkeep
 from ..sessions.pool import Pool
 
 
@@ -28,14 +29,14 @@ class Operator:
 
     def reconnect(self) -> int:
         """Replace every upstream session when nobody holds it; gives how many there are."""
-        return self._pool.reconnect()
+        return upkeep.reconnect(self._pool)
 
     def kill(self, session: str) -> bool:
         """Close the upstream session with this tag at once; gives whether there was one.
 
         Whoever waits for it is told that the outcome is unknown.
         """
-        if not self._pool.kill(session):
+        if not upkeep.kill(self._pool, session):
             return False
         for exchange in self._endpoint.exchanges():
             if exchange.session.tag == session:

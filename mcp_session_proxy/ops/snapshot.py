@@ -54,7 +54,7 @@ class Snapshot:
     @property
     def paused(self) -> bool:
         """Whether an operator holds back all requests."""
-        return self._binder.pool.paused
+        return self._binder.pool.queue.paused
 
     @property
     def in_flight(self) -> int:
@@ -146,9 +146,9 @@ class Snapshot:
             upstreams=Counter(replica.condition(now).value for replica in self._fleet.replicas),
             limits=self._limits(),
             client_sessions=len(self._binder.directory),
-            upstream_sessions=self._binder.pool.count_states(),
+            upstream_sessions=self._binder.pool.books.count_states(),
             upstream_session_age_seconds=[now - session.born for session in sessions],
-            waiters=self._binder.pool.waiting,
+            waiters=len(self._binder.pool.queue),
             exchanges_parked=len(self._parking),
             streams={
                 "client": self._endpoint.streams,

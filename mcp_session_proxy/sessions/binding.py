@@ -347,9 +347,7 @@ class Binder:
         if profile is None:
             profile = self._sessionless if client is None else client.profile
         key = SessionKey(principal.digest, affinity, profile.digest)
-        lease = self.pool.acquire_at_once(key, profile, usage, caller)
-        if lease is None:
-            lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
+        lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
         visit = Visit(self, lease, client, caller, borrowed=lease, waited_seconds=lease.waited_seconds)
         if client is not None:
             client.in_flight += 1
@@ -377,7 +375,7 @@ class Binder:
     async def _attach(self, client: ClientSession, caller: Caller) -> Lease:
         """The client session's lease, taken anew if it has none. One attempt for all who ask at once."""
         deadline = self._deadline()
-        while (lease := _usable_lease(client)) is None and self.pool.paused:
+        while (lease := _usable_lease(client)) is None and self.pool.queue.paused:
             await self.pool.resumed(client.key, deadline)
         if lease is not None:
             return lease

@@ -1,11 +1,11 @@
 """The pool's books: which upstream sessions exist, per session key and per principal. Pure.
 
-The mutable state of the pool is here and nowhere else: slots (one per upstream session) and the
-waiters per key. Every method is synchronous and leaves the books consistent, so no ``await`` can
-stand between taking a session and recording its owner.
+The mutable state of the pool is two things: here are its slots, one per upstream session, and in
+``waiting.Queue`` are those who want one. Every method is synchronous and leaves the books consistent, so no
+``await`` can stand between taking a session and recording its owner.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Generic, Protocol, TypeVar
@@ -127,6 +127,13 @@ class Books(Generic[S]):
         for bucket in self.buckets.values():
             yield from bucket.slots
         yield from self.closing
+
+    def count_states(self) -> Mapping[str, int]:
+        """How many sessions are in each state."""
+        counts = {state.value: 0 for state in SessionState if state is not SessionState.CLOSED}
+        for slot in self.slots():
+            counts[slot.state.value] += 1
+        return counts
 
     def idle_slots(self) -> list[Slot[S]]:
         """The idle slots, longest idle first."""

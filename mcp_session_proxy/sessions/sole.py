@@ -4,11 +4,15 @@ The official example of a stateful server is such a one: a single transport, whi
 """
 
 import re
-from typing import Final
+from collections.abc import Callable, Iterable
+from typing import Final, TypeVar
 
 from ..errors import HandshakeRefused, ProxyError, UpstreamRejected
 from ..protocol import jsonrpc
-from .identity import Profile
+from .books import Slot, Usage
+from .identity import Profile, SessionKey
+
+S = TypeVar("S")
 
 _REFUSALS: Final = re.compile(
     rb"already (?:been )?initiali[sz]ed"
@@ -22,6 +26,26 @@ _ABSENT: Final = b"null"
 def refuses_another(error: ProxyError) -> bool:
     """Whether a server that failed a handshake with this has a session already, and can have no other."""
     return isinstance(error, UpstreamRejected | HandshakeRefused) and bool(_REFUSALS.search(error.words))
+
+
+def find_shareable(
+    slots: Iterable[Slot[S]],
+    principal: str,
+    profile: Profile,
+    usage: Usage,
+    told: Callable[[SessionKey], Profile],
+) -> Slot[S] | None:
+    """The session of a server that can have one only, where this use by this client can share it.
+
+    ``told`` gives the profile that the sessions of a key were opened with.
+    """
+    if usage is not Usage.JOINT:
+        return None
+    for slot in slots:
+        shared = slot.usable and not slot.reserved and slot.key.principal == principal
+        if shared and can_serve(told(slot.key), profile):
+            return slot
+    return None
 
 
 def can_serve(told: Profile, client: Profile) -> bool:

@@ -202,7 +202,7 @@ async def test_reconnect_grace(bench: Reloaded) -> None:
         response.close()
     await until(lambda: not bench.endpoint.streams)
     async with bench.asking(INITIALIZE) as asking:
-        await until(lambda: bench.proxy._pool.waiting)
+        await until(lambda: len(bench.proxy._pool.queue))
         bench.change(reconnect_grace="0s")
         assert (await asking).status == 200
 
@@ -213,7 +213,7 @@ async def test_detach_after(bench: Reloaded) -> None:
     await bench.start(detach_after="1h", max_sessions=1, acquire_timeout="1h")
     await bench.post(call(), session=await bench.initialize())
     async with bench.asking(INITIALIZE) as asking:
-        await until(lambda: bench.proxy._pool.waiting)
+        await until(lambda: len(bench.proxy._pool.queue))
         bench.change(detach_after="0s")
         assert (await asking).status == 200
 
@@ -378,7 +378,7 @@ async def test_max_sessions(bench: Reloaded) -> None:
         await bench.start(**{option: 1})
         await bench.initialize()
         async with bench.asking(INITIALIZE) as asking:
-            await until(lambda: bench.proxy._pool.waiting)
+            await until(lambda: len(bench.proxy._pool.queue))
             bench.change(**{option: 2})
             assert (await asking).status == 200
         bench.told.clear()
@@ -410,7 +410,7 @@ async def test_max_waiters(bench: Reloaded) -> None:
     assert (await bench.post(INITIALIZE)).error == (0, -32603, "too-many-waiters")
     bench.change(max_waiters=1)
     async with bench.asking(INITIALIZE):
-        await until(lambda: bench.proxy._pool.waiting == 1)
+        await until(lambda: len(bench.proxy._pool.queue) == 1)
 
 
 @tries("max_requests_per_session")
@@ -434,7 +434,7 @@ async def test_open_concurrency(bench: Reloaded) -> None:
     bench.server.on["initialize"] = initialize
     await bench.start()
     async with bench.asking(INITIALIZE), bench.asking(INITIALIZE):
-        await until(lambda: bench.proxy._pool.waiting == 2)
+        await until(lambda: len(bench.proxy._pool.queue) == 2)
         await until(lambda: len(bench.server.posts("initialize")) == 1)
         bench.change(open_concurrency=2)
         await until(lambda: len(bench.server.posts("initialize")) == 2)

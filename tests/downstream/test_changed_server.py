@@ -10,6 +10,8 @@ from http_server import HttpServer, begin_stream, reply_to
 from messages import call
 from proxy_bench import Bench, read_events, until
 
+from mcp_session_proxy.sessions import upkeep
+
 MODERN = {
     "io.modelcontextprotocol/protocolVersion": "2026-07-28",
     "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
@@ -111,7 +113,7 @@ async def test_a_client_whose_session_was_closed_meanwhile(bench: Bench, at: Dep
     await bench.post(call(), session=session)
     (slot,) = bench.proxy._pool.books.slots()
     at.deploy()
-    bench.proxy._pool.kill(slot.session.tag)
+    upkeep.kill(bench.proxy._pool, slot.session.tag)
     assert (await bench.post(call(), session=session)).json["result"] == {"count": 1}
     async with bench.request("GET", session=session) as stream:
         assert await methods(stream, 2) == LISTS

@@ -7,6 +7,7 @@ import asyncio
 
 from session_fakes import FakeServer, Stand, settle
 
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory
@@ -160,7 +161,7 @@ class World:
         steps = max(1, min(most_steps, int(seconds)))
         for _ in range(steps):
             await asyncio.sleep(seconds / steps)
-            self.stand.pool.maintain()
+            upkeep.maintain(self.stand.pool)
             self.binder.maintain()
             await settle(5)
             self.check()

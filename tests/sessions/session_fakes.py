@@ -208,12 +208,12 @@ class Stand:
 
     def check(self, *, at_rest=True):
         """What must hold at any time; ``at_rest``: when every task has got as far as it can."""
-        check_books(self.books, self.limits, paused=self.pool.paused)
+        check_books(self.books, self.limits, paused=self.pool.queue.paused)
         if at_rest:
             assert not any(bucket.empty for bucket in self.books.buckets.values())
-        assert set(self.pool._demands) == set(self.books.buckets)
+        assert set(self.pool.queue.demands) == set(self.books.buckets)
         waiters = [waiter for bucket in self.books.buckets.values() for waiter in bucket.waiters]
-        assert set(waiters) == set(self.pool._waiters)
+        assert set(waiters) == set(self.pool.queue.waiters)
 
     async def close_and_check(self):
         """End the pool; nothing may be left, here or at the server."""
@@ -229,8 +229,8 @@ class Stand:
     def check_empty(self):
         """Nothing is left of anybody."""
         check_empty(self.books)
-        assert not self.pool._demands
-        assert not self.pool._waiters
+        assert not self.pool.queue.demands
+        assert not self.pool.queue.waiters
         assert not self.pool._tasks
 
 

@@ -76,7 +76,7 @@ async def test_initialize_cancelled_while_attaching(sharing):
     world.check()
     assert len(world.binder.directory) == 0
     assert not any(map(audience_of, world.server.sessions))
-    assert world.stand.pool.count_states()["leased"] == 0
+    assert world.stand.pool.books.count_states()["leased"] == 0
     await world.wait(LINGER)
     owned = sharing in (Sharing.ISOLATED, Sharing.FRESH)
     assert len(world.server.live) == (0 if owned else 1)
@@ -290,6 +290,6 @@ async def test_a_visit_ends_once():
     with await world.borrow() as third, await world.borrow() as fourth:
         third.end()
         third.end()
-        assert world.stand.pool.count_states()["leased"] == 2
+        assert world.stand.pool.books.count_states()["leased"] == 2
         assert fourth.session is third.session
     await world.end()

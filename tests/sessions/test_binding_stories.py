@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from session_fakes import run_story, settle
 
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.identity import ANONYMOUS
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing
 from mcp_session_proxy.upstream.transport import NOBODY
@@ -144,7 +145,7 @@ class Story:
         self.world.stand.pool.resume()
 
     def reconnect(self):
-        self.world.stand.pool.reconnect()
+        upkeep.reconnect(self.world.stand.pool)
 
     async def time(self, seconds):
         await self.world.wait(seconds, 10)

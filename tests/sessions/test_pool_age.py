@@ -5,6 +5,7 @@ import asyncio
 import pytest
 from session_fakes import by_hand, now, settle
 
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
 
 pytestmark = pytest.mark.looptime
@@ -17,10 +18,10 @@ async def test_idle_sessions_expire():
     await asyncio.sleep(1000.0)
     idle.release()
     await asyncio.sleep(59.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     assert stand.books.counted == 2
     await asyncio.sleep(1.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     assert idle.slot.session.closed_for == "idle"
     assert stand.server.live == {busy.slot.session}
@@ -34,11 +35,11 @@ async def test_abandoned_sessions_are_closed_after_linger():
     lease = await stand.get(usage=Usage.OWNED)
     lease.slot.lingering_since = now()
     await asyncio.sleep(100.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     assert lease.slot.usable
     lease.release()
     await asyncio.sleep(5.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     assert lease.slot.session.closed_for == "linger"
     stand.check_empty()
@@ -51,7 +52,7 @@ async def test_maintenance_keeps_sessions_alive():
     await stand.ask()
     opening = stand.server.last
     await asyncio.sleep(5.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     assert lease.slot.session.ticks == [5.0]
     assert opening.ticks == []
     opening.finish_opening()
@@ -65,6 +66,6 @@ async def test_a_session_may_turn_out_dead_during_maintenance():
     for lease in leases:
         lease.slot.session.tick = lambda _, session=lease.slot.session: session.lose()
         lease.release()
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     stand.check_empty()

@@ -44,7 +44,7 @@ async def test_a_released_session_is_owned_before_anybody_wakes():
     waiter = await stand.ask()
     holder.release()
     assert holder.slot.state is SessionState.LEASED
-    assert stand.pool.waiting == 0
+    assert len(stand.pool.queue) == 0
     assert (await waiter).slot is holder.slot
     await stand.close_and_check()
 

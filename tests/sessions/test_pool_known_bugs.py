@@ -18,6 +18,7 @@ from session_fakes import (
 )
 
 from mcp_session_proxy.errors import AcquireTimeout, UpstreamError, UpstreamUnreachable
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.upstream.transport import Caller
 
@@ -97,7 +98,7 @@ async def test_cancelled_after_assignment_before_connect_leaves_no_zombie(usage,
         session.finish_opening()
     await settle()
     stand.check()
-    assert stand.pool.count_states()["opening"] == 0
+    assert stand.pool.books.count_states()["opening"] == 0
     lease = await stand.get(usage=usage)
     assert {lease.slot.session} == stand.server.live
     await stand.close_and_check()
@@ -216,7 +217,7 @@ async def test_never_more_than_the_limit():
         lease = await stand.acquire(session_key, ALL_USAGES[number % len(ALL_USAGES)], timeout=10_000.0)
         for _ in range(3):
             stand.check()
-            counts = stand.pool.count_states()
+            counts = stand.pool.books.count_states()
             most = max(most, counts["idle"] + counts["leased"] + counts["opening"])
             await asyncio.sleep(number % 7)
         lease.release()
@@ -252,7 +253,7 @@ async def test_no_await_between_take_and_record(usage, cancel_first):
                 (await request).release()
             (await behind).release()
             stand.check()
-            assert stand.pool.waiting == 0
+            assert len(stand.pool.queue) == 0
             assert len(stand.server.live) <= 1
             await stand.close_and_check()
 
@@ -302,7 +303,7 @@ async def test_idle_session_is_not_closed_after_it_was_assigned(usage):
     await asyncio.sleep(100.0)
     request = asyncio.create_task(stand.acquire(usage=usage))
     await asyncio.sleep(0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     lease = await request
     assert lease.slot.usable
     assert not lease.slot.session.closed
@@ -317,7 +318,7 @@ async def test_idle_session_is_not_evicted_after_it_was_assigned():
     waiter = await stand.ask()
     other = await stand.ask(key("q"))
     holder.release()
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     assert (await waiter).slot.usable
     assert not other.done()
@@ -467,7 +468,7 @@ async def test_idle_sessions_of_many_callers_do_not_pile_up():
     assert len(stand.server.live) == 10
     assert len(stand.books.buckets) == 10
     await asyncio.sleep(60.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     stand.check_empty()
     assert not stand.server.live

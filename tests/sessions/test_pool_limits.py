@@ -69,7 +69,7 @@ async def test_a_goodbye_that_takes_long_does_not_hold_up_others():
     (await stand.get(key("p"))).release()
     lease = await stand.get(key("q"))
     assert lease.slot.usable
-    assert stand.pool.count_states()["closing"] == 1
+    assert stand.pool.books.count_states()["closing"] == 1
     stand.check()
     await stand.close_and_check()
 
@@ -118,7 +118,7 @@ async def test_too_many_waiters():
         with pytest.raises(TooManyWaiters):
             await stand.acquire(session_key)
     assert [event.reason for event in stand.told(events.LeaseFailed)] == ["too-many-waiters"] * 3
-    assert stand.pool.waiting == 2
+    assert len(stand.pool.queue) == 2
     stand.check()
     assert key("r") not in stand.books.buckets
     for waiter in waiters:
@@ -195,7 +195,7 @@ async def test_who_leaves_while_a_handshake_is_under_way_leaves_nothing():
     request = await stand.ask(timeout=1.0)
     await asyncio.sleep(30)
     await cancel(request)
-    assert not stand.pool.waiting
+    assert not len(stand.pool.queue)
     stand.server.last.finish_opening()
     await settle()
     stand.check()

@@ -6,6 +6,7 @@ import pytest
 from session_fakes import FakeServer, Stand
 
 from mcp_session_proxy.errors import AcquireTimeout
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
 
 pytestmark = pytest.mark.looptime
@@ -25,10 +26,10 @@ async def test_old_idle_session_is_closed():
     lease = await at.get()
     lease.release()
     await asyncio.sleep(89)
-    at.pool.maintain()
+    upkeep.maintain(at.pool)
     assert at.books.counted == 1
     await asyncio.sleep(12)
-    at.pool.maintain()
+    upkeep.maintain(at.pool)
     await asyncio.sleep(1)
     assert lease.slot.session.closed_for == "lifetime"
     at.check_empty()
@@ -39,7 +40,7 @@ async def test_old_held_session_goes_when_it_is_released():
     at = stand(max_lifetime_seconds=100.0)
     old = await at.get(usage=Usage.COMMON)
     await asyncio.sleep(101)
-    at.pool.maintain()
+    upkeep.maintain(at.pool)
     new = await at.get(usage=Usage.COMMON)
     assert new.slot is not old.slot
     assert not old.slot.session.closed
@@ -59,7 +60,7 @@ async def test_old_sessions_do_not_end_together():
     await asyncio.sleep(101)
     left = []
     for _ in range(5):
-        at.pool.maintain()
+        upkeep.maintain(at.pool)
         left.append(at.books.counted)
     assert left == [4, 3, 2, 1, 0]
     await at.close_and_check()
@@ -71,7 +72,7 @@ async def test_used_up_session_is_replaced():
     lease = await at.get(usage=Usage.COMMON)
     lease.slot.session.requests = 3
     lease.release()
-    at.pool.maintain()
+    upkeep.maintain(at.pool)
     await asyncio.sleep(1)
     assert lease.slot.session.closed_for == "requests"
     at.check_empty()
@@ -149,7 +150,7 @@ async def test_reconnect_relieves_everyone():
     at = stand()
     held, idle = await at.get(), await at.get()
     idle.release()
-    assert at.pool.reconnect() == 2
+    assert upkeep.reconnect(at.pool) == 2
     await asyncio.sleep(1)
     assert idle.slot.session.closed_for == "reconnect"
     assert not held.slot.session.closed
@@ -163,11 +164,11 @@ async def test_kill_takes_one_session():
     """A killed session is closed at once, whoever holds it; the lease's end is harmless."""
     at = stand()
     lease, other = await at.get(), await at.get()
-    assert at.pool.kill(lease.slot.session.tag)
+    assert upkeep.kill(at.pool, lease.slot.session.tag)
     await asyncio.sleep(1)
     assert lease.slot.session.closed_for == "killed"
     assert not other.slot.session.closed
-    assert not at.pool.kill(lease.slot.session.tag)
+    assert not upkeep.kill(at.pool, lease.slot.session.tag)
     lease.release()
     other.release()
     await at.close_and_check()

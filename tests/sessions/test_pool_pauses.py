@@ -63,7 +63,7 @@ async def test_waiters_in_a_pause_are_bounded():
     stand.pool.pause()
     own = asyncio.create_task(stand.pool.resumed(key(), now() + 5.0))
     waiter = await stand.ask()
-    assert stand.pool.waiting == 2
+    assert len(stand.pool.queue) == 2
     with pytest.raises(TooManyWaiters):
         await stand.acquire()
     with pytest.raises(TooManyWaiters):
@@ -71,7 +71,7 @@ async def test_waiters_in_a_pause_are_bounded():
     with pytest.raises(AcquireTimeout, match="paused"):
         await own
     assert now() == 5.0
-    assert stand.pool.waiting == 1
+    assert len(stand.pool.queue) == 1
     await cancel(waiter)
     stand.check_empty()
     await stand.close_and_check()

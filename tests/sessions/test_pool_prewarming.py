@@ -6,6 +6,7 @@ import pytest
 from session_fakes import ALL_USAGES, REFUSED, by_hand, key, now, prompt, settle
 
 from mcp_session_proxy import events
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
 
 pytestmark = pytest.mark.looptime
@@ -87,7 +88,7 @@ async def test_prewarmed_sessions_expire():
     (await stand.acquire(usage=Usage.ONCE)).release()
     assert await unused(stand) == 3
     await asyncio.sleep(60.0)
-    stand.pool.maintain()
+    upkeep.maintain(stand.pool)
     await settle()
     stand.check_empty()
     assert not stand.server.live

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from session_fakes import ALL_USAGES, FakeServer, Stand, key, run_story, settle
 
 from mcp_session_proxy.errors import UpstreamError, UpstreamUnreachable
+from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.state import SessionState
 
@@ -107,11 +108,11 @@ class Story:
         self.stand.pool.resume()
 
     def reconnect(self):
-        self.stand.pool.reconnect()
+        upkeep.reconnect(self.stand.pool)
 
     def kill(self, number):
         if (session := self.choose(self.stand.server.sessions[-5:], number)) is not None:
-            self.stand.pool.kill(session.tag)
+            upkeep.kill(self.stand.pool, session.tag)
 
     def serve(self, number):
         if (lease := self.choose(self.leases, number)) is not None:
@@ -119,7 +120,7 @@ class Story:
 
     async def time(self, seconds):
         await asyncio.sleep(seconds)
-        self.stand.pool.maintain()
+        upkeep.maintain(self.stand.pool)
 
     async def step(self, count):
         for _ in range(count):

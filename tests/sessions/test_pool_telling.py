@@ -44,7 +44,7 @@ async def test_no_task_and_no_exception_is_left_behind():
     stand = by_hand()
     request = await stand.ask()
     stand.server.last.fail_opening(UpstreamError("no"))
-    while stand.pool.waiting:
+    while len(stand.pool.queue):
         await asyncio.sleep(0)
     request.cancel()
     await asyncio.gather(request, return_exceptions=True)

@@ -123,7 +123,7 @@ async def test_a_newcomer_just_after_a_failure_is_served():
     stand = by_hand()
     first = await stand.ask()
     stand.server.last.fail_opening(UpstreamError("no"))
-    while stand.pool.waiting:
+    while len(stand.pool.queue):
         await asyncio.sleep(0)
     assert not first.done()  # told, but it does not know yet
     newcomer = asyncio.create_task(stand.acquire())

@@ -1,0 +1,66 @@
+"""Which sessions leave the pool though no request has anything to do with it: idle, worn, or by hand."""
+
+import asyncio
+
+from ..upstream.session import UpstreamSession
+from . import policy
+from .books import Slot
+from .pool import Pool
+from .state import SessionState
+
+
+def maintain(pool: Pool) -> None:
+    """Close what has been idle for too long, keep the rest alive. Called regularly."""
+    now = asyncio.get_running_loop().time()
+    for slot in list(pool.books.slots()):
+        if slot.usable:
+            slot.session.tick(now)
+    _relieve_worn(pool, now)
+    for slot in pool.books.idle_slots():
+        reason = policy.expiry(slot, now, pool.limits) or policy.surplus(slot, pool.books, pool.limits)
+        if reason is not None:
+            pool.retire(slot, reason)
+    pool.serve_everyone()
+
+
+def _relieve_worn(pool: Pool, now: float) -> None:
+    """Relieve sessions that have served for long enough, one old one at a time.
+
+    Sessions that were opened together would end together, and all their clients would wait for handshakes
+    in the same moment.
+    """
+    relieved = False
+    for slot in list(pool.books.slots()):
+        if not slot.usable or slot.aside is not None:
+            continue
+        reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, pool.limits)
+        if reason == "lifetime" and relieved:
+            continue
+        if reason is not None:
+            relieved = True
+            _relieve(pool, slot, reason)
+
+
+def _relieve(pool: Pool, slot: Slot[UpstreamSession], reason: str) -> None:
+    """Let whoever holds a session go on with it, and nobody new have it."""
+    if slot.leases == 0:
+        pool.retire(slot, reason)
+    else:
+        pool.books.set_aside(slot, reason)
+
+
+def reconnect(pool: Pool) -> int:
+    """Relieve every session, so that whoever comes next gets a new one; gives how many there were."""
+    slots = [slot for slot in pool.books.slots() if slot.usable and slot.aside is None]
+    for slot in slots:
+        _relieve(pool, slot, "reconnect")
+    return len(slots)
+
+
+def kill(pool: Pool, tag: str) -> bool:
+    """Close one session at once, whoever holds it; gives whether there was one of that name."""
+    for slot in list(pool.books.slots()):
+        if slot.session.tag == tag and slot.state not in (SessionState.CLOSING, SessionState.CLOSED):
+            pool.retire(slot, "killed")
+            return True
+    return False
