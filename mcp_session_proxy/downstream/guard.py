@@ -8,23 +8,25 @@ reaches under a foreign name, checks ``Host`` too. CORS is the Fetch standard's,
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
-from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import Final
 
 from ..errors import ForbiddenHost, ForbiddenOrigin
 from ..protocol import revisions
-from ..protocol.hosts import is_loopback
+from ..protocol.hosts import (
+    ANY,
+    Authority,
+    Origin,
+    is_loopback,
+    make_origin,
+    matches,
+    parse_host,
+    parse_origin,
+    parse_pattern,
+    split_url,
+)
 
-_ANY: Final = "*"
 _NULL: Final = "null"  # the origin of sandboxed frames and local files (RFC 6454, section 7.1)
-_MAX_PORT: Final = 65535
-_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
-_AUTHORITY: Final = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(?::(?P<port>[0-9]{1,5}))?"
-_HOST_HEADER: Final = re.compile(_AUTHORITY, re.ASCII | re.IGNORECASE)
-_ORIGIN_HEADER: Final = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_AUTHORITY}", re.ASCII | re.IGNORECASE)
 _TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]{1,128}", re.ASCII | re.IGNORECASE)
-_CACHED_TEXTS: Final = 1024  # the texts are the callers' choice, so the cache has a bound
 
 _METHODS: Final = "GET, POST, DELETE, OPTIONS"
 _EXPOSED: Final = f"{revisions.SESSION_HEADER}, {revisions.VERSION_HEADER}, WWW-Authenticate, Retry-After"
@@ -34,28 +36,6 @@ _USUAL_HEADERS: Final = (
 )
 _MAX_REQUESTED_HEADERS: Final = 64
 _MAX_AGE_SECONDS: Final = 7200  # the most that browsers take
-
-
-class _Authority(NamedTuple):
-    """A host in lower case (IPv6 in its shortest form, without brackets), and its port if it has one."""
-
-    host: str
-    port: int | None
-
-
-_ANY_HOST: Final = _Authority(_ANY, None)
-
-
-class Origin(NamedTuple):
-    """A web origin (RFC 6454) with its default port filled in."""
-
-    scheme: str
-    authority: _Authority
-
-    @property
-    def is_loopback(self) -> bool:
-        """Whether it is one of this machine's own."""
-        return is_loopback(self.authority.host)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,15 +52,15 @@ class Guard:
     allowed_hosts: frozenset[str] = frozenset()
     public_url: str | None = None
     _origins: frozenset[Origin | str] = field(init=False, repr=False, compare=False)
-    _hosts: tuple[_Authority, ...] = field(init=False, repr=False, compare=False)
+    _hosts: tuple[Authority, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        public = None if self.public_url is None else parse_origin(_origin_of(self.public_url))
+        public = None if self.public_url is None else parse_origin(split_url(self.public_url)[0])
         origins: set[Origin | str] = {parse_origin(text) or text.lower() for text in self.allowed_origins}
-        hosts = [_parse_pattern(text) for text in self.allowed_hosts]
+        hosts = [parse_pattern(text) for text in self.allowed_hosts]
         if public is not None:
             origins.add(public)
-            hosts.append(_Authority(public.authority.host, None))
+            hosts.append(Authority(public.authority.host, None))
         object.__setattr__(self, "_origins", frozenset(origins))
         object.__setattr__(self, "_hosts", tuple(hosts))
 
@@ -91,7 +71,7 @@ class Guard:
             ForbiddenHost: ``Host`` is malformed, or not a name we go by.
             ForbiddenOrigin: a page that may not call us.
         """
-        own = None if host is None else _parse_host(host)
+        own = None if host is None else parse_host(host)
         if not self._is_host_allowed(host, own):
             raise ForbiddenHost(
                 "The proxy does not go by the name in this request's Host header; add it with --allowed-host."
@@ -127,88 +107,24 @@ class Guard:
             "Vary": "Origin, Access-Control-Request-Headers",
         }
 
-    def _is_host_allowed(self, host: str | None, own: _Authority | None) -> bool:
+    def _is_host_allowed(self, host: str | None, own: Authority | None) -> bool:
         if not self.listens_on_loopback and not self.allowed_hosts:
             return host is None or own is not None
         if own is None:
             return False
-        if self.listens_on_loopback and _is_loopback(own.host):
+        if self.listens_on_loopback and is_loopback(own.host):
             return True
-        return any(_matches(own, pattern) for pattern in self._hosts)
+        return any(matches(own, pattern) for pattern in self._hosts)
 
-    def _is_origin_allowed(self, text: str, own: _Authority | None, scheme: str) -> bool:
+    def _is_origin_allowed(self, text: str, own: Authority | None, scheme: str) -> bool:
         origin = parse_origin(text)
         if origin is None:
-            return text == _NULL and not self._origins.isdisjoint((_NULL, _ANY))
-        if _ANY in self._origins or origin in self._origins:
+            return text == _NULL and not self._origins.isdisjoint((_NULL, ANY))
+        if ANY in self._origins or origin in self._origins:
             return True
         if self.listens_on_loopback and origin.is_loopback:
             return True
-        return own is not None and origin == _make_origin(scheme, own)
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
-def _parse_host(text: str) -> _Authority | None:
-    """A ``Host`` header (RFC 9110, section 7.2), or None when it is malformed."""
-    match = _HOST_HEADER.fullmatch(text)
-    return None if match is None else _parse_authority(match)
-
-
-_is_loopback = lru_cache(maxsize=_CACHED_TEXTS)(is_loopback)
-
-
-@lru_cache(maxsize=_CACHED_TEXTS)
-def parse_origin(text: str) -> Origin | None:
-    """An ``Origin`` header (RFC 6454, section 7), or None when it names no single origin."""
-    match = _ORIGIN_HEADER.fullmatch(text)
-    authority = None if match is None else _parse_authority(match)
-    return None if match is None or authority is None else _make_origin(match["scheme"], authority)
-
-
-def _make_origin(scheme: str, authority: _Authority) -> Origin:
-    scheme = scheme.lower()
-    port = authority.port if authority.port is not None else _DEFAULT_PORTS.get(scheme)
-    return Origin(scheme, _Authority(authority.host, port))
-
-
-def _parse_authority(match: re.Match[str]) -> _Authority | None:
-    port = None if match["port"] is None else int(match["port"])
-    if port is not None and port > _MAX_PORT:
-        return None
-    host = match["host"].lower().removesuffix(".")
-    if host[:1] == "[":
-        try:
-            host = str(ip_address(host[1:-1]))
-        except ValueError:
-            return None
-    return _Authority(host, port) if host else None
-
-
-def _parse_pattern(text: str) -> _Authority:
-    """An allowed host; the name may start with ``*.``, and an IPv6 address may lack its brackets."""
-    if text == _ANY:
-        return _ANY_HOST
-    bracketed = f"[{text}]" if text.count(":") > 1 and text[:1] != "[" else text
-    authority = _parse_host(bracketed.removeprefix("*"))
-    if authority is None:
-        raise ValueError(f"not a host name: {text!r}")
-    return authority
-
-
-def _matches(own: _Authority, pattern: _Authority) -> bool:
-    if pattern is _ANY_HOST:
-        return True
-    if pattern.port is not None and pattern.port != own.port:
-        return False
-    if pattern.host[:1] == ".":
-        return own.host.endswith(pattern.host) and own.host != pattern.host
-    return own.host == pattern.host
-
-
-def _origin_of(url: str) -> str:
-    """The origin in front of a URL's path."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0]}"
+        return own is not None and origin == make_origin(scheme, own)
 
 
 def _grantable(requested: str | None) -> str:

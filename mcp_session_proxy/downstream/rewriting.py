@@ -15,7 +15,7 @@ from typing import Final
 from urllib.parse import quote, unquote_plus
 
 from ..protocol import jsonrpc
-from .guard import Origin, parse_origin
+from ..protocol.hosts import Origin, parse_origin, split_url
 
 # RFC 9728 and RFC 8414 put the path of what they describe behind the well-known part, OpenID Connect
 # Discovery (section 4) before it; clients try both.
@@ -25,7 +25,6 @@ _METADATA: Final = re.compile(
 )
 # RFC 8615 with a path behind it.
 _WELL_KNOWN: Final = re.compile(r"(/\.well-known/[^/?#]+)(.*)", re.DOTALL)
-_ABSOLUTE_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
 # An authentication parameter (RFC 9110, section 11.2); a value without its quotes ends where the next begins.
 _PARAMETER: Final = re.compile(r"""([\w!#$%&'*+.^`|~-]+)(\s*=\s*)("(?:[^"\\]|\\.)*"|[^\s",]+)""", re.DOTALL)
 _WORD: Final = re.compile(r'[^\s"]+')
@@ -57,8 +56,7 @@ class Rewriter:
     _prefix: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        match = _ABSOLUTE_URL.fullmatch(self.public_url or "")
-        origin, path = ("", "") if match is None else (match[1], match[2])
+        origin, path = split_url(self.public_url or "")
         prefix = path.rstrip("/").removesuffix(self.endpoint_path.rstrip("/")).rstrip("/")
         servers = map(parse_origin, (self.upstream_origin, *self.replicas))
         object.__setattr__(self, "_servers", frozenset(filter(None, servers)))
@@ -156,11 +154,11 @@ class Rewriter:
 
     def _behind_upstream(self, url: str) -> str | None:
         """What follows the server's origin in an absolute URL; None when the URL is someone else's."""
-        match = _ABSOLUTE_URL.fullmatch(url)
-        origin = None if match is None else parse_origin(match[1])
-        if match is None or origin is None:
+        text, rest = split_url(url)
+        origin = parse_origin(text)
+        if origin is None:
             return None
-        return match[2] if origin in self._servers or self._is_alias(origin) else None
+        return rest if origin in self._servers or self._is_alias(origin) else None
 
     def _is_alias(self, origin: Origin) -> bool:
         """Whether a server calls itself so by how it sees itself: on loopback, or by where it listens."""
@@ -178,10 +176,10 @@ def _is_for_a_client(url: str) -> bool:
     Programs listen for it on their machine's loopback (RFC 8252, section 7.3), perhaps on the very port that
     the server has on its own machine.
     """
-    match = _ABSOLUTE_URL.fullmatch(url)
-    origin = None if match is None else parse_origin(match[1])
-    if match is None or origin is None or not origin.is_loopback:
+    text, rest = split_url(url)
+    origin = parse_origin(text)
+    if origin is None or not origin.is_loopback:
         return False
-    query = match[2].partition("#")[0].partition("?")[2]
+    query = rest.partition("#")[0].partition("?")[2]
     names = {pair.partition("=")[0] for pair in query.split("&")}
     return "state" in names and not names.isdisjoint(("code", "error"))

@@ -9,12 +9,12 @@ import math
 import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Self
 
 from yarl import URL
 
-from ..protocol.hosts import is_loopback
+from ..protocol.hosts import MAX_PORT, is_ip_address, is_loopback
 
 MAX_DURATION_SECONDS: Final = 365 * 86400.0
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -32,7 +32,6 @@ _NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 _HOST: Final = re.compile(
     r"(?:(?:\*\.)?[a-z0-9][a-z0-9._~-]*|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
-_MAX_PORT: Final = 65535
 _MAX_TTL_DIGITS: Final = 12
 
 
@@ -62,8 +61,8 @@ class Address:
         host, colon, port = value.strip().rpartition(":")
         if not colon or not (port.isascii() and port.isdigit()) or re.search(r"[/\s@]", host):
             raise ValueError(problem)
-        if int(port) > _MAX_PORT:
-            raise ValueError(f"must have a port from 0 to {_MAX_PORT}")
+        if int(port) > MAX_PORT:
+            raise ValueError(f"must have a port from 0 to {MAX_PORT}")
         if host[:1] == "[" and host[-1:] == "]":
             host = host[1:-1]
             if ":" not in host:
@@ -210,17 +209,9 @@ def parse_networks(value: object) -> tuple[IPv4Network | IPv6Network, ...]:
 
 def _is_host(word: str) -> bool:
     match = _HOST.fullmatch(word)
-    if match is None or int(match["port"] or 0) > _MAX_PORT:
+    if match is None or int(match["port"] or 0) > MAX_PORT:
         return False
-    return match["ipv6"] is None or _is_ip_address(match["ipv6"])
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ip_address(text)
-    except ValueError:
-        return False
-    return True
+    return match["ipv6"] is None or is_ip_address(match["ipv6"])
 
 
 def parse_token(value: object) -> str | None:
@@ -244,7 +235,7 @@ def _parse_url(value: object, problem: str) -> URL:
         raise ValueError(problem)
     try:
         url = URL(value.strip())
-        has_usable_port = url.port is None or 0 < url.port <= _MAX_PORT
+        has_usable_port = url.port is None or 0 < url.port <= MAX_PORT
     except ValueError:
         raise ValueError(problem) from None
     if not url.scheme or not url.host or not has_usable_port:

@@ -7,7 +7,6 @@ RFC 6265, sections 5.1 to 5.4, for one server: whatever is sent goes to the host
 ``Domain`` is checked once and then forgotten.
 """
 
-import ipaddress
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,6 +17,7 @@ from typing import Final
 from yarl import URL
 
 from ..protocol.headers import Pair, writable
+from ..protocol.hosts import is_ip_address
 
 # Browsers keep more, but for many sites. A server that wants more for one session wants too much.
 _MAX_COOKIES: Final = 50
@@ -140,15 +140,7 @@ def _read(line: str, url: URL, now: float) -> _Cookie | None:
 def _is_for(host: str, domain: str) -> bool:
     """Whether a ``Domain`` covers the host that named it (section 5.1.3). Without one, the host alone."""
     host = host.lower()
-    return not domain or host == domain or (host.endswith("." + domain) and not _is_address(host))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
+    return not domain or host == domain or (host.endswith("." + domain) and not is_ip_address(host))
 
 
 def _default_path(url: URL) -> str:

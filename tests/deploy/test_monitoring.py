@@ -68,7 +68,7 @@ def known_series() -> set[str]:
             )
 
     names = {"up"}
-    for family in [*metrics.registry.collect(), *GaugeCollector(View().gauges).collect()]:  # type: ignore[arg-type]
+    for family in [*metrics.registry.collect(), *GaugeCollector(View().gauges).collect()]:
         suffixes = {
             "counter": ("_total",),
             "histogram": ("_bucket", "_sum", "_count"),

@@ -10,11 +10,12 @@ from ipaddress import ip_network
 from multidict import CIMultiDict
 
 from mcp_session_proxy.downstream import paths
-from mcp_session_proxy.downstream.guard import Guard, parse_origin
+from mcp_session_proxy.downstream.guard import Guard
 from mcp_session_proxy.downstream.hops import comes_from_proxy, restate_way
 from mcp_session_proxy.errors import ProxyError
 from mcp_session_proxy.protocol import headers, inbound, revisions
 from mcp_session_proxy.protocol.headers import Pair
+from mcp_session_proxy.protocol.hosts import parse_origin
 from mcp_session_proxy.sessions import minting
 from mcp_session_proxy.sessions.credentials import DEFAULT_PATTERNS, read_credential, sounds_like_identity
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Identifier, affinity_of_id
