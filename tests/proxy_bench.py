@@ -68,7 +68,7 @@ class Bench:
 
     @property
     def endpoint(self) -> Any:
-        return self.proxy._endpoint
+        return self.proxy.front.endpoint
 
     def request(
         self,

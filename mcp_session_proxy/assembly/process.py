@@ -18,7 +18,8 @@ import uvloop
 from ..ops.banner import startup_lines
 from ..settings.config import Settings
 from ..settings.descriptors import explain, fit
-from .proxy import CannotStart, Proxy
+from .proxy import Proxy
+from .sites import CannotStart
 from .supervisor import Supervisor
 
 _STDERR: Final = 2

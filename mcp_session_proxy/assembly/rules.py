@@ -10,10 +10,17 @@ from ..downstream.endpoint import EndpointRules
 from ..downstream.guard import Guard
 from ..downstream.modern import CacheRules
 from ..exchange.parking import ParkingLimits
+from ..memory import default_budget_bytes
 from ..sessions.binding import Rules
 from ..sessions.modes import Anonymous
 from ..sessions.policy import Limits
 from ..settings.config import Settings
+
+
+def memory_budget(settings: Settings) -> tuple[int, int | None]:
+    """What there is for what callers and servers send, and the bodies' share where it is named."""
+    budget_bytes = settings.memory_budget
+    return default_budget_bytes() if budget_bytes is None else budget_bytes, settings.max_inflight_bytes
 
 
 def pool_limits(settings: Settings) -> Limits:

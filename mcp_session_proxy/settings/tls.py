@@ -95,6 +95,32 @@ class RenewableContext:
         return None
 
 
+class Contexts:
+    """The contexts of a running proxy, ``upstream`` and ``listener``; None where there is no need of one.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.upstream = upstream_context(settings)
+        self.listener = listener_context(settings)
+        self._listener = None if self.listener is None else RenewableContext(self.listener)
+
+    def renew(self, settings: Settings) -> None:
+        """Read all files again; what they hold counts for new connections.
+
+        Raises:
+            ConfigError: a file cannot be read, or does not hold what it should; everything is as it was.
+        """
+        listener = listener_context(settings)
+        if self.upstream is not None:
+            upstream_context(settings)  # may fail; the one in use must not be half renewed
+            renew_upstream(self.upstream, settings)
+        if self._listener is not None and listener is not None:
+            self._listener.renew(listener)
+
+
 def _trust(context: ssl.SSLContext, path: Path, option: str) -> None:
     _require_readable(path, option)
     try:

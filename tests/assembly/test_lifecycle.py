@@ -18,7 +18,8 @@ from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
-from mcp_session_proxy.assembly.proxy import CannotListen, CannotStart, Proxy
+from mcp_session_proxy.assembly.proxy import Proxy
+from mcp_session_proxy.assembly.sites import CannotListen, CannotStart
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream import streamable_http
@@ -141,7 +142,7 @@ async def test_maintenance_survives_a_bug(bench: Bench, monkeypatch: pytest.Monk
 
     await bench.start()
     watch(bench, told.append)
-    monkeypatch.setattr(bench.proxy._pool, "maintain", broken)
+    monkeypatch.setattr(bench.proxy.core.pool, "maintain", broken)
     await until(lambda: calls > 3)
     assert {event.name for event in told} == {"proxy.bug"}
 

@@ -202,7 +202,7 @@ async def test_reconnect_grace(bench: Reloaded) -> None:
         response.close()
     await until(lambda: not bench.endpoint.streams)
     async with bench.asking(INITIALIZE) as asking:
-        await until(lambda: len(bench.proxy._pool.queue))
+        await until(lambda: len(bench.proxy.core.pool.queue))
         bench.change(reconnect_grace="0s")
         assert (await asking).status == 200
 
@@ -213,7 +213,7 @@ async def test_detach_after(bench: Reloaded) -> None:
     await bench.start(detach_after="1h", max_sessions=1, acquire_timeout="1h")
     await bench.post(call(), session=await bench.initialize())
     async with bench.asking(INITIALIZE) as asking:
-        await until(lambda: len(bench.proxy._pool.queue))
+        await until(lambda: len(bench.proxy.core.pool.queue))
         bench.change(detach_after="0s")
         assert (await asking).status == 200
 
@@ -226,7 +226,7 @@ async def test_acquire_timeout(bench: Reloaded) -> None:
     bench.change(acquire_timeout="10ms")
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await bench.post(INITIALIZE)).error == (0, -32603, "acquire-timeout")
-    assert bench.proxy._fleet.patience_seconds == 0.01
+    assert bench.proxy.core.fleet.patience_seconds == 0.01
 
 
 @tries("min_idle")
@@ -245,11 +245,11 @@ async def test_max_buffered_events(bench: Reloaded) -> None:
     """Old mailboxes keep as much as new ones."""
     await bench.start(max_buffered_events=1)
     await bench.initialize()
-    [client] = bench.proxy._binder.directory
-    old = bench.proxy._fanout.mailbox(client).standalone
+    [client] = bench.proxy.core.binder.directory
+    old = bench.proxy.core.fanout.mailbox(client).standalone
     bench.change(max_buffered_events=3)
     await bench.post(INITIALIZE)
-    new = bench.proxy._fanout.mailbox([*bench.proxy._binder.directory][1]).standalone
+    new = bench.proxy.core.fanout.mailbox([*bench.proxy.core.binder.directory][1]).standalone
     for stream in (old, new):
         for _ in range(5):
             stream.append(b"x")
@@ -288,13 +288,13 @@ async def test_event_linger(bench: Reloaded) -> None:
     """What has ended already goes as soon as new streams would."""
     await bench.start(event_linger="1h")
     await bench.initialize()
-    [client] = bench.proxy._binder.directory
-    mailbox = bench.proxy._fanout.mailbox(client)
+    [client] = bench.proxy.core.binder.directory
+    mailbox = bench.proxy.core.fanout.mailbox(client)
     mailbox.open().close(reached_at=asyncio.get_running_loop().time())
-    bench.proxy._fanout.maintain()
+    bench.proxy.core.fanout.maintain()
     assert len(mailbox.streams) == 2
     bench.change(event_linger="0s")
-    bench.proxy._fanout.maintain()
+    bench.proxy.core.fanout.maintain()
     assert len(mailbox.streams) == 1
 
 
@@ -331,7 +331,7 @@ async def test_park_timeout(bench: Reloaded) -> None:
     bench.ask_clients()
     bench.change(park_timeout="10ms")
     await bench.ask()
-    await until(lambda: len(bench.proxy._parking) == 0)
+    await until(lambda: len(bench.proxy.core.parking) == 0)
 
 
 @tries("cache_ttl", "cache_scope")
@@ -378,14 +378,14 @@ async def test_max_sessions(bench: Reloaded) -> None:
         await bench.start(**{option: 1})
         await bench.initialize()
         async with bench.asking(INITIALIZE) as asking:
-            await until(lambda: len(bench.proxy._pool.queue))
+            await until(lambda: len(bench.proxy.core.pool.queue))
             bench.change(**{option: 2})
             assert (await asking).status == 200
         bench.told.clear()
         before = bench.sessions
-        await until(lambda: len([*bench.proxy._pool.books.slots()]) == 2)
-        for client in list(bench.proxy._binder.directory):
-            bench.proxy._binder.directory.forget(client, "age")
+        await until(lambda: len([*bench.proxy.core.pool.books.slots()]) == 2)
+        for client in list(bench.proxy.core.binder.directory):
+            bench.proxy.core.binder.directory.forget(client, "age")
         bench.change(**{option: 1})  # whoever is idle makes room
         await until(lambda before=before: bench.sessions == before - 1)
 
@@ -399,7 +399,7 @@ async def test_max_client_sessions(bench: Reloaded) -> None:
             await bench.initialize()
         bench.change(**{option: 2})
         await bench.initialize()
-        assert len(bench.proxy._binder.directory) == 2
+        assert len(bench.proxy.core.binder.directory) == 2
 
 
 @tries("max_waiters")
@@ -410,7 +410,7 @@ async def test_max_waiters(bench: Reloaded) -> None:
     assert (await bench.post(INITIALIZE)).error == (0, -32603, "too-many-waiters")
     bench.change(max_waiters=1)
     async with bench.asking(INITIALIZE):
-        await until(lambda: len(bench.proxy._pool.queue) == 1)
+        await until(lambda: len(bench.proxy.core.pool.queue) == 1)
 
 
 @tries("max_requests_per_session")
@@ -434,7 +434,7 @@ async def test_open_concurrency(bench: Reloaded) -> None:
     bench.server.on["initialize"] = initialize
     await bench.start()
     async with bench.asking(INITIALIZE), bench.asking(INITIALIZE):
-        await until(lambda: len(bench.proxy._pool.queue) == 2)
+        await until(lambda: len(bench.proxy.core.pool.queue) == 2)
         await until(lambda: len(bench.server.posts("initialize")) == 1)
         bench.change(open_concurrency=2)
         await until(lambda: len(bench.server.posts("initialize")) == 2)
@@ -479,7 +479,7 @@ async def test_breaker_threshold(bench: Reloaded) -> None:
         assert (await bench.post(call())).status == 502
     bench.change(breaker_threshold=1, breaker_reset="1ms")
     assert (await bench.post(call())).status == 502
-    [replica] = bench.proxy._fleet.replicas
+    [replica] = bench.proxy.core.fleet.replicas
     assert replica.breakers.shown(0.0).state == "open"
     del bench.server.on["initialize"]
     await asyncio.sleep(0.002)
@@ -547,7 +547,7 @@ async def test_connect_timeout(bench: Reloaded) -> None:
     await bench.start()
     bench.change(connect_timeout="7s")
     # Every network that could be trusted to leave a connection hanging is somebody else's.
-    [transport], [passing] = bench.proxy._transports, bench.proxy._passing.values()
+    [transport], [passing] = bench.proxy.core.transports, bench.proxy.front._passing.values()
     timeouts = [transport._answer_timeout, transport._listen_timeout, passing._timeout]
     assert [timeout.sock_connect for timeout in timeouts] == [7, 7, 7]
 
@@ -615,7 +615,7 @@ async def test_client_session_timeout(bench: Reloaded) -> None:
     await bench.start()
     await bench.initialize()
     bench.change(client_session_timeout="1ms")
-    await until(lambda: len(bench.proxy._binder.directory) == 0)
+    await until(lambda: len(bench.proxy.core.binder.directory) == 0)
 
 
 @tries("heartbeat")
@@ -873,7 +873,7 @@ async def test_a_connection_keeps_its_certificate(bench: Reloaded, tmp_path: Pat
             async with http.post(bench.url, json=call()) as response:
                 assert response.status == 200
             bench.reload()
-    assert bench.proxy.metrics.registry.get_sample_value(
+    assert bench.proxy.watchers.metrics.registry.get_sample_value(
         "mcp_session_proxy_config_reloads_total", {"outcome": "applied"}
     )
 
@@ -901,7 +901,7 @@ async def test_a_wrong_configuration(bench: Reloaded, options: dict[str, str], p
     assert event.name == "config.reload_failed"
     assert event.problem.startswith(problem)
     assert bench.proxy.settings is before
-    read = bench.proxy.metrics.registry.get_sample_value
+    read = bench.proxy.watchers.metrics.registry.get_sample_value
     assert read("mcp_session_proxy_config_last_reload_successful") == 0
     bench.told.clear()
     bench.change(heartbeat="1s")

@@ -74,7 +74,7 @@ async def test_bad_bodies(bench: Bench, coding: str, body: bytes, status: int, r
     await bench.start()
     answer = await bench.post(body, headers={"Content-Encoding": coding})
     assert (answer.status, answer.error[2]) == (status, reason)
-    assert bench.proxy._memory.bodies.used_bytes == 0
+    assert bench.proxy.core.memory.bodies.used_bytes == 0
 
 
 # -- memory ----------------------------------------------------------------------------------------
@@ -83,7 +83,7 @@ async def test_bad_bodies(bench: Bench, coding: str, body: bytes, status: int, r
 async def test_large_bodies_leave_room_for_ordinary_calls(bench: Bench) -> None:
     """Where the share is used up by large bodies under way, one more is answered 503; calls go on."""
     await bench.start(max_inflight_bytes="1MiB", max_body_bytes="4MiB")
-    bodies = bench.proxy._memory.bodies
+    bodies = bench.proxy.core.memory.bodies
     arrived = asyncio.Event()
     pad = b" " * 700_000
 
@@ -107,7 +107,7 @@ async def test_large_bodies_leave_room_for_ordinary_calls(bench: Bench) -> None:
 async def test_who_leaves_gives_back(bench: Bench) -> None:
     """A client that disappears in the middle of its body holds nothing."""
     await bench.start()
-    bodies = bench.proxy._memory.bodies
+    bodies = bench.proxy.core.memory.bodies
 
     async def endless() -> AsyncIterator[bytes]:
         yield b" " * 100_000

@@ -103,7 +103,7 @@ async def test_a_kept_list_goes(bench: Bench, at: Deployed) -> None:
         assert (await bench.post(call(1, "tools/list"))).json["result"]["version"] == "1"
     assert len(bench.server.posts("tools/list")) == 1
     at.deploy()
-    await until(lambda: not list(bench.proxy._pool.books.slots()))  # nobody holds it, so it is not re-opened
+    await until(lambda: not list(bench.proxy.core.pool.books.slots()))  # nobody holds it
     assert (await bench.post(call(1, "tools/list"))).json["result"]["version"] == "2"
 
 
@@ -111,9 +111,9 @@ async def test_a_client_whose_session_was_closed_meanwhile(bench: Bench, at: Dep
     """It comes back to another one, and hears that it may be another server."""
     session = await bench.initialize()
     await bench.post(call(), session=session)
-    (slot,) = bench.proxy._pool.books.slots()
+    (slot,) = bench.proxy.core.pool.books.slots()
     at.deploy()
-    upkeep.kill(bench.proxy._pool, slot.session.tag)
+    upkeep.kill(bench.proxy.core.pool, slot.session.tag)
     assert (await bench.post(call(), session=session)).json["result"] == {"count": 1}
     async with bench.request("GET", session=session) as stream:
         assert await methods(stream, 2) == LISTS
@@ -123,7 +123,7 @@ async def test_the_operator_is_told(bench: Bench, at: Deployed) -> None:
     """Where the server says otherwise of itself, and only there."""
     told: list[Any] = []
     session = await bench.initialize()
-    (slot,) = bench.proxy._pool.books.slots()
+    (slot,) = bench.proxy.core.pool.books.slots()
     slot.session._observe = told.append  # type: ignore[attr-defined]
     at.server.sessions.clear()
     await bench.post(call(), session=session)

@@ -132,7 +132,7 @@ async def test_unknown_session_refused(bench: Bench) -> None:
     session = await bench.initialize(session="foreign")
     assert session != "foreign"
     assert (await bench.post(call(), session=session)).status == 200
-    assert bench.proxy._binder.directory.__len__() == 1
+    assert bench.proxy.core.binder.directory.__len__() == 1
 
 
 # -- what may be sent ------------------------------------------------------------------------------
@@ -383,7 +383,7 @@ async def test_server_is_down(bench: Bench) -> None:
     """502 says whose fault it is; the same for a first request and for one without a session."""
     bench.server.url = f"http://127.0.0.1:{unused_port()}/mcp"
     await bench.start(acquire_timeout="200ms")
-    bench.proxy._fleet.patience_seconds = 3600  # or whoever comes late would hear that it is down for long
+    bench.proxy.core.fleet.patience_seconds = 3600  # or who comes late would hear that it is down for long
     for task in bench.proxy._tasks:
         task.cancel()  # so that the monitor does not notice it first
     answers = await asyncio.gather(bench.post(INITIALIZE), bench.post(call("c")))
@@ -936,8 +936,8 @@ async def test_nothing_is_left_behind(bench: Bench) -> None:
     assert bench.endpoint.exchanges() == []
     assert bench.endpoint.heart._responders == {}
     assert bench.endpoint._legacy._calls == {}
-    assert all(not s.session.calls for s in bench.proxy._pool.books.slots())
-    assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy._binder.directory)
+    assert all(not s.session.calls for s in bench.proxy.core.pool.books.slots())
+    assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
 
 
 class Chaos:
@@ -1041,13 +1041,13 @@ async def test_chaos(bench: Bench, sharing: str) -> None:
     await bench.start(sharing=sharing, heartbeat="20ms", max_sessions="20", detach_after="50ms")
     async with asyncio.timeout(60):
         await asyncio.gather(*(ChaoticClient(bench, luck, keys, number).live() for number in range(20)))
-    endpoint, books = bench.endpoint, bench.proxy._pool.books
+    endpoint, books = bench.endpoint, bench.proxy.core.pool.books
     await until(lambda: not (endpoint.posts or endpoint.streams))
     assert max(chaos.executed.values()) == 1
     assert endpoint.exchanges() == []
     assert endpoint.heart._responders == {}
     assert endpoint._legacy._calls == {}
-    assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy._binder.directory)
+    assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
     assert all(not slot.session.calls for slot in books.slots())
     await bench.proxy.drain()
     assert bench.server.sessions == {}

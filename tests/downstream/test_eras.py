@@ -243,7 +243,7 @@ async def test_modern_only_refuses_everything_of_sessions(bench: Desk) -> None:
         async with bench.request(verb, session="mine") as response:
             assert response.status == 405
     assert bench.server.seen == []
-    assert len(bench.proxy._binder.directory) == 0
+    assert len(bench.proxy.core.binder.directory) == 0
 
 
 async def test_modern_only_serves_modern_clients(bench: Desk) -> None:

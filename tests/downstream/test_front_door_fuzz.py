@@ -149,7 +149,7 @@ def _listen_in(bench: Bench, recorder: Recorder, original: Any) -> None:
         recorder(event)
         original(event)
 
-    door = bench.proxy._runner.server.request_handler
+    door = bench.proxy.front.runner.server.request_handler
     for part in (door, bench.endpoint, bench.endpoint._legacy, bench.endpoint._modern):
         part._observe = observe
 

@@ -60,7 +60,7 @@ async def test_after_a_restart_a_capable_client_is_told(bench: Bench, body: Any)
     for verb in ("GET", "DELETE"):
         async with bench.request(verb, session=session) as response:
             assert response.status == 405
-    assert len(bench.proxy._binder.directory) == 0
+    assert len(bench.proxy.core.binder.directory) == 0
     answer = await bench.post(CAPABLE, session=session)
     assert answer.status == 200
     assert answer.headers["Mcp-Session-Id"] != session
@@ -111,8 +111,8 @@ async def test_unknown_ids_create_nothing(bench: Bench) -> None:
             assert (await bench.post(message, session=f"made-up-{number}")).status == 202
         assert (await bench.post(call(method="ping"), session=f"made-up-{number}")).status == 200
     await until(lambda: not bench.endpoint.streams)
-    assert [one.id for one in bench.proxy._binder.directory] == [session]
-    assert len(bench.proxy._early) == 0
+    assert [one.id for one in bench.proxy.core.binder.directory] == [session]
+    assert len(bench.proxy.core.early) == 0
     assert await count(bench, session) == 2
 
 
@@ -132,13 +132,13 @@ async def test_a_stream_that_comes_first(bench: Bench, first: str) -> None:
     await bench.start()
     async with bench.request("GET", session="platform-1") as response:
         assert response.status == 200
-        assert len(bench.proxy._binder.directory) == 0
+        assert len(bench.proxy.core.binder.directory) == 0
         await bench.post(INITIALIZE if first == "initialize" else call(), session="platform-1")
         await until(lambda: told)
         await write_event(told[0], notification("notifications/tools/list_changed"))
         [(_, message)] = await read_events(response.content, 1)
         assert message["method"] == "notifications/tools/list_changed"
-        [client] = bench.proxy._binder.directory
+        [client] = bench.proxy.core.binder.directory
         assert client.streams == 1
         assert client.lease is not None
         told.clear()
@@ -151,9 +151,9 @@ async def test_early_streams_are_each_caller_s_own(bench: Bench) -> None:
     async with bench.request("GET", session="platform-1", headers=ALICE) as response:
         assert response.status == 200
         await bench.post(INITIALIZE, session="platform-1")
-        [client] = bench.proxy._binder.directory
+        [client] = bench.proxy.core.binder.directory
         assert client.streams == 0
-        assert len(bench.proxy._early) == 1
+        assert len(bench.proxy.core.early) == 1
 
 
 async def test_early_streams_end_with_the_proxy(bench: Bench) -> None:

@@ -91,7 +91,7 @@ async def test_clients_that_left_still_count(bench: Bench) -> None:
     assert "Retry-After" in refused.headers
     assert tool.began == 3
     tool.end.set()
-    await until(lambda: len(bench.proxy._in_flight) == 0)
+    await until(lambda: len(bench.proxy.core.in_flight) == 0)
     assert (await bench.post(call(), session=session)).status == 200
 
 
@@ -121,7 +121,7 @@ async def test_other_pages_count(bench: Bench) -> None:
     for task in reading:
         task.cancel()
     await asyncio.gather(*reading, return_exceptions=True)
-    await until(lambda: len(bench.proxy._in_flight) == 0)
+    await until(lambda: len(bench.proxy.core.in_flight) == 0)
 
 
 async def test_a_flood_of_notifications(bench: Bench) -> None:

@@ -65,7 +65,7 @@ async def test_nothing_is_left_of_what_nobody_took(bench: Bench, answer: Any) ->
     """Clients that leave in the middle of a large answer leave nothing behind, without any collector."""
     bench.server.on["tools/call"] = answer
     await bench.start(max_buffered_events=0)
-    answers = bench.proxy._memory.answers
+    answers = bench.proxy.core.memory.answers
     session = await bench.initialize()
     with without_collector():
         for _ in range(3):
@@ -87,7 +87,7 @@ async def test_an_answer_that_does_not_fit(bench: Bench, answer: Any) -> None:
     assert (refused.status, refused.error) == (502, (7, -32603, "answer-over-budget"))
     assert "may have been executed" in refused.json["error"]["message"]
     assert len(bench.server.posts("tools/call")) == 1
-    assert bench.proxy._memory.answers.used_bytes == 0
+    assert bench.proxy.core.memory.answers.used_bytes == 0
     del bench.server.on["tools/call"]
     assert (await bench.post(call())).status == 200
 
@@ -97,12 +97,12 @@ async def test_slow_readers_leave_room_for_ordinary_answers(bench: Bench) -> Non
     await bench.start(memory_budget="40MB")  # 12 MB for answers, 9 of them for large ones
     bench.server.on["tools/call"] = json_answer
     writer = await ask_and_read_nothing(bench, await bench.initialize())
-    await until(lambda: bench.proxy._memory.answers.used_bytes >= len(LARGE))
+    await until(lambda: bench.proxy.core.memory.answers.used_bytes >= len(LARGE))
     assert (await bench.post(call())).error[2] == "answer-over-budget"
     del bench.server.on["tools/call"]
     assert (await bench.post(call())).status == 200
     writer.transport.abort()
-    await until(lambda: bench.proxy._memory.answers.used_bytes == 0)
+    await until(lambda: bench.proxy.core.memory.answers.used_bytes == 0)
 
 
 async def test_a_large_answer_arrives_whole(bench: Bench) -> None:

@@ -61,12 +61,12 @@ async def client(bench: Bench, **headers: str) -> AsyncIterator[Client]:
         one = Client(bench, http, **headers)
         yield one
         await one._stack.aclose()
-    await until(lambda: not bench.proxy._listener.connections)
+    await until(lambda: not bench.proxy.front.listener.connections)
 
 
 async def attached(bench: Bench) -> int:
     """How many client sessions hold an upstream session."""
-    return sum(one.lease is not None for one in bench.proxy._binder.directory)
+    return sum(one.lease is not None for one in bench.proxy.core.binder.directory)
 
 
 async def test_a_client_that_closes_its_connections_has_left(bench: Bench) -> None:
@@ -128,7 +128,7 @@ async def test_a_cut_stream_after_an_answer_in_a_stream(bench: Bench) -> None:
         await until(lambda: not bench.endpoint.posts)
         await one.cut(stream)
         await one.http.close()
-        await until(lambda: not bench.proxy._listener.connections)
+        await until(lambda: not bench.proxy.front.listener.connections)
         assert await attached(bench) == 1
 
 
@@ -140,10 +140,10 @@ async def test_a_stream_that_stays_closed(bench: Bench) -> None:
         stream = await one.listen()
         assert await one.count() == 1
         await one.cut(stream)
-        bench.proxy._binder.maintain()
+        bench.proxy.core.binder.maintain()
         assert await attached(bench) == 1
-        bench.proxy._binder.rules = replace(bench.proxy._binder.rules, reconnect_grace_seconds=0.0)
-        bench.proxy._binder.maintain()
+        bench.proxy.core.binder.rules = replace(bench.proxy.core.binder.rules, reconnect_grace_seconds=0.0)
+        bench.proxy.core.binder.maintain()
         async with aiohttp.ClientSession() as http:
             assert await (await Client(bench, http).begin()).count() == 2
 
@@ -200,7 +200,7 @@ async def test_a_connection_that_was_lost_in_mid_call(bench: Bench) -> None:
         await one.begin()
         asking = asyncio.create_task(one.count())
         await reached.wait()
-        [connection] = bench.proxy._listener.connections
+        [connection] = bench.proxy.front.listener.connections
         asking.cancel()
         await until(lambda: connection.transport is None)
         assert await attached(bench) == 1
@@ -214,5 +214,5 @@ async def test_our_own_idle_timeout(bench: Bench) -> None:
     async with client(bench) as one:
         await one.begin()
         assert await one.count() == 1
-        await until(lambda: not bench.proxy._listener.connections)
+        await until(lambda: not bench.proxy.front.listener.connections)
         assert await attached(bench) == 1

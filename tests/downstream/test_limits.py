@@ -19,7 +19,7 @@ async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 def first_request_may_be_slow(bench: Bench) -> None:
     """What is tried is the time between requests; a busy machine may take longer to send the first one."""
-    bench.proxy._runner.server._head_seconds = PATIENCE_SECONDS
+    bench.proxy.front.runner.server._head_seconds = PATIENCE_SECONDS
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -47,7 +47,7 @@ async def test_connections(bench: Bench) -> None:
     """At --max-connections, a new one takes the place of the one silent for longest."""
     await bench.start(max_connections=2)
     first, second = await connect(bench), await connect(bench)
-    await until(lambda: bench.proxy._runner.server._open == 2)
+    await until(lambda: bench.proxy.front.runner.server._open == 2)
     assert (await bench.post(call())).status == 200
     assert await ended(first[0]) == b""
     assert not second[0].at_eof()
@@ -66,7 +66,7 @@ async def test_connections_in_use(bench: Bench) -> None:
     assert await ended(third[0]) == b""
     third[1].close()
     used[0][1].close()
-    await until(lambda: bench.proxy._runner.server._open == 1)
+    await until(lambda: bench.proxy.front.runner.server._open == 1)
     assert (await bench.post(call())).status == 200
     used[1][1].close()
 
@@ -78,7 +78,7 @@ async def test_slow_heads(bench: Bench, sent: bytes) -> None:
     reader, writer = await connect(bench)
     writer.write(sent)
     assert await ended(reader) == b""
-    assert not bench.proxy._runner.server._silent
+    assert not bench.proxy.front.runner.server._silent
     writer.close()
 
 
@@ -127,8 +127,8 @@ async def test_connections_that_read_nothing(bench: Bench) -> None:
     """The operating system is told to give up a connection that takes nothing for a minute."""
     await bench.start()
     _, writer = await connect(bench)
-    await until(lambda: bench.proxy._runner.server.connections)
-    (connection,) = bench.proxy._runner.server.connections
+    await until(lambda: bench.proxy.front.runner.server.connections)
+    (connection,) = bench.proxy.front.runner.server.connections
     accepted = connection.transport.get_extra_info("socket")
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
     assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
@@ -243,11 +243,11 @@ async def test_streams_of_one_caller(bench: Bench) -> None:
     await bench.start(max_client_sessions_per_principal=3)
     async with open_streams(bench, [f"made-up-{number}" for number in range(8)]):
         await until(lambda: bench.endpoint.streams == 3)
-        assert len(bench.proxy._early) == 3
-        assert len(bench.proxy._binder.directory) == 0
-        assert not list(bench.proxy._binder.pool.books.slots())
+        assert len(bench.proxy.core.early) == 3
+        assert len(bench.proxy.core.binder.directory) == 0
+        assert not list(bench.proxy.core.binder.pool.books.slots())
     await until(lambda: bench.endpoint.streams == 0)
-    assert bench.proxy._early._waiting == {}
+    assert bench.proxy.core.early._waiting == {}
 
 
 async def test_streams_of_one_session(bench: Bench) -> None:
@@ -264,8 +264,8 @@ async def test_made_up_credentials(bench: Bench) -> None:
     await bench.start(max_client_sessions=5, max_sessions=3, acquire_timeout="50ms")
     for number in range(12):
         await bench.post(INITIALIZE, headers={"Authorization": f"Bearer {number}"})
-    assert len(bench.proxy._binder.directory) <= 5
-    await until(lambda: len(list(bench.proxy._binder.pool.books.slots())) <= 3)
+    assert len(bench.proxy.core.binder.directory) <= 5
+    await until(lambda: len(list(bench.proxy.core.binder.pool.books.slots())) <= 3)
 
 
 async def test_ids_are_of_no_use_to_others(bench: Bench) -> None:
@@ -317,4 +317,4 @@ async def test_capabilities(bench: Bench) -> None:
     for body, sent in ((legacy, {}), (call(0, "tools/list", _meta=meta), headers)):
         answer = await bench.post(body, headers=sent)
         assert (answer.status, answer.error) == (400, (0, -32602, "invalid-params"))
-    assert bench.proxy._memory.profiles.used_bytes == 0
+    assert bench.proxy.core.memory.profiles.used_bytes == 0

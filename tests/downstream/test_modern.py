@@ -115,7 +115,7 @@ async def test_lists_are_kept(bench: Modern) -> None:
         assert (answer.json["id"], answer.json["result"]["tools"]) == (number, [])
     assert len(bench.server.posts("tools/list")) == 1
     await bench.server_says("notifications/tools/list_changed")
-    await until(lambda: bench.proxy._catalog.generation)
+    await until(lambda: bench.proxy.core.catalog.generation)
     await bench.ask(modern("tools/list"))
     assert len(bench.server.posts("tools/list")) == 2
 
@@ -134,10 +134,10 @@ async def test_lists_are_kept_for_session_less_legacy_clients(bench: Modern) -> 
     answers = [await listed(bench) for _ in range(3)]
     assert len({answer.json["id"] for answer in answers}) == 3
     assert len(bench.server.posts("tools/list")) == 1
-    registry = bench.proxy.metrics.registry
+    registry = bench.proxy.watchers.metrics.registry
     assert registry.get_sample_value("mcp_session_proxy_sessionless_requests_total", {"era": "legacy"}) == 3
     await bench.server_says("notifications/tools/list_changed")
-    await until(lambda: bench.proxy._catalog.generation)
+    await until(lambda: bench.proxy.core.catalog.generation)
     await listed(bench)
     assert len(bench.server.posts("tools/list")) == 2
 

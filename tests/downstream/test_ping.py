@@ -85,7 +85,7 @@ async def test_others_acceptance_does_not_count(bench: Bench) -> None:
 
     bench.server.on["initialize"] = slow
     async with bench.asking(PING) as first, bench.asking(PING) as second:
-        await until(lambda: bench.proxy._pool.books.counted == 2)
+        await until(lambda: bench.proxy.core.pool.books.counted == 2)
         go_on.set()
         assert {(await first).status, (await second).status} == {403}
 
@@ -97,7 +97,7 @@ async def test_session_for_each_request(bench: Bench, monkeypatch: pytest.Monkey
         assert (await bench.post(PING)).status == 200
     assert len(bench.server.posts("initialize")) == 1
     monkeypatch.setattr(module, "_REMEMBERED_SECONDS", 0.0)
-    await until(lambda: not bench.proxy._pool.books.counted)
+    await until(lambda: not bench.proxy.core.pool.books.counted)
     assert (await bench.post(PING)).status == 200
     assert len(bench.server.posts("initialize")) == 2
 
@@ -115,7 +115,7 @@ async def test_while_the_server_is_down(bench: Bench) -> None:
     """Nobody is told that all is well, whatever session it has; and all is well again afterwards."""
     await bench.start()
     session = await bench.initialize()
-    [replica] = bench.proxy._fleet.replicas
+    [replica] = bench.proxy.core.fleet.replicas
     await until(lambda: replica.monitor.up)
     before = sent(bench)
     replica.monitor.up = False
@@ -132,7 +132,7 @@ async def test_server_that_went_away(bench: Bench) -> None:
     """The monitors notice, and then pings say it."""
     await bench.start()
     session = await bench.initialize()
-    [replica] = bench.proxy._fleet.replicas
+    [replica] = bench.proxy.core.fleet.replicas
     await until(lambda: replica.monitor.up)
     await bench.server.__aexit__()
     replica.monitor.look_now()
@@ -145,6 +145,6 @@ async def test_one_replica_is_enough(bench: Bench) -> None:
     async with HttpServer() as other:
         await bench.start(replica=other.url)
         session = await bench.initialize()
-        await until(lambda: all(replica.monitor.up for replica in bench.proxy._fleet.replicas))
-        bench.proxy._fleet.replicas[0].monitor.up = False
+        await until(lambda: all(replica.monitor.up for replica in bench.proxy.core.fleet.replicas))
+        bench.proxy.core.fleet.replicas[0].monitor.up = False
         assert (await bench.post(PING, session=session)).status == 200

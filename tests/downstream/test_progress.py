@@ -158,7 +158,7 @@ async def test_tokens_are_bounded(bench: Bench, at: Tasks) -> None:
     await until(lambda: at.streams)
     for number in range(105):
         await bench.post(ask(number, task={"ttl": None}), session=session)
-    (slot,) = bench.proxy._pool.books.slots()
+    (slot,) = bench.proxy.core.pool.books.slots()
     assert len(slot.session.tokens) == 100  # type: ignore[attr-defined]
     await at.tell(at.progress(0, 1))
     await at.tell(at.progress(104, 2))

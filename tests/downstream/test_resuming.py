@@ -237,10 +237,10 @@ async def test_after_the_linger(bench: Bench) -> None:
     async with bench.request("POST", call("x"), session=session) as post:
         (event_id, _), _ = await read_events(post.content, 2)
     await until(lambda: not bench.endpoint.posts)
-    bench.proxy._fanout.maintain()
+    bench.proxy.core.fanout.maintain()
     assert not await is_gone(bench, session, str(event_id))
-    bench.proxy._fanout.linger_seconds = 0
-    bench.proxy._fanout.maintain()
+    bench.proxy.core.fanout.linger_seconds = 0
+    bench.proxy.core.fanout.maintain()
     assert await is_gone(bench, session, str(event_id))
 
 

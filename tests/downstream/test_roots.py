@@ -218,7 +218,7 @@ async def test_a_server_that_does_not_ask_is_not_waited_for_twice() -> None:
         for _ in range(4):
             async with legacy(bench, "file:///one") as one:
                 await one.roots()
-        [slot] = bench.proxy._pool.books.slots()
+        [slot] = bench.proxy.core.pool.books.slots()
         assert slot.session.roots._asks_at_once is False
         assert bench.server.log.count("changed") == 3
 

@@ -101,7 +101,7 @@ async def bench(server: HttpServer) -> AsyncIterator[Modern]:
 def watch(bench: Bench) -> list[Event]:
     """The events from now on."""
     told: list[Event] = []
-    for teller in (bench.endpoint, bench.endpoint._legacy, bench.proxy._binder):
+    for teller in (bench.endpoint, bench.endpoint._legacy, bench.proxy.core.binder):
         teller._observe = told.append
     return told
 

@@ -15,7 +15,7 @@ from mcp_session_proxy.ops.introspection import Phase
 async def test_readiness(bench: Bench) -> None:
     """Starting until the server was seen, ready while it is there, draining from the first signal on."""
     await bench.start()
-    snapshot, monitor = bench.proxy.snapshot, bench.proxy._fleet.replicas[0].monitor
+    snapshot, monitor = bench.proxy.snapshot, bench.proxy.core.fleet.replicas[0].monitor
     found = []
     for up, draining in ((None, False), (True, False), (False, False), (True, True)):
         monitor.up, bench.endpoint.draining = up, draining
@@ -32,7 +32,7 @@ async def test_readiness(bench: Bench) -> None:
 async def test_conditions(bench: Bench) -> None:
     """A server that takes connections but fails handshakes is told from one that is away."""
     await bench.start()
-    snapshot, replica = bench.proxy.snapshot, bench.proxy._fleet.replicas[0]
+    snapshot, replica = bench.proxy.snapshot, bench.proxy.core.fleet.replicas[0]
     found = []
     for up, failures in ((None, 0), (False, 0), (True, 0), (True, 5)):
         replica.monitor.up = up

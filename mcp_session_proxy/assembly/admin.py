@@ -1,0 +1,67 @@
+"""Where operators come in."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+from aiohttp import web
+
+from ..downstream.app import SILENT
+from ..ops.admin import build_admin_app
+from ..ops.admin.admission import Admission, AdmittingSite
+from ..ops.operator import Operator
+from ..ops.snapshot import Snapshot
+from ..settings.values import Address
+from .core import Core
+from .front import Front
+from .in_force import InForce
+from .sites import Sites
+from .watchers import Watchers
+
+_FAREWELL_SECONDS: Final = 1.0
+
+
+async def open_admin(
+    sites: Sites,
+    listen: Address,
+    in_force: InForce,
+    *,
+    watchers: Watchers,
+    core: Core,
+    front: Front,
+    snapshot: Snapshot,
+    stop: Callable[[], None],
+) -> str:
+    """Let operators connect; gives the URL at which they can. ``stop`` is called when they end the proxy.
+
+    Raises:
+        CannotListen: the address is taken or not ours.
+    """
+
+    def token() -> str | None:
+        secret = in_force.settings.admin_token
+        return None if secret is None else secret.get_secret_value()
+
+    settings = in_force.settings
+    app = build_admin_app(
+        view=snapshot,
+        operations=Operator(pool=core.pool, endpoint=front.endpoint, stop=stop),
+        metrics=watchers.metrics,
+        churn=watchers.churn,
+        recent=watchers.recent,
+        observe=watchers.observe,
+        sharing=settings.sharing,
+        listen=listen,
+        token=token,
+    )
+    admission = Admission()
+    admission.watch(app)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=SILENT,
+        keepalive_timeout=settings.connection_idle_timeout,
+        shutdown_timeout=_FAREWELL_SECONDS,
+    )
+    make_site = partial(AdmittingSite, admission=admission)
+    return await sites.open(runner, listen, "--admin-listen", make_site=make_site)

@@ -1,0 +1,206 @@
+"""What serves a request once it has come in: servers, sessions, exchanges, and what is kept for them."""
+
+import random
+import ssl
+import weakref
+from functools import partial
+
+import aiohttp
+from yarl import URL
+
+from .. import __version__
+from ..downstream.in_flight import InFlight
+from ..events import Observer
+from ..exchange.attribution import Attribution
+from ..exchange.catalog import Catalog
+from ..exchange.early import EarlyStreams
+from ..exchange.fanout import Fanout
+from ..exchange.listening import Listening
+from ..exchange.parking import Parking
+from ..exchange.routing import Router
+from ..memory import Memory, Share
+from ..sessions import upkeep
+from ..sessions.binding import Binder, Rules
+from ..sessions.directory import Directory
+from ..sessions.identity import Profile, SessionKey, sessionless_profile
+from ..sessions.pool import Pool
+from ..settings.config import Settings
+from ..upstream.breaker import Breakers
+from ..upstream.fleet import Fleet, Replica
+from ..upstream.session import UpstreamSession
+from ..upstream.streamable_http import StreamableHttp
+from . import rules
+from .in_force import InForce
+
+
+class Core:
+    """All of it, built from the servers to what modern clients wait for."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        *,
+        http: aiohttp.ClientSession,
+        tls: ssl.SSLContext | None,
+        observe: Observer,
+    ) -> None:
+        settings = in_force.settings
+        self._in_force = in_force
+        self.memory = Memory(*rules.memory_budget(settings))
+        self.in_flight = InFlight(
+            max_exchanges=settings.max_exchanges,
+            max_exchanges_per_principal=settings.max_exchanges_per_principal,
+        )
+        self.transports: list[StreamableHttp] = []
+        urls = [URL(url) for url in (settings.upstream, *settings.replica)]
+        replicas = [self._build_replica(http, url, tls, observe) for url in urls]
+        self.fleet = Fleet(replicas, patience_seconds=settings.acquire_timeout)
+        opener = Opener(in_force, self.fleet, observe, self.memory.questions)
+        self.pool = Pool(connect=opener.make, limits=rules.pool_limits(settings), observe=observe)
+        self.binder = in_force.build(rules.binding_rules, partial(self._build_binder, observe))
+        self.fanout = Fanout(
+            binder=self.binder,
+            max_events=settings.max_buffered_events,
+            linger_seconds=settings.event_linger,
+            events=self.memory.events,
+            questions=self.memory.questions,
+        )
+        self.early = EarlyStreams(binder=self.binder, fanout=self.fanout)
+        self.attribution = Attribution()
+        self.catalog = Catalog(observe, self.memory.lists)
+        self.listening = Listening(observe, self.memory.events)
+        self.parking = Parking(rules.parking_limits(settings), observe, self.memory.questions)
+        # What servers say of their own accord goes back the way up.
+        opener.router = Router(
+            fanout=self.fanout,
+            attribution=self.attribution,
+            catalog=self.catalog,
+            listening=self.listening,
+        )
+        in_force.follow(self._apply)
+
+    def _build_replica(
+        self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None, observe: Observer
+    ) -> Replica:
+        settings = self._in_force.settings
+        transport = StreamableHttp(
+            http,
+            url,
+            connect_timeout_seconds=settings.connect_timeout,
+            request_timeout_seconds=settings.request_timeout,
+            max_json_depth=settings.max_json_depth,
+            answers=self.memory.answers,
+        )
+        self.transports.append(transport)
+        breakers = Breakers(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
+        return Replica(url, transport, breakers, observe, tls=tls)
+
+    def _build_binder(self, observe: Observer, binding_rules: Rules) -> Binder:
+        settings = self._in_force.settings
+        return Binder(
+            pool=self.pool,
+            rules=binding_rules,
+            sessionless=sessionless_profile(__version__),
+            directory=lambda on_forget: Directory(
+                max_sessions=settings.max_client_sessions,
+                max_sessions_per_principal=settings.max_client_sessions_per_principal,
+                timeout_seconds=settings.client_session_timeout,
+                on_forget=on_forget,
+            ),
+            observe=observe,
+        )
+
+    def _apply(self, settings: Settings) -> None:
+        self.memory.resize(*rules.memory_budget(settings))
+        self.in_flight.limit(
+            max_exchanges=settings.max_exchanges,
+            max_exchanges_per_principal=settings.max_exchanges_per_principal,
+        )
+        self.parking.limits = rules.parking_limits(settings)
+        self.fanout.set_max_events(settings.max_buffered_events)
+        self.fanout.linger_seconds = settings.event_linger
+        directory = self.binder.directory
+        directory.max_sessions = settings.max_client_sessions
+        directory.max_sessions_per_principal = settings.max_client_sessions_per_principal
+        directory.timeout_seconds = settings.client_session_timeout
+        self.fleet.patience_seconds = settings.acquire_timeout
+        for replica in self.fleet.replicas:
+            replica.breakers.configure(
+                threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset
+            )
+            replica.era.choice = settings.upstream_era
+        for transport in self.transports:
+            transport.set_timeouts(
+                connect_seconds=settings.connect_timeout, request_seconds=settings.request_timeout
+            )
+            transport.max_json_depth = settings.max_json_depth
+        self.pool.limits = rules.pool_limits(settings)
+
+    def maintain(self) -> None:
+        """Do what time demands. To be called every now and then."""
+        upkeep.maintain(self.pool)
+        self.binder.maintain()
+        self.fanout.maintain()
+        self.catalog.keep_to_share()
+
+    async def end(self) -> None:
+        """Let go of whatever waits, and of every session."""
+        self.parking.close()
+        self.fanout.close()
+        self.early.end()
+        await self.pool.close()
+
+    def close(self) -> None:
+        """Close the transports; nothing may be under way any more."""
+        for transport in self.transports:
+            transport.close()
+
+
+class Opener:
+    """Makes upstream sessions, which go by the settings in force for as long as they live.
+
+    ``router`` has to be set before the first one: it leads to those who have sessions made.
+    """
+
+    router: Router
+
+    def __init__(self, in_force: InForce, fleet: Fleet, observe: Observer, questions: Share) -> None:
+        self._in_force = in_force
+        self._fleet = fleet
+        self._observe = observe
+        self._room_for_questions = questions
+        self._made: weakref.WeakSet[UpstreamSession] = weakref.WeakSet()
+        in_force.follow(self._apply)
+
+    def make(self, key: SessionKey, profile: Profile) -> UpstreamSession:
+        """A session for clients of this key, not open yet."""
+        settings = self._in_force.settings
+        session = UpstreamSession(
+            placement=self._fleet,
+            initialize_params=profile.params,
+            version_is_free=profile.version_is_free,
+            client_name=profile.client_name,
+            principal=key.principal,
+            principal_tag=key.principal_tag,
+            router=self.router,
+            observe=self._observe,
+            keepalive_seconds=_spread(settings.keepalive),
+            check_after_seconds=settings.check_after,
+            handshake_timeout_seconds=settings.handshake_timeout,
+            patience_seconds=settings.acquire_timeout,
+            room_for_questions=self._room_for_questions,
+        )
+        self._made.add(session)
+        return session
+
+    def _apply(self, settings: Settings) -> None:
+        for session in self._made:
+            session.keepalive_seconds = _spread(settings.keepalive)
+            session.check_after_seconds = settings.check_after
+            session.handshake_timeout_seconds = settings.handshake_timeout
+            session.patience_seconds = settings.acquire_timeout
+
+
+def _spread(keepalive_seconds: float) -> float:
+    """About this long: sessions that began together need not be pinged together."""
+    return keepalive_seconds * random.uniform(0.85, 1.0)

@@ -1,0 +1,176 @@
+"""Where clients come in: the front door, the MCP endpoint behind it, and the paths that pass it by."""
+
+import ssl
+from typing import Final
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from ..downstream.app import FrontDoor, serve
+from ..downstream.endpoint import Endpoint
+from ..downstream.legacy import LegacyEndpoint
+from ..downstream.modern import ModernEndpoint
+from ..downstream.passthrough import Passthrough
+from ..downstream.ping import Pings
+from ..errors import Draining
+from ..events import Observer
+from ..exchange.wishes import Wishes
+from ..sessions.identity import Identifier
+from ..sessions.profiles import Profiles
+from ..settings.config import Settings
+from ..settings.values import Address
+from ..tracing import Tracer
+from ..upstream.fleet import Replica
+from . import rules
+from .core import Core
+from .in_force import InForce
+from .sites import Sites
+
+_FAREWELL_SECONDS: Final = 1.0
+_CLOSE_SECONDS: Final = 5.0
+
+
+class Front:
+    """All that stands between the clients' connections and the core."""
+
+    def __init__(
+        self,
+        in_force: InForce,
+        core: Core,
+        *,
+        plain: aiohttp.ClientSession,
+        observe: Observer,
+        tracer: Tracer | None,
+    ) -> None:
+        settings = in_force.settings
+        self._core = core
+        self._passing = {
+            replica: self._build_passthrough(settings, plain, replica) for replica in core.fleet.replicas
+        }
+        profiles = Profiles(core.memory.profiles)
+        legacy = LegacyEndpoint(
+            binder=core.binder,
+            profiles=profiles,
+            catalog=core.catalog,
+            fanout=core.fanout,
+            wishes=Wishes(binder=core.binder, listening=core.listening, observe=observe),
+            pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
+            observe=observe,
+        )
+        self._modern = ModernEndpoint(
+            binder=core.binder,
+            profiles=profiles,
+            attribution=core.attribution,
+            catalog=core.catalog,
+            listening=core.listening,
+            parking=core.parking,
+            cache=rules.cache_rules(settings),
+            versions=settings.serve_eras.versions,
+            observe=observe,
+            questions=core.memory.questions,
+        )
+        self.endpoint = Endpoint(
+            legacy=legacy,
+            modern=self._modern,
+            era=lambda: core.fleet.best().era,
+            passthrough=self.passthrough,
+            binder=core.binder,
+            fanout=core.fanout,
+            early=core.early,
+            identifier=Identifier(
+                credential_headers=settings.credential_header,
+                credential_query=settings.credential_query,
+                affinity_headers=settings.affinity_header,
+                affinity_meta=settings.affinity_meta,
+            ),
+            memory=core.memory,
+            in_flight=core.in_flight,
+            rules=rules.endpoint_rules(settings, self._rewrite),
+            observe=observe,
+            tracer=tracer,
+        )
+        self._door = FrontDoor(
+            guard=rules.guard(settings),
+            endpoint=self.endpoint,
+            passthrough=self.passthrough,
+            in_flight=core.in_flight,
+            path=URL(settings.upstream).raw_path,
+            observe=observe,
+        )
+        self.listener = serve(
+            self._door,
+            max_body_bytes=settings.max_body_bytes,
+            max_header_bytes=settings.max_header_bytes,
+            max_connections=settings.max_connections,
+            idle_timeout_seconds=settings.connection_idle_timeout,
+        )
+        self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)
+        in_force.follow(self._apply)
+
+    def _build_passthrough(
+        self, settings: Settings, plain: aiohttp.ClientSession, replica: Replica
+    ) -> Passthrough:
+        return Passthrough(
+            plain,
+            replica.url.origin(),
+            replica.url.raw_path,
+            settings.public_url,
+            connect_timeout_seconds=settings.connect_timeout,
+            idle_timeout_seconds=settings.request_timeout,
+            passing=settings.passthrough,
+            trusted_proxies=settings.trusted_proxy,
+            replicas=[other.url for other in self._core.fleet.replicas],
+        )
+
+    def _apply(self, settings: Settings) -> None:
+        self._door.guard = rules.guard(settings)
+        self.listener.max_body_bytes = settings.max_body_bytes
+        self.listener.max_header_bytes = settings.max_header_bytes
+        self.listener.max_connections = settings.max_connections
+        self.endpoint.rules = rules.endpoint_rules(settings, self._rewrite)
+        heart = self.endpoint.heart
+        heart.set_interval(settings.heartbeat)
+        heart.heartbeat_format = settings.heartbeat_format
+        heart.json_patience_seconds = settings.json_patience
+        self._modern.cache = rules.cache_rules(settings)
+        self._modern.versions = settings.serve_eras.versions
+        for passthrough in self._passing.values():
+            passthrough.set_timeouts(
+                connect_seconds=settings.connect_timeout, idle_seconds=settings.request_timeout
+            )
+            passthrough.passing = settings.passthrough
+            passthrough.trusted_proxies = settings.trusted_proxy
+
+    def passthrough(self) -> Passthrough:
+        """The way past the endpoint, to the server for what belongs to no session."""
+        return self._passing[self._core.fleet.best()]
+
+    def _rewrite(self, challenge: str) -> str:
+        return self.passthrough().rewriter.challenge(challenge)
+
+    async def open(self, sites: Sites, listen: Address, tls: ssl.SSLContext | None) -> str:
+        """Let clients connect; gives the URL at which they can. Raises CannotListen."""
+        return await sites.open(self.runner, listen, "--listen", tls=tls)
+
+    async def shut(self) -> None:
+        """Let nobody connect any more, and begin nothing new for whoever is in."""
+        self.endpoint.draining = True
+        for site in list(self.runner.sites):
+            await site.stop()
+
+    async def finish(self, patience_seconds: float) -> int:
+        """Wait for the requests in flight; gives how many had to be cut off."""
+        posts = self.endpoint.posts
+        await posts.finished(patience_seconds)
+        exchanges = self.endpoint.exchanges()
+        for exchange in exchanges:
+            exchange.give_up(
+                Draining("The proxy was shut down while the MCP server was working on this request.")
+            )
+        await posts.finished(_FAREWELL_SECONDS)
+        return len(exchanges)
+
+    def close(self) -> None:
+        """Stop what beats."""
+        self.endpoint.heart.close()
