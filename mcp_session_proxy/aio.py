@@ -41,35 +41,34 @@ class Tasks(set[asyncio.Task[Any]]):
             await asyncio.wait(others)
 
 
-class Signal:
+class Signal(list[asyncio.Future[None]]):
     """Wakes all who wait for it now. Who comes later waits for the next time: nothing is remembered.
 
     So whoever waits looks first whether what it waits for has happened, and again when it is woken; between
     a look and the wait there must be no ``await``. An ``asyncio.Event`` remembers, and has to be cleared by
     somebody who knows that all have seen it; with several who wait, nobody does.
+
+    A list of who waits, for the same reason for which ``Tasks`` is a set.
     """
 
-    __slots__ = ("_waiting",)
-
-    def __init__(self) -> None:
-        self._waiting: list[asyncio.Future[None]] = []
+    __slots__ = ()
 
     def give(self) -> None:
         """Wake everybody who waits."""
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
+        for future in self:
             if not future.done():  # its task may have been cancelled in this very step
                 future.set_result(None)
+        self.clear()
 
     async def wait(self) -> None:
         """Wait until the signal is given."""
         # Each has a future of its own: one for all would be cancelled with the first of them, or need a
         # shield, which costs each several calls.
         future = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+        self.append(future)
         try:
             await future
         except BaseException:
-            if future in self._waiting:
-                self._waiting.remove(future)
+            if future in self:
+                self.remove(future)
             raise

@@ -181,10 +181,10 @@ class TestSignal:
         leaving.cancel()
         await asyncio.wait([leaving])
         assert leaving.cancelled()
-        assert len(signal._waiting) == 1
+        assert len(signal) == 1
         signal.give()
         await staying
-        assert signal._waiting == []
+        assert signal == []
 
     async def test_one_who_is_cancelled_in_the_step_of_the_signal(self) -> None:
         """In either order, it ends as cancelled, and the others are woken."""

@@ -25,13 +25,14 @@ from ..exchange.call import Asked, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog, Marks
 from ..exchange.exchange import Exchange
 from ..exchange.inquiry import inquire
-from ..exchange.listening import Listener, Listening, read_filter
+from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Request, Response
 from ..protocol.lifting import CacheHint, ServerFacts
+from ..protocol.subscriptions import read_filter
 from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles

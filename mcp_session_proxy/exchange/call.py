@@ -161,12 +161,12 @@ class ModernCall:
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending):
-            await self._hear()
+            await (self._hear_on() if self._required else self._news.wait())
         if not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
-                        await self._hear()  # requests that arrive together travel together
+                        await self._news.wait()  # requests that arrive together travel together
             except TimeoutError:
                 return self._ask()
         response = task.result()
@@ -178,19 +178,12 @@ class ModernCall:
         self._end()
         return response
 
-    async def _hear(self) -> None:
-        """Wait until something happens: a question, or the end of the exchange.
+    async def _hear_on(self) -> None:
+        """Wait until something happens, but no longer than the server may be silent after a refusal.
 
         Raises:
             MissingCapability: the client could not be asked, and nothing has been heard of the call since.
         """
-        if self._required and not self._pending:
-            await self._hear_on()
-        else:
-            await self._news.wait()
-
-    async def _hear_on(self) -> None:
-        """Wait no longer than the server may be silent after a refusal."""
         loop = asyncio.get_running_loop()
         while (until := self._heard_at + _WIND_DOWN_SECONDS) > loop.time():
             with contextlib.suppress(TimeoutError):

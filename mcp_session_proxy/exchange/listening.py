@@ -6,81 +6,24 @@ A list's change reaches every listener of the principal, even if an idle session
 """
 
 import asyncio
-import re
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence, Set
-from itertools import islice
-from typing import Final, NamedTuple
+from collections.abc import Callable, Sequence, Set
+from typing import Final
 
 from ..aio import Signal
-from ..errors import InvalidParams, OverBudget, TooManyListeners
+from ..errors import OverBudget, TooManyListeners
 from ..events import Observer
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, revisions
+from ..protocol.changes import LIST_CHANGES
 from ..protocol.jsonrpc import Notification
+from ..protocol.subscriptions import FIELDS_BY_METHOD, LIST_FIELDS, Filter, wholes
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 
 _MAX_QUEUED: Final = 1000
-_MAX_URIS: Final = 1000
 _MAX_PER_PRINCIPAL: Final = 2000
-# An update's URI is the server's and may be anything.
-_MAX_URI_CHARS: Final = 8192
-_MAX_PARTS: Final = 64
-_BOUNDARY: Final = re.compile(r"[/?#]")
-# What a listener asks for, the feature that must offer it, and the notification it brings.
-_LISTS: Final = (
-    ("toolsListChanged", "tools", revisions.TOOLS_CHANGED),
-    ("promptsListChanged", "prompts", revisions.PROMPTS_CHANGED),
-    ("resourcesListChanged", "resources", revisions.RESOURCES_CHANGED),
-)
-_LIST_METHODS: Final = frozenset(method for _, _, method in _LISTS)
-
-
-class Filter(NamedTuple):
-    """What a listener wants, or what it was promised: names of list fields, and resource URIs."""
-
-    lists: frozenset[str]
-    uris: tuple[str, ...]
-
-    def write(self) -> bytes:
-        """As the ``notifications`` member of an acknowledgement."""
-        members = {name: b"true" for name, _, _ in _LISTS if name in self.lists}
-        if self.uris:
-            members["resourceSubscriptions"] = jsonrpc.write_batch([jsonrpc.quote(u) for u in self.uris])
-        return jsonrpc.write_object(members)
-
-
-def read_filter(raw: bytes | None) -> Filter:
-    """The ``notifications`` parameter of a ``subscriptions/listen``.
-
-    Raises:
-        InvalidParams: it is missing or malformed.
-    """
-    if raw is None or raw[:1] != b"{":
-        raise InvalidParams('"subscriptions/listen" needs a "notifications" object.')
-    members = jsonrpc.read_object(raw)
-    for name, _, _ in _LISTS:
-        if members.get(name, b"false") not in (b"true", b"false"):
-            raise InvalidParams(f'"{name}" must be true or false.')
-    lists = frozenset(name for name, _, _ in _LISTS if members.get(name) == b"true")
-    raw_uris = members.get("resourceSubscriptions", b"[]")
-    items = jsonrpc.read_array(raw_uris)
-    uris = [jsonrpc.read_string(item) for item in items[: _MAX_URIS + 1]]
-    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
-        raise InvalidParams(f'"resourceSubscriptions" must be a list of at most {_MAX_URIS} URIs.')
-    return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
-
-
-def wholes(uri: str) -> Iterator[str]:
-    """The URIs of what a resource may be a part of, itself first: an update may name a part instead."""
-    yield uri
-    if len(uri) <= _MAX_URI_CHARS:
-        for boundary in islice(_BOUNDARY.finditer(uri), _MAX_PARTS):
-            yield uri[: boundary.start()]
-            if boundary[0] == "/":
-                yield uri[: boundary.end()]
 
 
 class Listener:
@@ -91,7 +34,7 @@ class Listener:
     def __init__(self, identifier: bytes, wanted: Filter, share: Share = UNBOUNDED) -> None:
         self.id = identifier
         self.wanted = wanted
-        self.promised = Filter(frozenset(), ())
+        self.promised = Filter()
         self.visit: Visit | None = None
         self.ended = False  # gracefully, by us
         self.overrun = False  # it did not read what it was sent
@@ -182,9 +125,9 @@ class Listening:
         session = visit.session
         facts = session.facts
         lists = frozenset(
-            name
-            for name, feature, _ in _LISTS
-            if name in listener.wanted.lists and facts.offers(feature, "listChanged")
+            field
+            for field, feature in LIST_FIELDS.items()
+            if field in listener.wanted.lists and facts.offers(feature, "listChanged")
         )
         listener.promised = Filter(lists, ())
         if not facts.offers("resources", "subscribe"):
@@ -295,10 +238,9 @@ class Listening:
                 concerned = {listener: None for whole in wholes(uri) for listener in by_uri.get(whole, ())}
                 for listener in concerned:
                     listener.put(message.method, message.params)
-        elif message.method in _LIST_METHODS:
-            wanted = next(name for name, _, method in _LISTS if method == message.method)
+        elif (field := FIELDS_BY_METHOD.get(message.method)) is not None:
             for listener in self._listeners.get(principal, {}):
-                if wanted in listener.promised.lists:
+                if field in listener.promised.lists:
                     listener.put(message.method, message.params)
 
     def session_changed(self, session: UpstreamSession) -> None:
@@ -315,8 +257,8 @@ class Listening:
     @staticmethod
     def tell_all_changed(listener: Listener) -> None:
         """Something may have been missed: everything the listener asked for counts as changed."""
-        for name, _, method in _LISTS:
-            if name in listener.promised.lists:
-                listener.put(method, None)
+        for field, feature in LIST_FIELDS.items():
+            if field in listener.promised.lists:
+                listener.put(LIST_CHANGES[feature], None)
         for uri in listener.promised.uris:
             listener.put(revisions.RESOURCE_UPDATED, jsonrpc.write_object({"uri": jsonrpc.quote(uri)}))

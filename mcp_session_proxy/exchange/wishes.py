@@ -14,13 +14,14 @@ from ..errors import ProxyError
 from ..events import Observer
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
+from ..protocol.subscriptions import wholes
 from ..sessions.audience import audience_of
 from ..sessions.binding import Binder, Visit
 from ..sessions.directory import ClientSession
 from ..upstream.journal import Journal, only_level
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
-from .listening import Listening, wholes
+from .listening import Listening
 
 # What a server is set to that some client has set to another level, when none is there that wants one: it
 # cannot be asked what it did before. It is what most begin with.

@@ -8,16 +8,15 @@ from typing import Any, cast
 
 import pytest
 from fakes import FakeReply, FakeServer, Recorder, Sent, answer, make_session, settle
-from hypothesis import given
-from hypothesis import strategies as st
 from messages import error, result
 from modern_fakes import Visit
 
-from mcp_session_proxy.errors import InvalidParams, TooManyListeners
-from mcp_session_proxy.exchange.listening import Filter, Listener, Listening, read_filter
+from mcp_session_proxy.errors import TooManyListeners
+from mcp_session_proxy.exchange.listening import Listener, Listening
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.jsonrpc import Notification
+from mcp_session_proxy.protocol.subscriptions import Filter
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY
 
@@ -82,64 +81,6 @@ def heard(listener: Listener) -> list[tuple[str, Any]]:
         assert params.pop("_meta") == {SUBSCRIPTION_KEY: json.loads(listener.id)}
         found.append((message["method"], params))
     return found
-
-
-# -- the filter ------------------------------------------------------------------------------------
-
-
-def read(value: object) -> Filter:
-    return read_filter(json.dumps(value).encode())
-
-
-def test_filter() -> None:
-    """What is true is wanted; URIs are wanted once each, in their order; what nobody knows is ignored."""
-    wanted = read(
-        {
-            "toolsListChanged": True,
-            "promptsListChanged": False,
-            "resourceSubscriptions": ["b", "a", "b"],
-            "more": 1,
-        }
-    )
-    assert wanted == Filter(frozenset({"toolsListChanged"}), ("b", "a"))
-    assert read({}) == Filter(frozenset(), ())
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        None,
-        [],
-        "x",
-        {"toolsListChanged": 1},
-        {"promptsListChanged": None},
-        {"resourcesListChanged": "true"},
-        {"resourceSubscriptions": "a"},
-        {"resourceSubscriptions": {}},
-        {"resourceSubscriptions": [1]},
-        {"resourceSubscriptions": [None]},
-        {"resourceSubscriptions": ["x"] * 1001},
-    ],
-)
-def test_malformed_filters(value: object) -> None:
-    """A filter of the wrong form is a bad parameter."""
-    with pytest.raises(InvalidParams):
-        read(value)
-
-
-def test_missing_filter() -> None:
-    """A listener must say what it wants."""
-    with pytest.raises(InvalidParams):
-        read_filter(None)
-
-
-@given(
-    lists=st.sets(st.sampled_from(sorted(LISTS))), uris=st.lists(st.text(max_size=8), unique=True, max_size=4)
-)
-def test_filters_are_written_as_they_are_read(lists: set[str], uris: list[str]) -> None:
-    """What is promised is written in the form in which it was asked for."""
-    wanted = Filter(frozenset(lists), tuple(uris))
-    assert read_filter(wanted.write()) == wanted
 
 
 # -- promises --------------------------------------------------------------------------------------

@@ -140,7 +140,7 @@ async def test_cancelled_waiters_leave_nothing_behind() -> None:
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
-    assert stream._wakes == []
+    assert not stream._changed
 
 
 # -- all streams of a client -----------------------------------------------------------------------

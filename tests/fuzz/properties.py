@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from mcp_session_proxy.errors import ProxyError, UpstreamProtocolError
-from mcp_session_proxy.exchange.listening import read_filter
 from mcp_session_proxy.protocol import (
     inbound,
     jsonrpc,
@@ -24,6 +23,7 @@ from mcp_session_proxy.protocol import (
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from mcp_session_proxy.protocol.lifting import CacheHint, ServerFacts
 from mcp_session_proxy.protocol.sse import SseEvent, SseParser, write_event
+from mcp_session_proxy.protocol.subscriptions import read_filter
 from mcp_session_proxy.sessions.identity import Identifier, read_profile
 from mcp_session_proxy.upstream.session import Journal
 

@@ -1,0 +1,75 @@
+"""What a ``subscriptions/listen`` asks to hear of, and what a notification is about.
+
+MCP 2026-07-28, basic/patterns/subscriptions.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import islice
+from typing import Final, NamedTuple
+
+from ..errors import InvalidParams
+from . import jsonrpc
+from .changes import LIST_CHANGES
+
+# A filter's members for lists, by the feature that must offer them: "toolsListChanged" and so on.
+LIST_FIELDS: Final = {f"{feature}ListChanged": feature for feature in LIST_CHANGES}
+# Which member asks for a notification.
+FIELDS_BY_METHOD: Final = {LIST_CHANGES[feature]: field for field, feature in LIST_FIELDS.items()}
+_URIS: Final = "resourceSubscriptions"
+_MAX_URIS: Final = 1000
+# An update's URI is the server's and may be anything.
+_MAX_URI_CHARS: Final = 8192
+_MAX_PARTS: Final = 64
+_BOUNDARY: Final = re.compile(r"[/?#]")
+
+
+class Filter(NamedTuple):
+    """What a listener wants, or what it was promised: names of list members, and resource URIs."""
+
+    lists: frozenset[str] = frozenset()
+    uris: tuple[str, ...] = ()
+
+    def write(self) -> bytes:
+        """As the ``notifications`` member of an acknowledgement."""
+        members = {field: b"true" for field in LIST_FIELDS if field in self.lists}
+        if self.uris:
+            members[_URIS] = jsonrpc.write_batch([jsonrpc.quote(uri) for uri in self.uris])
+        return jsonrpc.write_object(members)
+
+
+def read_filter(raw: bytes | None) -> Filter:
+    """The ``notifications`` parameter of a ``subscriptions/listen``. What is true is wanted.
+
+    Raises:
+        InvalidParams: it is missing or malformed, or names more than 1000 URIs.
+    """
+    if raw is None or raw[:1] != b"{":
+        raise InvalidParams('"subscriptions/listen" needs a "notifications" object.')
+    members = jsonrpc.read_object(raw)
+    for field in LIST_FIELDS:
+        if members.get(field, b"false") not in (b"true", b"false"):
+            raise InvalidParams(f'"{field}" must be true or false.')
+    lists = frozenset(field for field in LIST_FIELDS if members.get(field) == b"true")
+    raw_uris = members.get(_URIS, b"[]")
+    items = jsonrpc.read_array(raw_uris)
+    uris = [jsonrpc.read_string(item) for item in items[: _MAX_URIS + 1]]
+    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
+        raise InvalidParams(f'"{_URIS}" must be a list of at most {_MAX_URIS} URIs.')
+    # Once each, in their order: each is subscribed to, and promised, for itself.
+    return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
+
+
+def wholes(uri: str) -> Iterator[str]:
+    """The URIs of what a resource may be a part of, itself first.
+
+    An update may name a part of what was subscribed to (2025-11-25, server/resources, "Subscriptions"; the
+    schema's ``ResourceUpdatedNotification``).
+    """
+    yield uri
+    # Each boundary costs a look-up among the subscriptions, and the text is the server's.
+    if len(uri) <= _MAX_URI_CHARS:
+        for boundary in islice(_BOUNDARY.finditer(uri), _MAX_PARTS):
+            yield uri[: boundary.start()]
+            if boundary[0] == "/":
+                yield uri[: boundary.end()]
