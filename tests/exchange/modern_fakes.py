@@ -46,6 +46,12 @@ class Visit(FakeVisit):
         super().__init__(session)
         self.ended = 0
 
+    def __enter__(self) -> "Visit":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.end()
+
     def end(self) -> None:
         self.ended += 1
 
