@@ -15,7 +15,6 @@ from ..downstream.passthrough import Passthrough
 from ..downstream.ping import Pings
 from ..errors import Draining
 from ..events import Observer
-from ..exchange.wishes import Wishes
 from ..sessions.identity import Identifier
 from ..sessions.profiles import Profiles
 from ..settings.config import Settings
@@ -54,7 +53,7 @@ class Front:
             profiles=profiles,
             catalog=core.catalog,
             fanout=core.fanout,
-            wishes=Wishes(binder=core.binder, listening=core.listening, observe=observe),
+            wishes=core.wishes,
             pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
             observe=observe,
         )

@@ -14,7 +14,7 @@ from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import HeadTooLarge
 from ..protocol import jsonrpc, revisions
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from .head import Head
 from .request import Sender
 

@@ -47,8 +47,8 @@ from ..protocol.inbound import HeartbeatFormat
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era, ServedEras
 from ..sessions.binding import Binder
+from ..sessions.client import ClientSession
 from ..sessions.credentials import sounds_like_identity
-from ..sessions.directory import ClientSession
 from ..sessions.identity import Identifier
 from ..tracing import CONTEXT_KEYS, Tracer
 from ..upstream.era import EraProbe
@@ -550,7 +550,7 @@ class Endpoint:
                 after=after,
                 heart=self.heart,
                 headers=headers,
-                cursors=revisions.takes_cursors(call.version, client.version),
+                cursors=revisions.takes_cursors(call.version, client.record.version),
             )
         finally:
             self.streams -= 1
@@ -632,7 +632,7 @@ def refuse(error: ProxyError, identifier: bytes, headers: Mapping[str, str]) -> 
 
 def _takes_cursors(call: Call, client: ClientSession) -> bool:
     """Whether the client can read events without data; asked for streams only, which few answers become."""
-    return revisions.takes_cursors(call.version, client.version)
+    return revisions.takes_cursors(call.version, client.record.version)
 
 
 def _never_mind() -> None:

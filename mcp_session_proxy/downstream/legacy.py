@@ -17,7 +17,7 @@ from ..exchange.wishes import Wishes
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.journal import JOURNALLED
@@ -126,7 +126,7 @@ class LegacyEndpoint:
             report.visits(visit)
             call.client = client
             result = visit.session.initialize_result
-            client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+            client.record.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
             body = _result(request, result)
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 

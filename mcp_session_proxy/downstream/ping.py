@@ -27,7 +27,7 @@ class Pings:
 
     def is_accepted(self, call: Call) -> bool:
         """Whether the server is known to accept this caller."""
-        if call.client is not None and not call.client.adopted:
+        if call.client is not None and not call.client.record.adopted:
             return True  # it was given its id after a handshake
         digest = call.principal.digest
         if self._binder.pool.books.has_open(digest):

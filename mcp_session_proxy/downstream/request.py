@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from multidict import CIMultiDictProxy
 
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..sessions.identity import Principal
 from ..upstream.transport import Caller
 
