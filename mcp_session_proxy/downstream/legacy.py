@@ -6,6 +6,7 @@ brought; each request ends up on the upstream session that is right for it.
 
 from collections.abc import Mapping
 
+from ..errors import UpstreamRejected
 from ..events import Observer
 from ..exchange import tasks
 from ..exchange.catalog import LISTS, Catalog
@@ -21,7 +22,6 @@ from ..sessions.client import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.journal import JOURNALLED
-from ..upstream.refusal import Refusal
 from .ping import Pings
 from .report import Report
 from .request import Call
@@ -98,7 +98,7 @@ class LegacyEndpoint:
         body, failed = jsonrpc.write_response(request.id, response), response.error is not None
         if refusal is None:
             return Answer(body=body, failed=failed)
-        return Answer(body=body, status=refusal.status, headers=refusal.headers, failed=failed)
+        return Answer(body=body, status=refusal.upstream_status, headers=refusal.headers(), failed=failed)
 
     async def _answer_ping(
         self, call: Call, request: Request, affinity: str | None, report: Report
@@ -148,9 +148,9 @@ class LegacyEndpoint:
         visit: Visit,
         responder: Responder,
         report: Report,
-    ) -> tuple[Response, Refusal | None]:
+    ) -> tuple[Response, UpstreamRejected | None]:
         """What the client wants to be told of, together with what others want on the same session."""
-        refusals: list[Refusal | None] = []
+        refusals: list[UpstreamRejected | None] = []
 
         async def send(asked: Request) -> Response:
             response, refusal = await self._exchange(asked, meta, visit, responder, report)
@@ -168,8 +168,8 @@ class LegacyEndpoint:
         visit: Visit,
         responder: Responder,
         report: Report,
-    ) -> tuple[Response, Refusal | None]:
-        """The server's response, and the refusal that it came with, if its HTTP status was one of failure."""
+    ) -> tuple[Response, UpstreamRejected | None]:
+        """The server's response, and the refusal that it came with, if the server gave it as one."""
         relay = Relay(responder, visit.client, visit.session, self._fanout)
         token = jsonrpc.read_progress_token(meta) if meta else None
         exchange = Exchange(request, token, visit, relay, self._observe)
