@@ -1,11 +1,11 @@
 """Traces as the core sees them: what it tells about a request, and nothing of who listens.
 
-None in place of a tracer or a trace means that nobody does, and then nothing is spent on it. ``ops.tracing``
-makes OpenTelemetry's spans of what is told here.
+``UNTRACED`` stands for a tracer and its traces where nobody listens. ``ops.tracing`` makes OpenTelemetry's
+spans of what is told here.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 TRACEPARENT: Final = "traceparent"
@@ -53,8 +53,8 @@ class RequestTrace(Protocol):
         ...
 
     @property
-    def sampled(self) -> bool:
-        """Whether the trace is recorded."""
+    def sampled(self) -> bool | None:
+        """Whether the trace is recorded; None where nobody would."""
         ...
 
     def waits(self) -> None:
@@ -94,13 +94,37 @@ class Tracer(Protocol):
         method: str,
         headers: Mapping[str, str],
         meta: Mapping[str, bytes],
-        facts: Mapping[str, str | None],
+        facts: Callable[[], Mapping[str, str | None]],
     ) -> RequestTrace:
         """A request of a client begins.
 
-        ``meta`` is its ``_meta`` as raw JSON members. ``facts`` are attributes by OpenTelemetry's names.
+        ``meta`` is its ``_meta`` as raw JSON members. ``facts`` gives attributes by OpenTelemetry's names.
         """
         ...
+
+
+class _Untraced:
+    """Nobody listens. One object is tracer and trace of every request, so that nobody has to ask."""
+
+    __slots__ = ()
+
+    id: Final[str | None] = None
+    sampled: Final[bool | None] = None
+    headers: Final[tuple[tuple[str, str], ...]] = ()
+
+    def begin(self, *_: object, **__: object) -> "_Untraced":
+        return self
+
+    def sends(self, *_: object, **__: object) -> "_Untraced":
+        return self
+
+    def waits(self, *_: object, **__: object) -> None:
+        pass
+
+    leased = retried = answered = failed = parks = unparks = resumes = finished = waits
+
+
+UNTRACED: Final = _Untraced()
 
 
 def read_trace_id(traceparent: str | None) -> str | None:

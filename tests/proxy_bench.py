@@ -22,6 +22,7 @@ from messages import INITIALIZE
 from yarl import URL
 
 from mcp_session_proxy.assembly.proxy import Proxy
+from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
 
 # How long a test waits for what must happen. None fails because a busy machine was slow.
@@ -61,6 +62,12 @@ class Bench:
     def reload(self, **options: Any) -> None:
         """Change these options of the proxy that runs; the others are as they were at its start."""
         self.proxy.reload(lambda: load({**self._flags, "upstream": self.server.url, **options}))
+
+    def watch(self, tell: Callable[[Event], object]) -> None:
+        """Tell every event from now on, whichever part of the proxy it comes from."""
+        tee = self.proxy.watchers.observe
+        tee._observers = (*tee._observers, _Everything(tell))
+        tee.refresh()
 
     @property
     def url(self) -> str:
@@ -108,6 +115,16 @@ class Bench:
             if not task.done():
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
+
+
+class _Everything:
+    """An observer of all kinds of events."""
+
+    def __init__(self, tell: Callable[[Event], object]) -> None:
+        self._tell = tell
+
+    def listener(self, _: type[Event]) -> Callable[[Event], object]:
+        return self._tell
 
 
 class Answer:

@@ -18,7 +18,6 @@ from ..exchange.fanout import Fanout
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
-from ..exchange.wishes import Wishes
 from ..memory import Memory, Share
 from ..sessions import upkeep
 from ..sessions.binding import Binder, Rules
@@ -47,21 +46,21 @@ class Core:
     ) -> None:
         settings = in_force.settings
         self._in_force = in_force
-        self.memory = in_force.build(rules.memory_budget, Memory)
-        self.in_flight = InFlight(
-            max_exchanges=settings.max_exchanges,
-            max_exchanges_per_principal=settings.max_exchanges_per_principal,
-        )
+        self.memory = Memory(*rules.memory_budget(settings))
         self.transports: list[StreamableHttp] = []
         urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         replicas = [self._build_replica(http, url, tls, observe) for url in urls]
         self.fleet = Fleet(replicas, patience_seconds=settings.acquire_timeout)
         opener = Opener(in_force, self.fleet, observe, self.memory.questions)
-        self.pool = in_force.build(
-            rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
+        self.pool = Pool(connect=opener.make, limits=rules.pool_limits(settings), observe=observe)
+        self.in_flight = InFlight(
+            max_exchanges=settings.max_exchanges,
+            max_exchanges_per_principal=settings.max_exchanges_per_principal,
+            is_accepted=self.pool.books.has_open,
         )
         self.binder = in_force.build(rules.binding_rules, partial(self._build_binder, observe))
         self.fanout = Fanout(
+            binder=self.binder,
             max_events=settings.max_buffered_events,
             linger_seconds=settings.event_linger,
             events=self.memory.events,
@@ -71,9 +70,7 @@ class Core:
         self.attribution = Attribution()
         self.catalog = Catalog(observe, self.memory.lists)
         self.listening = Listening(observe, self.memory.events)
-        self.parking = in_force.build(
-            rules.parking_limits, lambda limits: Parking(limits, observe, self.memory.questions)
-        )
+        self.parking = Parking(rules.parking_limits(settings), observe, self.memory.questions)
         # What servers say of their own accord goes back the way up.
         opener.router = Router(
             fanout=self.fanout,
@@ -81,18 +78,7 @@ class Core:
             catalog=self.catalog,
             listening=self.listening,
         )
-        self.wishes = Wishes(binder=self.binder, listening=self.listening, observe=observe)
-        self._introduce()
         in_force.follow(self._apply)
-
-    def _introduce(self) -> None:
-        """Who is told of what happens below, or asked from there: all of it is here."""
-        binder, attachments = self.binder, self.binder.attachments
-        binder.on_arrival.append(self.early.arrived)
-        binder.on_forget.append(self.fanout.forget)
-        attachments.on_attached += [self.fanout.attached, self.wishes.attached]
-        attachments.on_moved.append(self.fanout.moved)
-        self.listening.wanted_elsewhere = self.wishes.wants
 
     def _build_replica(
         self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None, observe: Observer
@@ -107,7 +93,7 @@ class Core:
             answers=self.memory.answers,
         )
         self.transports.append(transport)
-        breakers = self._in_force.build(rules.breaker_rules, Breakers)
+        breakers = Breakers(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
         return Replica(url, transport, breakers, observe, tls=tls)
 
     def _build_binder(self, observe: Observer, binding_rules: Rules) -> Binder:
@@ -116,19 +102,22 @@ class Core:
             pool=self.pool,
             rules=binding_rules,
             sessionless=sessionless_profile(__version__),
-            directory=Directory(
+            directory=lambda on_forget: Directory(
                 max_sessions=settings.max_client_sessions,
                 max_sessions_per_principal=settings.max_client_sessions_per_principal,
                 timeout_seconds=settings.client_session_timeout,
+                on_forget=on_forget,
             ),
             observe=observe,
         )
 
     def _apply(self, settings: Settings) -> None:
+        self.memory.resize(*rules.memory_budget(settings))
         self.in_flight.limit(
             max_exchanges=settings.max_exchanges,
             max_exchanges_per_principal=settings.max_exchanges_per_principal,
         )
+        self.parking.limits = rules.parking_limits(settings)
         self.fanout.set_max_events(settings.max_buffered_events)
         self.fanout.linger_seconds = settings.event_linger
         directory = self.binder.directory
@@ -137,12 +126,16 @@ class Core:
         directory.timeout_seconds = settings.client_session_timeout
         self.fleet.patience_seconds = settings.acquire_timeout
         for replica in self.fleet.replicas:
+            replica.breakers.configure(
+                threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset
+            )
             replica.era.choice = settings.upstream_era
         for transport in self.transports:
             transport.set_timeouts(
                 connect_seconds=settings.connect_timeout, request_seconds=settings.request_timeout
             )
             transport.max_json_depth = settings.max_json_depth
+        self.pool.limits = rules.pool_limits(settings)
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""

@@ -8,18 +8,25 @@ from aiohttp import web
 from yarl import URL
 
 from ..downstream.app import FrontDoor, serve
+from ..downstream.dispatch import Dispatcher
 from ..downstream.endpoint import Endpoint
-from ..downstream.legacy import LegacyEndpoint
-from ..downstream.modern import ModernEndpoint
+from ..downstream.legacy import LegacyRequests
+from ..downstream.legacy_endpoint import LegacyEndpoint
+from ..downstream.modern import ModernRequests
 from ..downstream.passthrough import Passthrough
 from ..downstream.ping import Pings
+from ..downstream.rules import EndpointRules
+from ..downstream.senders import Senders
+from ..downstream.streams import Heart
 from ..errors import Draining
 from ..events import Observer
+from ..exchange.wishes import Wishes
 from ..sessions.identity import Identifier
 from ..sessions.profiles import Profiles
 from ..settings.config import Settings
 from ..settings.values import Address
 from ..tracing import Tracer
+from ..upstream.fleet import Replica
 from . import rules
 from .core import Core
 from .in_force import InForce
@@ -39,55 +46,14 @@ class Front:
         *,
         plain: aiohttp.ClientSession,
         observe: Observer,
-        tracer: Tracer | None,
+        tracer: Tracer,
     ) -> None:
         settings = in_force.settings
         self._core = core
         self._passing = {
-            replica: self._build_passthrough(in_force, plain, replica.url) for replica in core.fleet.replicas
+            replica: self._build_passthrough(settings, plain, replica) for replica in core.fleet.replicas
         }
-        profiles = Profiles(core.memory.profiles)
-        legacy = LegacyEndpoint(
-            binder=core.binder,
-            profiles=profiles,
-            catalog=core.catalog,
-            fanout=core.fanout,
-            wishes=core.wishes,
-            pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
-            observe=observe,
-        )
-        self._modern = ModernEndpoint(
-            binder=core.binder,
-            profiles=profiles,
-            attribution=core.attribution,
-            catalog=core.catalog,
-            listening=core.listening,
-            parking=core.parking,
-            cache=rules.cache_rules(settings),
-            versions=settings.serve_eras.versions,
-            observe=observe,
-            questions=core.memory.questions,
-        )
-        self.endpoint = Endpoint(
-            legacy=legacy,
-            modern=self._modern,
-            era=lambda: core.fleet.best().era,
-            passthrough=self.passthrough,
-            binder=core.binder,
-            fanout=core.fanout,
-            early=core.early,
-            identifier=Identifier(
-                credential_headers=settings.credential_header,
-                credential_query=settings.credential_query,
-                affinity_headers=settings.affinity_header,
-                affinity_meta=settings.affinity_meta,
-            ),
-            memory=core.memory,
-            in_flight=core.in_flight,
-            rules=rules.endpoint_rules(settings, self._rewrite),
-            observe=observe,
-            tracer=tracer,
-        )
+        self.endpoint = self._build_endpoint(in_force, observe, tracer)
         self._door = FrontDoor(
             guard=rules.guard(settings),
             endpoint=self.endpoint,
@@ -106,14 +72,103 @@ class Front:
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)
         in_force.follow(self._apply)
 
-    def _build_passthrough(self, in_force: InForce, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
-        replicas = [replica.url for replica in self._core.fleet.replicas]
-        public_url = in_force.settings.public_url
-        return in_force.build(
-            rules.passing_rules,
-            lambda passing: Passthrough(
-                plain, url.origin(), url.raw_path, public_url, rules=passing, replicas=replicas
+    def _build_endpoint(self, in_force: InForce, observe: Observer, tracer: Tracer) -> Endpoint:
+        settings, core = in_force.settings, self._core
+        identifier = Identifier(
+            credential_headers=settings.credential_header,
+            credential_query=settings.credential_query,
+            affinity_headers=settings.affinity_header,
+            affinity_meta=settings.affinity_meta,
+        )
+        profiles = Profiles(core.memory.profiles)
+        legacy = LegacyRequests(
+            binder=core.binder,
+            profiles=profiles,
+            catalog=core.catalog,
+            fanout=core.fanout,
+            wishes=Wishes(binder=core.binder, listening=core.listening, observe=observe),
+            pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
+            observe=observe,
+        )
+        self._modern = ModernRequests(
+            binder=core.binder,
+            profiles=profiles,
+            attribution=core.attribution,
+            catalog=core.catalog,
+            listening=core.listening,
+            parking=core.parking,
+            cache=rules.cache_rules(settings),
+            versions=settings.serve_eras.versions,
+            observe=observe,
+            questions=core.memory.questions,
+        )
+        heart = Heart(
+            settings.heartbeat,
+            json_patience_seconds=settings.json_patience,
+            heartbeat_format=settings.heartbeat_format,
+        )
+        dispatcher = in_force.build(
+            self._endpoint_rules,
+            lambda rules: Dispatcher(
+                legacy=legacy,
+                modern=self._modern,
+                identifier=identifier,
+                in_flight=core.in_flight,
+                rules=rules,
+                observe=observe,
+                tracer=tracer,
             ),
+        )
+        senders = in_force.build(
+            self._endpoint_rules,
+            lambda rules: Senders(
+                identifier=identifier, rules=rules, observe=observe, traces=settings.tracing
+            ),
+        )
+        legacy_endpoint = in_force.build(
+            self._endpoint_rules,
+            lambda rules: LegacyEndpoint(
+                requests=legacy,
+                dispatcher=dispatcher,
+                binder=core.binder,
+                fanout=core.fanout,
+                early=core.early,
+                in_flight=core.in_flight,
+                heart=heart,
+                answers=core.memory.answers,
+                rules=rules,
+            ),
+        )
+        return in_force.build(
+            self._endpoint_rules,
+            lambda rules: Endpoint(
+                legacy=legacy_endpoint,
+                dispatcher=dispatcher,
+                senders=senders,
+                era=lambda: core.fleet.best().era,
+                passthrough=self.passthrough,
+                memory=core.memory,
+                heart=heart,
+                rules=rules,
+            ),
+        )
+
+    def _endpoint_rules(self, settings: Settings) -> EndpointRules:
+        return rules.endpoint_rules(settings, self._rewrite)
+
+    def _build_passthrough(
+        self, settings: Settings, plain: aiohttp.ClientSession, replica: Replica
+    ) -> Passthrough:
+        return Passthrough(
+            plain,
+            replica.url.origin(),
+            replica.url.raw_path,
+            settings.public_url,
+            connect_timeout_seconds=settings.connect_timeout,
+            idle_timeout_seconds=settings.request_timeout,
+            passing=settings.passthrough,
+            trusted_proxies=settings.trusted_proxy,
+            replicas=[other.url for other in self._core.fleet.replicas],
         )
 
     def _apply(self, settings: Settings) -> None:
@@ -121,13 +176,18 @@ class Front:
         self.listener.max_body_bytes = settings.max_body_bytes
         self.listener.max_header_bytes = settings.max_header_bytes
         self.listener.max_connections = settings.max_connections
-        self.endpoint.rules = rules.endpoint_rules(settings, self._rewrite)
         heart = self.endpoint.heart
         heart.set_interval(settings.heartbeat)
         heart.heartbeat_format = settings.heartbeat_format
         heart.json_patience_seconds = settings.json_patience
         self._modern.cache = rules.cache_rules(settings)
         self._modern.versions = settings.serve_eras.versions
+        for passthrough in self._passing.values():
+            passthrough.set_timeouts(
+                connect_seconds=settings.connect_timeout, idle_seconds=settings.request_timeout
+            )
+            passthrough.passing = settings.passthrough
+            passthrough.trusted_proxies = settings.trusted_proxy
 
     def passthrough(self) -> Passthrough:
         """The way past the endpoint, to the server for what belongs to no session."""
@@ -142,7 +202,7 @@ class Front:
 
     async def shut(self) -> None:
         """Let nobody connect any more, and begin nothing new for whoever is in."""
-        self.endpoint.draining = True
+        self.endpoint.drain()
         for site in list(self.runner.sites):
             await site.stop()
 

@@ -20,8 +20,8 @@ from ..settings.config import Settings
 from ..settings.reloading import Change, compare
 from ..settings.sources import ConfigError
 from ..settings.tls import Contexts
-from ..tracing import Tracer
-from ..upstream.http_client import http_session
+from ..tracing import UNTRACED, Tracer
+from ..upstream.streamable_http import http_session
 from . import rules
 from .admin import open_admin
 from .core import Core
@@ -99,9 +99,9 @@ class Proxy:
             )
         )
 
-    def _open_tracer(self) -> Tracer | None:
+    def _open_tracer(self) -> Tracer:
         if not self.settings.tracing:
-            return None
+            return UNTRACED
         try:
             from ..ops.tracing import open_tracer  # loads what only the extra otel installs
 
@@ -111,7 +111,7 @@ class Proxy:
         self._stack.push_async_callback(tracer.close)
         return tracer
 
-    async def _build(self, tracer: Tracer | None) -> None:
+    async def _build(self, tracer: Tracer) -> None:
         enter, tls, observe = self._stack.enter_async_context, self._tls.upstream, self._observe
         http, plain = await enter(http_session(tls=tls)), await enter(open_client_session(tls=tls))
         self.core = Core(self.in_force, http=http, tls=tls, observe=observe)

@@ -19,11 +19,12 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
+from .answers import no_id, refuse
 from .connection import MAX_FIELDS, Connection, measure_head
-from .endpoint import Endpoint, no_id, refuse
+from .endpoint import Endpoint
 from .guard import Guard
 from .head import Head
-from .in_flight import InFlight
+from .in_flight import InFlight, UnderWay
 from .passthrough import Passthrough
 
 # aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
@@ -58,71 +59,67 @@ class FrontDoor:
         self._in_flight = in_flight
         self._observe = observe
 
-    async def __call__(self, request: web.BaseRequest) -> web.StreamResponse:
+    async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
         cors: Mapping[str, str] = {}
         try:
-            connection = request.protocol
+            connection = http.protocol
             assert isinstance(connection, Connection)
             head = connection.head
-            if head is None or head.admitted_by is not self.guard or not head.is_of(request):
-                head = self._admit(request, connection)
+            if head is None or head.admitted_by is not self.guard or not head.is_of(http):
+                head = self._admit(http, connection)
             cors = head.cors
             if head.expects:
-                await _continue(request)
+                await _continue(http)
             if not head.to_endpoint:
-                return await self._pass_through(request, cors)
-            if request.method == "OPTIONS":
-                return self._preflight(request)
-            return await self._endpoint.handle(request, head)
+                return await self._pass_through(http, cors)
+            if http.method == "OPTIONS":
+                return self._preflight(http)
+            return await self._endpoint.handle(http, head)
         except ProxyError as error:
-            return refuse(error, no_id(request), cors)
+            return refuse(error, no_id(http), cors)
         except (ConnectionError, web.HTTPException):
             raise
         except Exception as error:
             self._observe(events.Crashed(where="front door", error=repr(error)))
-            return refuse(InternalError("The proxy failed. Its log has the details."), no_id(request), cors)
+            return refuse(InternalError("The proxy failed. Its log has the details."), no_id(http), cors)
 
-    def _admit(self, request: web.BaseRequest, connection: Connection) -> Head:
+    def _admit(self, http: web.BaseRequest, connection: Connection) -> Head:
         """The head of a request that may come in.
 
         Raises:
             HeadTooLarge, ForbiddenHost, ForbiddenOrigin: it may not.
         """
         connection.head = None
-        size_bytes = measure_head(request)
-        guard, headers = self.guard, request.headers
+        size_bytes = measure_head(http)
+        guard, headers = self.guard, http.headers
         origin = headers.get("Origin")
-        guard.check(host=headers.get("Host"), origin=origin, scheme=request.scheme)
-        head = Head(request)
+        guard.check(host=headers.get("Host"), origin=origin, scheme=http.scheme)
+        head = Head(http)
         head.admitted_by = guard
         head.cors = {} if origin is None else guard.cors_headers(origin)
-        head.to_endpoint = request.rel_url.raw_path in self._paths
+        head.to_endpoint = http.rel_url.raw_path in self._paths
         head.expects = "Expect" in headers
         if size_bytes <= _MAX_KEPT_HEAD_BYTES:
             connection.head = head
         return head
 
-    async def _pass_through(self, request: web.BaseRequest, cors: Mapping[str, str]) -> web.StreamResponse:
+    async def _pass_through(self, http: web.BaseRequest, cors: Mapping[str, str]) -> web.StreamResponse:
         """Nobody has been accepted on these paths, so callers are told apart by their addresses alone."""
-        peer = f"peer {request.remote}"
-        self._in_flight.enter(peer, accepted=False)
-        try:
-            return await self._passthrough().handle(request, cors)
-        finally:
-            self._in_flight.leave(peer, accepted=False)
+        with UnderWay(self._in_flight, f"peer {http.remote}"):
+            return await self._passthrough().handle(http, cors)
 
-    def _preflight(self, request: web.BaseRequest) -> web.Response:
-        wanted = request.headers.get("Access-Control-Request-Headers")
-        granted = self.guard.preflight_headers(request.headers.get("Origin"), wanted)
+    def _preflight(self, http: web.BaseRequest) -> web.Response:
+        wanted = http.headers.get("Access-Control-Request-Headers")
+        granted = self.guard.preflight_headers(http.headers.get("Origin"), wanted)
         return web.Response(status=204, headers={"Allow": _ALLOW, **granted})
 
 
-async def _continue(request: web.BaseRequest) -> None:
+async def _continue(http: web.BaseRequest) -> None:
     """Let a client send its body that asks first (RFC 9110, section 10.1.1)."""
-    if request.version == HttpVersion11 and request.headers["Expect"].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        request.writer.output_size = 0  # the answer itself has not begun
+    if http.version == HttpVersion11 and http.headers["Expect"].lower() == "100-continue":
+        await http.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        http.writer.output_size = 0  # the answer itself has not begun
 
 
 class Listener(web.Server):

@@ -19,29 +19,8 @@ _STEP_BYTES: Final = 64 * 1024
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
 
 
-class Body:
-    """A body in memory. ``close`` it when the request is over."""
-
-    __slots__ = ("_share", "_taken", "data")
-
-    def __init__(self, share: Share, data: bytes = b"", taken_bytes: int = 0) -> None:
-        self.data = data
-        self._share = share
-        self._taken = taken_bytes
-
-    def take(self, size_bytes: int) -> None:
-        """So much more has arrived. Raises OverBudget."""
-        self._share.take(size_bytes, large=self._taken + size_bytes > SMALL_BYTES)
-        self._taken += size_bytes
-
-    def close(self) -> None:
-        """Give back what was taken."""
-        self._share.give_back(self._taken)
-        self._taken = 0
-
-
-async def read_body(request: web.BaseRequest, max_bytes: int, share: Share) -> Body:
-    """The whole body, decompressed.
+async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> bytes:
+    """The whole body, decompressed. Its length is taken from ``share``: give that back when it is answered.
 
     Raises:
         BodyTooLarge: it is over ``max_bytes``.
@@ -49,55 +28,50 @@ async def read_body(request: web.BaseRequest, max_bytes: int, share: Share) -> B
         UnsupportedCoding: it is compressed in a way that is not known here.
         BadRequest: it did not arrive whole, or is not what it says.
     """
-    content = request.content
-    if content.is_eof() and content.exception() is None and hdrs.CONTENT_ENCODING not in request.headers:
+    content = http.content
+    if content.is_eof() and content.exception() is None and hdrs.CONTENT_ENCODING not in http.headers:
         # Most bodies are not compressed, and have arrived with their head.
         data = content.read_nowait()
         size_bytes = len(data)
         if size_bytes > max_bytes:
             raise _too_large(max_bytes)
         share.take(size_bytes, large=size_bytes > SMALL_BYTES)
-        return Body(share, data, size_bytes)
-    if (request.content_length or 0) > max_bytes:
+        return data
+    if (http.content_length or 0) > max_bytes:
         raise _too_large(max_bytes)
-    body = Body(share)
-    inflater = _make_inflater(request, max_bytes)
+    inflater = _make_inflater(http, max_bytes)
     try:
         async with asyncio.timeout(_BODY_SECONDS):
-            body.data = await _gather(request, inflater, max_bytes, body)
-        if inflater is not None and not inflater.finished:
-            raise BadRequest("The compressed body is incomplete.")
+            return await _gather(http, inflater, max_bytes, share)
     except (TimeoutError, web.RequestPayloadError) as error:
-        body.close()
         raise BadRequest("The body did not arrive whole.") from error
     except zlib.error as error:
-        body.close()
         raise BadRequest("The body is not compressed in the way that Content-Encoding says.") from error
-    except BaseException:
-        body.close()
-        raise
-    return body
 
 
-async def _gather(
-    request: web.BaseRequest, inflater: "_Inflater | None", max_bytes: int, body: Body
-) -> bytes:
-    """What arrives, piece by piece, and is accounted for piece by piece."""
+async def _gather(http: web.BaseRequest, inflater: "_Inflater | None", max_bytes: int, share: Share) -> bytes:
+    """What arrives, piece by piece, and is accounted for piece by piece; if it fails, for nothing."""
     pieces: list[bytes] = []
     size = 0
-    while piece := await request.content.readany():
-        if inflater is not None:
-            piece = inflater.feed(piece)
-        size += len(piece)
-        if size > max_bytes:
-            raise _too_large(max_bytes)
-        body.take(len(piece))
-        pieces.append(piece)
+    try:
+        while piece := await http.content.readany():
+            if inflater is not None:
+                piece = inflater.feed(piece)
+            if size + len(piece) > max_bytes:
+                raise _too_large(max_bytes)
+            share.take(len(piece), large=size + len(piece) > SMALL_BYTES)
+            size += len(piece)
+            pieces.append(piece)
+        if inflater is not None and not inflater.finished:
+            raise BadRequest("The compressed body is incomplete.")
+    except BaseException:
+        share.give_back(size)
+        raise
     return b"".join(pieces)
 
 
-def _make_inflater(request: web.BaseRequest, max_bytes: int) -> "_Inflater | None":
-    coding = request.headers.get(hdrs.CONTENT_ENCODING)
+def _make_inflater(http: web.BaseRequest, max_bytes: int) -> "_Inflater | None":
+    coding = http.headers.get(hdrs.CONTENT_ENCODING)
     if coding is None or (coding := coding.strip().lower()) == "identity":
         return None
     if coding not in _WINDOW_BITS:

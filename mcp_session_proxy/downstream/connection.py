@@ -14,9 +14,8 @@ from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import HeadTooLarge
 from ..protocol import jsonrpc, revisions
-from ..sessions.client import ClientSession
-from .head import Head
-from .request import Sender
+from ..sessions.directory import ClientSession
+from .head import Head, Sender
 
 MAX_FIELDS: Final = 128
 TIMES_IN_ALL: Final = 4

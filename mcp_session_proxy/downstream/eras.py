@@ -3,19 +3,19 @@
 from collections.abc import Sequence
 
 from ..errors import BadRequest, UnsupportedVersion
-from ..protocol import inbound, jsonrpc, revisions
+from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era, ServedEras
-from .request import Call
+from .head import Head
 
 
-def judge(era: Era, call: Call, served: ServedEras) -> Era:
+def judge(era: Era, head: Head, served: ServedEras) -> Era:
     """The era by whose rules a request is answered, or refused, that looks like one of ``era``."""
     if served is ServedEras.MODERN:
         return Era.MODERN
-    if served is ServedEras.LEGACY and call.session_id is not None:
+    if served is ServedEras.LEGACY and head.session_id is not None:
         # In a session the versions are agreed on; a server without the later revision sees no mark of it.
-        return Era.MODERN if inbound.is_modern_version(call.version) else Era.LEGACY
+        return Era.MODERN if head.names_modern else Era.LEGACY
     return era
 
 
@@ -24,7 +24,7 @@ def are_served(named: Sequence[str], served: ServedEras) -> bool:
     return all(version in served.versions for version in named)
 
 
-def check_version(call: Call, served: ServedEras) -> None:
+def check_version(head: Head, served: ServedEras) -> None:
     """Refuse a legacy POST, GET or DELETE that names a version which is not served, within a session, too.
 
     What is told instead can be used there: a modern version would make another kind of request of it.
@@ -32,16 +32,16 @@ def check_version(call: Call, served: ServedEras) -> None:
     Raises:
         UnsupportedVersion: MCP 2025-11-25, basic/transports, "Protocol Version Header".
     """
-    if call.version_served:
+    if head.version_served:
         return  # as nearly all are
     versions = served.versions
-    for version in call.headers.getall(revisions.VERSION_HEADER, ()):
+    for version in head.versions:
         if version not in versions:
             supported = [known for known in versions if known in revisions.LEGACY_VERSIONS] or versions
             raise UnsupportedVersion(supported=supported, requested=version)
 
 
-def check(request: Request, call: Call, served: ServedEras) -> None:
+def check(message: Request, head: Head, served: ServedEras) -> None:
     """Refuse a request that counts as modern, where such requests are not served or this one is not modern.
 
     Raises:
@@ -54,6 +54,6 @@ def check(request: Request, call: Call, served: ServedEras) -> None:
     if served is ServedEras.LEGACY:
         versions = ", ".join(served.versions)
         raise BadRequest(f"Bad Request: Unsupported protocol version (supported versions: {versions})")
-    if served is ServedEras.MODERN and request.method == revisions.INITIALIZE:
-        requested = jsonrpc.read_string(jsonrpc.read_object(request.params).get("protocolVersion"))
-        raise UnsupportedVersion(supported=served.versions, requested=requested or call.version)
+    if served is ServedEras.MODERN and message.method == revisions.INITIALIZE:
+        requested = jsonrpc.read_string(jsonrpc.read_object(message.params).get("protocolVersion"))
+        raise UnsupportedVersion(supported=served.versions, requested=requested or head.version)

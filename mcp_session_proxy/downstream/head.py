@@ -5,19 +5,30 @@ and kept with the connection for the requests that follow. What is judged by rul
 time is noted with those rules.
 """
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Mapping, Sequence
+from typing import Final, NamedTuple
 
 from aiohttp import web
 
 from ..protocol.inbound import Accepts
+from ..sessions.identity import Principal
 from ..upstream.transport import Caller
 from .guard import Guard
-from .request import Sender
 
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 _LENGTH: Final = b"content-length"
+
+
+class Sender(NamedTuple):
+    """Who sent a request, by the headers that say so, and by the rules of that time."""
+
+    headers: list[tuple[str, str]]
+    query: str
+    rules: object
+    principal: Principal
+    caller: Caller
+    connection: int
 
 
 class Head:
@@ -27,7 +38,7 @@ class Head:
     answer because of it, ``to_endpoint`` whether its path is that of the endpoint, and ``expects`` whether
     its client wants to be asked for the body.
 
-    The endpoint: ``judged_by`` are the rules by which it has judged the rest.
+    The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it.
     """
 
     __slots__ = (
@@ -46,6 +57,7 @@ class Head:
         "to_endpoint",
         "version",
         "version_served",
+        "versions",
     )
 
     admitted_by: Guard
@@ -56,23 +68,24 @@ class Head:
     judged_by: object | None
     sender: Sender
     session_id: str | None
+    versions: Sequence[str]  # all that its version header names; ``version`` is the first
     version: str | None
     names_modern: bool  # its version header does
     version_served: bool  # to a legacy request; else ``eras.check_version`` says what is wrong with it
     accepts: Accepts
     legacy_caller: Caller  # with what only the legacy era passes on
 
-    def __init__(self, request: web.BaseRequest) -> None:
-        self._target = request.raw_path
-        self._raw: RawHeaders = request.raw_headers
+    def __init__(self, http: web.BaseRequest) -> None:
+        self._target = http.raw_path
+        self._raw: RawHeaders = http.raw_headers
         places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
         self._length_at = next(places, -1)
         self.judged_by = None
 
-    def is_of(self, request: web.BaseRequest) -> bool:
+    def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""
-        raw, known = request.raw_headers, self._raw
-        if request.raw_path != self._target:
+        raw, known = http.raw_headers, self._raw
+        if http.raw_path != self._target:
             return False
         if raw == known:
             return True

@@ -4,7 +4,10 @@ Each may hold a connection to the server and what was sent and said for it, also
 gone: what a legacy client asked for goes on without it. So they are bounded, those of a batch one by one.
 """
 
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
 
 from ..errors import TooManyExchanges
 
@@ -18,53 +21,72 @@ _FEW: Final = 32
 
 
 class InFlight:
-    """Counts requests."""
+    """The counts: of all, of callers whom the server has not accepted, of each caller; and their limits.
 
-    def __init__(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
+    ``is_accepted`` says of a caller, by its digest, whether the server has accepted it.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_exchanges: int,
+        max_exchanges_per_principal: int,
+        is_accepted: Callable[[str], bool],
+    ) -> None:
+        self.is_accepted = is_accepted
         self.limit(max_exchanges=max_exchanges, max_exchanges_per_principal=max_exchanges_per_principal)
-        self._count = 0
-        self._strangers = 0
-        self._own: dict[str, int] = {}
+        self.count = 0
+        self.strangers = 0
+        self.own: dict[str, int] = {}
 
     def __len__(self) -> int:
-        return self._count
+        return self.count
 
     def limit(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
         """These limits from now on. What is under way goes on."""
-        self._most = max_exchanges
-        self._most_strangers = max(1, max_exchanges * (100 - _FOR_ACCEPTED) // 100)
+        self.most = max_exchanges
+        self.most_strangers = max(1, max_exchanges * (100 - _FOR_ACCEPTED) // 100)
         # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
-        self._busy = max(1, max_exchanges * (100 - _FOR_OTHERS) // 100)
-        self._most_own = min(max_exchanges_per_principal, self._busy)
-        self._few = max(1, max_exchanges // _FEW)
+        self.busy = max(1, max_exchanges * (100 - _FOR_OTHERS) // 100)
+        self.most_own = min(max_exchanges_per_principal, self.busy)
+        self.few = max(1, max_exchanges // _FEW)
 
-    def enter(self, principal: str, *, accepted: bool) -> None:
-        """One more request of this caller; ``leave`` when it is over.
 
-        Raises:
-            TooManyExchanges: there are too many; this one must not begin.
-        """
-        own = self._own.get(principal, 0)
-        if own >= self._most_own:
+class UnderWay(msgspec.Struct):
+    """One request of a caller, named by its digest: ``with`` this around it. It is made for one ``with``.
+
+    On entry it raises TooManyExchanges where there are too many; the request must not begin then. Whether the
+    caller is accepted is asked once: it leaves the count that it has come into, whatever happens meanwhile.
+    """
+
+    counts: InFlight
+    principal: str
+    accepted: bool = False
+
+    def __enter__(self) -> None:
+        counts, principal = self.counts, self.principal
+        own = counts.own.get(principal, 0)
+        if own >= counts.most_own:
             raise TooManyExchanges(
                 f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
             )
-        if self._count >= (self._most if own < self._few else self._busy) or (
-            not accepted and self._strangers >= self._most_strangers
+        self.accepted = accepted = counts.is_accepted(principal)
+        if counts.count >= (counts.most if own < counts.few else counts.busy) or (
+            not accepted and counts.strangers >= counts.most_strangers
         ):
-            raise TooManyExchanges(f"{self._count} requests are under way already (--max-exchanges).")
-        self._count += 1
-        self._own[principal] = own + 1
+            raise TooManyExchanges(f"{counts.count} requests are under way already (--max-exchanges).")
+        counts.count += 1
+        counts.own[principal] = own + 1
         if not accepted:
-            self._strangers += 1
+            counts.strangers += 1
 
-    def leave(self, principal: str, *, accepted: bool) -> None:
-        """It is over. ``accepted`` is what it was when the request began."""
-        self._count -= 1
-        if not accepted:
-            self._strangers -= 1
-        own = self._own[principal] - 1
+    def __exit__(self, *_: object) -> None:
+        counts, principal = self.counts, self.principal
+        counts.count -= 1
+        if not self.accepted:
+            counts.strangers -= 1
+        own = counts.own[principal] - 1
         if own:
-            self._own[principal] = own
+            counts.own[principal] = own
         else:
-            del self._own[principal]
+            del counts.own[principal]

@@ -1,4 +1,4 @@
-"""The MCP endpoint for modern clients: the 2026-07-28 revision, served by a legacy server.
+"""What modern requests mean: the 2026-07-28 revision, served by a legacy server.
 
 Each request is checked, lowered, run on a session that its caller's other requests share, and lifted.
 Its handler is cancelled when the client closes the response, which is this revision's way to cancel
@@ -9,6 +9,8 @@ import asyncio
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
+
+from multidict import MultiMapping
 
 from ..backoff import Backoff
 from ..errors import (
@@ -23,7 +25,6 @@ from ..events import Observer
 from ..exchange.attribution import Attribution
 from ..exchange.call import Asked, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog, Marks
-from ..exchange.exchange import Exchange
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
@@ -36,10 +37,9 @@ from ..protocol.subscriptions import read_filter
 from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
+from .answers import Answer
 from .hops import comes_from_proxy
-from .report import Report
-from .request import Call
-from .streams import Answer, Responder
+from .request import ClientRequest
 
 _RETRIES: Final = Backoff(0.5, 30.0)
 _NO_HINT: Final = CacheHint()
@@ -59,7 +59,7 @@ class CacheRules:
         return CacheHint(self.ttl_milliseconds.get(method, 0), self.scope)
 
 
-class ModernEndpoint:
+class ModernRequests:
     """Answers modern requests."""
 
     def __init__(
@@ -76,7 +76,6 @@ class ModernEndpoint:
         observe: Observer,
         questions: Share = UNBOUNDED,
     ) -> None:
-        self.calls: dict[ModernCall | Exchange, None] = {}
         # Both may be replaced at any time.
         self.cache = cache
         self.versions = versions
@@ -89,59 +88,59 @@ class ModernEndpoint:
         self._profiles = profiles
         self._room_for_questions = questions
 
-    async def answer(
-        self, call: Call, modern: ModernRequest, affinity: str | None, responder: Responder, report: Report
-    ) -> Answer:
-        """The answer to one request that has passed the front-door checks.
+    async def answer(self, request: ClientRequest, modern: ModernRequest) -> Answer:
+        """The answer to one request that has passed the front-door checks; ``modern`` is what it says.
 
         Raises:
             ProxyError: there is none.
         """
+        request.sessionless = True
         profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
-        key = SessionKey(call.principal.digest, affinity, profile.digest)
+        key = SessionKey(request.principal.digest, request.affinity, profile.digest)
         if modern.request.method == revisions.LISTEN:
-            return await self._listen(call, modern, profile, affinity, responder)
+            return await self._listen(request, modern, profile)
         answers = _read_answers(modern)
         if "requestState" in modern.params:
-            return await self._resume(call, modern, answers, responder, report)
+            return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
         kept = self._catalog.find(key, modern.request.method, lowered)
         if kept is not None:
             return self._complete(modern, kept.session.facts, Response(modern.request.id, result=kept.result))
-        if report.trace is not None:
-            report.trace.waits()
-        visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
-        report.visits(visit)
+        request.trace.waits()
+        visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
+        request.visits(visit)
         if modern.request.method == revisions.DISCOVER:
             visit.end()
             return self._discover(modern, visit.session.facts)
         try:
-            await self._prepare(call, modern, key, visit)
+            await self._prepare(request, modern, key, visit)
         except BaseException:
             visit.end()
             raise
         generation = self._catalog.generation
-        modern_call = ModernCall(
+        call = ModernCall(
             modern, lowered, answers, visit, self._attribution, self._observe, self._room_for_questions
         )
-        modern_call.trace = report.trace
+        call.trace = request.trace
         if profile.roots is Roots.CHANGING:
-            modern_call.respondent = _respondent(call, modern, affinity)
-        outcome = await self._run(modern_call, responder, report, {})
+            call.respondent = _respondent(request, modern)
+        outcome = await self._run(request, call, {})
         if modern.request.method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
-        return self._present(modern_call, outcome, call.principal)
+        return self._present(call, outcome, request.principal)
 
     # -- before the call -------------------------------------------------------------------------
 
-    async def _prepare(self, call: Call, modern: ModernRequest, key: SessionKey, visit: Visit) -> None:
+    async def _prepare(
+        self, request: ClientRequest, modern: ModernRequest, key: SessionKey, visit: Visit
+    ) -> None:
         """The last check, and the log level."""
         if modern.request.method == revisions.TOOLS_CALL:
             marks = self._catalog.known_marks(key)
             if marks is None:
                 marks = await self._catalog.marks(key, visit)
             if marks:
-                _check_tool(call, modern, marks)
+                _check_tool(request.http.headers, modern, marks)
         if modern.log_level is not None and "logging" in visit.session.facts.capabilities:
             await self._raise_log_level(visit, modern.log_level)
 
@@ -157,35 +156,28 @@ class ModernEndpoint:
 
     # -- rounds ----------------------------------------------------------------------------------
 
-    async def _run(
-        self, call: ModernCall, responder: Responder, report: Report, answers: Mapping[str, bytes]
-    ) -> Outcome:
-        self.calls[call] = None
+    async def _run(self, request: ClientRequest, call: ModernCall, answers: Mapping[str, bytes]) -> Outcome:
+        request.exchange = call
         try:
-            return await call.next(responder, answers)
+            return await call.next(request.responder, answers)
         finally:
-            report.upstream_seconds = call.upstream_seconds
-            del self.calls[call]
+            request.upstream_seconds = call.upstream_seconds
+            request.exchange = None
 
     async def _resume(
-        self,
-        call: Call,
-        modern: ModernRequest,
-        answers: Mapping[str, bytes],
-        responder: Responder,
-        report: Report,
+        self, request: ClientRequest, modern: ModernRequest, answers: Mapping[str, bytes]
     ) -> Answer:
         """Go on with a parked call, with the client's answers."""
         state = jsonrpc.read_string(modern.params.get("requestState"))
         if modern.request.method not in revisions.PARKABLE_METHODS or state is None:
             raise StateRefused("A retry needs the requestState that it was given, as a string.")
-        identifier, parked = self._parking.find(state, call.principal.digest, modern)
+        identifier, parked = self._parking.find(state, request.principal.digest, modern)
         parked.check_answers(answers)
         self._parking.take(identifier)
-        parked.go_on_for(modern, call.caller, report.trace)
-        report.session = parked.session.tag
-        outcome = await self._run(parked, responder, report, answers)
-        return self._present(parked, outcome, call.principal)
+        parked.go_on_for(modern, request.caller, request.trace)
+        request.session = parked.session.tag
+        outcome = await self._run(request, parked, answers)
+        return self._present(parked, outcome, request.principal)
 
     def _present(self, call: ModernCall, outcome: Outcome, principal: Principal) -> Answer:
         if isinstance(outcome, Asked):
@@ -221,24 +213,18 @@ class ModernEndpoint:
 
     # -- subscriptions/listen ----------------------------------------------------------------------
 
-    async def _listen(
-        self,
-        call: Call,
-        modern: ModernRequest,
-        profile: Profile,
-        affinity: str | None,
-        responder: Responder,
-    ) -> Answer:
+    async def _listen(self, request: ClientRequest, modern: ModernRequest, profile: Profile) -> Answer:
         """Write change notifications until the client leaves or we end; the answer is the graceful end."""
+        responder, principal = request.responder, request.principal.digest
         if not responder.takes_streams:
             raise BadRequest(f"{revisions.LISTEN} is answered with a stream: accept {revisions.SSE}.")
         identifier = modern.request.id
         listener = Listener(
             identifier, read_filter(modern.params.get("notifications")), self._listening.share
         )
-        self._listening.add(call.principal.digest, listener)
+        self._listening.add(principal, listener)
         try:
-            await self._settle(call, profile, affinity, listener)
+            await self._settle(request, profile, listener)
             acknowledged = jsonrpc.write_object({"notifications": listener.promised.write()})
             params = lifting.tag(acknowledged, identifier)
             await responder.send(jsonrpc.write_notification(revisions.ACKNOWLEDGED, params))
@@ -246,28 +232,26 @@ class ModernEndpoint:
                 for data in listener.drain():
                     await responder.send(data)
                 if listener.stranded:
-                    await self._settle_again(call, profile, affinity, listener)
+                    await self._settle_again(request, profile, listener)
                 await listener.news()
         finally:
-            self._listening.remove(call.principal.digest, listener)
+            self._listening.remove(principal, listener)
         result = jsonrpc.write_object(
             {"resultType": lifting.COMPLETE, "_meta": lifting.subscription_meta(identifier)}
         )
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
 
-    async def _settle(self, call: Call, profile: Profile, affinity: str | None, listener: Listener) -> None:
-        visit = await self._binder.borrow(call.principal, affinity, None, call.caller, profile)
+    async def _settle(self, request: ClientRequest, profile: Profile, listener: Listener) -> None:
+        visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         await self._listening.settle(listener, visit)
 
-    async def _settle_again(
-        self, call: Call, profile: Profile, affinity: str | None, listener: Listener
-    ) -> None:
+    async def _settle_again(self, request: ClientRequest, profile: Profile, listener: Listener) -> None:
         """The session was closed under the listener: find another, and say that anything may have changed."""
         self._listening.leave(listener)
         pause_seconds = 0.0
         while not listener.ended:
             try:
-                await self._settle(call, profile, affinity, listener)
+                await self._settle(request, profile, listener)
             except ProxyError:
                 pause_seconds = _RETRIES.after(pause_seconds)
                 await asyncio.sleep(pause_seconds)
@@ -276,25 +260,27 @@ class ModernEndpoint:
             return
 
 
-def _respondent(call: Call, modern: ModernRequest, affinity: str | None) -> Hashable:
+def _respondent(request: ClientRequest, modern: ModernRequest) -> Hashable:
     """Who answers what the server asks in the course of this call, as far as clients can be told apart.
 
     A conversation that is named has one client; else it is told by its connection. Where that is a proxy's,
     it may be anybody's, so each call counts as another client's.
     """
-    if affinity is not None:
-        return (affinity, modern.client_info)
-    return object() if comes_from_proxy(call.headers) else (call.connection, modern.client_info)
+    if request.affinity is not None:
+        return (request.affinity, modern.client_info)
+    if comes_from_proxy(request.http.headers):
+        return object()
+    return (request.head.sender.connection, modern.client_info)
 
 
-def in_modern_words(error: ProxyError, request: Request) -> ProxyError:
+def in_modern_words(error: ProxyError, message: Request) -> ProxyError:
     """An error that a modern client can be told: what the server itself said is lifted, its status stays."""
     if not isinstance(error, UpstreamRejected | HandshakeRefused) or error.raw_error is None:
         return error
-    return error.saying(lifting.lift_error(error.raw_error, jsonrpc.read_object(request.params)).raw)
+    return error.saying(lifting.lift_error(error.raw_error, jsonrpc.read_object(message.params)).raw)
 
 
-def _check_tool(call: Call, modern: ModernRequest, marks: Marks) -> None:
+def _check_tool(headers: MultiMapping[str], modern: ModernRequest, marks: Marks) -> None:
     """Compare ``Mcp-Param-*`` headers with the arguments of the tool that is called, if it can be.
 
     Raises:
@@ -310,7 +296,7 @@ def _check_tool(call: Call, modern: ModernRequest, marks: Marks) -> None:
             f"The tool {name[:100]!r} only runs as a task of an earlier protocol version, "
             "which clients of this version cannot ask for."
         )
-    values = {param.header: list(call.headers.getall(param.header, [])) for param in tool.mirrored}
+    values = {param.header: list(headers.getall(param.header, [])) for param in tool.mirrored}
     mirroring.check_params(tool.mirrored, modern.params.get("arguments"), values)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import Final
 
 from ..sessions.binding import Binder
-from .request import Call
+from ..sessions.identity import Principal
+from .request import ClientRequest
 
 _REMEMBERED: Final = 10_000
 _REMEMBERED_SECONDS: Final = 300.0
@@ -25,22 +26,22 @@ class Pings:
         self._binder = binder
         self._accepted: dict[str, float] = {}  # when, by the digest of the principal
 
-    def is_accepted(self, call: Call) -> bool:
+    def is_accepted(self, request: ClientRequest) -> bool:
         """Whether the server is known to accept this caller."""
-        if call.client is not None and not call.client.record.adopted:
+        if request.client is not None and not request.client.adopted:
             return True  # it was given its id after a handshake
-        digest = call.principal.digest
+        digest = request.principal.digest
         if self._binder.pool.books.has_open(digest):
             return True
         since = self._accepted.get(digest)
         return since is not None and _now() - since < _REMEMBERED_SECONDS
 
-    def note_accepted(self, call: Call) -> None:
+    def note_accepted(self, principal: Principal) -> None:
         """The server accepts this caller."""
-        self._accepted.pop(call.principal.digest, None)
+        self._accepted.pop(principal.digest, None)
         if len(self._accepted) >= _REMEMBERED:
             del self._accepted[next(iter(self._accepted))]
-        self._accepted[call.principal.digest] = _now()
+        self._accepted[principal.digest] = _now()
 
 
 def _now() -> float:

@@ -11,46 +11,30 @@ basic/transports).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Final
 
-import msgspec
 from aiohttp import web
 
 from ..aio import Tasks
 from ..exchange.mailbox import Mailbox, Stream
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
-from ..protocol.inbound import Accepts, HeartbeatFormat
+from ..protocol.inbound import HeartbeatFormat
+from ..sessions.directory import ClientSession
+from .answers import Answer, whole_response
 from .connection import begin_stream
+from .head import Head
 
-_STREAM_HEADERS: Final = {
+STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
     "Cache-Control": "no-cache, no-transform",
     # Keeps nginx and its like from collecting the stream before passing it on.
     "X-Accel-Buffering": "no",
 }
-_WRITE_SECONDS: Final = 60.0
+WRITE_SECONDS: Final = 60.0
 _PIECE_BYTES: Final = 256 * 1024
-
-
-class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One final response. ``status`` and ``headers`` count only while nothing has been written.
-
-    ``plain`` goes in place of the JSON-RPC ``body`` where this answer is the whole HTTP response.
-    """
-
-    body: bytes
-    plain: bytes | None = None
-    status: int = 200
-    headers: Mapping[str, str] = msgspec.field(default_factory=dict)
-    content_type: str = revisions.JSON
-    failed: bool = False  # the server answered with an error of its own
-
-    @property
-    def sent(self) -> bytes:
-        """What goes out where this answer is the whole HTTP response."""
-        return self.body if self.plain is None else self.plain
 
 
 class Heart:
@@ -123,7 +107,7 @@ class Heart:
         now = self.now()
         for responder in self._responders:
             if responder.writing:
-                if responder.last_write <= now - _WRITE_SECONDS:
+                if responder.last_write <= now - WRITE_SECONDS:
                     responder.cut_off()
             elif responder.last_write <= now - self._longest_silence(responder):
                 self._beats.spawn(responder.beat(), "heartbeat")
@@ -132,82 +116,84 @@ class Heart:
             self._schedule()
 
 
+class Phase(Enum):
+    """How far an answer has come. It goes on from top to bottom, and never back."""
+
+    UNDECIDED = "undecided"  # nothing was written: it may become JSON or a stream
+    STREAM = "stream"  # an event stream has begun
+    CLIENT_LEFT = "client left"  # what comes now is kept for its return, if it can return
+    OVER = "over"
+
+
 class Responder:
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
-    ``mailbox`` gives what keeps what a lost client missed: few answers ever need it. None for clients
-    without a session. ``reads_streams`` says that the client has shown that it does, ``cursors`` whether it
-    can read events without data, so that it can come back to its stream from the first byte on. ``answers``
-    is the memory for large ones on their way.
+    ``client`` is the client session that the POST names, None without one. ``mailbox_of`` gives what keeps
+    what its client missed when it was lost: few answers ever need that. ``answers`` is the memory for large
+    answers on their way.
     """
 
     __slots__ = (
-        "_accepts",
         "_answers",
         "_batch",
-        "_client_left",
-        "_cursors",
-        "_finished",
+        "_client",
+        "_head",
+        "_headers",
         "_heart",
+        "_http",
         "_kept",
         "_lock",
-        "_mailbox",
-        "_request",
+        "_mailbox_of",
+        "_phase",
         "_response",
         "_share",
-        "headers",
         "last_write",
-        "prefers_json",
         "writing",
     )
 
     def __init__(
         self,
-        request: web.BaseRequest,
-        accepts: Accepts,
-        *,
-        batch: bool,
+        http: web.BaseRequest,
+        head: Head,
         heart: Heart,
-        headers: Mapping[str, str],
-        mailbox: Callable[[], Mailbox] | None,
-        reads_streams: bool = False,
-        cursors: Callable[[], bool] | None = None,
+        *,
+        client: ClientSession | None = None,
+        mailbox_of: Callable[[ClientSession], Mailbox] | None = None,
+        batch: bool = False,
         answers: Share = UNBOUNDED,
     ) -> None:
-        self.prefers_json = accepts.prefers_json and not reads_streams
+        self._headers = head.cors
         self.last_write = heart.now()
         self.writing = False
-        self.headers = headers
-        self._request = request
-        self._accepts = accepts
-        self._batch = batch
+        self._http = http
+        self._head = head
         self._heart = heart
-        self._mailbox = mailbox
-        self._cursors = cursors
+        self._mailbox_of = mailbox_of
+        self._client = client
+        self._batch = batch
         self._share = answers
+        self._phase = Phase.UNDECIDED
         self._kept: Stream | None = None
         self._response: web.StreamResponse | None = None
         self._answers: list[Answer] = []
-        self._client_left = False
-        self._finished = False
         self._lock: asyncio.Lock | None = None  # made when there is something to write in turn
-        if accepts.stream:
+        if head.accepts.stream:
             heart.add(self)
 
     # -- before the end ------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
-        wants_json = self._accepts.json and self._heart.heartbeat_format is HeartbeatFormat.JSON
-        if self._accepts.stream and not self.begun and not wants_json and self._has_cursors():
+        wants_json = self.takes_json and self._heart.heartbeat_format is HeartbeatFormat.JSON
+        if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 
     async def send(self, data: bytes) -> bool:
         """Write one message that is not the final response; False if the client does not take it."""
-        if not self._accepts.stream:
+        if not self.takes_streams:
             return False
         async with self._turn():
-            if self._finished or (self._client_left and self._mailbox is None):
+            if self._phase is Phase.OVER or (self._phase is Phase.CLIENT_LEFT and self._client is None):
                 return False
             await self._write_event(data)
             return True
@@ -215,11 +201,16 @@ class Responder:
     async def beat(self) -> None:
         """Write a comment after a time of silence."""
         turn = self._turn()
-        if turn.locked() or self._finished or self._client_left:
+        if turn.locked() or not self.is_open:
             return
         async with turn:
-            if not self._finished:
+            if self.is_open:
                 await self._write(sse.HEARTBEAT)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether somebody is there who waits for more."""
+        return self._phase in (Phase.UNDECIDED, Phase.STREAM)
 
     @property
     def begun(self) -> bool:
@@ -229,12 +220,18 @@ class Responder:
     @property
     def takes_json(self) -> bool:
         """Whether the client understands JSON."""
-        return self._accepts.json
+        return self._head.accepts.json
 
     @property
     def takes_streams(self) -> bool:
         """Whether the client understands event streams."""
-        return self._accepts.stream
+        return self._head.accepts.stream
+
+    @property
+    def prefers_json(self) -> bool:
+        """Whether the client names JSON first, and has not shown yet that it reads event streams."""
+        reads_streams = self._client is not None and self._client.had_stream
+        return self._head.accepts.prefers_json and not reads_streams
 
     def hold(self) -> None:
         """Write nothing before the answer: its headers matter."""
@@ -246,37 +243,40 @@ class Responder:
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
-        self._client_left = True
+        if self._phase is not Phase.OVER:
+            self._phase = Phase.CLIENT_LEFT
 
     # -- the end ---------------------------------------------------------------------------------
 
     async def respond(self, answer: Answer) -> None:
         """Take the final response to one of the POST's requests."""
-        if self._response is None and (self._accepts.json or answer.status != 200):
+        if self._response is None and (self.takes_json or answer.status != 200):
             self._answers.append(answer)
             return
         async with self._turn():
-            self.headers = {**self.headers, **answer.headers}
+            self._headers = {**self._headers, **answer.headers}
             await self._flush()
             await self._write_event(answer.body)
 
     async def finish(self) -> web.StreamResponse:
         """End the answer, all requests being responded to."""
         if self._response is None:
-            self._finished = True
+            self._phase = Phase.OVER
             if self._kept is not None:
                 self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
             self._heart.remove(self)
             answer = self._whole()
             if answer is None:
-                return web.Response(headers=self.headers)  # the client left; nobody reads this
-            whole, body = _response(answer, self.headers), answer.sent
+                return web.Response(headers=self._headers)  # the client left; nobody reads this
+            whole, body = whole_response(answer, self._headers), answer.sent
             return whole if len(body) <= SMALL_BYTES else await self._write_whole(whole, body)
         async with self._turn():
-            self._finished = True
-            await self._flush()
-            await self._end()
-            self._heart.remove(self)
+            try:
+                await self._flush()
+                await self._end()
+            finally:
+                self._phase = Phase.OVER
+                self._heart.remove(self)
             return self._response
 
     def _whole(self) -> Answer | None:
@@ -290,7 +290,7 @@ class Responder:
         response.content_length = len(body)
 
         async def write() -> None:
-            await response.prepare(self._request)
+            await response.prepare(self._http)
             await self._write_pieces(response, body)
             await response.write_eof()
 
@@ -308,11 +308,11 @@ class Responder:
             await self._write_event(answer.body)
 
     async def _end(self) -> None:
-        if not self._client_left and self._response is not None:
+        if self._phase is Phase.STREAM and self._response is not None:
             self.last_write = self._heart.now()
             await self._try(self._response.write_eof())
         if self._kept is not None:
-            self._kept.close(reached_at=None if self._client_left else self.last_write)
+            self._kept.close(reached_at=self.last_write if self._phase is Phase.STREAM else None)
 
     def _turn(self) -> asyncio.Lock:
         """What lets one write at a time."""
@@ -323,30 +323,32 @@ class Responder:
     # -- writing ---------------------------------------------------------------------------------
 
     async def _write_event(self, data: bytes) -> None:
-        event_id = None if self._mailbox is None else self._keep(self._mailbox).append(data)
+        event_id = None if self._client is None else self._keep(self._client).append(data)
         await self._write(sse.write_event(data, event_id=event_id))
 
-    def _keep(self, mailbox: Callable[[], Mailbox]) -> Stream:
+    def _keep(self, client: ClientSession) -> Stream:
         if self._kept is None:
-            self._kept = mailbox().open()
+            assert self._mailbox_of is not None
+            self._kept = self._mailbox_of(client).open()
         return self._kept
 
     def _has_cursors(self) -> bool:
-        return self._cursors is not None and self._cursors()
+        """Whether the client reads events without data, so that it can come back from the first byte on."""
+        return self._client is not None and revisions.takes_cursors(self._head.version, self._client.version)
 
     async def _write(self, data: bytes) -> None:
         self.last_write = self._heart.now()
-        if self._client_left:
-            return
-        await self._try(self._write_on(data))
+        if self._phase is not Phase.CLIENT_LEFT:
+            await self._try(self._write_on(data))
 
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
-            self._response = web.StreamResponse(headers={**self.headers, **_STREAM_HEADERS})
-            begin_stream(self._request)
-            await self._response.prepare(self._request)
-            if self._mailbox is not None and self._has_cursors():
-                data = sse.write_cursor(self._keep(self._mailbox).event_id(0)) + data
+            self._phase = Phase.STREAM
+            self._response = web.StreamResponse(headers={**self._headers, **STREAM_HEADERS})
+            begin_stream(self._http)
+            await self._response.prepare(self._http)
+            if self._client is not None and self._has_cursors():
+                data = sse.write_cursor(self._keep(self._client).event_id(0)) + data
         await self._write_pieces(self._response, data)
 
     async def _write_pieces(self, response: web.StreamResponse, data: bytes) -> None:
@@ -355,9 +357,10 @@ class Responder:
             return
         self._share.hold(len(data))
         try:
+            whole = memoryview(data)  # a piece of it is no copy
             for start in range(0, len(data), _PIECE_BYTES):
                 self.last_write = self._heart.now()
-                await response.write(data[start : start + _PIECE_BYTES])
+                await response.write(whole[start : start + _PIECE_BYTES])
         finally:
             self._share.give_back(len(data))
 
@@ -367,100 +370,21 @@ class Responder:
         try:
             await writing
         except (ConnectionError, RuntimeError) as error:
-            self._client_left = True
-            _break_circle(error)
+            self.client_left()
+            break_circle(error)
         finally:
             self.writing = False
 
     def cut_off(self) -> None:
         """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
-        if self._request.transport is not None:
-            self._request.transport.abort()
+        if self._http.transport is not None:
+            self._http.transport.abort()
 
 
-def respond_error(body: bytes, status: int, *header_sets: Mapping[str, str]) -> web.Response:
-    """An error as a whole response."""
-    headers = {name: value for headers in header_sets for name, value in headers.items()}
-    return _response(Answer(body=body, status=status), headers)
-
-
-def _response(answer: Answer, headers: Mapping[str, str]) -> web.Response:
-    merged = {**headers, **answer.headers, "Content-Type": answer.content_type}
-    return web.Response(body=answer.sent, status=answer.status, headers=merged)
-
-
-def _break_circle(error: BaseException) -> None:
+def break_circle(error: BaseException) -> None:
     """Let go of what was being written when a client left.
 
     The error's traceback leads to aiohttp's frames, and one of them leads back to the error: a circle that
     would keep megabytes until the garbage collector looks, which is seldom.
     """
     error.__traceback__ = None
-
-
-async def _bounded(request: web.BaseRequest, writing: Awaitable[None]) -> None:
-    """Write to a client, and cut the connection of one that reads nothing.
-
-    Raises:
-        ConnectionError, TimeoutError: the client has left, or was cut off.
-    """
-    try:
-        async with asyncio.timeout(_WRITE_SECONDS):
-            await writing
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-        raise
-
-
-async def follow(
-    request: web.BaseRequest,
-    stream: Stream,
-    *,
-    after: int,
-    heart: Heart,
-    headers: Mapping[str, str],
-    cursors: bool = False,
-) -> web.StreamResponse:
-    """Answer a GET with what a stream holds after an event and with what comes, until it is closed,
-    another GET takes over, or the client leaves.
-
-    ``cursors`` says that the client can read events without data.
-    """
-    response = web.StreamResponse(headers={**headers, **_STREAM_HEADERS})
-    follower, retry_seconds = stream.take_over(heart.now())
-    try:
-        await response.prepare(request)
-        beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
-        await _bounded(request, response.write(sse.HEARTBEAT + beginning))
-        while stream.is_follower(follower):
-            for event in stream.after(after):
-                if not stream.is_follower(follower):
-                    break  # the rest is for the new one
-                data = sse.write_event(event.data, event_id=stream.event_id(event.number))
-                await _bounded(request, response.write(data))
-                after = event.number
-                stream.taken = max(stream.taken, after)
-            if stream.closed:
-                break
-            if stream.after(after) or not stream.is_follower(follower):
-                continue
-            try:
-                async with asyncio.timeout(heart.interval_seconds):
-                    await stream.changed()
-            except TimeoutError:
-                await _bounded(request, response.write(sse.HEARTBEAT))
-        if (retry_seconds := stream.stays_away(follower)) is not None:
-            # Whoever has taken the stream may be another tab with the same id, and so may this one be to it.
-            farewell = sse.write_retry(retry_seconds)
-            if cursors:
-                farewell = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds)
-            await _bounded(request, response.write(farewell))
-        await _bounded(request, response.write_eof())
-        if stream.closed and not stream.after(after):
-            stream.close(reached_at=heart.now())
-    except (ConnectionError, TimeoutError) as error:  # the client left, or reads nothing
-        _break_circle(error)
-    finally:
-        stream.leave(follower)
-    return response

@@ -21,7 +21,7 @@ from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
 from ..sessions.binding import Visit
-from ..tracing import RequestTrace
+from ..tracing import UNTRACED, RequestTrace
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from .attribution import Attribution
@@ -56,7 +56,7 @@ class ModernCall:
     What is kept for the client, questions and messages, counts against ``share``.
     """
 
-    trace: RequestTrace | None = None
+    trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
 
     def __init__(
@@ -137,7 +137,7 @@ class ModernCall:
             if self._required:
                 self._heard_at = asyncio.get_running_loop().time()
             if self._task is None:
-                work = self._exchange.run() if self.trace is None else self._exchange.trace(self.trace)
+                work = self._exchange.run(self.trace)
                 if self.respondent is not None and self.is_parkable:
                     work = self._introduced(work, self.respondent)
                 self._task = asyncio.get_running_loop().create_task(work)
@@ -200,10 +200,9 @@ class ModernCall:
 
     def park(self) -> None:
         """The client has been asked, and the call waits for it to come back."""
-        if self.trace is not None:
-            self.trace.parks()
+        self.trace.parks()
 
-    def go_on_for(self, modern: ModernRequest, caller: Caller, trace: RequestTrace | None = None) -> None:
+    def go_on_for(self, modern: ModernRequest, caller: Caller, trace: RequestTrace = UNTRACED) -> None:
         """The client has come back with this request: its id, its progress token and its headers are others.
 
         The request that is under way upstream keeps its own headers.
@@ -211,8 +210,7 @@ class ModernCall:
         self.modern = modern
         self._caller = caller
         self._exchange.token = modern.progress_token
-        if trace is not None and self.trace is not None:
-            trace.resumes(self.trace)
+        trace.resumes(self.trace)
         self.trace = trace
 
     # -- answers ---------------------------------------------------------------------------------
@@ -358,8 +356,7 @@ class ModernCall:
 
     def abandon(self) -> None:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
-        if self.trace is not None:
-            self.trace.unparks("abandoned")
+        self.trace.unparks("abandoned")
         asked = bool(self._pending) or self._may_yet_end()
         for question in self._pending.values():
             question.refuse()

@@ -41,13 +41,14 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
-from ..tracing import CONTEXT_KEYS, TRACEPARENT, RequestTrace, UpstreamTrace
+from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
+from ..upstream.refusal import Refusal, read_refusal
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply, StreamRefused
+from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Reply
 from .cutoff import CutOff, Cutoff
 from .question import refuse_request
-from .resumption import Resumption
+from .resumption import PASSING_STATUSES, Body, Resumption
 
 _RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
@@ -106,7 +107,7 @@ class _AnswerLost(Exception):
 
 class Exchange:
     """One request in flight. ``upstream_seconds`` is how long the server took, once it is over, and
-    ``refusal`` is what the response came with, if the server gave it as one.
+    ``refusal`` is what the response came with, if its HTTP status was one of failure.
 
     ``token`` is the client's progress token as raw JSON, None if it gave none. ``caller`` holds the headers
     that the request travels with, from its first attempt to its resumption.
@@ -119,6 +120,7 @@ class Exchange:
         "_delivered",
         "_deliveries",
         "_observe",
+        "_outgoing",
         "_outlet",
         "_said_something",
         "_session",
@@ -144,10 +146,11 @@ class Exchange:
         self._outlet = outlet
         self._observe = observe
         self.token = token
-        self.refusal: UpstreamRejected | None = None
+        self.refusal: Refusal | None = None
         self._said_something = False
         self._cutoff = Cutoff()
-        self._trace: UpstreamTrace | None = None
+        self._trace: UpstreamTrace = UNTRACED
+        self._outgoing = visit.caller  # with what a trace adds
         self._aborted: ProxyError | None = None
         self._cancelled = False
         self._delivered: Response | None = None
@@ -158,44 +161,40 @@ class Exchange:
         """The session that the request goes out on."""
         return self._session
 
-    async def run(self) -> Response:
+    async def run(self, trace: RequestTrace = UNTRACED) -> Response:
         """The server's response.
+
+        ``trace`` is told how it goes; the server is told of it where the client named a trace.
 
         Raises:
             UpstreamError: there is none; the error says what is known of the outcome.
             RequestCancelled: the client cancelled and the server fell silent.
+            ProxyError: somebody gave it up with this error (``give_up``).
         """
         started = time.perf_counter()
+        self._trace = upstream = trace.sends(self._session.tag)
+        self._outgoing = self.caller
+        if upstream.headers:
+            self._outgoing = self.caller.with_more(upstream.headers)
+            self.request = _with_context(self.request, dict(upstream.headers))
         try:
-            with self._cutoff:
-                response = await self._run_at_most_once()
-        except CutOff:
-            if self._delivered is None or self._aborted is not None:
-                raise self._aborted or _cancelled() from None
-            response = self._delivered
-        except UpstreamTimeout:
-            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller)
+            try:
+                with self._cutoff:
+                    response = await self._run_at_most_once()
+            except CutOff:
+                if self._delivered is None or self._aborted is not None:
+                    raise self._aborted or _cancelled() from None
+                response = self._delivered
+            except UpstreamTimeout:
+                self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller)
+                raise
+        except BaseException as error:
+            upstream.failed(_reason(error))
             raise
         finally:
             self.upstream_seconds = time.perf_counter() - started
         if response.result is not None and self.request.method in JOURNALLED:
             self._session.journal.record(self.request.method, self.request.params)
-        return response
-
-    async def trace(self, trace: RequestTrace) -> Response:
-        """``run``, told to a trace; the server is told the trace context where the client named one."""
-        upstream = self._trace = trace.sends(self._session.tag)
-        self.request = _with_context(self.request, dict(upstream.headers))
-        try:
-            response = await self.run()
-        except ProxyError as error:
-            upstream.failed(error.reason)
-            raise
-        except BaseException as error:
-            upstream.failed(
-                "cancelled" if isinstance(error, asyncio.CancelledError) else InternalError.reason
-            )
-            raise
         upstream.answered(response.result, response.error)
         return response
 
@@ -232,15 +231,10 @@ class Exchange:
 
     def _retried(self, reason: str) -> None:
         label = revisions.method_label(self.request.method)
-        if self._trace is not None:
-            self._trace.retried(reason)
+        self._trace.retried(reason)
         self._observe(
-            events.Retried(method=label, reason=reason, session=self._session.tag, trace_id=self._trace_id)
+            events.Retried(method=label, reason=reason, session=self._session.tag, trace_id=self._trace.id)
         )
-
-    @property
-    def _trace_id(self) -> str | None:
-        return None if self._trace is None else self._trace.id
 
     async def _revive(self, gone: _SessionGone) -> None:
         await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how, self.caller))
@@ -256,7 +250,7 @@ class Exchange:
     async def _unknown_outcome(self) -> ProxyError:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
-        self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace_id))
+        self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace.id))
         incarnation = self._session.incarnation
         if not await self._session.confirm(incarnation):
             self._session.revive_soon(incarnation, "stream")
@@ -271,12 +265,12 @@ class Exchange:
         session = self._session
         identifier = self.upstream_id = session.allocate()
         incarnation = session.incarnation
-        raw_id = b"%d" % identifier
-        body = jsonrpc.write_request(raw_id, self.request.method, self._params(raw_id))
-        caller = self.caller if self._trace is None else self._traced(self._trace)
+        body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
         session.register(identifier, self)
         try:
-            async with session.channel.send(body, caller, raw_id) as reply:
+            async with session.transport.post(body, session.ref, self._outgoing) as reply:
+                if reply.status >= 300:
+                    return await self._refused(reply, incarnation)
                 if session.refusals.count:
                     session.refusals.clear()
                 try:
@@ -287,8 +281,6 @@ class Exchange:
                     response = None
             if response is None:
                 response = await self._resume(reply, incarnation)
-        except Refused as refused:
-            return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
             if not self._cancelled and self._aborted is None and self._delivered is None:
                 self.announce_cancellation("The client is gone.")
@@ -303,47 +295,48 @@ class Exchange:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
-    def _traced(self, trace: UpstreamTrace) -> Caller:
-        """The headers of this request, with its trace context."""
-        return Caller(headers=(*self.caller.headers, *trace.headers), query=self.caller.query)
-
-    def _params(self, raw_id: bytes) -> bytes | None:
+    def _params(self, identifier: int) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
         params = self.request.params
         if self.token is None or params is None:
             return params
-        return jsonrpc.with_progress_token(params, raw_id)
+        return jsonrpc.with_progress_token(params, b"%d" % identifier)
 
-    async def _refused(self, refused: Refused, incarnation: int) -> Response:
-        """The server took notice and refused: a lost session, an error for the client, or an answer.
-
-        Raises:
-            _SessionGone: it certainly did not carry the request out.
-        """
-        verdict, response = refused.session, refused.response
+    async def _refused(self, reply: Reply, incarnation: int) -> Response:
+        """A status outside 2xx: a lost session, an error for the client, or a JSON-RPC error in disguise."""
+        refusal = await read_refusal(reply)
+        verdict = refusal.verdict("POST", sent_session_id=self._session.ref.session_id is not None)
         if verdict is Verdict.GONE or (
             verdict is Verdict.SUSPECT and not await self._session.confirm(incarnation)
         ):
-            raise _SessionGone(incarnation, str(refused.how)) from None
-        if response is None or not refused.is_an_answer or not _answers(response.id, self.upstream_id):
-            self._session.note_refusal(refused)
-            raise refused.error from refused
+            raise _SessionGone(incarnation, str(refusal.status))
+        response, raw_error = refusal.response, refusal.rpc_error
+        if response is None or not refusal.is_an_answer or not _answers(response.id, self.upstream_id):
+            self._session.note_refusal(refusal)
+            raise refusal.error()
         self._session.refusals.clear()
-        if isinstance(refused.error, UpstreamRejected):
-            self.refusal = refused.error
-        return _whole(response)
+        self.refusal = refusal
+        return Response(response.id, error=raw_error)
 
     async def _check_for_loss(self, raw_error: bytes, incarnation: int) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""
-        verdict = lost.judge_error(jsonrpc.read_error(raw_error))
+        verdict = lost.judge(
+            lost.Reply(
+                verb="POST",
+                status=200,
+                body=b"",
+                error=jsonrpc.read_error(raw_error),
+                sent_session_id=self._session.ref.session_id is not None,
+            )
+        )
         if verdict is not Verdict.ALIVE and not await self._session.confirm(incarnation):
             raise _SessionGone(incarnation, "error")
 
-    async def _read(self, reply: Reply) -> Response | None:
-        """The final response that this reply brings; None if it ends without one."""
+    async def _read(self, body: Body) -> Response | None:
+        """The final response in this body; None if it ends without one."""
         begun = False
-        while (messages := await reply.read()) is not None:
-            if not messages and not begun and reply.last_event_id is not None:
+        while (messages := await body.read()) is not None:
+            if not messages and not begun and body.last_event_id is not None:
                 begun = True
                 await self._outlet.begin()
             for message in messages:
@@ -360,32 +353,38 @@ class Exchange:
         Whatever goes wrong here, the request has been sent: it must never look as if it had not.
         """
         loop, session = asyncio.get_running_loop(), self._session
-        silence = asyncio.timeout(session.channel.silence_seconds)
+        silence = asyncio.timeout(session.transport.silence_seconds)
         resumption = Resumption(
             first,
-            silence_seconds=session.channel.silence_seconds,
+            silence_seconds=session.transport.silence_seconds,
             now=loop.time,
-            heard=lambda: silence.reschedule(loop.time() + session.channel.silence_seconds),
+            heard=lambda: silence.reschedule(loop.time() + session.transport.silence_seconds),
         )
         try:
             async with silence:
-                while (last_event_id := resumption.place) is not None:
+                while not resumption.hopeless:
                     await asyncio.sleep(resumption.pause_seconds())
                     if session.incarnation != incarnation or session.closed:
                         break  # another session would not know of this request
-                    if (response := await self._look_again(resumption, last_event_id)) is not None:
+                    if (response := await self._look_again(resumption)) is not None:
                         return response
         except TimeoutError:
             if not resumption.failing:
                 raise UpstreamTimeout(_SILENT) from None
         raise _AnswerLost
 
-    async def _look_again(self, resumption: Resumption, last_event_id: str) -> Response | None:
+    async def _look_again(self, resumption: Resumption) -> Response | None:
         """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
         session = self._session
-        caller = self.caller if self._trace is None else self._traced(self._trace)
         try:
-            async with session.channel.resume(caller, last_event_id) as stream:
+            async with session.transport.listen(
+                session.ref, self._outgoing, resumption.last_event_id, for_answer=True
+            ) as stream:
+                if stream.status in PASSING_STATUSES:
+                    resumption.failed(stream.status)
+                    return None
+                if stream.status != 200 or not stream.is_stream:
+                    raise _AnswerLost
                 if not resumption.fruitless:
                     self._retried("stream-resumed")
                 broke, response = False, None
@@ -395,11 +394,6 @@ class Exchange:
                     broke = True
                 resumption.ended(stream, broke=broke)
                 return response
-        except StreamRefused as refused:
-            if not refused.passes:
-                raise _AnswerLost from refused
-            resumption.failed(refused)
-            return None
         except UpstreamTimeout:
             raise
         except UpstreamProtocolError as error:
@@ -500,6 +494,13 @@ def _with_context(request: Request, context: Mapping[str, str]) -> Request:
     members |= {key: jsonrpc.quote(value) for key, value in context.items()}
     params = jsonrpc.replace_members(request.params, {"_meta": jsonrpc.write_object(members)})
     return Request(request.id, request.method, params)
+
+
+def _reason(error: BaseException) -> str:
+    """What a trace is told of a request that got no response."""
+    if isinstance(error, ProxyError):
+        return error.reason
+    return "cancelled" if isinstance(error, asyncio.CancelledError) else InternalError.reason
 
 
 def _whole(response: Response) -> Response:

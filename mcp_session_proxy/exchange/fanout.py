@@ -14,7 +14,8 @@ from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.audience import audience_of
-from ..sessions.client import ClientSession, Farewell
+from ..sessions.binding import Binder
+from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from .mailbox import Mailbox, Shelf
@@ -52,16 +53,21 @@ class Fanout:
     def __init__(
         self,
         *,
+        binder: Binder,
         max_events: int,
         linger_seconds: float,
         events: Share = UNBOUNDED,
         questions: Share = UNBOUNDED,
     ) -> None:
         self.linger_seconds = linger_seconds
+        self._binder = binder
         self._max_events = max_events
         self._shelf = Shelf(events)
         self._room_for_questions = questions
         self._posts: dict[ClientSession, _Post] = {}
+        binder.on_forget = self.forget
+        binder.on_moved = self.moved
+        binder.on_attached.append(self.attached)
 
     def set_max_events(self, max_events: int) -> None:
         """Keep this many events for each stream of every client session from now on."""
@@ -149,7 +155,7 @@ class Fanout:
     def moved(self, client: ClientSession, former: UpstreamSession, session: UpstreamSession) -> None:
         """A client session has come to another upstream session than it knows: the same, for this one."""
         told_lists = former.told_lists | session.told_lists
-        subscriptions = {} if client.record.wishes is None else client.record.wishes.subscriptions
+        subscriptions = {} if client.wishes is None else client.wishes.subscriptions
         for message in changes.everything(told_lists, subscriptions):
             data = jsonrpc.write_notification(message.method, message.params)
             self.mailbox(client).standalone.append(data)
@@ -161,9 +167,7 @@ class Fanout:
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
         same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
         for client in clients:
-            if client.farewell is Farewell.DELETED or (
-                client.record.last_used < away_since and not client.busy
-            ):
+            if client.deleted or (client.last_used < away_since and not client.busy):
                 continue
             if not (hears(client, message) and self._concerns(client, message)):
                 continue
@@ -222,7 +226,7 @@ class Fanout:
         clients = audience_of(session)
         listening = [c for c in clients if self._listens(c)]
         attached = [c for c in clients if c.lease is not None]
-        client = max(listening or attached, key=lambda c: c.record.last_used, default=None)
+        client = max(listening or attached, key=lambda c: c.last_used, default=None)
         if request.method == revisions.LIST_ROOTS:
             # Whoever is being introduced answers, though it may be only about to open its stream.
             respondent = session.roots.respondent

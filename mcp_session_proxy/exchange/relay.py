@@ -7,7 +7,7 @@ from typing import Protocol
 
 from ..protocol import revisions
 from ..protocol.jsonrpc import Notification, Request
-from ..sessions.client import ClientSession
+from ..sessions.directory import ClientSession
 from ..upstream.session import UpstreamSession
 from .fanout import Fanout
 from .question import refuse_request

@@ -11,7 +11,7 @@ from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..memory import Memory
 from ..sessions.binding import Binder
-from ..sessions.client import ClientSession
+from ..sessions.directory import ClientSession
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from .introspection import (
@@ -92,7 +92,7 @@ class Snapshot:
                     principal=slot.key.principal_tag,
                     affinity=slot.key.affinity is not None,
                     state=slot.state.value,
-                    protocol_version=session.channel.version,
+                    protocol_version=session.ref.version,
                     client_name=session.client_name,
                     age_seconds=now - session.born,
                     idle_seconds=max(0.0, now - (session.last_used or session.born)),
@@ -125,12 +125,12 @@ class Snapshot:
             client=client.tag,
             principal=client.principal.tag,
             affinity=client.key.affinity is not None,
-            origin="adopted" if client.record.adopted else "minted",
+            origin="adopted" if client.adopted else "minted",
             attached=client.lease is not None,
             upstream=None if client.home is None else client.home.session.tag,
-            age_seconds=now - client.record.created,
-            idle_seconds=0.0 if client.busy else now - client.record.last_used,
-            requests=client.record.requests,
+            age_seconds=now - client.created,
+            idle_seconds=0.0 if client.busy else now - client.last_used,
+            requests=client.requests,
             in_flight=client.in_flight,
             parked=self._fanout.questions(client),
             server=server,

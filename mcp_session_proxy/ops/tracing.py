@@ -12,7 +12,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from opentelemetry.context import Context
@@ -65,7 +65,7 @@ class OpenTelemetry:
         method: str,
         headers: Mapping[str, str],
         meta: Mapping[str, bytes],
-        facts: Mapping[str, str | None],
+        facts: Callable[[], Mapping[str, str | None]],
     ) -> "_Request":
         """A SERVER span. Its parent is named in ``_meta``, else in the headers; a second one is linked."""
         in_meta = _extract({key: jsonrpc.read_string(meta.get(key)) for key in CONTEXT_KEYS})
@@ -73,7 +73,7 @@ class OpenTelemetry:
         parent, other = (in_meta, in_headers) if _span_of(in_meta).is_valid else (in_headers, in_meta)
         linked = _span_of(other)
         common = {METHOD: method, "network.transport": "tcp", "network.protocol.name": "http"}
-        common |= {name: value for name, value in facts.items() if value is not None}
+        common |= {name: value for name, value in facts().items() if value is not None}
         span = self._tracer.start_span(
             method,
             context=parent,

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ..upstream.session import UpstreamSession
-from .client import ClientSession
+from .directory import ClientSession
 
 
 def audience_of(session: UpstreamSession) -> Mapping[ClientSession, None]:

@@ -385,7 +385,7 @@ async def test_max_sessions(bench: Reloaded) -> None:
         before = bench.sessions
         await until(lambda: len([*bench.proxy.core.pool.books.slots()]) == 2)
         for client in list(bench.proxy.core.binder.directory):
-            bench.proxy.core.binder.forget(client, "age")
+            bench.proxy.core.binder.directory.forget(client, "age")
         bench.change(**{option: 1})  # whoever is idle makes room
         await until(lambda before=before: bench.sessions == before - 1)
 
@@ -548,7 +548,7 @@ async def test_connect_timeout(bench: Reloaded) -> None:
     bench.change(connect_timeout="7s")
     # Every network that could be trusted to leave a connection hanging is somebody else's.
     [transport], [passing] = bench.proxy.core.transports, bench.proxy.front._passing.values()
-    timeouts = [transport._usual_patience, transport.patience(None), passing.rules.timeout]
+    timeouts = [transport._answer_timeout, transport._listen_timeout, passing._timeout]
     assert [timeout.sock_connect for timeout in timeouts] == [7, 7, 7]
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy.downstream import connection, endpoint
+from mcp_session_proxy.downstream import connection, senders
 from mcp_session_proxy.exchange import attribution, call, catalog, fanout, listening, mailbox
 from mcp_session_proxy.ops.admin import admission, api
 from mcp_session_proxy.protocol import jsonrpc, questions, sse
@@ -24,7 +24,7 @@ KIB, MIB = 1024, 1024 * 1024
         ("messages", f"{jsonrpc.MAX_BATCH} in a batch, ids of {jsonrpc._MAX_ID_BYTES // KIB} KiB"),
         ("messages", f"{jsonrpc.MAX_MEMBERS:,} members"),
         ("what a client says of itself", f"{identity.MAX_PROFILE_BYTES // KIB} KiB"),
-        ("headers' names", f"{endpoint._CACHED_NAMES:,}, 256 and {profiles._REMEMBERED:,}"),
+        ("headers' names", f"{senders._CACHED_NAMES:,}, 256 and {profiles._REMEMBERED:,}"),
         ("events kept for lost clients", f"{mailbox._MAX_BYTES // MIB} MiB a stream"),
         ("events kept for lost clients", f"{mailbox._MAX_STREAMS} streams a client session"),
         (

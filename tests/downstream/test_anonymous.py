@@ -12,7 +12,7 @@ async def warnings(bench: Bench, headers: dict[str, str] | None = None, **option
     """What two equal callers make the proxy say."""
     await bench.start(**options)
     told: list[str] = []
-    bench.endpoint._observe = lambda event: told.append(event.name)
+    bench.watch(lambda event: told.append(event.name))
     url = bench.url.replace("0.0.0.0", "127.0.0.1")
     for _ in range(2):
         async with bench.http.post(url, json=PING, headers=headers) as response:

@@ -12,6 +12,8 @@ from messages import INITIALIZE, call, notification
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 from yarl import URL
 
+from mcp_session_proxy.downstream.legacy import LegacyRequests
+
 PAGE = "https://app.example.com"
 EXPOSED = "Mcp-Session-Id, MCP-Protocol-Version, WWW-Authenticate, Retry-After"
 
@@ -115,7 +117,7 @@ async def test_every_answer_carries_cors(bench: Bench) -> None:
             answers[f"{verb}{path}"] = await Answer.read(response)
     async with bench.request("GET", session=session, headers=page) as response:
         answers["get"] = Answer(response.status, response.headers, b"")
-    bench.endpoint.draining = True
+    bench.endpoint.drain()
     answers["draining"] = await bench.post(call(), headers=page)
     statuses = {name: answer.status for name, answer in answers.items()}
     assert statuses["refusal"] == 401
@@ -217,7 +219,7 @@ async def test_bug_is_told_without_its_details(bench: Bench, monkeypatch: pytest
     assert answer.error == (None, -32603, "internal")
     assert b"secret" not in answer.body
     monkeypatch.undo()
-    monkeypatch.setattr(bench.endpoint._legacy, "answer", broken)
+    monkeypatch.setattr(LegacyRequests, "answer", broken)
     answer = await bench.post(call("x"))
     assert (answer.status, answer.error) == (500, ("x", -32603, "internal"))
     monkeypatch.undo()

@@ -64,7 +64,7 @@ async def test_a_name_that_does_not_count_is_told_once(bench: Bench) -> None:
     """A header that sounds like identity and does not count is worth one warning that names it."""
     await bench.start(credential_header="authorization")
     told: list[object] = []
-    bench.endpoint._observe = lambda event: told.append(getattr(event, "header", None))
+    bench.watch(lambda event: told.append(getattr(event, "header", None)))
     for who in ("alice", "bob"):
         await count(bench, X_Forwarded_Email=who)
     assert [header for header in told if header] == ["X-Forwarded-Email"]

@@ -1,6 +1,7 @@
 """The MCP endpoint for legacy clients: the whole proxy between a real client and a small server."""
 
 import asyncio
+import gc
 import gzip
 import itertools
 import json
@@ -17,11 +18,18 @@ from messages import GONE, INITIALIZE, call, notification
 from proxy_bench import BOTH, PATIENCE_SECONDS, Bench, read_events, until
 from yarl import URL
 
+from mcp_session_proxy.exchange.exchange import Exchange
+
 OURS = "mcp-session-proxy"
 STREAM_FIRST = "text/event-stream, application/json"
 
 
 # -- sessions --------------------------------------------------------------------------------------
+
+
+async def no_exchange_is_left() -> None:
+    """What is over is forgotten, wherever it was noted."""
+    await until(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()))
 
 
 async def test_initialize(bench: Bench) -> None:
@@ -702,7 +710,7 @@ async def test_cancellation(bench: Bench) -> None:
             assert (await bench.post(body, session=session)).status == 202
         assert (await asking).json["error"]["message"] == "stopped"
     assert seen["cancelled"] == {"requestId": seen["id"], "reason": "bored"}
-    assert bench.endpoint._legacy._calls == {}
+    await no_exchange_is_left()
 
 
 async def test_same_id_twice(bench: Bench) -> None:
@@ -718,7 +726,7 @@ async def test_same_id_twice(bench: Bench) -> None:
     session = await bench.initialize()
     answers = await asyncio.gather(*(bench.post(call(7, n=n), session=session) for n in range(2)))
     assert [answer.json["result"]["n"] for answer in answers] == [0, 1]
-    assert bench.endpoint._legacy._calls == {}
+    await no_exchange_is_left()
 
 
 async def test_client_that_leaves_does_not_cancel(bench: Bench) -> None:
@@ -740,7 +748,7 @@ async def test_client_that_leaves_does_not_cancel(bench: Bench) -> None:
         go_on.clear()
         async with bench.asking(call(), session=session):
             await started.wait()
-        await until(lambda: any(r._client_left for r in bench.endpoint.heart._responders))
+        await until(lambda: any(not r.is_open for r in bench.endpoint.heart._responders))
         go_on.set()
         await until(lambda: not bench.endpoint.posts)
     assert finished == 2
@@ -846,7 +854,7 @@ async def test_lost_post_is_resumed(bench: Bench) -> None:
         [(event_id, message)] = await read_events(post.content, 1)
         assert message["params"]["data"] == "half"
         post.close()
-    await until(lambda: any(r._client_left for r in bench.endpoint.heart._responders))
+    await until(lambda: any(not r.is_open for r in bench.endpoint.heart._responders))
     headers = {"Last-Event-ID": str(event_id)}
     async with bench.request("GET", session=session, headers=headers, accept="text/event-stream") as get:
         go_on.set()
@@ -896,7 +904,7 @@ async def test_draining(bench: Bench) -> None:
     """While the proxy shuts down, new requests are told to come back; notifications stay accepted."""
     await bench.start()
     session = await bench.initialize()
-    bench.endpoint.draining = True
+    bench.endpoint.drain()
     for body in (INITIALIZE, call("x"), call("x", "ping")):
         answer = await bench.post(body, session=session)
         assert answer.status == 503
@@ -935,7 +943,7 @@ async def test_nothing_is_left_behind(bench: Bench) -> None:
     await until(lambda: not bench.endpoint.posts)
     assert bench.endpoint.exchanges() == []
     assert bench.endpoint.heart._responders == {}
-    assert bench.endpoint._legacy._calls == {}
+    await no_exchange_is_left()
     assert all(not s.session.calls for s in bench.proxy.core.pool.books.slots())
     assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
 
@@ -1046,7 +1054,7 @@ async def test_chaos(bench: Bench, sharing: str) -> None:
     assert max(chaos.executed.values()) == 1
     assert endpoint.exchanges() == []
     assert endpoint.heart._responders == {}
-    assert endpoint._legacy._calls == {}
+    await no_exchange_is_left()
     assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
     assert all(not slot.session.calls for slot in books.slots())
     await bench.proxy.drain()

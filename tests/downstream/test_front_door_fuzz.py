@@ -6,7 +6,6 @@ A whole proxy runs in front of a small server; what it is sent is random, at HTT
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import aiohttp
 from aiohttp import web
@@ -135,23 +134,10 @@ def with_bench(check: Callable[[Bench, Recorder], Awaitable[None]], recorder: Re
     async def run() -> None:
         async with TolerantServer() as server, Bench(server) as bench:
             await bench.start(**OPTIONS)
-            original = bench.proxy._observe
-            _listen_in(bench, recorder, original)
+            bench.watch(recorder)
             await check(bench, recorder)
 
     asyncio.run(run())
-
-
-def _listen_in(bench: Bench, recorder: Recorder, original: Any) -> None:
-    """Every part that may tell of a bug tells the recorder."""
-
-    def observe(event: Any) -> None:
-        recorder(event)
-        original(event)
-
-    door = bench.proxy.front.runner.server.request_handler
-    for part in (door, bench.endpoint, bench.endpoint._legacy, bench.endpoint._modern):
-        part._observe = observe
 
 
 @settings(max_examples=30, deadline=None)

@@ -1,28 +1,32 @@
 """How many requests may be under way: of everybody, of one caller, and of those nobody knows."""
 
 import asyncio
+from collections.abc import Container
 from typing import Any
 
+import pytest
 from aiohttp import web
 from http_server import reply_to
 from messages import call
 from proxy_bench import Bench, until
 
-from mcp_session_proxy.downstream.in_flight import InFlight
+from mcp_session_proxy.downstream.in_flight import InFlight, UnderWay
 from mcp_session_proxy.errors import TooManyExchanges
 
 # -- the count -------------------------------------------------------------------------------------
 
 
-def in_flight(most: int = 8, each: int = 8) -> InFlight:
-    return InFlight(max_exchanges=most, max_exchanges_per_principal=each)
+def in_flight(most: int = 8, each: int = 8, accepted: Container[str] = "abcd") -> InFlight:
+    return InFlight(
+        max_exchanges=most, max_exchanges_per_principal=each, is_accepted=lambda name: name in accepted
+    )
 
 
-def fill(counted: InFlight, principal: str, *, accepted: bool, most: int = 100) -> int:
-    """How many requests of this caller may begin."""
+def fill(counted: InFlight, principal: str, most: int = 100) -> int:
+    """How many requests of this caller may begin; they go on for ever."""
     for number in range(most):
         try:
-            counted.enter(principal, accepted=accepted)
+            UnderWay(counted, principal).__enter__()
         except TooManyExchanges:
             return number
     return most
@@ -31,35 +35,49 @@ def fill(counted: InFlight, principal: str, *, accepted: bool, most: int = 100) 
 def test_one_caller_leaves_room_for_others() -> None:
     """Nobody gets all, whatever the limit for one; the rest is for those who have few."""
     counted = in_flight()
-    assert fill(counted, "a", accepted=True) == 6
-    assert [fill(counted, name, accepted=True) for name in "bcd"] == [1, 1, 0]
+    assert fill(counted, "a") == 6
+    assert [fill(counted, name) for name in "bcd"] == [1, 1, 0]
     assert len(counted) == 8
-    assert fill(in_flight(each=3), "a", accepted=True) == 3
-    assert fill(in_flight(most=1), "a", accepted=True) == 1
+    assert fill(in_flight(each=3), "a") == 3
+    assert fill(in_flight(most=1), "a") == 1
 
 
 def test_several_callers_together_leave_room_for_others() -> None:
     """Two with many requests each do not keep out a third, which may have several at once."""
     counted = in_flight(most=128, each=128)
-    assert [fill(counted, name, accepted=True) for name in "ab"] == [96, 4]
-    assert fill(counted, "c", accepted=True) == 4
+    assert [fill(counted, name) for name in "ab"] == [96, 4]
+    assert fill(counted, "c") == 4
 
 
 def test_strangers_leave_room_for_accepted_callers() -> None:
     """However many callers somebody makes up, the last quarter is not for them."""
-    counted = in_flight()
-    assert sum(fill(counted, f"made up {number}", accepted=False, most=1) for number in range(20)) == 6
-    assert [fill(counted, name, accepted=True) for name in ("known", "known, too")] == [1, 1]
+    counted = in_flight(accepted=("known", "known, too"))
+    assert sum(fill(counted, f"made up {number}", most=1) for number in range(20)) == 6
+    assert [fill(counted, name) for name in ("known", "known, too")] == [1, 1]
 
 
 def test_what_is_over_makes_room() -> None:
     """Each that ends lets another one begin, and nothing is remembered of callers without requests."""
-    counted = in_flight(most=1)
+    counted = in_flight(most=1, accepted=())
     for _ in range(3):
-        counted.enter("a", accepted=False)
-        counted.leave("a", accepted=False)
+        with UnderWay(counted, "a"):
+            assert len(counted) == 1
+            with pytest.raises(TooManyExchanges), UnderWay(counted, "a"):
+                pass
     assert len(counted) == 0
-    assert counted._own == {}
+    assert counted.own == {}
+
+
+def test_a_caller_that_is_accepted_meanwhile() -> None:
+    """Its request leaves the count that it came into."""
+    accepted: set[str] = set()
+    counted = in_flight(most=4, accepted=accepted)
+    with UnderWay(counted, "a"):
+        accepted.add("a")
+    assert counted.strangers == 0
+    with UnderWay(counted, "a"):
+        accepted.clear()
+    assert counted.strangers == 0
 
 
 # -- at the front door -----------------------------------------------------------------------------

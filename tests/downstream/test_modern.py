@@ -581,7 +581,7 @@ async def test_both_eras_at_once(bench: Modern) -> None:
 async def test_draining(bench: Modern) -> None:
     """While we are leaving, modern requests are told to come back."""
     await bench.start()
-    bench.endpoint.draining = True
+    bench.endpoint.drain()
     answer = await bench.ask(modern())
     assert (answer.status, answer.error) == (503, (1, -32603, "draining"))
 

@@ -10,7 +10,7 @@ from aiohttp import web
 from messages import call
 from proxy_bench import Bench
 
-from mcp_session_proxy.downstream import app, endpoint
+from mcp_session_proxy.downstream import app, senders
 from mcp_session_proxy.downstream.head import Head
 
 # -- which heads are the same ----------------------------------------------------------------------
@@ -75,7 +75,7 @@ async def test_judged_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Non
     await bench.start()
     with (
         counted(monkeypatch, app.FrontDoor, "_admit") as admitted,
-        counted(monkeypatch, endpoint.Endpoint, "_judge") as judged,
+        counted(monkeypatch, senders.Senders, "judge") as judged,
     ):
         for number in (1, 22, 333):
             assert (await bench.post(call(number))).status == 200

@@ -3,7 +3,8 @@
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from aiohttp import web
@@ -12,10 +13,15 @@ from aiohttp.test_utils import make_mocked_request
 from fakes import settle
 from multidict import CIMultiDict
 
-from mcp_session_proxy.downstream.streams import Answer, Heart, Responder, follow, respond_error
+from mcp_session_proxy.downstream.answers import Answer, refuse
+from mcp_session_proxy.downstream.following import follow
+from mcp_session_proxy.downstream.head import Head
+from mcp_session_proxy.downstream.streams import Heart, Responder
+from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
+from mcp_session_proxy.sessions.directory import ClientSession
 
 pytestmark = pytest.mark.looptime
 
@@ -113,15 +119,16 @@ class Post:
     ) -> None:
         self.wire = Wire()
         self.heart = heart or Heart(15)
+        version = "2025-11-25" if cursors else "2025-06-18"
+        head = SimpleNamespace(accepts=accepts, cors={"X-Cors": "yes"}, version=version)
+        client = SimpleNamespace(had_stream=reads_streams, version=version)
         self.responder = Responder(
             request_on(self.wire),
-            accepts,
+            cast(Head, head),
+            self.heart,
+            client=None if mailbox is None else cast(ClientSession, client),
+            mailbox_of=lambda _: cast(Mailbox, mailbox),
             batch=batch,
-            heart=self.heart,
-            headers={"X-Cors": "yes"},
-            mailbox=None if mailbox is None else lambda: mailbox,
-            cursors=lambda: cursors,
-            reads_streams=reads_streams,
         )
 
     async def end(self, *answers: Answer) -> web.StreamResponse:
@@ -229,11 +236,12 @@ async def test_plain_refusal_in_a_stream_or_batch() -> None:
     ]
 
 
-def test_respond_error() -> None:
+def test_refuse() -> None:
     """An error without a responder has all its headers."""
-    response = respond_error(b"{}", 403, {"A": "1", "B": "1"}, {"B": "2"})
-    assert response.status == 403
-    assert (response.headers["A"], response.headers["B"]) == ("1", "2")
+    error = Draining("no", retry_after_seconds=2)
+    response = refuse(error, b"1", {"A": "1", "Retry-After": "1"})
+    assert response.status == 503
+    assert (response.headers["A"], response.headers["Retry-After"]) == ("1", "2")
     assert response.content_type == "application/json"
 
 
@@ -351,7 +359,9 @@ async def test_patience_below_a_heartbeat() -> None:
 
 async def test_clients_that_have_shown_that_they_read_streams() -> None:
     """Whoever reads a stream already needs no patience."""
-    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60), reads_streams=True)
+    post = Post(
+        JSON_FIRST, heart=Heart(15, json_patience_seconds=60), mailbox=Mailbox(10), reads_streams=True
+    )
     await asyncio.sleep(21)
     assert post.wire.events == [BEAT]
     await post.end(answer())
@@ -621,7 +631,7 @@ class Get:
                 stream,
                 after=stream.taken if after is None else after,
                 heart=Heart(15),
-                headers={"X-Cors": "yes"},
+                cors={"X-Cors": "yes"},
                 cursors=cursors,
             )
         )

@@ -99,10 +99,9 @@ async def bench(server: HttpServer) -> AsyncIterator[Modern]:
 
 
 def watch(bench: Bench) -> list[Event]:
-    """The events from now on."""
+    """What is told of clients and their requests from now on."""
     told: list[Event] = []
-    for teller in (bench.endpoint, bench.endpoint._legacy, bench.proxy.core.binder):
-        teller._observe = told.append
+    bench.watch(lambda event: told.append(event) if event.name.startswith(("request.", "client.")) else None)
     return told
 
 

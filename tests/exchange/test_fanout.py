@@ -14,9 +14,8 @@ from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
 from mcp_session_proxy.sessions.audience import join
 from mcp_session_proxy.sessions.books import Usage
-from mcp_session_proxy.sessions.client import ClientSession, Farewell, new_tag
+from mcp_session_proxy.sessions.directory import ClientSession
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
-from mcp_session_proxy.sessions.record import ClientRecord
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY
 
@@ -26,29 +25,37 @@ ROOTS = Request(b'"r-1"', "roots/list")
 NEWS = Notification("notifications/tools/list_changed")
 
 
+class FakeBinder:
+    """Tells of client sessions that come and go, if anybody asked for that."""
+
+    def __init__(self) -> None:
+        self.on_forget: Any = None
+        self.on_moved: Any = None
+        self.on_attached: list[Any] = []
+
+
 class Scene:
     """One upstream session and the clients behind it."""
 
     def __init__(self, session: UpstreamSession, server: FakeServer) -> None:
         self.session = session
         self.server = server
+        self.binder = FakeBinder()
         self.room = Share("questions", 1_000_000)
-        self.fanout = Fanout(max_events=10, linger_seconds=30, questions=self.room)
+        self.fanout = Fanout(
+            binder=cast(Any, self.binder), max_events=10, linger_seconds=30, questions=self.room
+        )
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
         now = asyncio.get_running_loop().time()
         client = ClientSession(
-            ClientRecord(
-                id="id",
-                tag=new_tag(),
-                principal=ANONYMOUS,
-                key=SessionKey("anonymous", None, "p"),
-                profile=Profile(digest="p", client_name="t", params=b"{}"),
-                usage=Usage.EXCLUSIVE,
-                adopted=False,
-                created=now,
-                last_used=now,
-            )
+            identifier="id",
+            principal=ANONYMOUS,
+            key=SessionKey("anonymous", None, "p"),
+            profile=Profile(digest="p", client_name="t", params=b"{}"),
+            usage=Usage.EXCLUSIVE,
+            adopted=False,
+            now=now,
         )
         client.home = cast(Any, SimpleNamespace(session=self.session, usable=True))
         client.lease = cast(Any, object()) if attached else None
@@ -123,7 +130,7 @@ async def test_clients_of_a_session_that_was_opened_anew() -> None:
     at = await promising()
     clients = [at.client(), at.client(attached=False)]
     for client in clients:
-        client.record.wishes = at.session.journal
+        client.wishes = at.session.journal
     other = at.client()
     at.server.forget()
     at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
@@ -141,7 +148,7 @@ async def test_clients_of_a_session_that_was_closed() -> None:
     at.session.abandon()
     at.fanout.session_changed(at.session)
     assert at.heard(client) == []
-    client.record.wishes = at.session.journal
+    client.wishes = at.session.journal
     at.fanout.moved(client, at.session, other.session)
     assert at.heard(client) == ALL_CHANGED
     other.session.abandon()
@@ -167,7 +174,7 @@ async def test_others_hear_nothing(at: Scene) -> None:
     """A client of another session, and one that has said goodbye, hear nothing."""
     other = make_session(FakeServer())
     gone = at.client()
-    gone.farewell = Farewell.DELETED
+    gone.deleted = True
     at.fanout.route(other, NEWS)
     at.fanout.route(at.session, NEWS)
     assert at.heard(gone) == []
@@ -199,7 +206,7 @@ async def test_the_listening_client_is_asked(at: Scene) -> None:
     at.client()
     older = at.client(listens=True)
     newer = at.client(listens=True)
-    newer.record.last_used += 1
+    newer.last_used += 1
     at.fanout.route(at.session, ROOTS)
     assert at.heard(older) == []
     assert at.heard(newer) == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
@@ -267,8 +274,8 @@ async def test_capable_client_that_listens_late(at: Scene) -> None:
     """One that has declared what it is asked for has longer, as long as it is there."""
     client, gone = at.client(), at.client()
     for number, one in enumerate((client, gone)):
-        one.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
-        one.record.last_used += 1 + number
+        one.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+        one.last_used += 1 + number
         at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(7)
     assert at.answers == []
@@ -284,7 +291,7 @@ async def test_capable_client_that_listens_late(at: Scene) -> None:
 async def test_capable_client_that_never_listens(at: Scene) -> None:
     """The server is not kept waiting for ever."""
     client = at.client()
-    client.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+    client.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
     at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(20)
     assert at.answers == [("r-1", NOBODY_THERE)]
@@ -305,9 +312,9 @@ async def test_forgotten_client_leaves_no_open_question(at: Scene) -> None:
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
     mailbox = at.fanout.mailbox(client)
-    client.farewell = Farewell.FORGOTTEN
-    at.fanout.forget(client)
-    at.fanout.forget(client)
+    client.forgotten = True
+    at.binder.on_forget(client)
+    at.binder.on_forget(client)
     await settle()
     assert at.answers == [("r-1", NOBODY_THERE)]
     assert mailbox.standalone.closed
@@ -317,7 +324,7 @@ async def test_forgotten_client_leaves_no_open_question(at: Scene) -> None:
 async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -> None:
     """Whatever still happens for a forgotten client, nothing is kept for it."""
     client = at.client()
-    client.farewell = Farewell.FORGOTTEN
+    client.forgotten = True
     at.fanout.mailbox(client).standalone.append(b"{}")
     await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     at.fanout.withdraw(client, 1)
@@ -361,7 +368,7 @@ async def test_withdrawn_question(at: Scene) -> None:
 async def test_server_withdraws_its_question(at: Scene) -> None:
     """A server's cancellation names the question as the client knows it, and only to the one asked."""
     other, client = at.client(listens=True), at.client(listens=True)
-    client.record.last_used += 1
+    client.last_used += 1
     at.fanout.route(at.session, ROOTS)
     cancelled = Notification("notifications/cancelled", b'{"requestId":"r-1","reason":"late"}')
     at.fanout.route(at.session, cancelled)

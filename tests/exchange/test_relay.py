@@ -10,7 +10,6 @@ from test_fanout import NEWS, NOBODY_THERE, ROOTS, Scene
 
 from mcp_session_proxy.exchange.relay import Relay
 from mcp_session_proxy.protocol.jsonrpc import Response
-from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
@@ -66,7 +65,7 @@ async def test_questions_go_to_the_get_stream_instead(at: Scene) -> None:
 async def test_questions_that_reach_nobody(at: Scene) -> None:
     """Without a stream, without a session, or for a forgotten client, the server gets an error at once."""
     forgotten = at.client()
-    forgotten.farewell = Farewell.FORGOTTEN
+    forgotten.forgotten = True
     for client in (at.client(), None, forgotten):
         takes = client is not None and client.forgotten
         relay = Relay(FakeChannel(takes=takes), client, at.session, at.fanout)

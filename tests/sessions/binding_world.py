@@ -8,14 +8,12 @@ import asyncio
 from session_fakes import FakeServer, Stand, settle
 
 from mcp_session_proxy.sessions import upkeep
-from mcp_session_proxy.sessions.attachment import ATTACHED, Attachment
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import Principal, Profile
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing
 from mcp_session_proxy.sessions.modes import UnknownSession as UnknownSessionRule
-from mcp_session_proxy.sessions.record import Contact
 from mcp_session_proxy.upstream.transport import NOBODY
 
 ME, YOU = (Principal(digest=name * 8, anonymous=False) for name in ("me", "you"))
@@ -57,14 +55,15 @@ class World:
                 detach_after_seconds=detach_after,
             ),
             sessionless=sessionless,
-            directory=Directory(
+            directory=lambda on_forget: Directory(
                 max_sessions=max_clients,
                 max_sessions_per_principal=max_clients,
                 timeout_seconds=AGE,
+                on_forget=on_forget,
             ),
             observe=self.stand.events.append,
         )
-        self.binder.on_forget.append(self.forgotten.append)
+        self.binder.on_forget = self.forgotten.append
 
     async def initialize(self, profile=ALPHA, *, principal=ME, affinity=None, brought=None):
         """A client sends ``initialize`` and gets a client session."""
@@ -154,7 +153,8 @@ class World:
 
     def queues(self):
         """Those whose clients may come back, by how long they are waited for."""
-        return list(self.binder.attachments._presence.queues())
+        presence = self.binder._presence
+        return presence._unclaimed, presence._cut_off, presence._quiet
 
     async def wait(self, seconds, most_steps=200):
         """Time passes, with maintenance every second, or less often when it is long."""
@@ -176,13 +176,10 @@ class World:
         for client in self.clients:
             assert min(client.in_flight, client.streams) >= 0
             queues = [queue for queue in self.queues() if client in queue]
-            assert (client.lease is not None) == (client.state in ATTACHED)
-            assert client.attaching is not None or client.state is not Attachment.ATTACHING
             waits = client.lease is not None and not client.busy
-            assert waits == (client.state is Attachment.AWAITED)
             assert len(queues) == (1 if waits else 0), "attached for ever, or detached while in use"
         for queue in self.queues():
-            used = [client.record.last_used for client in queue]
+            used = [client.last_used for client in queue]
             assert used == sorted(used)
         for session in self.server.sessions:
             assert not any(client.forgotten for client in audience_of(session))
@@ -195,9 +192,8 @@ class World:
         await self.wait(DETACH + IDLE + 2 * AGE, 40)
         assert len(self.binder.directory) == 0
         assert not any(map(audience_of, self.server.sessions))
-        assert not list(self.binder.attachments._presence)
+        assert not list(self.binder._presence)
         assert not self.binder._tasks
         assert not self.server.live
         self.stand.check_empty()
-        known = {one for one in self.clients if one.record.contact is not Contact.UNCLAIMED}
-        assert set(self.forgotten) >= known
+        assert set(self.forgotten) >= {client for client in self.clients if client.claimed}

@@ -1,7 +1,6 @@
 """The words of the transport."""
 
-from mcp_session_proxy.upstream.streamable_http import NO_SESSION, SessionRef
-from mcp_session_proxy.upstream.transport import NOBODY, Caller
+from mcp_session_proxy.upstream.transport import NO_SESSION, NOBODY, Caller, SessionRef
 
 
 def test_caller_hides_credentials() -> None:

@@ -1,0 +1,146 @@
+"""Every request gets an answer here, whatever happens to it, and how it went is told once."""
+
+import itertools
+import time
+from asyncio import CancelledError
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from .. import events
+from ..errors import Draining, InternalError, ProxyError
+from ..events import Observer
+from ..exchange.call import ModernCall
+from ..exchange.exchange import Exchange
+from ..protocol import inbound, revisions
+from ..protocol.inbound import ModernRequest
+from ..protocol.revisions import Era, ServedEras
+from ..sessions.identity import Identifier
+from ..tracing import UNTRACED, Tracer
+from . import eras
+from .answers import Answer, answer_error
+from .in_flight import InFlight, UnderWay
+from .legacy import LegacyRequests
+from .modern import ModernRequests, in_modern_words
+from .request import ClientRequest
+from .rules import EndpointRules
+
+_SHUTTING_DOWN: Final = "The proxy is shutting down."
+
+
+class Dispatcher:
+    """Has each request answered by the rules of its era. ``rules`` may be replaced at any time.
+
+    While ``draining``, requests are refused; those that are under way go on.
+    """
+
+    def __init__(
+        self,
+        *,
+        legacy: LegacyRequests,
+        modern: ModernRequests,
+        identifier: Identifier,
+        in_flight: InFlight,
+        rules: EndpointRules,
+        observe: Observer,
+        tracer: Tracer = UNTRACED,
+    ) -> None:
+        self.draining = False
+        self.rules = rules
+        self._legacy = legacy
+        self._modern = modern
+        self._identifier = identifier
+        self._in_flight = in_flight
+        self._observe = observe
+        self._tracer = tracer
+        self._numbers = itertools.count(1)
+        self._requests: dict[ClientRequest, None] = {}
+
+    def exchanges(self) -> list[Exchange | ModernCall]:
+        """Everything that is under way upstream for a client that waits."""
+        return [request.exchange for request in self._requests if request.exchange is not None]
+
+    def refuse_while_draining(self) -> None:
+        """Nothing new begins during a shutdown.
+
+        Raises:
+            Draining: there is one.
+        """
+        if self.draining:
+            raise Draining(_SHUTTING_DOWN)
+
+    async def answer(self, request: ClientRequest) -> Answer:
+        """The answer to one request, be it an error.
+
+        Three ways out, and each of them is told: an answer of the server's, an error that is somebody's
+        fault, or one that is ours. The fourth, a cancellation, is that of the client that has left (modern),
+        or of the process: nobody is there to be answered, so it goes on, and only a trace hears of it.
+        """
+        started = time.perf_counter()
+        request.id = f"r{next(self._numbers)}"
+        trace = request.trace = self._tracer.begin(
+            request.label, request.http.headers, request.meta, request.trace_facts
+        )
+        self._requests[request] = None
+        try:
+            self.refuse_while_draining()
+            request.affinity = self._identifier.affinity(request.http.headers, request.meta)
+            if request.era is Era.MODERN and request.message.method == revisions.LISTEN:
+                # It is under way for hours and works on nothing, so it has limits of its own.
+                answer = await self._modern.answer(request, self._check_modern(request))
+            else:
+                with UnderWay(self._in_flight, request.principal.digest):
+                    if request.era is Era.MODERN:
+                        answer = await self._modern.answer(request, self._check_modern(request))
+                    else:
+                        eras.check_version(request.head, self.rules.eras)
+                        answer = await self._legacy.answer(request)
+            if answer.failed:
+                request.outcome = "error"
+        except ProxyError as error:
+            self._observe(request.failed(error))
+            if request.era is Era.MODERN:
+                error = in_modern_words(error, request.message)
+            answer = self._refusal(error, request.message.id)
+        except Exception as error:
+            request.outcome, request.fault = InternalError.reason, InternalError.culprit
+            self._observe(
+                events.Crashed(
+                    where="request",
+                    error=repr(error),
+                    request_id=request.id,
+                    trace_id=trace.id or request.client_trace_id,
+                )
+            )
+            answer = answer_error(
+                InternalError("The proxy failed. Its log has the details."), request.message.id
+            )
+        except CancelledError:
+            trace.finished("cancelled", b"")
+            raise
+        finally:
+            del self._requests[request]
+        self._observe(request.finished(time.perf_counter() - started))
+        trace.finished(request.outcome, answer.body)
+        return answer
+
+    def _check_modern(self, request: ClientRequest) -> ModernRequest:
+        """What a modern request says, once it has passed the front-door checks.
+
+        Raises:
+            ProxyError: it has not passed; see ``eras.check`` and ``inbound.read_modern``.
+        """
+        served = self.rules.eras
+        if served is not ServedEras.BOTH:
+            eras.check(request.message, request.head, served)
+        values = partial(request.http.headers.getall, default=())
+        return inbound.read_modern(request.message, request.meta, values, served.versions)
+
+    def _refusal(self, error: ProxyError, identifier: bytes) -> Answer:
+        answer = answer_error(error, identifier)
+        challenge = answer.headers.get("WWW-Authenticate")
+        if challenge is None:
+            return answer
+        headers = {**answer.headers, "WWW-Authenticate": self.rules.rewrite_challenge(challenge)}
+        return msgspec.structs.replace(answer, headers=headers)

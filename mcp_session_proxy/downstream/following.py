@@ -1,0 +1,91 @@
+"""A GET's answer: what one stream of a mailbox holds, and what comes."""
+
+import asyncio
+from collections.abc import Awaitable, Mapping
+
+from aiohttp import web
+
+from ..errors import UnknownEvent
+from ..exchange.mailbox import Mailbox, Stream
+from ..protocol import revisions, sse
+from .streams import STREAM_HEADERS, WRITE_SECONDS, Heart, break_circle
+
+
+def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:
+    """The stream that a GET asks for, and the number of the event that it goes on after.
+
+    Raises:
+        UnknownEvent: any other stream would take what is meant for somebody else's.
+    """
+    place = mailbox.find(http.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
+    if place is None:
+        raise UnknownEvent("This event id names no stream that could go on. Open one without it.")
+    return place
+
+
+async def _bounded(http: web.BaseRequest, writing: Awaitable[None]) -> None:
+    """Write to a client, and cut the connection of one that reads nothing.
+
+    Raises:
+        ConnectionError, TimeoutError: the client has left, or was cut off.
+    """
+    try:
+        async with asyncio.timeout(WRITE_SECONDS):
+            await writing
+    except TimeoutError:
+        if http.transport is not None:
+            http.transport.abort()
+        raise
+
+
+async def follow(
+    http: web.BaseRequest,
+    stream: Stream,
+    *,
+    after: int,
+    heart: Heart,
+    cors: Mapping[str, str],
+    cursors: bool = False,
+) -> web.StreamResponse:
+    """Answer a GET with what a stream holds after an event and with what comes, until it is closed,
+    another GET takes over, or the client leaves.
+
+    ``cursors`` says that the client can read events without data.
+    """
+    response = web.StreamResponse(headers={**cors, **STREAM_HEADERS})
+    follower, retry_seconds = stream.take_over(heart.now())
+    try:
+        await response.prepare(http)
+        beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
+        await _bounded(http, response.write(sse.HEARTBEAT + beginning))
+        while stream.is_follower(follower):
+            for event in stream.after(after):
+                if not stream.is_follower(follower):
+                    break  # the rest is for the new one
+                data = sse.write_event(event.data, event_id=stream.event_id(event.number))
+                await _bounded(http, response.write(data))
+                after = event.number
+                stream.taken = max(stream.taken, after)
+            if stream.closed:
+                break
+            if stream.after(after) or not stream.is_follower(follower):
+                continue
+            try:
+                async with asyncio.timeout(heart.interval_seconds):
+                    await stream.changed()
+            except TimeoutError:
+                await _bounded(http, response.write(sse.HEARTBEAT))
+        if (retry_seconds := stream.stays_away(follower)) is not None:
+            # Whoever has taken the stream may be another tab with the same id, and so may this one be to it.
+            farewell = sse.write_retry(retry_seconds)
+            if cursors:
+                farewell = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds)
+            await _bounded(http, response.write(farewell))
+        await _bounded(http, response.write_eof())
+        if stream.closed and not stream.after(after):
+            stream.close(reached_at=heart.now())
+    except (ConnectionError, TimeoutError) as error:  # the client left, or reads nothing
+        break_circle(error)
+    finally:
+        stream.leave(follower)
+    return response

@@ -1,0 +1,20 @@
+"""What the operator chose for the endpoint."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ..protocol.revisions import ServedEras
+from .hops import Network
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EndpointRules:
+    """``rewrite_challenge`` makes a server's challenge fit the URL that clients know."""
+
+    max_body_bytes: int
+    max_json_depth: int
+    delete_status: int
+    rewrite_challenge: Callable[[str], str]
+    trusted_proxies: Sequence[Network] = ()
+    eras: ServedEras = ServedEras.BOTH
+    warn_of_anonymous: bool = False  # strangers can reach us, and would share sessions
