@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests: what runs, and somebody to call it."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,6 +79,13 @@ class Desk:
         async with self.http.get(f"{self.server.origin}/requests", params={"authorization": who}) as response:
             requests: list[dict[str, Any]] = await response.json()
             return requests
+
+
+async def seen_by(
+    run: Run, client: str, at: Desk, calls: Sequence[tuple[str, Any]], **more: object
+) -> list[Any]:
+    """Run a client as the desk's caller; what each of its connections saw."""
+    return await run.client(client, at.proxy.url, at.caller.token, calls, **more)
 
 
 @pytest.fixture

@@ -2,13 +2,14 @@
 
 Every script is run as `SCRIPT URL TOKEN PLAN`. The plan is JSON: `calls`, a list of [tool, arguments], run in
 each of `connections` connections one after the other; with `full`, the client also answers elicitation,
-sampling and roots requests and subscribes to a resource. It prints a JSON list with what each connection saw:
-`tools`, `answers` (one text for each call) and, where the client can tell, `progress`, `logs` and `updated`.
+sampling and roots requests, and subscribes to a resource; with `answers`, it only answers. It prints a JSON
+list with what each connection saw: `tools`, `answers` (one text for each call) and, where the client can
+tell, `progress`, `logs` and `updated`.
 """
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,24 @@ COMMANDS: dict[str, Callable[[], list[str]]] = {
     "langchain": lambda: [python("langchain"), str(CLIENTS / "langchain_adapters.py")],
     "sdk-ts-1": lambda: [node(), str(CLIENTS / "sdk_v1.mjs")],
     "mcp-remote": lambda: [python("mcp-1.30"), str(CLIENTS / "mcp_remote_stdio.py")],
+}
+MODERN_COMMANDS: dict[str, Callable[[], list[str]]] = {
+    "mcp-2": COMMANDS["mcp-2-auto"],
+    "sdk-ts-2": lambda: [node(), str(CLIENTS / "modern_sdk_v2.mjs")],
+    "ai-sdk": lambda: [node(), str(CLIENTS / "modern_ai_sdk.mjs")],
+    "pydantic-ai": lambda: [python("mcp-2"), str(CLIENTS / "modern_pydantic_ai.py")],
+    "fastmcp": COMMANDS["fastmcp-auto"],
+    "openai-agents": COMMANDS["openai-agents"],
+    "mcp-2-auto": COMMANDS["mcp-2-auto"],
+}
+# These can only speak the modern revision; the others could fall back, and must not.
+PINNED = ["mcp-2", "sdk-ts-2"]
+MODES = {
+    "mcp-2": "2026-07-28",
+    "mcp-2-auto": "auto",
+    "pydantic-ai": "auto",
+    "fastmcp": "auto",
+    "fastmcp-auto": "auto",
 }
 FULL = ["mcp-1.30", "mcp-2-legacy", "mcp-2-auto", "fastmcp-legacy", "fastmcp-auto", "sdk-ts-1"]
 
@@ -60,16 +79,16 @@ class Run:
         return out.decode()
 
     async def client(
-        self, name: str, url: str, token: str | None, calls: list[tuple[str, object]], **more: object
+        self, name: str, url: str, token: str | None, calls: Sequence[tuple[str, object]], **more: object
     ) -> list[Any]:
         """Run a client's script; what each of its connections saw."""
         plan: dict[str, object] = {
             "calls": calls,
-            "mode": "auto" if name.endswith("auto") else "legacy",
+            "mode": MODES.get(name, "legacy"),
             **more,
         }
         if name == "mcp-remote":
             plan["command"] = [node(), node_module("mcp-remote/dist/proxy.js")]
-        command = [*COMMANDS[name](), url, str(token), json.dumps(plan)]
+        command = [*(COMMANDS | MODERN_COMMANDS)[name](), url, str(token), json.dumps(plan)]
         seen: list[Any] = json.loads((await self.output(command)).strip().splitlines()[-1])
         return seen

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from .conftest import Desk
+from .conftest import Desk, seen_by
 from .launch import node, node_module
 from .run import COMMANDS, FULL, Run
 
@@ -18,11 +18,6 @@ MakeDesk = Callable[..., Desk]
 # lasts, it might have been cut.
 NO_GOODBYE = {"sdk-ts-1", "mcp-remote"}
 AT_ONCE = ("--reconnect-grace", "0s")
-
-
-async def seen_by(run: Run, client: str, at: Desk, calls: list[tuple[str, Any]], **more: object) -> list[Any]:
-    """Run a client as the desk's caller."""
-    return await run.client(client, at.proxy.url, at.caller.token, calls, **more)
 
 
 @pytest.mark.parametrize("server", ["mcp-1.30", "mcp-1.23"])

@@ -6,33 +6,14 @@ from typing import Any
 
 import pytest
 
-from .conftest import Desk
-from .launch import Proxy, node, python
-from .run import CLIENTS, COMMANDS, Run
+from .conftest import Desk, seen_by
+from .launch import Proxy
+from .run import MODERN_COMMANDS, PINNED, Run
 from .test_playwright import page  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.e2e
 
 MakeDesk = Callable[..., Desk]
-MODERN_COMMANDS: dict[str, Callable[[], list[str]]] = {
-    "mcp-2": lambda: [python("mcp-2"), str(CLIENTS / "modern_mcp.py")],
-    "sdk-ts-2": lambda: [node(), str(CLIENTS / "modern_sdk_v2.mjs")],
-    "ai-sdk": lambda: [node(), str(CLIENTS / "modern_ai_sdk.mjs")],
-    "pydantic-ai": lambda: [python("mcp-2"), str(CLIENTS / "modern_pydantic_ai.py")],
-    "fastmcp": COMMANDS["fastmcp-auto"],
-    "openai-agents": COMMANDS["openai-agents"],
-    "mcp-2-auto": COMMANDS["mcp-2-auto"],
-}
-# These can only speak the modern revision; the others could fall back, and must not.
-PINNED = ["mcp-2", "sdk-ts-2"]
-
-
-async def seen_by(run: Run, client: str, at: Desk, calls: list[tuple[str, Any]], **more: Any) -> list[Any]:
-    """Run a client as the desk's caller; what each of its connections saw."""
-    plan = {"calls": calls, "mode": "auto", **more}
-    command = [*MODERN_COMMANDS[client](), at.proxy.url, str(at.caller.token), json.dumps(plan)]
-    seen: list[Any] = json.loads((await run.output(command)).strip().splitlines()[-1])
-    return seen
 
 
 def requests_of(proxy: Proxy, era: str) -> float:

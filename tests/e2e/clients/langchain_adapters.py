@@ -3,12 +3,10 @@
 The plan and the answer are as run.py describes.
 """
 
-import asyncio
-import json
-import sys
 from typing import Any
 
 from langchain_mcp_adapters.client import MultiServerMCPClient
+from plan import run
 
 
 def text_of(content: Any) -> str:
@@ -29,10 +27,4 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     return told
 
 
-async def main() -> None:
-    """Do the plan the planned number of times."""
-    url, token, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    print(json.dumps([await connection(url, token, plan) for _ in range(plan.get("connections", 1))]))
-
-
-asyncio.run(main())
+run(connection)

@@ -1,29 +1,15 @@
 """The official Python SDK, 1.x. Usage: mcp_v1.py URL TOKEN PLAN, as run.py describes."""
 
 import asyncio
-import json
-import sys
 from typing import Any
 
 from mcp import ClientSession, types
 from mcp.client.streamable_http import streamablehttp_client
+from plan import run, text_of
 from pydantic import AnyUrl
+from sdk_answers import ANSWERS
 
-
-async def elicited(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:
-    """The user says: Ada."""
-    return types.ElicitResult(action="accept", content={"name": "Ada"})
-
-
-async def sampled(context: Any, params: types.CreateMessageRequestParams) -> types.CreateMessageResult:
-    """The model says: hello."""
-    content = types.TextContent(type="text", text="hello")
-    return types.CreateMessageResult(role="assistant", content=content, model="none")
-
-
-async def roots(context: Any) -> types.ListRootsResult:
-    """The client has one root."""
-    return types.ListRootsResult(roots=[types.Root(uri="file:///srv/data")])  # type: ignore[arg-type]
+WATCHED = AnyUrl("counter://shared")
 
 
 async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, Any]:
@@ -45,37 +31,24 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
             told["updated"].append(str(note.root.params.uri))
             updates.set()
 
-    headers = {"Authorization": f"Bearer {token}"}
     full = plan.get("full", False)
-    handlers: dict[str, Any] = {"logging_callback": logged, "message_handler": message}
-    if full:
-        handlers |= {
-            "elicitation_callback": elicited,
-            "sampling_callback": sampled,
-            "list_roots_callback": roots,
-        }
+    handlers = {"logging_callback": logged, "message_handler": message, **(ANSWERS if full else {})}
     async with (
-        streamablehttp_client(url, headers=headers) as (read, write, _),
+        streamablehttp_client(url, headers={"Authorization": f"Bearer {token}"}) as (read, write, _),
         ClientSession(read, write, **handlers) as session,
     ):
         told["protocol"] = (await session.initialize()).protocolVersion
         told["tools"] = [tool.name for tool in (await session.list_tools()).tools]
         if full:
-            await session.subscribe_resource(AnyUrl("counter://shared"))
+            await session.subscribe_resource(WATCHED)
         for name, arguments in plan["calls"]:
             result = await session.call_tool(name, arguments, progress_callback=progressed)
-            told["answers"].append("".join(getattr(part, "text", "") for part in result.content))
+            told["answers"].append(text_of(result))
         if full:
             await asyncio.wait_for(updates.wait(), 10)
-            told["resource"] = (await session.read_resource(AnyUrl("counter://shared"))).contents[0].mimeType
+            told["resource"] = (await session.read_resource(WATCHED)).contents[0].mimeType
             told["prompt"] = (await session.get_prompt("greet", {"name": "Bo"})).messages[0].content.text  # type: ignore[union-attr]
     return told
 
 
-async def main() -> None:
-    """Open the planned number of connections, one after the other."""
-    url, token, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    print(json.dumps([await connection(url, token, plan) for _ in range(plan.get("connections", 1))]))
-
-
-asyncio.run(main())
+run(connection)

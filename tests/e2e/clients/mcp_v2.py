@@ -1,8 +1,9 @@
-"""The official Python SDK, 2.x. Usage: mcp_v2.py URL TOKEN PLAN, as run.py describes."""
+"""The official Python SDK, 2.x. Usage: mcp_v2.py URL TOKEN PLAN, as run.py describes.
+
+The plan's `mode` is that of the SDK: the era, `auto`, or the one revision that the client may speak.
+"""
 
 import asyncio
-import json
-import sys
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -10,28 +11,15 @@ import httpx2
 import mcp_types as types
 from mcp import Client
 from mcp.client.streamable_http import streamable_http_client
+from plan import run, text_of
+from sdk_answers import ANSWERS
 
+MODERN = "2026-07-28"
 WATCHED = "counter://shared"
 
 
-async def elicited(context: Any, params: Any) -> types.ElicitResult:
-    """The user says: Ada."""
-    return types.ElicitResult(action="accept", content={"name": "Ada"})
-
-
-async def sampled(context: Any, params: Any) -> types.CreateMessageResult:
-    """The model says: hello."""
-    content = types.TextContent(type="text", text="hello")
-    return types.CreateMessageResult(role="assistant", content=content, model="none")
-
-
-async def roots(context: Any) -> types.ListRootsResult:
-    """The client has one root."""
-    return types.ListRootsResult(roots=[types.Root(uri="file:///srv/data")])  # type: ignore[arg-type]
-
-
 async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, Any]:
-    """One connection from handshake to close."""
+    """One client, from its first request to its last."""
     told: dict[str, Any] = {"answers": [], "progress": [], "logs": [], "updated": []}
 
     async def logged(params: Any) -> None:
@@ -40,48 +28,38 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     async def progressed(progress: float, total: float | None, message: str | None) -> None:
         told["progress"].append(progress)
 
-    updates = asyncio.Event()
+    updates: asyncio.Queue[str] = asyncio.Queue()
 
     async def message(note: Any) -> None:
         if isinstance(note, types.ResourceUpdatedNotification):
-            told["updated"].append(str(note.params.uri))
-            updates.set()
+            updates.put_nowait(str(note.params.uri))
 
     full = plan.get("full", False)
-    handlers: dict[str, Any] = {"logging_callback": logged, "message_handler": message}
-    if full:
-        handlers |= {
-            "elicitation_callback": elicited,
-            "sampling_callback": sampled,
-            "list_roots_callback": roots,
-        }
-    timeout = httpx2.Timeout(30, read=300)
-    async with httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=timeout) as http:
+    handlers: dict[str, Any] = {"logging_callback": logged, "message_handler": message, "log_level": "info"}
+    if full or plan.get("answers"):
+        handlers |= ANSWERS
+    async with AsyncExitStack() as stack:
+        headers, timeout = {"Authorization": f"Bearer {token}"}, httpx2.Timeout(30, read=300)
+        http = await stack.enter_async_context(httpx2.AsyncClient(headers=headers, timeout=timeout))
         transport = streamable_http_client(url, http_client=http)
-        async with Client(transport, mode=plan["mode"], cache=None, log_level="info", **handlers) as client:
-            told["protocol"] = client.protocol_version
-            told["tools"] = [tool.name for tool in (await client.list_tools()).tools]
-            async with AsyncExitStack() as stack:
-                if full and client.protocol_version >= "2026-07-28":
-                    listening = client.listen(resource_subscriptions=[WATCHED])
-                    events = await stack.enter_async_context(listening)
-                elif full:
-                    events = None
-                    await client.subscribe_resource(WATCHED)
-                for name, arguments in plan["calls"]:
-                    result = await client.call_tool(name, arguments, progress_callback=progressed)
-                    told["answers"].append("".join(getattr(part, "text", "") for part in result.content))
-                if full and events is not None:
-                    told["updated"].append((await asyncio.wait_for(anext(aiter(events)), 10)).uri)
-                elif full:
-                    await asyncio.wait_for(updates.wait(), 10)
+        client = await stack.enter_async_context(Client(transport, mode=plan["mode"], cache=None, **handlers))
+        told["protocol"] = client.protocol_version
+        told["tools"] = [tool.name for tool in (await client.list_tools()).tools]
+        changes = None
+        if full and client.protocol_version >= MODERN:
+            changes = await stack.enter_async_context(client.listen(resource_subscriptions=[WATCHED]))
+        elif full:
+            await client.subscribe_resource(WATCHED)
+        for name, arguments in plan["calls"]:
+            result = await client.call_tool(name, arguments, progress_callback=progressed)
+            told["answers"].append(text_of(result))
+        if full:
+            async with asyncio.timeout(10):
+                change = await updates.get() if changes is None else str((await anext(changes)).uri)
+            told["updated"].append(change)
+            told["resource"] = (await client.read_resource(WATCHED)).contents[0].mime_type
+            told["prompt"] = (await client.get_prompt("greet", {"name": "Bo"})).messages[0].content.text
     return told
 
 
-async def main() -> None:
-    """Open the planned number of connections, one after the other."""
-    url, token, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    print(json.dumps([await connection(url, token, plan) for _ in range(plan.get("connections", 1))]))
-
-
-asyncio.run(main())
+run(connection)

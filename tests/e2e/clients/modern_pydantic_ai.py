@@ -1,10 +1,8 @@
 """Pydantic AI's MCP toolset, without a model. Usage: modern_pydantic_ai.py URL TOKEN PLAN, as in run.py."""
 
-import asyncio
-import json
-import sys
 from typing import Any
 
+from plan import run
 from pydantic_ai.mcp import MCPToolset
 
 
@@ -20,10 +18,4 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     return told
 
 
-async def main() -> None:
-    """Open the planned number of toolsets, one after the other."""
-    url, token, plan = sys.argv[1], sys.argv[2], json.loads(sys.argv[3])
-    print(json.dumps([await connection(url, token, plan) for _ in range(plan.get("connections", 1))]))
-
-
-asyncio.run(main())
+run(connection)

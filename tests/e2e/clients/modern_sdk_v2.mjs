@@ -1,33 +1,25 @@
 // The official TypeScript client, 2.x, pinned to 2026-07-28: `node modern_sdk_v2.mjs URL TOKEN PLAN`.
 // The plan is as run.py describes: with `full` the client answers what it is asked, wants log messages, and
 // listens to a resource; with `answers` it does the first only.
-// E2E_NODE_MODULES names the node_modules folder to take the client from.
 
-const library = `${process.env.E2E_NODE_MODULES}/@modelcontextprotocol/client/dist/index.mjs`;
-const { Client, StreamableHTTPClientTransport } = await import(library);
+import { answers, headers, library, plan, run, textOf, url } from "./plan.mjs";
+
+const { Client, StreamableHTTPClientTransport } = await library("@modelcontextprotocol/client/dist/index.mjs");
 
 const RESOURCE = "counter://shared";
-const [url, token, planText] = process.argv.slice(2);
-const plan = JSON.parse(planText);
-const answers = plan.full || plan.answers;
+const isAsked = plan.full || plan.answers;
 
 async function connection() {
   const told = { answers: [], progress: [], logs: [], updated: [] };
   const client = new Client(
     { name: "sdk-v2", version: "1.0.0" },
     {
-      capabilities: answers ? { elicitation: {}, sampling: {}, roots: {} } : {},
+      capabilities: isAsked ? { elicitation: {}, sampling: {}, roots: {} } : {},
       versionNegotiation: { mode: { pin: "2026-07-28" } },
     },
   );
-  if (answers) {
-    client.setRequestHandler("elicitation/create", () => ({ action: "accept", content: { name: "Ada" } }));
-    client.setRequestHandler("sampling/createMessage", () => ({
-      role: "assistant",
-      model: "none",
-      content: { type: "text", text: "hello" },
-    }));
-    client.setRequestHandler("roots/list", () => ({ roots: [{ uri: "file:///srv/data" }] }));
+  if (isAsked) {
+    for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(method, answer);
   }
   client.setNotificationHandler("notifications/message", (note) => told.logs.push(note.params.data));
   const update = new Promise((resolve) =>
@@ -37,7 +29,7 @@ async function connection() {
     }),
   );
   const transport = new StreamableHTTPClientTransport(new URL(url), {
-    requestInit: { headers: { Authorization: `Bearer ${token}` } },
+    requestInit: { headers },
   });
   await client.connect(transport);
   told.protocol = client.getNegotiatedProtocolVersion?.() ?? transport.protocolVersion;
@@ -49,7 +41,7 @@ async function connection() {
     };
     const _meta = plan.full ? { "io.modelcontextprotocol/logLevel": "info" } : {};
     const result = await client.callTool({ name, arguments: given, _meta }, { onprogress, timeout: 20000 });
-    told.answers.push(result.content.map((part) => part.text ?? "").join(""));
+    told.answers.push(textOf(result));
   }
   if (plan.full) {
     await update;
@@ -61,7 +53,4 @@ async function connection() {
   return told;
 }
 
-const all = [];
-for (let number = 0; number < (plan.connections ?? 1); number += 1) all.push(await connection());
-console.log(JSON.stringify(all));
-process.exit(0);
+await run(connection);

@@ -1,13 +1,17 @@
 // The official TypeScript SDK, 1.x: `node sdk_v1.mjs URL TOKEN PLAN`; as run.py describes.
-// E2E_NODE_MODULES names the node_modules folder to take the SDK from.
 
-const sdk = `${process.env.E2E_NODE_MODULES}/@modelcontextprotocol/sdk/dist/esm`;
-const { Client } = await import(`${sdk}/client/index.js`);
-const { StreamableHTTPClientTransport } = await import(`${sdk}/client/streamableHttp.js`);
-const types = await import(`${sdk}/types.js`);
+import { answers, headers, library, plan, run, textOf, url } from "./plan.mjs";
 
-const [url, token, planText] = process.argv.slice(2);
-const plan = JSON.parse(planText);
+const sdk = "@modelcontextprotocol/sdk/dist/esm";
+const { Client } = await library(`${sdk}/client/index.js`);
+const { StreamableHTTPClientTransport } = await library(`${sdk}/client/streamableHttp.js`);
+const types = await library(`${sdk}/types.js`);
+
+const asked = {
+  "elicitation/create": types.ElicitRequestSchema,
+  "sampling/createMessage": types.CreateMessageRequestSchema,
+  "roots/list": types.ListRootsRequestSchema,
+};
 
 async function connection() {
   const told = { answers: [], progress: [], logs: [], updated: [] };
@@ -23,16 +27,10 @@ async function connection() {
     told.logs.push(note.params.data);
   });
   if (plan.full) {
-    client.setRequestHandler(types.ElicitRequestSchema, () => ({ action: "accept", content: { name: "Ada" } }));
-    client.setRequestHandler(types.CreateMessageRequestSchema, () => ({
-      role: "assistant",
-      model: "none",
-      content: { type: "text", text: "hello" },
-    }));
-    client.setRequestHandler(types.ListRootsRequestSchema, () => ({ roots: [{ uri: "file:///srv/data" }] }));
+    for (const [method, answer] of Object.entries(answers)) client.setRequestHandler(asked[method], answer);
   }
   const transport = new StreamableHTTPClientTransport(new URL(url), {
-    requestInit: { headers: { Authorization: `Bearer ${token}` } },
+    requestInit: { headers },
   });
   await client.connect(transport);
   told.protocol = transport.protocolVersion;
@@ -41,7 +39,7 @@ async function connection() {
   for (const [name, given] of plan.calls) {
     const onprogress = (progress) => told.progress.push(progress.progress);
     const result = await client.callTool({ name, arguments: given }, undefined, { onprogress, timeout: 20000 });
-    told.answers.push(result.content.map((part) => part.text ?? "").join(""));
+    told.answers.push(textOf(result));
   }
   if (plan.full) await update;
   if (plan.terminate) await transport.terminateSession();
@@ -49,7 +47,4 @@ async function connection() {
   return told;
 }
 
-const all = [];
-for (let number = 0; number < (plan.connections ?? 1); number += 1) all.push(await connection());
-console.log(JSON.stringify(all));
-process.exit(0);
+await run(connection);
