@@ -6,7 +6,7 @@
 import sys
 from typing import Final
 
-from mcp_session_proxy.settings.config import Group
+from mcp_session_proxy.settings.kinds import Group
 from mcp_session_proxy.settings.options import Option, options
 from mcp_session_proxy.settings.sources import env_name
 

@@ -8,7 +8,8 @@ from typing import Any, Final, NoReturn
 from .. import __version__
 from ..events import Level
 from ..ops import logs
-from ..settings.config import Group, Settings, load
+from ..settings.config import Settings, load
+from ..settings.kinds import Group
 from ..settings.options import Option, options
 from ..settings.sources import ConfigError, suggest
 from .completion import Shell, answer, script, teach

@@ -2,59 +2,56 @@
 
 The command line, the environment, the TOML file, the help and ``docs/configuration.md`` all come from
 ``Settings``. What is given on the command line wins over the environment, that over the file, that
-over the defaults. How single values are written is in ``values``, where they are given in ``sources``.
+over the defaults. Where they are given is in ``sources``, of which kind they are in ``kinds``, and what is
+said of wrong ones in ``complaints``.
 """
 
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
-from ipaddress import IPv4Network, IPv6Network
-from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
 from ..downstream.paths import Passing
 from ..events import Level
 from ..protocol.inbound import HeartbeatFormat
-from ..protocol.revisions import CACHEABLE_METHODS, ServedEras, UpstreamEra
+from ..protocol.revisions import ServedEras, UpstreamEra
 from ..sessions.credentials import DEFAULT_PATTERNS
 from ..sessions.modes import Anonymous, Sharing, UnknownSession
-from .sources import ENV_PREFIX, ConfigError, Source, flag_name, key_name, origin, read_file
-from .values import (
-    Address,
-    CacheTtl,
-    Form,
-    mask,
-    parse_cache_ttls,
-    parse_duration,
-    parse_hosts,
-    parse_networks,
-    parse_origins,
-    parse_public_url,
-    parse_size,
-    parse_token,
-    parse_upstream,
-    parse_upstreams,
-    parse_words,
-    show,
-    show_duration,
-    show_secret,
-    show_size,
+from .complaints import describe
+from .kinds import (
+    LIVE,
+    CacheScope,
+    CacheTtls,
+    Count,
+    CountOrZero,
+    Duration,
+    DurationOrZero,
+    Group,
+    Hosts,
+    Listener,
+    Networks,
+    OptionalListener,
+    OptionalPath,
+    OptionalSize,
+    Origins,
+    PublicUrl,
+    Size,
+    Status,
+    Token,
+    Upstream,
+    Upstreams,
+    Words,
 )
-
-# No option has this name, so the model complains of it, together with all that is wrong elsewhere.
-_FILE_PROBLEMS: Final = ""
+from .sources import ENV_PREFIX, ConfigError, FileSource, flag_name
+from .values import Address, mask
 
 # The interpreter's own stack ends not far above.
 _MAX_JSON_DEPTH: Final = 800
-
-# Options that are shown to nobody, not even when they are wrong.
-_SECRETS: Final = frozenset({"admin_token"})
 
 # Options that mean nothing without the other one.
 _TLS_PAIRS: Final = (
@@ -65,30 +62,8 @@ _TLS_PAIRS: Final = (
     ("upstream_key", "upstream_cert"),
 )
 
-
 # What --tracing needs, which only the extra otel installs.
 _OPENTELEMETRY: Final = ("opentelemetry.sdk", "opentelemetry.exporter.otlp.proto.http")
-
-
-class Group(StrEnum):
-    """The parts of the help page."""
-
-    LISTENING = "Listening"
-    SESSIONS = "Sessions"
-    MODERN = "Modern clients"
-    IDENTITY = "Identity"
-    LIMITS = "Limits"
-    TIMEOUTS = "Timeouts"
-    SAFETY = "Safety"
-    TLS = "TLS"
-    LOGGING = "Logging"
-
-
-class Live:
-    """Marks an option that can change while the proxy runs: SIGHUP applies what the file says of it."""
-
-
-LIVE: Final = Live()
 
 
 class LogFormat(StrEnum):
@@ -97,76 +72,6 @@ class LogFormat(StrEnum):
     AUTO = "auto"
     JSON = "json"
     CONSOLE = "console"
-
-
-def _parse_optional_address(value: object) -> Address | None:
-    return None if value in (None, "", "off") else Address.parse(value)
-
-
-def _parse_optional_path(value: object) -> object:
-    return None if value == "" else value
-
-
-def _parse_optional_size(value: object) -> object:
-    if value in (None, ""):
-        return None
-    size = parse_size(value)
-    if size <= 0:
-        raise ValueError("must be greater than 0")
-    return size
-
-
-def _show_optional_size(value: int | None) -> str:
-    return show(value) if value is None else show_size(value)
-
-
-def _parse_status(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.isdecimal() else value
-
-
-def _show_urls(urls: tuple[str, ...]) -> str:
-    return show(tuple(map(mask, urls)))
-
-
-def _parse_cache_ttls(value: object) -> object:
-    return parse_cache_ttls(value, CACHEABLE_METHODS)
-
-
-def _refuse_bool(value: object) -> object:
-    # bool is an int to Python and 1 to pydantic; `max-sessions = true` is a mistake all the same.
-    if isinstance(value, bool):
-        raise ValueError("must be a whole number")
-    return value
-
-
-Listener = Annotated[Address, BeforeValidator(Address.parse), Form("HOST:PORT", show)]
-OptionalListener = Annotated[
-    Address | None, BeforeValidator(_parse_optional_address), Form("HOST:PORT", show)
-]
-OptionalPath = Annotated[Path | None, BeforeValidator(_parse_optional_path), Form("FILE", show)]
-DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Form("DURATION", show_duration)]
-Duration = Annotated[DurationOrZero, Field(gt=0)]
-Size = Annotated[int, BeforeValidator(parse_size), Form("SIZE", show_size), Field(gt=0)]
-OptionalSize = Annotated[int | None, BeforeValidator(_parse_optional_size), Form("SIZE", _show_optional_size)]
-CountOrZero = Annotated[int, BeforeValidator(_refuse_bool), Form("N", show), Field(ge=0)]
-Count = Annotated[CountOrZero, Field(ge=1)]
-Words = Annotated[tuple[str, ...], BeforeValidator(parse_words), Form("NAME", show)]
-
-
-class FileSource(PydanticBaseSettingsSource):
-    """The TOML file that ``--config`` or its environment variable names."""
-
-    def __call__(self) -> dict[str, Any]:
-        """The file's values; none when no file was named."""
-        path = self.current_state.get("config")
-        if not path:
-            return {}
-        values, problems = read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
-        return {**values, _FILE_PROBLEMS: problems} if problems else values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Not used: ``__call__`` gives all values at once."""
-        return None, field_name, False
 
 
 class Settings(BaseSettings):
@@ -181,13 +86,11 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    upstream: Annotated[str, BeforeValidator(parse_upstream), Form("URL", mask), Group.LISTENING]
+    upstream: Annotated[Upstream, Group.LISTENING]
     """The MCP endpoint of the stateful server behind the proxy. The proxy's own endpoint has the same
     path; every other path is passed through to the same origin."""
 
-    replica: Annotated[
-        tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls), Group.LISTENING
-    ] = ()
+    replica: Annotated[Upstreams, Group.LISTENING] = ()
     """More servers like the first, with the same path. Each session lives on one of them; new ones go where
     the fewest are. On the command line they may simply follow the first URL."""
 
@@ -204,16 +107,12 @@ class Settings(BaseSettings):
     API; "off" turns it off. Nobody is asked for a password to read, so keep it on loopback or on a
     private network."""
 
-    admin_token: Annotated[
-        SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret), Group.LISTENING, LIVE
-    ] = None
+    admin_token: Annotated[Token, Group.LISTENING, LIVE] = None
     """What operators must show to change anything (drain, pause, resume, reconnect, kill a session), as in
     "Authorization: Bearer TOKEN". Without it, nothing can be changed unless --admin-listen is on loopback.
     Better given as a variable or in the file: other users of the machine can read flags."""
 
-    public_url: Annotated[
-        str | None, BeforeValidator(parse_public_url), Form("URL", show), Group.LISTENING
-    ] = None
+    public_url: Annotated[PublicUrl, Group.LISTENING] = None
     """The URL under which clients reach the proxy, when that is not its listen address. OAuth clients
     need it: what names the server's own address in its OAuth and OpenID metadata, challenges and redirects
     is rewritten to it. A server that checks what its tokens are for must know this URL itself."""
@@ -235,13 +134,7 @@ class Settings(BaseSettings):
     the name of a conversation, or answered 404. One that it gave to a client with capabilities and has
     forgotten is always answered 404: adopted, that client could not be asked any more."""
 
-    delete_status: Annotated[
-        Literal[405, 200, 204],
-        BeforeValidator(_parse_status),
-        Form("{405,200,204}", show),
-        Group.SESSIONS,
-        LIVE,
-    ] = 405
+    delete_status: Annotated[Status, Group.SESSIONS, LIVE] = 405
     """The answer to a client's DELETE, which does not end the upstream session. 405 is MCP's way to say
     that clients need not; some insist on 200 or 204."""
 
@@ -295,21 +188,13 @@ class Settings(BaseSettings):
     max_rounds: Annotated[Count, Group.MODERN, LIVE] = 32
     """How often the server may ask in the course of one call."""
 
-    cache_ttl: Annotated[
-        tuple[CacheTtl, ...],
-        BeforeValidator(_parse_cache_ttls),
-        Form("METHOD=MILLISECONDS", show),
-        Group.MODERN,
-        LIVE,
-    ] = ()
+    cache_ttl: Annotated[CacheTtls, Group.MODERN, LIVE] = ()
     """How long modern clients may keep the results of a method, such as tools/list=60000. Without it they
     are told to ask again each time. The proxy itself keeps the lists of a server that promises to tell of
     changes (listChanged) until it does: for a minute at most, or five once it has kept its promise. What
     clients keep comes on top of that."""
 
-    cache_scope: Annotated[
-        Literal["private", "public"], Form("{private,public}", show), Group.MODERN, LIVE
-    ] = "private"
+    cache_scope: Annotated[CacheScope, Group.MODERN, LIVE] = "private"
     """Who may keep them: each caller for itself, or anyone. Choose public only where every caller gets the
     same lists and resources."""
 
@@ -460,14 +345,10 @@ class Settings(BaseSettings):
 
     # -- safety ----------------------------------------------------------------------------------
 
-    allowed_origin: Annotated[
-        tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show), Group.SAFETY, LIVE
-    ] = ()
+    allowed_origin: Annotated[Origins, Group.SAFETY, LIVE] = ()
     """Web pages that may call the proxy from a browser, beside those of its own host."""
 
-    allowed_host: Annotated[
-        tuple[str, ...], BeforeValidator(parse_hosts), Form("HOST", show), Group.SAFETY, LIVE
-    ] = ()
+    allowed_host: Annotated[Hosts, Group.SAFETY, LIVE] = ()
     """Host names under which the proxy may be called. Without any, a listener on loopback answers to
     loopback names only, and any other listener to every name."""
 
@@ -476,13 +357,7 @@ class Settings(BaseSettings):
     (well-known documents, authorize, token, register and their like, below /oauth or /auth, too) and health
     pages; advised where strangers can connect. none: only the MCP endpoint."""
 
-    trusted_proxy: Annotated[
-        tuple[IPv4Network | IPv6Network, ...],
-        BeforeValidator(parse_networks),
-        Form("CIDR", show),
-        Group.SAFETY,
-        LIVE,
-    ] = ()
+    trusted_proxy: Annotated[Networks, Group.SAFETY, LIVE] = ()
     """Addresses of proxies in front of this one that are believed: what they say in X-Forwarded-For,
     X-Forwarded-Proto, Forwarded, X-Real-IP and their like reaches the server. From anybody else it becomes
     what the proxy knows itself, or goes."""
@@ -586,11 +461,7 @@ def load(flags: Mapping[str, Any]) -> Settings:
     try:
         return Settings(**flags)
     except ValidationError as error:
-        problems = [line for detail in error.errors() for line in _describe(detail, flags)]
-        raise ConfigError("\n".join(problems)) from None
-
-
-# -- what went wrong -----------------------------------------------------------------------------
+        raise ConfigError("\n".join(describe(error, flags))) from None
 
 
 def _has_opentelemetry() -> bool:
@@ -604,45 +475,3 @@ def _has_opentelemetry() -> bool:
 def _collide(one: Address, other: Address) -> bool:
     same_host = one.host == other.host or "" in (one.host, other.host)
     return same_host and one.port == other.port != 0
-
-
-def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> list[str]:
-    """One line for each problem in an error of the model's."""
-    if not detail["loc"]:
-        conflicts = detail["ctx"]["conflicts"]
-        return [_complaint(field, detail["input"][field], problem, flags) for field, problem in conflicts]
-    field = str(detail["loc"][0])
-    if field == _FILE_PROBLEMS:
-        return list(detail["input"])
-    if detail["type"] == "missing":
-        return ["URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp"]
-    return [_complaint(field, detail["input"], _problem(detail), flags)]
-
-
-def _complaint(field: str, given: object, problem: str, flags: Mapping[str, Any]) -> str:
-    quoted = show_secret(given) if field in _SECRETS else _quote(given)
-    return f"{_written(field, flags)}: {quoted} is not allowed; it {problem}"
-
-
-def _written(field: str, flags: Mapping[str, Any]) -> str:
-    """The option as its user wrote it, wherever that was."""
-    where = origin(field, flags)
-    return f"{key_name(field)} in {where.name}" if where.source is Source.FILE else str(where.name)
-
-
-def _quote(value: object) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    text = repr(mask(value)) if isinstance(value, str) else mask(str(value))
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
-def _problem(detail: ErrorDetails) -> str:
-    kind = detail["type"]
-    if kind.startswith("int"):
-        return "must be a whole number"
-    if kind.startswith("bool"):
-        return "must be true or false"
-    if kind == "value_error":
-        return str(detail["ctx"]["error"])
-    return detail["msg"].replace("Input should be", "must be")

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from .config import Group, Settings, load
+from .config import Settings, load
+from .kinds import Group
 from .options import Option, options
 from .sources import ConfigError, Origin, Source, origin
 from .tls import listener_context, upstream_context

@@ -7,7 +7,8 @@ from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
 
-from .config import Group, Live, Settings
+from .config import Settings
+from .kinds import Group, Live
 from .sources import flag_name, key_name
 from .values import Form, show
 

@@ -6,7 +6,8 @@ Which options can change is marked in ``config``; applying them is the ``assembl
 from dataclasses import dataclass
 from typing import Final
 
-from .config import Live, Settings
+from .config import Settings
+from .kinds import Live
 from .sources import key_name
 
 # TLS is spoken on a listener, and certificates are asked for, from the start or not at all.

@@ -12,7 +12,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic.fields import FieldInfo
+from pydantic_settings import PydanticBaseSettingsSource
+
 ENV_PREFIX: Final = "MCP_SESSION_PROXY_"
+# No option has this name, so the model complains of it, together with all that is wrong elsewhere.
+FILE_PROBLEMS: Final = ""
 
 
 class ConfigError(Exception):
@@ -79,6 +84,22 @@ def read_file(path: Path, fields: Collection[str]) -> tuple[dict[str, Any], list
         else:
             values[field] = value
     return values, problems
+
+
+class FileSource(PydanticBaseSettingsSource):
+    """The TOML file that ``--config`` or its environment variable names."""
+
+    def __call__(self) -> dict[str, Any]:
+        """The file's values; none when no file was named."""
+        path = self.current_state.get("config")
+        if not path:
+            return {}
+        values, problems = read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
+        return {**values, FILE_PROBLEMS: problems} if problems else values
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
+        """Not used: ``__call__`` gives all values at once."""
+        return None, field_name, False
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str:

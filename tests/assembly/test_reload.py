@@ -21,7 +21,8 @@ from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.events import Event, Level
 from mcp_session_proxy.ops import logs
-from mcp_session_proxy.settings.config import Live, LogFormat, Settings
+from mcp_session_proxy.settings.config import LogFormat, Settings
+from mcp_session_proxy.settings.kinds import Live
 
 META = "io.modelcontextprotocol/"
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}}

@@ -5,7 +5,8 @@ from pydantic import ValidationError
 
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSession
-from mcp_session_proxy.settings.config import Group, LogFormat, Settings, load
+from mcp_session_proxy.settings.config import LogFormat, Settings, load
+from mcp_session_proxy.settings.kinds import Group
 from mcp_session_proxy.settings.sources import ConfigError
 from mcp_session_proxy.settings.values import Address
 

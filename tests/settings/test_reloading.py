@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from mcp_session_proxy.sessions.modes import Sharing
-from mcp_session_proxy.settings.config import Live, Settings, load
+from mcp_session_proxy.settings.config import Settings, load
+from mcp_session_proxy.settings.kinds import Live
 from mcp_session_proxy.settings.reloading import _SWITCHES, compare
 
 UPSTREAM = {"upstream": "https://h/mcp"}
