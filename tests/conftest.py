@@ -4,6 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from http_server import HttpServer
 from hypothesis import HealthCheck, settings
@@ -22,6 +23,15 @@ def _no_options_from_outside(monkeypatch):
     for name in list(os.environ):
         if name.upper().startswith(ENV_PREFIX):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client without cookies, limits or proxies."""
+    connector = aiohttp.TCPConnector(limit=0)
+    jar = aiohttp.DummyCookieJar()
+    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False) as session:
+        yield session
 
 
 @pytest.fixture

@@ -194,6 +194,19 @@ class FakeServer:
         """The POSTs with this method."""
         return [sent for sent in self.seen if sent.verb == "POST" and sent.method == method]
 
+    @property
+    def answers(self) -> list[tuple[Any, Any, Any]]:
+        """What its questions were answered: id, result, error, as JSON values; one of the two is None."""
+        found = []
+        for sent in self.posts("response"):
+            assert isinstance(sent.message, Response)
+            identifier, result, error = (
+                json.loads(part or b"null")
+                for part in (sent.message.id, sent.message.result, sent.message.error)
+            )
+            found.append((identifier, result, error))
+        return found
+
     def gets(self) -> list[Sent]:
         """The GETs."""
         return [sent for sent in self.seen if sent.verb == "GET"]
@@ -390,6 +403,17 @@ def make_session(
         handshake_timeout_seconds=handshake_timeout_seconds,
         patience_seconds=patience_seconds,
     )
+
+
+@asynccontextmanager
+async def open_session(server: FakeServer, **options: Any) -> AsyncIterator[UpstreamSession]:
+    """The same, open; without a goodbye afterwards."""
+    session = make_session(server, **options)
+    await session.open(NOBODY)
+    try:
+        yield session
+    finally:
+        session.abandon()
 
 
 async def settle(rounds: int = 20) -> None:

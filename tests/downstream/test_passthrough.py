@@ -12,6 +12,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
+from raw_server import always
 from yarl import URL
 
 from mcp_session_proxy.downstream.passthrough import Passthrough, open_client_session
@@ -83,29 +84,6 @@ async def talk(port: int, request: bytes) -> bytes:
     answer = await reader.read()
     writer.close()
     return answer
-
-
-@dataclass
-class RawServer:
-    """A server that answers every connection with the same bytes, and keeps what it was sent."""
-
-    answer: bytes
-    heads: list[bytes] = field(default_factory=list)
-    server: asyncio.Server | None = None
-
-    async def __aenter__(self) -> URL:
-        self.server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        return URL(f"http://127.0.0.1:{self.server.sockets[0].getsockname()[1]}")
-
-    async def __aexit__(self, *_: object) -> None:
-        assert self.server is not None
-        self.server.close()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.heads.append(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(self.answer)
-        await writer.drain()
-        writer.close()
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Type: text/plain\r\n\r\nok"
@@ -311,16 +289,16 @@ async def test_answers_without_a_body(bench: Bench, method: str, status: int) ->
 
 async def test_bytes_that_are_not_utf8(bench: Bench) -> None:
     """Latin-1 in a header or a reason passes instead of breaking the request."""
-    raw = RawServer(b"HTTP/1.1 200 Tr\xe9s bien\r\nX-Name: caf\xe9\r\nContent-Length: 0\r\n\r\n")
-    async with raw as origin:
-        proxy = await bench.proxy(origin)
+    raw = always(b"HTTP/1.1 200 Tr\xe9s bien\r\nX-Name: caf\xe9\r\nContent-Length: 0\r\n\r\n")
+    async with raw.running() as url:
+        proxy = await bench.proxy(url.origin())
         answer = await talk(
             proxy.port,
             b"GET /x HTTP/1.1\r\nHost: x\r\nX-Name: na\xefve\r\nConnection: close\r\n\r\n",
         )
     assert answer.startswith("HTTP/1.1 200 Trés bien\r\n".encode())
     assert "X-Name: café\r\n".encode() in answer
-    assert "X-Name: naïve\r\n".encode() in raw.heads[0]
+    assert "X-Name: naïve\r\n".encode() in raw.requests[0]
 
 
 async def test_old_clients(bench: Bench) -> None:
@@ -364,15 +342,13 @@ async def test_old_clients(bench: Bench) -> None:
 )
 async def test_targets_stay_exact_and_at_the_server(bench: Bench, target: str, expected: str) -> None:
     """Path and query arrive byte for byte, and no form of target leads to another origin."""
-    raw = RawServer(OK)
-    async with raw as origin:
-        proxy = await bench.proxy(origin)
+    raw = always(OK)
+    async with raw.running() as url:
+        proxy = await bench.proxy(url.origin())
         request = f"GET {target} HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
         answer = await talk(proxy.port, request.encode())
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert raw.heads[0].startswith(
-        f"GET {expected} HTTP/1.1\r\nHost: {origin.host}:{origin.port}\r\n".encode()
-    )
+    assert raw.requests[0].startswith(f"GET {expected} HTTP/1.1\r\nHost: {url.host}:{url.port}\r\n".encode())
 
 
 @pytest.mark.parametrize(
@@ -381,13 +357,13 @@ async def test_targets_stay_exact_and_at_the_server(bench: Bench, target: str, e
 )
 async def test_the_endpoint_has_one_spelling(bench: Bench, target: str) -> None:
     """Nobody gets around the session handling by another spelling of the endpoint's path."""
-    raw = RawServer(OK)
-    async with raw as origin:
-        proxy = await bench.proxy(origin)
+    raw = always(OK)
+    async with raw.running() as url:
+        proxy = await bench.proxy(url.origin())
         async with bench.request("POST", proxy, target, data=b"{}") as response:
             assert response.status == 404
             assert (await response.json())["error"]["reason"] == "not-passed-through"
-    assert raw.heads == []
+    assert raw.requests == []
 
 
 async def test_targets_without_a_path_are_refused(bench: Bench) -> None:
@@ -437,13 +413,13 @@ async def test_tunnels_are_refused(bench: Bench) -> None:
 
 async def test_an_offer_of_http2_is_declined(bench: Bench) -> None:
     """Clients that offer h2c with their first request are answered over HTTP/1.1."""
-    raw = RawServer(OK)
-    async with raw as origin:
-        proxy = await bench.proxy(origin)
+    raw = always(OK)
+    async with raw.running() as url:
+        proxy = await bench.proxy(url.origin())
         headers = {"Connection": "Upgrade, HTTP2-Settings", "Upgrade": "h2c", "HTTP2-Settings": "AAMAAABk"}
         async with bench.request("GET", proxy, "/x", headers=headers) as response:
             assert await response.read() == b"ok"
-    assert b"h2c" not in raw.heads[0]
+    assert b"h2c" not in raw.requests[0]
 
 
 async def test_cors_headers_are_added_where_the_server_has_none(bench: Bench) -> None:
@@ -479,8 +455,8 @@ async def test_unreachable_server(bench: Bench) -> None:
 @pytest.mark.parametrize("answer", [b"", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 200 OK\r\nBad Header\r\n\r\n"])
 async def test_server_without_an_answer(bench: Bench, answer: bytes) -> None:
     """A server that closes or talks nonsense instead of answering is a 502."""
-    async with RawServer(answer) as origin:
-        proxy = await bench.proxy(origin)
+    async with always(answer).running() as url:
+        proxy = await bench.proxy(url.origin())
         async with bench.request("POST", proxy, "/x") as response:
             assert response.status == 502
             assert (await response.json())["error"]["reason"] == "upstream-protocol-error"
@@ -641,14 +617,14 @@ async def test_metadata_is_left_alone_without_a_public_url(bench: Bench) -> None
 
 async def test_metadata_is_asked_for_unencoded(bench: Bench) -> None:
     """The server is not invited to compress, or to send a part of, what has to be rewritten."""
-    raw = RawServer(OK)
-    async with raw as origin:
-        proxy = await bench.proxy(origin, "https://mcp.example")
+    raw = always(OK)
+    async with raw.running() as url:
+        proxy = await bench.proxy(url.origin(), "https://mcp.example")
         headers = {"Accept-Encoding": "gzip, br", "Range": "bytes=0-1"}
         async with bench.request("GET", proxy, METADATA, headers=headers):
             pass
-    assert b"encoding" not in raw.heads[0].lower()
-    assert b"range" not in raw.heads[0].lower()
+    assert b"encoding" not in raw.requests[0].lower()
+    assert b"range" not in raw.requests[0].lower()
 
 
 async def test_head_of_metadata_has_no_length(bench: Bench) -> None:

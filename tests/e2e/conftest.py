@@ -1,7 +1,7 @@
 """Fixtures of the end-to-end tests: what runs, and somebody to call it."""
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +24,6 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     request.config.stash[FLEET] = running
     yield running
     running.stop()
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """An HTTP client without cookies, limits or proxies."""
-    connector = aiohttp.TCPConnector(limit=0)
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False) as session:
-        yield session
 
 
 @pytest.fixture

@@ -57,14 +57,19 @@ class Visit(FakeVisit):
 
 
 class FakeChannel:
-    """Implements ``relay.Channel``: keeps what the client would get."""
+    """Implements ``relay.Channel``: keeps what the client would get, if it takes anything."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, takes: bool = True) -> None:
+        self.takes = takes
         self.sent: list[Any] = []
 
+    async def begin(self) -> None:
+        pass
+
     async def send(self, data: bytes) -> bool:
-        self.sent.append(json.loads(data))
-        return True
+        if self.takes:
+            self.sent.append(json.loads(data))
+        return self.takes
 
 
 def value(response: object) -> Any:

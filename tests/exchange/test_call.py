@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, cast
 
 import pytest
@@ -14,7 +14,7 @@ from fakes import (
     Sent,
     Step,
     answer,
-    make_session,
+    open_session,
     say,
     settle,
     stream,
@@ -100,12 +100,8 @@ class Scene:
     @property
     def answers(self) -> list[tuple[Any, Any]]:
         """What the server was answered: id and result, or id and the error's code."""
-        found = []
-        for sent in self.server.posts("response"):
-            assert isinstance(sent.message, Response)
-            body = json.loads(sent.message.result or sent.message.error or b"null")
-            found.append((json.loads(sent.message.id), body if sent.message.result else body["code"]))
-        return found
+        answers = self.server.answers
+        return [(number, result if error is None else error["code"]) for number, result, error in answers]
 
     def assert_over(self) -> None:
         """The call has ended and left nothing behind."""
@@ -115,13 +111,11 @@ class Scene:
 
 
 @pytest.fixture
-async def at() -> Any:
+async def at() -> AsyncIterator[Scene]:
     """The scene, with an open session."""
     server = FakeServer()
-    session = make_session(server)
-    await session.open(NOBODY)
-    yield Scene(session, server)
-    session.abandon()
+    async with open_session(server) as session:
+        yield Scene(session, server)
 
 
 # -- without questions -----------------------------------------------------------------------------

@@ -2,94 +2,27 @@
 
 import asyncio
 import json
-from types import SimpleNamespace
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-from fakes import FakeServer, make_session, settle
+from fakes import FakeServer, make_session, open_session, settle
+from legacy_scene import NEWS, NOBODY_THERE, ROOTS, Scene
 
-from mcp_session_proxy.exchange.fanout import Fanout
 from mcp_session_proxy.exchange.question import refuse_request
-from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
-from mcp_session_proxy.sessions.audience import join
-from mcp_session_proxy.sessions.books import Usage
-from mcp_session_proxy.sessions.directory import ClientSession
-from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
-from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.sessions.identity import Profile
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
 
-ROOTS = Request(b'"r-1"', "roots/list")
-NEWS = Notification("notifications/tools/list_changed")
-
-
-class FakeBinder:
-    """Tells of client sessions that come and go, if anybody asked for that."""
-
-    def __init__(self) -> None:
-        self.on_forget: Any = None
-        self.on_moved: Any = None
-        self.on_attached: list[Any] = []
-
-
-class Scene:
-    """One upstream session and the clients behind it."""
-
-    def __init__(self, session: UpstreamSession, server: FakeServer) -> None:
-        self.session = session
-        self.server = server
-        self.binder = FakeBinder()
-        self.room = Share("questions", 1_000_000)
-        self.fanout = Fanout(
-            binder=cast(Any, self.binder), max_events=10, linger_seconds=30, questions=self.room
-        )
-
-    def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
-        now = asyncio.get_running_loop().time()
-        client = ClientSession(
-            identifier="id",
-            principal=ANONYMOUS,
-            key=SessionKey("anonymous", None, "p"),
-            profile=Profile(digest="p", client_name="t", params=b"{}"),
-            usage=Usage.EXCLUSIVE,
-            adopted=False,
-            now=now,
-        )
-        client.home = cast(Any, SimpleNamespace(session=self.session, usable=True))
-        client.lease = cast(Any, object()) if attached else None
-        join(self.session, client)
-        if listens:
-            client.streams = 1
-            self.fanout.mailbox(client).standalone.take_over(0)
-        return client
-
-    def heard(self, client: ClientSession) -> list[Any]:
-        return [json.loads(event.data) for event in self.fanout.mailbox(client).standalone.after(0)]
-
-    @property
-    def answers(self) -> list[Any]:
-        """What the server was answered: id, and the result or the error's message."""
-        found = []
-        for sent in self.server.posts("response"):
-            assert isinstance(sent.message, Response)
-            body = json.loads(sent.message.result or sent.message.error or b"null")
-            found.append((json.loads(sent.message.id), body.get("message", body)))
-        return found
-
 
 @pytest.fixture
-async def at() -> Any:
+async def at() -> AsyncIterator[Scene]:
     """The scene, with an open session."""
     server = FakeServer()
-    session = make_session(server)
-    await session.open(NOBODY)
-    yield Scene(session, server)
-    session.abandon()
-
-
-NOBODY_THERE = "No client is there to answer this request."
+    async with open_session(server) as session:
+        yield Scene(session, server)
 
 
 # -- notifications ---------------------------------------------------------------------------------

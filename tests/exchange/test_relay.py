@@ -1,12 +1,13 @@
 """A legacy client's side of an exchange: on the POST's stream, else on the GET stream, else not at all."""
 
 import asyncio
-import json
+from collections.abc import AsyncIterator
 from typing import Any, cast
 
 import pytest
-from fakes import FakeServer, make_session, settle
-from test_fanout import NEWS, NOBODY_THERE, ROOTS, Scene
+from fakes import FakeServer, open_session, settle
+from legacy_scene import NEWS, NOBODY_THERE, ROOTS, Scene
+from modern_fakes import FakeChannel
 
 from mcp_session_proxy.exchange.relay import Relay
 from mcp_session_proxy.protocol.jsonrpc import Response
@@ -15,27 +16,12 @@ from mcp_session_proxy.upstream.transport import NOBODY
 pytestmark = pytest.mark.looptime
 
 
-class FakeChannel:
-    """The response of a POST, which takes messages or does not."""
-
-    def __init__(self, *, takes: bool = True) -> None:
-        self.takes = takes
-        self.sent: list[Any] = []
-
-    async def send(self, data: bytes) -> bool:
-        if self.takes:
-            self.sent.append(json.loads(data))
-        return self.takes
-
-
 @pytest.fixture
-async def at() -> Any:
+async def at() -> AsyncIterator[Scene]:
     """The scene, with an open session."""
     server = FakeServer()
-    session = make_session(server)
-    await session.open(NOBODY)
-    yield Scene(session, server)
-    session.abandon()
+    async with open_session(server) as session:
+        yield Scene(session, server)
 
 
 async def test_notifications_go_to_the_post(at: Scene) -> None:

@@ -4,12 +4,11 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import aiohttp
 import pytest
 from e2e.launch import KINDS, Fleet, Kind, Proxy, Server, get, unused_port
 
@@ -77,15 +76,6 @@ def _fleet(folder: Path, request: pytest.FixtureRequest) -> Iterator[Fleet]:
     yield running
     running.stop()
     fleets.remove(running)
-
-
-@pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """An HTTP client without cookies, limits or proxies."""
-    connector = aiohttp.TCPConnector(limit=0)
-    jar = aiohttp.DummyCookieJar()
-    async with aiohttp.ClientSession(connector=connector, cookie_jar=jar, trust_env=False) as session:
-        yield session
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """What servers say before anybody is there: in the handshake, and on the GET stream after it."""
 
 import asyncio
-import json
 from typing import Any
 
 import pytest
@@ -9,7 +8,7 @@ from fakes import FakeReply, FakeRouter, FakeServer, make_session, say, settle, 
 from messages import notification, request, result
 
 from mcp_session_proxy.memory import Share
-from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
+from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY
 from mcp_session_proxy.upstream.unheard import Unheard
@@ -43,12 +42,8 @@ class Scene:
     @property
     def answers(self) -> list[Any]:
         """What the server was answered: id, and the result or the error's message."""
-        found = []
-        for sent in self.server.posts("response"):
-            assert isinstance(sent.message, Response)
-            body = json.loads(sent.message.result or sent.message.error or b"null")
-            found.append((json.loads(sent.message.id), body.get("message", body)))
-        return found
+        answers = self.server.answers
+        return [(number, result if error is None else error["message"]) for number, result, error in answers]
 
 
 async def test_what_comes_with_the_answer_to_initialize() -> None:
