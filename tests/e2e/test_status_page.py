@@ -582,7 +582,12 @@ async def test_cannot_be_framed(page_desk: Callable[..., Desk], foreign: Callabl
     page = await foreign("localhost")
     await page.evaluate(FRAME, f"{at.proxy.admin}/")
     _, framed = page.frames
-    assert framed.url.startswith("chrome-error:")
+
+    async def is_refused() -> bool:
+        # The frame has loaded before its new address is told here.
+        return framed.url.startswith("chrome-error:")
+
+    await eventually(is_refused)
     assert await framed.locator("#headline").count() == 0
 
 

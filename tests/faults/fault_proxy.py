@@ -298,6 +298,8 @@ class FaultProxy:
         self.issued: dict[str, bool] = {}
         """Session ids that the server gave out; False for those that the proxy never learned."""
         self.ended: set[str] = set()
+        self.told: dict[str, list[str]] = {}
+        """What was sent under each session id, and the fault that met it."""
         self.gone: dict[str, Callable[[str], bytes]] = {}
         """Sessions that were ended behind the proxy's back, and how each is answered since then."""
         self.kept: dict[str, list[Fault]] = {}
@@ -306,11 +308,6 @@ class FaultProxy:
         self._lines: set[_Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self.loop: asyncio.AbstractEventLoop | None = None
-
-    @property
-    def orphans(self) -> set[str]:
-        """Sessions that live at the server and that the proxy cannot know of."""
-        return {one for one, known in self.issued.items() if not known} - self.ended - set(self.gone)
 
     def choose(self, request: Request) -> Fault | None:
         """What happens to a request."""
@@ -325,6 +322,9 @@ class FaultProxy:
             self.injected[request.method or request.verb] += 1
         elif request.verb == "DELETE" and session is not None:
             self.ended.add(session)
+        if session is not None:
+            met = "" if fault is None else f" met {getattr(fault, '__qualname__', fault)}"
+            self.told.setdefault(session, []).append(f"{request.method or request.verb}{met}")
         return fault
 
     def note_answer(

@@ -344,6 +344,7 @@ def _add_routes(mcp: FastMCP) -> None:
                     "opened": len(opened),
                     "closed": len(ledger.closed.intersection(opened)),
                     "live": len(set(live).intersection(opened)),
+                    "live_ids": sorted(set(live).intersection(opened)),
                 },
                 "initialize_with_session_id": ledger.initialize_with_session_id,
                 "open_streams": ledger.open_streams,
