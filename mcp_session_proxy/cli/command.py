@@ -1,6 +1,7 @@
 """The command line. Its flags are the settings model's options; it checks nothing itself but their names."""
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any, Final, NoReturn
@@ -67,6 +68,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         status: int = arguments.run(arguments)
     except ConfigError as error:
         command.error(str(error))
+    except KeyboardInterrupt:
+        # While it was still starting: whatever runs has an answer of its own to Ctrl-C.
+        return 128 + signal.SIGINT
     return status
 
 

@@ -205,3 +205,14 @@ class TestConfig:
         text = refused(capsys, "config", *arguments)
         assert said in text
         assert "Try: mcp-session-proxy config" in text
+
+
+def test_ctrl_c_while_it_starts(served, monkeypatch, capsys):
+    """The usual status, and no traceback."""
+
+    def interrupted(settings, load):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sys.modules["mcp_session_proxy.assembly.process"], "run", interrupted)
+    assert command.main(["serve", URL]) == 130
+    assert capsys.readouterr() == ("", "")
