@@ -380,6 +380,11 @@ class UpstreamRejected(UpstreamError):
         return self.body[:_MAX_WORDS_BYTES].strip()
 
     @property
+    def is_failure(self) -> bool:
+        """Whether the server says that it failed, and not that it will not do what it was asked."""
+        return self.upstream_status >= 500
+
+    @property
     def http_status(self) -> int:
         """The server's own status where that tells the client something, else 502."""
         passes = 400 <= self.upstream_status < 500 or self.upstream_status in (503, 504)

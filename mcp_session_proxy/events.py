@@ -71,7 +71,7 @@ class InitializedRefused(Event, frozen=True, kw_only=True):
 
     name = "session.initialized_refused"
     session: str
-    status: int
+    status: int | str
 
 
 class SessionRefused(SessionOpenFailed, frozen=True, kw_only=True):

@@ -22,8 +22,10 @@ from mcp_session_proxy.events import Event
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.handshake import Versions
+from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import NOBODY, Caller, SessionRef
+from mcp_session_proxy.upstream.streamable_http import fits_a_header
+from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost, StreamRefused
 
 # -- what a server answers -------------------------------------------------------------------------
 
@@ -47,9 +49,10 @@ def say(*messages: object, event_id: str | None = None, retry: float | None = No
 
 @dataclass
 class FakeReply:
-    """One answer, step by step. Implements ``transport.Reply``.
+    """One answer of Streamable HTTP, step by step. Implements ``transport.Reply``.
 
-    A step is a piece of the body, an error to break off with, an event to wait for, or a time to take.
+    A step is a piece of the body, an error to break off with, an event to wait for, or a time to take. One
+    whose ``status`` is a refusal is never read: it is raised as what the real transport makes of it.
     """
 
     steps: Iterable[Step] = ()
@@ -67,12 +70,26 @@ class FakeReply:
     def __post_init__(self) -> None:
         self._steps = deque(self.steps)
 
-    @property
-    def stray_session_id(self) -> str | None:
-        return None if self.status < 300 else self.session_id
+    def check(self, *, sent_session_id: bool) -> None:
+        """Raises Refused if it is a refusal."""
+        if self.status >= 300:
+            raise self.refusal().refused(sent_session_id=sent_session_id)
 
-    def explanation(self) -> dict[str, str]:
-        return dict(self.headers)
+    def check_stream(self) -> None:
+        """Raises StreamRefused if it is no stream."""
+        if self.status != 200 or not self.is_stream:
+            raise StreamRefused(why_no_stream(self.status))
+
+    def refusal(self) -> Refusal:
+        """What the real transport reads of it."""
+        found = [jsonrpc.parse_upstream(self.body)]
+        return Refusal(
+            status=self.status,
+            body=self.body,
+            content_type=self.content_type,
+            headers=dict(self.headers),
+            response=next((each for each in found if isinstance(each, Response)), None),
+        )
 
     async def read(self) -> list[Message] | None:
         while self._steps:
@@ -154,6 +171,73 @@ class Sent:
 Scripted: TypeAlias = FakeReply | BaseException | Callable[[Sent], FakeReply]
 
 
+class FakeChannel:
+    """One session at a fake server. Implements ``transport.Channel``."""
+
+    def __init__(
+        self, server: "FakeServer", session_id: str | None = None, version: str | None = None
+    ) -> None:
+        self.server = server
+        self.session_id = session_id
+        self.version = version
+        self._left_behind: str | None = None
+
+    @property
+    def silence_seconds(self) -> float:
+        return self.server.silence_seconds
+
+    def agree(self, version: str) -> None:
+        self.version = version if fits_a_header(version) else self.version
+
+    @asynccontextmanager
+    async def open(
+        self, body: bytes, caller: Caller, identifier: bytes, /, *, silence_seconds: float
+    ) -> AsyncIterator[FakeReply]:
+        async with self.server.answered(self._sent(caller, body)) as reply:
+            if reply.status < 300:
+                self.session_id = reply.session_id
+            else:
+                self._left_behind = reply.session_id
+            reply.check(sent_session_id=False)
+            yield reply
+
+    @asynccontextmanager
+    async def send(
+        self,
+        body: bytes,
+        caller: Caller,
+        identifier: bytes | None = None,
+        /,
+        *,
+        silence_seconds: float | None = None,
+    ) -> AsyncIterator[FakeReply]:
+        async with self.server.answered(self._sent(caller, body)) as reply:
+            reply.check(sent_session_id=self.session_id is not None)
+            yield reply
+
+    @asynccontextmanager
+    async def open_stream(
+        self, caller: Caller, last_event_id: str | None, *, for_answer: bool = False
+    ) -> AsyncIterator[FakeReply]:
+        sent = Sent("GET", self.session_id, self.version, caller, None, last_event_id, for_answer)
+        async with self.server.answered(sent) as reply:
+            reply.check_stream()
+            yield reply
+
+    @asynccontextmanager
+    async def resume(self, caller: Caller, last_event_id: str) -> AsyncIterator[FakeReply]:
+        async with self.open_stream(caller, last_event_id, for_answer=True) as reply:
+            yield reply
+
+    async def close(self, caller: Caller) -> None:
+        session_id = self.session_id or self._left_behind
+        if session_id is not None:
+            await self.server.delete(Sent("DELETE", session_id, self.version, caller))
+
+    def _sent(self, caller: Caller, body: bytes) -> Sent:
+        return Sent("POST", self.session_id, self.version, caller, jsonrpc.parse_message(body))
+
+
 class FakeServer:
     """A stateful server. Implements ``transport.Transport``.
 
@@ -213,44 +297,38 @@ class FakeServer:
 
     # -- transport.Transport -----------------------------------------------------------------------
 
+    def connect(self) -> FakeChannel:
+        return FakeChannel(self)
+
     @asynccontextmanager
-    async def post(
-        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
-    ) -> AsyncIterator[FakeReply]:
-        message = jsonrpc.parse_message(body)
-        sent = Sent("POST", session.session_id, session.version, caller, message)
+    async def answered(self, sent: Sent) -> AsyncIterator[FakeReply]:
+        """The answer to one HTTP request."""
         self.seen.append(sent)
         await asyncio.sleep(0)
-        reply = self._scripted(sent.method, sent) or self._usual(sent)
-        reply.answers = getattr(message, "id", b"null")
+        what = "GET" if sent.verb == "GET" else sent.method
+        reply = self._scripted(what, sent) or (self._usual_get if sent.verb == "GET" else self._usual)(sent)
+        reply.answers = getattr(sent.message, "id", b"null")
         try:
             yield reply
         finally:
             reply.closed = True
 
-    @asynccontextmanager
-    async def listen(
-        self, session: SessionRef, caller: Caller, last_event_id: str | None, *, for_answer: bool = False
-    ) -> AsyncIterator[FakeReply]:
-        sent = Sent("GET", session.session_id, session.version, caller, None, last_event_id, for_answer)
-        self.seen.append(sent)
-        await asyncio.sleep(0)
-        reply = self._scripted("GET", sent) or self._usual_get(sent)
-        try:
-            yield reply
-        finally:
-            reply.closed = True
-
-    async def delete(self, session: SessionRef, caller: Caller) -> int:
-        sent = Sent("DELETE", session.session_id, session.version, caller)
-        self.seen.append(sent)
-        await asyncio.sleep(0)
-        if (reply := self._scripted("DELETE", sent)) is not None:
-            return reply.status
-        if session.session_id in self.sessions:
-            self.sessions.remove(session.session_id)
-        self.deleted.append(session.session_id or "")
-        return 200
+    async def delete(self, sent: Sent) -> None:
+        """A session is ended; errors are nobody's business."""
+        for _ in range(2):
+            self.seen.append(sent)
+            await asyncio.sleep(0)
+            try:
+                if self._scripted("DELETE", sent) is not None:
+                    return
+            except (ConnectionLost, TimeoutError):
+                continue
+            except ProxyError:
+                return
+            if sent.session_id in self.sessions:
+                self.sessions.remove(sent.session_id)
+            self.deleted.append(sent.session_id or "")
+            return
 
     # -- behaving well -----------------------------------------------------------------------------
 

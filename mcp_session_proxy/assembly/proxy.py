@@ -21,7 +21,7 @@ from ..settings.reloading import Change, compare
 from ..settings.sources import ConfigError
 from ..settings.tls import Contexts
 from ..tracing import UNTRACED, Tracer
-from ..upstream.streamable_http import http_session
+from ..upstream.http_client import http_session
 from . import rules
 from .admin import open_admin
 from .core import Core

@@ -7,7 +7,7 @@ from uuid import uuid4
 
 from ..protocol import jsonrpc, revisions
 from ..upstream.cookies import SessionCookies
-from ..upstream.transport import NO_SESSION, SessionRef
+from ..upstream.streamable_http import NO_SESSION, SessionRef
 from .observations import Answer, Client, Entrance, Greeting, Idle, Observations, Play, Streams
 from .plan import ToolCall
 from .plays import Player, ask_initialize, ask_modern, session_of

@@ -18,11 +18,13 @@ from yarl import URL
 from .. import __version__
 from ..errors import SOURCE, ProxyError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
+from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Response
 from ..upstream.cookies import SessionCookies
-from ..upstream.refusal import read_refusal
-from ..upstream.streamable_http import StreamableHttp, http_session
-from ..upstream.transport import NO_SESSION, Caller, ConnectionLost, Reply, SessionRef, first_response
+from ..upstream.http_client import HttpAnswer, http_session
+from ..upstream.refusal import media_type, read_refusal
+from ..upstream.streamable_http import NO_SESSION, HttpReply, SessionRef, StreamableHttp
+from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
 from .observations import Answer, Failure
 from .text import conceal
@@ -136,26 +138,30 @@ class Wire:
         named = replace(session, cookies=self._open.pop(session.session_id or "", self._cookies))
 
         async def ask() -> Answer:
-            status = await self._transport.delete(named, self._caller())
-            return Answer(status=status)
+            found = await self._transport.request("DELETE", named, self._caller(), {}, None)
+            found.close()
+            return Answer(status=found.status)
 
         return await self._bounded("DELETE", session, ask)
 
     @asynccontextmanager
     async def stream(self, session: SessionRef) -> AsyncIterator["Stream"]:
         """Open a GET stream; it is closed with the block."""
-        stack = contextlib.AsyncExitStack()
-        async with stack:
+        with contextlib.ExitStack() as stack:
             replies: list[Reply] = []
 
             async def ask() -> Answer:
-                named = self._with_cookies(session)
-                reply = await stack.enter_async_context(self._transport.listen(named, self._caller(), None))
-                self._note(reply, named.cookies)
-                if reply.status == 200 and reply.is_stream:
+                named, accept = self._with_cookies(session), {"Accept": revisions.SSE}
+                found = await self._transport.request(
+                    "GET", named, self._caller(), accept, None, self._transport.patience(None)
+                )
+                stack.callback(found.close)
+                self._note(found, named.cookies)
+                reply = HttpReply(self._transport, found)
+                if found.status == 200 and reply.is_stream:
                     replies.append(reply)
-                    return Answer(status=reply.status, content_type=reply.content_type)
-                return await self._read_refusal(reply)
+                    return Answer(status=found.status, content_type=media_type(found.headers))
+                return await self._read_refusal(found)
 
             answer = await self._bounded("GET", session, ask)
             yield Stream(answer, replies[0] if replies else None)
@@ -253,13 +259,18 @@ class Wire:
         seconds: float | None = None,
     ) -> Answer:
         async def ask() -> Answer:
-            named = self._with_cookies(session)
-            async with self._transport.post(body, named, self._caller(headers)) as reply:
-                self._note(reply, named.cookies)
-                if not 200 <= reply.status < 300:
-                    return await self._read_refusal(reply)
-                response = await first_response(reply) if wants_answer else None
-                return self._answer(reply, response)
+            named, kind = self._with_cookies(session), {"Content-Type": revisions.JSON}
+            found = await self._transport.request("POST", named, self._caller(headers), kind, body)
+            try:
+                self._note(found, named.cookies)
+                if not _is_fine(found):
+                    return await self._read_refusal(found)
+                response = await first_response(HttpReply(self._transport, found)) if wants_answer else None
+            except BaseException:
+                found.close()
+                raise
+            found.let_end()
+            return self._answer(found, response)
 
         return await self._bounded("POST", session, ask, seconds)
 
@@ -291,27 +302,27 @@ class Wire:
             seconds=asyncio.get_running_loop().time() - started,
         )
 
-    def _note(self, reply: Reply, cookies: SessionCookies | None) -> None:
-        self._keep(reply.session_id, cookies)
-        self._keep(reply.stray_session_id, cookies)
+    def _note(self, found: HttpAnswer, cookies: SessionCookies | None) -> None:
+        self._keep(found.headers.get(revisions.SESSION_HEADER), cookies)
 
     def _keep(self, session_id: str | None, cookies: SessionCookies | None) -> None:
         if session_id is not None:
             self._open.setdefault(session_id, cookies)
 
-    async def _read_refusal(self, reply: Reply) -> Answer:
-        refusal = await read_refusal(reply)
-        return replace(self._answer(reply, refusal.response), body=conceal(refusal.body, self._secrets))
+    async def _read_refusal(self, found: HttpAnswer) -> Answer:
+        refusal = await read_refusal(found)
+        return replace(self._answer(found, refusal.response), body=conceal(refusal.body, self._secrets))
 
-    def _answer(self, reply: Reply, response: Response | None) -> Answer:
+    def _answer(self, found: HttpAnswer, response: Response | None) -> Answer:
+        session_id = found.headers.get(revisions.SESSION_HEADER)
         error = None if response is None or response.error is None else conceal(response.error, self._secrets)
         result = None if response is None or response.result is None else response.result
         return Answer(
-            status=reply.status,
-            content_type=reply.content_type,
-            headers=reply.explanation(),
-            session_id=reply.session_id,
-            stray_session=reply.stray_session_id is not None,
+            status=found.status,
+            content_type=media_type(found.headers),
+            headers=explaining_response_headers(found.headers),
+            session_id=session_id if _is_fine(found) else None,
+            stray_session=session_id is not None and not _is_fine(found),
             result=None if result is None else conceal(result, self._secrets),
             error=None if error is None else jsonrpc.read_error(error),
             error_id=None if response is None or error is None else response.id,
@@ -339,6 +350,11 @@ class Stream:
         except (ConnectionLost, ProxyError):
             pass
         return True
+
+
+def _is_fine(found: HttpAnswer) -> bool:
+    """Whether the status is one of success."""
+    return 200 <= found.status < 300
 
 
 def _read_source(error: bytes) -> str | None:

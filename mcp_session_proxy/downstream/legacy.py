@@ -4,6 +4,7 @@ MCP 2024-11-05 to 2025-11-25. Clients keep their session, lose it, never had one
 brought; each request ends up on the upstream session that is right for it.
 """
 
+from ..errors import UpstreamRejected
 from ..events import Observer
 from ..exchange import tasks
 from ..exchange.catalog import LISTS, Catalog
@@ -19,7 +20,6 @@ from ..sessions.directory import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.journal import JOURNALLED
-from ..upstream.refusal import Refusal
 from ..upstream.transport import Caller
 from .answers import Answer
 from .ping import Pings
@@ -88,7 +88,7 @@ class LegacyRequests:
         body, failed = jsonrpc.write_response(message.id, response), response.error is not None
         if refusal is None:
             return Answer(body=body, failed=failed)
-        return Answer(body=body, status=refusal.status, headers=refusal.headers, failed=failed)
+        return Answer(body=body, status=refusal.upstream_status, headers=refusal.headers(), failed=failed)
 
     async def _answer_ping(self, request: ClientRequest) -> Answer:
         """Say that all is well, where that is known; find out by a handshake where it is not."""
@@ -129,9 +129,11 @@ class LegacyRequests:
         request.visits(visit)
         return visit
 
-    async def _ask_for_wishes(self, request: ClientRequest, visit: Visit) -> tuple[Response, Refusal | None]:
+    async def _ask_for_wishes(
+        self, request: ClientRequest, visit: Visit
+    ) -> tuple[Response, UpstreamRejected | None]:
         """What the client wants to be told of, together with what others want on the same session."""
-        refusals: list[Refusal | None] = []
+        refusals: list[UpstreamRejected | None] = []
 
         async def send(asked: Request) -> Response:
             response, refusal = await self._exchange(request, asked, visit)
@@ -144,9 +146,9 @@ class LegacyRequests:
 
     async def _exchange(
         self, request: ClientRequest, message: Request, visit: Visit
-    ) -> tuple[Response, Refusal | None]:
+    ) -> tuple[Response, UpstreamRejected | None]:
         """The server's response to a message, which need not be the client's own, and the refusal that it
-        came with, if its HTTP status was one of failure.
+        came with, if the server gave it as one.
         """
         session, client = visit.session, visit.client
         relay = Relay(request.responder, client, session, self._fanout)

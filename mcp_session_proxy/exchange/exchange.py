@@ -43,12 +43,11 @@ from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
-from ..upstream.refusal import Refusal, read_refusal
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Reply
+from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply, StreamRefused
 from .cutoff import CutOff, Cutoff
 from .question import refuse_request
-from .resumption import PASSING_STATUSES, Body, Resumption
+from .resumption import Resumption
 
 _RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
@@ -107,7 +106,7 @@ class _AnswerLost(Exception):
 
 class Exchange:
     """One request in flight. ``upstream_seconds`` is how long the server took, once it is over, and
-    ``refusal`` is what the response came with, if its HTTP status was one of failure.
+    ``refusal`` is what the response came with, if the server gave it as one.
 
     ``token`` is the client's progress token as raw JSON, None if it gave none. ``caller`` holds the headers
     that the request travels with, from its first attempt to its resumption.
@@ -146,7 +145,7 @@ class Exchange:
         self._outlet = outlet
         self._observe = observe
         self.token = token
-        self.refusal: Refusal | None = None
+        self.refusal: UpstreamRejected | None = None
         self._said_something = False
         self._cutoff = Cutoff()
         self._trace: UpstreamTrace = UNTRACED
@@ -265,12 +264,11 @@ class Exchange:
         session = self._session
         identifier = self.upstream_id = session.allocate()
         incarnation = session.incarnation
-        body = jsonrpc.write_request(b"%d" % identifier, self.request.method, self._params(identifier))
+        raw_id = b"%d" % identifier
+        body = jsonrpc.write_request(raw_id, self.request.method, self._params(raw_id))
         session.register(identifier, self)
         try:
-            async with session.transport.post(body, session.ref, self._outgoing) as reply:
-                if reply.status >= 300:
-                    return await self._refused(reply, incarnation)
+            async with session.channel.send(body, self._outgoing, raw_id) as reply:
                 if session.refusals.count:
                     session.refusals.clear()
                 try:
@@ -281,6 +279,8 @@ class Exchange:
                     response = None
             if response is None:
                 response = await self._resume(reply, incarnation)
+        except Refused as refused:
+            return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
             if not self._cancelled and self._aborted is None and self._delivered is None:
                 self.announce_cancellation("The client is gone.")
@@ -295,48 +295,43 @@ class Exchange:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
-    def _params(self, identifier: int) -> bytes | None:
+    def _params(self, raw_id: bytes) -> bytes | None:
         """The parameters with a progress token of ours, where the client gave one."""
         params = self.request.params
         if self.token is None or params is None:
             return params
-        return jsonrpc.with_progress_token(params, b"%d" % identifier)
+        return jsonrpc.with_progress_token(params, raw_id)
 
-    async def _refused(self, reply: Reply, incarnation: int) -> Response:
-        """A status outside 2xx: a lost session, an error for the client, or a JSON-RPC error in disguise."""
-        refusal = await read_refusal(reply)
-        verdict = refusal.verdict("POST", sent_session_id=self._session.ref.session_id is not None)
+    async def _refused(self, refused: Refused, incarnation: int) -> Response:
+        """The server took notice and refused: a lost session, an error for the client, or an answer.
+
+        Raises:
+            _SessionGone: it certainly did not carry the request out.
+        """
+        verdict, response = refused.session, refused.response
         if verdict is Verdict.GONE or (
             verdict is Verdict.SUSPECT and not await self._session.confirm(incarnation)
         ):
-            raise _SessionGone(incarnation, str(refusal.status))
-        response, raw_error = refusal.response, refusal.rpc_error
-        if response is None or not refusal.is_an_answer or not _answers(response.id, self.upstream_id):
-            self._session.note_refusal(refusal)
-            raise refusal.error()
+            raise _SessionGone(incarnation, str(refused.how)) from None
+        if response is None or not refused.is_an_answer or not _answers(response.id, self.upstream_id):
+            self._session.note_refusal(refused)
+            raise refused.error from refused
         self._session.refusals.clear()
-        self.refusal = refusal
-        return Response(response.id, error=raw_error)
+        if isinstance(refused.error, UpstreamRejected):
+            self.refusal = refused.error
+        return _whole(response)
 
     async def _check_for_loss(self, raw_error: bytes, incarnation: int) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""
-        verdict = lost.judge(
-            lost.Reply(
-                verb="POST",
-                status=200,
-                body=b"",
-                error=jsonrpc.read_error(raw_error),
-                sent_session_id=self._session.ref.session_id is not None,
-            )
-        )
+        verdict = lost.judge_error(jsonrpc.read_error(raw_error))
         if verdict is not Verdict.ALIVE and not await self._session.confirm(incarnation):
             raise _SessionGone(incarnation, "error")
 
-    async def _read(self, body: Body) -> Response | None:
-        """The final response in this body; None if it ends without one."""
+    async def _read(self, reply: Reply) -> Response | None:
+        """The final response that this reply brings; None if it ends without one."""
         begun = False
-        while (messages := await body.read()) is not None:
-            if not messages and not begun and body.last_event_id is not None:
+        while (messages := await reply.read()) is not None:
+            if not messages and not begun and reply.last_event_id is not None:
                 begun = True
                 await self._outlet.begin()
             for message in messages:
@@ -353,38 +348,31 @@ class Exchange:
         Whatever goes wrong here, the request has been sent: it must never look as if it had not.
         """
         loop, session = asyncio.get_running_loop(), self._session
-        silence = asyncio.timeout(session.transport.silence_seconds)
+        silence = asyncio.timeout(session.channel.silence_seconds)
         resumption = Resumption(
             first,
-            silence_seconds=session.transport.silence_seconds,
+            silence_seconds=session.channel.silence_seconds,
             now=loop.time,
-            heard=lambda: silence.reschedule(loop.time() + session.transport.silence_seconds),
+            heard=lambda: silence.reschedule(loop.time() + session.channel.silence_seconds),
         )
         try:
             async with silence:
-                while not resumption.hopeless:
+                while (last_event_id := resumption.place) is not None:
                     await asyncio.sleep(resumption.pause_seconds())
                     if session.incarnation != incarnation or session.closed:
                         break  # another session would not know of this request
-                    if (response := await self._look_again(resumption)) is not None:
+                    if (response := await self._look_again(resumption, last_event_id)) is not None:
                         return response
         except TimeoutError:
             if not resumption.failing:
                 raise UpstreamTimeout(_SILENT) from None
         raise _AnswerLost
 
-    async def _look_again(self, resumption: Resumption) -> Response | None:
+    async def _look_again(self, resumption: Resumption, last_event_id: str) -> Response | None:
         """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
         session = self._session
         try:
-            async with session.transport.listen(
-                session.ref, self._outgoing, resumption.last_event_id, for_answer=True
-            ) as stream:
-                if stream.status in PASSING_STATUSES:
-                    resumption.failed(stream.status)
-                    return None
-                if stream.status != 200 or not stream.is_stream:
-                    raise _AnswerLost
+            async with session.channel.resume(self._outgoing, last_event_id) as stream:
                 if not resumption.fruitless:
                     self._retried("stream-resumed")
                 broke, response = False, None
@@ -394,6 +382,11 @@ class Exchange:
                     broke = True
                 resumption.ended(stream, broke=broke)
                 return response
+        except StreamRefused as refused:
+            if not refused.passes:
+                raise _AnswerLost from refused
+            resumption.failed(refused)
+            return None
         except UpstreamTimeout:
             raise
         except UpstreamProtocolError as error:

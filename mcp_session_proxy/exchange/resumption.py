@@ -13,37 +13,23 @@ as they like; what *fails* may do so for ``_FAILING_SECONDS`` in a row.
 
 import asyncio
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from ..backoff import Backoff
 from ..protocol.jsonrpc import Message
-from ..upstream.transport import Reply
+from ..upstream.transport import NoStream, Reply, StreamRefused
 
-# Refusals that pass: the server has not noticed that the former stream is gone, or it is busy, or starting.
-PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 _POLLS: Final = Backoff(0.1, 2.0)
 _RETRIES: Final = Backoff(0.1, 5.0)
 # A server's ``retry`` is followed up to here; a longer one is taken for a mistake.
 _MAX_RETRY_SECONDS: Final = 30.0
 # A server that is away for longer has most likely lost the answer: its callers should hear so in time.
 _FAILING_SECONDS: Final = 120.0
-# 500 passes as well, but is most often no moment's trouble: servers without an event store crash over the id.
+# A crash passes as well, but is most often no moment's trouble: servers without an event store crash over the
+# id.
 _CRASHING_SECONDS: Final = 15.0
 # What comes within this time after a stream's beginning may be no more than its opening.
 _STANDING_SECONDS: Final = 1.0
-
-
-class Body(Protocol):
-    """What an exchange reads: a reply, or one that is followed."""
-
-    @property
-    def last_event_id(self) -> str | None:
-        """Its newest event id."""
-        ...
-
-    async def read(self) -> list[Message] | None:
-        """The messages that arrived next; None at the end."""
-        ...
 
 
 class Resumption:
@@ -72,11 +58,12 @@ class Resumption:
         return self._failing_since is not None
 
     @property
-    def hopeless(self) -> bool:
-        """Whether nothing can be resumed, or asking has failed for too long."""
+    def place(self) -> str | None:
+        """Where to go on; None where nothing can be resumed, or asking has failed for too long."""
         since = self._failing_since
-        too_long = since is not None and self._now() - since >= self._patience_seconds
-        return self.last_event_id is None or too_long
+        if since is not None and self._now() - since >= self._patience_seconds:
+            return None
+        return self.last_event_id
 
     def pause_seconds(self) -> float:
         """How long to wait now: as the server asked, within reason, else longer each time."""
@@ -86,9 +73,10 @@ class Resumption:
         self._pause_seconds = (_RETRIES if self.failing else _POLLS).after(self._pause_seconds)
         return max(self._pause_seconds, retry)
 
-    def failed(self, status: int | None = None) -> None:
+    def failed(self, refused: StreamRefused | None = None) -> None:
         """The server could not be asked, refused in a way that passes, or broke off before anything new."""
-        self._patience_seconds = _CRASHING_SECONDS if status == 500 else _FAILING_SECONDS
+        crashed = refused is not None and refused.why is NoStream.CRASH
+        self._patience_seconds = _CRASHING_SECONDS if crashed else _FAILING_SECONDS
         if self._failing_since is None:
             self._failing_since = self._now()
             self._pause_seconds = 0.0
@@ -120,7 +108,7 @@ class Resumption:
 
 
 class FollowedStream:
-    """A further stream, whose resumption hears of what it brings. Implements ``Body``."""
+    """A further stream, whose resumption hears of what it brings. Implements ``transport.Reply``."""
 
     __slots__ = ("_began", "_now", "_resumption", "_stream")
 
@@ -134,6 +122,11 @@ class FollowedStream:
     def last_event_id(self) -> str | None:
         """As ``transport.Reply.last_event_id``."""
         return self._stream.last_event_id
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """As ``transport.Reply.retry_seconds``."""
+        return self._stream.retry_seconds
 
     async def read(self) -> list[Message] | None:
         """As ``transport.Reply.read``."""

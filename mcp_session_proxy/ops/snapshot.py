@@ -92,7 +92,7 @@ class Snapshot:
                     principal=slot.key.principal_tag,
                     affinity=slot.key.affinity is not None,
                     state=slot.state.value,
-                    protocol_version=session.ref.version,
+                    protocol_version=session.channel.version,
                     client_name=session.client_name,
                     age_seconds=now - session.born,
                     idle_seconds=max(0.0, now - (session.last_used or session.born)),

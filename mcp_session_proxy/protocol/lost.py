@@ -189,17 +189,26 @@ def _says_it_is_not_there(status: int, text: str) -> bool:
     return status != 403 or not found[0].lower().endswith("not found")
 
 
-def _judge_success(reply: Reply) -> Verdict:
-    """At most a suspicion: the error may be a tool's own, about sessions of quite another kind."""
-    if reply.error is not None:
-        text = reply.error.message
-    elif (bare := _BARE_ERROR.search(reply.body[:_MAX_TEXT_BYTES])) is not None:
-        text = bare[1].decode("utf-8", "replace")
-    else:
-        return Verdict.ALIVE
+def judge_error(error: ErrorObject) -> Verdict:
+    """The same of a JSON-RPC error that came as any other answer does, whatever carried it.
+
+    At most a suspicion: the error may be a tool's own, about sessions of quite another kind.
+    """
+    return _judge_words(error.message)
+
+
+def _judge_words(text: str) -> Verdict:
     if _NEVER.search(text):
         return Verdict.ALIVE
     return Verdict.SUSPECT if _LOOKS_LIKE_IT.search(text) else Verdict.ALIVE
+
+
+def _judge_success(reply: Reply) -> Verdict:
+    if reply.error is not None:
+        return judge_error(reply.error)
+    if (bare := _BARE_ERROR.search(reply.body[:_MAX_TEXT_BYTES])) is not None:
+        return _judge_words(bare[1].decode("utf-8", "replace"))
+    return Verdict.ALIVE
 
 
 def _read_text(reply: Reply) -> str:

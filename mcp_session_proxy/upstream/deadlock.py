@@ -16,89 +16,91 @@ from typing import Final
 
 from ..errors import ProxyError
 from ..protocol import jsonrpc, revisions
-from .handshake import Handshake, say_goodbye
-from .transport import NO_SESSION, Caller, ConnectionLost, SessionRef, Transport
+from .handshake import Handshake
+from .transport import NOWHERE, Caller, Channel, Concern, ConnectionLost, Refused, Transport
 
-_OTHER_MATTERS: Final = frozenset({401, 403, 407, 429})
+_OTHER_MATTERS: Final = frozenset({Concern.CALLER, Concern.RATE})
 _IN_A_ROW: Final = 3
 _SECONDS: Final = 5.0
 # Who says when to come back is busy, and means to go on.
 _BUSY_SECONDS: Final = 60.0
 _PING_SECONDS: Final = 10.0
-_OWN_ID: Final = 0  # no request of a session's has it
+_OWN_ID: Final = b"0"  # no request of a session's has it
 
 
 class Refusals:
     """The refusals in a row on one incarnation of a session. ``now`` is the event loop's time."""
 
-    __slots__ = ("_since", "_status", "count")
+    __slots__ = ("_how", "_since", "count")
 
     def __init__(self) -> None:
         self.count = 0
         self._since = 0.0
-        self._status = 0
+        self._how: int | str = ""
 
     def clear(self) -> None:
         """The server answered something else."""
         self.count = 0
 
-    def note(self, status: int, *, busy: bool, now: float) -> bool:
-        """One more; gives whether the session is suspect. ``busy``: the server said when to come back."""
-        if not _counts(status):
+    def note(self, refused: Refused, now: float) -> bool:
+        """One more; gives whether the session is suspect."""
+        if not _counts(refused):
             self.clear()
             return False
-        if not self.count or status != self._status:
-            self.count, self._since, self._status = 0, now, status
+        if not self.count or refused.how != self._how:
+            self.count, self._since, self._how = 0, now, refused.how
         self.count += 1
-        return self.count >= _IN_A_ROW and now - self._since >= (_BUSY_SECONDS if busy else _SECONDS)
+        return self.count >= _IN_A_ROW and now - self._since >= (_BUSY_SECONDS if refused.busy else _SECONDS)
 
 
-def _counts(status: int) -> bool:
+def _counts(refused: Refused) -> bool:
     """Whether a refusal may be about the session: not about the caller, and not about the rate."""
-    return status >= 400 and status not in _OTHER_MATTERS
+    return refused.concern not in _OTHER_MATTERS
 
 
 async def is_deadlocked(
     transport: Transport,
-    session: SessionRef,
+    session: Channel,
     caller: Caller,
     initialize_params: bytes,
     patience_seconds: float,
 ) -> bool:
     """Whether the server refuses this session, ping included, and opens another. That one is ended again."""
     return (
-        await _refuses_ping(transport, session, caller)
+        await _refuses_ping(session, caller)
         and await _opens_another(transport, session, caller, initialize_params, patience_seconds)
-        and await _refuses_ping(transport, session, caller)
+        and await _refuses_ping(session, caller)
     )
 
 
-async def _refuses_ping(transport: Transport, session: SessionRef, caller: Caller) -> bool:
-    body = jsonrpc.write_request(b"%d" % _OWN_ID, revisions.PING, None)
+async def _refuses_ping(session: Channel, caller: Caller) -> bool:
+    body = jsonrpc.write_request(_OWN_ID, revisions.PING, None)
     try:
-        async with asyncio.timeout(_PING_SECONDS), transport.post(body, session, caller) as reply:
-            return _counts(reply.status)
+        async with asyncio.timeout(_PING_SECONDS), session.send(body, caller, _OWN_ID):
+            return False
+    except Refused as refused:
+        return _counts(refused)
     except (ProxyError, ConnectionLost, TimeoutError):
         return False
 
 
 async def _opens_another(
     transport: Transport,
-    session: SessionRef,
+    session: Channel,
     caller: Caller,
     initialize_params: bytes,
     patience_seconds: float,
 ) -> bool:
-    opened = NO_SESSION
+    opened: Channel = NOWHERE
 
-    def stands(ref: SessionRef) -> None:
+    def stands(channel: Channel) -> None:
         nonlocal opened
-        opened = ref
+        opened = channel
 
     handshake = Handshake(
         transport,
         caller,
-        allocate=lambda: _OWN_ID,
+        allocate=lambda: int(_OWN_ID),
         take=lambda _: None,
         stands=stands,
         silence_seconds=patience_seconds,
@@ -112,5 +114,5 @@ async def _opens_another(
     except (ProxyError, ConnectionLost, TimeoutError):
         return False
     finally:
-        await say_goodbye(transport, opened, caller)
+        await opened.close(caller)
     return True

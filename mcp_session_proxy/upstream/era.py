@@ -15,11 +15,10 @@ and the next caller's asks again.
 """
 
 import asyncio
-import contextlib
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Final, NamedTuple, TypeVar
+from collections.abc import Callable, Coroutine
+from typing import Any, Final, NamedTuple
 
 from ..aio import Tasks
 from ..backoff import Backoff
@@ -33,10 +32,9 @@ from ..errors import (
     UpstreamTimeout,
 )
 from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Response
 from ..protocol.revisions import UpstreamEra
-from .cookies import SessionCookies
-from .refusal import read_refusal
-from .transport import Caller, ConnectionLost, Reply, SessionRef, Transport, first_response
+from .transport import Caller, Channel, Concern, ConnectionLost, Refused, Transport, first_response
 
 _PROBE_SECONDS: Final = 10.0
 _BELIEVED_SECONDS: Final = 300.0
@@ -48,14 +46,15 @@ _PATIENT_QUESTIONS: Final = 3
 _PAUSES: Final = Backoff(1.0, 60.0)
 _MAX_UNDECIDED: Final = 1000
 
+_ID: Final = b'"era"'
 _META: Final = jsonrpc.write_object(
     {revisions.META_VERSION: jsonrpc.quote(revisions.FIRST_MODERN), revisions.META_CAPABILITIES: b"{}"}
 )
-_QUESTION: Final = jsonrpc.write_request(b'"era"', revisions.DISCOVER, jsonrpc.write_object({"_meta": _META}))
-# Refusals of ``server/discover`` and ``initialize`` as such. The others (401, 403, 429, 431, 5xx) are about
-# the caller or the moment.
-_REFUSES_DISCOVERY: Final = frozenset({400, 404, 405, 422})
-_REFUSES_HANDSHAKES: Final = frozenset({400, 404, 405, 406, 415, 422, 501})
+_QUESTION: Final = jsonrpc.write_request(_ID, revisions.DISCOVER, jsonrpc.write_object({"_meta": _META}))
+# What refusals of ``server/discover`` and ``initialize`` as such are about. The others are about the caller
+# or the moment.
+_REFUSES_DISCOVERY: Final = frozenset({Concern.MESSAGE, Concern.PLACE})
+_REFUSES_HANDSHAKES: Final = _REFUSES_DISCOVERY | {Concern.FORM, Concern.METHOD}
 # Codes that a server may answer anything with that went wrong.
 _SAY_NOTHING: Final = frozenset({INTERNAL_ERROR, 0})
 _SPEAKS_OF_SESSIONS: Final = re.compile(r"session|initiali[sz]e", re.IGNORECASE)
@@ -65,8 +64,6 @@ _HAS_NO_ROOM: Final = re.compile(
     re.IGNORECASE,
 )
 _SPEAKS_OF_VERSIONS: Final = re.compile(r"protocol ?version", re.IGNORECASE)
-
-Verdict = TypeVar("Verdict")
 
 
 class Finding(NamedTuple):
@@ -214,39 +211,33 @@ class EraProbe:
     async def _speaks_modern(self, caller: Caller) -> bool | None:
         headers = (*caller.headers, (revisions.METHOD_HEADER, revisions.DISCOVER))
         routed = Caller(headers=headers, query=caller.query)
-        return await self._post(_QUESTION, revisions.FIRST_MODERN, routed, _read_discovery)
+        return _read_discovery(await self._ask_once(_QUESTION, routed, revisions.FIRST_MODERN))
 
     async def _gives_sessions(self, caller: Caller) -> bool | None:
         """Whether a handshake, of whatever version the server wants, is answered with a session id."""
         for version in reversed(revisions.LEGACY_VERSIONS):
-            said = await self._post(_handshake(version), None, caller, _read_handshake)
-            if not isinstance(said, _OtherVersion):
-                return said
+            gives = _read_handshake(await self._ask_once(_handshake(version), caller))
+            if not isinstance(gives, _OtherVersion):
+                return gives
         return False
 
-    async def _post(
-        self,
-        body: bytes,
-        version: str | None,
-        caller: Caller,
-        read: Callable[[Reply], Awaitable[Verdict]],
-    ) -> Verdict:
+    async def _ask_once(self, body: bytes, caller: Caller, version: str | None = None) -> "_Said | None":
         """Ask, and give back the session that was opened by it; some servers do that even as they refuse."""
-        cookies = SessionCookies()
-        async with self._transport.post(body, SessionRef(None, version, cookies), caller) as reply:
-            opened = reply.session_id or reply.stray_session_id
-            try:
-                return await read(reply)
-            finally:
-                if opened is not None:
-                    self._part_with(SessionRef(opened, None, cookies), caller)
+        channel = self._transport.connect()
+        if version is not None:
+            channel.agree(version)
+        try:
+            async with channel.open(body, caller, _ID, silence_seconds=channel.silence_seconds) as reply:
+                response = await first_response(reply)
+                return None if response is None else _read(response, opened=channel.session_id is not None)
+        except Refused as refused:
+            return _read_refusal(refused)
+        finally:
+            self._part_with(channel, caller)
 
-    def _part_with(self, session: SessionRef, caller: Caller) -> None:
-        async def say_goodbye() -> None:
-            with contextlib.suppress(ProxyError, ConnectionLost, TimeoutError):
-                await self._transport.delete(session, caller)
-
-        self._goodbyes.spawn(say_goodbye(), "era goodbye")
+    def _part_with(self, channel: Channel, caller: Caller) -> None:
+        """Close it without having anybody wait for that."""
+        self._goodbyes.spawn(channel.close(caller), "era goodbye")
 
 
 class _OtherVersion:
@@ -260,42 +251,45 @@ def _handshake(version: str) -> bytes:
         "capabilities": b"{}",
         "clientInfo": jsonrpc.write_object({"name": b'"mcp-session-proxy"', "version": b'"0"'}),
     }
-    return jsonrpc.write_request(b'"era"', revisions.INITIALIZE, jsonrpc.write_object(params))
+    return jsonrpc.write_request(_ID, revisions.INITIALIZE, jsonrpc.write_object(params))
 
 
 class _Said(NamedTuple):
-    """What a server answered in JSON-RPC: a result, or an error and its text. Or the text of a refusal."""
+    """What a server answered: a result, or an error in JSON-RPC and its text, or a refusal's text.
 
-    result: bytes | None
-    raw_error: bytes | None
-    code: int
-    text: str
+    ``concern`` is what a refusal is about; None where there was none. ``opened``: there is a session now.
+    """
+
+    result: bytes | None = None
+    raw_error: bytes | None = None
+    code: int = 0
+    text: str = ""
+    concern: Concern | None = None
+    opened: bool = False
 
 
-async def _read(reply: Reply) -> _Said | None:
-    """What the server says; None for nothing, and for a page of whatever stands before it."""
-    if 200 <= reply.status < 300:
-        response, body = await first_response(reply), b""
-    else:
-        refusal = await read_refusal(reply)
-        response, body = refusal.response, refusal.body.strip()
-    if response is not None and response.result is not None:
-        return _Said(response.result, None, 0, "")
-    raw_error = None if response is None else response.error
-    if raw_error is not None and raw_error[:1] == b"{":  # {"error": "..."} is not JSON-RPC's
-        error = jsonrpc.read_error(raw_error)
-        return _Said(None, raw_error, error.code, error.message)
-    if not body or body.startswith(b"<") or reply.content_type == "text/html":
+def _read(response: Response, *, opened: bool = False, concern: Concern | None = None) -> _Said | None:
+    if response.result is not None:
+        return _Said(response.result, concern=concern, opened=opened)
+    if response.error is not None and response.error[:1] == b"{":  # {"error": "..."} is not JSON-RPC's
+        error = jsonrpc.read_error(response.error)
+        return _Said(None, response.error, error.code, error.message, concern)
+    return None
+
+
+def _read_refusal(refused: Refused) -> _Said | None:
+    """None for one without words, and for a page of whatever stands before the server."""
+    response = refused.response
+    if response is not None and (said := _read(response, concern=refused.concern)) is not None:
+        return said
+    if not refused.words or refused.is_page:
         return None
-    return _Said(None, None, 0, body.decode("utf-8", "replace"))
+    return _Said(text=refused.words.decode("utf-8", "replace"), concern=refused.concern)
 
 
-async def _read_discovery(reply: Reply) -> bool | None:
+def _read_discovery(said: _Said | None) -> bool | None:
     """Whether this says that modern requests are understood."""
-    if not (200 <= reply.status < 300 or reply.status in _REFUSES_DISCOVERY):
-        return None
-    said = await _read(reply)
-    if said is None:
+    if said is None or not (said.concern is None or said.concern in _REFUSES_DISCOVERY):
         return None
     if said.result is not None:
         return revisions.FIRST_MODERN in _strings(jsonrpc.read_object(said.result).get("supportedVersions"))
@@ -306,15 +300,12 @@ async def _read_discovery(reply: Reply) -> bool | None:
     return None if said.code in _SAY_NOTHING else False
 
 
-async def _read_handshake(reply: Reply) -> bool | _OtherVersion | None:
+def _read_handshake(said: _Said | None) -> bool | _OtherVersion | None:
     """Whether this says that the server keeps sessions."""
-    if not (200 <= reply.status < 300 or reply.status in _REFUSES_HANDSHAKES):
-        return None
-    said = await _read(reply)
-    if said is None:
+    if said is None or not (said.concern is None or said.concern in _REFUSES_HANDSHAKES):
         return None
     if said.result is not None:
-        return reply.session_id is not None
+        return said.opened
     if _HAS_NO_ROOM.search(said.text):
         return True
     # Parameters that are called invalid are ours but for the version, as in a real handshake.

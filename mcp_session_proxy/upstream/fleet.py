@@ -21,7 +21,7 @@ from .breaker import Breakers
 from .era import EraProbe, Finding
 from .handshake import Versions
 from .monitor import Monitor
-from .transport import SessionRef, Transport
+from .transport import Channel, Transport
 
 _RETRY_AFTER_SECONDS: Final = 2
 
@@ -30,18 +30,13 @@ class Tenant(Protocol):
     """A session that lives on a replica."""
 
     @property
-    def transport(self) -> Transport:
-        """The transport that it was placed on last."""
-        ...
-
-    @property
     def principal(self) -> str:
         """Whose it is."""
         ...
 
     @property
-    def ref(self) -> SessionRef:
-        """What the server gave it in the last handshake."""
+    def channel(self) -> Channel:
+        """What the last handshake opened."""
         ...
 
 
@@ -81,7 +76,7 @@ class Replica:
         self.versions.forget()
 
     def _keeps_sessions(self) -> bool:
-        return any(tenant.ref.session_id is not None for tenant in self.sessions)
+        return any(tenant.channel.session_id is not None for tenant in self.sessions)
 
     def _tell_era(self, finding: Finding) -> None:
         self._observe(
@@ -202,11 +197,11 @@ class Fleet:
 
     def is_anothers(self, tenant: Tenant) -> bool:
         """Whether the tenant's server has given its session's id to another principal, too."""
-        home, identifier = self._homes.get(tenant), tenant.ref.session_id
+        home, identifier = self._homes.get(tenant), tenant.channel.session_id
         if home is None or identifier is None:
             return False
         return any(
-            other.ref.session_id == identifier and other.principal != tenant.principal
+            other.channel.session_id == identifier and other.principal != tenant.principal
             for other in home.sessions
         )
 
@@ -214,7 +209,7 @@ class Fleet:
         """The handshake succeeded."""
         if (replica := self._trying.pop(tenant, None)) is not None:
             replica.breakers.succeeded(tenant.principal)
-            replica.era.note_handshake(gave_id=tenant.ref.session_id is not None)
+            replica.era.note_handshake(gave_id=tenant.channel.session_id is not None)
 
     def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
         """The handshake failed, or was given up (None)."""
@@ -257,4 +252,4 @@ def _says_nothing_of_health(error: ProxyError) -> bool:
     """
     if error.fault is not Fault.UPSTREAM or isinstance(error, UpstreamUnreachable | HandshakeRefused):
         return True
-    return isinstance(error, UpstreamRejected) and error.upstream_status < 500
+    return isinstance(error, UpstreamRejected) and not error.is_failure

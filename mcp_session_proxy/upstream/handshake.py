@@ -17,19 +17,15 @@ from ..errors import (
     HandshakeRefused,
     ProxyError,
     UpstreamProtocolError,
-    UpstreamRejected,
 )
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request
-from .cookies import SessionCookies
-from .refusal import read_refusal
-from .transport import NO_SESSION, TOO_DEEP, Caller, ConnectionLost, SessionRef, Transport, first_response
+from .transport import NOWHERE, TOO_DEEP, Caller, Channel, Concern, Refused, Transport, first_response
 
-_GOODBYES: Final = 2
-_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
-# Refusals that are about the caller, the place or the moment, whatever words they use.
-_OTHER_STATUSES: Final = frozenset({401, 403, 404, 405, 407, 408, 429})
+# What refusals are about that may be about the version. The others are about the caller, the place or the
+# moment, whatever words they use.
+_MAY_MEAN_THE_VERSION: Final = frozenset({Concern.MESSAGE, Concern.FORM, Concern.UNCLEAR})
 _SPEAKS_OF_VERSIONS: Final = re.compile(rb'version|"supported', re.IGNORECASE)
 _MAX_SHOWN_CHARS: Final = 40
 
@@ -57,8 +53,9 @@ class Handshake:
     """One try to open a session.
 
     ``allocate`` gives ids for requests; the server may be silent for ``silence_seconds``. ``take`` gets what
-    it says beside its answer; ``stands`` is told what there is at the server from that moment on, to be ended
-    if the handshake fails. All methods raise ``UpstreamError`` and ``ConnectionLost``.
+    it says beside its answer; ``stands`` is told of the channel on which the server has opened a session, to
+    be closed by whoever was told if the handshake fails. All methods raise ``UpstreamError`` and
+    ``ConnectionLost``.
     """
 
     def __init__(
@@ -68,7 +65,7 @@ class Handshake:
         *,
         allocate: Callable[[], int],
         take: Callable[[Request | Notification], None],
-        stands: Callable[[SessionRef], None],
+        stands: Callable[[Channel], None],
         silence_seconds: float,
     ) -> None:
         self._transport = transport
@@ -76,36 +73,42 @@ class Handshake:
         self._allocate = allocate
         self._take = take
         self._stands = stands
-        self._ref = NO_SESSION
         self._silence_seconds = silence_seconds
+        self._standing: Channel = NOWHERE
 
-    def _stand(self, ref: SessionRef) -> None:
-        self._ref = ref
-        self._stands(ref)
+    def _stand(self, channel: Channel) -> None:
+        self._standing = channel
+        self._stands(channel)
 
     async def initialize(self, params: bytes) -> bytes:
         """The result of ``initialize`` with a client's own parameters, raw."""
-        body = jsonrpc.write_request(b"%d" % self._allocate(), revisions.INITIALIZE, params)
-        cookies = SessionCookies()
-        async with self._transport.post(
-            body, SessionRef(None, None, cookies), self._caller, silence_seconds=self._silence_seconds
+        try:
+            return await self._initialize(params)
+        except Refused as refused:
+            raise refused.error from refused
+
+    async def _initialize(self, params: bytes) -> bytes:
+        """The same. Raises Refused, too."""
+        channel = self._transport.connect()
+        identifier = b"%d" % self._allocate()
+        body = jsonrpc.write_request(identifier, revisions.INITIALIZE, params)
+        async with channel.open(
+            body, self._caller, identifier, silence_seconds=self._silence_seconds
         ) as reply:
-            if not 200 <= reply.status < 300:
-                raise (await read_refusal(reply)).error()
             # The session stands from here on, even if the rest of the answer never comes.
-            self._stand(SessionRef(reply.session_id, None, cookies))
+            self._stand(channel)
             answer = await first_response(reply, self._take)
-            if answer is None:
-                raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
-            if answer.error is not None:
-                code = jsonrpc.read_error(answer.error).code
-                raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
-            if answer.result is None:
-                raise UpstreamProtocolError(TOO_DEEP)
-            version = _version_of(answer.result)
-            if version is not None and _HEADER_SAFE.fullmatch(version):
-                self._stand(SessionRef(reply.session_id, version, cookies))
-            return answer.result
+        if answer is None:
+            raise UpstreamProtocolError("The MCP server did not answer the handshake in JSON-RPC.")
+        if answer.error is not None:
+            code = jsonrpc.read_error(answer.error).code
+            raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
+        if answer.result is None:
+            raise UpstreamProtocolError(TOO_DEEP)
+        version = _version_of(answer.result)
+        if version is not None:
+            channel.agree(version)
+        return answer.result
 
     async def initialize_in(self, versions: Versions, params: bytes) -> bytes:
         """The same in whichever version the server takes, each asked for once at most.
@@ -113,45 +116,32 @@ class Handshake:
         Raises:
             UpstreamProtocolError: it goes on in a version that nobody here knows.
         """
-        first_refusal: ProxyError | None = None
+        first_error: ProxyError | None = None
         untried = versions.in_order()
         while untried:
             version = untried.pop(0)
             try:
-                result = await self.initialize(
+                result = await self._initialize(
                     jsonrpc.replace_members(params, {"protocolVersion": jsonrpc.quote(version)})
                 )
-            except (UpstreamRejected, HandshakeRefused) as refusal:
+            except (Refused, HandshakeRefused) as refusal:
+                error = refusal.error if isinstance(refusal, Refused) else refusal
                 if not _is_about_the_version(refusal):
-                    raise
-                first_refusal = first_refusal or refusal
+                    raise error from refusal
+                first_error = first_error or error
                 named = refusal.words
                 untried.sort(key=lambda each: each.encode() not in named)
-                await say_goodbye(self._transport, self._ref, self._caller.credentials)
-                self._stand(NO_SESSION)
+                await self._standing.close(self._caller.credentials)
+                self._stand(NOWHERE)
                 continue
             _check_version(result)
             versions.note(version)
             return result
-        assert first_refusal is not None
-        raise first_refusal
+        assert first_error is not None
+        raise first_error
 
 
-async def say_goodbye(transport: Transport, session: SessionRef, credentials: Caller) -> None:
-    """DELETE a session at the server, which may not offer that (405) or be gone: no matter."""
-    if session.session_id is None:
-        return
-    for _ in range(_GOODBYES):
-        try:
-            await transport.delete(session, credentials)
-        except (ConnectionLost, TimeoutError):
-            continue  # it may not have arrived, and a second one does no harm
-        except ProxyError:
-            return
-        return
-
-
-def _is_about_the_version(refusal: UpstreamRejected | HandshakeRefused) -> bool:
+def _is_about_the_version(refusal: Refused | HandshakeRefused) -> bool:
     """Whether another version may help.
 
     Parameters that are called invalid are ours but for the version, so that is what may be wrong with them;
@@ -160,8 +150,8 @@ def _is_about_the_version(refusal: UpstreamRejected | HandshakeRefused) -> bool:
     if isinstance(refusal, HandshakeRefused):
         code = refusal.upstream_code
     else:
-        code = jsonrpc.read_error(refusal.raw_error or b"{}").code
-        if not 400 <= refusal.upstream_status < 500 or refusal.upstream_status in _OTHER_STATUSES:
+        code = refusal.code
+        if refusal.concern not in _MAY_MEAN_THE_VERSION:
             return code == UNSUPPORTED_VERSION
     if code in (UNSUPPORTED_VERSION, INVALID_PARAMS):
         return True

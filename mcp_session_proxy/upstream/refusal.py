@@ -1,16 +1,63 @@
-"""A server's non-2xx answer, read once: what it means for the session, and what the client is told."""
+"""A non-2xx answer of Streamable HTTP, read once: what its status and words come to in ``transport``'s terms.
+
+Servers differ in the status that they give to one and the same error, so all that statuses are believed to
+mean stands here, in a few tables; above this room nobody reads one.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
-from ..errors import ProxyError, UpstreamRejected
-from ..protocol import jsonrpc, lost
+from ..errors import UpstreamRejected
+from ..protocol import jsonrpc, lost, revisions
+from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Message, Response
 from ..protocol.sse import SseParser
-from .transport import Reply
+from .http_client import HttpAnswer
+from .transport import Concern, NoStream, Refused
 
+_MAX_TEXT_BYTES: Final = 64 * 1024
+# What the server has against the caller, or against any request at this moment, answers no request.
 _NO_ANSWERS: Final = frozenset({401, 403, 429})
+_CONCERNS: Final[Mapping[int, Concern]] = {
+    400: Concern.MESSAGE,
+    422: Concern.MESSAGE,
+    406: Concern.FORM,
+    415: Concern.FORM,
+    501: Concern.METHOD,
+    404: Concern.PLACE,
+    405: Concern.PLACE,
+    401: Concern.CALLER,
+    403: Concern.CALLER,
+    407: Concern.CALLER,
+    429: Concern.RATE,
+    408: Concern.MOMENT,
+}
+_NO_STREAM: Final[Mapping[int, NoStream]] = {
+    408: NoStream.PASSING,
+    409: NoStream.PASSING,
+    425: NoStream.PASSING,
+    429: NoStream.PASSING,
+    502: NoStream.PASSING,
+    503: NoStream.PASSING,
+    504: NoStream.PASSING,
+    500: NoStream.CRASH,
+    401: NoStream.CALLER,
+    403: NoStream.CALLER,
+    404: NoStream.NO_SESSION,
+    410: NoStream.NO_SESSION,
+}
+
+
+def media_type(headers: Mapping[str, str]) -> str | None:
+    """The bare content type."""
+    header = headers.get("Content-Type")
+    return None if header is None else header.partition(";")[0].strip().lower()
+
+
+def why_no_stream(status: int) -> NoStream:
+    """What an answer to a GET means that is no event stream."""
+    return _NO_STREAM.get(status, NoStream.NOT_OFFERED)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,21 +70,33 @@ class Refusal:
     headers: Mapping[str, str]
     response: Response | None
 
-    def verdict(self, verb: str, *, sent_session_id: bool) -> lost.Verdict:
-        """Whether this says that the session is gone."""
-        return lost.judge(self._describe(verb, sent_session_id))
+    def refused(self, *, sent_session_id: bool) -> Refused:
+        """The same in the words of ``transport``, of a message that was sent with a session id or without."""
+        described = self._describe(sent_session_id=sent_session_id)
+        return Refused(
+            self.error(),
+            how=self.status,
+            session=lost.judge(described),
+            confirms_loss=lost.confirms_loss(described),
+            concern=self._concern(),
+            words=self.body.strip(),
+            response=self.response,
+            is_an_answer=self.is_an_answer,
+            is_page=self.content_type == "text/html" or self.body.lstrip().startswith(b"<"),
+            busy=any(name.lower() == "retry-after" for name in self.headers),
+        )
 
-    def confirms_loss(self, *, sent_session_id: bool) -> bool:
-        """Whether this, as the answer to the ping that followed a suspicion, makes it certain."""
-        return lost.confirms_loss(self._describe("POST", sent_session_id))
-
-    def _describe(self, verb: str, sent_session_id: bool) -> lost.Reply:
+    def _describe(self, *, sent_session_id: bool) -> lost.Reply:
         error = None
         if self.response is not None and self.response.error is not None:
             error = jsonrpc.read_error(self.response.error)
         return lost.Reply(
-            verb=verb, status=self.status, body=self.body, error=error, sent_session_id=sent_session_id
+            verb="POST", status=self.status, body=self.body, error=error, sent_session_id=sent_session_id
         )
+
+    def _concern(self) -> Concern:
+        usual = Concern.UNCLEAR if 400 <= self.status < 500 else Concern.MOMENT
+        return _CONCERNS.get(self.status, usual)
 
     @property
     def rpc_error(self) -> bytes | None:
@@ -47,30 +106,27 @@ class Refusal:
 
     @property
     def is_an_answer(self) -> bool:
-        """Whether this answers the request, as the same JSON-RPC error with a 200 would.
-
-        Servers differ in the status that they give an error. What they have against the caller, or against
-        any request at this moment, is none.
-        """
+        """Whether this answers the request, as the same JSON-RPC error with a 200 would."""
         return self.status >= 400 and self.status not in _NO_ANSWERS and self.rpc_error is not None
 
-    def error(self) -> ProxyError:
+    def error(self) -> UpstreamRejected:
         """The same for the client."""
         return UpstreamRejected(self.status, self.body, self.content_type, self.headers, self.rpc_error)
 
 
-async def read_refusal(reply: Reply) -> Refusal:
-    """Read the body of a refusal, as far as it matters."""
-    body = await reply.text()
+async def read_refusal(answer: HttpAnswer) -> Refusal:
+    """Read the body of a refusal, as far as it matters. Raises nothing."""
+    body = await answer.read_beginning(_MAX_TEXT_BYTES)
+    content_type = media_type(answer.headers)
     payloads = [body]
-    if reply.is_stream:
+    if content_type == revisions.SSE:
         payloads = [event.data for event in SseParser().feed(body + b"\n\n")]
     messages = (message for payload in payloads for message in jsonrpc.parse_upstream_body(payload))
     return Refusal(
-        status=reply.status,
+        status=answer.status,
         body=body,
-        content_type=reply.content_type,
-        headers=reply.explanation(),
+        content_type=content_type,
+        headers=explaining_response_headers(answer.headers),
         response=next((message for message in messages if _says_something(message)), None),
     )
 

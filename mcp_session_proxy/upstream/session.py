@@ -36,18 +36,17 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
 from ..protocol.lost import Verdict
 from .deadlock import Refusals, is_deadlocked
-from .handshake import Handshake, Versions, say_goodbye
+from .handshake import Handshake, Versions
 from .journal import Journal
-from .refusal import Refusal, read_refusal
 from .roots import RootsTalk
 from .stream import GetStream
 from .transport import (
-    NO_SESSION,
     NOBODY,
     NOWHERE,
     Caller,
+    Channel,
     ConnectionLost,
-    SessionRef,
+    Refused,
     Transport,
     first_response,
 )
@@ -173,14 +172,14 @@ class UpstreamSession:
         self.client_name = client_name
         self.principal = principal
         self._principal_tag = principal_tag
-        self.transport: Transport = NOWHERE
         self._placement = placement
+        self._transport: Transport  # of the newest handshake
         self._now = asyncio.get_running_loop().time
         self.born = self._now()
         self.journal = Journal()
         self.roots = RootsTalk()
         self.incarnation = 0
-        self.ref = NO_SESSION
+        self.channel: Channel = NOWHERE
         self.initialize_result = b"{}"
         # Features whose list_changed some incarnation has promised: clients were told of it.
         self.told_lists: frozenset[str] = frozenset()
@@ -211,7 +210,7 @@ class UpstreamSession:
         self._asked: asyncio.Future[None]  # the server has asked something in the handshake
         self._said: Unheard | None = None  # by the server, in a handshake that is under way
         self._closed = False
-        self._dismissed = NO_SESSION  # what needs no goodbye any more
+        self._dismissed: Channel = NOWHERE  # what needs no goodbye any more
         self._on_lost: LossHandler | None = None
         self._opening: asyncio.Task[None] | None = None
         self._reviving: asyncio.Task[None] | None = None
@@ -263,7 +262,7 @@ class UpstreamSession:
             raise _closed_meanwhile()
 
     async def _handshake(self, caller: Caller) -> None:
-        self.transport = self._placement.place(self)
+        self._transport = self._placement.place(self)
         self._said = Unheard(self.refuse, self._now(), self._room_for_questions)
         self._asked = asyncio.get_running_loop().create_future()
         self._stream = None
@@ -313,7 +312,7 @@ class UpstreamSession:
 
     async def _initialize(self, caller: Caller) -> bytes:
         handshake = Handshake(
-            self.transport,
+            self._transport,
             caller,
             allocate=self.allocate,
             take=self._take_in_handshake,
@@ -324,11 +323,11 @@ class UpstreamSession:
             return await handshake.initialize_in(self._placement.versions(self), self._initialize_params)
         return await handshake.initialize(self._initialize_params)
 
-    def _stand(self, ref: SessionRef) -> None:
+    def _stand(self, channel: Channel) -> None:
         """The server has opened a session. Raises UpstreamProtocolError: it is another caller's."""
-        self.ref = ref
+        self.channel = channel
         if self._placement.is_anothers(self):
-            self._dismissed = ref  # a goodbye would end it for the other one
+            self._dismissed = channel  # a goodbye would end it for the other one
             raise UpstreamProtocolError(
                 "The MCP server gave a new session the id of another caller's session, so it was not used: "
                 "the two would see each other's state."
@@ -367,37 +366,42 @@ class UpstreamSession:
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
         silence_seconds = self.handshake_timeout_seconds
         try:
-            async with self.transport.post(body, self.ref, caller, silence_seconds=silence_seconds) as reply:
-                if reply.status >= 400:
-                    self._judge(await read_refusal(reply))
+            async with self.channel.send(body, caller, silence_seconds=silence_seconds) as reply:
                 if not accepted.done():
                     accepted.set_result(None)
                 await first_response(reply, self._take)  # there is none, but what the server says may be here
+        except Refused as refused:
+            self._judge(refused, accepted)
         except (ProxyError, ConnectionLost) as error:
             if not accepted.done():
                 accepted.set_exception(error)
                 accepted.exception()  # whoever waits gets it; maybe nobody does
 
-    def _judge(self, refusal: Refusal) -> None:
-        """A refusal of ``notifications/initialized``: the session may be served all the same.
-
-        Raises:
-            UpstreamProtocolError: the server does not know the session.
-        """
-        if refusal.verdict("POST", sent_session_id=self.ref.session_id is not None) is Verdict.GONE:
+    def _judge(self, refused: Refused, accepted: asyncio.Future[None]) -> None:
+        """A refusal of ``notifications/initialized``: the session may be served all the same."""
+        if refused.session is not Verdict.GONE:
+            self._observe(events.InitializedRefused(session=self.tag, status=refused.how))
+            if not accepted.done():
+                accepted.set_result(None)
+        elif not accepted.done():
             # Told as it came (404), it would make the client drop a session that it never had.
-            raise UpstreamProtocolError(
+            error = UpstreamProtocolError(
                 "The MCP server does not know the session that it has just opened. "
                 "If a balancer before it sticks to neither cookies nor session ids, "
                 "name its replicas to the proxy instead."
             )
-        self._observe(events.InitializedRefused(session=self.tag, status=refusal.status))
+            accepted.set_exception(error)
+            accepted.exception()
 
     async def _replay_journal(self) -> None:
         for method, params in self.journal.requests():
-            body = jsonrpc.write_request(b"%d" % self.allocate(), method, params)
-            async with self.transport.post(body, self.ref, self.credentials) as reply:
-                await first_response(reply, self._take_in_handshake)
+            identifier = b"%d" % self.allocate()
+            body = jsonrpc.write_request(identifier, method, params)
+            try:
+                async with self.channel.send(body, self.credentials, identifier) as reply:
+                    await first_response(reply, self._take_in_handshake)
+            except Refused:
+                continue  # as it would be with an answer that says no
 
     def _take_in_handshake(self, message: Request | Notification) -> None:
         """Hold what the server says on a stream of the handshake: nobody can hear it before that is done.
@@ -462,9 +466,9 @@ class UpstreamSession:
 
     async def _delete(self) -> None:
         """End the session at the server, once."""
-        if self.ref is not self._dismissed:
-            self._dismissed = self.ref
-            await say_goodbye(self.transport, self.ref, self.credentials)
+        if self.channel is not self._dismissed:
+            self._dismissed = self.channel
+            await self.channel.close(self.credentials)
 
     def _stop_tasks(self) -> None:
         self._background.cancel(self._reviving)
@@ -556,12 +560,9 @@ class UpstreamSession:
         """
         self._touch()
         try:
-            async with (
-                asyncio.timeout(_POST_SECONDS),
-                self.transport.post(body, self.ref, caller or self.credentials) as reply,
-            ):
-                return reply.status < 400
-        except (ProxyError, ConnectionLost, TimeoutError):
+            async with asyncio.timeout(_POST_SECONDS), self.channel.send(body, caller or self.credentials):
+                return True
+        except (ProxyError, Refused, ConnectionLost, TimeoutError):
             return False
 
     def answer_ping(self, request: Request) -> None:
@@ -647,40 +648,38 @@ class UpstreamSession:
 
     async def _ping(self) -> bool:
         """True unless the server says, one way or another, that it does not know the session."""
-        body = jsonrpc.write_request(b"%d" % self.allocate(), revisions.PING, None)
-        sent_session_id = self.ref.session_id is not None
+        identifier = b"%d" % self.allocate()
+        body = jsonrpc.write_request(identifier, revisions.PING, None)
         try:
             async with (
                 asyncio.timeout(_PING_SECONDS),
-                self.transport.post(body, self.ref, self.credentials) as reply,
+                self.channel.send(body, self.credentials, identifier) as reply,
             ):
-                if reply.status >= 400:
-                    refusal = await read_refusal(reply)
-                    if refusal.confirms_loss(sent_session_id=sent_session_id):
-                        return False
-                    self.note_refusal(refusal)
-                    return True
                 self.refusals.clear()
                 answer = await first_response(reply)
                 return answer is None or not _names_a_lost_session(answer)
+        except Refused as refused:
+            if refused.confirms_loss:
+                return False
+            self.note_refusal(refused)
+            return True
         except (ProxyError, ConnectionLost, TimeoutError):
             return True  # the server is in trouble, which says nothing about the session
         finally:
             self._touch()
 
-    def note_refusal(self, refusal: Refusal) -> None:
+    def note_refusal(self, refused: Refused) -> None:
         """The server refused something on this session in words that say nothing of it."""
-        busy = any(name.lower() == "retry-after" for name in refusal.headers)
-        suspect = self.refusals.note(refusal.status, busy=busy, now=self._now())
-        if suspect and self._resolving is None and self.ref.session_id is not None and not self._closed:
+        suspect = self.refusals.note(refused, self._now())
+        if suspect and self._resolving is None and self.channel.session_id is not None and not self._closed:
             self._resolving = self.spawn(self._resolve_deadlock(), f"deadlock {self.tag}")
 
     async def _resolve_deadlock(self) -> None:
         incarnation = self.incarnation
         try:
             gone = await is_deadlocked(
-                self.transport,
-                self.ref,
+                self._transport,
+                self.channel,
                 self.credentials,
                 self._initialize_params,
                 self.handshake_timeout_seconds,
@@ -732,7 +731,7 @@ class UpstreamSession:
         loop = asyncio.get_running_loop()
         started = loop.time()
         self._stop_listening()
-        self._dismissed = self.ref
+        self._dismissed = self.channel
         former_result = self.initialize_result
         await self._handshake_patiently(caller, started + self.patience_seconds)
         self.router.session_changed(self)
@@ -813,7 +812,7 @@ class UpstreamSession:
     async def _start_listening(self) -> None:
         """Open the GET stream, and give it a moment to stand before the first call is sent."""
         stream = self._stream = GetStream(
-            connect=lambda last_event_id: self.transport.listen(self.ref, self.credentials, last_event_id),
+            connect=lambda last_event_id: self.channel.open_stream(self.credentials, last_event_id),
             take=self._take,
             unreachable=self._is_better_elsewhere,
             vanished=lambda: self._check("stream"),
@@ -896,9 +895,7 @@ def _names_a_lost_session(answer: Response) -> bool:
     """Whether a ping was refused over the session; servers may refuse pings for other reasons."""
     if answer.error is None:
         return False
-    error = jsonrpc.read_error(answer.error)
-    verdict = lost.judge(lost.Reply(verb="POST", status=200, body=b"", error=error, sent_session_id=True))
-    return verdict is not Verdict.ALIVE
+    return lost.judge_error(jsonrpc.read_error(answer.error)) is not Verdict.ALIVE
 
 
 def _is_progress(message: Message) -> TypeGuard[Notification]:

@@ -15,7 +15,7 @@ from typing import Final
 from ..backoff import Backoff
 from ..errors import ProxyError, UpstreamProtocolError, UpstreamUnreachable
 from ..protocol.jsonrpc import Message
-from .transport import ConnectionLost, Reply
+from .transport import ConnectionLost, NoStream, Reply, StreamRefused
 
 _GRACE_SECONDS: Final = 0.5
 _RETRIES: Final = Backoff(0.05, 60.0)
@@ -26,9 +26,6 @@ _SPREAD: Final = 0.2
 _GOOD_STREAM_SECONDS: Final = 5.0
 # Who was without a stream for longer, and cannot resume it, has most likely missed something.
 _GAP_SECONDS: Final = 5.0
-# Refusals that pass: the server has not noticed yet that the old stream is gone, or is busy or starting.
-_PASSING_STATUSES: Final = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
-_VANISHED_STATUSES: Final = frozenset({404, 410})
 # How often in a row an event id may fail before it is the one to blame: with what may have other reasons,
 # and with what rarely has.
 _PATIENCE_WITH_ID: Final = 10
@@ -40,7 +37,7 @@ class GetStream:
 
     ``connect`` opens it, resumed after an event id if one is given. ``take`` gets each message.
     ``unreachable`` is told that the server takes no connections, and ``vanished`` looks whether the session
-    itself is gone, as a 404 may mean; both give whether to stop trying. ``missed`` is told, once the stream
+    itself is gone; both give whether to stop trying. ``missed`` is told, once the stream
     stands again, that messages may have been lost meanwhile.
     """
 
@@ -82,29 +79,29 @@ class GetStream:
     async def hold(self) -> None:
         """Hold it until this is cancelled, or the session is to go elsewhere."""
         while True:
-            status: int | None = None
+            refused: StreamRefused | None = None
             asked_after = self._last_event_id
             try:
                 async with self._connect(asked_after) as reply:
                     self._tried.set()
-                    status = reply.status
-                    if status == 200 and reply.is_stream:
-                        await self._follow(reply)
-                        pause_seconds = self._next_pause()
-                    else:
-                        pause_seconds = self._refused(status)
+                    await self._follow(reply)
+                    pause_seconds = self._next_pause()
+            except StreamRefused as error:
+                refused = error
+                pause_seconds = self._refused(error)
             except UpstreamUnreachable:
                 if self._unreachable():
                     return
                 pause_seconds = self._next_pause()
-            except UpstreamProtocolError:
-                pause_seconds = self._refused(400)  # the id cannot be sent, or the server redirects elsewhere
+            except UpstreamProtocolError:  # the id cannot be sent, or the server redirects elsewhere
+                pause_seconds = self._refused(StreamRefused(NoStream.NOT_OFFERED))
             except (ProxyError, ConnectionLost):
                 self._doubt(_PATIENCE_WITH_ID)
                 pause_seconds = self._next_pause()
             finally:
                 self._tried.set()
-            if status in _VANISHED_STATUSES and asked_after is None and await self._vanished():
+            may_be_gone = refused is not None and refused.why is NoStream.NO_SESSION and asked_after is None
+            if may_be_gone and await self._vanished():
                 return
             await asyncio.sleep(pause_seconds)
 
@@ -146,17 +143,17 @@ class GetStream:
 
     # -- a stream that is refused --------------------------------------------------------------------
 
-    def _refused(self, status: int) -> float:
+    def _refused(self, refused: StreamRefused) -> float:
         """The server gives no stream now; gives how long to wait before it is asked again, in seconds."""
         if self._last_event_id is not None:
-            if status in (401, 403, 500):
+            if refused.why is NoStream.CALLER or refused.why is NoStream.CRASH:
                 self._doubt(_LITTLE_PATIENCE_WITH_ID)
-            elif status in _PASSING_STATUSES:
+            elif refused.passes:
                 self._doubt(_PATIENCE_WITH_ID)
             else:
                 self._drop_id()
                 return _RETRIES.first_seconds
-        elif not self._given and status not in _PASSING_STATUSES:
+        elif not self._given and not refused.passes:
             self._seldom_seconds = _SELDOM_RETRIES.after(self._seldom_seconds)
             return _spread(self._seldom_seconds)
         return self._next_pause()

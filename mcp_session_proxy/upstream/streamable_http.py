@@ -1,15 +1,15 @@
 """Streamable HTTP towards the server (MCP 2025-11-25, basic/transports, "Streamable HTTP").
 
-Foreign exceptions (aiohttp's, the operating system's) are turned into the project's here and
-nowhere else. Redirects within the server's own origin (``/mcp`` to ``/mcp/``) are followed once and
-remembered; nothing ever goes to another origin.
+A message is a POST, the standalone stream a GET, the end of a session a DELETE; a session is an id in a
+header. Redirects within the server's own origin (``/mcp`` to ``/mcp/``) are followed once and remembered;
+nothing ever goes to another origin. What a status means is read in ``refusal``, and nowhere above.
 """
 
 import asyncio
-import io
-import ssl
+import re
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
@@ -18,112 +18,73 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from .. import __version__
-from ..errors import (
-    NoRoomForAnswer,
-    OverBudget,
-    UpstreamProtocolError,
-    UpstreamTimeout,
-    UpstreamUnreachable,
-)
+from ..errors import NoRoomForAnswer, OverBudget, ProxyError, UpstreamProtocolError
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
-from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Message
 from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
-from .transport import Caller, ConnectionLost, Reply, SessionRef
+from .cookies import SessionCookies
+from .http_client import HttpAnswer, HttpClient, Patience, patience
+from .refusal import media_type, read_refusal, why_no_stream
+from .transport import Caller, ConnectionLost, Refused, Reply, StreamRefused
 
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
 # Those after which a POST goes out again as what it was (RFC 9110, section 15.4).
 _KEEPING_METHOD: Final = frozenset({307, 308})
-_MAX_TEXT_BYTES: Final = 64 * 1024
 _MAX_SHOWN_CHARS: Final = 100
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
-_LARGE_BYTES: Final = 512 * 1024
-# Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids
-# sending a call into a connection that is just being closed, whose outcome nobody would know.
-_KEEP_CONNECTION_SECONDS: Final = 3.0
+_GOODBYES: Final = 2
 _GOODBYE_SECONDS: Final = 3.0
-_END_OF_STREAM_SECONDS: Final = 1.0
-_NO_TLS: Final = (
-    "There is no TLS connection to the MCP server: its certificate is not one that the proxy trusts "
-    "(--upstream-ca), or it wants one of the proxy (--upstream-cert), or it speaks no TLS."
-)
-# Of an answer: cookies, policies and tokens grow fat. aiohttp bounds each line, and the number of lines.
-_MAX_HEAD_BYTES: Final = 64 * 1024
-_MAX_HEADERS: Final = 512
-_BAD_HEAD: Final = (
-    "The head of the MCP server's answer cannot be read: it is malformed or over 64 KiB. "
-    "What was asked of the server may have been done, and was not asked again."
-)
+_HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _JSON_BODY: Final = {"Content-Type": revisions.JSON}
-# What a request says unless it says otherwise: all that aiohttp would add of its own accord.
-_HEADERS: Final = {
-    "User-Agent": f"mcp-session-proxy/{__version__}",
-    "Accept-Encoding": "identity",
-    "Accept": revisions.ACCEPT_BOTH,
-}
+_NO_HEADERS: Final[Mapping[str, str]] = {}
 
 
-def http_session(*, auto_decompress: bool = True, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
-    """The HTTP client: unlimited connections, so that it is not a second, hidden pool; no cookies kept."""
-    connector = aiohttp.TCPConnector(
-        limit=0, keepalive_timeout=_KEEP_CONNECTION_SECONDS, ssl=True if tls is None else tls
-    )
-    return aiohttp.ClientSession(
-        connector=connector,
-        cookie_jar=aiohttp.DummyCookieJar(),
-        headers=_HEADERS,
-        auto_decompress=auto_decompress,
-        read_bufsize=2**18,
-        max_line_size=_MAX_HEAD_BYTES,
-        max_field_size=_MAX_HEAD_BYTES,
-        max_headers=_MAX_HEADERS,
-    )
+@dataclass(frozen=True, slots=True)
+class SessionRef:
+    """How a request names its session: the server's id, if it gave one, and the version.
+
+    ``cookies`` are those that the server has set on the session; with None, what it sets is not kept.
+    """
+
+    session_id: str | None
+    version: str | None
+    cookies: SessionCookies | None = field(default=None, repr=False, compare=False)
+    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """``headers`` say the same to the server, with each request."""
+        pairs = ((revisions.SESSION_HEADER, self.session_id), (revisions.VERSION_HEADER, self.version))
+        object.__setattr__(
+            self, "headers", tuple((name, value) for name, value in pairs if value is not None)
+        )
+
+
+NO_SESSION: Final = SessionRef(None, None)
+
+
+def fits_a_header(version: str) -> bool:
+    """Whether a protocol version can be named in a header."""
+    return _HEADER_SAFE.fullmatch(version) is not None
 
 
 @lru_cache(maxsize=_CACHED_TYPES)
-def _media_type(header: str) -> str:
-    return header.partition(";")[0].strip().lower()
+def _is_event_stream(content_type: str) -> bool:
+    return content_type.partition(";")[0].strip().lower() == revisions.SSE
 
 
 class HttpReply:
-    """One answer of the server. Implements ``transport.Reply``."""
+    """The messages of one answer. Implements ``transport.Reply``."""
 
-    __slots__ = (
-        "_answers",
-        "_max_depth",
-        "_parser",
-        "_response",
-        "_taken",
-        "content_type",
-        "is_stream",
-        "status",
-    )
+    __slots__ = ("_answer", "_parser", "_taken", "_transport", "is_stream")
 
-    def __init__(
-        self, response: aiohttp.ClientResponse, answers: Share, *, max_depth: int = DEFAULT_MAX_DEPTH
-    ) -> None:
-        self._response = response
-        self._answers = answers
+    def __init__(self, transport: "StreamableHttp", answer: HttpAnswer) -> None:
+        self._transport = transport
+        self._answer = answer
         self._taken = 0
-        self._max_depth = max_depth
         self._parser: SseParser | None = None
-        self.status = response.status
-        header = response.headers.get("Content-Type")
-        self.content_type = None if header is None else _media_type(header)
-        self.is_stream = self.content_type == revisions.SSE
-
-    @property
-    def session_id(self) -> str | None:
-        """The session id of a 2xx answer."""
-        return self._response.headers.get(revisions.SESSION_HEADER) if self._response.ok else None
-
-    @property
-    def stray_session_id(self) -> str | None:
-        """The session id of an answer outside 2xx."""
-        return None if self._response.ok else self._response.headers.get(revisions.SESSION_HEADER)
+        self.is_stream = _is_event_stream(answer.headers.get("Content-Type", ""))
 
     @property
     def last_event_id(self) -> str | None:
@@ -137,35 +98,31 @@ class HttpReply:
             return None
         return self._parser.retry_milliseconds / 1000
 
-    def explanation(self) -> Mapping[str, str]:
-        """The headers that explain a refusal."""
-        return explaining_response_headers(self._response.headers)
-
     async def read(self) -> list[Message] | None:
-        """The JSON-RPC messages that arrived next; None at the end of the body."""
-        try:
-            chunk = await self._response.content.readany()
-            if not self.is_stream and not self._response.content.at_eof():
-                chunk = await self._read_rest(chunk)
-        except TimeoutError as error:
-            raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
-        except (aiohttp.ClientError, OSError, RuntimeError) as error:  # aiohttp's for a closed connection
-            raise ConnectionLost from error
-        if not chunk:
-            return None
+        """The JSON-RPC messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
+        answer = self._answer
+        chunk = await answer.read()
         if not self.is_stream:
-            return jsonrpc.parse_upstream_body(chunk, max_depth=self._max_depth)
+            if not answer.at_end():
+                chunk = await self._read_rest(chunk)
+            max_depth = self._transport.max_json_depth
+            return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
+        return self._read_events(chunk) if chunk else None
+
+    def _read_events(self, chunk: bytes) -> list[Message]:
+        """The messages of the events that this piece of the stream completes."""
         parser = self._parser = self._parser or SseParser()
         events = parser.feed(chunk)
         if parser.pending_bytes > SMALL_BYTES or self._taken:
             self._account(parser.pending_bytes)
-        messages = (jsonrpc.parse_upstream(e.data, max_depth=self._max_depth) for e in events)
+        max_depth = self._transport.max_json_depth
+        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in events)
         return [message for message in messages if message is not None]
 
     async def _read_rest(self, beginning: bytes) -> bytes:
         """The whole body, of which this has come."""
         pieces, size = [beginning], len(beginning)
-        while piece := await self._response.content.readany():
+        while piece := await self._answer.read():
             pieces.append(piece)
             size += len(piece)
             if size > SMALL_BYTES:
@@ -178,12 +135,12 @@ class HttpReply:
 
     def _account(self, size_bytes: int) -> None:
         """So much is in memory of an answer that has not come whole."""
-        more_bytes = size_bytes - self._taken
+        more_bytes, room = size_bytes - self._taken, self._transport.answers
         try:
             if more_bytes > 0:
-                self._answers.take(more_bytes, large=True)
+                room.take(more_bytes, large=True)
             else:
-                self._answers.give_back(-more_bytes)
+                room.give_back(-more_bytes)
         except OverBudget as error:
             raise NoRoomForAnswer(
                 "The MCP server's answer is too large for the memory that is left (--memory-budget). "
@@ -194,63 +151,180 @@ class HttpReply:
     def close(self) -> None:
         """Nothing more will be read."""
         if self._taken:
-            self._answers.give_back(self._taken)
+            self._transport.answers.give_back(self._taken)
             self._taken = 0
 
-    async def text(self) -> bytes:
-        """The beginning of a body that is not JSON-RPC."""
-        pieces: list[bytes] = []
-        missing = _MAX_TEXT_BYTES
-        try:
-            while missing > 0 and (piece := await self._response.content.read(missing)):
-                pieces.append(piece)
-                missing -= len(piece)
-        except (aiohttp.ClientError, OSError, TimeoutError, RuntimeError):
-            pass  # what came is enough to judge by
-        return b"".join(pieces)
 
-
-class _Post:
-    """One POST under way, as the context manager that ``StreamableHttp.post`` gives.
+class _Sending:
+    """One message on its way, and the reply to it: the context manager that ``HttpChannel.send`` gives.
 
     A class of its own rather than a generator: every request of every client comes through here.
     """
 
-    __slots__ = ("_body", "_caller", "_reply", "_response", "_session", "_timeout", "_told", "_transport")
+    __slots__ = ("_answer", "_body", "_caller", "_channel", "_patience", "_reply")
 
     def __init__(
-        self,
-        transport: "StreamableHttp",
-        body: bytes,
-        session: SessionRef,
-        caller: Caller,
-        timeout: aiohttp.ClientTimeout | None,
+        self, channel: "HttpChannel", body: bytes, caller: Caller, patience: Patience | None = None
     ) -> None:
-        self._transport = transport
+        self._channel = channel
         self._body = body
-        self._session = session
         self._caller = caller
-        self._timeout = timeout
+        self._patience = patience
 
     async def __aenter__(self) -> HttpReply:
-        """The answer, from its status on."""
-        response = self._response = await self._transport.send(
-            "POST", self._session, self._caller, _JSON_BODY, self._body, self._timeout
+        """The reply, once the server has begun one."""
+        channel = self._channel
+        transport = channel.transport
+        answer = self._answer = await transport.request(
+            "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
         )
-        self._told = None if response.content.is_eof() else _EndOfConnection(response)
-        transport = self._transport
-        reply = self._reply = HttpReply(response, transport.answers, max_depth=transport.max_json_depth)
+        if answer.status >= 300:
+            raise await self._refusal()
+        reply = self._reply = HttpReply(transport, answer)
         return reply
 
+    async def _refusal(self) -> Refused:
+        """What an answer outside 2xx means. Nobody will leave the block for it, as nobody has entered it."""
+        answer, id_sent = self._answer, self._channel.session_id is not None
+        try:
+            refused = (await read_refusal(answer)).refused(sent_session_id=id_sent)
+        except BaseException:
+            answer.close()
+            raise
+        answer.let_end()
+        return refused
+
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """The answer has been read, or nobody wants the rest of it."""
+        """The reply has been read, or nobody wants the rest of it."""
         self._reply.close()
-        if self._told is not None:
-            self._told.forget()
-        if kind is not None:
-            self._response.close()
-        elif not self._response.content.at_eof():
-            self._transport.let_end(self._response)
+        if kind is None:
+            self._answer.let_end()
+        else:
+            self._answer.close()
+
+
+class _Opening(_Sending):
+    """The same for ``initialize``, whose answer names the session: that is noted before anything can fail."""
+
+    __slots__ = ()
+
+    async def __aenter__(self) -> HttpReply:
+        """The reply, once the server has begun one."""
+        channel = self._channel
+        transport = channel.transport
+        answer = self._answer = await transport.request(
+            "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
+        )
+        channel.note_session(answer)
+        if answer.status >= 300:
+            raise await self._refusal()
+        reply = self._reply = HttpReply(transport, answer)
+        return reply
+
+
+class HttpChannel:
+    """One session at a server. Implements ``transport.Channel``.
+
+    ``ref`` is how the session is named. A server may name one even as it refuses it: that is not used, but it
+    is ended like any other.
+    """
+
+    __slots__ = ("_left_behind", "ref", "transport")
+
+    def __init__(self, transport: "StreamableHttp") -> None:
+        self.transport = transport
+        self.ref = SessionRef(None, None, SessionCookies())
+        self._left_behind: str | None = None
+
+    @property
+    def silence_seconds(self) -> float:
+        """How long the server may say nothing about a request."""
+        return self.transport.silence_seconds
+
+    @property
+    def session_id(self) -> str | None:
+        """The server's id of the session, if it gave one."""
+        return self.ref.session_id
+
+    @property
+    def version(self) -> str | None:
+        """The protocol version that was agreed on, if it can be sent."""
+        return self.ref.version
+
+    def open(
+        self, body: bytes, caller: Caller, _: bytes, /, *, silence_seconds: float
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Send ``initialize``; see ``transport.Channel.open``."""
+        return _Opening(self, body, caller, self.transport.patience(silence_seconds))
+
+    def note_session(self, answer: HttpAnswer) -> None:
+        """Which session this answer to ``initialize`` is of."""
+        session_id = answer.headers.get(revisions.SESSION_HEADER)
+        if 200 <= answer.status < 300:
+            self.ref = SessionRef(session_id, self.ref.version, self.ref.cookies)
+        else:
+            self._left_behind = session_id
+
+    def agree(self, version: str) -> None:
+        """Name this version with all that follows. One that is not fit for a header is not named."""
+        if fits_a_header(version):
+            self.ref = SessionRef(self.ref.session_id, version, self.ref.cookies)
+
+    def send(
+        self,
+        body: bytes,
+        caller: Caller,
+        _: bytes | None = None,
+        /,
+        *,
+        silence_seconds: float | None = None,
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Send one message; see ``transport.Channel.send``."""
+        if silence_seconds is None:
+            return _Sending(self, body, caller)
+        return _Sending(self, body, caller, self.transport.patience(silence_seconds))
+
+    def open_stream(self, caller: Caller, last_event_id: str | None) -> AbstractAsyncContextManager[Reply]:
+        """The standalone stream; see ``transport.Channel.open_stream``."""
+        return self._get(caller, last_event_id, self.transport.patience(None))
+
+    def resume(self, caller: Caller, last_event_id: str) -> AbstractAsyncContextManager[Reply]:
+        """The stream of a request; see ``transport.Channel.resume``."""
+        return self._get(caller, last_event_id, None)
+
+    @asynccontextmanager
+    async def _get(
+        self, caller: Caller, last_event_id: str | None, patience: Patience | None
+    ) -> AsyncIterator[HttpReply]:
+        headers = {"Accept": revisions.SSE}
+        if last_event_id is not None:
+            headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
+        transport = self.transport
+        answer = await transport.request("GET", self.ref, caller, headers, None, patience)
+        reply = HttpReply(transport, answer)
+        try:
+            if answer.status != 200 or not reply.is_stream:
+                raise StreamRefused(why_no_stream(answer.status))
+            yield reply
+        finally:
+            reply.close()
+            answer.close()
+
+    async def close(self, caller: Caller) -> None:
+        """DELETE the session, if there is one; the server may not offer that (405): no matter."""
+        session_id = self.ref.session_id or self._left_behind
+        if session_id is None:
+            return
+        named = SessionRef(session_id, self.ref.version, self.ref.cookies)
+        for _ in range(_GOODBYES):
+            try:
+                async with asyncio.timeout(_GOODBYE_SECONDS):
+                    (await self.transport.request("DELETE", named, caller, _NO_HEADERS, None)).close()
+            except (ConnectionLost, TimeoutError):
+                continue  # it may not have arrived, and a second one does no harm
+            except ProxyError:
+                return
+            return
 
 
 class StreamableHttp:
@@ -272,177 +346,66 @@ class StreamableHttp:
     ) -> None:
         self.answers = answers
         self.max_json_depth = max_json_depth
-        self._http = http
+        self._client = HttpClient(http)
         self._url = url
-        self._ending: set[aiohttp.ClientResponse] = set()
         self.set_timeouts(connect_seconds=connect_timeout_seconds, request_seconds=request_timeout_seconds)
 
     def set_timeouts(self, *, connect_seconds: float, request_seconds: float) -> None:
         """Other timeouts, for requests from now on."""
         self.silence_seconds = request_seconds
         self._connect_seconds = connect_seconds
-        self._answer_timeout = self._bounded(request_seconds)
-        self._listen_timeout = self._bounded(None)
+        self._usual_patience = self.patience(request_seconds)
 
-    def _bounded(self, silence_seconds: float | None) -> aiohttp.ClientTimeout:
-        return aiohttp.ClientTimeout(
-            total=None, sock_connect=self._connect_seconds, sock_read=silence_seconds
-        )
+    def patience(self, silence_seconds: float | None) -> Patience:
+        """For a request whose server may be silent for so long, or for ever."""
+        return patience(connect_seconds=self._connect_seconds, silence_seconds=silence_seconds)
 
-    def post(
-        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
-    ) -> "_Post":
-        """Send one message; see ``transport.Transport.post``."""
-        timeout = None if silence_seconds is None else self._bounded(silence_seconds)
-        return _Post(self, body, session, caller, timeout)
-
-    def let_end(self, response: aiohttp.ClientResponse) -> None:
-        """Let a body end whose last event was read; one that stays open is cut.
-
-        Servers end an event stream just after its last event: the connection returns to its pool by itself
-        when that arrives.
-        """
-        self._ending.add(response)
-        asyncio.get_running_loop().call_later(_END_OF_STREAM_SECONDS, self._cut, response)
-
-    def _cut(self, response: aiohttp.ClientResponse) -> None:
-        self._ending.discard(response)
-        response.close()
+    def connect(self) -> HttpChannel:
+        """A channel for a session that is to be opened."""
+        return HttpChannel(self)
 
     def close(self) -> None:
         """Cut what is about to end."""
-        for response in list(self._ending):
-            self._cut(response)
+        self._client.close()
 
-    @asynccontextmanager
-    async def listen(
+    async def request(
         self,
-        session: SessionRef,
-        caller: Caller,
-        last_event_id: str | None,
-        *,
-        for_answer: bool = False,
-    ) -> AsyncIterator[Reply]:
-        """Open or resume a stream; see ``transport.Transport.listen``."""
-        headers = {"Accept": revisions.SSE}
-        if last_event_id is not None:
-            headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
-        timeout = self._answer_timeout if for_answer else self._listen_timeout
-        response = await self.send("GET", session, caller, headers, timeout=timeout)
-        told = _EndOfConnection(response)
-        reply = HttpReply(response, self.answers, max_depth=self.max_json_depth)
-        try:
-            yield reply
-        finally:
-            reply.close()
-            told.forget()
-            response.close()
-
-    async def delete(self, session: SessionRef, caller: Caller) -> int:
-        """End the session at the server."""
-        async with asyncio.timeout(_GOODBYE_SECONDS):
-            response = await self.send("DELETE", session, caller, {})
-            response.close()
-            return response.status
-
-    async def send(
-        self,
-        verb: str,
-        session: SessionRef,
-        caller: Caller,
-        headers: Mapping[str, str],
-        body: bytes | None = None,
-        timeout: aiohttp.ClientTimeout | None = None,
-    ) -> aiohttp.ClientResponse:
-        """Send one request; gives its answer, from its status on. Raises as ``transport.Transport.post``."""
-        asked = self._url
-        timeout = timeout or self._answer_timeout
-        try:
-            response = await self._request(asked, verb, session, caller, headers, body, timeout)
-            if response.status in _REDIRECTS:
-                target = _redirected(asked, response, verb)
-                response = await self._request(target, verb, session, caller, headers, body, timeout)
-                if _is_same_but_for_a_slash(asked, target) and _speaks_mcp(response):
-                    self._url = target
-        except aiohttp.ClientSSLError as error:
-            raise UpstreamProtocolError(_NO_TLS) from error
-        except aiohttp.ClientResponseError as error:  # not of a status: none of those is an error here
-            if "in chunk" in error.message:  # the head was fine, and a broken body came with it
-                raise ConnectionLost from error
-            raise UpstreamProtocolError(_BAD_HEAD) from error
-        except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise UpstreamUnreachable(
-                "The MCP server cannot be reached. Is it running, and is its address right?"
-            ) from error
-        except TimeoutError as error:
-            raise UpstreamTimeout("The MCP server accepted the request and then fell silent.") from error
-        except ValueError as error:  # aiohttp.InvalidURL is one, too
-            raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
-        except (aiohttp.ClientError, OSError) as error:
-            raise ConnectionLost from error
-        return response
-
-    async def _request(
-        self,
-        url: URL,
         verb: str,
         session: SessionRef,
         caller: Caller,
         headers: Mapping[str, str],
         body: bytes | None,
-        timeout: aiohttp.ClientTimeout,
-    ) -> aiohttp.ClientResponse:
-        # aiohttp writes a large body in pieces if it is a file, so that it does not hold up the event loop.
-        response = await self._http.request(
+        patience: Patience | None = None,
+        *,
+        at: URL | None = None,
+    ) -> HttpAnswer:
+        """Send one request, and follow one redirect; gives the answer from its status on.
+
+        ``at`` is where it was redirected to.
+
+        Raises:
+            UpstreamUnreachable, ConnectionLost, UpstreamTimeout: as ``http_client.HttpClient.request``.
+            UpstreamProtocolError: as there, or the server redirects to where the request must not go.
+        """
+        url, cookies = at or self._url, session.cookies
+        patience = patience or self._usual_patience
+        answer = await self._client.request(
             verb,
             _with_query(url, caller.query) if caller.query else url,
-            headers=_headers(session, caller, headers, url),
-            data=body if body is None or len(body) < _LARGE_BYTES else io.BytesIO(body),
-            timeout=timeout,
-            allow_redirects=False,
+            _headers(session, caller, headers, url),
+            body,
+            patience,
         )
-        if session.cookies is not None and hdrs.SET_COOKIE in response.headers:
-            session.cookies.take(response.headers.getall(hdrs.SET_COOKIE), url)
-        return response
-
-
-class _EndOfConnection:
-    """Lets the reader of a body hear that its connection has ended, until it ``forget``s.
-
-    aiohttp (3.14) closes the connection over a malformed chunk and does not tell who waits for the next one:
-    the wait would last for ever, as the timeouts end with the connection.
-    """
-
-    __slots__ = ("_closed", "_content")
-
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
-        self._closed: asyncio.Future[None] | None = None
-        connection = response.connection
-        if connection is None or connection.protocol is None:  # the body has arrived whole
-            return
-        self._content = response.content
-        closed = self._closed = connection.protocol.closed
-        if closed is None:
-            self._tell()
-            return
-        closed.remove_done_callback(_hear)
-        closed.add_done_callback(_hear)
-        closed.add_done_callback(self._tell)
-
-    def _tell(self, _: object = None) -> None:
-        if not self._content.is_eof() and self._content.exception() is None:
-            self._content.set_exception(aiohttp.ClientPayloadError("The connection ended within the body."))
-
-    def forget(self) -> None:
-        """Nobody reads any more."""
-        if self._closed is not None:
-            self._closed.remove_done_callback(self._tell)
-
-
-def _hear(closed: "asyncio.Future[None]") -> None:
-    """Take note of how a connection ended, or asyncio would complain that nobody did."""
-    if not closed.cancelled():
-        closed.exception()
+        if cookies is not None and hdrs.SET_COOKIE in answer.headers:
+            cookies.take(answer.headers.getall(hdrs.SET_COOKIE), url)
+        if answer.status not in _REDIRECTS or at is not None:
+            return answer
+        answer.close()
+        target = _redirected(url, answer, verb)
+        answer = await self.request(verb, session, caller, headers, body, patience, at=target)
+        if _is_same_but_for_a_slash(url, target) and _speaks_mcp(answer):
+            self._url = target
+        return answer
 
 
 def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: URL) -> CIMultiDict[str]:
@@ -457,7 +420,7 @@ def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: U
     return headers
 
 
-def _redirected(asked: URL, response: aiohttp.ClientResponse, verb: str) -> URL:
+def _redirected(asked: URL, answer: HttpAnswer, verb: str) -> URL:
     """Where this one request goes instead.
 
     A server may send some callers elsewhere, those without a credential to its login page, say. So a
@@ -466,17 +429,16 @@ def _redirected(asked: URL, response: aiohttp.ClientResponse, verb: str) -> URL:
     Raises:
         UpstreamProtocolError: not to the same server, or not with this request's method and body.
     """
-    target = _follow(asked, response.headers.get("Location"))
-    response.close()
+    target = _follow(asked, answer.headers.get("Location"))
     if target is None:
         raise UpstreamProtocolError(
-            f"The MCP server redirects (HTTP {response.status}) to another place. "
+            f"The MCP server redirects (HTTP {answer.status}) to another place. "
             "Point the proxy at the final URL."
         )
-    keeps = verb == "GET" or response.status in _KEEPING_METHOD
+    keeps = verb == "GET" or answer.status in _KEEPING_METHOD
     if not keeps and not _is_same_but_for_a_slash(asked, target):
         raise UpstreamProtocolError(
-            f"The MCP server redirects this request (HTTP {response.status}) to another page, "
+            f"The MCP server redirects this request (HTTP {answer.status}) to another page, "
             f"{target.raw_path[:_MAX_SHOWN_CHARS]}. It may want a credential; "
             "or point the proxy at the final URL."
         )
@@ -488,11 +450,10 @@ def _is_same_but_for_a_slash(one: URL, other: URL) -> bool:
     return one.raw_path.rstrip("/") == other.raw_path.rstrip("/")
 
 
-def _speaks_mcp(response: aiohttp.ClientResponse) -> bool:
+def _speaks_mcp(answer: HttpAnswer) -> bool:
     """Whether this may be an MCP endpoint's answer, by its head."""
-    return response.status == 202 or (
-        response.ok and response.content_type in (revisions.JSON, revisions.SSE)
-    )
+    is_json_or_stream = media_type(answer.headers) in (revisions.JSON, revisions.SSE)
+    return answer.status == 202 or (answer.status < 400 and is_json_or_stream)
 
 
 def _follow(asked: URL, location: str | None) -> URL | None:
@@ -519,4 +480,7 @@ def _with_query(url: URL, query: str) -> URL:
     """The server's URL with the client's raw query string added to its own."""
     own = url.raw_query_string
     text = f"{own}&{query}" if own else query
-    return URL(f"{url.with_query(None)}?{text}", encoded=True)
+    try:
+        return URL(f"{url.with_query(None)}?{text}", encoded=True)
+    except ValueError as error:
+        raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error

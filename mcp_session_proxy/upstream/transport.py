@@ -1,19 +1,34 @@
-"""What a transport to the server does, and what can go wrong below the protocol.
+"""The seam between MCP and what carries it: what sessions and exchanges may know of the way to a server.
 
-Only Streamable HTTP exists so far; tests put others in its place.
+A *transport* leads to one server. It opens a *channel* for each session; what the session says goes out on
+that, and what comes back is a *reply*: messages, and the end of a stream. A transport need have neither
+statuses nor headers nor a URL, and all that a session says and hears may travel on one wire. So whatever can
+go wrong is told here in terms of the protocol:
+
+=======================  ======================================================================
+``UpstreamUnreachable``  nothing was sent
+``Refused``              the server took notice and refused: because the session is gone (then nothing
+                         was carried out), may be gone, or for a reason that the client is told
+``ConnectionLost``       it was sent, or may have been, and no answer can come on this way
+``UpstreamTimeout``      it was sent, and the server says nothing for too long
+``StreamRefused``        the server gives no stream now
+=======================  ======================================================================
+
+Any other ``UpstreamError`` is an answer that cannot be read. Streamable HTTP is the transport that there is;
+tests put others in its place.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from enum import Enum
 from typing import Final, Protocol
 
 import msgspec
 
-from ..errors import UpstreamUnreachable
-from ..protocol import revisions
+from ..errors import ProxyError, UpstreamUnreachable
+from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from .cookies import SessionCookies
+from ..protocol.lost import Verdict
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,67 +58,107 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 NOBODY: Final = Caller()
 
 
-@dataclass(frozen=True, slots=True)
-class SessionRef:
-    """How a request names its session upstream: the server's id, if it gave one, and the version.
-
-    ``cookies`` are those that the server has set on the session; with None, what it sets is not kept.
-    """
-
-    session_id: str | None
-    version: str | None
-    cookies: SessionCookies | None = field(default=None, repr=False, compare=False)
-    headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        """``headers`` say the same to the server, with each request."""
-        pairs = ((revisions.SESSION_HEADER, self.session_id), (revisions.VERSION_HEADER, self.version))
-        object.__setattr__(
-            self, "headers", tuple((name, value) for name, value in pairs if value is not None)
-        )
-
-
-NO_SESSION: Final = SessionRef(None, None)
-
-
 TOO_DEEP: Final = "The MCP server's answer is nested deeper than --max-json-depth allows."
 
 
+# -- what can go wrong -----------------------------------------------------------------------------
+
+
 class ConnectionLost(Exception):
-    """The connection broke after the request was, or may have been, sent."""
+    """The connection broke after the message was, or may have been, sent."""
+
+
+class Concern(Enum):
+    """What a refusal is about, as far as that shows before its words are read."""
+
+    MESSAGE = "message"  # what was sent
+    FORM = "form"  # how it was sent
+    METHOD = "method"  # what the server cannot do at all
+    PLACE = "place"  # there is no such thing where it was asked
+    CALLER = "caller"  # who is calling
+    RATE = "rate"  # how often
+    MOMENT = "moment"  # nothing of all that: the server, or what stands before it, is in trouble
+    UNCLEAR = "unclear"
+
+
+class Refused(Exception):
+    """The server refused a message.
+
+    ``error`` is what the client is told. ``session`` is what the refusal says of the session; with
+    ``Verdict.GONE``, the message was certainly not carried out. ``confirms_loss`` says the same once more, of
+    the answer to a ping that followed a suspicion.
+
+    ``words`` is all that the server said; ``response`` is the JSON-RPC error among it, with its ``code``, and
+    ``is_an_answer`` says that this answers the message as it would have done without any refusal. With
+    ``is_page``, the words are for people, and most likely those of whatever stands before the server.
+    ``busy``: it said when to come back. ``how`` names its kind in events; those of one kind have one ``how``.
+    """
+
+    def __init__(
+        self,
+        error: ProxyError,
+        *,
+        how: int | str,
+        session: Verdict = Verdict.ALIVE,
+        confirms_loss: bool = False,
+        concern: Concern = Concern.UNCLEAR,
+        words: bytes = b"",
+        response: Response | None = None,
+        is_an_answer: bool = False,
+        is_page: bool = False,
+        busy: bool = False,
+    ) -> None:
+        super().__init__(error.message)
+        self.error = error
+        self.how = how
+        self.session = session
+        self.confirms_loss = confirms_loss or session is Verdict.GONE
+        self.concern = concern
+        self.words = words
+        self.response = response
+        self.is_an_answer = is_an_answer
+        self.is_page = is_page
+        self.busy = busy
+
+    @property
+    def code(self) -> int:
+        """The code of the JSON-RPC error; 0 if there is none."""
+        raw_error = None if self.response is None else self.response.error
+        return jsonrpc.read_error(raw_error or b"{}").code
+
+
+class NoStream(Enum):
+    """Why a server gives no stream."""
+
+    PASSING = "passing"  # it has not noticed that the former one is gone, or it is busy, or starting
+    CRASH = "crash"  # something failed in it, most often over the event id
+    CALLER = "caller"  # not to this caller
+    NO_SESSION = "no-session"  # it does not know the session, or has no stream
+    NOT_OFFERED = "not-offered"  # it has none, or none that goes on from there
+
+
+class StreamRefused(Exception):
+    """The server gives no stream now."""
+
+    def __init__(self, why: NoStream) -> None:
+        super().__init__(why.value)
+        self.why = why
+
+    @property
+    def passes(self) -> bool:
+        """Whether asking again in a while may help, whatever was asked for."""
+        return self.why is NoStream.PASSING or self.why is NoStream.CRASH
+
+
+# -- what comes back -------------------------------------------------------------------------------
 
 
 class Reply(Protocol):
-    """The server's answer to one POST or GET, from its HTTP status on."""
-
-    @property
-    def status(self) -> int:
-        """The HTTP status."""
-        ...
-
-    @property
-    def session_id(self) -> str | None:
-        """The session id of a 2xx answer. Others may carry a throwaway id, which is not given."""
-        ...
-
-    @property
-    def stray_session_id(self) -> str | None:
-        """The session id of an answer outside 2xx: never to be used, but to be let go of."""
-        ...
-
-    @property
-    def is_stream(self) -> bool:
-        """Whether the body is an event stream."""
-        ...
-
-    @property
-    def content_type(self) -> str | None:
-        """The bare content type."""
-        ...
+    """What a server says on one message, or on a stream that was opened."""
 
     @property
     def last_event_id(self) -> str | None:
-        """The newest event id of the stream, to resume it with."""
+        """The newest event id, to resume the stream with; None where it cannot be resumed."""
         ...
 
     @property
@@ -111,28 +166,25 @@ class Reply(Protocol):
         """How long the stream asks to wait before it is resumed."""
         ...
 
-    def explanation(self) -> Mapping[str, str]:
-        """The headers that explain a refusal."""
-        ...
-
     async def read(self) -> list[Message] | None:
-        """The JSON-RPC messages that arrived next, possibly none; None at the end of the body.
+        """The messages that arrived next, possibly none; None at the end.
 
         Raises:
-            ConnectionLost: the body broke off.
+            ConnectionLost: it broke off.
             UpstreamTimeout: nothing came for too long.
+            UpstreamProtocolError: what comes is too large to be taken.
+            NoRoomForAnswer: it does not fit into the memory that is left now.
         """
-        ...
-
-    async def text(self) -> bytes:
-        """The beginning of a body that is not JSON-RPC: at most 64 KiB."""
         ...
 
 
 async def first_response(
     reply: Reply, take: Callable[[Request | Notification], None] = lambda _: None
 ) -> Response | None:
-    """The first response that a body brings. ``take`` gets what the server asks or tells before it."""
+    """The first response that a reply brings. ``take`` gets what the server asks or tells before it.
+
+    Raises as ``Reply.read``.
+    """
     while (messages := await reply.read()) is not None:
         for message in messages:
             if isinstance(message, Response):
@@ -141,59 +193,118 @@ async def first_response(
     return None
 
 
-class Transport(Protocol):
-    """A way to the server. All methods raise UpstreamUnreachable when nothing was sent."""
+# -- the way there ---------------------------------------------------------------------------------
+
+
+class Channel(Protocol):
+    """All that one session says and hears.
+
+    ``caller`` is, with each message, whose request it belongs to.
+    """
 
     @property
     def silence_seconds(self) -> float:
         """How long a server that works on a request may say nothing."""
         ...
 
-    def post(
-        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
+    @property
+    def session_id(self) -> str | None:
+        """What the server calls the session; None if it has no name for it, or keeps none."""
+        ...
+
+    @property
+    def version(self) -> str | None:
+        """The protocol version that was agreed on."""
+        ...
+
+    def open(
+        self, body: bytes, caller: Caller, identifier: bytes, /, *, silence_seconds: float
     ) -> AbstractAsyncContextManager[Reply]:
-        """Send one message. The server may be silent for ``silence_seconds``, by default as for any request.
+        """Send ``initialize``, or another question that may open a session.
+
+        Once this gives a reply, the session stands, and somebody has to ``close`` it.
+
+        Raises as ``send``, and leaves nothing behind then that would have to be closed.
+        """
+        ...
+
+    def agree(self, version: str) -> None:
+        """The handshake has agreed on a version, which holds for all that follows."""
+        ...
+
+    def send(
+        self,
+        body: bytes,
+        caller: Caller,
+        identifier: bytes | None = None,
+        /,
+        *,
+        silence_seconds: float | None = None,
+    ) -> AbstractAsyncContextManager[Reply]:
+        """Send one message; its raw id is ``identifier`` if it is a request.
+
+        The server may be silent for ``silence_seconds``, by default as long as about any request. Leaving the
+        block before the reply has ended gives up the rest of it.
 
         Raises:
-            UpstreamUnreachable: no connection: nothing was sent.
-            ConnectionLost: it broke after that.
-            UpstreamTimeout: no answer for too long.
+            UpstreamUnreachable: nothing was sent.
+            Refused: the server refuses it.
+            ConnectionLost: the connection broke after it was, or may have been, sent.
+            UpstreamTimeout: no sign of an answer for too long.
+            UpstreamProtocolError: it cannot be sent as it is, or what came back is no answer.
+            NoRoomForAnswer: the answer does not fit into the memory that is left now.
         """
         ...
 
-    def listen(
-        self,
-        session: SessionRef,
-        caller: Caller,
-        last_event_id: str | None,
-        *,
-        for_answer: bool = False,
-    ) -> AbstractAsyncContextManager[Reply]:
-        """Open the stream for messages of the server's own accord, or resume a broken one.
+    def open_stream(self, caller: Caller, last_event_id: str | None) -> AbstractAsyncContextManager[Reply]:
+        """The standalone stream: what the server says of its own accord, however seldom.
 
-        With ``for_answer`` a response is to come on it, so that silence is bounded as in ``post``.
+        With ``last_event_id`` it goes on behind that event.
+
+        Raises:
+            StreamRefused: the server gives none now.
+            UpstreamUnreachable, ConnectionLost, UpstreamTimeout, UpstreamProtocolError: as ``send``.
         """
         ...
 
-    async def delete(self, session: SessionRef, caller: Caller) -> int:
-        """End the session at the server; gives the HTTP status."""
+    def resume(self, caller: Caller, last_event_id: str) -> AbstractAsyncContextManager[Reply]:
+        """The stream of a request, behind this event, after it ended or broke off without the answer.
+
+        Silence on it is bounded as in ``send``. Raises as ``open_stream``.
+        """
+        ...
+
+    async def close(self, caller: Caller) -> None:
+        """End the session at the server, if it has one. Takes a few seconds at most; raises nothing."""
+        ...
+
+
+class Transport(Protocol):
+    """The way to one server."""
+
+    def connect(self) -> Channel:
+        """A channel for a session that is to be opened. Nothing is sent yet, nothing can fail."""
         ...
 
 
 class _Nowhere:
-    """The transport of a session that has no server yet: nothing can be sent, nothing was."""
+    """The channel of a session that has no server yet: nothing can be sent, nothing was."""
 
     silence_seconds = 0.0
+    session_id = None
+    version = None
 
-    def post(self, *_: object, **__: object) -> AbstractAsyncContextManager[Reply]:
+    def send(self, *_: object, **__: object) -> AbstractAsyncContextManager[Reply]:
         """Nobody to send to."""
         raise UpstreamUnreachable("The session has no server.")
 
-    listen = post
+    open = open_stream = resume = send
 
-    async def delete(self, *_: object) -> int:
+    def agree(self, version: str) -> None:
+        """Nobody to agree with."""
+
+    async def close(self, caller: Caller) -> None:
         """Nobody to say goodbye to."""
-        raise UpstreamUnreachable("The session has no server.")
 
 
 NOWHERE: Final = _Nowhere()

@@ -492,7 +492,7 @@ async def test_lost_call_looks_after_the_session() -> None:
     at.server.script("tools/call", crash)
     assert isinstance(await at.fail(), OutcomeUnknown)
     await settle(50)
-    assert at.session.ref.session_id == "s2"
+    assert at.session.channel.session_id == "s2"
     assert value(await at.run()) == {"from": "s2"}
     assert at.server.posts("tools/call")[1].session_id == "s2"
 

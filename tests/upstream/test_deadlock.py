@@ -6,11 +6,15 @@ import pytest
 from fakes import FakeReply, FakeServer, Recorder, Sent, make_session, refusal
 
 from mcp_session_proxy.upstream.deadlock import Refusals
-from mcp_session_proxy.upstream.refusal import read_refusal
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import NOBODY
+from mcp_session_proxy.upstream.transport import NOBODY, Refused
 
 pytestmark = pytest.mark.looptime
+
+
+def refused(status: int, headers: dict[str, str] | None = None) -> Refused:
+    """A refusal on a session."""
+    return refusal(status, b"no", headers=headers or {}).refusal().refused(sent_session_id=True)
 
 
 class Scene:
@@ -27,7 +31,7 @@ class Scene:
     async def open(self) -> UpstreamSession:
         await self.session.open(NOBODY)
         self.session.watch(self._lost)
-        self.lost = self.session.ref.session_id
+        self.lost = self.session.channel.session_id
         for what in ("ping", "tools/call"):
             self.server.script(what, *[self.answer] * 1000)
         return self.session
@@ -44,7 +48,7 @@ class Scene:
     async def refuse(self, times: int, seconds: float) -> None:
         """Be refused so many times, over some time."""
         for _ in range(times):
-            self.session.note_refusal(await read_refusal(refusal(self.status, b"no", headers=self.headers)))
+            self.session.note_refusal(refused(self.status, self.headers))
             await asyncio.sleep(seconds / times)
 
 
@@ -57,7 +61,7 @@ async def test_a_session_that_is_refused_for_ever(status: int) -> None:
     assert session.incarnation == 2
     assert [event.how for event in at.observe.named("session.lost")] == ["refusals"]
     assert at.server.deleted == ["s2"]
-    assert session.ref.session_id == "s3"
+    assert session.channel.session_id == "s3"
     session.abandon()
 
 
@@ -120,10 +124,10 @@ async def test_keep_alive_notices() -> None:
 def test_in_a_row() -> None:
     """Other answers in between, or other refusals, begin the count anew; so do moments."""
     refusals = Refusals()
-    assert [refusals.note(500, busy=False, now=now) for now in (0.0, 1.0, 2.0, 6.0)] == [False] * 3 + [True]
-    assert not refusals.note(502, busy=False, now=100.0)
+    assert [refusals.note(refused(500), now) for now in (0.0, 1.0, 2.0, 6.0)] == [False] * 3 + [True]
+    assert not refusals.note(refused(502), 100.0)
     refusals.clear()
-    assert not refusals.note(500, busy=False, now=101.0)
-    assert not refusals.note(500, busy=False, now=110.0)
-    assert not refusals.note(429, busy=False, now=120.0)
+    assert not refusals.note(refused(500), 101.0)
+    assert not refusals.note(refused(500), 110.0)
+    assert not refusals.note(refused(429), 120.0)
     assert refusals.count == 0

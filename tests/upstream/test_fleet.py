@@ -4,7 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from fakes import FakeServer, Recorder, answer, make_session, settle, stream
+from fakes import FakeChannel, FakeServer, Recorder, answer, make_session, settle, stream
 from messages import result
 from yarl import URL
 
@@ -19,7 +19,7 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.upstream.breaker import Breakers, BreakerState
 from mcp_session_proxy.upstream.fleet import Fleet, Replica
-from mcp_session_proxy.upstream.transport import NOBODY, SessionRef
+from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
 
@@ -32,7 +32,7 @@ class Tenant:
     def __init__(self, session_id: str | None = "s1", principal: str = "p") -> None:
         self.transport: Any = None
         self.principal = principal
-        self.ref = SessionRef(session_id, "2025-11-25")
+        self.channel = FakeChannel(FakeServer(), session_id, "2025-11-25")
 
 
 def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10.0) -> Fleet:

@@ -102,7 +102,7 @@ async def test_downwards_through_the_known_ones(refuse: Callable[[Sent], FakeRep
     server = StrictServer("2024-11-05", refuse)
     session = await opened(server)
     assert server.asked == ALL
-    assert session.ref.version == "2024-11-05"
+    assert session.channel.version == "2024-11-05"
     assert json.loads(session.initialize_result)["protocolVersion"] == "2024-11-05"
     session.abandon()
 
@@ -196,7 +196,7 @@ async def test_what_a_refused_handshake_opened_is_given_back() -> None:
     server.script("initialize", answer(failure(-32602, UNSUPPORTED), session_id="stray"))
     session = await opened(server)
     assert server.deleted == ["stray"]
-    assert session.ref.session_id == "s1"
+    assert session.channel.session_id == "s1"
     session.abandon()
 
 
@@ -265,7 +265,7 @@ async def test_a_server_that_names_no_version() -> None:
     server = FakeServer()
     server.initialize_result = {"capabilities": {}}
     session = await opened(server)
-    assert session.ref.version is None
+    assert session.channel.version is None
     session.abandon()
 
 
@@ -275,7 +275,7 @@ async def test_a_client_gets_the_servers_own_unknown_version() -> None:
     server.initialize_result = {**server.initialize_result, "protocolVersion": "2099-01-01"}
     session = make_session(server, initialize_params=INITIALIZE_PARAMS)
     await session.open(NOBODY)
-    assert session.ref.version == "2099-01-01"
+    assert session.channel.version == "2099-01-01"
     session.abandon()
 
 

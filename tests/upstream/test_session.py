@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from fakes import (
+    FakeChannel,
     FakePlacement,
     FakeReply,
     FakeRouter,
@@ -35,7 +36,7 @@ from mcp_session_proxy.errors import (
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.journal import Journal
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import Caller, ConnectionLost, SessionRef
+from mcp_session_proxy.upstream.transport import Caller, ConnectionLost
 
 pytestmark = pytest.mark.looptime
 
@@ -74,19 +75,11 @@ class StuckServer(FakeServer):
     """Accepts connections and, but for the handshake, never answers."""
 
     @asynccontextmanager
-    async def post(
-        self, body: bytes, session: SessionRef, caller: Caller, *, silence_seconds: float | None = None
-    ) -> AsyncIterator[FakeReply]:
-        if session.session_id is None or b"initialized" in body:
-            async with super().post(body, session, caller) as reply:
-                yield reply
-        else:
+    async def answered(self, sent: Sent) -> AsyncIterator[FakeReply]:
+        if sent.verb == "GET" or (sent.session_id is not None and "initialized" not in sent.method):
             await asyncio.Event().wait()
-
-    @asynccontextmanager
-    async def listen(self, *_: object, **__: object) -> AsyncIterator[FakeReply]:
-        await asyncio.Event().wait()
-        yield FakeReply()
+        async with super().answered(sent) as reply:
+            yield reply
 
 
 # -- handshake -------------------------------------------------------------------------------------
@@ -108,7 +101,7 @@ async def test_handshake_without_session_id() -> None:
     """A server that gives no id is served without one, and needs no goodbye."""
     server = FakeServer(stateless=True)
     session = await opened(server)
-    assert session.ref.session_id is None
+    assert session.channel.session_id is None
     await session.close("idle")
     assert server.transcript == ["initialize", "notifications/initialized"]
 
@@ -124,7 +117,7 @@ async def test_handshake_over_a_stream() -> None:
     )
     server.sessions.append("s7")
     session = await opened(server)
-    assert session.ref.session_id == "s7"
+    assert session.channel.session_id == "s7"
 
 
 async def test_throwaway_id_is_not_adopted() -> None:
@@ -135,7 +128,7 @@ async def test_throwaway_id_is_not_adopted() -> None:
     with pytest.raises(UpstreamRejected) as caught:
         await session.open(ALICE)
     assert caught.value.http_status == 400
-    assert session.ref.session_id is None
+    assert session.channel.session_id is None
     assert server.transcript == ["initialize"]
 
 
@@ -276,7 +269,7 @@ async def test_odd_version_is_not_repeated(version: object) -> None:
     server = FakeServer()
     server.initialize_result = {"protocolVersion": version}
     session = await opened(server)
-    assert session.ref.version is None
+    assert session.channel.version is None
 
 
 async def test_ids_are_unique() -> None:
@@ -400,7 +393,7 @@ async def test_background_posts_are_bounded() -> None:
     """A server that asks and never reads the answers does not fill our memory."""
     server = FakeServer()
     session = await opened(server)
-    session.transport = StuckServer()
+    session.channel = FakeChannel(StuckServer(), "s1")
     for _ in range(1000):
         session.answer_ping(Request(b"1", "ping"))
     await settle()
@@ -412,8 +405,8 @@ async def test_post_that_hangs_is_given_up() -> None:
     """A notification that the server never accepts ends after 10 seconds."""
     server = FakeServer()
     session = await opened(server)
-    session.transport = StuckServer()
-    assert not await session.post_message(b"{}")
+    session.channel = FakeChannel(StuckServer(), "s1")
+    assert not await session.post_message(b'{"jsonrpc":"2.0","method":"notifications/x"}')
     assert asyncio.get_running_loop().time() == pytest.approx(10)
 
 
@@ -598,7 +591,7 @@ async def test_lost_session_that_is_held_is_opened_again() -> None:
     server.forget()
     server.script("GET", refusal(404, GONE), stream(asyncio.Event()))
     await asyncio.sleep(10)
-    assert session.ref.session_id == "s2"
+    assert session.channel.session_id == "s2"
     assert session.incarnation == 2
     assert session.streaming
     assert [sent.params for sent in server.posts("resources/subscribe")] == [{"uri": "a:1"}]
@@ -834,7 +827,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     assert not waiting.done()
     go_on.set()
     await waiting
-    assert session.ref.session_id == "x"
+    assert session.channel.session_id == "x"
     session.abandon()
 
 
@@ -847,7 +840,7 @@ async def test_refused_session_moves() -> None:
     session.journal.record("logging/setLevel", b'{"level":"info"}')
     placement.elsewhere = other
     await session.refused(ALICE)
-    assert session.transport is other
+    assert session.channel.server is other
     assert session.incarnation == 2
     assert other.transcript == ["initialize", "notifications/initialized @s1", "logging/setLevel @s1"]
     session.abandon()
@@ -881,7 +874,7 @@ async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
     server.forget()
     await asyncio.sleep(31)
     await session.make_ready(ALICE)
-    assert session.ref.session_id == "s2"
+    assert session.channel.session_id == "s2"
     session.abandon()
 
 

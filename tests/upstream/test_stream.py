@@ -46,6 +46,8 @@ class Scene:
         self.asked.append(last_event_id)
         self.times.append(asyncio.get_running_loop().time())
         reply = self.replies.pop(0) if self.replies else stream(asyncio.Event())
+        if isinstance(reply, FakeReply):
+            reply.check_stream()
         if isinstance(reply, Exception):
             raise reply
         yield reply

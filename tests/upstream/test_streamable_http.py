@@ -1,6 +1,7 @@
 """Streamable HTTP against real sockets: redirects, trouble on the wire, streams cut anywhere, reuse."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,16 +14,30 @@ from raw_server import RawServer, whole
 from yarl import URL
 
 from mcp_session_proxy import __version__
-from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from mcp_session_proxy.errors import (
+    UpstreamProtocolError,
+    UpstreamRejected,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
 from mcp_session_proxy.protocol.jsonrpc import Message, Response
-from mcp_session_proxy.upstream import streamable_http
-from mcp_session_proxy.upstream.streamable_http import StreamableHttp, http_session
-from mcp_session_proxy.upstream.transport import NO_SESSION, NOBODY, Caller, ConnectionLost, Reply, SessionRef
+from mcp_session_proxy.protocol.lost import Verdict
+from mcp_session_proxy.upstream import http_client, streamable_http
+from mcp_session_proxy.upstream.http_client import http_session
+from mcp_session_proxy.upstream.streamable_http import HttpChannel, SessionRef, StreamableHttp
+from mcp_session_proxy.upstream.transport import (
+    NOBODY,
+    Caller,
+    ConnectionLost,
+    NoStream,
+    Refused,
+    Reply,
+    StreamRefused,
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 PONG = b'{"jsonrpc":"2.0","id":1,"result":{}}'
-SESSION = SessionRef("s1", "2025-11-25")
 
 
 @pytest.fixture
@@ -43,6 +58,18 @@ def transport(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: f
     way = StreamableHttp(http, URL(url), connect_timeout_seconds=5, request_timeout_seconds=silence_seconds)
     WAYS.append(way)
     return way
+
+
+def session_of(way: StreamableHttp) -> HttpChannel:
+    """The session s1, whose version is agreed on."""
+    channel = way.connect()
+    channel.ref = SessionRef("s1", "2025-11-25")
+    return channel
+
+
+def session_at(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: float = 5.0) -> HttpChannel:
+    """The same by a transport of its own."""
+    return session_of(transport(http, url, silence_seconds=silence_seconds))
 
 
 @asynccontextmanager
@@ -66,6 +93,14 @@ async def read_all(reply: Reply) -> list[Message]:
     return messages
 
 
+async def refused(channel: HttpChannel) -> Refused:
+    """The refusal of a message."""
+    with pytest.raises(Refused) as caught:
+        async with channel.send(PING, NOBODY):
+            pass
+    return caught.value
+
+
 def results(messages: list[Message]) -> list[object]:
     return [json.loads(m.result or b"null") for m in messages if isinstance(m, Response)]
 
@@ -84,7 +119,7 @@ async def test_request_headers(http: aiohttp.ClientSession) -> None:
 
     caller = Caller(headers=(("Authorization", "Bearer x"), ("X-Twice", "1"), ("X-Twice", "2")))
     async with served(handler) as origin:
-        async with transport(http, origin / "mcp").post(PING, SESSION, caller) as reply:
+        async with session_at(http, origin / "mcp").send(PING, caller) as reply:
             assert results(await read_all(reply)) == [{}]
         host = f"{origin.host}:{origin.port}"
     assert {(n.lower(), v) for n, v in seen[0].headers.items()} == {
@@ -111,10 +146,12 @@ async def test_get_and_delete(http: aiohttp.ClientSession) -> None:
         return web.Response(status=405 if request.method == "GET" else 204)
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
-        async with way.listen(SESSION, NOBODY, "e-7") as reply:
-            assert (reply.status, reply.is_stream) == (405, False)
-        assert await way.delete(SESSION, NOBODY) == 204
+        way = session_at(http, origin / "mcp")
+        with pytest.raises(StreamRefused) as caught:
+            async with way.open_stream(NOBODY, "e-7"):
+                pass
+        assert caught.value.why is NoStream.NOT_OFFERED
+        await way.close(NOBODY)
     get, delete = seen
     assert (get.headers["Accept"], get.headers["Last-Event-ID"]) == ("text/event-stream", "e-7")
     assert delete.headers["Mcp-Session-Id"] == "s1"
@@ -141,7 +178,7 @@ async def test_query_strings_are_joined(
 
     async with served(handler) as origin:
         url = URL(f"{origin}/mcp" + (f"?{own}" if own else ""), encoded=True)
-        async with transport(http, url).post(PING, SESSION, Caller(query=clients)):
+        async with session_at(http, url).send(PING, Caller(query=clients)):
             pass
     assert seen == ["/mcp" + (f"?{sent}" if sent else "")]
 
@@ -155,7 +192,7 @@ async def test_what_cannot_be_written_is_not_sent(http: aiohttp.ClientSession) -
 
     async with served(handler) as origin:
         with pytest.raises(UpstreamProtocolError):
-            async with transport(http, origin / "mcp").post(PING, SESSION, caller):
+            async with session_at(http, origin / "mcp").send(PING, caller):
                 pass
 
 
@@ -178,9 +215,9 @@ async def test_cookies_are_not_kept(http: aiohttp.ClientSession) -> None:
         return web.Response(body=PONG, content_type="application/json", headers={"Set-Cookie": "who=alice"})
 
     async with served(handler) as origin:
-        way = transport(http, origin.with_host("localhost") / "mcp")
+        way = session_at(http, origin.with_host("localhost") / "mcp")
         for _ in range(2):
-            async with way.post(PING, SESSION, NOBODY) as reply:
+            async with way.send(PING, NOBODY) as reply:
                 await read_all(reply)
     assert seen == [None, None]
 
@@ -203,10 +240,10 @@ async def test_redirect_to_the_slash(http: aiohttp.ClientSession, status: int, l
         return web.Response(body=PONG, content_type="application/json")
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
         for _ in range(2):
-            async with way.post(PING, SESSION, Caller(query="a=%2F")) as reply:
-                assert reply.status == 200
+            async with way.send(PING, Caller(query="a=%2F")) as reply:
+                assert results(await read_all(reply)) == [{}]
     assert seen == [("POST", f"{path}?a=%2F", PING) for path in ("/mcp", "/mcp/", "/mcp/")]
 
 
@@ -221,13 +258,13 @@ async def test_redirects_that_meet(http: aiohttp.ClientSession) -> None:
         return web.Response(body=PONG, content_type="application/json")
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
 
-        async def ask() -> int:
-            async with way.post(PING, SESSION, NOBODY) as reply:
-                return reply.status
+        async def ask() -> list[object]:
+            async with way.send(PING, NOBODY) as reply:
+                return results(await read_all(reply))
 
-        assert await asyncio.gather(*(ask() for _ in range(5))) == [200] * 5
+        assert await asyncio.gather(*(ask() for _ in range(5))) == [[{}]] * 5
 
 
 async def test_a_redirect_concerns_one_request(http: aiohttp.ClientSession) -> None:
@@ -243,10 +280,10 @@ async def test_a_redirect_concerns_one_request(http: aiohttp.ClientSession) -> N
         return web.Response(body=PONG, content_type="application/json")
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
         for caller in (NOBODY, Caller(headers=(("Authorization", "secret"),))):
-            async with way.post(PING, SESSION, caller) as reply:
-                assert reply.status == 200
+            async with way.send(PING, caller) as reply:
+                assert results(await read_all(reply)) == [{}]
     assert seen == [("/mcp", None), ("/login", None), ("/mcp", "secret")]
 
 
@@ -260,12 +297,11 @@ async def test_a_redirect_that_would_change_the_method(http: aiohttp.ClientSessi
         return web.Response(status=status, headers={"Location": "/login"})
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
         with pytest.raises(UpstreamProtocolError, match=r"redirects.*/login.*credential"):
-            async with way.post(PING, SESSION, NOBODY):
+            async with way.send(PING, NOBODY):
                 pass
-        with pytest.raises(UpstreamProtocolError, match="redirects"):
-            await way.delete(SESSION, NOBODY)
+        await way.close(NOBODY)
     assert seen == ["/mcp", "/mcp"]
 
 
@@ -290,10 +326,11 @@ async def test_a_slash_that_leads_to_no_endpoint(
         return web.Response(**after)  # type: ignore[arg-type]
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
         for _ in range(2):
-            async with way.post(PING, SESSION, NOBODY):
-                pass
+            with contextlib.suppress(Refused):
+                async with way.send(PING, NOBODY):
+                    pass
     assert seen == ["/mcp", "/mcp/"] * 2
 
 
@@ -320,7 +357,7 @@ async def test_redirect_elsewhere_is_refused(http: aiohttp.ClientSession, locati
 
     async with served(handler) as origin:
         with pytest.raises(UpstreamProtocolError, match="redirects"):
-            async with transport(http, origin / "mcp").post(PING, SESSION, NOBODY):
+            async with session_at(http, origin / "mcp").send(PING, NOBODY):
                 pass
     assert seen == ["/mcp"]
 
@@ -334,11 +371,9 @@ async def test_second_redirect_is_not_followed(http: aiohttp.ClientSession) -> N
         target = "/mcp" if request.path == "/mcp/" else "/mcp/"
         return web.Response(status=307, headers={"Location": target})
 
-    async with (
-        served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
-    ):
-        assert reply.status == 307
+    async with served(handler) as origin:
+        caught = await refused(session_at(http, origin / "mcp"))
+    assert caught.how == 307
     assert seen == ["/mcp", "/mcp/"]
 
 
@@ -365,21 +400,20 @@ def test_where_redirects_lead(asked: str, location: str, followed: str | None) -
 
 async def test_refused_connection(http: aiohttp.ClientSession) -> None:
     """Nothing was sent, and that is what is said."""
-    way = transport(http, f"http://127.0.0.1:{unused_port()}/mcp")
+    way = session_at(http, f"http://127.0.0.1:{unused_port()}/mcp")
     with pytest.raises(UpstreamUnreachable):
-        async with way.post(PING, SESSION, NOBODY):
+        async with way.send(PING, NOBODY):
             pass
     with pytest.raises(UpstreamUnreachable):
-        async with way.listen(SESSION, NOBODY, None):
+        async with way.open_stream(NOBODY, None):
             pass
-    with pytest.raises(UpstreamUnreachable):
-        await way.delete(SESSION, NOBODY)
+    await way.close(NOBODY)
 
 
 async def test_unknown_host(http: aiohttp.ClientSession) -> None:
     """A name that cannot be looked up is a server that cannot be reached."""
     with pytest.raises(UpstreamUnreachable):
-        async with transport(http, "http://no-such-host.invalid/mcp").post(PING, SESSION, NOBODY):
+        async with session_at(http, "http://no-such-host.invalid/mcp").send(PING, NOBODY):
             pass
 
 
@@ -392,7 +426,7 @@ async def test_closed_after_sending(http: aiohttp.ClientSession) -> None:
     raw = RawServer(serve)
     async with raw.running() as url:
         with pytest.raises(ConnectionLost):
-            async with transport(http, url).post(PING, SESSION, NOBODY):
+            async with session_at(http, url).send(PING, NOBODY):
                 pass
     assert len(raw.requests) == 1
 
@@ -418,7 +452,7 @@ async def test_heads_may_be_large(http: aiohttp.ClientSession, answer: bytes) ->
         writer.write(answer)
         await writer.drain()
 
-    async with RawServer(serve).running() as url, transport(http, url).post(PING, SESSION, NOBODY) as reply:
+    async with RawServer(serve).running() as url, session_at(http, url).send(PING, NOBODY) as reply:
         assert results(await read_all(reply)) == [{}]
 
 
@@ -446,7 +480,7 @@ async def test_heads_that_cannot_be_read(http: aiohttp.ClientSession, answer: by
     raw = RawServer(serve)
     async with raw.running() as url:
         with pytest.raises(UpstreamProtocolError, match=r"head .* cannot be read.*may have been done"):
-            async with transport(http, url).post(PING, SESSION, NOBODY):
+            async with session_at(http, url).send(PING, NOBODY):
                 pass
     assert len(raw.requests) == 1
 
@@ -461,11 +495,11 @@ async def test_closed_kept_connection(http: aiohttp.ClientSession) -> None:
 
     raw = RawServer(serve)
     async with raw.running() as url:
-        way = transport(http, url)
-        async with way.post(PING, SESSION, NOBODY) as reply:
+        way = session_at(http, url)
+        async with way.send(PING, NOBODY) as reply:
             await read_all(reply)
         with pytest.raises(ConnectionLost):
-            async with way.post(PING, SESSION, NOBODY):
+            async with way.send(PING, NOBODY):
                 pass
     assert (raw.connections, len(raw.requests)) == (1, 2)
 
@@ -488,7 +522,7 @@ async def test_body_that_breaks_off(http: aiohttp.ClientSession, answer: bytes) 
 
     async with RawServer(serve).running() as url:
         with pytest.raises(ConnectionLost):
-            async with transport(http, url).post(PING, SESSION, NOBODY) as reply:
+            async with session_at(http, url).send(PING, NOBODY) as reply:
                 await read_all(reply)
 
 
@@ -502,7 +536,7 @@ async def test_no_http_at_all(http: aiohttp.ClientSession) -> None:
 
     async with RawServer(serve).running() as url:
         with pytest.raises(UpstreamProtocolError, match="may have been done"):
-            async with transport(http, url).post(PING, SESSION, NOBODY):
+            async with session_at(http, url).send(PING, NOBODY):
                 pass
 
 
@@ -517,12 +551,8 @@ async def test_silence(http: aiohttp.ClientSession, head: bytes, verb: str) -> N
         await reader.read()
 
     async with RawServer(serve).running() as url:
-        way = transport(http, url, silence_seconds=0.05)
-        request = (
-            way.post(PING, SESSION, NOBODY)
-            if verb == "post"
-            else way.listen(SESSION, NOBODY, "7", for_answer=True)
-        )
+        way = session_at(http, url, silence_seconds=0.05)
+        request = way.send(PING, NOBODY) if verb == "post" else way.resume(NOBODY, "7")
         with pytest.raises(UpstreamTimeout):
             async with request as reply:
                 await read_all(reply)
@@ -538,9 +568,8 @@ async def test_stream_may_be_silent_for_ever(http: aiohttp.ClientSession) -> Non
 
     async with (
         RawServer(serve).running() as url,
-        transport(http, url, silence_seconds=0.05).listen(SESSION, NOBODY, None) as reply,
+        session_at(http, url, silence_seconds=0.05).open_stream(NOBODY, None) as reply,
     ):
-        assert reply.is_stream
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.1):
                 await reply.read()
@@ -557,8 +586,8 @@ async def test_goodbye_is_not_waited_for_for_long(
         await reader.read()
 
     async with RawServer(serve).running() as url:
-        with pytest.raises(TimeoutError):
-            await transport(http, url).delete(SESSION, NOBODY)
+        async with asyncio.timeout(30):
+            await session_at(http, url).close(NOBODY)
 
 
 # -- answers ---------------------------------------------------------------------------------------
@@ -586,10 +615,8 @@ async def test_stream_split_anywhere(http: aiohttp.ClientSession, size: int) -> 
 
     async with (
         served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+        session_at(http, origin / "mcp").send(PING, NOBODY) as reply,
     ):
-        assert reply.is_stream
-        assert reply.content_type == "text/event-stream"
         messages = await read_all(reply)
         assert (reply.last_event_id, reply.retry_seconds) == ("2", 0.25)
     assert [type(m).__name__ for m in messages] == ["Notification", "Response"]
@@ -616,7 +643,7 @@ async def test_json_bodies(http: aiohttp.ClientSession, body: bytes, found: list
 
     async with (
         served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+        session_at(http, origin / "mcp").send(PING, NOBODY) as reply,
     ):
         assert results(await read_all(reply)) == found
         assert (reply.last_event_id, reply.retry_seconds) == (None, None)
@@ -635,7 +662,7 @@ async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
 
     async with (
         served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+        session_at(http, origin / "mcp").send(PING, NOBODY) as reply,
     ):
         assert results(await read_all(reply)) == [{}]
 
@@ -652,7 +679,7 @@ async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: p
 
     async with served(handler) as origin:
         with pytest.raises(UpstreamProtocolError, match="more than 1000000 bytes"):
-            async with transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply:
+            async with session_at(http, origin / "mcp").send(PING, NOBODY) as reply:
                 await read_all(reply)
 
 
@@ -666,7 +693,7 @@ async def test_compressed_answers(http: aiohttp.ClientSession) -> None:
 
     async with (
         served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
+        session_at(http, origin / "mcp").send(PING, NOBODY) as reply,
     ):
         assert results(await read_all(reply)) == [{}]
 
@@ -678,11 +705,12 @@ async def test_session_id_of_2xx_only(http: aiohttp.ClientSession, status: int, 
     async def handler(_: web.Request) -> web.Response:
         return web.Response(status=status, headers={"Mcp-Session-Id": "new"})
 
-    async with (
-        served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, NO_SESSION, NOBODY) as reply,
-    ):
-        assert reply.session_id == adopted
+    async with served(handler) as origin:
+        channel = transport(http, origin / "mcp").connect()
+        with contextlib.suppress(Refused):
+            async with channel.open(PING, NOBODY, b"1", silence_seconds=5.0):
+                pass
+    assert channel.session_id == adopted
 
 
 async def test_refusal(http: aiohttp.ClientSession) -> None:
@@ -695,13 +723,12 @@ async def test_refusal(http: aiohttp.ClientSession) -> None:
         response.headers["X-Powered-By"] = "PHP"
         return response
 
-    async with (
-        served(handler) as origin,
-        transport(http, origin / "mcp").post(PING, SESSION, NOBODY) as reply,
-    ):
-        assert reply.content_type == "text/plain"
-        assert len(await reply.text()) == 64 * 1024
-        assert reply.explanation() == {"WWW-Authenticate": 'Basic, Bearer realm="x"'}
+    async with served(handler) as origin:
+        error = (await refused(session_at(http, origin / "mcp"))).error
+    assert isinstance(error, UpstreamRejected)
+    assert error.content_type == "text/plain"
+    assert len(error.body) == 64 * 1024
+    assert error.headers() == {"WWW-Authenticate": 'Basic, Bearer realm="x"'}
 
 
 async def test_refusal_that_breaks_off(http: aiohttp.ClientSession) -> None:
@@ -712,9 +739,12 @@ async def test_refusal_that_breaks_off(http: aiohttp.ClientSession) -> None:
         writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 100\r\n\r\nSession not found")
         await writer.drain()
 
-    async with RawServer(serve).running() as url, transport(http, url).post(PING, SESSION, NOBODY) as reply:
-        assert await reply.text() == b"Session not found"
-        assert reply.content_type is None
+    async with RawServer(serve).running() as url:
+        caught = await refused(session_at(http, url))
+    assert caught.words == b"Session not found"
+    assert caught.session is Verdict.GONE
+    assert isinstance(caught.error, UpstreamRejected)
+    assert caught.error.content_type is None
 
 
 # -- connections -----------------------------------------------------------------------------------
@@ -740,9 +770,9 @@ async def test_connections_are_reused(http: aiohttp.ClientSession, kind: str) ->
 
     raw = RawServer(serve)
     async with raw.running() as url:
-        way = transport(http, url)
+        way = session_at(http, url)
         for _ in range(3):
-            async with way.post(PING, SESSION, NOBODY) as reply:
+            async with way.send(PING, NOBODY) as reply:
                 while not await reply.read():
                     pass
             while http.connector is not None and not http.connector._conns:  # until it is back in its pool
@@ -754,7 +784,7 @@ async def test_stream_that_stays_open_is_cut(
     http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that does not end its stream after the response does not keep a connection of ours."""
-    monkeypatch.setattr(streamable_http, "_END_OF_STREAM_SECONDS", 0.02)
+    monkeypatch.setattr(http_client, "_END_OF_STREAM_SECONDS", 0.02)
     cut = asyncio.Event()
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -764,8 +794,8 @@ async def test_stream_that_stays_open_is_cut(
         cut.set()
 
     async with RawServer(serve).running() as url:
-        way = transport(http, url)
-        async with way.post(PING, SESSION, NOBODY) as reply:
+        way = session_at(http, url)
+        async with way.send(PING, NOBODY) as reply:
             assert results(await reply.read() or []) == [{}]
         async with asyncio.timeout(30):
             await cut.wait()
@@ -784,10 +814,10 @@ async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb
         cut.set()
 
     async with RawServer(serve).running() as url:
-        way = transport(http, url)
+        way = session_at(http, url)
 
         async def ask() -> None:
-            request = way.post(PING, SESSION, NOBODY) if verb == "post" else way.listen(SESSION, NOBODY, None)
+            request = way.send(PING, NOBODY) if verb == "post" else way.open_stream(NOBODY, None)
             async with request as reply:
                 await read_all(reply)
 
@@ -809,10 +839,10 @@ async def test_connections_are_not_limited(http: aiohttp.ClientSession) -> None:
         return web.Response(body=PONG, content_type="application/json")
 
     async with served(handler) as origin:
-        way = transport(http, origin / "mcp")
+        way = session_at(http, origin / "mcp")
 
-        async def ask() -> int:
-            async with way.post(PING, SESSION, NOBODY) as reply:
-                return reply.status
+        async def ask() -> list[object]:
+            async with way.send(PING, NOBODY) as reply:
+                return results(await read_all(reply))
 
-        assert set(await asyncio.gather(*(ask() for _ in range(150)))) == {200}
+        assert await asyncio.gather(*(ask() for _ in range(150))) == [[{}]] * 150

@@ -1,6 +1,7 @@
 """The words of the transport."""
 
-from mcp_session_proxy.upstream.transport import NO_SESSION, NOBODY, Caller, SessionRef
+from mcp_session_proxy.upstream.streamable_http import NO_SESSION, SessionRef
+from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 
 def test_caller_hides_credentials() -> None:
