@@ -6,7 +6,7 @@ spans of what is told here.
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -86,20 +86,23 @@ class RequestTrace(Protocol):
         ...
 
 
+class Facts(NamedTuple):
+    """What a trace is told of a request when it begins.
+
+    ``meta`` is its ``_meta`` as raw JSON members, ``attributes`` have OpenTelemetry's names.
+    """
+
+    method: str
+    headers: Mapping[str, str]
+    meta: Mapping[str, bytes]
+    attributes: Mapping[str, str | None]
+
+
 class Tracer(Protocol):
     """Whoever follows requests."""
 
-    def begin(
-        self,
-        method: str,
-        headers: Mapping[str, str],
-        meta: Mapping[str, bytes],
-        facts: Callable[[], Mapping[str, str | None]],
-    ) -> RequestTrace:
-        """A request of a client begins.
-
-        ``meta`` is its ``_meta`` as raw JSON members. ``facts`` gives attributes by OpenTelemetry's names.
-        """
+    def begin(self, facts: Callable[[], Facts]) -> RequestTrace:
+        """A request of a client begins; ``facts`` gives what is to be known of it."""
         ...
 
 

@@ -23,11 +23,6 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str = revisions.JSON
     failed: bool = False  # the server answered with an error of its own
 
-    @property
-    def sent(self) -> bytes:
-        """What goes out where this answer is the whole HTTP response."""
-        return self.body if self.plain is None else self.plain
-
 
 def answer_error(error: ProxyError, identifier: bytes) -> Answer:
     """An error as an answer. A refusal of the server's without JSON-RPC keeps its body (OAuth)."""
@@ -44,16 +39,11 @@ def answer_error(error: ProxyError, identifier: bytes) -> Answer:
     return Answer(body=body, status=error.http_status, headers=headers)
 
 
-def whole_response(answer: Answer, cors: Mapping[str, str]) -> web.Response:
-    """An answer as the whole HTTP response."""
-    headers = {**cors, **answer.headers, "Content-Type": answer.content_type}
-    return web.Response(body=answer.sent, status=answer.status, headers=headers)
-
-
 def refuse(error: ProxyError, identifier: bytes, cors: Mapping[str, str]) -> web.Response:
     """An error as the whole HTTP response to what is no request, or cannot be read as one."""
     body = jsonrpc.write_error(identifier, error)
-    return whole_response(Answer(body=body, status=error.http_status, headers=error.headers()), cors)
+    headers = {**cors, **error.headers(), "Content-Type": revisions.JSON}
+    return web.Response(body=body, status=error.http_status, headers=headers)
 
 
 def no_id(http: web.BaseRequest) -> bytes:

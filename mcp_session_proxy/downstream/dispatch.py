@@ -79,12 +79,11 @@ class Dispatcher:
         """
         started = time.perf_counter()
         request.id = f"r{next(self._numbers)}"
-        trace = request.trace = self._tracer.begin(
-            request.label, request.http.headers, request.meta, request.trace_facts
-        )
+        request.trace = trace = self._tracer.begin(request.trace_facts)
         self._requests[request] = None
         try:
-            self.refuse_while_draining()
+            if self.draining:
+                raise Draining(_SHUTTING_DOWN)
             request.affinity = self._identifier.affinity(request.http.headers, request.meta)
             if request.era is Era.MODERN and request.message.method == revisions.LISTEN:
                 # It is under way for hours and works on nothing, so it has limits of its own.
@@ -94,7 +93,8 @@ class Dispatcher:
                     if request.era is Era.MODERN:
                         answer = await self._modern.answer(request, self._check_modern(request))
                     else:
-                        eras.check_version(request.head, self.rules.eras)
+                        if not request.head.version_served:
+                            eras.check_version(request.head, self.rules.eras)
                         answer = await self._legacy.answer(request)
             if answer.failed:
                 request.outcome = "error"

@@ -144,13 +144,15 @@ class Endpoint:
         self, http: web.BaseRequest, head: Head, message: Request, meta: Mapping[str, bytes]
     ) -> web.StreamResponse:
         """Answer as long as the client waits: one that closes the response cancels its request."""
-        responder = Responder(http, head, self.heart, answers=self._memory.answers)
+        responder, sender = Responder(http, head, self.heart, share=self._memory.answers), head.sender
+        request = ClientRequest(
+            http, head, message, meta, Era.MODERN, responder, sender.principal, sender.caller
+        )
         try:
-            request = ClientRequest(http, head, message, meta, Era.MODERN, responder, head.sender.caller)
-            await responder.respond(await self._dispatcher.answer(request))
-            return await responder.finish()
-        finally:
+            return await responder.finish(await self._dispatcher.answer(request))
+        except BaseException:
             responder.close()
+            raise
 
     def _take_modern(
         self, head: Head, messages: Sequence[Message | Rejection], *, batch: bool

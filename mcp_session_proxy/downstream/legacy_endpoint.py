@@ -102,24 +102,32 @@ class LegacyEndpoint:
                 http,
                 head,
                 self._heart,
-                mailbox_of=self._fanout.mailbox,
-                client=client,
-                batch=batch,
-                answers=self._answers,
+                client,
+                self._fanout.mailbox,
+                self._answers,
             )
             on_departure(http, responder.client_left)
             try:
                 if not batch and isinstance(first, Request):
                     request = ClientRequest(
-                        http, head, first, meta, Era.LEGACY, responder, head.legacy_caller, client
+                        http,
+                        head,
+                        first,
+                        meta,
+                        Era.LEGACY,
+                        responder,
+                        head.sender.principal,
+                        head.legacy_caller,
+                        client,
                     )
-                    await responder.respond(await self._dispatcher.answer(request))
+                    response = await responder.finish(await self._dispatcher.answer(request))
                     client = request.client
                 else:
-                    await self._answer_batch(http, head, client, messages, responder)
-                response = await responder.finish()
-            finally:
+                    await self._answer_batch(messages, responder)
+                    response = await responder.finish()
+            except BaseException:
                 responder.close()
+                raise
         if client is not None:
             self._note_connection(http, client)
         return response
@@ -151,15 +159,9 @@ class LegacyEndpoint:
             for_others = comes_from_proxy(http.headers)
             connection.carry(client, self._binder.connection_closed, for_others=for_others)
 
-    async def _answer_batch(
-        self,
-        http: web.BaseRequest,
-        head: Head,
-        client: ClientSession | None,
-        messages: Incoming,
-        responder: Responder,
-    ) -> None:
+    async def _answer_batch(self, messages: Incoming, responder: Responder) -> None:
         """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching")."""
+        http, head, client = responder.http, responder.head, responder.client
 
         async def work_on(message: Message | Rejection) -> None:
             if isinstance(message, Rejection):
@@ -173,7 +175,15 @@ class LegacyEndpoint:
             else:
                 meta = jsonrpc.read_meta(message.params)
                 request = ClientRequest(
-                    http, head, message, meta, Era.LEGACY, responder, head.legacy_caller, client
+                    http,
+                    head,
+                    message,
+                    meta,
+                    Era.LEGACY,
+                    responder,
+                    head.sender.principal,
+                    head.legacy_caller,
+                    client,
                 )
                 await responder.respond(await self._dispatcher.answer(request))
 

@@ -19,7 +19,7 @@ from ..protocol.revisions import Era
 from ..sessions.binding import Visit
 from ..sessions.directory import ClientSession
 from ..sessions.identity import Principal
-from ..tracing import TRACEPARENT, UNTRACED, RequestTrace, read_trace_id
+from ..tracing import TRACEPARENT, UNTRACED, Facts, RequestTrace, read_trace_id
 from ..upstream.transport import Caller
 from .head import Head
 from .streams import Responder
@@ -50,6 +50,7 @@ class ClientRequest(msgspec.Struct, eq=False):
     meta: Mapping[str, bytes]
     era: Era
     responder: Responder
+    principal: Principal
     caller: Caller
     client: ClientSession | None = None
 
@@ -69,11 +70,6 @@ class ClientRequest(msgspec.Struct, eq=False):
         return f"<ClientRequest {self.id} {self.label}>"
 
     @property
-    def principal(self) -> Principal:
-        """Who asks."""
-        return self.head.sender.principal
-
-    @property
     def label(self) -> str:
         """Its method, as metrics and logs name it."""
         return revisions.method_label(self.message.method)
@@ -84,10 +80,10 @@ class ClientRequest(msgspec.Struct, eq=False):
         in_meta = read_trace_id(jsonrpc.read_string(self.meta.get(TRACEPARENT)))
         return in_meta or read_trace_id(self.http.headers.get(TRACEPARENT))
 
-    def trace_facts(self) -> Mapping[str, str | None]:
+    def trace_facts(self) -> Facts:
         """What a trace is told. What the client says is told if it is a known version, a tool or a prompt."""
         version = self.head.version
-        facts = {
+        attributes = {
             "mcp_session_proxy.request": self.id,
             "mcp_session_proxy.era": self.era,
             "mcp_session_proxy.principal": self.principal.tag,
@@ -96,8 +92,8 @@ class ClientRequest(msgspec.Struct, eq=False):
         }
         if (attribute := _TARGETS.get(self.message.method)) is not None:
             name = jsonrpc.read_string(jsonrpc.read_object(self.message.params).get("name"))
-            facts[attribute] = None if name is None else name[:_MAX_NAME_CHARS]
-        return facts
+            attributes[attribute] = None if name is None else name[:_MAX_NAME_CHARS]
+        return Facts(self.label, self.http.headers, self.meta, attributes)
 
     def visits(self, visit: Visit) -> None:
         """It has come to an upstream session."""

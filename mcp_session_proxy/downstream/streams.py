@@ -11,10 +11,11 @@ basic/transports).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import Enum
 from typing import Final
 
+import msgspec
 from aiohttp import web
 
 from ..aio import Tasks
@@ -23,7 +24,7 @@ from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import HeartbeatFormat
 from ..sessions.directory import ClientSession
-from .answers import Answer, whole_response
+from .answers import Answer
 from .connection import begin_stream
 from .head import Head
 
@@ -125,66 +126,43 @@ class Phase(Enum):
     OVER = "over"
 
 
-class Responder:
+class Responder(msgspec.Struct, eq=False):
     """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
 
     ``client`` is the client session that the POST names, None without one. ``mailbox_of`` gives what keeps
-    what its client missed when it was lost: few answers ever need that. ``answers`` is the memory for large
+    what its client missed when it was lost: few answers ever need that. ``share`` is the memory for large
     answers on their way.
+
+    For the heart: ``last_write`` is when something was written last, or its piece was taken, by the loop's
+    clock; ``writing`` says that the client has yet to take it.
     """
 
-    __slots__ = (
-        "_answers",
-        "_batch",
-        "_client",
-        "_head",
-        "_headers",
-        "_heart",
-        "_http",
-        "_kept",
-        "_lock",
-        "_mailbox_of",
-        "_phase",
-        "_response",
-        "_share",
-        "last_write",
-        "writing",
-    )
+    http: web.BaseRequest
+    head: Head
+    heart: Heart
+    client: ClientSession | None = None
+    mailbox_of: Callable[[ClientSession], Mailbox] | None = None
+    share: Share = UNBOUNDED
 
-    def __init__(
-        self,
-        http: web.BaseRequest,
-        head: Head,
-        heart: Heart,
-        *,
-        client: ClientSession | None = None,
-        mailbox_of: Callable[[ClientSession], Mailbox] | None = None,
-        batch: bool = False,
-        answers: Share = UNBOUNDED,
-    ) -> None:
-        self._headers = head.cors
-        self.last_write = heart.now()
-        self.writing = False
-        self._http = http
-        self._head = head
-        self._heart = heart
-        self._mailbox_of = mailbox_of
-        self._client = client
-        self._batch = batch
-        self._share = answers
-        self._phase = Phase.UNDECIDED
-        self._kept: Stream | None = None
-        self._response: web.StreamResponse | None = None
-        self._answers: list[Answer] = []
-        self._lock: asyncio.Lock | None = None  # made when there is something to write in turn
-        if head.accepts.stream:
-            heart.add(self)
+    last_write: float = 0.0
+    writing: bool = False
+    _phase: Phase = Phase.UNDECIDED
+    _response: web.StreamResponse | None = None  # the stream, once it has begun
+    _kept: Stream | None = None
+    _answers: list[Answer] = []
+    _headers: dict[str, str] = {}  # of the answers that the stream begins with
+    _lock: asyncio.Lock | None = None  # made when there is something to write in turn
+
+    def __post_init__(self) -> None:
+        self.last_write = self.heart.now()
+        if self.head.accepts.stream:
+            self.heart.add(self)
 
     # -- before the end ------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
-        wants_json = self.takes_json and self._heart.heartbeat_format is HeartbeatFormat.JSON
+        wants_json = self.takes_json and self.heart.heartbeat_format is HeartbeatFormat.JSON
         if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 
@@ -193,7 +171,7 @@ class Responder:
         if not self.takes_streams:
             return False
         async with self._turn():
-            if self._phase is Phase.OVER or (self._phase is Phase.CLIENT_LEFT and self._client is None):
+            if self._phase is Phase.OVER or (self._phase is Phase.CLIENT_LEFT and self.client is None):
                 return False
             await self._write_event(data)
             return True
@@ -220,26 +198,26 @@ class Responder:
     @property
     def takes_json(self) -> bool:
         """Whether the client understands JSON."""
-        return self._head.accepts.json
+        return self.head.accepts.json
 
     @property
     def takes_streams(self) -> bool:
         """Whether the client understands event streams."""
-        return self._head.accepts.stream
+        return self.head.accepts.stream
 
     @property
     def prefers_json(self) -> bool:
         """Whether the client names JSON first, and has not shown yet that it reads event streams."""
-        reads_streams = self._client is not None and self._client.had_stream
-        return self._head.accepts.prefers_json and not reads_streams
+        reads_streams = self.client is not None and self.client.had_stream
+        return self.head.accepts.prefers_json and not reads_streams
 
     def hold(self) -> None:
         """Write nothing before the answer: its headers matter."""
-        self._heart.remove(self)
+        self.heart.remove(self)
 
     def close(self) -> None:
         """The handler is over, one way or another."""
-        self._heart.remove(self)
+        self.heart.remove(self)
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
@@ -249,57 +227,73 @@ class Responder:
     # -- the end ---------------------------------------------------------------------------------
 
     async def respond(self, answer: Answer) -> None:
-        """Take the final response to one of the POST's requests."""
-        if self._response is None and (self.takes_json or answer.status != 200):
+        """Take the final response to one request of a batch."""
+        if self._response is None and self._stays_whole(answer):
             self._answers.append(answer)
             return
         async with self._turn():
-            self._headers = {**self._headers, **answer.headers}
-            await self._flush()
-            await self._write_event(answer.body)
+            await self._write_answer(answer)
 
-    async def finish(self) -> web.StreamResponse:
-        """End the answer, all requests being responded to."""
-        if self._response is None:
-            self._phase = Phase.OVER
-            if self._kept is not None:
-                self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
-            self._heart.remove(self)
-            answer = self._whole()
-            if answer is None:
-                return web.Response(headers=self._headers)  # the client left; nobody reads this
-            whole, body = whole_response(answer, self._headers), answer.sent
-            return whole if len(body) <= SMALL_BYTES else await self._write_whole(whole, body)
+    async def finish(self, answer: Answer | None = None) -> web.StreamResponse:
+        """End the answer, all requests being responded to; ``answer`` is that of a POST with one request.
+
+        Here it is decided at last: what has not become a stream until now is one JSON text, with the status
+        and the headers that fit it.
+        """
+        if self._response is not None or not (answer is None or self._stays_whole(answer)):
+            return await self._finish_stream(answer)
+        self._phase = Phase.OVER
+        self.heart.remove(self)
+        if self._kept is not None:
+            self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
+        if answer is None:
+            answer = Answer(body=jsonrpc.write_batch([one.body for one in self._answers]))
+        body = answer.body if answer.plain is None else answer.plain
+        headers = {**self.head.cors, **answer.headers, "Content-Type": answer.content_type}
+        if len(body) <= SMALL_BYTES:
+            return web.Response(body=body, status=answer.status, headers=headers)
+        return await self._write_whole(body, answer.status, headers)
+
+    def _stays_whole(self, answer: Answer) -> bool:
+        """Whether an answer makes no stream by itself: errors never do, they need their HTTP status."""
+        return self.head.accepts.json or answer.status != 200
+
+    async def _finish_stream(self, answer: Answer | None) -> web.StreamResponse:
         async with self._turn():
             try:
+                if answer is not None:
+                    await self._write_answer(answer)
                 await self._flush()
                 await self._end()
             finally:
                 self._phase = Phase.OVER
-                self._heart.remove(self)
-            return self._response
+                self.heart.remove(self)
+        if self._response is None:
+            return web.Response()  # the client left before it began: nobody reads this
+        return self._response
 
-    def _whole(self) -> Answer | None:
-        if self._batch:
-            return Answer(body=jsonrpc.write_batch([answer.body for answer in self._answers]))
-        return self._answers[0] if self._answers else None
-
-    async def _write_whole(self, whole: web.Response, body: bytes) -> web.StreamResponse:
+    async def _write_whole(self, body: bytes, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
         """Write a large answer in pieces, so that the heart sees whether they are taken."""
-        response = web.StreamResponse(status=whole.status, headers=whole.headers)
+        response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(body)
 
         async def write() -> None:
-            await response.prepare(self._http)
+            await response.prepare(self.http)
             await self._write_pieces(response, body)
             await response.write_eof()
 
-        self._heart.add(self)  # whoever takes no streams was not watched until now
+        self.heart.add(self)  # whoever takes no streams was not watched until now
         try:
             await self._try(write())
         finally:
-            self._heart.remove(self)
+            self.heart.remove(self)
         return response
+
+    async def _write_answer(self, answer: Answer) -> None:
+        """Write a response as an event; its headers count if it is what the stream begins with."""
+        self._headers = {**self._headers, **answer.headers}
+        await self._flush()
+        await self._write_event(answer.body)
 
     async def _flush(self) -> None:
         """Write the responses that came while it was still undecided whether this is a stream."""
@@ -309,9 +303,11 @@ class Responder:
 
     async def _end(self) -> None:
         if self._phase is Phase.STREAM and self._response is not None:
-            self.last_write = self._heart.now()
+            self.last_write = self.heart.now()
             await self._try(self._response.write_eof())
-        if self._kept is not None:
+        if self._kept is not None and self._response is None:
+            self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
+        elif self._kept is not None:
             self._kept.close(reached_at=self.last_write if self._phase is Phase.STREAM else None)
 
     def _turn(self) -> asyncio.Lock:
@@ -323,46 +319,46 @@ class Responder:
     # -- writing ---------------------------------------------------------------------------------
 
     async def _write_event(self, data: bytes) -> None:
-        event_id = None if self._client is None else self._keep(self._client).append(data)
+        event_id = None if self.client is None else self._keep(self.client).append(data)
         await self._write(sse.write_event(data, event_id=event_id))
 
     def _keep(self, client: ClientSession) -> Stream:
         if self._kept is None:
-            assert self._mailbox_of is not None
-            self._kept = self._mailbox_of(client).open()
+            assert self.mailbox_of is not None
+            self._kept = self.mailbox_of(client).open()
         return self._kept
 
     def _has_cursors(self) -> bool:
         """Whether the client reads events without data, so that it can come back from the first byte on."""
-        return self._client is not None and revisions.takes_cursors(self._head.version, self._client.version)
+        return self.client is not None and revisions.takes_cursors(self.head.version, self.client.version)
 
     async def _write(self, data: bytes) -> None:
-        self.last_write = self._heart.now()
+        self.last_write = self.heart.now()
         if self._phase is not Phase.CLIENT_LEFT:
             await self._try(self._write_on(data))
 
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
             self._phase = Phase.STREAM
-            self._response = web.StreamResponse(headers={**self._headers, **STREAM_HEADERS})
-            begin_stream(self._http)
-            await self._response.prepare(self._http)
-            if self._client is not None and self._has_cursors():
-                data = sse.write_cursor(self._keep(self._client).event_id(0)) + data
+            self._response = web.StreamResponse(headers={**self.head.cors, **self._headers, **STREAM_HEADERS})
+            begin_stream(self.http)
+            await self._response.prepare(self.http)
+            if self.client is not None and self._has_cursors():
+                data = sse.write_cursor(self._keep(self.client).event_id(0)) + data
         await self._write_pieces(self._response, data)
 
     async def _write_pieces(self, response: web.StreamResponse, data: bytes) -> None:
         if len(data) <= SMALL_BYTES:
             await response.write(data)
             return
-        self._share.hold(len(data))
+        self.share.hold(len(data))
         try:
             whole = memoryview(data)  # a piece of it is no copy
             for start in range(0, len(data), _PIECE_BYTES):
-                self.last_write = self._heart.now()
+                self.last_write = self.heart.now()
                 await response.write(whole[start : start + _PIECE_BYTES])
         finally:
-            self._share.give_back(len(data))
+            self.share.give_back(len(data))
 
     async def _try(self, writing: Awaitable[None]) -> None:
         """Write, and note if that shows that the client has left; the heart sees to it that it ends."""
@@ -377,8 +373,8 @@ class Responder:
 
     def cut_off(self) -> None:
         """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
-        if self._http.transport is not None:
-            self._http.transport.abort()
+        if self.http.transport is not None:
+            self.http.transport.abort()
 
 
 def break_circle(error: BaseException) -> None:

@@ -2,25 +2,24 @@
 
 import asyncio
 
+import msgspec
+
 
 class CutOff(Exception):
     """The work was ended by its ``Cutoff``."""
 
 
-class Cutoff:
+class Cutoff(msgspec.Struct, eq=False):
     """The scope of work that may have to end early: ``with cutoff:`` in the task that does it.
 
     It does what ``asyncio.timeout`` does, which is made for deadlines that are set beforehand: as long as
     nobody calls ``at``, this one costs next to nothing, and every request has one.
     """
 
-    __slots__ = ("_cancelling", "_due", "_task", "_timer")
-
-    def __init__(self) -> None:
-        self._task: asyncio.Task[object] | None = None
-        self._cancelling = 0
-        self._timer: asyncio.TimerHandle | None = None
-        self._due = False
+    _task: asyncio.Task[object] | None = None
+    _cancelling: int = 0
+    _timer: asyncio.TimerHandle | None = None
+    _due: bool = False
 
     @property
     def open(self) -> bool:

@@ -5,6 +5,8 @@ What the client answers comes in another POST and finds its way back through ``f
 
 from typing import Protocol
 
+import msgspec
+
 from ..protocol import revisions
 from ..protocol.jsonrpc import Notification, Request
 from ..sessions.directory import ClientSession
@@ -26,16 +28,13 @@ class Channel(Protocol):
         ...
 
 
-class Relay:
+class Relay(msgspec.Struct, eq=False):
     """Implements ``exchange.Outlet``. ``client`` is None for a request without a session."""
 
-    def __init__(
-        self, channel: Channel, client: ClientSession | None, session: UpstreamSession, fanout: Fanout
-    ) -> None:
-        self._channel = channel
-        self._client = client
-        self._session = session
-        self._fanout = fanout
+    _channel: Channel
+    _client: ClientSession | None
+    _session: UpstreamSession
+    _fanout: Fanout
 
     async def begin(self) -> None:
         """Begin the POST's stream where the client can come back to it, as it could at the server."""

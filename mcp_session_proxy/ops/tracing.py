@@ -36,7 +36,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from .. import __version__
 from ..protocol import jsonrpc, revisions
-from ..tracing import CONTEXT_KEYS
+from ..tracing import CONTEXT_KEYS, Facts
 
 _NAME: Final = "mcp-session-proxy"
 _FLUSH_SECONDS: Final = 2.0
@@ -60,20 +60,15 @@ class OpenTelemetry:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer(_NAME, __version__)
 
-    def begin(
-        self,
-        method: str,
-        headers: Mapping[str, str],
-        meta: Mapping[str, bytes],
-        facts: Callable[[], Mapping[str, str | None]],
-    ) -> "_Request":
+    def begin(self, facts: Callable[[], Facts]) -> "_Request":
         """A SERVER span. Its parent is named in ``_meta``, else in the headers; a second one is linked."""
+        method, headers, meta, attributes = facts()
         in_meta = _extract({key: jsonrpc.read_string(meta.get(key)) for key in CONTEXT_KEYS})
         in_headers = _extract({key: headers.get(key) for key in CONTEXT_KEYS})
         parent, other = (in_meta, in_headers) if _span_of(in_meta).is_valid else (in_headers, in_meta)
         linked = _span_of(other)
         common = {METHOD: method, "network.transport": "tcp", "network.protocol.name": "http"}
-        common |= {name: value for name, value in facts().items() if value is not None}
+        common |= {name: value for name, value in attributes.items() if value is not None}
         span = self._tracer.start_span(
             method,
             context=parent,

@@ -33,11 +33,11 @@ class Principal:
 
     digest: str
     anonymous: bool
+    tag: str = field(init=False, compare=False)
 
-    @property
-    def tag(self) -> str:
-        """A short opaque name for logs and pages."""
-        return _tag_of(self.digest)
+    def __post_init__(self) -> None:
+        """Each of its requests is told of by its tag."""
+        object.__setattr__(self, "tag", _tag_of(self.digest))
 
 
 def _tag_of(digest: str) -> str:

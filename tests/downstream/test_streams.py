@@ -128,13 +128,16 @@ class Post:
             self.heart,
             client=None if mailbox is None else cast(ClientSession, client),
             mailbox_of=lambda _: cast(Mailbox, mailbox),
-            batch=batch,
         )
+        self.batch = batch
 
     async def end(self, *answers: Answer) -> web.StreamResponse:
-        for answer in answers:
-            await self.responder.respond(answer)
-        response = await self.responder.finish()
+        if self.batch or len(answers) > 1:
+            for answer in answers:
+                await self.responder.respond(answer)
+            response = await self.responder.finish()
+        else:
+            response = await self.responder.finish(*answers)
         assert self.heart._responders == {}
         self.heart.close()
         return response
