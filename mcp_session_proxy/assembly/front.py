@@ -1,6 +1,7 @@
 """Where clients come in: the front door, the MCP endpoint behind it, and the paths that pass it by."""
 
 import ssl
+from functools import partial
 from typing import Final
 
 import aiohttp
@@ -18,6 +19,7 @@ from ..downstream.ping import Pings
 from ..downstream.rules import EndpointRules
 from ..downstream.senders import Senders
 from ..downstream.streams import Heart
+from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer
 from ..exchange.wishes import Wishes
@@ -68,6 +70,7 @@ class Front:
             max_header_bytes=settings.max_header_bytes,
             max_connections=settings.max_connections,
             idle_timeout_seconds=settings.connection_idle_timeout,
+            is_accepted=core.pool.books.has_open,
         )
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)
         in_force.follow(self._apply)
@@ -175,7 +178,7 @@ class Front:
         self._door.guard = rules.guard(settings)
         self.listener.max_body_bytes = settings.max_body_bytes
         self.listener.max_header_bytes = settings.max_header_bytes
-        self.listener.max_connections = settings.max_connections
+        self.listener.places.max_connections = settings.max_connections
         heart = self.endpoint.heart
         heart.set_interval(settings.heartbeat)
         heart.heartbeat_format = settings.heartbeat_format
@@ -198,7 +201,8 @@ class Front:
 
     async def open(self, sites: Sites, listen: Address, tls: ssl.SSLContext | None) -> str:
         """Let clients connect; gives the URL at which they can. Raises CannotListen."""
-        return await sites.open(self.runner, listen, "--listen", tls=tls)
+        make_site = web.TCPSite if tls is None else partial(TlsSite, listener=self.listener)
+        return await sites.open(self.runner, listen, "--listen", make_site=make_site, tls=tls)
 
     async def shut(self) -> None:
         """Let nobody connect any more, and begin nothing new for whoever is in."""

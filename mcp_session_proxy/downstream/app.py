@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Final
 
 from aiohttp import StreamReader, web
@@ -26,13 +27,14 @@ from .guard import Guard
 from .head import Head
 from .in_flight import InFlight, UnderWay
 from .passthrough import Passthrough
+from .places import Place, Places
 
 # aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
 # not read, in which a credential may be; its 400 is answer enough.
 SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
-_HEAD_SECONDS: Final = 30.0
+FIRST_REQUEST_SECONDS: Final = 30.0
 # Larger ones are judged with each request, so that idle connections do not hold on to them.
 _MAX_KEPT_HEAD_BYTES: Final = 4096
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
@@ -125,11 +127,10 @@ async def _continue(http: web.BaseRequest) -> None:
 class Listener(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
-    At the limit, a new connection takes the place of the one that has been silent for longest without ever
-    making a request, or is closed. One whose first request does not begin in time is closed, too; for the
-    time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
+    Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
+    the time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
     is sent is given up by the operating system. The limits may be changed at any time; that of headers counts
-    for new connections.
+    for new connections. ``is_accepted`` tells whether the server knows a principal.
     """
 
     def __init__(
@@ -140,6 +141,7 @@ class Listener(web.Server):
         max_header_bytes: int,
         max_connections: int,
         idle_timeout_seconds: float,
+        is_accepted: Callable[[str], bool],
     ) -> None:
         super().__init__(
             door,
@@ -152,47 +154,61 @@ class Listener(web.Server):
         )
         self.max_header_bytes = max_header_bytes
         self.max_body_bytes = max_body_bytes
-        self.max_connections = max_connections
-        self._head_seconds = min(_HEAD_SECONDS, idle_timeout_seconds)
-        self._open = 0
-        self._silent: dict[web.RequestHandler, asyncio.TimerHandle] = {}
+        self.places = Places(
+            max_connections=max_connections,
+            first_request_seconds=min(FIRST_REQUEST_SECONDS, idle_timeout_seconds),
+        )
+        self._is_accepted = is_accepted
 
-    def __call__(self) -> web.RequestHandler:
-        """The end of a new connection."""
+    def __call__(self) -> Connection:
+        """Our end of a new connection."""
         limit = self.max_header_bytes
-        return Connection(self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs)
+        connection = Connection(
+            self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs
+        )
+        connection.place = None
+        return connection
+
+    def answer(self, place: Place) -> Connection:
+        """Our end of a connection that has this place already."""
+        connection = self()
+        connection.place = place
+        return connection
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""
         super().connection_made(handler, transport)
-        self._open += 1
-        if self._open > self.max_connections and not self._make_room():
-            transport.abort()
-            return
+        assert isinstance(handler, Connection)
+        # Not at once: aiohttp has not begun to listen to this connection, and cannot if it is over before.
+        end = partial(self._loop.call_soon, transport.abort)
+        if handler.place is None:
+            handler.place = self.places.take()
+            if handler.place is None:
+                end()
+                return
         _set_timeouts(transport)
-        loop = asyncio.get_running_loop()
-        self._silent[handler] = loop.call_later(self._head_seconds, transport.abort)
+        handler.place.end = end
+        handler.place.owner = partial(self._owner, handler)
+        handler.place.can_go = partial(self._can_go, handler)
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """A client's connection is over."""
-        self._open -= 1
-        self._heard(handler)
+        assert isinstance(handler, Connection)
+        if handler.place is not None:
+            self.places.leave(handler.place)
+            handler.place = None
         super().connection_lost(handler, exc)
 
-    def _make_room(self) -> bool:
-        """End the connection that has been silent for longest of those that never asked for anything."""
-        silent = next(iter(self._silent), None)
-        if silent is None:
-            return False
-        self._heard(silent)
-        if silent.transport is not None:
-            silent.transport.abort()
-        return True
+    def _owner(self, connection: Connection) -> str | None:
+        """Whose it is; None for all together whom the server has not accepted: anybody can make up many."""
+        if connection.sender is None:
+            return None
+        principal = connection.sender.principal.digest
+        return principal if self._is_accepted(principal) else None
 
-    def _heard(self, handler: web.RequestHandler) -> None:
-        timer = self._silent.pop(handler, None)
-        if timer is not None:
-            timer.cancel()
+    def _can_go(self, connection: Connection) -> bool:
+        """Whether it can make room: what waits for its client, only if that is nobody that we know."""
+        return connection.is_idle or (connection.is_kept_open and self._owner(connection) is None)
 
     def _make(
         self,
@@ -202,8 +218,10 @@ class Listener(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
-        self._heard(protocol)
         if isinstance(protocol, Connection):
+            place = protocol.place
+            if place is not None and not place.has_asked:
+                self.places.ask(place)
             protocol.begin(task)
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop, client_max_size=self.max_body_bytes
@@ -232,6 +250,7 @@ def serve(
     max_header_bytes: int,
     max_connections: int,
     idle_timeout_seconds: float,
+    is_accepted: Callable[[str], bool],
 ) -> Listener:
     """aiohttp's server around the front door."""
     return Listener(
@@ -240,4 +259,5 @@ def serve(
         max_header_bytes=max_header_bytes,
         max_connections=max_connections,
         idle_timeout_seconds=idle_timeout_seconds,
+        is_accepted=is_accepted,
     )

@@ -16,6 +16,7 @@ from ..errors import HeadTooLarge
 from ..protocol import jsonrpc, revisions
 from ..sessions.directory import ClientSession
 from .head import Head, Sender
+from .places import Place
 
 MAX_FIELDS: Final = 128
 TIMES_IN_ALL: Final = 4
@@ -41,7 +42,7 @@ class Connection(web.RequestHandler):
 
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
     request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
-    tells it from all others.
+    tells it from all others; ``place`` is its place among all connections, as long as it is open.
     """
 
     __slots__ = (
@@ -53,6 +54,7 @@ class Connection(web.RequestHandler):
         "departure",
         "head",
         "number",
+        "place",
         "sender",
     )
 
@@ -60,6 +62,7 @@ class Connection(web.RequestHandler):
     head: Head | None
     sender: Sender | None
     client: ClientSession | None
+    place: Place | None
     _on_close: "OnClose | None"
 
     def begin(self, task: "asyncio.Task[None]") -> None:
@@ -86,6 +89,19 @@ class Connection(web.RequestHandler):
         if for_others or self.client is not None:
             self._shared = True
         self.client, self._on_close = client, on_close
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is between two requests."""
+        return self._waiter is not None and not self._waiter.done()
+
+    @property
+    def is_kept_open(self) -> bool:
+        """Whether it waits for its client to say the rest of a request, or to have enough of a stream."""
+        request = self._current_request
+        if request is None:
+            return False
+        return not request.content.is_eof() or (self._streamed and request.method == "GET")
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""

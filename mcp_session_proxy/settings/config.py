@@ -267,8 +267,8 @@ class Settings(BaseSettings):
     quarter of it."""
 
     max_connections: Annotated[Count, Group.LIMITS, LIVE] = 10_000
-    """Connections of clients at the same time; one more is closed at once. Every request and every open
-    stream has one."""
+    """Connections of clients at the same time; every request and every open stream has one. One more takes
+    the place of one on which nothing is under way, or is closed at once if there is none."""
 
     max_body_bytes: Annotated[Size, Group.LIMITS, LIVE] = 4 * 1024 * 1024
     """The largest request body at the MCP endpoint; a larger one is answered 413."""

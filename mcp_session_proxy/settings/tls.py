@@ -45,6 +45,7 @@ def listener_context(settings: Settings) -> ssl.SSLContext | None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = _LEAST
     context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION  # in TLS 1.2 each costs as much as a connection
     _show(context, settings.tls_cert, settings.tls_key, "--tls-cert", "--tls-key")
     if settings.tls_client_ca is not None:
         _trust(context, settings.tls_client_ca, "--tls-client-ca")

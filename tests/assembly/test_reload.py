@@ -443,17 +443,25 @@ async def test_open_concurrency(bench: Reloaded) -> None:
 
 @tries("max_connections")
 async def test_max_connections(bench: Reloaded) -> None:
-    """One more may connect."""
+    """One more may connect while something is under way on the first."""
     await bench.start(max_connections=1)
-    host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
-    reader, first = await asyncio.open_connection(host, int(port))
-    first.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    await reader.readuntil(b"\r\n\r\n")
-    with pytest.raises(aiohttp.ClientError):
-        await bench.post(call())
-    bench.change(max_connections=2)
-    assert (await bench.post(call())).status == 200
-    first.close()
+    answered = asyncio.Event()
+
+    async def answer_later(_: web.Request, message: Any) -> web.StreamResponse:
+        await answered.wait()
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = answer_later
+    async with bench.asking(INITIALIZE) as first:
+        await until(lambda: bench.server.posts("initialize"))
+        with pytest.raises(aiohttp.ClientError):
+            async with bench.request("OPTIONS"):
+                pass
+        bench.change(max_connections=2)
+        async with bench.request("OPTIONS") as second:
+            assert second.status == 204
+        answered.set()
+        assert (await first).status == 200
 
 
 @tries("max_body_bytes")

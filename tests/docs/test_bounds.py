@@ -7,7 +7,7 @@ import pytest
 from mcp_session_proxy.downstream import connection, senders
 from mcp_session_proxy.exchange import attribution, call, catalog, fanout, listening, mailbox
 from mcp_session_proxy.ops.admin import admission, api
-from mcp_session_proxy.protocol import jsonrpc, questions, sse
+from mcp_session_proxy.protocol import jsonrpc, questions, sse, subscriptions
 from mcp_session_proxy.sessions import identity, profiles
 from mcp_session_proxy.upstream import cookies, journal, session, streamable_http, unheard
 
@@ -41,7 +41,7 @@ KIB, MIB = 1024, 1024 * 1024
         ),
         ("`subscriptions/listen`", f"{listening._MAX_PER_PRINCIPAL:,} a principal"),
         ("`subscriptions/listen`", f"{listening._MAX_QUEUED:,} queued messages"),
-        ("`subscriptions/listen`", f"{listening._MAX_URIS:,} resources"),
+        ("`subscriptions/listen`", f"{subscriptions._MAX_URIS:,} resources"),
         ("kept lists", f"{catalog._MAX_ENTRY_BYTES // MIB} MiB each; {catalog._MAX_MARKED_TOOLS:,} tools"),
         ("one event or answer", f"{sse.DEFAULT_MAX_EVENT_BYTES // MIB} MiB"),
         ("cookies", f"{cookies._MAX_COOKIES}, and {cookies._MAX_BYTES:,} bytes"),

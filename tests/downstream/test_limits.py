@@ -19,7 +19,7 @@ async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWri
 
 def first_request_may_be_slow(bench: Bench) -> None:
     """What is tried is the time between requests; a busy machine may take longer to send the first one."""
-    bench.proxy.front.runner.server._head_seconds = PATIENCE_SECONDS
+    bench.proxy.front.runner.server.places._first_request_seconds = PATIENCE_SECONDS
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -47,7 +47,7 @@ async def test_connections(bench: Bench) -> None:
     """At --max-connections, a new one takes the place of the one silent for longest."""
     await bench.start(max_connections=2)
     first, second = await connect(bench), await connect(bench)
-    await until(lambda: bench.proxy.front.runner.server._open == 2)
+    await until(lambda: len(bench.proxy.front.runner.server.places) == 2)
     assert (await bench.post(call())).status == 200
     assert await ended(first[0]) == b""
     assert not second[0].at_eof()
@@ -56,19 +56,64 @@ async def test_connections(bench: Bench) -> None:
 
 
 async def test_connections_in_use(bench: Bench) -> None:
-    """Where all have asked for something, a new one is closed; when one goes, there is room again."""
+    """Where something is under way on all, a new one is closed; when they go, there is room again."""
+    await bench.start(max_connections=2, heartbeat="100ms")
+    sessions = [await bench.initialize(headers={"Connection": "close"}) for _ in range(2)]
+    async with open_streams(bench, sessions):
+        third = await connect(bench)
+        assert await ended(third[0]) == b""
+        third[1].close()
+    await until(lambda: len(bench.proxy.front.runner.server.places) == 0)
+    assert (await bench.post(call())).status == 200
+
+
+async def test_connections_between_requests(bench: Bench) -> None:
+    """Those on which nothing is under way make room, whoever was first."""
     await bench.start(max_connections=2)
     used = [await connect(bench), await connect(bench)]
     for reader, writer in used:
         writer.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
-    third = await connect(bench)
-    assert await ended(third[0]) == b""
-    third[1].close()
-    used[0][1].close()
-    await until(lambda: bench.proxy.front.runner.server._open == 1)
     assert (await bench.post(call())).status == 200
-    used[1][1].close()
+    assert await ended(used[0][0]) == b""
+    assert not used[1][0].at_eof()
+    for _, writer in used:
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nMcp-Session-Id: x\r\nAccept: text/event-stream\r\n\r\n",
+        b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n",
+    ],
+)
+async def test_connections_of_strangers(bench: Bench, sent: bytes) -> None:
+    """A caller that the server does not know cannot keep its places with a stream or half of a body."""
+    await bench.start(max_connections=2)
+    held = [await connect(bench), await connect(bench)]
+    for _, writer in held:
+        writer.write(sent.replace(b"Host", b"Authorization: Bearer made-up\r\nHost", 1))
+    await until(lambda: not bench.proxy.front.runner.server.places.waiting)
+    assert (await bench.post(call())).status == 200
+    for _, writer in held:
+        writer.close()
+
+
+async def test_who_has_most_connections_makes_room(bench: Bench) -> None:
+    """One caller's many connections do not cost another its only one."""
+    await bench.start(max_connections=4)
+    assert (await bench.post(call())).status == 200  # on one connection, which is kept
+    (only,) = bench.proxy.front.runner.server.connections
+    greedy = [await connect(bench) for _ in range(3)]
+    for reader, writer in greedy:
+        writer.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer greedy\r\n\r\n")
+        assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
+    newcomer = await connect(bench)
+    assert await ended(greedy[0][0]) == b""
+    assert only in bench.proxy.front.runner.server.connections
+    for _, writer in (*greedy, newcomer):
+        writer.close()
 
 
 @pytest.mark.parametrize("sent", [b"", b"POST /mcp HT", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"])
@@ -78,7 +123,7 @@ async def test_slow_heads(bench: Bench, sent: bytes) -> None:
     reader, writer = await connect(bench)
     writer.write(sent)
     assert await ended(reader) == b""
-    assert not bench.proxy.front.runner.server._silent
+    assert not bench.proxy.front.runner.server.places.waiting
     writer.close()
 
 

@@ -13,6 +13,7 @@ import itertools
 import json
 import random
 import resource
+import ssl
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -105,6 +106,12 @@ class Attacker:
         """A connection."""
         parts = urlsplit(url or self.url)
         return await asyncio.open_connection(parts.hostname, parts.port, limit=MIB)
+
+    async def connect_tls(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection that has shaken hands, where there is TLS."""
+        parts = urlsplit(self.url)
+        tls = UNCHECKED if parts.scheme == "https" else None
+        return await asyncio.open_connection(parts.hostname, parts.port, limit=MIB, ssl=tls)
 
 
 async def leaving_calls(attacker: Attacker) -> None:
@@ -314,8 +321,82 @@ async def handshakes(attacker: Attacker) -> None:
     await attacker.open()
 
 
+async def holding_streams(attacker: Attacker) -> None:
+    """GET streams with made-up ids and credentials, on connections that stay."""
+    attacker.token = f"made-up-{uuid.uuid4().hex}"
+    _, writer = await attacker.connect()
+    head = attacker.head(0, **{"Mcp-Session-Id": uuid.uuid4().hex})
+    writer.write(head.replace(b"POST", b"GET", 1))
+    held.append(writer)
+
+
+async def idle_connections(attacker: Attacker) -> None:
+    """Connections that ask for something once, and stay."""
+    reader, writer = await attacker.connect_tls()
+    writer.write(attacker.head(0).replace(b"POST", b"OPTIONS", 1))
+    held.append(writer)
+    await reader.read(1)
+
+
+async def slow_handshakes(attacker: Attacker) -> None:
+    """TLS that begins and does not go on."""
+    _, writer = await attacker.connect()
+    writer.write(HELLO)
+    held.append(writer)
+
+
+async def rubbish(attacker: Attacker) -> None:
+    """What is no TLS, on connections that stay, and on others that leave."""
+    for sent in (b"POST /mcp HTTP/1.1\r\n\r\n", random.randbytes(100_000), b"\x16\x03\x01\xff\xff" + HELLO):
+        _, writer = await attacker.connect()
+        writer.write(sent)
+        held.append(writer)
+
+
+async def handshakes_of_tls(attacker: Attacker) -> None:
+    """Handshakes, one after the other, that nothing follows."""
+    _, writer = await attacker.connect_tls()
+    writer.transport.abort()
+
+
+async def renegotiations(attacker: Attacker) -> None:
+    """One connection that wants to shake hands again and again (TLS 1.2)."""
+    parts = urlsplit(attacker.url)
+    client = await asyncio.create_subprocess_exec(
+        *("openssl", "s_client", "-connect", f"{parts.hostname}:{parts.port}", "-tls1_2"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        assert client.stdin is not None
+        async with asyncio.timeout(2):
+            while client.returncode is None:
+                client.stdin.write(b"R\n")
+                await asyncio.sleep(AGAIN_SECONDS)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            client.kill()
+
+
+UNCHECKED: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+UNCHECKED.check_hostname = False
+UNCHECKED.verify_mode = ssl.CERT_NONE
+
+
+def say_hello() -> bytes:
+    """The first thing that a client says in a handshake."""
+    said = ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        UNCHECKED.wrap_bio(ssl.MemoryBIO(), said).do_handshake()
+    return said.read()
+
+
+HELLO: Final = say_hello()
+
+
 Attack = Callable[[Attacker], Awaitable[None]]
-# How many of them at once; 8 where nothing is said.
+# How many of them at once.
 ATTACKS: Final[dict[Attack, int]] = {
     leaving_calls: 20,
     leaving_batches: 8,
@@ -341,14 +422,25 @@ ATTACKS: Final[dict[Attack, int]] = {
     flooding_server: 2,
     names: 8,
     handshakes: 8,
+    holding_streams: 20,
+    idle_connections: 20,
 }
-BY_NAME: Final = {attack.__name__: attack for attack in ATTACKS}
+# Those of a listener with TLS.
+TLS_ATTACKS: Final[dict[Attack, int]] = {
+    silent_connections: 20,
+    slow_handshakes: 20,
+    rubbish: 8,
+    handshakes_of_tls: 4,
+    renegotiations: 4,
+    idle_connections: 20,
+}
+BY_NAME: Final = {attack.__name__: attack for attack in {**ATTACKS, **TLS_ATTACKS}}
 
 
 async def attack(name: str, url: str, admin: str) -> None:
     """Do this until somebody ends it."""
     chosen = BY_NAME[name]
-    connector = aiohttp.TCPConnector(limit=0)
+    connector = aiohttp.TCPConnector(limit=0, ssl=False)
     timeout = aiohttp.ClientTimeout(total=30)
     jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as http:
@@ -364,7 +456,7 @@ async def attack(name: str, url: str, admin: str) -> None:
 
         token = f"attacker-{uuid.uuid4().hex}"
         async with asyncio.TaskGroup() as tasks:
-            for _ in range(ATTACKS[chosen]):
+            for _ in range((TLS_ATTACKS if url.startswith("https") else ATTACKS)[chosen]):
                 tasks.create_task(again_and_again())
 
 

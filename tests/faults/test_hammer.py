@@ -18,6 +18,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from certificates import Authority
 from e2e.launch import KINDS, Fleet, Kind, Proxy, get, program_environment
 
 from . import attacks
@@ -115,7 +116,7 @@ class Victims(threading.Thread):
     async def _work(self) -> None:
         async with contextlib.AsyncExitStack() as stack:
             for era in ERAS:
-                connector = aiohttp.TCPConnector(force_close=era == "sessionless")
+                connector = aiohttp.TCPConnector(force_close=era == "sessionless", ssl=False)
                 http = await stack.enter_async_context(
                     aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
                 )
@@ -162,12 +163,14 @@ class Scene:
         Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
 
-@pytest.fixture(scope="module")
-def scene(module_fleet: Fleet) -> Iterator[Scene]:
-    """One proxy for all attacks: what one of them breaks, the victims of the next would meet."""
-    server = module_fleet.new_server("obedient")
-    proxy = module_fleet.new_proxy(
-        server.url, "--memory-budget", "256MiB", "--park-timeout", "2s", "--detach-after", "1s", start=False
+@contextlib.contextmanager
+def play(fleet: Fleet, *options: str) -> Iterator[Scene]:
+    """A server, a proxy with these options, and its victims."""
+    server = fleet.new_server("obedient")
+    proxy = fleet.new_proxy(
+        server.url,
+        *("--memory-budget", "256MiB", "--park-timeout", "2s", "--detach-after", "1s", *options),
+        start=False,
     )
     proxy.program.command = ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}", *proxy.program.command]
     proxy.start()
@@ -177,9 +180,35 @@ def scene(module_fleet: Fleet) -> Iterator[Scene]:
     victims.leave()
 
 
-@pytest.mark.parametrize("name", attacks.BY_NAME)
+@pytest.fixture(scope="module")
+def scene(module_fleet: Fleet) -> Iterator[Scene]:
+    """One proxy for all attacks: what one of them breaks, the victims of the next would meet."""
+    with play(module_fleet) as scene:
+        yield scene
+
+
+@pytest.fixture(scope="module")
+def tls_scene(module_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """The same with a listener that speaks TLS."""
+    cert, key = Authority(tmp_path_factory.mktemp("authority")).issue("127.0.0.1")
+    with play(module_fleet, "--tls-cert", str(cert), "--tls-key", str(key)) as scene:
+        yield scene
+
+
+@pytest.mark.parametrize("name", [attack.__name__ for attack in attacks.ATTACKS])
 def test_others_go_on(name: str, scene: Scene, figures: Callable[[str], None]) -> None:
     """Counts never restart, every call succeeds, the proxy stays ready and has its level again afterwards."""
+    hammer(name, scene, figures)
+
+
+@pytest.mark.parametrize("name", [attack.__name__ for attack in attacks.TLS_ATTACKS])
+def test_others_go_on_over_tls(name: str, tls_scene: Scene, figures: Callable[[str], None]) -> None:
+    """The same, of what strangers can do to a listener with TLS."""
+    hammer(name, tls_scene, figures)
+
+
+def hammer(name: str, scene: Scene, figures: Callable[[str], None]) -> None:
+    """One attack, and what is left when it is over."""
     scene.forget_peak()
     scene.victims.forget()
     before, series = scene.level(), len(scene.proxy.metrics())
