@@ -53,8 +53,8 @@ class Signal(list[asyncio.Future[None]]):
 
     __slots__ = ()
 
-    def give(self) -> None:
-        """Wake everybody who waits."""
+    def give(self, _: object = None) -> None:
+        """Wake everybody who waits. May be what a future calls when it is done."""
         for future in self:
             if not future.done():  # its task may have been cancelled in this very step
                 future.set_result(None)

@@ -141,7 +141,7 @@ class ModernCall:
                 if self.respondent is not None and self.is_parkable:
                     work = self._introduced(work, self.respondent)
                 self._task = asyncio.get_running_loop().create_task(work)
-                self._task.add_done_callback(self._notice)
+                self._task.add_done_callback(self._news.give)
             return await self._outcome(self._task)
         except (asyncio.CancelledError, Exception):
             self.abandon()
@@ -190,9 +190,6 @@ class ModernCall:
                 async with asyncio.timeout_at(until):
                     return await self._news.wait()
         raise MissingCapability(self._required)
-
-    def _notice(self, _: object = None) -> None:
-        self._news.give()
 
     def _ask(self) -> Asked:
         requests = {key: question.request for key, question in self._pending.items()}
@@ -333,7 +330,7 @@ class ModernCall:
             await question.answer(Response(question.request.id, result=answer), self._caller)
         else:
             self._pending[key] = question
-            self._notice()
+            self._news.give()
 
     async def _go_on_unasked(
         self, session: UpstreamSession, request: Request, missing: Mapping[str, Mapping[str, object]]
@@ -346,7 +343,7 @@ class ModernCall:
             self._required.setdefault(feature, {}).update(details)
         await refuse_in_turn(session, request, UNABLE)
         self._heard_at = asyncio.get_running_loop().time()
-        self._notice()
+        self._news.give()
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream GET stream."""
