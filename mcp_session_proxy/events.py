@@ -1,11 +1,12 @@
 """Everything worth telling that happens in the proxy, as data.
 
-The core reports each event to an :class:`Observer`; ``ops`` turns the same event into a log line
+The core reports each event to an ``Observer``; ``ops`` turns the same event into a log line
 and into metrics. An event never holds a secret: principals and sessions appear as short opaque tags.
 """
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import ClassVar, Protocol
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -430,11 +431,8 @@ class Crashed(Event, frozen=True, kw_only=True):
     trace_id: str | None = None
 
 
-class Observer(Protocol):
-    """Whoever wants to know."""
-
-    def __call__(self, event: Event, /) -> None:
-        """Take one event. Must not block, must not raise."""
+# Whoever wants to know takes one event, and must neither block nor raise.
+Observer: TypeAlias = Callable[[Event], None]
 
 
 def ignore(event: Event, /) -> None:

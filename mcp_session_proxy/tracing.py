@@ -1,7 +1,8 @@
 """Traces as the core sees them: what it tells about a request, and nothing of who listens.
 
 ``UNTRACED`` stands for a tracer and its traces where nobody listens. ``ops.tracing`` makes OpenTelemetry's
-spans of what is told here.
+spans of what is told here. These are protocols, because that module is loaded only if somebody wants traces:
+the library behind it is an extra, and takes its time.
 """
 
 import re

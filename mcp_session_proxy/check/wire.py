@@ -320,7 +320,7 @@ class Wire:
         return Answer(
             status=found.status,
             content_type=media_type(found.headers),
-            headers=explaining_response_headers(found.headers),
+            headers=explaining_response_headers(found.headers.items()),
             session_id=session_id if _is_fine(found) else None,
             stray_session=session_id is not None and not _is_fine(found),
             result=None if result is None else conceal(result, self._secrets),

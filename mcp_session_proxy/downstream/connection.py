@@ -7,13 +7,14 @@ for goes on without it. How a connection is closed may also say that its client 
 import asyncio
 import itertools
 from collections.abc import Callable
-from typing import Final, Protocol
+from typing import Final
 
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from ..errors import HeadTooLarge
 from ..protocol import jsonrpc, revisions
+from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from .head import Head, Sender
 from .places import Place
@@ -26,17 +27,6 @@ _LAST_WORD_SECONDS: Final = 2.0
 _NUMBERS: Final = itertools.count(1)
 
 
-class OnClose(Protocol):
-    """Whoever wants to know that a connection is closed."""
-
-    def __call__(self, client: ClientSession, *, by_client: bool) -> None:
-        """A connection that carried this client session is closed.
-
-        ``by_client``: it was the client that closed it, between two requests, and not just to end a stream.
-        """
-        ...
-
-
 class Connection(web.RequestHandler):
     """One connection.
 
@@ -46,8 +36,8 @@ class Connection(web.RequestHandler):
     """
 
     __slots__ = (
+        "_binder",
         "_ended_by_client",
-        "_on_close",
         "_shared",
         "_streamed",
         "client",
@@ -63,7 +53,7 @@ class Connection(web.RequestHandler):
     sender: Sender | None
     client: ClientSession | None
     place: Place | None
-    _on_close: "OnClose | None"
+    _binder: Binder | None
 
     def begin(self, task: "asyncio.Task[None]") -> None:
         """A request begins; ``task`` is what works on it."""
@@ -77,7 +67,7 @@ class Connection(web.RequestHandler):
         """
         self._streamed = True
 
-    def carry(self, client: ClientSession, on_close: "OnClose", *, for_others: bool) -> None:
+    def carry(self, client: ClientSession, binder: Binder, *, for_others: bool) -> None:
         """This connection has carried a client session, which is told when it is closed.
 
         One that carries several, or is a front proxy's (``for_others``), says nothing of any client when it
@@ -88,7 +78,7 @@ class Connection(web.RequestHandler):
         client.connections += 1
         if for_others or self.client is not None:
             self._shared = True
-        self.client, self._on_close = client, on_close
+        self.client, self._binder = client, binder
 
     @property
     def is_idle(self) -> bool:
@@ -105,7 +95,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
-        self.departure = self.head = self.sender = self.client = self._on_close = None
+        self.departure = self.head = self.sender = self.client = self._binder = None
         self._shared = self._ended_by_client = self._streamed = False
         self.number = next(_NUMBERS)
         super().connection_made(transport)
@@ -123,9 +113,9 @@ class Connection(web.RequestHandler):
         departure, self.departure = self.departure, None
         if departure is not None:
             departure()
-        if self._on_close is not None and self.client is not None and not self._shared:
-            self._on_close(self.client, by_client=by_client)
-        self.client = self._on_close = None
+        if self._binder is not None and self.client is not None and not self._shared:
+            self._binder.connection_closed(self.client, by_client=by_client)
+        self.client = self._binder = None
 
     def handle_error(
         self,

@@ -157,7 +157,7 @@ class LegacyEndpoint:
             client.keeps_connections = True
         else:
             for_others = comes_from_proxy(http.headers)
-            connection.carry(client, self._binder.connection_closed, for_others=for_others)
+            connection.carry(client, self._binder, for_others=for_others)
 
     async def _answer_batch(self, messages: Incoming, responder: Responder) -> None:
         """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching")."""

@@ -184,7 +184,7 @@ class Passthrough:
     def _request_headers(self, request: web.BaseRequest, url: URL) -> CIMultiDict[str]:
         host = url.host_port_subcomponent or ""
         restated = restate_way(
-            end_to_end_request_headers(request.headers, host),
+            end_to_end_request_headers(request.headers.items(), host),
             peer=request.remote,
             scheme=request.scheme,
             trusted=self.trusted_proxies,
@@ -223,7 +223,7 @@ class Passthrough:
         self, upstream: aiohttp.ClientResponse, cors: Mapping[str, str]
     ) -> CIMultiDict[str]:
         headers: CIMultiDict[str] = CIMultiDict()
-        for name, value in end_to_end_response_headers(upstream.headers):
+        for name, value in end_to_end_response_headers(upstream.headers.items()):
             kind = name.lower()
             if kind in ("location", "content-location"):
                 value = self.rewriter.location(value)

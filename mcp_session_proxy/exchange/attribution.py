@@ -26,7 +26,10 @@ _MISSING: Final = object()
 
 
 class RunningCall(Protocol):
-    """What is needed of a call."""
+    """What is needed of a call.
+
+    A protocol, because ``call.ModernCall``, which is one, takes its turns here: it imports this module.
+    """
 
     session: UpstreamSession
     respondent: Hashable | None

@@ -17,7 +17,10 @@ from .wishes import hears
 
 
 class Channel(Protocol):
-    """The response of the client's POST."""
+    """The response of the client's POST.
+
+    A protocol, because ``downstream.streams.Responder``, which is one, is of the floor above.
+    """
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it."""

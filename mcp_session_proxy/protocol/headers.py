@@ -12,21 +12,14 @@ import re
 from collections.abc import Iterable, Mapping
 from enum import Enum
 from functools import lru_cache
-from typing import Final, Protocol
+from typing import Final
 
 from . import revisions
 
 Pair = tuple[str, str]
 
-
-class Headers(Protocol):
-    """Headers with repetitions, in order: what aiohttp gives for requests and responses."""
-
-    def items(self) -> Iterable[Pair]:
-        """All name and value pairs."""
-        ...
-
-
+# As aiohttp reads names and values: what is no UTF-8 comes as surrogates.
+_DECODING: Final = ("utf-8", "surrogateescape")
 _CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
 
 _HOP_BY_HOP: Final = frozenset(
@@ -110,20 +103,20 @@ def _is_explaining(name: str) -> bool:
     return name in _EXPLAINING or name.startswith(_EXPLAINING_PREFIXES)
 
 
-def own_repetitions(headers: Headers, raw: Iterable[tuple[bytes, bytes]]) -> list[Pair]:
+def own_repetitions(raw: Iterable[tuple[bytes, bytes]]) -> list[Pair]:
     """The ``Mcp-Method``, ``Mcp-Name`` and ``Mcp-Param-...`` of a legacy client's request.
 
     They mean nothing in its protocol version, so they are between it and its server and travel. ``raw`` are
-    the same headers as bytes: one look at them finds that most requests have none.
+    all headers as bytes: one look at them finds that most requests have none.
     """
     if _REPETITION.search(b"\0".join(map(b"\0".join, raw))) is None:
         return []
-    pairs = list(headers.items())
+    pairs = [(name.decode(*_DECODING), value.decode(*_DECODING)) for name, value in raw]
     claimed = names_of_this_hop(pairs)
     return [
         (name, writable(value))
         for name, value in pairs
-        if _REPETITION.match(name.encode("utf-8", "surrogateescape")) and name.lower() not in claimed
+        if _REPETITION.match(name.encode(*_DECODING)) and name.lower() not in claimed
     ]
 
 
@@ -147,31 +140,31 @@ def forward_request_headers(headers: Iterable[Pair]) -> list[Pair]:
     return _select(headers, (_Kind.END_TO_END,))
 
 
-def end_to_end_request_headers(headers: Headers, upstream_host: str) -> list[Pair]:
+def end_to_end_request_headers(headers: Iterable[Pair], upstream_host: str) -> list[Pair]:
     """The headers of a request that is passed through, with the server's own ``Host``.
 
     ``Expect`` is answered by this hop.
     """
     pairs = [
         (name, value)
-        for name, value in _select(headers.items(), (_Kind.END_TO_END, _Kind.OURS))
+        for name, value in _select(headers, (_Kind.END_TO_END, _Kind.OURS))
         if name.lower() not in ("host", "expect")
     ]
     return [("Host", upstream_host), *pairs]
 
 
-def end_to_end_response_headers(headers: Headers) -> list[Pair]:
+def end_to_end_response_headers(headers: Iterable[Pair]) -> list[Pair]:
     """The headers of a response that is passed through, repetitions such as ``Set-Cookie`` kept."""
-    return _select(headers.items(), (_Kind.END_TO_END, _Kind.OURS))
+    return _select(headers, (_Kind.END_TO_END, _Kind.OURS))
 
 
-def explaining_response_headers(headers: Headers) -> Mapping[str, str]:
+def explaining_response_headers(headers: Iterable[Pair]) -> Mapping[str, str]:
     """The headers of a refusal that tell the client what to do next; repeated ones are joined.
 
     ``WWW-Authenticate`` (RFC 9110, section 11.6.1, a list), ``Retry-After`` and rate limits.
     """
     found: dict[str, Pair] = {}
-    for name, value in headers.items():
+    for name, value in headers:
         if _is_explaining(name):
             first, values = found.get(name.lower(), (name, ""))
             found[name.lower()] = (first, f"{values}, {writable(value)}" if values else writable(value))
@@ -182,7 +175,7 @@ def writable(value: str) -> str:
     """A header's value without surrogate escapes: bytes that are not UTF-8 are taken as Latin-1."""
     if value.isascii():
         return value
-    raw = value.encode("utf-8", "surrogateescape")
+    raw = value.encode(*_DECODING)
     try:
         return raw.decode()
     except UnicodeDecodeError:

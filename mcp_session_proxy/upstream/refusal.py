@@ -126,7 +126,7 @@ async def read_refusal(answer: HttpAnswer) -> Refusal:
         status=answer.status,
         body=body,
         content_type=content_type,
-        headers=explaining_response_headers(answer.headers),
+        headers=explaining_response_headers(answer.headers.items()),
         response=next((message for message in messages if _says_something(message)), None),
     )
 

@@ -101,7 +101,7 @@ def _check_what_travels(pairs: list[Pair], raw: list[tuple[bytes, bytes]]) -> No
     """Nothing of this hop, nothing that cannot be written, and no claims about the way."""
     forwarded = headers.forward_request_headers(pairs)
     claimed = headers.names_of_this_hop(pairs)
-    for name, value in [*forwarded, *headers.own_repetitions(CIMultiDict(pairs), raw)]:
+    for name, value in [*forwarded, *headers.own_repetitions(raw)]:
         assert name.lower() not in _HOP
         assert name.lower() not in claimed
         value.encode()
