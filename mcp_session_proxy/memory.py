@@ -12,6 +12,7 @@ some three times as much, which is why the budget is a quarter of the machine's 
 import os
 import sys
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -103,25 +104,36 @@ class Loan:
 UNBOUNDED: Final = Share("anything", sys.maxsize)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """What there is, in bytes, and how much of it requests' bodies may take, where the operator says so."""
+
+    total_bytes: int
+    bodies_bytes: int | None = None
+
+
 class Memory:
-    """The whole budget, cut into shares.
+    """The whole budget, cut into shares. ``rules`` is what there is; what was taken stays taken."""
 
-    ``inflight_bytes`` is what requests' bodies may take at the same time, where the operator says so.
-    """
-
-    def __init__(self, budget_bytes: int, inflight_bytes: int | None = None) -> None:
+    def __init__(self, rules: Budget) -> None:
         self.bodies = Share("request bodies", 0)
         self.answers = Share("answers", 0)
         self.events = Share("events kept for clients", 0)
         self.lists = Share("lists", 0)
         self.profiles = Share("client profiles", 0)
         self.questions = Share("questions", 0)
-        self.resize(budget_bytes, inflight_bytes)
+        self.rules = rules
 
-    def resize(self, budget_bytes: int, inflight_bytes: int | None = None) -> None:
-        """Another budget from now on. What was taken stays taken."""
-        part = budget_bytes // 100
-        self.bodies.max_bytes = part * _BODIES if inflight_bytes is None else inflight_bytes
+    @property
+    def rules(self) -> Budget:
+        """The budget."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Budget) -> None:
+        self._rules = rules
+        part = rules.total_bytes // 100
+        self.bodies.max_bytes = part * _BODIES if rules.bodies_bytes is None else rules.bodies_bytes
         self.answers.max_bytes = part * _ANSWERS
         self.events.max_bytes = part * _EVENTS
         self.lists.max_bytes = part * _LISTS

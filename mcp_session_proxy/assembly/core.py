@@ -46,13 +46,15 @@ class Core:
     ) -> None:
         settings = in_force.settings
         self._in_force = in_force
-        self.memory = Memory(*rules.memory_budget(settings))
+        self.memory = in_force.build(rules.memory_budget, Memory)
         self.transports: list[StreamableHttp] = []
         urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         replicas = [self._build_replica(http, url, tls, observe) for url in urls]
         self.fleet = Fleet(replicas, patience_seconds=settings.acquire_timeout)
         opener = Opener(in_force, self.fleet, observe, self.memory.questions)
-        self.pool = Pool(connect=opener.make, limits=rules.pool_limits(settings), observe=observe)
+        self.pool = in_force.build(
+            rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
+        )
         self.in_flight = InFlight(
             max_exchanges=settings.max_exchanges,
             max_exchanges_per_principal=settings.max_exchanges_per_principal,
@@ -70,7 +72,9 @@ class Core:
         self.attribution = Attribution()
         self.catalog = Catalog(observe, self.memory.lists)
         self.listening = Listening(observe, self.memory.events)
-        self.parking = Parking(rules.parking_limits(settings), observe, self.memory.questions)
+        self.parking = in_force.build(
+            rules.parking_limits, lambda limits: Parking(limits, observe, self.memory.questions)
+        )
         # What servers say of their own accord goes back the way up.
         opener.router = Router(
             fanout=self.fanout,
@@ -93,7 +97,7 @@ class Core:
             answers=self.memory.answers,
         )
         self.transports.append(transport)
-        breakers = Breakers(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
+        breakers = self._in_force.build(rules.breaker_rules, Breakers)
         return Replica(url, transport, breakers, observe, tls=tls)
 
     def _build_binder(self, observe: Observer, binding_rules: Rules) -> Binder:
@@ -112,12 +116,10 @@ class Core:
         )
 
     def _apply(self, settings: Settings) -> None:
-        self.memory.resize(*rules.memory_budget(settings))
         self.in_flight.limit(
             max_exchanges=settings.max_exchanges,
             max_exchanges_per_principal=settings.max_exchanges_per_principal,
         )
-        self.parking.limits = rules.parking_limits(settings)
         self.fanout.set_max_events(settings.max_buffered_events)
         self.fanout.linger_seconds = settings.event_linger
         directory = self.binder.directory
@@ -126,16 +128,12 @@ class Core:
         directory.timeout_seconds = settings.client_session_timeout
         self.fleet.patience_seconds = settings.acquire_timeout
         for replica in self.fleet.replicas:
-            replica.breakers.configure(
-                threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset
-            )
             replica.era.choice = settings.upstream_era
         for transport in self.transports:
             transport.set_timeouts(
                 connect_seconds=settings.connect_timeout, request_seconds=settings.request_timeout
             )
             transport.max_json_depth = settings.max_json_depth
-        self.pool.limits = rules.pool_limits(settings)
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""

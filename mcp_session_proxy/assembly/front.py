@@ -28,7 +28,6 @@ from ..sessions.profiles import Profiles
 from ..settings.config import Settings
 from ..settings.values import Address
 from ..tracing import Tracer
-from ..upstream.fleet import Replica
 from . import rules
 from .core import Core
 from .in_force import InForce
@@ -53,7 +52,7 @@ class Front:
         settings = in_force.settings
         self._core = core
         self._passing = {
-            replica: self._build_passthrough(settings, plain, replica) for replica in core.fleet.replicas
+            replica: self._build_passthrough(in_force, plain, replica.url) for replica in core.fleet.replicas
         }
         self.endpoint = self._build_endpoint(in_force, observe, tracer)
         self._door = FrontDoor(
@@ -159,19 +158,14 @@ class Front:
     def _endpoint_rules(self, settings: Settings) -> EndpointRules:
         return rules.endpoint_rules(settings, self._rewrite)
 
-    def _build_passthrough(
-        self, settings: Settings, plain: aiohttp.ClientSession, replica: Replica
-    ) -> Passthrough:
-        return Passthrough(
-            plain,
-            replica.url.origin(),
-            replica.url.raw_path,
-            settings.public_url,
-            connect_timeout_seconds=settings.connect_timeout,
-            idle_timeout_seconds=settings.request_timeout,
-            passing=settings.passthrough,
-            trusted_proxies=settings.trusted_proxy,
-            replicas=[other.url for other in self._core.fleet.replicas],
+    def _build_passthrough(self, in_force: InForce, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
+        replicas = [replica.url for replica in self._core.fleet.replicas]
+        public_url = in_force.settings.public_url
+        return in_force.build(
+            rules.passing_rules,
+            lambda passing: Passthrough(
+                plain, url.origin(), url.raw_path, public_url, rules=passing, replicas=replicas
+            ),
         )
 
     def _apply(self, settings: Settings) -> None:
@@ -185,12 +179,6 @@ class Front:
         heart.json_patience_seconds = settings.json_patience
         self._modern.cache = rules.cache_rules(settings)
         self._modern.versions = settings.serve_eras.versions
-        for passthrough in self._passing.values():
-            passthrough.set_timeouts(
-                connect_seconds=settings.connect_timeout, idle_seconds=settings.request_timeout
-            )
-            passthrough.passing = settings.passthrough
-            passthrough.trusted_proxies = settings.trusted_proxy
 
     def passthrough(self) -> Passthrough:
         """The way past the endpoint, to the server for what belongs to no session."""

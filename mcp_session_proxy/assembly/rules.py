@@ -8,19 +8,39 @@ from collections.abc import Callable
 
 from ..downstream.guard import Guard
 from ..downstream.modern import CacheRules
+from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..exchange.parking import ParkingLimits
-from ..memory import default_budget_bytes
+from ..memory import Budget, default_budget_bytes
 from ..sessions.binding import Rules
 from ..sessions.modes import Anonymous
 from ..sessions.policy import Limits
 from ..settings.config import Settings
+from ..upstream.breaker import BreakerRules
 
 
-def memory_budget(settings: Settings) -> tuple[int, int | None]:
-    """What there is for what callers and servers send, and the bodies' share where it is named."""
-    budget_bytes = settings.memory_budget
-    return default_budget_bytes() if budget_bytes is None else budget_bytes, settings.max_inflight_bytes
+def memory_budget(settings: Settings) -> Budget:
+    """What there is for what callers and servers send."""
+    total_bytes = settings.memory_budget
+    return Budget(
+        total_bytes=default_budget_bytes() if total_bytes is None else total_bytes,
+        bodies_bytes=settings.max_inflight_bytes,
+    )
+
+
+def breaker_rules(settings: Settings) -> BreakerRules:
+    """When a server that keeps failing handshakes is left alone, and for how long."""
+    return BreakerRules(threshold=settings.breaker_threshold, reset_seconds=settings.breaker_reset)
+
+
+def passing_rules(settings: Settings) -> PassingRules:
+    """What goes past the MCP endpoint."""
+    return PassingRules(
+        connect_timeout_seconds=settings.connect_timeout,
+        idle_timeout_seconds=settings.request_timeout,
+        passing=settings.passthrough,
+        trusted_proxies=settings.trusted_proxy,
+    )
 
 
 def pool_limits(settings: Settings) -> Limits:

@@ -9,6 +9,7 @@ import asyncio
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -60,14 +61,33 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassingRules:
+    """What the operator chose for the paths that pass the endpoint by.
+
+    A side that owes something and is silent for ``idle_timeout_seconds`` is given up.
+    """
+
+    connect_timeout_seconds: float = 10.0
+    idle_timeout_seconds: float = 600.0
+    passing: Passing = Passing.ALL
+    trusted_proxies: Sequence[Network] = ()
+
+    @property
+    def timeout(self) -> aiohttp.ClientTimeout:
+        """The same in aiohttp's terms."""
+        return aiohttp.ClientTimeout(
+            total=None, sock_connect=self.connect_timeout_seconds, sock_read=self.idle_timeout_seconds
+        )
+
+
 class Passthrough:
     """The handler for all paths but the MCP endpoint's.
 
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
     ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``replicas`` are the origins of its
     equals, by which it may call itself; ``public_url`` is where clients see us, if that is not where we
-    listen. A side that owes something and is silent for
-    ``idle_timeout_seconds`` is given up. ``passing`` and ``trusted_proxies`` may be changed at any time.
+    listen. ``rules`` may be replaced at any time, for requests from then on.
     """
 
     def __init__(
@@ -77,32 +97,20 @@ class Passthrough:
         endpoint_path: str,
         public_url: str | None,
         *,
-        connect_timeout_seconds: float = 10.0,
-        idle_timeout_seconds: float = 600.0,
-        passing: Passing = Passing.ALL,
-        trusted_proxies: Sequence[Network] = (),
+        rules: PassingRules,
         replicas: Sequence[URL] = (),
     ) -> None:
         if http.auto_decompress:
             raise ValueError("the client session must not decode bodies; see open_client_session")
         self._http = http
         self._origin = upstream_origin.origin()
-        self.passing = passing
-        self.trusted_proxies = trusted_proxies
+        self.rules = rules
         self._endpoint_path = endpoint_path
-        self.set_timeouts(connect_seconds=connect_timeout_seconds, idle_seconds=idle_timeout_seconds)
         self.rewriter = Rewriter(
             upstream_origin=str(self._origin),
             endpoint_path=endpoint_path,
             public_url=public_url,
             replicas=[str(replica.origin()) for replica in replicas],
-        )
-
-    def set_timeouts(self, *, connect_seconds: float, idle_seconds: float) -> None:
-        """Other timeouts, for requests from now on."""
-        self._idle_timeout_seconds = idle_seconds
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=connect_seconds, sock_read=idle_seconds
         )
 
     async def handle(
@@ -142,7 +150,7 @@ class Passthrough:
             UpstreamUnreachable, UpstreamTimeout, UpstreamProtocolError: there is no answer.
         """
         url = self._target(request, to_endpoint=to_endpoint)
-        upload = _Upload(request.content, min(self._idle_timeout_seconds, _UPLOAD_SECONDS))
+        upload = _Upload(request.content, min(self.rules.idle_timeout_seconds, _UPLOAD_SECONDS))
         try:
             return await self._http.request(
                 request.method,
@@ -151,7 +159,7 @@ class Passthrough:
                 data=upload if request.can_read_body else None,
                 skip_auto_headers=_UNWANTED,
                 allow_redirects=False,
-                timeout=self._timeout,
+                timeout=self.rules.timeout,
             )
         except (aiohttp.ClientError, OSError) as error:
             if upload.failed:
@@ -169,7 +177,7 @@ class Passthrough:
             path = self._endpoint_path
         elif is_endpoint(path, self._endpoint_path):
             raise NotPassed(f"This path is another spelling of the MCP endpoint, {self._endpoint_path}.")
-        elif not is_passed(path, self.passing, self._endpoint_path):
+        elif not is_passed(path, self.rules.passing, self._endpoint_path):
             raise NotPassed("The proxy does not pass requests for this path through (--passthrough).")
         path = self.rewriter.upstream_path(path)
         try:
@@ -187,7 +195,7 @@ class Passthrough:
             end_to_end_request_headers(request.headers.items(), host),
             peer=request.remote,
             scheme=request.scheme,
-            trusted=self.trusted_proxies,
+            trusted=self.rules.trusted_proxies,
         )
         headers = CIMultiDict(restated)
         if self._may_be_rewritten(url):

@@ -53,13 +53,13 @@ class _Parked:
 
 
 class Parking:
-    """All parked calls, by the id inside their state. ``limits`` may be replaced at any time.
+    """All parked calls, by the id inside their state. ``rules`` may be replaced at any time.
 
     What their clients sent counts against ``share`` for as long as they are parked.
     """
 
-    def __init__(self, limits: ParkingLimits, observe: Observer, share: Share = UNBOUNDED) -> None:
-        self.limits = limits
+    def __init__(self, rules: ParkingLimits, observe: Observer, share: Share = UNBOUNDED) -> None:
+        self.rules = rules
         self._share = share
         self._observe = observe
         # Random per process: a state from before a restart opens nothing, for its call is gone.
@@ -81,13 +81,13 @@ class Parking:
             TooManyParked, TooManyRounds, OverBudget: over a limit; the call has been given up.
         """
         error: TooManyParked | TooManyRounds | None = None
-        if call.rounds > self.limits.max_rounds:
+        if call.rounds > self.rules.max_rounds:
             error = TooManyRounds(
-                f"The server may ask {self.limits.max_rounds} times in one call, and asked once more."
+                f"The server may ask {self.rules.max_rounds} times in one call, and asked once more."
             )
         elif (
-            len(self._parked) >= self.limits.max_parked
-            or self._per_principal.get(principal, 0) >= self.limits.max_parked_per_principal
+            len(self._parked) >= self.rules.max_parked
+            or self._per_principal.get(principal, 0) >= self.rules.max_parked_per_principal
         ):
             error = TooManyParked("Too many calls wait for their clients' answers. Try again later.")
         try:
@@ -99,7 +99,7 @@ class Parking:
             call.abandon()
             raise
         identifier = secrets.token_urlsafe(_ID_BYTES)
-        timer = asyncio.get_running_loop().call_later(self.limits.timeout_seconds, self._expire, identifier)
+        timer = asyncio.get_running_loop().call_later(self.rules.timeout_seconds, self._expire, identifier)
         self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer, room)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         call.park()
@@ -115,7 +115,7 @@ class Parking:
         try:
             if not _SEALED.fullmatch(state):  # lenient base64 would skip what does not belong there
                 raise BadData("not a seal")
-            identifier: str = self._seal.loads(state, max_age=math.ceil(self.limits.timeout_seconds))
+            identifier: str = self._seal.loads(state, max_age=math.ceil(self.rules.timeout_seconds))
         except SignatureExpired as error:
             raise self._refuse("This requestState has expired. Make the call again.") from error
         except (BadData, ValueError, TypeError) as error:

@@ -66,20 +66,20 @@ class Lease:
 class Pool:
     """Upstream sessions, by session key. ``connect`` makes a session object that is not open yet.
 
-    ``limits`` may be replaced at any time; ``upkeep`` brings the pool under them.
+    ``rules`` may be replaced at any time; ``upkeep`` brings the pool under them.
     """
 
     def __init__(
         self,
         *,
         connect: Callable[[SessionKey, Profile], UpstreamSession],
-        limits: Limits,
+        rules: Limits,
         observe: Observer,
         random: Callable[[], float] = random.random,
     ) -> None:
         self.books: Books[UpstreamSession] = Books()
         self.queue = Queue()
-        self.limits = limits
+        self.rules = rules
         self._connect = connect
         self._observe = observe
         self._random = random
@@ -121,10 +121,10 @@ class Pool:
                 return Lease(self, only, usage, _now())
         try:
             # Whoever can have a session opened at once waits behind nobody.
-            step = policy.decide(usage, bucket, self.books, self.limits)
+            step = policy.decide(usage, bucket, self.books, self.rules)
             if queue.paused or not isinstance(step, Open):
                 self._check_queue(key)
-            seconds = self.limits.handshake_timeout_seconds
+            seconds = self.rules.handshake_timeout_seconds
             return await self._wait(Waiter(bucket, usage, demand, caller, deadline, seconds))
         finally:
             self._forget_if_empty(bucket)
@@ -158,7 +158,7 @@ class Pool:
     def _check_queue(self, key: SessionKey) -> None:
         try:
             known = self.books.has_open(key.principal)
-            policy.check_queue(len(self.queue), self.limits, self.queue.typical_hold_seconds, known=known)
+            policy.check_queue(len(self.queue), self.rules, self.queue.typical_hold_seconds, known=known)
         except TooManyWaiters as error:
             raise self._refusal(key, error) from None
 
@@ -232,7 +232,7 @@ class Pool:
                 granted.add(waiter.usage)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
             waiting = list(self.queue.of(bucket))
-            step = policy.decide(waiting[0].usage, bucket, self.books, self.limits)
+            step = policy.decide(waiting[0].usage, bucket, self.books, self.rules)
             if not isinstance(step, Open):
                 break
             # The openings under way are for those who have waited longest: this one is for the next.
@@ -300,7 +300,7 @@ class Pool:
         slot, bucket = opening.slot, opening.bucket
         if slot.state is not SessionState.OPENING:  # retired meanwhile
             return
-        if slot.on_trial and self.books.counted >= self.limits.places:
+        if slot.on_trial and self.books.counted >= self.rules.places:
             # The server has accepted a newcomer beyond the limit: somebody makes room, or it cannot stay.
             first = self.books.first_to_go()
             self._take_out(slot if first is None else first, "evicted")
@@ -362,7 +362,7 @@ class Pool:
         if usage is not Usage.ONCE or self.queue.closed or self.queue.paused:
             return
         demand = self.queue.demands.get(bucket.key)
-        while demand is not None and policy.wants_prewarming(bucket, self.books, self.limits):
+        while demand is not None and policy.wants_prewarming(bucket, self.books, self.rules):
             self._open(bucket, Open(None), "prewarm", demand.credentials)
 
     # -- retiring ----------------------------------------------------------------------------

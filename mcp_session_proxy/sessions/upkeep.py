@@ -17,7 +17,7 @@ def maintain(pool: Pool) -> None:
             slot.session.tick(now)
     _relieve_worn(pool, now)
     for slot in pool.books.idle_slots():
-        reason = policy.expiry(slot, now, pool.limits) or policy.surplus(slot, pool.books, pool.limits)
+        reason = policy.expiry(slot, now, pool.rules) or policy.surplus(slot, pool.books, pool.rules)
         if reason is not None:
             pool.retire(slot, reason)
     pool.serve_everyone()
@@ -33,7 +33,7 @@ def _relieve_worn(pool: Pool, now: float) -> None:
     for slot in list(pool.books.slots()):
         if not slot.usable or slot.aside is not None:
             continue
-        reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, pool.limits)
+        reason = policy.wear(now - slot.born, slot.session.requests, slot.jitter, pool.rules)
         if reason == "lifetime" and relieved:
             continue
         if reason is not None:

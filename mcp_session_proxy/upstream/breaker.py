@@ -10,6 +10,7 @@ and whom the server has accepted before is not shut out for what others were ans
 """
 
 from collections import OrderedDict
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
@@ -26,17 +27,24 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"  # one is being tried
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerRules:
+    """How many failures in a row are too many, and how long a server is left alone then."""
+
+    threshold: int
+    reset_seconds: float
+
+
 class Breaker:
     """Counts failures in a row. Times are by whatever clock the caller uses, in seconds.
 
-    ``threshold`` and ``reset_seconds`` may be changed at any time.
+    ``rules`` may be replaced at any time.
     """
 
-    __slots__ = ("_failures", "_retry_at", "_state", "last_error", "reset_seconds", "threshold")
+    __slots__ = ("_failures", "_retry_at", "_state", "last_error", "rules")
 
-    def __init__(self, *, threshold: int, reset_seconds: float) -> None:
-        self.threshold = threshold
-        self.reset_seconds = reset_seconds
+    def __init__(self, rules: BreakerRules) -> None:
+        self.rules = rules
         self._failures = 0
         self._retry_at = 0.0
         self._state = BreakerState.CLOSED
@@ -73,9 +81,9 @@ class Breaker:
         """A handshake failed."""
         self._failures += 1
         self.last_error = error
-        if self._state is BreakerState.HALF_OPEN or self._failures >= self.threshold:
+        if self._state is BreakerState.HALF_OPEN or self._failures >= self.rules.threshold:
             self._state = BreakerState.OPEN
-            self._retry_at = now + self.reset_seconds
+            self._retry_at = now + self.rules.reset_seconds
 
     def retry_after_seconds(self, now: float) -> float:
         """How long until a handshake may be tried again."""
@@ -85,17 +93,22 @@ class Breaker:
 class Breakers:
     """One server's breaker for all callers, and one for each caller that was answered with errors."""
 
-    def __init__(self, *, threshold: int, reset_seconds: float) -> None:
-        self.common = Breaker(threshold=threshold, reset_seconds=reset_seconds)
+    def __init__(self, rules: BreakerRules) -> None:
+        self.common = Breaker(rules)
         self._own: OrderedDict[str, Breaker] = OrderedDict()
         self._accepted: OrderedDict[str, None] = OrderedDict()
         self._answered: set[str] = set()  # with an error, since a handshake succeeded last
         self._latest: Breaker | None = None  # the caller's that failed last, unless one has succeeded since
 
-    def configure(self, *, threshold: int, reset_seconds: float) -> None:
-        """Other rules from now on."""
+    @property
+    def rules(self) -> BreakerRules:
+        """What all of them go by; may be replaced at any time."""
+        return self.common.rules
+
+    @rules.setter
+    def rules(self, rules: BreakerRules) -> None:
         for breaker in (self.common, *self._own.values()):
-            breaker.threshold, breaker.reset_seconds = threshold, reset_seconds
+            breaker.rules = rules
 
     def is_open(self, now: float, principal: str) -> bool:
         """Whether no handshake of this caller may be tried now. Asking changes nothing."""
@@ -137,9 +150,7 @@ class Breakers:
             return
         own = self._own.get(principal)
         if own is None:
-            common = self.common
-            own = Breaker(threshold=common.threshold, reset_seconds=common.reset_seconds)
-            self._own[principal] = own
+            own = self._own[principal] = Breaker(self.rules)
             if len(self._own) > _REMEMBERED:
                 self._own.popitem(last=False)
         own.failed(error, now)

@@ -142,7 +142,7 @@ async def test_maintenance_survives_a_bug(bench: Bench, monkeypatch: pytest.Monk
 
     await bench.start()
     watch(bench, told.append)
-    monkeypatch.setattr(bench.proxy.core.pool, "maintain", broken)
+    monkeypatch.setattr(bench.proxy.core, "maintain", broken)
     await until(lambda: calls > 3)
     assert {event.name for event in told} == {"proxy.bug"}
 

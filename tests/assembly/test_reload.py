@@ -557,7 +557,7 @@ async def test_connect_timeout(bench: Reloaded) -> None:
     bench.change(connect_timeout="7s")
     # Every network that could be trusted to leave a connection hanging is somebody else's.
     [transport], [passing] = bench.proxy.core.transports, bench.proxy.front._passing.values()
-    timeouts = [transport._usual_patience, transport.patience(None), passing._timeout]
+    timeouts = [transport._usual_patience, transport.patience(None), passing.rules.timeout]
     assert [timeout.sock_connect for timeout in timeouts] == [7, 7, 7]
 
 

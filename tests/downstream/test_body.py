@@ -11,7 +11,7 @@ from messages import call
 from proxy_bench import Bench, until
 
 from mcp_session_proxy.errors import OverBudget
-from mcp_session_proxy.memory import LEAST_BUDGET_BYTES, Memory, Share, default_budget_bytes
+from mcp_session_proxy.memory import LEAST_BUDGET_BYTES, Budget, Memory, Share, default_budget_bytes
 
 CALL = json.dumps(call(), separators=(",", ":")).encode()
 
@@ -135,9 +135,9 @@ def test_shares() -> None:
 
 def test_the_budget_is_cut_into_shares() -> None:
     """Together they are no more than the budget, and bodies may have another share."""
-    memory = Memory(1_000_000)
+    memory = Memory(Budget(total_bytes=1_000_000))
     assert sum(share.max_bytes for share in memory.shares.values()) <= 1_000_000
-    memory.resize(2_000_000, 5)
+    memory.rules = Budget(total_bytes=2_000_000, bodies_bytes=5)
     assert memory.bodies.max_bytes == 5
     assert memory.answers.max_bytes == 600_000
 

@@ -15,7 +15,7 @@ from aiohttp.test_utils import unused_port
 from raw_server import always
 from yarl import URL
 
-from mcp_session_proxy.downstream.passthrough import Passthrough, open_client_session
+from mcp_session_proxy.downstream.passthrough import PassingRules, Passthrough, open_client_session
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 METADATA = "/.well-known/oauth-protected-resource"
@@ -51,7 +51,7 @@ class Bench:
     servers: list[Server] = field(default_factory=list)
 
     async def proxy(self, origin: URL, public_url: str | None = None, **options: float) -> Server:
-        handler = Passthrough(self.inner, origin, "/mcp", public_url, **options)
+        handler = Passthrough(self.inner, origin, "/mcp", public_url, rules=PassingRules(**options))
         self.servers.append(await start(handler.handle))
         return self.servers[-1]
 
@@ -431,7 +431,7 @@ async def test_cors_headers_are_added_where_the_server_has_none(bench: Bench) ->
 
     cors = {"Access-Control-Allow-Origin": "https://app.example", "Vary": "Origin"}
     bench.servers.append(await start(upstream))
-    handler = Passthrough(bench.inner, bench.servers[-1].url, "/mcp", None)
+    handler = Passthrough(bench.inner, bench.servers[-1].url, "/mcp", None, rules=PassingRules())
     bench.servers.append(await start(lambda request: handler.handle(request, cors)))
     for path, expected in (("/own", ["*"]), ("/other", ["https://app.example"])):
         async with bench.request("GET", bench.servers[-1], path) as response:
@@ -572,7 +572,7 @@ async def test_a_decoding_session_is_refused() -> None:
     """A client session that would alter bodies is a programming error, found at start."""
     async with aiohttp.ClientSession() as http:
         with pytest.raises(ValueError, match="must not decode"):
-            Passthrough(http, URL("http://127.0.0.1:1"), "/mcp", None)
+            Passthrough(http, URL("http://127.0.0.1:1"), "/mcp", None, rules=PassingRules())
 
 
 # -- OAuth documents -----------------------------------------------------------------------------

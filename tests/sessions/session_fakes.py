@@ -175,7 +175,7 @@ class Stand:
         self.server = server
         self.limits = Limits(**limits)
         self.events = []
-        self.pool = Pool(connect=server.connect, limits=self.limits, observe=self._observe)
+        self.pool = Pool(connect=server.connect, rules=self.limits, observe=self._observe)
         self.books = self.pool.books
 
     def _observe(self, event):

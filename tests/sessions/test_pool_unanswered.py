@@ -81,11 +81,11 @@ async def test_an_old_failure_is_not_the_reason_given_later():
     """That the server was unreachable once is not told to who later waits for a session in use."""
     stand = prompt(max_sessions=1)
     holder = await stand.acquire()
-    stand.limits = stand.pool.limits = stand.limits.__class__(max_sessions=2)
+    stand.limits = stand.pool.rules = stand.limits.__class__(max_sessions=2)
     stand.server.open_error = REFUSED
     with pytest.raises(UpstreamUnreachable):
         await stand.acquire(timeout=1.0)
-    stand.pool.limits = stand.limits.__class__(max_sessions=1)
+    stand.pool.rules = stand.limits.__class__(max_sessions=1)
     with pytest.raises(AcquireTimeout):
         await stand.acquire(timeout=1.0)
     holder.release()

@@ -5,13 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_session_proxy.errors import UpstreamTimeout
-from mcp_session_proxy.upstream.breaker import Breaker, BreakerState
+from mcp_session_proxy.upstream.breaker import Breaker, BreakerRules, BreakerState
 
 ERROR = UpstreamTimeout("silent")
 
 
 def broken(*, threshold: int = 3, now: float = 100.0) -> Breaker:
-    breaker = Breaker(threshold=threshold, reset_seconds=10.0)
+    breaker = Breaker(BreakerRules(threshold=threshold, reset_seconds=10.0))
     for _ in range(threshold):
         breaker.failed(ERROR, now)
     return breaker
@@ -19,7 +19,7 @@ def broken(*, threshold: int = 3, now: float = 100.0) -> Breaker:
 
 def test_failures_in_a_row_open_it() -> None:
     """Only an unbroken row counts."""
-    breaker = Breaker(threshold=3, reset_seconds=10.0)
+    breaker = Breaker(BreakerRules(threshold=3, reset_seconds=10.0))
     for _ in range(5):
         breaker.failed(ERROR, 0)
         breaker.failed(ERROR, 0)
@@ -84,7 +84,7 @@ def test_beginning_too_early_is_no_trial() -> None:
 @pytest.mark.parametrize("state", list(BreakerState))
 def test_nothing_undecided_opens_it(state: BreakerState) -> None:
     """What says nothing of the server's health never makes things worse."""
-    breaker = Breaker(threshold=1, reset_seconds=10.0)
+    breaker = Breaker(BreakerRules(threshold=1, reset_seconds=10.0))
     if state is not BreakerState.CLOSED:
         breaker.failed(ERROR, 0.0)
     if state is BreakerState.HALF_OPEN:
@@ -96,7 +96,7 @@ def test_nothing_undecided_opens_it(state: BreakerState) -> None:
 @given(st.lists(st.sampled_from(["begin", "succeeded", "failed", "undecided"]), max_size=30))
 def test_it_never_stays_open(steps: list[str]) -> None:
     """Whatever has happened: as long as each trial has an outcome, another one may be tried in time."""
-    breaker, now, trying = Breaker(threshold=2, reset_seconds=10.0), 0.0, False
+    breaker, now, trying = Breaker(BreakerRules(threshold=2, reset_seconds=10.0)), 0.0, False
     for step in steps:
         now += 3.0
         if step == "begin":

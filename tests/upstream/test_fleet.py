@@ -17,7 +17,7 @@ from mcp_session_proxy.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from mcp_session_proxy.upstream.breaker import Breakers, BreakerState
+from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers, BreakerState
 from mcp_session_proxy.upstream.fleet import Fleet, Replica
 from mcp_session_proxy.upstream.transport import NOBODY
 
@@ -39,7 +39,7 @@ def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10
     """A fleet whose servers were all seen up."""
     replicas = []
     for number in range(count):
-        breaker = Breakers(threshold=threshold, reset_seconds=30.0)
+        breaker = Breakers(BreakerRules(threshold=threshold, reset_seconds=30.0))
         replica = Replica(URL(f"http://r{number}/mcp"), FakeServer(), breaker, Recorder())
         replica.monitor.up = True
         replicas.append(replica)
@@ -314,7 +314,9 @@ async def test_what_the_server_needs_is_told_once() -> None:
     """An event says what was found, and again when a handshake shows that it has changed."""
     observe = Recorder()
     server = FakeServer(stateless=True)
-    replica = Replica(URL("http://r/mcp"), server, Breakers(threshold=2, reset_seconds=30.0), observe)
+    replica = Replica(
+        URL("http://r/mcp"), server, Breakers(BreakerRules(threshold=2, reset_seconds=30.0)), observe
+    )
     fleet = Fleet([replica], patience_seconds=10.0)
     server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
     for _ in range(2):
@@ -331,7 +333,7 @@ def test_repr() -> None:
     """The debug line shows where, whether it is up, and how many live there, but no query string."""
 
     async def show() -> str:
-        breaker = Breakers(threshold=1, reset_seconds=1.0)
+        breaker = Breakers(BreakerRules(threshold=1, reset_seconds=1.0))
         return repr(Replica(URL("http://h:1/mcp?key=sesame"), FakeServer(), breaker, Recorder()))
 
     assert asyncio.run(show()) == "<Replica http://h:1 up=None sessions=0>"
