@@ -9,7 +9,7 @@ bound, for the next one.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Coroutine, Hashable, Mapping
+from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..aio import Signal
@@ -27,14 +27,14 @@ from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
-from .question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
+from .question import NO_MEMORY, TOO_MANY, Question, refuse_in_turn, refuse_request
 from .relay import Channel
+from .unasked import SILENCE_SECONDS, Unasked
+from .url_round import Stage, UrlRound
 
 _GATHER_SECONDS: Final = 0.05
 _MAX_KEPT: Final = 256
 _COMPLETION_SECONDS: Final = 5.0
-# How long a call may be silent, once its client could not be asked or has left, before it is cancelled.
-_WIND_DOWN_SECONDS: Final = 2.0
 _MAX_OPEN_QUESTIONS: Final = 100
 
 
@@ -89,14 +89,8 @@ class ModernCall:
         self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
-        # URLs that the server wants visited before the call is made again, by key.
-        self._urls: dict[str, bytes] = {}
-        self._room_for_urls: Loan | None = None
-        self._urls_declined = False
-        # What the client would have to declare for the questions that were refused because it did not, and
-        # when the server was last heard of since.
-        self._required: dict[str, dict[str, object]] = {}
-        self._heard_at = 0.0
+        self._urls = UrlRound(share)
+        self._unasked = Unasked()
         self._news = Signal()
 
     def __repr__(self) -> str:
@@ -134,8 +128,8 @@ class ModernCall:
                 await self._tell(channel, self._kept.popleft()[0])
             if answers:
                 await self._answer(answers)
-            if self._required:
-                self._heard_at = asyncio.get_running_loop().time()
+            if self._unasked:
+                self._unasked.heard()
             if self._task is None:
                 work = self._exchange.run(self.trace)
                 if self.respondent is not None and self.is_parkable:
@@ -161,7 +155,7 @@ class ModernCall:
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending):
-            await (self._hear_on() if self._required else self._news.wait())
+            await (self._hear_on() if self._unasked else self._news.wait())
         if not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
@@ -170,11 +164,11 @@ class ModernCall:
             except TimeoutError:
                 return self._ask()
         response = task.result()
-        if self._required and _failed_unasked(response):
-            raise MissingCapability(self._required)
+        if self._unasked.explains(response):
+            raise MissingCapability(self._unasked.required)
         urls = lifting.required_urls(response)[:_MAX_OPEN_QUESTIONS]
-        if urls and not self._urls_declined and self.is_parkable:
-            return self._ask_to_visit(urls)
+        if urls and self._urls.stage is not Stage.DECLINED and self.is_parkable:
+            return Asked(self._urls.ask(urls, self.modern.capabilities))
         self._end()
         return response
 
@@ -185,11 +179,11 @@ class ModernCall:
             MissingCapability: the client could not be asked, and nothing has been heard of the call since.
         """
         loop = asyncio.get_running_loop()
-        while (until := self._heard_at + _WIND_DOWN_SECONDS) > loop.time():
+        while (until := self._unasked.until) > loop.time():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
                     return await self._news.wait()
-        raise MissingCapability(self._required)
+        raise MissingCapability(self._unasked.required)
 
     def _ask(self) -> Asked:
         requests = {key: question.request for key, question in self._pending.items()}
@@ -219,7 +213,7 @@ class ModernCall:
             InvalidParams: one has not; the call waits on.
         """
         asked = {key: question.request.method for key, question in self._pending.items()}
-        asked |= dict.fromkeys(self._urls, revisions.ELICIT)
+        asked |= dict.fromkeys(self._urls.keys, revisions.ELICIT)
         for key, answer in answers.items():
             method = asked.get(key)
             if method is not None and not questions.is_fit_answer(method, answer):
@@ -230,44 +224,20 @@ class ModernCall:
             question = self._pending.pop(key, None)
             if question is not None:
                 await question.answer(Response(question.request.id, result=answer), self._caller)
-        if self._urls:
-            await self._answer_urls(answers)
+        elicitations = self._urls.answer(answers)
+        if elicitations is not None:
+            await self._begin_anew(elicitations)
 
-    # -- URLs to visit first -----------------------------------------------------------------------
+    async def _begin_anew(self, elicitations: Sequence[str]) -> None:
+        """The client has visited every URL that the server wants visited before it does anything.
 
-    def _ask_to_visit(self, urls: list[bytes]) -> Asked:
-        """The server wants URLs visited before it does anything: the call failed, and will be made anew.
-
-        Raises:
-            MissingCapability: the client visits none.
-            OverBudget: there is no memory for them.
+        A server may tell when it knows of the visit itself; until then it would only ask again, so that is
+        waited for, for a moment. The request that is made is the client's present one, with its own metadata
+        and headers: the former was refused, and its client may know more now.
         """
-        missing = questions.missing_capability(revisions.ELICIT, b'{"mode":"url"}', self.modern.capabilities)
-        if missing is not None:
-            raise MissingCapability(missing)
-        self._room_for_urls = self._share.lend(sum(map(len, urls)))
-        self._urls = {}
-        asked: dict[str, bytes] = {}
-        for params in urls:
-            key = questions.key_for(revisions.ELICIT, params, asked)
-            self._urls[key] = params
-            asked[key] = lifting.lift_question(revisions.ELICIT, params)
-        return Asked(asked)
-
-    async def _answer_urls(self, answers: Mapping[str, bytes]) -> None:
-        """Once every URL was visited, begin the exchange again: the server has executed nothing yet."""
-        if any(key not in answers for key in self._urls):
-            return
-        if not all(_accepts(answers[key]) for key in self._urls):
-            self._urls_declined = True
-            return
-        for params in self._urls.values():
-            identifier = questions.elicitation_id(params)
-            if identifier is not None:
-                await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
-        self._urls, self._room_for_urls = {}, None
+        for identifier in elicitations:
+            await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
         self._task = None
-        # It is the client's present request that is made now, with its own metadata and headers.
         request = self.modern.request
         self._exchange.request = Request(request.id, request.method, lowering.lower_params(self.modern))
         self._exchange.caller = self._caller
@@ -283,8 +253,8 @@ class ModernCall:
         What comes while no client listens is kept as the server said it: the request that it will be told
         to may have another progress token or log level, or none.
         """
-        if self._required:
-            self._heard_at = asyncio.get_running_loop().time()
+        if self._unasked:
+            self._unasked.heard()
         if message.method not in (revisions.PROGRESS, revisions.LOG_MESSAGE):
             return
         if self._channel is not None:
@@ -314,7 +284,8 @@ class ModernCall:
             return
         missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
         if missing is not None:
-            await self._go_on_unasked(session, request, missing)
+            await self._unasked.refuse(session, request, missing)
+            self._news.give()
             return
         if len(self._pending) >= _MAX_OPEN_QUESTIONS:
             await refuse_in_turn(session, request, TOO_MANY)
@@ -332,19 +303,6 @@ class ModernCall:
             self._pending[key] = question
             self._news.give()
 
-    async def _go_on_unasked(
-        self, session: UpstreamSession, request: Request, missing: Mapping[str, Mapping[str, object]]
-    ) -> None:
-        """Refuse a question that the client cannot answer: the server may well do without.
-
-        Only if it does not, the call fails for want of the capability (2026-07-28, basic, "_meta").
-        """
-        for feature, details in missing.items():
-            self._required.setdefault(feature, {}).update(details)
-        await refuse_in_turn(session, request, UNABLE)
-        self._heard_at = asyncio.get_running_loop().time()
-        self._news.give()
-
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream GET stream."""
         self._exchange.deliver(request)
@@ -354,7 +312,7 @@ class ModernCall:
     def abandon(self) -> None:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         self.trace.unparks("abandoned")
-        asked = bool(self._pending) or self._may_yet_end()
+        asked = bool(self._pending) or self._unasked.may_yet_end
         for question in self._pending.values():
             question.refuse()
         self._pending.clear()
@@ -362,12 +320,6 @@ class ModernCall:
             self._end()
         else:
             self.session.spawn(self._wind_down(self._task, asked), "wind down")
-
-    def _may_yet_end(self) -> bool:
-        """Whether the server was refused an answer, and was heard of since or just so."""
-        if not self._required:
-            return False
-        return asyncio.get_running_loop().time() - self._heard_at < _WIND_DOWN_SECONDS
 
     async def _wind_down(self, task: asyncio.Task[Response], asked: bool) -> None:
         """Let the call end by itself where its question was refused, else cancel it.
@@ -377,7 +329,7 @@ class ModernCall:
         """
         try:
             if asked:
-                await asyncio.wait([task], timeout=_WIND_DOWN_SECONDS)
+                await asyncio.wait([task], timeout=SILENCE_SECONDS)
             task.cancel()
             await asyncio.wait([task])
         finally:
@@ -395,19 +347,6 @@ class ModernCall:
             visit, self._visit = self._visit, None
             visit.end()
         self._exchange.hush()  # it points at this call: let go, both are freed at once
-
-
-def _failed_unasked(response: Response) -> bool:
-    """Whether a call failed over a question that was refused: by an error, or a result that repeats why."""
-    if response.result is None:
-        return True
-    if UNABLE.encode() not in response.result:
-        return False
-    return jsonrpc.read_object(response.result).get("isError") == b"true"
-
-
-def _accepts(answer: bytes) -> bool:
-    return jsonrpc.read_object(answer).get("action") == b'"accept"'
 
 
 def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:
