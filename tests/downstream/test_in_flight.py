@@ -113,6 +113,21 @@ async def test_clients_that_left_still_count(bench: Bench) -> None:
     assert (await bench.post(call(), session=session)).status == 200
 
 
+async def test_a_method_of_the_other_era_counts(bench: Bench) -> None:
+    """Only the streams of modern listeners have limits of their own."""
+    method = "subscriptions/listen"
+    tool = bench.server.on[method] = Slow()
+    await bench.start(max_exchanges=4)
+    session = await bench.initialize()
+    for number in range(3):
+        async with bench.asking(call(number, method), session=session):
+            await until(lambda: tool.began == number + 1)  # noqa: B023
+    refused = await bench.post(call(9, method), session=session)
+    assert (refused.status, refused.error) == (503, (9, -32603, "too-many-exchanges"))
+    tool.end.set()
+    await until(lambda: len(bench.proxy.core.in_flight) == 0)
+
+
 async def test_each_of_a_batch_counts(bench: Bench) -> None:
     """A hundred calls in one POST are a hundred calls."""
     tool = bench.server.on["tools/call"] = Slow()
