@@ -55,10 +55,8 @@ class Core:
         self.pool = in_force.build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
         )
-        self.in_flight = InFlight(
-            max_exchanges=settings.max_exchanges,
-            max_exchanges_per_principal=settings.max_exchanges_per_principal,
-            is_accepted=self.pool.books.has_open,
+        self.in_flight = in_force.build(
+            rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open)
         )
         self.binder = in_force.build(rules.binding_rules, partial(self._build_binder, observe))
         self.fanout = Fanout(
@@ -116,10 +114,6 @@ class Core:
         )
 
     def _apply(self, settings: Settings) -> None:
-        self.in_flight.limit(
-            max_exchanges=settings.max_exchanges,
-            max_exchanges_per_principal=settings.max_exchanges_per_principal,
-        )
         self.fanout.set_max_events(settings.max_buffered_events)
         self.fanout.linger_seconds = settings.event_linger
         directory = self.binder.directory

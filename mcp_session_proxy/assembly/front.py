@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from ..downstream.app import FrontDoor, serve
+from ..downstream.app import FrontDoor, Listener
 from ..downstream.dispatch import Dispatcher
 from ..downstream.endpoint import Endpoint
 from ..downstream.legacy import LegacyRequests
@@ -55,24 +55,27 @@ class Front:
             replica: self._build_passthrough(in_force, plain, replica.url) for replica in core.fleet.replicas
         }
         self.endpoint = self._build_endpoint(in_force, observe, tracer)
-        self._door = FrontDoor(
-            guard=rules.guard(settings),
-            endpoint=self.endpoint,
-            passthrough=self.passthrough,
-            in_flight=core.in_flight,
-            path=URL(settings.upstream).raw_path,
-            observe=observe,
+        door = in_force.build(
+            rules.guard,
+            lambda guard: FrontDoor(
+                rules=guard,
+                endpoint=self.endpoint,
+                passthrough=self.passthrough,
+                in_flight=core.in_flight,
+                path=URL(settings.upstream).raw_path,
+                observe=observe,
+            ),
         )
-        self.listener = serve(
-            self._door,
-            max_body_bytes=settings.max_body_bytes,
-            max_header_bytes=settings.max_header_bytes,
-            max_connections=settings.max_connections,
-            idle_timeout_seconds=settings.connection_idle_timeout,
-            is_accepted=core.pool.books.has_open,
+        self.listener = in_force.build(
+            rules.listener_rules,
+            lambda limits: Listener(
+                door,
+                rules=limits,
+                idle_timeout_seconds=settings.connection_idle_timeout,
+                is_accepted=core.pool.books.has_open,
+            ),
         )
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)
-        in_force.follow(self._apply)
 
     def _build_endpoint(self, in_force: InForce, observe: Observer, tracer: Tracer) -> Endpoint:
         settings, core = in_force.settings, self._core
@@ -92,28 +95,26 @@ class Front:
             pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
             observe=observe,
         )
-        self._modern = ModernRequests(
-            binder=core.binder,
-            profiles=profiles,
-            attribution=core.attribution,
-            catalog=core.catalog,
-            listening=core.listening,
-            parking=core.parking,
-            cache=rules.cache_rules(settings),
-            versions=settings.serve_eras.versions,
-            observe=observe,
-            questions=core.memory.questions,
+        modern = in_force.build(
+            rules.modern_rules,
+            lambda modern_rules: ModernRequests(
+                binder=core.binder,
+                profiles=profiles,
+                attribution=core.attribution,
+                catalog=core.catalog,
+                listening=core.listening,
+                parking=core.parking,
+                rules=modern_rules,
+                observe=observe,
+                questions=core.memory.questions,
+            ),
         )
-        heart = Heart(
-            settings.heartbeat,
-            json_patience_seconds=settings.json_patience,
-            heartbeat_format=settings.heartbeat_format,
-        )
+        heart = in_force.build(rules.heart_rules, Heart)
         dispatcher = in_force.build(
             self._endpoint_rules,
             lambda rules: Dispatcher(
                 legacy=legacy,
-                modern=self._modern,
+                modern=modern,
                 identifier=identifier,
                 in_flight=core.in_flight,
                 rules=rules,
@@ -167,18 +168,6 @@ class Front:
                 plain, url.origin(), url.raw_path, public_url, rules=passing, replicas=replicas
             ),
         )
-
-    def _apply(self, settings: Settings) -> None:
-        self._door.guard = rules.guard(settings)
-        self.listener.max_body_bytes = settings.max_body_bytes
-        self.listener.max_header_bytes = settings.max_header_bytes
-        self.listener.places.max_connections = settings.max_connections
-        heart = self.endpoint.heart
-        heart.set_interval(settings.heartbeat)
-        heart.heartbeat_format = settings.heartbeat_format
-        heart.json_patience_seconds = settings.json_patience
-        self._modern.cache = rules.cache_rules(settings)
-        self._modern.versions = settings.serve_eras.versions
 
     def passthrough(self) -> Passthrough:
         """The way past the endpoint, to the server for what belongs to no session."""

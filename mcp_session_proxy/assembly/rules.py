@@ -6,10 +6,13 @@ room, who is over a limit goes) happens with the next round of maintenance.
 
 from collections.abc import Callable
 
+from ..downstream.app import ListenerRules
 from ..downstream.guard import Guard
-from ..downstream.modern import CacheRules
+from ..downstream.in_flight import ExchangeLimits
+from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
+from ..downstream.streams import HeartRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
 from ..sessions.binding import Rules
@@ -91,11 +94,38 @@ def binding_rules(settings: Settings) -> Rules:
     )
 
 
-def cache_rules(settings: Settings) -> CacheRules:
-    """What modern clients may keep."""
-    return CacheRules(
+def modern_rules(settings: Settings) -> ModernRules:
+    """What modern clients may keep, and what they are told of."""
+    return ModernRules(
         ttl_milliseconds={ttl.method: ttl.milliseconds for ttl in settings.cache_ttl},
         scope=settings.cache_scope,
+        versions=settings.serve_eras.versions,
+    )
+
+
+def exchange_limits(settings: Settings) -> ExchangeLimits:
+    """How many requests may be under way."""
+    return ExchangeLimits(
+        max_exchanges=settings.max_exchanges,
+        max_exchanges_per_principal=settings.max_exchanges_per_principal,
+    )
+
+
+def listener_rules(settings: Settings) -> ListenerRules:
+    """How much may come in from clients."""
+    return ListenerRules(
+        max_body_bytes=settings.max_body_bytes,
+        max_header_bytes=settings.max_header_bytes,
+        max_connections=settings.max_connections,
+    )
+
+
+def heart_rules(settings: Settings) -> HeartRules:
+    """What keeps silent streams to clients from being cut."""
+    return HeartRules(
+        interval_seconds=settings.heartbeat,
+        json_patience_seconds=settings.json_patience,
+        heartbeat_format=settings.heartbeat_format,
     )
 
 

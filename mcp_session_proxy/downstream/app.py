@@ -10,6 +10,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -41,12 +42,12 @@ _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEP
 
 
 class FrontDoor:
-    """The handler for aiohttp's server. ``guard`` may be replaced at any time."""
+    """The handler for aiohttp's server. ``rules`` say who may call, and may be replaced at any time."""
 
     def __init__(
         self,
         *,
-        guard: Guard,
+        rules: Guard,
         endpoint: Endpoint,
         passthrough: Callable[[], Passthrough],
         in_flight: InFlight,
@@ -55,7 +56,7 @@ class FrontDoor:
     ) -> None:
         bare = path.rstrip("/")
         self._paths: Final = frozenset({bare, bare + "/"} - {""})
-        self.guard = guard
+        self.rules = rules
         self._endpoint = endpoint
         self._passthrough = passthrough
         self._in_flight = in_flight
@@ -68,7 +69,7 @@ class FrontDoor:
             connection = http.protocol
             assert isinstance(connection, Connection)
             head = connection.head
-            if head is None or head.admitted_by is not self.guard or not head.is_of(http):
+            if head is None or head.admitted_by is not self.rules or not head.is_of(http):
                 head = self._admit(http, connection)
             cors = head.cors
             if head.expects:
@@ -94,7 +95,7 @@ class FrontDoor:
         """
         connection.head = None
         size_bytes = measure_head(http)
-        guard, headers = self.guard, http.headers
+        guard, headers = self.rules, http.headers
         origin = headers.get("Origin")
         guard.check(host=headers.get("Host"), origin=origin, scheme=http.scheme)
         head = Head(http)
@@ -113,7 +114,7 @@ class FrontDoor:
 
     def _preflight(self, http: web.BaseRequest) -> web.Response:
         wanted = http.headers.get("Access-Control-Request-Headers")
-        granted = self.guard.preflight_headers(http.headers.get("Origin"), wanted)
+        granted = self.rules.preflight_headers(http.headers.get("Origin"), wanted)
         return web.Response(status=204, headers={"Allow": _ALLOW, **granted})
 
 
@@ -124,22 +125,29 @@ async def _continue(http: web.BaseRequest) -> None:
         http.writer.output_size = 0  # the answer itself has not begun
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerRules:
+    """How much may come in. The limit of headers counts for new connections."""
+
+    max_body_bytes: int
+    max_header_bytes: int
+    max_connections: int
+
+
 class Listener(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
     Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
     the time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
-    is sent is given up by the operating system. The limits may be changed at any time; that of headers counts
-    for new connections. ``is_accepted`` tells whether the server knows a principal.
+    is sent is given up by the operating system. ``rules`` may be replaced at any time. ``is_accepted`` tells
+    whether the server knows a principal.
     """
 
     def __init__(
         self,
         door: FrontDoor,
         *,
-        max_body_bytes: int,
-        max_header_bytes: int,
-        max_connections: int,
+        rules: ListenerRules,
         idle_timeout_seconds: float,
         is_accepted: Callable[[str], bool],
     ) -> None:
@@ -152,17 +160,27 @@ class Listener(web.Server):
             auto_decompress=False,  # see body.py
             max_headers=MAX_FIELDS,
         )
-        self.max_header_bytes = max_header_bytes
-        self.max_body_bytes = max_body_bytes
         self.places = Places(
-            max_connections=max_connections,
+            max_connections=rules.max_connections,
             first_request_seconds=min(FIRST_REQUEST_SECONDS, idle_timeout_seconds),
         )
         self._is_accepted = is_accepted
+        self.rules = rules
+
+    @property
+    def rules(self) -> ListenerRules:
+        """The limits."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: ListenerRules) -> None:
+        self._rules = rules
+        self._max_body_bytes = rules.max_body_bytes
+        self.places.max_connections = rules.max_connections
 
     def __call__(self) -> Connection:
         """Our end of a new connection."""
-        limit = self.max_header_bytes
+        limit = self._rules.max_header_bytes
         connection = Connection(
             self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs
         )
@@ -224,7 +242,7 @@ class Listener(web.Server):
                 self.places.ask(place)
             protocol.begin(task)
         return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=self.max_body_bytes
+            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
         )
 
 
@@ -241,23 +259,3 @@ def _set_timeouts(transport: asyncio.Transport) -> None:
         if (option := getattr(socket, name, None)) is not None:
             with contextlib.suppress(OSError):
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def serve(
-    door: FrontDoor,
-    *,
-    max_body_bytes: int,
-    max_header_bytes: int,
-    max_connections: int,
-    idle_timeout_seconds: float,
-    is_accepted: Callable[[str], bool],
-) -> Listener:
-    """aiohttp's server around the front door."""
-    return Listener(
-        door,
-        max_body_bytes=max_body_bytes,
-        max_header_bytes=max_header_bytes,
-        max_connections=max_connections,
-        idle_timeout_seconds=idle_timeout_seconds,
-        is_accepted=is_accepted,
-    )

@@ -71,7 +71,7 @@ async def follow(
             if stream.after(after) or not stream.is_follower(follower):
                 continue
             try:
-                async with asyncio.timeout(heart.interval_seconds):
+                async with asyncio.timeout(heart.rules.interval_seconds):
                     await stream.changed()
             except TimeoutError:
                 await _bounded(http, response.write(sse.HEARTBEAT))

@@ -20,21 +20,23 @@ _FOR_OTHERS: Final = 25
 _FEW: Final = 32
 
 
+class ExchangeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How many requests may be under way, and how many of them one caller may have."""
+
+    max_exchanges: int
+    max_exchanges_per_principal: int
+
+
 class InFlight:
     """The counts: of all, of callers whom the server has not accepted, of each caller; and their limits.
 
-    ``is_accepted`` says of a caller, by its digest, whether the server has accepted it.
+    ``is_accepted`` says of a caller, by its digest, whether the server has accepted it. ``rules`` may be
+    replaced at any time; what is under way goes on.
     """
 
-    def __init__(
-        self,
-        *,
-        max_exchanges: int,
-        max_exchanges_per_principal: int,
-        is_accepted: Callable[[str], bool],
-    ) -> None:
+    def __init__(self, rules: ExchangeLimits, *, is_accepted: Callable[[str], bool]) -> None:
         self.is_accepted = is_accepted
-        self.limit(max_exchanges=max_exchanges, max_exchanges_per_principal=max_exchanges_per_principal)
+        self.rules = rules
         self.count = 0
         self.strangers = 0
         self.own: dict[str, int] = {}
@@ -42,14 +44,20 @@ class InFlight:
     def __len__(self) -> int:
         return self.count
 
-    def limit(self, *, max_exchanges: int, max_exchanges_per_principal: int) -> None:
-        """These limits from now on. What is under way goes on."""
-        self.most = max_exchanges
-        self.most_strangers = max(1, max_exchanges * (100 - _FOR_ACCEPTED) // 100)
+    @property
+    def rules(self) -> ExchangeLimits:
+        """The limits."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: ExchangeLimits) -> None:
+        self._rules = rules
+        self.most = most = rules.max_exchanges
+        self.most_strangers = max(1, most * (100 - _FOR_ACCEPTED) // 100)
         # Nobody gets all of it, whatever the options say: one caller must not keep the others out.
-        self.busy = max(1, max_exchanges * (100 - _FOR_OTHERS) // 100)
-        self.most_own = min(max_exchanges_per_principal, self.busy)
-        self.few = max(1, max_exchanges // _FEW)
+        self.busy = max(1, most * (100 - _FOR_OTHERS) // 100)
+        self.most_own = min(rules.max_exchanges_per_principal, self.busy)
+        self.few = max(1, most // _FEW)
 
 
 class UnderWay(msgspec.Struct):

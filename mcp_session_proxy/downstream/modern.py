@@ -46,11 +46,12 @@ _NO_HINT: Final = CacheHint()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CacheRules:
-    """What the operator lets clients keep, per method."""
+class ModernRules:
+    """What the operator lets clients keep, per method, and the versions that they are told of."""
 
     ttl_milliseconds: Mapping[str, int] = field(default_factory=dict)
     scope: str = "private"
+    versions: Sequence[str] = ()
 
     def hint(self, method: str) -> CacheHint | None:
         """The hint for a method's results; None where there is none."""
@@ -60,7 +61,7 @@ class CacheRules:
 
 
 class ModernRequests:
-    """Answers modern requests."""
+    """Answers modern requests. ``rules`` may be replaced at any time."""
 
     def __init__(
         self,
@@ -71,14 +72,11 @@ class ModernRequests:
         catalog: Catalog,
         listening: Listening,
         parking: Parking,
-        cache: CacheRules,
-        versions: Sequence[str],
+        rules: ModernRules,
         observe: Observer,
         questions: Share = UNBOUNDED,
     ) -> None:
-        # Both may be replaced at any time.
-        self.cache = cache
-        self.versions = versions
+        self.rules = rules
         self._binder = binder
         self._attribution = attribution
         self._catalog = catalog
@@ -197,7 +195,7 @@ class ModernRequests:
         result = response.result or b"{}"
         if method == revisions.TOOLS_LIST:
             result = self._catalog.lift_tools(result)
-        hint = self.cache.hint(method)
+        hint = self.rules.hint(method)
         if hint is None:
             lifted = lifting.lift_result(result, facts, None)
         else:
@@ -206,9 +204,9 @@ class ModernRequests:
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=lifted)))
 
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
-        hint = self.cache.hint(revisions.DISCOVER) or _NO_HINT
+        hint = self.rules.hint(revisions.DISCOVER) or _NO_HINT
         identifier = modern.request.id
-        result = lifting.lift_discovery(facts, hint, self.versions)
+        result = lifting.lift_discovery(facts, hint, self.rules.versions)
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
 
     # -- subscriptions/listen ----------------------------------------------------------------------

@@ -12,6 +12,7 @@ basic/transports).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
@@ -38,25 +39,26 @@ WRITE_SECONDS: Final = 60.0
 _PIECE_BYTES: Final = 256 * 1024
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeartRules:
+    """How often a silent stream beats, and how long an answer that may be JSON waits to become one."""
+
+    interval_seconds: float
+    json_patience_seconds: float = 0.0
+    heartbeat_format: HeartbeatFormat = HeartbeatFormat.AUTO
+
+
 class Heart:
     """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
     off clients that read nothing.
 
     One timer for all of them. The responders of POSTs that were not answered yet become event streams
     at their first beat. Those of clients that prefer JSON, or that take it at all (``heartbeat_format``), get
-    that beat only when ``json_patience_seconds`` are about to end. Both may be changed at any time.
+    that beat only when ``json_patience_seconds`` are about to end. ``rules`` may be replaced at any time.
     """
 
-    def __init__(
-        self,
-        interval_seconds: float,
-        *,
-        json_patience_seconds: float = 0.0,
-        heartbeat_format: HeartbeatFormat = HeartbeatFormat.AUTO,
-    ) -> None:
-        self.interval_seconds = interval_seconds
-        self.json_patience_seconds = json_patience_seconds
-        self.heartbeat_format = heartbeat_format
+    def __init__(self, rules: HeartRules) -> None:
+        self._rules = rules
         self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
         self._beats = Tasks()
@@ -72,9 +74,14 @@ class Heart:
         """Stop watching it."""
         self._responders.pop(responder, None)
 
-    def set_interval(self, interval_seconds: float) -> None:
-        """Beat at another interval from now on."""
-        self.interval_seconds = interval_seconds
+    @property
+    def rules(self) -> HeartRules:
+        """What all streams go by."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: HeartRules) -> None:
+        self._rules = rules
         if self._timer is not None:
             self._timer.cancel()
             self._schedule()
@@ -91,18 +98,18 @@ class Heart:
 
     @property
     def _period_seconds(self) -> float:
-        return self.interval_seconds / 3
+        return self._rules.interval_seconds / 3
 
     def _longest_silence(self, responder: "Responder") -> float:
         """The seconds after which a responder must write; the next look may be too late."""
         if responder.begun or not self._waits_for_json(responder):
-            return self.interval_seconds
-        return max(self.interval_seconds, self.json_patience_seconds - self._period_seconds)
+            return self._rules.interval_seconds
+        return max(self._rules.interval_seconds, self._rules.json_patience_seconds - self._period_seconds)
 
     def _waits_for_json(self, responder: "Responder") -> bool:
-        if self.heartbeat_format is HeartbeatFormat.AUTO:
+        if self._rules.heartbeat_format is HeartbeatFormat.AUTO:
             return responder.prefers_json
-        return self.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
+        return self._rules.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
 
     def _tick(self) -> None:
         now = self.now()
@@ -162,7 +169,7 @@ class Responder(msgspec.Struct, eq=False):
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
-        wants_json = self.takes_json and self.heart.heartbeat_format is HeartbeatFormat.JSON
+        wants_json = self.takes_json and self.heart.rules.heartbeat_format is HeartbeatFormat.JSON
         if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 

@@ -10,16 +10,15 @@ from http_server import reply_to
 from messages import call
 from proxy_bench import Bench, until
 
-from mcp_session_proxy.downstream.in_flight import InFlight, UnderWay
+from mcp_session_proxy.downstream.in_flight import ExchangeLimits, InFlight, UnderWay
 from mcp_session_proxy.errors import TooManyExchanges
 
 # -- the count -------------------------------------------------------------------------------------
 
 
 def in_flight(most: int = 8, each: int = 8, accepted: Container[str] = "abcd") -> InFlight:
-    return InFlight(
-        max_exchanges=most, max_exchanges_per_principal=each, is_accepted=lambda name: name in accepted
-    )
+    limits = ExchangeLimits(max_exchanges=most, max_exchanges_per_principal=each)
+    return InFlight(limits, is_accepted=lambda name: name in accepted)
 
 
 def fill(counted: InFlight, principal: str, most: int = 100) -> int:

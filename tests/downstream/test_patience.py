@@ -28,7 +28,7 @@ def hold(bench: Bench) -> asyncio.Event:
 def beats_missed(bench: Bench) -> bool:
     """Whether the silent answers have been silent for several heartbeats."""
     heart = bench.endpoint.heart
-    return any(heart.now() - r.last_write > 5 * heart.interval_seconds for r in heart._responders)
+    return any(heart.now() - r.last_write > 5 * heart.rules.interval_seconds for r in heart._responders)
 
 
 @pytest.mark.parametrize("accept", [BOTH, RELUCTANT, "application/json,text/event-stream;q=0.9"])

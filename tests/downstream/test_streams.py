@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from mcp_session_proxy.downstream.answers import Answer, refuse
 from mcp_session_proxy.downstream.following import follow
 from mcp_session_proxy.downstream.head import Head
-from mcp_session_proxy.downstream.streams import Heart, Responder
+from mcp_session_proxy.downstream.streams import Heart, HeartRules, Responder
 from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
 from mcp_session_proxy.memory import Share
@@ -104,6 +104,11 @@ def request_on(wire: Wire, method: str = "POST") -> web.BaseRequest:
     return make_mocked_request(method, "/mcp", writer=wire, transport=wire)
 
 
+def heart_with(**rules: Any) -> Heart:
+    """A heart that beats every quarter of a minute."""
+    return Heart(HeartRules(interval_seconds=15, **rules))
+
+
 class Post:
     """One POST of a client, and what is written for it."""
 
@@ -118,7 +123,7 @@ class Post:
         reads_streams: bool = False,
     ) -> None:
         self.wire = Wire()
-        self.heart = heart or Heart(15)
+        self.heart = heart or heart_with()
         version = "2025-11-25" if cursors else "2025-06-18"
         head = SimpleNamespace(accepts=accepts, cors={"X-Cors": "yes"}, version=version)
         client = SimpleNamespace(had_stream=reads_streams, version=version)
@@ -318,7 +323,10 @@ async def test_silence_makes_a_stream() -> None:
 )
 async def test_patience_for_json(accepts: Accepts, heartbeat_format: HeartbeatFormat, silence: float) -> None:
     """Whoever may read only JSON is waited for, but not for ever: the stream begins before the time is up."""
-    post = Post(accepts, heart=Heart(15, json_patience_seconds=60, heartbeat_format=heartbeat_format))
+    post = Post(
+        accepts,
+        heart=heart_with(json_patience_seconds=60, heartbeat_format=heartbeat_format),
+    )
     await asyncio.sleep(silence - 1)
     assert post.wire.text == ""
     await asyncio.sleep(6)
@@ -331,7 +339,7 @@ async def test_patience_for_json(accepts: Accepts, heartbeat_format: HeartbeatFo
 
 async def test_answer_within_the_patience_is_json() -> None:
     """With its own status and headers."""
-    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60))
+    post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=60))
     await asyncio.sleep(54)
     response = await post.end(answer(status=401, headers={"WWW-Authenticate": "Bearer"}))
     assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -340,7 +348,7 @@ async def test_answer_within_the_patience_is_json() -> None:
 
 async def test_message_ends_the_patience() -> None:
     """What has to be said before the answer makes a stream of it at once, and that one beats as usual."""
-    post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=60))
+    post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=60))
     await asyncio.sleep(1)
     assert await post.responder.send(NEWS)
     assert post.wire.data == [json.loads(NEWS)]
@@ -352,7 +360,7 @@ async def test_message_ends_the_patience() -> None:
 async def test_patience_below_a_heartbeat() -> None:
     """No answer becomes a stream sooner than others do."""
     for patience in (0, 3):
-        post = Post(JSON_FIRST, heart=Heart(15, json_patience_seconds=patience))
+        post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=patience))
         await asyncio.sleep(14)
         assert post.wire.text == ""
         await asyncio.sleep(7)
@@ -363,7 +371,10 @@ async def test_patience_below_a_heartbeat() -> None:
 async def test_clients_that_have_shown_that_they_read_streams() -> None:
     """Whoever reads a stream already needs no patience."""
     post = Post(
-        JSON_FIRST, heart=Heart(15, json_patience_seconds=60), mailbox=Mailbox(10), reads_streams=True
+        JSON_FIRST,
+        heart=heart_with(json_patience_seconds=60),
+        mailbox=Mailbox(10),
+        reads_streams=True,
     )
     await asyncio.sleep(21)
     assert post.wire.events == [BEAT]
@@ -390,7 +401,7 @@ async def test_no_heartbeats_for_json() -> None:
 
 async def test_one_timer_for_all() -> None:
     """A hundred silent POSTs beat together; the timer stops with the last."""
-    heart = Heart(15)
+    heart = heart_with()
     posts = [Post(heart=heart) for _ in range(100)]
     before = len(asyncio.all_tasks())
     await asyncio.sleep(21)
@@ -633,7 +644,7 @@ class Get:
                 request_on(self.wire, "GET"),
                 stream,
                 after=stream.taken if after is None else after,
-                heart=Heart(15),
+                heart=heart_with(),
                 cors={"X-Cors": "yes"},
                 cursors=cursors,
             )
