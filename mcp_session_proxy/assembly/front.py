@@ -8,7 +8,7 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from ..downstream.app import FrontDoor, Listener
+from ..downstream.app import FrontDoor, HttpServer
 from ..downstream.dispatch import Dispatcher
 from ..downstream.endpoint import Endpoint
 from ..downstream.legacy import LegacyRequests
@@ -68,7 +68,7 @@ class Front:
         )
         self.listener = in_force.build(
             rules.listener_rules,
-            lambda limits: Listener(
+            lambda limits: HttpServer(
                 door,
                 rules=limits,
                 idle_timeout_seconds=settings.connection_idle_timeout,

@@ -6,7 +6,7 @@ room, who is over a limit goes) happens with the next round of maintenance.
 
 from collections.abc import Callable
 
-from ..downstream.app import ListenerRules
+from ..downstream.app import HttpServerRules
 from ..downstream.guard import Guard
 from ..downstream.in_flight import ExchangeLimits
 from ..downstream.modern import ModernRules
@@ -111,9 +111,9 @@ def exchange_limits(settings: Settings) -> ExchangeLimits:
     )
 
 
-def listener_rules(settings: Settings) -> ListenerRules:
+def listener_rules(settings: Settings) -> HttpServerRules:
     """How much may come in from clients."""
-    return ListenerRules(
+    return HttpServerRules(
         max_body_bytes=settings.max_body_bytes,
         max_header_bytes=settings.max_header_bytes,
         max_connections=settings.max_connections,

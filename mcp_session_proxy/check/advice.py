@@ -4,10 +4,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from ..protocol.lost import Verdict as Loss
+from ..protocol.lost import Verdict
 from ..settings.values import show_duration
 from .audience import calls_itself, is_for_another
-from .clients import Fate, Verdict, handshake_seconds, is_slow, shows_state, tool_complaint
+from .clients import ClientVerdict, Fate, handshake_seconds, is_slow, shows_state, tool_complaint
 from .families import Kinship
 from .observations import Client, Entrance, Observations, Sent, read_outcome
 from .starting import Start, judge_start
@@ -53,7 +53,7 @@ def advise(
 ) -> tuple[Advice, ...]:
     """The advice about a server itself."""
     advice = [_judge_need(seen, fates)]
-    suffering = _clients(fates, Verdict.FAILS, Verdict.LOSES_STATE, Verdict.SLOW)
+    suffering = _clients(fates, ClientVerdict.FAILS, ClientVerdict.LOSES_STATE, ClientVerdict.SLOW)
     if suffering and (Client.KEEPS not in suffering or _refuses_notifications_only(seen)):
         advice += _advise_flags(seen, kinship)
         if not has_credentials and seen.issues_ids and not seen.has_one_session:
@@ -98,8 +98,8 @@ def suggest_call(seen: Observations) -> str | None:
 
 
 def _judge_need(seen: Observations, fates: Sequence[Fate]) -> Advice:
-    suffering = _clients(fates, Verdict.FAILS, Verdict.LOSES_STATE, Verdict.SLOW)
-    untried = _clients(fates, Verdict.NOT_TRIED)
+    suffering = _clients(fates, ClientVerdict.FAILS, ClientVerdict.LOSES_STATE, ClientVerdict.SLOW)
+    untried = _clients(fates, ClientVerdict.NOT_TRIED)
     if not suffering and not untried:
         return Advice(
             key="no-proxy", text="Every kind of client works with this server as it is: it needs no proxy."
@@ -149,7 +149,7 @@ def _refuses_notifications_only(seen: Observations) -> bool:
     return all(step.is_fine or step.sent is Sent.NOTIFICATION for step in play.steps)
 
 
-def _clients(fates: Sequence[Fate], *verdicts: Verdict) -> list[Client]:
+def _clients(fates: Sequence[Fate], *verdicts: ClientVerdict) -> list[Client]:
     return [fate.client for fate in fates if fate.verdict in verdicts]
 
 
@@ -208,7 +208,7 @@ def _advise_flags(seen: Observations, kinship: Kinship | None) -> Iterator[Advic
         yield Advice(
             key="redirect", text="Some clients do not follow the redirect. The proxy does, for them."
         )
-    if seen.issues_ids and not seen.unknown.is_answered and seen.unknown.loss is Loss.ALIVE:
+    if seen.issues_ids and not seen.unknown.is_answered and seen.unknown.loss is Verdict.ALIVE:
         yield Advice(
             key="unknown-dialect",
             text="The proxy does not know this server's words for a lost session, and notices one late, if "

@@ -15,7 +15,7 @@ from yarl import URL
 
 from ..protocol import jsonrpc
 from ..settings.values import mask
-from .observations import Answer, Entrance
+from .observations import Entrance, ServerAnswer
 from .text import clean
 
 METADATA_PATH: Final = "/.well-known/oauth-protected-resource"  # RFC 9728, section 3
@@ -31,7 +31,7 @@ def is_for_another(entrance: Entrance) -> bool:
     return not any(_covers(each, entrance.resource) for each in entrance.audience)
 
 
-def speaks_of_audience(refusal: Answer) -> bool:
+def speaks_of_audience(refusal: ServerAnswer) -> bool:
     """Whether the server's own words for a refusal are about whom the token is for."""
     challenge = _METADATA.sub("", refusal.headers.get("WWW-Authenticate", ""))
     body = refusal.body.decode("utf-8", "replace")
@@ -43,7 +43,7 @@ def calls_itself(entrance: Entrance) -> str | None:
     return None if entrance.resource is None else mask(clean(entrance.resource))
 
 
-def metadata_url(answer: Answer) -> str | None:
+def metadata_url(answer: ServerAnswer) -> str | None:
     """Where a refusal says that its server is described."""
     named = _METADATA.search(answer.headers.get("WWW-Authenticate", ""))
     return None if named is None else named[1]

@@ -19,7 +19,7 @@ _OPENING: Final = frozenset({Client.PER_CALL, Client.LEAVES})
 _SESSION_ELSEWHERE: Final = _OPENING | {Client.MODERN}
 
 
-class Verdict(StrEnum):
+class ClientVerdict(StrEnum):
     """How a client fares, the worst first."""
 
     FAILS = "fails"
@@ -45,14 +45,14 @@ class Fate:
     """
 
     client: Client
-    verdict: Verdict
+    verdict: ClientVerdict
     text: str = ""
     state: State | None = None
 
     @property
     def suffers(self) -> bool:
         """Whether it is known to be worse off than a client should be."""
-        return self.verdict not in (Verdict.WORKS, Verdict.NOT_TRIED)
+        return self.verdict not in (ClientVerdict.WORKS, ClientVerdict.NOT_TRIED)
 
 
 def judge_clients(seen: Observations) -> tuple[Fate, ...]:
@@ -95,12 +95,12 @@ def tool_complaint(seen: Observations) -> str | None:
 
 def _judge(seen: Observations, client: Client, plays: Sequence[Play]) -> Fate:
     if client is Client.MODERN and seen.discover.is_answered and not seen.modern_versions:
-        return Fate(client=client, verdict=Verdict.FAILS, text=_name_versions(seen))
+        return Fate(client=client, verdict=ClientVerdict.FAILS, text=_name_versions(seen))
     for play in plays:
         if (failed := play.failed) is not None:
-            return Fate(client=client, verdict=Verdict.FAILS, text=failed.complaint)
+            return Fate(client=client, verdict=ClientVerdict.FAILS, text=failed.complaint)
         if (version := play.unknown_version) is not None:
-            return Fate(client=client, verdict=Verdict.FAILS, text=_name_unknown(version))
+            return Fate(client=client, verdict=ClientVerdict.FAILS, text=_name_unknown(version))
     state = _follow_state(seen, client, plays)
     verdict = _weigh(seen, client, state)
     return Fate(client=client, verdict=verdict, text=_explain(seen, client, plays, state), state=state)
@@ -139,16 +139,16 @@ def _find_repetition(plays: Sequence[Play]) -> tuple[str, str] | None:
     return next((pair for pair in pairs if pair[0] == pair[1]), None)
 
 
-def _weigh(seen: Observations, client: Client, state: State | None) -> Verdict:
+def _weigh(seen: Observations, client: Client, state: State | None) -> ClientVerdict:
     """The verdict about a client all of whose requests are answered."""
     if state is State.LOST:
-        return Verdict.LOSES_STATE
+        return ClientVerdict.LOSES_STATE
     if client not in _OPENING:
-        return Verdict.WORKS
+        return ClientVerdict.WORKS
     if state is State.NOT_TRIED and not seen.is_proxied:
         # A session for every call is what state gets lost by; that it does is only inferred.
-        return Verdict.NOT_TRIED
-    return Verdict.SLOW if is_slow(seen) else Verdict.WORKS
+        return ClientVerdict.NOT_TRIED
+    return ClientVerdict.SLOW if is_slow(seen) else ClientVerdict.WORKS
 
 
 def _explain(seen: Observations, client: Client, plays: Sequence[Play], state: State | None) -> str:

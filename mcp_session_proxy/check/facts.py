@@ -9,7 +9,7 @@ from ..settings.values import show_duration
 from .audience import calls_itself, is_for_another
 from .clients import handshake_seconds
 from .families import Kinship, describe_id
-from .observations import Answer, Client, Entrance, Observations, Streams
+from .observations import Client, Entrance, Observations, ServerAnswer, Streams
 from .starting import judge_start
 from .text import clean
 from .versions import refused_versions
@@ -149,7 +149,7 @@ def _capabilities(seen: Observations) -> str:
     return ", ".join(words[:20]) or "nothing"
 
 
-def _outcome(answer: Answer) -> str:
+def _outcome(answer: ServerAnswer) -> str:
     return "answered all the same" if answer.is_answered else str(answer)
 
 
@@ -189,7 +189,7 @@ def _stream_facts(streams: Streams) -> list[Fact]:
     return facts
 
 
-def _ping(ping: Answer) -> str:
+def _ping(ping: ServerAnswer) -> str:
     return f"answered in {ping.seconds * 1000:.0f} ms" if ping.is_answered else f"not answered: {ping}"
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from ..protocol import jsonrpc
 from ..protocol.lifting import read_server_facts
-from .observations import Answer, Client, Observations
+from .observations import Client, Observations, ServerAnswer
 from .text import clean
 
 _SURE: Final = 2
@@ -35,7 +35,7 @@ class Sign:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Family:
+class ServerFamily:
     """Servers made with one SDK or framework. ``name`` is for people, ``key`` for programs.
 
     ``rough_name`` is for where the signs do not tell its versions apart.
@@ -52,7 +52,7 @@ class Family:
 class Kinship:
     """The family that fits best. ``is_sure`` after a sign of its own, or several; ``seen`` says where."""
 
-    family: Family
+    family: ServerFamily
     is_sure: bool
     seen: tuple[str, ...]
 
@@ -74,7 +74,7 @@ _TYPESCRIPT: Final = Known(idle_expiry="none by the SDK itself", max_sessions="n
 
 # Each text is what ``_describe`` makes of an answer: status, type, JSON-RPC id, code and words.
 FAMILIES: Final = (
-    Family(
+    ServerFamily(
         key="python-sdk-1",
         name="Python SDK (mcp) 1.26 or later",
         rough_name="Python SDK (mcp) 1",
@@ -84,7 +84,7 @@ FAMILIES: Final = (
             Sign("any", r" \"server-error\" "),
         ),
     ),
-    Family(
+    ServerFamily(
         key="python-sdk-1.25",
         name="Python SDK (mcp) up to 1.25",
         rough_name="Python SDK (mcp) 1",
@@ -97,7 +97,7 @@ FAMILIES: Final = (
             Sign("any", r" \"server-error\" "),
         ),
     ),
-    Family(
+    ServerFamily(
         key="python-sdk-2",
         name="Python SDK (mcp) 2",
         known=Known(
@@ -110,7 +110,7 @@ FAMILIES: Final = (
             Sign("nonsense", r"^400 application/json null -32602 Validation error: .*JSONRPCRequest,", 2),
         ),
     ),
-    Family(
+    ServerFamily(
         key="fastmcp",
         name="fastmcp (Python), on the Python SDK",
         known=Known(
@@ -120,7 +120,7 @@ FAMILIES: Final = (
         ),
         signs=(Sign("listed", r"\"_?fastmcp\"\s*:\s*\{", 5),),
     ),
-    Family(
+    ServerFamily(
         key="typescript-sdk",
         name="TypeScript SDK",
         known=_TYPESCRIPT,
@@ -131,7 +131,7 @@ FAMILIES: Final = (
             Sign("second", r"^409 application/json null -32000 Conflict: Only one SSE stream"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="typescript-example",
         name="TypeScript SDK, after its example server",
         known=_TYPESCRIPT,
@@ -142,7 +142,7 @@ FAMILIES: Final = (
             Sign("second", r"^409 application/json null -32000 Conflict: Only one SSE stream"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="fastmcp-typescript",
         name="FastMCP or mcp-proxy (TypeScript)",
         known=Known(idle_expiry="30 min in recent versions, held off by an open stream"),
@@ -153,7 +153,7 @@ FAMILIES: Final = (
             Sign("discover", r"server_missing_modern|FastMCP|mcp-proxy"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="supergateway",
         name="supergateway 4 (a stdio server as HTTP)",  # 3 answers as the TypeScript SDK's example does
         known=Known(idle_expiry="30 min (--sessionTimeout), held off by an open stream or call"),
@@ -163,13 +163,13 @@ FAMILIES: Final = (
             Sign("missing", r"^400 application/json null -32000 .*No valid session ID provided"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="playwright",
         name="Playwright MCP",
         known=Known(idle_expiry="none; but a stream whose pings go unanswered ends the session within 5 s"),
         signs=(Sign("name", r"^Playwright$", 5),),
     ),
-    Family(
+    ServerFamily(
         key="go-sdk",
         name="Go SDK (modelcontextprotocol/go-sdk)",
         known=Known(idle_expiry="off by default; where it is on, an open stream does not hold it off"),
@@ -180,7 +180,7 @@ FAMILIES: Final = (
             Sign("unknown", r"^404 text/plain - - session not found$"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="mcp-go",
         name="mcp-go (mark3labs)",
         signs=(
@@ -189,7 +189,7 @@ FAMILIES: Final = (
             Sign("id", r"^mcp-session-", 2),
         ),
     ),
-    Family(
+    ServerFamily(
         key="rust-sdk",
         name="Rust SDK (rmcp) 0.17 or later",
         known=Known(idle_expiry="5 min without messages; an open stream does not hold it off"),
@@ -198,7 +198,7 @@ FAMILIES: Final = (
             Sign("missing", r"expect initialize request"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="rust-sdk-0.16",
         name="Rust SDK (rmcp) up to 0.16",
         known=Known(idle_expiry="5 min without messages; an open stream does not hold it off"),
@@ -207,7 +207,7 @@ FAMILIES: Final = (
             Sign("missing", r"expect initialize request"),
         ),
     ),
-    Family(
+    ServerFamily(
         key="java-sdk",
         name="Java SDK or Spring AI",
         known=Known(idle_expiry="off", max_sessions="no limit"),
@@ -216,26 +216,26 @@ FAMILIES: Final = (
             Sign("unknown", r"^404 .*Session not found: "),
         ),
     ),
-    Family(
+    ServerFamily(
         key="csharp-sdk",
         name="C# SDK",
         known=Known(idle_expiry="2 h", max_sessions="10000 idle ones"),
         signs=(Sign("missing", r"A new session can only be created by an initialize request", 2),),
     ),
-    Family(
+    ServerFamily(
         key="php-sdk",
         name="PHP SDK",
         known=Known(idle_expiry="1 h"),
         signs=(Sign("unknown", r"-32600 Session not found or has expired", 2),),
     ),
-    Family(
+    ServerFamily(
         key="php-mcp",
         name="php-mcp",
         signs=(Sign("unknown", r"^404 .*Invalid or expired session\. Please re-initialize", 2),),
     ),
 )
 
-_THIS_PROXY: Final = Family(key="mcp-session-proxy", name="mcp-session-proxy, in front of it", signs=())
+_THIS_PROXY: Final = ServerFamily(key="mcp-session-proxy", name="mcp-session-proxy, in front of it", signs=())
 
 
 def find_family(seen: Observations) -> Kinship | None:
@@ -297,7 +297,7 @@ def _collect(seen: Observations) -> dict[str, list[str]]:
     return evidence
 
 
-def _describe(answer: Answer) -> str:
+def _describe(answer: ServerAnswer) -> str:
     """Status, content type, JSON-RPC id, code and words, with a dash for what is not there."""
     code = "-" if answer.error is None else str(answer.error.code)
     identifier = "-" if answer.error_id is None else answer.error_id.decode("utf-8", "replace")

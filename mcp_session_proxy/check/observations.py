@@ -29,7 +29,7 @@ class Failure(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ServerAnswer:
     """What came back for one HTTP request.
 
     ``result`` is the JSON-RPC result, raw; ``error`` the error, ``error_id`` the raw id that it came with
@@ -87,7 +87,7 @@ class Answer:
         if self.status is None:
             return lost.Verdict.ALIVE
         return lost.judge(
-            lost.Reply(
+            lost.Evidence(
                 verb=self.verb,
                 status=self.status,
                 body=self.body,
@@ -128,7 +128,7 @@ class Step:
     """One HTTP request of a simulated client."""
 
     name: str
-    answer: Answer
+    answer: ServerAnswer
     sent: Sent = Sent.REQUEST
 
     @property
@@ -232,10 +232,10 @@ class Streams:
     were dropped, ``again_seconds`` later. What was not tried is None.
     """
 
-    first: Answer
-    second: Answer | None = None
+    first: ServerAnswer
+    second: ServerAnswer | None = None
     first_ended: bool | None = None
-    again: Answer | None = None
+    again: ServerAnswer | None = None
     again_seconds: float = 0.0
 
 
@@ -244,7 +244,7 @@ class Idle:
     """A request after this much silence on a session without any stream."""
 
     seconds: float
-    answer: Answer
+    answer: ServerAnswer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -254,9 +254,9 @@ class Greeting:
     ``refusals`` are the answers to those before it, by the versions that they asked for.
     """
 
-    answer: Answer
+    answer: ServerAnswer
     version: str
-    refusals: Mapping[str, Answer] = field(default_factory=dict)
+    refusals: Mapping[str, ServerAnswer] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -291,20 +291,20 @@ class Observations:
     reads: str
     tool: str | None = None
     moved_to: str | None = None
-    hello: Answer
+    hello: ServerAnswer
     asked_version: str = revisions.LATEST_LEGACY
-    refused_versions: Mapping[str, Answer] = field(default_factory=dict)
-    beside: Answer | None = None
+    refused_versions: Mapping[str, ServerAnswer] = field(default_factory=dict)
+    beside: ServerAnswer | None = None
     is_replaced: bool = False
     cookies: tuple[str, ...] = ()
-    listed: Answer | None = None
-    ping: Answer | None = None
-    in_session: tuple[Answer, ...] = ()
-    missing: Answer
-    unknown: Answer
-    bare_get: Answer
-    nonsense: Answer
-    discover: Answer
+    listed: ServerAnswer | None = None
+    ping: ServerAnswer | None = None
+    in_session: tuple[ServerAnswer, ...] = ()
+    missing: ServerAnswer
+    unknown: ServerAnswer
+    bare_get: ServerAnswer
+    nonsense: ServerAnswer
+    discover: ServerAnswer
     streams: Streams | None = None
     plays: Mapping[Client, tuple[Play, ...]]
     entrance: Entrance | None = None

@@ -11,7 +11,7 @@ from typing import Final
 from .. import __version__
 from ..protocol import jsonrpc, revisions
 from ..upstream.streamable_http import SessionRef
-from .observations import OPENAI_VERSION, Answer, Play, Sent, Step
+from .observations import OPENAI_VERSION, Play, Sent, ServerAnswer, Step
 from .plan import ToolCall
 from .wire import Wire
 
@@ -28,7 +28,7 @@ _MODERN_META: Final = jsonrpc.write_object(
 _MODERN: Final = SessionRef(None, revisions.FIRST_MODERN)
 
 
-async def ask_initialize(wire: Wire, version: str) -> Answer:
+async def ask_initialize(wire: Wire, version: str) -> ServerAnswer:
     """The beginning of a session."""
     return await wire.request(
         revisions.INITIALIZE,
@@ -38,13 +38,13 @@ async def ask_initialize(wire: Wire, version: str) -> Answer:
 
 async def ask_modern(
     wire: Wire, method: str, params: dict[str, bytes], headers: tuple[tuple[str, str], ...] = ()
-) -> Answer:
+) -> ServerAnswer:
     """A request of the revision of 2026-07-28."""
     routed = ((revisions.METHOD_HEADER, method), *headers)
     return await wire.request(method, {**params, "_meta": _MODERN_META}, _MODERN, routed)
 
 
-def session_of(hello: Answer) -> SessionRef:
+def session_of(hello: ServerAnswer) -> SessionRef:
     """The session that an ``initialize`` began, in the version that the server chose."""
     version = jsonrpc.read_string(jsonrpc.read_object(hello.result).get("protocolVersion"))
     return SessionRef(hello.session_id, version or revisions.LATEST_LEGACY)
@@ -64,9 +64,9 @@ class Kept:
     """A conversation in one session, and what else was learnt in it: the list, a ping, the tool's answers."""
 
     play: Play
-    listed: Answer | None = None
-    ping: Answer | None = None
-    calls: tuple[Answer, ...] = ()
+    listed: ServerAnswer | None = None
+    ping: ServerAnswer | None = None
+    calls: tuple[ServerAnswer, ...] = ()
 
 
 class Player:
@@ -92,7 +92,7 @@ class Player:
             steps.append(await self._note_initialized(session_of(hello), wire))
         return session_of(hello), steps
 
-    async def keep_session(self, hello: Answer) -> "Kept":
+    async def keep_session(self, hello: ServerAnswer) -> "Kept":
         """A client that does everything right, in the session that ``hello`` began."""
         session = session_of(hello)
         steps = [Step(name=revisions.INITIALIZE, answer=hello)]
@@ -103,7 +103,7 @@ class Player:
         steps.append(Step(name=self.reads, answer=listed))
         self._require_tool(listed)
         ping = await self._wire.request(revisions.PING, None, session)
-        calls: list[Answer] = []
+        calls: list[ServerAnswer] = []
         if self._call is not None:
             used = [await self._use(session) for _ in range(2)]
             steps += used
@@ -165,7 +165,7 @@ class Player:
         session = SessionRef(session_id, self._version)
         return Play(steps=(await self._use(session, f"{self._used} with an old id"),))
 
-    async def discover_and_use(self, discover: Answer) -> Play:
+    async def discover_and_use(self, discover: ServerAnswer) -> Play:
         """Modern: what the server can is discovered, then used; without any session."""
         steps = [Step(name=revisions.DISCOVER, answer=discover)]
         if steps[0].is_fine:
@@ -197,7 +197,7 @@ class Player:
         if session.session_id is not None:
             await self._wire.end(session)
 
-    def _require_tool(self, listed: Answer) -> None:
+    def _require_tool(self, listed: ServerAnswer) -> None:
         """Complain of a tool that is not among those of the one page that there is."""
         members = jsonrpc.read_object(listed.result)
         if self._call is None or "nextCursor" in members or self.reads != revisions.TOOLS_LIST:

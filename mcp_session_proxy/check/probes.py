@@ -8,7 +8,7 @@ from uuid import uuid4
 from ..protocol import jsonrpc, revisions
 from ..upstream.cookies import SessionCookies
 from ..upstream.streamable_http import NO_SESSION, SessionRef
-from .observations import Answer, Client, Entrance, Greeting, Idle, Observations, Play, Streams
+from .observations import Client, Entrance, Greeting, Idle, Observations, Play, ServerAnswer, Streams
 from .plan import ToolCall
 from .plays import Player, ask_initialize, ask_modern, session_of
 from .wire import Wire
@@ -41,7 +41,7 @@ async def greet(wire: Wire) -> Greeting:
     return Greeting(answer=first, version=revisions.LATEST_LEGACY)
 
 
-async def ask_discover(wire: Wire) -> Answer:
+async def ask_discover(wire: Wire) -> ServerAnswer:
     """What a modern client asks first."""
     return await ask_modern(wire, revisions.DISCOVER, {})
 
@@ -56,7 +56,7 @@ async def wait_idle(wire: Wire, seconds: float, version: str = revisions.LATEST_
 
 
 async def observe(
-    wire: Wire, greeting: Greeting, discover: Answer, shown_url: str, call: ToolCall | None
+    wire: Wire, greeting: Greeting, discover: ServerAnswer, shown_url: str, call: ToolCall | None
 ) -> Observations:
     """See how the server treats each kind of client. ``greeting`` and ``discover`` were asked before.
 
@@ -136,7 +136,7 @@ async def observe(
     )
 
 
-async def look_at_door(wire: Wire, hello: Answer) -> Entrance | None:
+async def look_at_door(wire: Wire, hello: ServerAnswer) -> Entrance | None:
     """For whom tokens must be, and for whom the given one is; None where nothing asks for one."""
     if not wire.has_token and hello.status != 401:
         return None
@@ -150,7 +150,7 @@ class _Asker:
         self._wire = wire
         self._player = player
 
-    async def ask_beside(self, hello: Answer, version: str) -> Answer | None:
+    async def ask_beside(self, hello: ServerAnswer, version: str) -> ServerAnswer | None:
         """A second session while the one that ``hello`` began is open. It is ended at once."""
         if hello.session_id is None:
             return None
@@ -159,13 +159,13 @@ class _Asker:
             await self._wire.end(session_of(second))
         return second
 
-    async def ask(self, session_id: str | None) -> Answer:
+    async def ask(self, session_id: str | None) -> ServerAnswer:
         """A request out of nowhere: without an id, or with one that the server never gave out."""
         return await self._wire.request(
             self._player.reads, {}, SessionRef(session_id, revisions.LATEST_LEGACY)
         )
 
-    async def get_without_id(self) -> Answer:
+    async def get_without_id(self) -> ServerAnswer:
         """A stream out of nowhere."""
         async with self._wire.stream(NO_SESSION) as stream:
             return stream.answer
@@ -187,7 +187,7 @@ class _Asker:
             first=first.answer, second=second.answer, first_ended=ended, again=again, again_seconds=seconds
         )
 
-    async def _stream_again(self, session: SessionRef) -> tuple[Answer, float]:
+    async def _stream_again(self, session: SessionRef) -> tuple[ServerAnswer, float]:
         """A GET after others were dropped. Servers may take a moment to notice that."""
         waited = 0.0
         while True:
@@ -220,7 +220,7 @@ async def _play_all(
     return plays
 
 
-def _choose_read(hello: Answer, discover: Answer | None) -> str:
+def _choose_read(hello: ServerAnswer, discover: ServerAnswer | None) -> str:
     answered = hello if hello.is_answered or discover is None else discover
     offered = jsonrpc.read_object(jsonrpc.read_object(answered.result).get("capabilities"))
     return next((method for name, method in _READS if name in offered), revisions.TOOLS_LIST)

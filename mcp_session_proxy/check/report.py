@@ -14,7 +14,7 @@ from .clients import Fate, handshake_seconds, judge_clients, shows_state
 from .facts import IDENTITY, Fact, list_facts
 from .families import Kinship, find_family
 from .observations import Observations
-from .problems import Problem
+from .problems import Diagnosis
 from .proxied import advise_proxied
 from .text import clean
 from .versions import refused_versions
@@ -23,7 +23,7 @@ from .versions import refused_versions
 SCHEMA: Final = 1
 
 
-class Status(IntEnum):
+class ExitStatus(IntEnum):
     """Exit statuses. 2 is wrong usage, 130 Ctrl-C."""
 
     WORKS = 0
@@ -36,18 +36,18 @@ class Side:
     """One server, or the proxy in front of it: what was seen and judged, or the problem with it."""
 
     url: str
-    problem: Problem | None = None
+    problem: Diagnosis | None = None
     seen: Observations | None = None
     kinship: Kinship | None = None
     facts: tuple[Fact, ...] = ()
     fates: tuple[Fate, ...] = ()
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ExitStatus:
         """What this side means for the exit status."""
         if self.problem is not None:
-            return Status.UNCHECKED
-        return Status.SUFFERS if any(fate.suffers for fate in self.fates) else Status.WORKS
+            return ExitStatus.UNCHECKED
+        return ExitStatus.SUFFERS if any(fate.suffers for fate in self.fates) else ExitStatus.WORKS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,14 +61,14 @@ class Report:
     remark: str | None
 
     @property
-    def status(self) -> Status:
+    def status(self) -> ExitStatus:
         """The exit status: that of the proxied side, if there is one."""
         return (self.through or self.direct).status
 
 
-def judge_side(found: Observations | Problem, url: str) -> Side:
+def judge_side(found: Observations | Diagnosis, url: str) -> Side:
     """One side, from what was seen of it."""
-    if isinstance(found, Problem):
+    if isinstance(found, Diagnosis):
         return Side(url=url, problem=found)
     kinship = find_family(found)
     return Side(

@@ -10,11 +10,11 @@ from rich.console import Console
 
 from ..settings.values import mask, show_duration
 from ..upstream.cookies import SessionCookies
-from .observations import Answer, Observations
+from .observations import Observations, ServerAnswer
 from .plan import Plan, Target
 from .plays import NoSuchTool
 from .probes import ask_discover, greet, look_at_door, observe, wait_idle
-from .problems import Failed, Problem, diagnose, miss_tool, usual_url
+from .problems import Diagnosis, Failed, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
 from .wire import Wire
@@ -50,7 +50,7 @@ async def _check(plan: Plan) -> Report:
     )
 
 
-async def _look_at(plan: Plan, target: Target) -> Observations | Problem:
+async def _look_at(plan: Plan, target: Target) -> Observations | Diagnosis:
     async with _connect(plan, target, target.url) as wire:
         greeting = await greet(wire)
         hello = greeting.answer
@@ -65,7 +65,7 @@ async def _look_at(plan: Plan, target: Target) -> Observations | Problem:
             return miss_tool(error.name, error.names)
 
 
-async def _explain(plan: Plan, target: Target, hello: Answer, wire: Wire) -> Problem:
+async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) -> Diagnosis:
     """Look around for why the server does not answer as an MCP server does."""
     found = None
     usual = usual_url(target.url)
@@ -86,8 +86,8 @@ async def _explain(plan: Plan, target: Target, hello: Answer, wire: Wire) -> Pro
     )
 
 
-async def _wait(plan: Plan, target: Target, found: Observations | Problem) -> Observations | Problem:
-    if isinstance(found, Problem) or plan.idle_seconds is None or not found.hello.is_answered:
+async def _wait(plan: Plan, target: Target, found: Observations | Diagnosis) -> Observations | Diagnosis:
+    if isinstance(found, Diagnosis) or plan.idle_seconds is None or not found.hello.is_answered:
         return found
     async with _connect(plan, target, target.url) as wire:
         return replace(found, idle=await wait_idle(wire, plan.idle_seconds, found.asked_version))

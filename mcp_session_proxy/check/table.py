@@ -12,18 +12,18 @@ from rich.table import Table
 from rich.text import Text
 
 from .advice import NEED_PROXY, Advice
-from .clients import Fate, Verdict
+from .clients import ClientVerdict, Fate
 from .facts import Fact
 from .observations import Client
-from .problems import Problem
+from .problems import Diagnosis
 from .report import Report, Side
 
 _STYLES: Final = {
-    Verdict.FAILS: "bold red",
-    Verdict.LOSES_STATE: "yellow",
-    Verdict.SLOW: "yellow",
-    Verdict.NOT_TRIED: "cyan",
-    Verdict.WORKS: "green",
+    ClientVerdict.FAILS: "bold red",
+    ClientVerdict.LOSES_STATE: "yellow",
+    ClientVerdict.SLOW: "yellow",
+    ClientVerdict.NOT_TRIED: "cyan",
+    ClientVerdict.WORKS: "green",
 }
 _MEANINGS: Final = {
     Client.KEEPS: "keeps its session",
@@ -55,7 +55,7 @@ def print_report(console: Console, report: Report) -> None:
     _print_advice(console, report)
 
 
-def print_problem(console: Console, problem: Problem, url: str | None = None) -> None:
+def print_problem(console: Console, problem: Diagnosis, url: str | None = None) -> None:
     """Say why something cannot be checked, and what to do."""
     where = Text(f"{url}: ") if url is not None else Text()
     console.print(Text.assemble(where, (problem.text, "bold red")))

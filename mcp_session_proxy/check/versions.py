@@ -6,15 +6,15 @@ client what to do about that (MCP 2025-11-25, basic/lifecycle, "Version Negotiat
 
 from collections.abc import Mapping
 
-from .observations import OPENAI_VERSION, Answer, Client, Observations
+from .observations import OPENAI_VERSION, Client, Observations, ServerAnswer
 
 
-def refused_versions(seen: Observations) -> Mapping[str, Answer]:
+def refused_versions(seen: Observations) -> Mapping[str, ServerAnswer]:
     """The refusals, by the versions that were asked for. Not every version is tried."""
     return {**seen.refused_versions, **_refused_to_openai(seen)}
 
 
-def _refused_to_openai(seen: Observations) -> Mapping[str, Answer]:
+def _refused_to_openai(seen: Observations) -> Mapping[str, ServerAnswer]:
     """That client asks for a version of its own; others are taken, or it would not be about versions."""
     others = seen.plays.get(Client.PER_CALL, ())
     if not others or not others[0].steps[0].is_fine:

@@ -26,7 +26,7 @@ from ..upstream.refusal import media_type, read_refusal
 from ..upstream.streamable_http import NO_SESSION, HttpReply, SessionRef, StreamableHttp
 from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
-from .observations import Answer, Failure
+from .observations import Failure, ServerAnswer
 from .text import conceal
 
 _STREAM_LOOK_SECONDS: Final = 0.3
@@ -114,7 +114,7 @@ class Wire:
         params: Mapping[str, bytes] | None = None,
         session: SessionRef = NO_SESSION,
         headers: tuple[tuple[str, str], ...] = (),
-    ) -> Answer:
+    ) -> ServerAnswer:
         """Ask something. ``params`` are raw JSON members."""
         raw = None if params is None else jsonrpc.write_object(params)
         return await self._post(
@@ -125,32 +125,32 @@ class Wire:
             seconds=self._timeout_seconds * _PATIENCE.get(method, 1.0),
         )
 
-    async def notify(self, method: str, session: SessionRef) -> Answer:
+    async def notify(self, method: str, session: SessionRef) -> ServerAnswer:
         """Tell something."""
         return await self._post(jsonrpc.write_notification(method, None), session, (), wants_answer=False)
 
-    async def send_nonsense(self) -> Answer:
+    async def send_nonsense(self) -> ServerAnswer:
         """Send JSON that is no message. Who refuses that, and how, shows whose server it is."""
         return await self._post(b"{}", NO_SESSION, (), wants_answer=True)
 
-    async def end(self, session: SessionRef) -> Answer:
+    async def end(self, session: SessionRef) -> ServerAnswer:
         """End a session with DELETE."""
         named = replace(session, cookies=self._open.pop(session.session_id or "", self._cookies))
 
-        async def ask() -> Answer:
+        async def ask() -> ServerAnswer:
             found = await self._transport.request("DELETE", named, self._caller(), {}, None)
             found.close()
-            return Answer(status=found.status)
+            return ServerAnswer(status=found.status)
 
         return await self._bounded("DELETE", session, ask)
 
     @asynccontextmanager
-    async def stream(self, session: SessionRef) -> AsyncIterator["Stream"]:
+    async def stream(self, session: SessionRef) -> AsyncIterator["ServerStream"]:
         """Open a GET stream; it is closed with the block."""
         with contextlib.ExitStack() as stack:
             replies: list[Reply] = []
 
-            async def ask() -> Answer:
+            async def ask() -> ServerAnswer:
                 named, accept = self._with_cookies(session), {"Accept": revisions.SSE}
                 found = await self._transport.request(
                     "GET", named, self._caller(), accept, None, self._transport.patience(None)
@@ -160,11 +160,11 @@ class Wire:
                 reply = HttpReply(self._transport, found)
                 if found.status == 200 and reply.is_stream:
                     replies.append(reply)
-                    return Answer(status=found.status, content_type=media_type(found.headers))
+                    return ServerAnswer(status=found.status, content_type=media_type(found.headers))
                 return await self._read_refusal(found)
 
             answer = await self._bounded("GET", session, ask)
-            yield Stream(answer, replies[0] if replies else None)
+            yield ServerStream(answer, replies[0] if replies else None)
 
     async def find_redirect(self) -> str | None:
         """The path that the URL redirects to, if it does. Other requests follow by themselves."""
@@ -187,7 +187,7 @@ class Wire:
                     return self.url.join(URL(response.headers.get("Location", ""))).path
         return None
 
-    async def find_resource(self, refusal: Answer) -> str | None:
+    async def find_resource(self, refusal: ServerAnswer) -> str | None:
         """What tokens must be for, as the server's metadata say (RFC 9728).
 
         Nobody but the server is asked: metadata that are said to be at another origin are looked for at its
@@ -257,8 +257,8 @@ class Wire:
         *,
         wants_answer: bool,
         seconds: float | None = None,
-    ) -> Answer:
-        async def ask() -> Answer:
+    ) -> ServerAnswer:
+        async def ask() -> ServerAnswer:
             named, kind = self._with_cookies(session), {"Content-Type": revisions.JSON}
             found = await self._transport.request("POST", named, self._caller(headers), kind, body)
             try:
@@ -278,9 +278,9 @@ class Wire:
         self,
         verb: str,
         session: SessionRef,
-        ask: Callable[[], Awaitable[Answer]],
+        ask: Callable[[], Awaitable[ServerAnswer]],
         seconds: float | None = None,
-    ) -> Answer:
+    ) -> ServerAnswer:
         """Whatever comes of ``ask``, in time or not."""
         started = asyncio.get_running_loop().time()
         allowed = seconds or self._timeout_seconds
@@ -288,13 +288,15 @@ class Wire:
             async with asyncio.timeout(allowed):
                 answer = await ask()
         except (TimeoutError, UpstreamTimeout):
-            answer = Answer(failure=Failure.SILENT, explanation=f"no answer in {allowed:g} s")
+            answer = ServerAnswer(failure=Failure.SILENT, explanation=f"no answer in {allowed:g} s")
         except UpstreamUnreachable as error:
-            answer = Answer(failure=Failure.UNREACHABLE, explanation=_cause(error))
+            answer = ServerAnswer(failure=Failure.UNREACHABLE, explanation=_cause(error))
         except ConnectionLost:
-            answer = Answer(failure=Failure.BROKEN, explanation="the connection ended without an answer")
+            answer = ServerAnswer(
+                failure=Failure.BROKEN, explanation="the connection ended without an answer"
+            )
         except ProxyError as error:
-            answer = Answer(failure=Failure.UNUSABLE, explanation=error.message)
+            answer = ServerAnswer(failure=Failure.UNUSABLE, explanation=error.message)
         return replace(
             answer,
             verb=verb,
@@ -309,15 +311,15 @@ class Wire:
         if session_id is not None:
             self._open.setdefault(session_id, cookies)
 
-    async def _read_refusal(self, found: HttpAnswer) -> Answer:
+    async def _read_refusal(self, found: HttpAnswer) -> ServerAnswer:
         refusal = await read_refusal(found)
         return replace(self._answer(found, refusal.response), body=conceal(refusal.body, self._secrets))
 
-    def _answer(self, found: HttpAnswer, response: Response | None) -> Answer:
+    def _answer(self, found: HttpAnswer, response: Response | None) -> ServerAnswer:
         session_id = found.headers.get(revisions.SESSION_HEADER)
         error = None if response is None or response.error is None else conceal(response.error, self._secrets)
         result = None if response is None or response.result is None else response.result
-        return Answer(
+        return ServerAnswer(
             status=found.status,
             content_type=media_type(found.headers),
             headers=explaining_response_headers(found.headers.items()),
@@ -330,10 +332,10 @@ class Wire:
         )
 
 
-class Stream:
+class ServerStream:
     """An open GET stream, or the refusal of one."""
 
-    def __init__(self, answer: Answer, reply: Reply | None) -> None:
+    def __init__(self, answer: ServerAnswer, reply: Reply | None) -> None:
         self.answer = answer
         self._reply = reply
 

@@ -12,7 +12,7 @@ from ..protocol import revisions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Churn:
+class SessionCounts:
     """Sessions begun and ended by clients, against those opened and closed at the server."""
 
     begun: int
@@ -21,16 +21,16 @@ class Churn:
     closed: int
 
 
-async def read_churn(admin_url: str) -> Churn:
+async def read_churn(admin_url: str) -> SessionCounts:
     """Scrape the admin listener at ``admin_url``."""
     async with aiohttp.ClientSession() as http, http.get(f"{admin_url}/metrics") as response:
         return parse_churn(await response.text())
 
 
-def parse_churn(exposition: str) -> Churn:
+def parse_churn(exposition: str) -> SessionCounts:
     """Add up a scrape in Prometheus' text format."""
     samples = [sample for family in text_string_to_metric_families(exposition) for sample in family.samples]
-    return Churn(
+    return SessionCounts(
         begun=_total(samples, "requests_total", method=revisions.INITIALIZE),
         ended=_total(samples, "deletes_absorbed_total"),
         opened=_total(samples, "upstream_sessions_opened_total"),

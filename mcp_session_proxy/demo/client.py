@@ -17,7 +17,7 @@ _MAX_TEXT: Final = 60
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Step:
+class DemoStep:
     """One HTTP request of a round: what it was, the status of its answer, and what that said."""
 
     name: str
@@ -29,12 +29,12 @@ class Step:
 class Round:
     """One conversation of the client. ``count`` is what the tool answered, None when it did not."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[DemoStep, ...]
     count: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
+class _Received:
     status: int
     session: str | None
     message: Mapping[str, Any]
@@ -65,11 +65,11 @@ async def _play_round(http: aiohttp.ClientSession, url: str) -> Round:
     called = await _post(http, url, session, _request("tools/call", {"name": "increment", "arguments": {}}))
     count = _count_in(called)
     steps = (
-        Step(name="initialize", status=hello.status, text=f"session {_shorten(session or 'none', 9)}"),
-        Step(name=revisions.INITIALIZED, status=noted.status, text=""),
-        Step(name="tools/list", status=tools.status, text=_describe_tools(tools)),
-        Step(name="DELETE", status=gone, text="accepted" if gone < 300 else "no need"),
-        Step(
+        DemoStep(name="initialize", status=hello.status, text=f"session {_shorten(session or 'none', 9)}"),
+        DemoStep(name=revisions.INITIALIZED, status=noted.status, text=""),
+        DemoStep(name="tools/list", status=tools.status, text=_describe_tools(tools)),
+        DemoStep(name="DELETE", status=gone, text="accepted" if gone < 300 else "no need"),
+        DemoStep(
             name="tools/call, same id",
             status=called.status,
             text=_shorten(called.complaint, _MAX_TEXT) if count is None else f"the count is {count}",
@@ -91,11 +91,11 @@ def _request(method: str, params: Mapping[str, Any]) -> dict[str, Any]:
 
 async def _post(
     http: aiohttp.ClientSession, url: str, session: str | None, message: Mapping[str, Any]
-) -> _Answer:
+) -> _Received:
     async with http.post(url, json=message, headers=_headers(session)) as response:
         body = await response.read()
         new_session = response.headers.get(revisions.SESSION_HEADER)
-        return _Answer(
+        return _Received(
             response.status, new_session, _read_message(response.content_type, body), body.decode()
         )
 
@@ -120,14 +120,14 @@ def _read_message(content_type: str, body: bytes) -> Mapping[str, Any]:
     return message if isinstance(message, dict) else {}
 
 
-def _count_in(answer: _Answer) -> int | None:
+def _count_in(answer: _Received) -> int | None:
     try:
         return int(answer.result["content"][0]["text"])
     except (TypeError, KeyError, IndexError, ValueError):
         return None
 
 
-def _describe_tools(answer: _Answer) -> str:
+def _describe_tools(answer: _Received) -> str:
     try:
         return f"{len(answer.result['tools'])} tools"
     except (TypeError, KeyError):

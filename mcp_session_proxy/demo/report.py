@@ -6,8 +6,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from .churn import Churn
-from .client import Round, Step
+from .churn import SessionCounts
+from .client import DemoStep, Round
 
 
 def compare_rounds(console: Console, direct: Sequence[Round], proxied: Sequence[Round]) -> None:
@@ -30,7 +30,7 @@ def compare_rounds(console: Console, direct: Sequence[Round], proxied: Sequence[
     console.print(_conclude(direct, proxied) + "\n")
 
 
-def show_churn(console: Console, churn: Churn) -> None:
+def show_churn(console: Console, churn: SessionCounts) -> None:
     """Print what clients did with sessions, and what of that reached the server."""
     table = Table(title="Session churn, from the proxy's /metrics", title_justify="left")
     table.add_column("")
@@ -68,7 +68,7 @@ def _conclude(direct: Sequence[Round], proxied: Sequence[Round]) -> str:
     return text + ", and they share one count: the session outlives its clients."
 
 
-def _answer(step: Step) -> str:
+def _answer(step: DemoStep) -> str:
     colour = "red" if step.status in (400, 404) or step.status >= 500 else "green"
     return f"[{colour}]{step.status}[/{colour}] {escape(step.text)}".rstrip()
 

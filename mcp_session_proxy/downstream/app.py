@@ -126,7 +126,7 @@ async def _continue(http: web.BaseRequest) -> None:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ListenerRules:
+class HttpServerRules:
     """How much may come in. The limit of headers counts for new connections."""
 
     max_body_bytes: int
@@ -134,7 +134,7 @@ class ListenerRules:
     max_connections: int
 
 
-class Listener(web.Server):
+class HttpServer(web.Server):
     """aiohttp's server, with a bound on what connections can do without ever making a request.
 
     Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
@@ -147,7 +147,7 @@ class Listener(web.Server):
         self,
         door: FrontDoor,
         *,
-        rules: ListenerRules,
+        rules: HttpServerRules,
         idle_timeout_seconds: float,
         is_accepted: Callable[[str], bool],
     ) -> None:
@@ -168,12 +168,12 @@ class Listener(web.Server):
         self.rules = rules
 
     @property
-    def rules(self) -> ListenerRules:
+    def rules(self) -> HttpServerRules:
         """The limits."""
         return self._rules
 
     @rules.setter
-    def rules(self, rules: ListenerRules) -> None:
+    def rules(self, rules: HttpServerRules) -> None:
         self._rules = rules
         self._max_body_bytes = rules.max_body_bytes
         self.places.max_connections = rules.max_connections

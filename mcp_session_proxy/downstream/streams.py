@@ -124,7 +124,7 @@ class Heart:
             self._schedule()
 
 
-class Phase(Enum):
+class AnswerPhase(Enum):
     """How far an answer has come. It goes on from top to bottom, and never back."""
 
     UNDECIDED = "undecided"  # nothing was written: it may become JSON or a stream
@@ -153,7 +153,7 @@ class Responder(msgspec.Struct, eq=False):
 
     last_write: float = 0.0
     writing: bool = False
-    _phase: Phase = Phase.UNDECIDED
+    _phase: AnswerPhase = AnswerPhase.UNDECIDED
     _response: web.StreamResponse | None = None  # the stream, once it has begun
     _kept: Stream | None = None
     _answers: list[Answer] = []
@@ -178,7 +178,9 @@ class Responder(msgspec.Struct, eq=False):
         if not self.takes_streams:
             return False
         async with self._turn():
-            if self._phase is Phase.OVER or (self._phase is Phase.CLIENT_LEFT and self.client is None):
+            if self._phase is AnswerPhase.OVER or (
+                self._phase is AnswerPhase.CLIENT_LEFT and self.client is None
+            ):
                 return False
             await self._write_event(data)
             return True
@@ -195,7 +197,7 @@ class Responder(msgspec.Struct, eq=False):
     @property
     def is_open(self) -> bool:
         """Whether somebody is there who waits for more."""
-        return self._phase in (Phase.UNDECIDED, Phase.STREAM)
+        return self._phase in (AnswerPhase.UNDECIDED, AnswerPhase.STREAM)
 
     @property
     def begun(self) -> bool:
@@ -228,8 +230,8 @@ class Responder(msgspec.Struct, eq=False):
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
-        if self._phase is not Phase.OVER:
-            self._phase = Phase.CLIENT_LEFT
+        if self._phase is not AnswerPhase.OVER:
+            self._phase = AnswerPhase.CLIENT_LEFT
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -249,7 +251,7 @@ class Responder(msgspec.Struct, eq=False):
         """
         if self._response is not None or not (answer is None or self._stays_whole(answer)):
             return await self._finish_stream(answer)
-        self._phase = Phase.OVER
+        self._phase = AnswerPhase.OVER
         self.heart.remove(self)
         if self._kept is not None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
@@ -273,7 +275,7 @@ class Responder(msgspec.Struct, eq=False):
                 await self._flush()
                 await self._end()
             finally:
-                self._phase = Phase.OVER
+                self._phase = AnswerPhase.OVER
                 self.heart.remove(self)
         if self._response is None:
             return web.Response()  # the client left before it began: nobody reads this
@@ -309,13 +311,13 @@ class Responder(msgspec.Struct, eq=False):
             await self._write_event(answer.body)
 
     async def _end(self) -> None:
-        if self._phase is Phase.STREAM and self._response is not None:
+        if self._phase is AnswerPhase.STREAM and self._response is not None:
             self.last_write = self.heart.now()
             await self._try(self._response.write_eof())
         if self._kept is not None and self._response is None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
         elif self._kept is not None:
-            self._kept.close(reached_at=self.last_write if self._phase is Phase.STREAM else None)
+            self._kept.close(reached_at=self.last_write if self._phase is AnswerPhase.STREAM else None)
 
     def _turn(self) -> asyncio.Lock:
         """What lets one write at a time."""
@@ -341,12 +343,12 @@ class Responder(msgspec.Struct, eq=False):
 
     async def _write(self, data: bytes) -> None:
         self.last_write = self.heart.now()
-        if self._phase is not Phase.CLIENT_LEFT:
+        if self._phase is not AnswerPhase.CLIENT_LEFT:
             await self._try(self._write_on(data))
 
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
-            self._phase = Phase.STREAM
+            self._phase = AnswerPhase.STREAM
             self._response = web.StreamResponse(headers={**self.head.cors, **self._headers, **STREAM_HEADERS})
             begin_stream(self.http)
             await self._response.prepare(self.http)

@@ -16,7 +16,7 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from .app import Listener
+from .app import HttpServer
 from .places import Place
 
 HANDSHAKE_SECONDS: Final = 10.0
@@ -39,7 +39,7 @@ class TlsSite(web.BaseSite):
         host: str | None,
         port: int,
         *,
-        listener: Listener,
+        listener: HttpServer,
         ssl_context: ssl.SSLContext,
     ) -> None:
         super().__init__(runner, ssl_context=ssl_context)
@@ -93,7 +93,7 @@ async def _bind(host: str | None, port: int) -> list[socket.socket]:
 class _Acceptor:
     """Accepts connections until it is closed."""
 
-    def __init__(self, listener: Listener, context: ssl.SSLContext, sockets: list[socket.socket]) -> None:
+    def __init__(self, listener: HttpServer, context: ssl.SSLContext, sockets: list[socket.socket]) -> None:
         self.sockets = sockets
         self._listener = listener
         self._context = context

@@ -59,7 +59,7 @@ class ToolMarks(NamedTuple):
 Marks = Mapping[str, ToolMarks]  # by name, and only of tools about which there is something to know
 
 
-class Entry(NamedTuple):
+class KeptList(NamedTuple):
     """A list as its server gave it, and the session that would tell of a change."""
 
     result: bytes
@@ -90,7 +90,7 @@ class Catalog:
     def __init__(self, observe: Observer, share: Share = UNBOUNDED) -> None:
         self.generation = 0
         self._observe = observe
-        self._entries: OrderedDict[_Place, Entry] = OrderedDict()
+        self._entries: OrderedDict[_Place, KeptList] = OrderedDict()
         self._share = share
         self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
@@ -99,7 +99,7 @@ class Catalog:
 
     # -- lists -----------------------------------------------------------------------------------
 
-    def find(self, key: SessionKey, method: str, params: bytes | None) -> Entry | None:
+    def find(self, key: SessionKey, method: str, params: bytes | None) -> KeptList | None:
         """A list that is certainly still right."""
         if method not in _FEATURE:
             return None
@@ -137,7 +137,7 @@ class Catalog:
         place = _place(key, method, params)
         self._drop(place)
         now = asyncio.get_running_loop().time()
-        self._entries[place] = Entry(result, session, session.incarnation, session.gaps, now)
+        self._entries[place] = KeptList(result, session, session.incarnation, session.gaps, now)
         self._share.hold(_size(place, result))
         self.keep_to_share()
 

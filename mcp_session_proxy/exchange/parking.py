@@ -44,7 +44,7 @@ class ParkingLimits:
 
 
 @dataclass(slots=True)
-class _Parked:
+class _ParkedCall:
     call: ModernCall
     principal: str
     digest: str
@@ -64,7 +64,7 @@ class Parking:
         self._observe = observe
         # Random per process: a state from before a restart opens nothing, for its call is gone.
         self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
-        self._parked: dict[str, _Parked] = {}
+        self._parked: dict[str, _ParkedCall] = {}
         self._per_principal: dict[str, int] = {}
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class Parking:
             raise
         identifier = secrets.token_urlsafe(_ID_BYTES)
         timer = asyncio.get_running_loop().call_later(self.rules.timeout_seconds, self._expire, identifier)
-        self._parked[identifier] = _Parked(call, principal, _digest(call.modern), timer, room)
+        self._parked[identifier] = _ParkedCall(call, principal, _digest(call.modern), timer, room)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         call.park()
         self._observe(events.Parked(outcome="parked"))
@@ -147,7 +147,7 @@ class Parking:
             self._observe(events.Parked(outcome="expired"))
             parked.call.abandon()
 
-    def _remove(self, identifier: str) -> _Parked | None:
+    def _remove(self, identifier: str) -> _ParkedCall | None:
         parked = self._parked.pop(identifier, None)
         if parked is None:
             return None

@@ -61,7 +61,7 @@ class Distribution:
         family.add_metric(labels, buckets, self._sum)
 
 
-class _Row:
+class _Counts:
     """The requests of one era and method."""
 
     __slots__ = ("outcomes", "seconds", "sessionless")
@@ -85,7 +85,7 @@ class RequestTally(Collector):
 
     def __init__(self, prefix: str) -> None:
         self._prefix = prefix
-        self._rows: dict[tuple[str, str], _Row] = {}
+        self._rows: dict[tuple[str, str], _Counts] = {}
         self._waited = Distribution(_WAIT_BUCKETS)
         self._upstream = Distribution(REQUEST_BUCKETS)
 
@@ -104,9 +104,9 @@ class RequestTally(Collector):
         if event.upstream_seconds is not None:
             self._upstream.observe(event.upstream_seconds)
 
-    def _row(self, era: str, method: str) -> _Row:
+    def _row(self, era: str, method: str) -> _Counts:
         """Methods that no revision knows share one, so that clients cannot invent labels."""
-        return self._rows.setdefault((era, method_label(method)), _Row())
+        return self._rows.setdefault((era, method_label(method)), _Counts())
 
     def by_era(self) -> Mapping[str, EraCounts]:
         """All requests so far; how long listeners' streams lasted says nothing of anybody's waiting."""

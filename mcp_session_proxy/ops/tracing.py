@@ -60,7 +60,7 @@ class OpenTelemetry:
         self._provider.add_span_processor(processor)
         self._tracer = self._provider.get_tracer(_NAME, __version__)
 
-    def begin(self, facts: Callable[[], Facts]) -> "_Request":
+    def begin(self, facts: Callable[[], Facts]) -> "_RequestSpans":
         """A SERVER span. Its parent is named in ``_meta``, else in the headers; a second one is linked."""
         method, headers, meta, attributes = facts()
         in_meta = _extract({key: jsonrpc.read_string(meta.get(key)) for key in CONTEXT_KEYS})
@@ -76,7 +76,7 @@ class OpenTelemetry:
             attributes=common,
             links=[Link(linked)] if linked.is_valid and linked != _span_of(parent) else [],
         )
-        return _Request(self._tracer, span, method, common)
+        return _RequestSpans(self._tracer, span, method, common)
 
     async def close(self) -> None:
         """Send what is left, and wait a moment for that. What is not sent by then is lost."""
@@ -108,7 +108,7 @@ def open_tracer() -> OpenTelemetry:
     return OpenTelemetry(BatchSpanProcessor(OTLPSpanExporter()))
 
 
-class _Request:
+class _RequestSpans:
     """Implements ``tracing.RequestTrace``. ``common`` are attributes that its spans share."""
 
     def __init__(self, tracer: Tracer, span: Span, method: str, common: Mapping[str, str]) -> None:
@@ -159,7 +159,7 @@ class _Request:
             self._park = None
 
     def resumes(self, former: object) -> None:
-        if isinstance(former, _Request) and former._park is not None:
+        if isinstance(former, _RequestSpans) and former._park is not None:
             self._span.add_link(former._park.get_span_context())
             former.unparks("resumed")
 

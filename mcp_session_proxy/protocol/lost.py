@@ -38,7 +38,7 @@ class Verdict(Enum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Evidence:
     """What a server answered to one HTTP request.
 
     ``body`` may be cut off. ``error`` is the JSON-RPC error of a JSON or SSE body, if it has one.
@@ -144,7 +144,7 @@ _HARMLESS_ON_GET: Final = frozenset({400, 409})
 _BARE_ERROR: Final = re.compile(rb'(?:\A|^data:)\s*\{\s*"error"\s*:\s*"([^"\\]{0,200})', re.MULTILINE)
 
 
-def judge(reply: Reply) -> Verdict:
+def judge(reply: Evidence) -> Verdict:
     """Whether a reply shows that its session is gone.
 
     ``GONE`` also promises that the request was rejected unexecuted, so it may be sent again.
@@ -169,7 +169,7 @@ def judge(reply: Reply) -> Verdict:
     return Verdict.ALIVE
 
 
-def confirms_loss(ping: Reply) -> bool:
+def confirms_loss(ping: Evidence) -> bool:
     """Whether the reply to the ping that followed a suspicion shows that the session is gone.
 
     A refusal that is about the credential (401, 403) or the load (503) says nothing about the session, unless
@@ -203,7 +203,7 @@ def _judge_words(text: str) -> Verdict:
     return Verdict.SUSPECT if _LOOKS_LIKE_IT.search(text) else Verdict.ALIVE
 
 
-def _judge_success(reply: Reply) -> Verdict:
+def _judge_success(reply: Evidence) -> Verdict:
     if reply.error is not None:
         return judge_error(reply.error)
     if (bare := _BARE_ERROR.search(reply.body[:_MAX_TEXT_BYTES])) is not None:
@@ -211,7 +211,7 @@ def _judge_success(reply: Reply) -> Verdict:
     return Verdict.ALIVE
 
 
-def _read_text(reply: Reply) -> str:
+def _read_text(reply: Evidence) -> str:
     """What the server said: the JSON-RPC error's message, or the body where there is none."""
     if _has_rpc_message(reply.error):
         return reply.error.message
@@ -223,7 +223,7 @@ def _has_rpc_message(error: ErrorObject | None) -> TypeGuard[ErrorObject]:
     return error is not None and error.code != 0 and error.message != ""
 
 
-def _is_known_dialect(reply: Reply, text: str) -> bool:
+def _is_known_dialect(reply: Evidence, text: str) -> bool:
     pattern = _GONE.get((reply.status, reply.sent_session_id))
     if pattern is None:
         return False
@@ -232,7 +232,7 @@ def _is_known_dialect(reply: Reply, text: str) -> bool:
     return pattern.search(text) is not None
 
 
-def _is_bare_not_found(reply: Reply) -> bool:
+def _is_bare_not_found(reply: Evidence) -> bool:
     """A 404 or 410 that may mean the session: not when no id was sent, not when it means the method."""
     if reply.status not in _NOT_FOUND_STATUSES or not reply.sent_session_id:
         return False

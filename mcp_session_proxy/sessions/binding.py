@@ -18,8 +18,7 @@ from ..upstream.transport import Caller
 from . import audience, minting, policy, presence
 from .directory import ClientSession, Directory
 from .identity import Principal, Profile, SessionKey, affinity_of_id
-from .modes import Anonymous, Sharing
-from .modes import UnknownSession as UnknownSessionRule
+from .modes import Anonymous, Sharing, UnknownSessionRule
 from .pool import Lease, Pool
 from .presence import Patience, Presence
 

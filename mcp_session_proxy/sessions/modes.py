@@ -19,7 +19,7 @@ class Anonymous(StrEnum):
     ISOLATE = "isolate"
 
 
-class UnknownSession(StrEnum):
+class UnknownSessionRule(StrEnum):
     """What happens to a session id that this proxy did not mint."""
 
     ADOPT = "adopt"

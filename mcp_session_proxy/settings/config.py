@@ -21,7 +21,7 @@ from ..events import Level
 from ..protocol.inbound import HeartbeatFormat
 from ..protocol.revisions import ServedEras, UpstreamEra
 from ..sessions.credentials import DEFAULT_PATTERNS
-from ..sessions.modes import Anonymous, Sharing, UnknownSession
+from ..sessions.modes import Anonymous, Sharing, UnknownSessionRule
 from .complaints import describe
 from .kinds import (
     LIVE,
@@ -129,7 +129,7 @@ class Settings(BaseSettings):
     life. shared: one session for all of a caller's clients. fresh: a never-used session for every request
     that names none."""
 
-    unknown_session: Annotated[UnknownSession, Group.SESSIONS, LIVE] = UnknownSession.ADOPT
+    unknown_session: Annotated[UnknownSessionRule, Group.SESSIONS, LIVE] = UnknownSessionRule.ADOPT
     """A session id that this proxy does not know (from before a restart, or a platform's own) is adopted as
     the name of a conversation, or answered 404. One that it gave to a client with capabilities and has
     forgotten is always answered 404: adopted, that client could not be asked any more."""

@@ -16,7 +16,7 @@ from rich.text import Text
 from .config import Settings, load
 from .kinds import Group
 from .options import Option, options
-from .sources import ConfigError, Origin, Source, origin
+from .sources import ConfigError, Provenance, Source, origin
 from .tls import listener_context, upstream_context
 from .values import show
 
@@ -32,7 +32,7 @@ class Row:
 
     option: Option
     value: Any
-    origin: Origin
+    origin: Provenance
 
     @property
     def text(self) -> str:
@@ -60,7 +60,7 @@ def collect(flags: Mapping[str, Any]) -> list[Row]:
         Row(
             option=option,
             value=getattr(settings, option.field),
-            origin=origin(option.field, flags) if option.field in given else Origin(Source.DEFAULT),
+            origin=origin(option.field, flags) if option.field in given else Provenance(Source.DEFAULT),
         )
         for option in options()
     ]

@@ -34,7 +34,7 @@ class Source(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Origin:
+class Provenance:
     """Where an option's value comes from. ``name`` is the flag, the variable or the file."""
 
     source: Source
@@ -56,15 +56,15 @@ def key_name(field: str) -> str:
     return field.replace("_", "-")
 
 
-def origin(field: str, flags: Mapping[str, Any]) -> Origin:
+def origin(field: str, flags: Mapping[str, Any]) -> Provenance:
     """Where an option that was given was given: in ``flags``, the environment, or the file that is left."""
     if field in flags:
-        return Origin(Source.FLAG, flag_name(field))
+        return Provenance(Source.FLAG, flag_name(field))
     variables = {name.upper(): name for name in os.environ}
     if (variable := variables.get(env_name(field))) is not None:
-        return Origin(Source.ENVIRONMENT, variable)
+        return Provenance(Source.ENVIRONMENT, variable)
     path = flags.get("config") or os.environ[variables[env_name("config")]]
-    return Origin(Source.FILE, str(path))
+    return Provenance(Source.FILE, str(path))
 
 
 def read_file(path: Path, fields: Collection[str]) -> tuple[dict[str, Any], list[str]]:

@@ -86,11 +86,11 @@ class Refusal:
             busy=any(name.lower() == "retry-after" for name in self.headers),
         )
 
-    def _describe(self, *, sent_session_id: bool) -> lost.Reply:
+    def _describe(self, *, sent_session_id: bool) -> lost.Evidence:
         error = None
         if self.response is not None and self.response.error is not None:
             error = jsonrpc.read_error(self.response.error)
-        return lost.Reply(
+        return lost.Evidence(
             verb="POST", status=self.status, body=self.body, error=error, sent_session_id=sent_session_id
         )
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 from typing import Any
 
 from mcp_session_proxy.check.observations import (
-    Answer,
     Client,
     Observations,
     Play,
     Sent,
+    ServerAnswer,
     Step,
     Streams,
 )
@@ -21,10 +21,10 @@ HEX = "27fdf66f5d3543558d9793bd39f05ddf"
 JSON = "application/json"
 
 
-def answered(result: object = None, *, seconds: float = 0.001, **more: Any) -> Answer:
+def answered(result: object = None, *, seconds: float = 0.001, **more: Any) -> ServerAnswer:
     """A result."""
     raw = json.dumps({} if result is None else result).encode()
-    return Answer(status=200, content_type=JSON, result=raw, seconds=seconds, **more)
+    return ServerAnswer(status=200, content_type=JSON, result=raw, seconds=seconds, **more)
 
 
 def refused(
@@ -33,11 +33,13 @@ def refused(
     code: int | None = None,
     identifier: str = "null",
     content_type: str | None = JSON,
-) -> Answer:
+) -> ServerAnswer:
     """A refusal: with a code a JSON-RPC error, without one a text."""
     if code is None:
-        return Answer(status=status, content_type=content_type, body=message.encode(), sent_session_id=True)
-    return Answer(
+        return ServerAnswer(
+            status=status, content_type=content_type, body=message.encode(), sent_session_id=True
+        )
+    return ServerAnswer(
         status=status,
         content_type=content_type,
         error=ErrorObject(code, message),
@@ -46,12 +48,12 @@ def refused(
     )
 
 
-def text(status: int, message: str, content_type: str | None = None) -> Answer:
+def text(status: int, message: str, content_type: str | None = None) -> ServerAnswer:
     """A refusal that is no JSON-RPC."""
     return refused(status, message, content_type=content_type)
 
 
-def hello(session_id: str | None = HEX, name: str = "counter", *, seconds: float = 0.002) -> Answer:
+def hello(session_id: str | None = HEX, name: str = "counter", *, seconds: float = 0.002) -> ServerAnswer:
     """The answer to ``initialize``."""
     result = {
         "protocolVersion": "2025-11-25",
@@ -63,34 +65,34 @@ def hello(session_id: str | None = HEX, name: str = "counter", *, seconds: float
 
 def noted(status: int = 202) -> Step:
     """``notifications/initialized`` and its answer."""
-    return Step(name="notifications/initialized", answer=Answer(status=status), sent=Sent.NOTIFICATION)
+    return Step(name="notifications/initialized", answer=ServerAnswer(status=status), sent=Sent.NOTIFICATION)
 
 
-def play(*used: Answer, opened: Answer | None = None, name: str = "tools/list") -> Play:
+def play(*used: ServerAnswer, opened: ServerAnswer | None = None, name: str = "tools/list") -> Play:
     """A conversation that went well up to its use."""
     first = Step(name="initialize", answer=opened or hello())
     return Play(steps=(first, noted(), *(Step(name=name, answer=answer) for answer in used)))
 
 
-def discovered(*versions: str) -> Answer:
+def discovered(*versions: str) -> ServerAnswer:
     """The answer to ``server/discover``."""
     return answered({"supportedVersions": list(versions), "capabilities": {"tools": {}}})
 
 
-STREAM = Answer(verb="GET", status=200, content_type="text/event-stream")
+STREAM = ServerAnswer(verb="GET", status=200, content_type="text/event-stream")
 GONE = refused(404, "Session not found", -32600, '"server-error"')
 MISSING = refused(400, "Bad Request: Missing session ID", -32600, '"server-error"')
 TOOLS = answered({"tools": [{"name": "echo"}]})
 
 
-def deleted_then(answer: Answer) -> Play:
+def deleted_then(answer: ServerAnswer) -> Play:
     """An OpenAI-style conversation that ended with this answer."""
     return Play(
         steps=(
             Step(name="initialize", answer=hello()),
             noted(),
             Step(name="tools/list", answer=TOOLS),
-            Step(name="DELETE", answer=Answer(verb="DELETE", status=200), sent=Sent.FAREWELL),
+            Step(name="DELETE", answer=ServerAnswer(verb="DELETE", status=200), sent=Sent.FAREWELL),
             Step(name="tools/list after DELETE", answer=answer),
         )
     )
@@ -137,7 +139,9 @@ def with_plays(seen: Observations, **plays: Any) -> Observations:
 def stateless(**changes: Any) -> Observations:
     """A server that keeps no sessions, and answers whatever id comes."""
     opened = hello(None)
-    seen = stateful(hello=opened, unknown=TOOLS, missing=TOOLS, bare_get=Answer(status=405), streams=None)
+    seen = stateful(
+        hello=opened, unknown=TOOLS, missing=TOOLS, bare_get=ServerAnswer(status=405), streams=None
+    )
     fine = (play(TOOLS, opened=opened),)
     return replace(
         with_plays(seen, keeps=fine, openai=fine, per_call=fine, leaves=fine, forgetful=fine, stale=fine),
@@ -164,7 +168,7 @@ def proxied(**changes: Any) -> Observations:
 def called(seen: Observations, answers: dict[str, tuple[object, ...]]) -> Observations:
     """The tool ``count`` was called, twice by each client; ``keeps`` are its answers in one session."""
 
-    def said(value: object) -> Answer:
+    def said(value: object) -> ServerAnswer:
         return answered({"content": [{"type": "text", "text": str(value)}]})
 
     plays = {

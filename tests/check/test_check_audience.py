@@ -12,7 +12,7 @@ from mcp_session_proxy.check.audience import (
     speaks_of_audience,
 )
 from mcp_session_proxy.check.facts import list_facts
-from mcp_session_proxy.check.observations import Answer, Entrance
+from mcp_session_proxy.check.observations import Entrance, ServerAnswer
 from mcp_session_proxy.check.problems import Failed, diagnose
 from mcp_session_proxy.check.report import judge_side, write_report
 
@@ -30,8 +30,8 @@ def bearer(value: str) -> list[tuple[str, str]]:
     return [("X-Other", "1"), ("authorization", f"bearer {value}")]
 
 
-def challenged(challenge: str, status: int = 401) -> Answer:
-    return Answer(status=status, headers={"WWW-Authenticate": challenge}, sent_session_id=False)
+def challenged(challenge: str, status: int = 401) -> ServerAnswer:
+    return ServerAnswer(status=status, headers={"WWW-Authenticate": challenge}, sent_session_id=False)
 
 
 class TestTheToken:

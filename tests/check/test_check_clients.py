@@ -19,15 +19,15 @@ from check_samples import (
 )
 
 from mcp_session_proxy.check.clients import (
+    ClientVerdict,
     State,
-    Verdict,
     handshake_seconds,
     is_slow,
     judge_clients,
     shows_state,
     tool_complaint,
 )
-from mcp_session_proxy.check.observations import Answer, Client, Failure, Play, Step
+from mcp_session_proxy.check.observations import Client, Failure, Play, ServerAnswer, Step
 
 
 def fates(seen):
@@ -85,24 +85,24 @@ def test_a_refused_notification_ends_a_client(status):
     seen = with_plays(
         stateful(), keeps=(Play(steps=(Step(name="initialize", answer=hello()), noted(status))),)
     )
-    assert fates(seen)[Client.KEEPS].verdict is Verdict.FAILS
+    assert fates(seen)[Client.KEEPS].verdict is ClientVerdict.FAILS
 
 
 def test_a_version_that_nobody_knows_ends_a_client():
     """The server goes on in one of its own."""
     opened = answered({"protocolVersion": "2099-01-01", "capabilities": {}}, session_id="s")
     fate = fates(with_plays(stateful(), keeps=(play(TOOLS, opened=opened),)))[Client.KEEPS]
-    assert fate.verdict is Verdict.FAILS
+    assert fate.verdict is ClientVerdict.FAILS
     assert fate.text == "initialize: answered in version '2099-01-01', which no client knows"
 
 
 def test_a_refused_delete_ends_nobody():
     """Clients do not look at its answer."""
     gone = deleted_then(TOOLS)
-    steps = [replace(s, answer=Answer(status=405)) if s.name == "DELETE" else s for s in gone.steps]
+    steps = [replace(s, answer=ServerAnswer(status=405)) if s.name == "DELETE" else s for s in gone.steps]
     assert (
         fates(with_plays(stateful(), openai=(Play(steps=tuple(steps)),)))[Client.OPENAI].verdict
-        is Verdict.WORKS
+        is ClientVerdict.WORKS
     )
 
 
@@ -112,7 +112,7 @@ def test_an_error_with_status_200_is_a_failure():
     fate = fates(with_plays(stateful(), forgetful=(play(error, name="tools/list without an id"),)))[
         Client.FORGETFUL
     ]
-    assert fate.verdict is Verdict.FAILS
+    assert fate.verdict is ClientVerdict.FAILS
     assert fate.text == (
         'tools/list without an id: 200, error 0: method "tools/list" is invalid during session initialization'
     )
@@ -120,14 +120,14 @@ def test_an_error_with_status_200_is_a_failure():
 
 def test_success_without_a_response_is_a_failure():
     """A stream that ends before it says anything leaves clients hanging."""
-    empty = Answer(status=200, content_type="text/event-stream")
+    empty = ServerAnswer(status=200, content_type="text/event-stream")
     fate = fates(with_plays(stateful(), keeps=(play(empty),)))[Client.KEEPS]
     assert fate.text == "tools/list: 200 without a response"
 
 
 def test_silence_is_a_failure():
     """An answer that never came is told as such."""
-    silent = Answer(failure=Failure.SILENT, explanation="no answer in 15 s")
+    silent = ServerAnswer(failure=Failure.SILENT, explanation="no answer in 15 s")
     fate = fates(with_plays(stateful(), stale=(Play(steps=(Step(name="tools/list", answer=silent),)),)))[
         Client.STALE
     ]
@@ -140,7 +140,7 @@ def test_discovering_only_old_versions_does_not_help_modern_clients():
     steps = (Step(name="server/discover", answer=found), Step(name="tools/list", answer=TOOLS))
     seen = with_plays(stateful(discover=found), modern=(Play(steps=steps),))
     fate = fates(seen)[Client.MODERN]
-    assert fate.verdict is Verdict.FAILS
+    assert fate.verdict is ClientVerdict.FAILS
     assert fate.text == "server/discover: only 2025-11-25, 2025-06-18"
 
 
@@ -159,14 +159,14 @@ class TestHandshakes:
         seen = self.slow(stateless(), 1.03)
         fate = fates(seen)[Client.PER_CALL]
         assert is_slow(seen)
-        assert fate.verdict is Verdict.SLOW
+        assert fate.verdict is ClientVerdict.SLOW
         assert fate.text == "1030 ms before every call"
 
     def test_losing_state_is_worse(self):
         """Where both are so, the text has both; it has the time, too, where only that is known."""
         seen = self.slow(called(stateful(), {"keeps": (1, 2)}), 0.75)
         fate = fates(seen)[Client.PER_CALL]
-        assert fate.verdict is Verdict.LOSES_STATE
+        assert fate.verdict is ClientVerdict.LOSES_STATE
         assert fate.text.endswith("; in one session 1, 2; 750 ms before every call")
         untried = fates(self.slow(stateful(), 0.75))[Client.PER_CALL]
         assert untried.text == "not tried (use --call): 750 ms before every call"
@@ -193,17 +193,17 @@ class TestState:
         """That a new session has no old state is inferred; a server may keep it elsewhere, or have none."""
         seen = modern(stateful())
         for client in (Client.PER_CALL, Client.LEAVES):
-            assert fates(seen)[client].verdict is Verdict.NOT_TRIED
+            assert fates(seen)[client].verdict is ClientVerdict.NOT_TRIED
             assert fates(seen)[client].text.startswith("not tried (use --call)")
             assert fates(seen)[client].state is State.NOT_TRIED
             assert not fates(seen)[client].suffers
-        assert fates(seen)[Client.MODERN].verdict is Verdict.WORKS
+        assert fates(seen)[Client.MODERN].verdict is ClientVerdict.WORKS
         assert fates(seen)[Client.MODERN].text == "state: not tried (use --call)"
 
     def test_is_not_judged_through_the_proxy_either(self):
         """Those clients work, as far as it is known; the text says how far."""
         fate = fates(proxied())[Client.LEAVES]
-        assert fate.verdict is Verdict.WORKS
+        assert fate.verdict is ClientVerdict.WORKS
         assert fate.state is State.NOT_TRIED
         assert "state: not tried (use --call)" in fate.text
 
@@ -214,19 +214,19 @@ class TestState:
     def test_is_lost_to_modern_clients_of_a_server_of_both_eras(self):
         """Its modern side has no sessions."""
         seen = called(modern(stateful()), {"keeps": (1, 2), "per_call": (1, 1), "modern": (1, 1)})
-        assert fates(seen)[Client.MODERN].verdict is Verdict.LOSES_STATE
+        assert fates(seen)[Client.MODERN].verdict is ClientVerdict.LOSES_STATE
 
     def test_is_lost_where_every_call_gets_the_same_answer(self):
         """What counts in one session and not from one conversation to the next was lost in between."""
         seen = called(stateful(), {"keeps": (1, 2), "per_call": (1, 1)})
         fate = fates(seen)[Client.PER_CALL]
-        assert fate.verdict is Verdict.LOSES_STATE
+        assert fate.verdict is ClientVerdict.LOSES_STATE
         assert fate.text == "count: 1, 1; in one session 1, 2"
 
     def test_is_lost_though_something_was_found_at_first(self):
         """The first conversation may find what another client has left, and lose it all the same."""
         seen = called(proxied(), {"keeps": (1, 2), "leaves": (6, 1, 1)})
-        assert fates(seen)[Client.LEAVES].verdict is Verdict.LOSES_STATE
+        assert fates(seen)[Client.LEAVES].verdict is ClientVerdict.LOSES_STATE
         assert fates(seen)[Client.LEAVES].text == "count: 1, 1; in one session 1, 2"
 
     def test_is_kept_by_a_switch(self):
@@ -238,12 +238,12 @@ class TestState:
         """As behind the proxy."""
         seen = called(proxied(), {"keeps": (1, 2), "per_call": (3, 4), "modern": (5, 6)})
         assert fates(seen)[Client.PER_CALL].text == "count: 3, 4"
-        assert fates(seen)[Client.MODERN].verdict is Verdict.WORKS
+        assert fates(seen)[Client.MODERN].verdict is ClientVerdict.WORKS
 
     def test_a_proxy_that_gives_everybody_a_fresh_session_is_found_out(self):
         """Once a tool was called, nothing is taken on trust."""
         seen = called(proxied(), {"keeps": (1, 2), "forgetful": (1, 1)})
-        assert fates(seen)[Client.FORGETFUL].verdict is Verdict.LOSES_STATE
+        assert fates(seen)[Client.FORGETFUL].verdict is ClientVerdict.LOSES_STATE
 
     def test_is_not_shown_by_a_tool_that_fails(self):
         """Two equal complaints say nothing."""
@@ -256,4 +256,4 @@ class TestState:
     def test_a_tool_that_remembers_nothing_loses_nothing(self):
         """Whoever names a tool asks about that tool."""
         seen = called(stateful(), {"keeps": ("hi", "hi"), "per_call": ("hi", "hi")})
-        assert fates(seen)[Client.PER_CALL].verdict is Verdict.WORKS
+        assert fates(seen)[Client.PER_CALL].verdict is ClientVerdict.WORKS

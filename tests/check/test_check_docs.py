@@ -6,7 +6,7 @@ from pathlib import Path
 from check_samples import stateful
 
 from mcp_session_proxy.check import advice, facts, problems, proxied
-from mcp_session_proxy.check.clients import Verdict
+from mcp_session_proxy.check.clients import ClientVerdict
 from mcp_session_proxy.check.families import find_family
 from mcp_session_proxy.check.observations import Client
 from mcp_session_proxy.settings.config import Settings
@@ -22,7 +22,7 @@ def keys_in(module) -> set[str]:
 
 def test_the_page_names_every_word_for_programs():
     """Clients, verdicts, behaviours and problems."""
-    words = {*Client, *Verdict, *(keys_in(facts) - facts.IDENTITY), *keys_in(problems)}
+    words = {*Client, *ClientVerdict, *(keys_in(facts) - facts.IDENTITY), *keys_in(problems)}
     assert [word for word in sorted(words) if f"`{word}`" not in PAGE] == []
 
 

@@ -3,13 +3,13 @@ from dataclasses import replace
 import pytest
 from check_samples import answered, refused, text
 
-from mcp_session_proxy.check.observations import Answer, Failure
+from mcp_session_proxy.check.observations import Failure, ServerAnswer
 from mcp_session_proxy.check.problems import Failed, diagnose, miss_tool, usual_url
 
 ROOT = "http://127.0.0.1:8000/"
 MCP = "http://127.0.0.1:8000/mcp"
 NOT_FOUND = text(404, "404: Not Found", "text/plain")
-PAGE = Answer(status=200, content_type="text/html")
+PAGE = ServerAnswer(status=200, content_type="text/html")
 
 
 def failed(hello, url=ROOT, **more):
@@ -17,7 +17,7 @@ def failed(hello, url=ROOT, **more):
 
 
 def no_answer(failure, explanation):
-    return Answer(failure=failure, explanation=explanation)
+    return ServerAnswer(failure=failure, explanation=explanation)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def no_answer(failure, explanation):
         ),
         (refused(400, "Unsupported client", -32600), "refused", "400 Unsupported client", "documentation"),
         (
-            Answer(status=200, content_type="application/json"),
+            ServerAnswer(status=200, content_type="application/json"),
             "not-mcp",
             "without a JSON-RPC message",
             "/mcp",

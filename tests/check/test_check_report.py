@@ -20,11 +20,11 @@ from check_samples import (
 )
 
 from mcp_session_proxy.check.observations import Idle, Play
-from mcp_session_proxy.check.problems import Problem
-from mcp_session_proxy.check.report import Status, judge_side, to_json, write_report
+from mcp_session_proxy.check.problems import Diagnosis
+from mcp_session_proxy.check.report import ExitStatus, judge_side, to_json, write_report
 
 PROXY_URL = "http://127.0.0.1:8080/mcp"
-DEAD = Problem(key="unreachable", text="There is no connection.", hint="Is it running?")
+DEAD = Diagnosis(key="unreachable", text="There is no connection.", hint="Is it running?")
 
 
 def report(direct, through=None, **options):
@@ -43,21 +43,21 @@ def advice(*sides, **options):
 class TestStatus:
     def test_somebody_suffers(self):
         """A server with sessions."""
-        assert report(stateful()).status == Status.SUFFERS == 1
+        assert report(stateful()).status == ExitStatus.SUFFERS == 1
 
     def test_nobody_suffers(self):
         """A modern server without sessions."""
-        assert report(modern(stateless())).status == Status.WORKS == 0
+        assert report(modern(stateless())).status == ExitStatus.WORKS == 0
 
     def test_it_could_not_be_checked(self):
         """There was nothing to see."""
-        assert report(DEAD).status == Status.UNCHECKED == 3
+        assert report(DEAD).status == ExitStatus.UNCHECKED == 3
 
     def test_the_proxied_side_decides(self):
         """With --through, whatever the server itself is like."""
-        assert report(stateful(), proxied()).status == Status.WORKS
-        assert report(DEAD, proxied()).status == Status.WORKS
-        assert report(modern(stateless()), DEAD).status == Status.UNCHECKED
+        assert report(stateful(), proxied()).status == ExitStatus.WORKS
+        assert report(DEAD, proxied()).status == ExitStatus.WORKS
+        assert report(modern(stateless()), DEAD).status == ExitStatus.UNCHECKED
 
 
 class TestAdvice:
@@ -323,7 +323,7 @@ class TestAdvice:
         fine = (play(TOOLS),)
         found = report(with_plays(seen, openai=fine, forgetful=fine, stale=fine))
         assert [piece.key for piece in found.advice] == ["not-tried"]
-        assert found.status is Status.WORKS
+        assert found.status is ExitStatus.WORKS
 
 
 class TestJson:

@@ -9,11 +9,11 @@ from aiohttp import web
 from certificates import Authority
 from http_server import HttpServer, begin_stream, reply_to
 
-from mcp_session_proxy.check.clients import Verdict
+from mcp_session_proxy.check.clients import ClientVerdict
 from mcp_session_proxy.check.observations import Client
 from mcp_session_proxy.check.plan import Plan, Target, ToolCall
 from mcp_session_proxy.check.plays import Player
-from mcp_session_proxy.check.report import Status, to_json
+from mcp_session_proxy.check.report import ExitStatus, to_json
 from mcp_session_proxy.check.run import _check
 from mcp_session_proxy.check.wire import Wire
 from mcp_session_proxy.upstream.cookies import SessionCookies
@@ -59,15 +59,15 @@ async def test_a_stateful_server():
     """Clients fare as they would, and the handshake is that of the server."""
     async with HttpServer() as server:
         report = await check(server.url)
-    assert report.status is Status.SUFFERS
+    assert report.status is ExitStatus.SUFFERS
     assert verdicts(report.direct) == {
-        Client.KEEPS: Verdict.WORKS,
-        Client.OPENAI: Verdict.FAILS,
-        Client.PER_CALL: Verdict.NOT_TRIED,
-        Client.LEAVES: Verdict.NOT_TRIED,
-        Client.FORGETFUL: Verdict.FAILS,
-        Client.STALE: Verdict.FAILS,
-        Client.MODERN: Verdict.FAILS,
+        Client.KEEPS: ClientVerdict.WORKS,
+        Client.OPENAI: ClientVerdict.FAILS,
+        Client.PER_CALL: ClientVerdict.NOT_TRIED,
+        Client.LEAVES: ClientVerdict.NOT_TRIED,
+        Client.FORGETFUL: ClientVerdict.FAILS,
+        Client.STALE: ClientVerdict.FAILS,
+        Client.MODERN: ClientVerdict.FAILS,
     }
     assert facts(report.direct)["server"] == "fake 1"
     assert facts(report.direct)["stream"].startswith("405")
@@ -98,8 +98,8 @@ async def test_a_server_whose_newest_session_ends_the_others():
     async with HttpServer() as server:
         server.on["initialize"] = only_the_newest
         report = await check(server.url)
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
-    assert verdicts(report.direct)[Client.PER_CALL] is Verdict.NOT_TRIED
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.WORKS
+    assert verdicts(report.direct)[Client.PER_CALL] is ClientVerdict.NOT_TRIED
     assert facts(report.direct)["second_session"] == "ends the first"
     assert "--sharing shared" in report.command
 
@@ -116,7 +116,7 @@ async def test_a_server_with_the_same_session_for_everybody():
     async with HttpServer() as server:
         server.on["initialize"] = always_the_same
         report = await check(server.url)
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.WORKS
     assert facts(report.direct)["second_session"] == "the first again: there is one for all"
     assert "--sharing shared" in report.command
 
@@ -130,7 +130,7 @@ async def test_replicas_behind_something_that_does_not_stick():
     async with HttpServer() as server:
         server.on |= {"notifications/initialized": forget, "tools/list": forget}
         report = await check(server.url)
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.FAILS
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.FAILS
     assert [piece.key for piece in report.advice] == ["replicas"]
 
 
@@ -210,7 +210,7 @@ async def test_a_named_tool_shows_state():
         report = await check(server.url, call=ToolCall(name="count", arguments=b'{"x": 1}'))
         calls = [message["params"] for _, message in server.posts(CALLS_OF_TOOLS)]
     assert all(call["name"] == "count" and call["arguments"] == {"x": 1} for call in calls)
-    assert verdicts(report.direct)[Client.PER_CALL] is Verdict.LOSES_STATE
+    assert verdicts(report.direct)[Client.PER_CALL] is ClientVerdict.LOSES_STATE
     assert report.direct.seen.in_session[0] != report.direct.seen.in_session[1]
 
 
@@ -337,7 +337,7 @@ async def test_a_silent_request_is_waited_for_no_longer_than_allowed():
         async with asyncio.timeout(60):
             report = await check(server.url)
     assert facts(report.direct)["ping"] == "not answered: no answer in 0.3 s"
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.WORKS
 
 
 @pytest.mark.usefixtures("impatient")
@@ -369,7 +369,7 @@ async def test_a_redirect_is_followed_and_told():
         async with serving(handle) as origin:
             report = await check(f"{origin}/mcp")
     assert facts(report.direct)["redirect"] == "/mcp/"
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.WORKS
 
 
 async def test_a_server_without_tools():
@@ -387,7 +387,7 @@ async def test_a_server_without_tools():
         report = await check(server.url)
         assert server.posts("prompts/list")
         assert server.posts("tools/list") == []
-    assert verdicts(report.direct)[Client.KEEPS] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.KEEPS] is ClientVerdict.WORKS
 
 
 async def test_a_modern_server():
@@ -406,7 +406,7 @@ async def test_a_modern_server():
     async with HttpServer() as server:
         server.on |= {"server/discover": discover, "tools/list": tools}
         report = await check(server.url)
-    assert verdicts(report.direct)[Client.MODERN] is Verdict.WORKS
+    assert verdicts(report.direct)[Client.MODERN] is ClientVerdict.WORKS
 
 
 async def test_tls_with_an_authority_of_ones_own(tmp_path):
@@ -414,7 +414,7 @@ async def test_tls_with_an_authority_of_ones_own(tmp_path):
     authority = Authority(tmp_path)
     async with HttpServer(tls=authority.server_context()) as server:
         trusting = Target(url=server.url, context=authority.client_context())
-        assert (await check(server.url, direct=trusting)).status is Status.SUFFERS
+        assert (await check(server.url, direct=trusting)).status is ExitStatus.SUFFERS
         report = await check(server.url)
     assert report.direct.problem is not None
     assert "--upstream-ca" in report.direct.problem.hint
@@ -423,7 +423,7 @@ async def test_tls_with_an_authority_of_ones_own(tmp_path):
 class TestProblems:
     async def problem(self, url, **options):
         report = await check(url, **options)
-        assert report.status is Status.UNCHECKED
+        assert report.status is ExitStatus.UNCHECKED
         return report.direct.problem
 
     async def test_nobody_listens(self):

@@ -5,12 +5,12 @@ import pytest
 from check_samples import URL, hello, play, proxied, refused, stateful, with_plays
 from rich.console import Console
 
-from mcp_session_proxy.check.problems import Problem
+from mcp_session_proxy.check.problems import Diagnosis
 from mcp_session_proxy.check.report import judge_side, write_report
 from mcp_session_proxy.check.table import print_report
 
 PROXY_URL = "http://127.0.0.1:8080/mcp"
-DEAD = Problem(key="unreachable", text="There is no connection to [here].", hint="Is it running?")
+DEAD = Diagnosis(key="unreachable", text="There is no connection to [here].", hint="Is it running?")
 
 
 def printed(direct, through=None, *, width=80, **console) -> str:

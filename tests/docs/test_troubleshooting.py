@@ -6,7 +6,7 @@ import re
 from mcp_session_proxy import errors
 from mcp_session_proxy.ops.admin.runbook import slug
 from mcp_session_proxy.protocol import jsonrpc
-from mcp_session_proxy.protocol.lost import Reply, Verdict, judge
+from mcp_session_proxy.protocol.lost import Evidence, Verdict, judge
 
 from .markdown import ROOT
 
@@ -84,7 +84,7 @@ def test_the_servers_texts_are_recognised() -> None:
         words = text.strip("`")
         sent = re.search(r"missing session|required|new session", words, re.IGNORECASE) is None
         body = b'{"jsonrpc":"2.0","id":1,"error":{"code":-32000,"message":"%s"}}' % words.encode()
-        reply = Reply(
+        reply = Evidence(
             verb="POST",
             status=int(status),
             body=body,
@@ -92,5 +92,7 @@ def test_the_servers_texts_are_recognised() -> None:
             sent_session_id=sent,
         )
         assert judge(reply) is Verdict.GONE, words
-        plain = Reply(verb="POST", status=int(status), body=words.encode(), error=None, sent_session_id=sent)
+        plain = Evidence(
+            verb="POST", status=int(status), body=words.encode(), error=None, sent_session_id=sent
+        )
         assert judge(plain) is Verdict.GONE, words

@@ -162,7 +162,7 @@ def check_lifting(body: bytes, arguments: bytes) -> None:
     text = body[:4096]
     for status in (200, 400, 404, 503):
         error = jsonrpc.read_error(body) if status != 400 else None
-        lost.judge(lost.Reply(verb="POST", status=status, body=text, error=error, sent_session_id=True))
+        lost.judge(lost.Evidence(verb="POST", status=status, body=text, error=error, sent_session_id=True))
     for message in jsonrpc.parse_upstream_body(body):
         _check_message(message, arguments)
 

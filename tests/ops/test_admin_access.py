@@ -1,7 +1,7 @@
 import pytest
 from multidict import CIMultiDict
 
-from mcp_session_proxy.ops.admin.access import Access, Changes, Refusal
+from mcp_session_proxy.ops.admin.access import Access, Changes, NotAllowed
 
 TOKEN = "correct-horse"
 ASKING = {"X-Requested-With": "mcp-session-proxy"}
@@ -13,7 +13,7 @@ def judge(token=None, *, loopback=True, **headers):
     access = Access(lambda: token, listens_on_loopback=loopback)
     try:
         access.check(CIMultiDict({name.replace("_", "-"): value for name, value in headers.items()}))
-    except Refusal as refusal:
+    except NotAllowed as refusal:
         return refusal
     return None
 

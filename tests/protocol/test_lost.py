@@ -7,21 +7,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_session_proxy.protocol.jsonrpc import ErrorObject, Response, parse_upstream, read_error
-from mcp_session_proxy.protocol.lost import Reply, Verdict, confirms_loss, judge
+from mcp_session_proxy.protocol.lost import Evidence, Verdict, confirms_loss, judge
 
 ALIVE, SUSPECT, GONE = Verdict.ALIVE, Verdict.SUSPECT, Verdict.GONE
 
 
 def reply_of(
     status: int, body: str = "", *, verb: str = "POST", sent: bool = True, sse: bool = False
-) -> Reply:
+) -> Evidence:
     """A reply as the transport would hand it over: its JSON-RPC error is parsed where there is one."""
     message = parse_upstream(body.encode())
     error = None
     if isinstance(message, Response) and message.error is not None:
         error = read_error(message.error)
     wire = f"event: message\ndata: {body}\n\n" if sse else body
-    return Reply(verb=verb, status=status, body=wire.encode(), error=error, sent_session_id=sent)
+    return Evidence(verb=verb, status=status, body=wire.encode(), error=error, sent_session_id=sent)
 
 
 def rpc_error(code: int, message: str, *, identifier: str | None = "null") -> str:
@@ -244,7 +244,7 @@ def test_answer_to_an_unknown_id(case: Case) -> None:
 @pytest.mark.parametrize("case", named(MISSING_ID))
 def test_answer_to_a_missing_id(case: Case) -> None:
     """Each server's demand for an id, where it had issued none, is recognised."""
-    without_id = Reply(
+    without_id = Evidence(
         verb=case.verb,
         status=case.status,
         body=case.body.encode(),
@@ -291,7 +291,7 @@ def test_a_long_body_is_read_to_a_limit() -> None:
 
 def test_a_body_that_is_not_utf8() -> None:
     """A body in no known encoding is judged by what can be read."""
-    latin = Reply(
+    latin = Evidence(
         verb="POST", status=404, body=b"Session not found \xe9\xff", error=None, sent_session_id=True
     )
     assert judge(latin) is GONE
@@ -327,7 +327,7 @@ def test_ping_confirms(status: int, body: str, confirmed: bool) -> None:
 
 
 replies = st.builds(
-    Reply,
+    Evidence,
     verb=st.sampled_from(["POST", "GET", "DELETE"]),
     status=st.integers(100, 599),
     body=st.binary(max_size=200),
@@ -337,7 +337,7 @@ replies = st.builds(
 
 
 @given(replies)
-def test_judges_anything(reply: Reply) -> None:
+def test_judges_anything(reply: Evidence) -> None:
     """Whatever a server answers, the judgement is a verdict, not an exception."""
     assert judge(reply) in Verdict
 
@@ -348,11 +348,11 @@ def test_judges_anything(reply: Reply) -> None:
 def test_tool_errors_are_not_losses(message: str) -> None:
     """A tool's error that does not use the words costs not even a ping."""
     error = ErrorObject(code=-32603, message=message)
-    assert judge(Reply(verb="POST", status=200, body=b"", error=error, sent_session_id=True)) is ALIVE
+    assert judge(Evidence(verb="POST", status=200, body=b"", error=error, sent_session_id=True)) is ALIVE
 
 
 @given(replies)
-def test_success_is_never_certain(reply: Reply) -> None:
+def test_success_is_never_certain(reply: Evidence) -> None:
     """A 200 is never believed at once, because the words may be a tool's own."""
-    success = Reply(verb="POST", status=200, body=reply.body, error=reply.error, sent_session_id=True)
+    success = Evidence(verb="POST", status=200, body=reply.body, error=reply.error, sent_session_id=True)
     assert judge(success) is not GONE

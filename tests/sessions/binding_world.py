@@ -12,8 +12,7 @@ from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import Principal, Profile
-from mcp_session_proxy.sessions.modes import Anonymous, Sharing
-from mcp_session_proxy.sessions.modes import UnknownSession as UnknownSessionRule
+from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
 from mcp_session_proxy.upstream.transport import NOBODY
 
 ME, YOU = (Principal(digest=name * 8, anonymous=False) for name in ("me", "you"))

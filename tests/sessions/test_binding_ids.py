@@ -7,8 +7,7 @@ from mcp_session_proxy import events
 from mcp_session_proxy.errors import UnknownSession, UpstreamError
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.minting import mint_id
-from mcp_session_proxy.sessions.modes import Sharing
-from mcp_session_proxy.sessions.modes import UnknownSession as UnknownSessionRule
+from mcp_session_proxy.sessions.modes import Sharing, UnknownSessionRule
 
 pytestmark = pytest.mark.looptime
 

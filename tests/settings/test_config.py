@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from mcp_session_proxy.events import Level
-from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSession
+from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
 from mcp_session_proxy.settings.config import LogFormat, Settings, load
 from mcp_session_proxy.settings.kinds import Group
 from mcp_session_proxy.settings.sources import ConfigError
@@ -39,7 +39,7 @@ class TestSources:
         assert settings.listen == Address("127.0.0.1", 8080)
         assert settings.sharing is Sharing.HANDOVER
         assert settings.anonymous is Anonymous.POOL
-        assert settings.unknown_session is UnknownSession.ADOPT
+        assert settings.unknown_session is UnknownSessionRule.ADOPT
         assert settings.log_level is Level.INFO
         assert settings.log_format is LogFormat.AUTO
         assert "authorization" in settings.credential_header

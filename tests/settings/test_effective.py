@@ -9,7 +9,7 @@ from certificates import Authority
 
 from mcp_session_proxy.settings import effective
 from mcp_session_proxy.settings.config import Settings
-from mcp_session_proxy.settings.sources import ConfigError, Origin, Source
+from mcp_session_proxy.settings.sources import ConfigError, Provenance, Source
 
 URL = "http://127.0.0.1:8000/mcp"
 
@@ -51,17 +51,17 @@ class TestCollect:
         found = rows(flags)
         assert (found["heartbeat"].text, found["heartbeat"].origin) == (
             "3s",
-            Origin(Source.FLAG, "--heartbeat"),
+            Provenance(Source.FLAG, "--heartbeat"),
         )
         assert (found["linger"].text, found["linger"].origin) == (
             "2s",
-            Origin(Source.ENVIRONMENT, "MCP_SESSION_PROXY_LINGER"),
+            Provenance(Source.ENVIRONMENT, "MCP_SESSION_PROXY_LINGER"),
         )
         assert (found["idle_timeout"].text, found["idle_timeout"].origin) == (
             "5m",
-            Origin(Source.FILE, flags["config"]),
+            Provenance(Source.FILE, flags["config"]),
         )
-        assert (found["keepalive"].text, found["keepalive"].origin) == ("2m", Origin(Source.DEFAULT))
+        assert (found["keepalive"].text, found["keepalive"].origin) == ("2m", Provenance(Source.DEFAULT))
 
     def test_wrong_configuration(self, flags):
         """There is nothing to show of a configuration that nobody can run with."""

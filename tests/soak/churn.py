@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from e2e.launch import Fleet
 from e2e.wire import Caller
 
-from mcp_session_proxy.demo.churn import Churn, read_churn
+from mcp_session_proxy.demo.churn import SessionCounts, read_churn
 from soak.plot import frame
 
 CALLERS, CLIENTS_OF_EACH = 4, 2
@@ -30,7 +30,7 @@ _WIDTH, _HEIGHT, _LEFT, _TOP = 620, 190, 70, 52
 _CLIENTS, _SERVER = "#c05621", "#2b6cb0"
 
 
-async def run(seconds: float) -> list[tuple[float, Churn]]:
+async def run(seconds: float) -> list[tuple[float, SessionCounts]]:
     """Let the clients live; the moments (in seconds) and what was counted until then."""
     with tempfile.TemporaryDirectory() as folder:
         fleet = Fleet(Path(folder))
@@ -41,11 +41,11 @@ async def run(seconds: float) -> list[tuple[float, Churn]]:
             fleet.stop()
 
 
-async def _watch(url: str, admin: str, seconds: float) -> list[tuple[float, Churn]]:
+async def _watch(url: str, admin: str, seconds: float) -> list[tuple[float, SessionCounts]]:
     async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http:
         tokens = [f"caller-{number}" for number in range(CALLERS)] * CLIENTS_OF_EACH
         clients = [asyncio.create_task(_live(Caller(http, url, token=token))) for token in tokens]
-        started, samples = time.monotonic(), [(0.0, Churn(begun=0, ended=0, opened=0, closed=0))]
+        started, samples = time.monotonic(), [(0.0, SessionCounts(begun=0, ended=0, opened=0, closed=0))]
         while samples[-1][0] < seconds:
             await asyncio.sleep(1)
             samples.append((time.monotonic() - started, await read_churn(admin)))
@@ -69,7 +69,7 @@ async def _live(caller: Caller) -> None:
         await asyncio.sleep(random.expovariate(1 / PAUSE_SECONDS))
 
 
-def draw(samples: Sequence[tuple[float, Churn]]) -> str:
+def draw(samples: Sequence[tuple[float, SessionCounts]]) -> str:
     """The two sums over time."""
     last_second, last = samples[-1]
     highest = (last.begun + last.ended) * 1.08

@@ -2,14 +2,14 @@
 
 import xml.etree.ElementTree as ElementTree
 
-from mcp_session_proxy.demo.churn import Churn
+from mcp_session_proxy.demo.churn import SessionCounts
 from soak.churn import draw
 
 
 def test_it_shows_what_was_counted() -> None:
     """Two lines with a point for each sample, and the sums at their ends."""
     samples = [
-        (float(second), Churn(begun=500 * second, ended=500 * second, opened=2, closed=1))
+        (float(second), SessionCounts(begun=500 * second, ended=500 * second, opened=2, closed=1))
         for second in range(4)
     ]
     root = ElementTree.fromstring(draw(samples))

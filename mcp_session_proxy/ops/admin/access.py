@@ -30,7 +30,7 @@ class Changes(StrEnum):
     REFUSED = "refused"
 
 
-class Refusal(Exception):
+class NotAllowed(Exception):
     """The answer to a request that may not do what it wants: a status, a reason word and a sentence."""
 
     def __init__(
@@ -64,19 +64,19 @@ class Access:
             Refusal: 403 where nobody may or the request may be a web page's doing, 401 without the token.
         """
         if self.changes is Changes.REFUSED:
-            raise Refusal(403, "changes-refused", _HOW_TO_ALLOW)
+            raise NotAllowed(403, "changes-refused", _HOW_TO_ALLOW)
         if headers.get("Sec-Fetch-Site", "none") not in _OWN_SITE:
-            raise Refusal(403, "foreign-page", "Another site's page may not change anything here.")
+            raise NotAllowed(403, "foreign-page", "Another site's page may not change anything here.")
         if (token := self._token()) is not None:
             _check_token(headers.get("Authorization"), token.encode())
         elif not _is_deliberate(headers):
-            raise Refusal(403, "header-missing", f"A web page could have sent this. {_HOW_TO_ASK}")
+            raise NotAllowed(403, "header-missing", f"A web page could have sent this. {_HOW_TO_ASK}")
 
 
 def _check_token(authorization: str | None, token: bytes) -> None:
     """A page of another origin can send no ``Authorization``, so the token is proof of intent, too."""
     if authorization is None:
-        raise Refusal(
+        raise NotAllowed(
             401,
             "token-required",
             'Show the admin token: "Authorization: Bearer ...".',
@@ -87,7 +87,7 @@ def _check_token(authorization: str | None, token: bytes) -> None:
     if scheme.lower() != _SCHEME or not hmac.compare_digest(
         shown.strip().encode(errors="surrogateescape"), token
     ):
-        raise Refusal(
+        raise NotAllowed(
             401,
             "wrong-token",
             "This is not the admin token.",

@@ -9,7 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ...errors import ProxyError
-from .access import Refusal
+from .access import NotAllowed
 
 DEFAULT_LIMIT: Final = 1000
 _MAX_DIGITS: Final = 9
@@ -46,7 +46,9 @@ def read_number(request: web.Request, name: str, default: int) -> int:
     if text is None:
         return default
     if not (text.isascii() and text.isdecimal() and len(text) <= _MAX_DIGITS):
-        raise Refusal(400, f"{name} must be a whole number", f"At most {_MAX_DIGITS} digits, nothing else.")
+        raise NotAllowed(
+            400, f"{name} must be a whole number", f"At most {_MAX_DIGITS} digits, nothing else."
+        )
     return int(text)
 
 
@@ -55,7 +57,7 @@ async def answer_errors(request: web.Request, handler: Handler) -> web.StreamRes
     """A middleware: whatever goes wrong is answered in JSON."""
     try:
         return await handler(request)
-    except Refusal as refusal:
+    except NotAllowed as refusal:
         return refuse(refusal.status, refusal.reason, refusal.message, refusal.headers)
     except ProxyError as error:
         return refuse(error.http_status, error.reason)

@@ -19,7 +19,7 @@ from ..metrics import Metrics
 from ..operator import Operator
 from ..recent import Recent
 from ..snapshot import Snapshot
-from .access import Access, Refusal
+from .access import Access, NotAllowed
 from .answers import answer, read_number
 from .model import (
     ChurnSeries,
@@ -129,7 +129,7 @@ class Api:
             peer = request.remote or "unknown"
             try:
                 self._access.check(request.headers)
-            except Refusal as refusal:
+            except NotAllowed as refusal:
                 if refusal.reason == "wrong-token":
                     self._observe(events.OperatorRefused(peer=peer))
                 raise
@@ -163,7 +163,7 @@ class Api:
         """``DELETE /api/v1/sessions/{session}``: close one upstream session at once."""
         session = request.match_info["session"]
         if not self._operations.kill(session):
-            raise Refusal(
+            raise NotAllowed(
                 404, "no-such-session", "No upstream session has this tag; it may be closed by now."
             )
         return answer(Killed(session=session))
@@ -179,8 +179,8 @@ async def _discard_body(request: web.Request) -> None:
         async with asyncio.timeout(_BODY_SECONDS):
             await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise Refusal(413, "body-too-large", f"At most {MAX_BODY_BYTES} bytes.") from None
+        raise NotAllowed(413, "body-too-large", f"At most {MAX_BODY_BYTES} bytes.") from None
     except TimeoutError:
-        raise Refusal(
+        raise NotAllowed(
             408, "body-too-slow", "The body did not arrive in time.", {"Connection": "close"}
         ) from None
