@@ -1,9 +1,10 @@
 """One budget of memory, and the shares that it is cut into.
 
-What callers and servers send has to be kept for a while: bodies until they are answered, answers until
-they are taken, events, lists and profiles until nobody can ask for them any more. Each kind has a share of
-one budget. Whoever comes when a share is used up is refused (503), or does without what need not be kept;
-whoever came before loses nothing, and the process lives.
+What callers and servers send has to be kept for a while: heads until they end, bodies until they are
+answered, answers until they are taken, events, lists and profiles until nobody can ask for them any more.
+Each kind has a share of one budget. Whoever comes when a share is used up is refused (503), or does without
+what need not be kept; whoever came before loses nothing, and the process lives. Only of heads that go on and
+on the oldest is refused: nobody knows yet whose they are.
 
 The shares count payload bytes. What Python makes of them (copies, objects, the garbage of a moment) is
 some three times as much, which is why the budget is a quarter of the machine's memory by default.
@@ -27,9 +28,10 @@ _CGROUP_LIMITS: Final = (
 )
 
 # Parts of the budget, in hundredths.
+_HEADS: Final = 5
 _BODIES: Final = 25
 _ANSWERS: Final = 30
-_EVENTS: Final = 20
+_EVENTS: Final = 15
 _LISTS: Final = 10
 _PROFILES: Final = 10
 _QUESTIONS: Final = 5
@@ -116,6 +118,7 @@ class Memory:
     """The whole budget, cut into shares. ``rules`` is what there is; what was taken stays taken."""
 
     def __init__(self, rules: Budget) -> None:
+        self.heads = Share("requests' heads", 0)
         self.bodies = Share("request bodies", 0)
         self.answers = Share("answers", 0)
         self.events = Share("events kept for clients", 0)
@@ -133,6 +136,7 @@ class Memory:
     def rules(self, rules: Budget) -> None:
         self._rules = rules
         part = rules.total_bytes // 100
+        self.heads.max_bytes = part * _HEADS
         self.bodies.max_bytes = part * _BODIES if rules.bodies_bytes is None else rules.bodies_bytes
         self.answers.max_bytes = part * _ANSWERS
         self.events.max_bytes = part * _EVENTS
@@ -149,6 +153,7 @@ class Memory:
     def shares(self) -> Mapping[str, Share]:
         """All of them, by the name of their kind."""
         return {
+            "heads": self.heads,
             "bodies": self.bodies,
             "answers": self.answers,
             "events": self.events,

@@ -73,6 +73,7 @@ class Front:
                 rules=limits,
                 idle_timeout_seconds=settings.connection_idle_timeout,
                 is_accepted=core.pool.books.has_open,
+                heads=core.memory.heads,
             ),
         )
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)

@@ -21,6 +21,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 from .. import events
 from ..errors import InternalError, ProxyError
 from ..events import Observer
+from ..memory import Share
 from .answers import no_id, refuse
 from .connection import MAX_FIELDS, Connection, measure_head
 from .endpoint import Endpoint
@@ -29,6 +30,7 @@ from .head import Head
 from .in_flight import InFlight, UnderWay
 from .passthrough import Passthrough
 from .places import Place, Places
+from .unfinished import UnfinishedHeads
 
 # aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
 # not read, in which a credential may be; its 400 is answer enough.
@@ -140,7 +142,7 @@ class HttpServer(web.Server):
     Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
     the time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
     is sent is given up by the operating system. ``rules`` may be replaced at any time. ``is_accepted`` tells
-    whether the server knows a principal.
+    whether the server knows a principal; ``heads`` is the memory for heads that have not ended.
     """
 
     def __init__(
@@ -150,6 +152,7 @@ class HttpServer(web.Server):
         rules: HttpServerRules,
         idle_timeout_seconds: float,
         is_accepted: Callable[[str], bool],
+        heads: Share,
     ) -> None:
         super().__init__(
             door,
@@ -164,6 +167,7 @@ class HttpServer(web.Server):
             max_connections=rules.max_connections,
             first_request_seconds=min(FIRST_REQUEST_SECONDS, idle_timeout_seconds),
         )
+        self.heads = UnfinishedHeads[Connection](heads)
         self._is_accepted = is_accepted
         self.rules = rules
 
@@ -185,6 +189,7 @@ class HttpServer(web.Server):
             self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs
         )
         connection.place = None
+        connection.heads = self.heads
         return connection
 
     def answer(self, place: Place) -> Connection:
@@ -240,7 +245,7 @@ class HttpServer(web.Server):
             place = protocol.place
             if place is not None and not place.has_asked:
                 self.places.ask(place)
-            protocol.begin(task)
+            protocol.begin(task, payload)
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
         )

@@ -9,21 +9,28 @@ import itertools
 from collections.abc import Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.web_protocol import _ErrInfo
 
-from ..errors import HeadTooLarge
+from ..errors import HeadTooLarge, OverBudget, ProxyError
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
 from ..sessions.directory import ClientSession
 from .head import Head, Sender
 from .places import Place
+from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over
 
 MAX_FIELDS: Final = 128
 TIMES_IN_ALL: Final = 4
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _LAST_WORD_SECONDS: Final = 2.0
+# Of what arrives with the end of a request, as much is not looked at more closely: it is all of that request.
+_SMALL_BYTES: Final = 4096
+_NO_MEMORY: Final = OverBudget(
+    "The proxy has no memory left for requests whose heads take so long to arrive. Try again shortly."
+)
 _NUMBERS: Final = itertools.count(1)
 
 
@@ -32,17 +39,22 @@ class Connection(web.RequestHandler):
 
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
     request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
-    tells it from all others; ``place`` is its place among all connections, as long as it is open.
+    tells it from all others; ``place`` is its place among all connections, as long as it is open; ``heads``
+    are all that have not ended.
     """
 
     __slots__ = (
         "_binder",
+        "_body",
+        "_body_bytes",
         "_ended_by_client",
+        "_holds_head",
         "_shared",
         "_streamed",
         "client",
         "departure",
         "head",
+        "heads",
         "number",
         "place",
         "sender",
@@ -53,12 +65,17 @@ class Connection(web.RequestHandler):
     sender: Sender | None
     client: ClientSession | None
     place: Place | None
+    heads: "UnfinishedHeads[Connection]"
     _binder: Binder | None
 
-    def begin(self, task: "asyncio.Task[None]") -> None:
+    def begin(self, task: "asyncio.Task[None]", body: StreamReader) -> None:
         """A request begins; ``task`` is what works on it."""
         self.departure = task.cancel
         self._streamed = False
+        if body.is_eof():
+            self._body = None
+        else:
+            self._body, self._body_bytes = body, body.total_bytes
 
     def stream(self) -> None:
         """The request is answered by an event stream.
@@ -96,9 +113,70 @@ class Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.departure = self.head = self.sender = self.client = self._binder = None
-        self._shared = self._ended_by_client = self._streamed = False
+        self._shared = self._ended_by_client = self._streamed = self._holds_head = False
+        self._body = None
+        self._body_bytes = 0
         self.number = next(_NUMBERS)
         super().connection_made(transport)
+
+    def data_received(self, data: bytes) -> None:
+        """Something has arrived. Most of the time it is all of a request, and nothing else."""
+        count = self._request_count
+        super().data_received(data)
+        if self._request_count == count or self._holds_head or len(data) > _SMALL_BYTES:
+            self._weigh(len(data), self._request_count - count)
+
+    def _weigh(self, size_bytes: int, requests: int) -> None:
+        """See how much of what has arrived, with so many requests in it, is part of a head that goes on."""
+        if requests:
+            self._let_go()
+            size_bytes = left_over(size_bytes, list(self._messages)[-requests:])
+        elif self._is_body():
+            self._let_go()
+            return
+        if size_bytes and not self._close and not self._force_close and not self._upgraded:
+            self._holds_head = True
+            if self.heads.hold(self, size_bytes) > _most_of_head(self.max_field_size):
+                self._let_go()
+                self.give_up(head_too_large(self.max_field_size))
+            for connection in self.heads.excess():
+                connection.give_up(_NO_MEMORY)
+
+    def _is_body(self) -> bool:
+        """Whether what has just arrived was part of a body. Trailers are none: they are kept like a head."""
+        body = self._messages[-1][1] if self._messages else self._body
+        if body is None:
+            return False
+        if body.is_eof():
+            is_its_end, self._body = body is self._body, None
+            return is_its_end
+        has_grown = body.total_bytes != self._body_bytes
+        self._body_bytes = body.total_bytes
+        return has_grown
+
+    def _let_go(self) -> None:
+        if self._holds_head:
+            self._holds_head = False
+            self.heads.end(self)
+
+    def give_up(self, error: ProxyError) -> None:
+        """Refuse a head that has not ended, and drop what there is of it.
+
+        If a request is being answered, what its client has sent beyond it costs it the connection.
+        """
+        self._holds_head = False
+        if self._request_in_progress or self._messages:
+            if self.transport is not None:
+                self._loop.call_soon(self.transport.abort)
+            return
+        self._request_count += 1
+        self._messages.append(
+            (_ErrInfo(status=error.http_status, exc=error, message=error.message), EMPTY_PAYLOAD)
+        )
+        if self._waiter is not None:
+            self._waiter.set_result(None)
+        self.close()  # what is still to come is read and dropped
+        self._parser = None
 
     def eof_received(self) -> None:
         """The client will send no more: it closes the connection. (When we do, this is not called.)"""
@@ -107,6 +185,7 @@ class Connection(web.RequestHandler):
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has left, or was cut off."""
+        self._let_go()
         between_requests = self._current_request is None and not self._streamed
         by_client = (self._ended_by_client or exc is not None) and between_requests
         super().connection_lost(exc)
@@ -127,15 +206,19 @@ class Connection(web.RequestHandler):
         """Answer what is no HTTP; aiohttp's text would quote it, and a credential may be in it."""
         if isinstance(exc, LineTooLong) or message == _TOO_MANY:
             self.close()  # what is still to come is read and dropped, or our answer would not arrive
-            return self._refuse_head()
+            return _refuse(head_too_large(self.max_field_size))
+        if isinstance(exc, ProxyError):
+            return _refuse(exc)
         return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
 
-    def _refuse_head(self) -> web.Response:
-        error = head_too_large(self.max_field_size)
-        body = jsonrpc.write_error(jsonrpc.NULL, error)
-        response = _LastWord(body=body, status=error.http_status, content_type=revisions.JSON)
-        response.force_close()
-        return response
+
+def _refuse(error: ProxyError) -> web.Response:
+    body = jsonrpc.write_error(jsonrpc.NULL, error)
+    response = _LastWord(
+        body=body, status=error.http_status, headers=error.headers(), content_type=revisions.JSON
+    )
+    response.force_close()
+    return response
 
 
 class _LastWord(web.Response):
@@ -162,6 +245,11 @@ def measure_head(request: web.BaseRequest) -> int:
     if size_bytes > TIMES_IN_ALL * limit:
         raise head_too_large(limit)
     return size_bytes
+
+
+def _most_of_head(limit_bytes: int) -> int:
+    """A head that is larger than this before its end is too large, whatever follows."""
+    return (TIMES_IN_ALL + 1) * limit_bytes + MAX_FIELDS * PUNCTUATION_BYTES
 
 
 def head_too_large(limit_bytes: int) -> HeadTooLarge:

@@ -1,0 +1,159 @@
+"""Heads of requests that go on and on: what they hold counts, and who has begun first is refused over it."""
+
+import asyncio
+import json
+
+import pytest
+import uvloop
+from http_server import HttpServer
+from messages import call
+from proxy_bench import PATIENCE_SECONDS, Bench, until
+
+HEAD = b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def connect(bench: Bench) -> Connection:
+    """A bare connection to the listener."""
+    host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+def fields(count: int, size: int = 1000) -> bytes:
+    """So many header fields of about that size."""
+    return b"".join(b"X-%d: %s\r\n" % (number, b"x" * size) for number in range(count))
+
+
+def held(bench: Bench) -> int:
+    """How much is counted."""
+    return bench.proxy.core.memory.heads.used_bytes
+
+
+async def answer_of(connection: Connection) -> bytes:
+    """All that comes."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        try:
+            return await connection[0].read()
+        except ConnectionError:
+            return b""
+        finally:
+            connection[1].close()
+
+
+async def test_what_has_come_of_a_head_counts(bench: Bench) -> None:
+    """Until it has come whole, or its client has left."""
+    await bench.start()
+    leaving, finishing = await connect(bench), await connect(bench)
+    for _, writer in (leaving, finishing):
+        writer.write(HEAD + fields(10))
+    await until(lambda: held(bench) > 20_000)
+    leaving[1].transport.abort()
+    await until(lambda: held(bench) < 11_000)
+    finishing[1].write(b"Content-Length: 0\r\n\r\n")
+    assert b" 400 " in await finishing[0].readline()
+    assert held(bench) == 0
+    finishing[1].close()
+
+
+@pytest.mark.parametrize("pieces", [1, 3])
+async def test_bodies_are_no_heads(bench: Bench, pieces: int) -> None:
+    """A body in pieces counts as what it is, also a chunked one, and so does the request after it."""
+    await bench.start()
+    reader, writer = await connect(bench)
+    body = json.dumps(call()).encode().ljust(3_000)
+    for head, content in (
+        (b"Content-Length: 3000\r\n\r\n", body),
+        (b"Transfer-Encoding: chunked\r\n\r\n", b"bb8\r\n" + body + b"\r\n0\r\n\r\n"),
+    ):
+        writer.write(HEAD + b"Accept: application/json\r\nContent-Type: application/json\r\n" + head)
+        step = len(content) // pieces + 1
+        for start in range(0, len(content), step):
+            await asyncio.sleep(0.01)
+            writer.write(content[start : start + step])
+            await asyncio.sleep(0.01)
+            assert held(bench) == 0
+        assert b" 200 " in await reader.readline()
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length:")[2].split()[0])
+        await reader.readexactly(length)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        HEAD + b"Content-Length: 0\r\n\r\n" + HEAD + fields(20),
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n" + fields(20),
+    ],
+)
+async def test_nothing_before_it_hides_a_head(bench: Bench, begun: bytes) -> None:
+    """One that follows a request at once counts, and so do trailers (RFC 9112, section 7.1.2)."""
+    await bench.start()
+    _, writer = await connect(bench)
+    writer.write(begun)
+    writer.write(fields(10))
+    await until(lambda: held(bench) > 20_000)
+    writer.transport.abort()
+    await until(lambda: held(bench) == 0)
+
+
+async def test_who_began_first_is_refused(bench: Bench) -> None:
+    """Over the share, the oldest goes, with a reason; ordinary requests in two pieces pass all the time."""
+    await bench.start()
+    bench.proxy.core.memory.heads.max_bytes = 100_000
+    slow = [await connect(bench) for _ in range(5)]
+    for _, writer in slow:
+        writer.write(HEAD + fields(30))
+        await writer.drain()
+        await asyncio.sleep(0.01)
+    first = await answer_of(slow[0])
+    assert b" 503 " in first.partition(b"\r\n")[0]
+    assert b"Retry-After: 1" in first
+    assert b"memory-budget" in first
+    reader, writer = await connect(bench)
+    writer.write(b"OPTIONS /mcp HTTP/1.1\r\n")
+    await asyncio.sleep(0.01)
+    writer.write(b"Host: localhost\r\n\r\n")
+    assert b" 204 " in await reader.readline()
+    assert held(bench) <= 100_000
+    for _, each in (*slow[1:], (reader, writer)):
+        each.close()
+
+
+async def test_a_head_that_is_too_large_already(bench: Bench) -> None:
+    """It is refused as soon as that is clear, and not when it ends."""
+    await bench.start(max_header_bytes="4KiB")
+    connection = await connect(bench)
+    connection[1].write(HEAD + fields(25))
+    answer = await answer_of(connection)
+    assert b" 431 " in answer.partition(b"\r\n")[0]
+    assert b"--max-header-bytes" in answer
+    assert held(bench) == 0
+
+
+async def test_beyond_a_request_that_is_answered(bench: Bench) -> None:
+    """Who sends too much of the next head while one request is answered loses the connection."""
+    await bench.start(max_header_bytes="4KiB")
+    session = await bench.initialize()
+    reader, writer = await connect(bench)
+    writer.write(
+        b"GET /mcp HTTP/1.1\r\nHost: localhost\r\nAccept: text/event-stream\r\n"
+        b"Mcp-Session-Id: %s\r\n\r\n" % session.encode()
+    )
+    assert b" 200 " in await reader.readline()
+    writer.write(HEAD + fields(25))
+    await answer_of((reader, writer))
+    await until(lambda: held(bench) == 0)
+
+
+def test_under_the_programs_own_event_loop() -> None:
+    """A large head that comes with the connection is refused under uvloop, too."""
+
+    async def once() -> bytes:
+        async with HttpServer() as server, Bench(server) as bench:
+            await bench.start(max_header_bytes="4KiB")
+            connection = await connect(bench)
+            connection[1].write(HEAD + fields(25))
+            return await answer_of(connection)
+
+    assert b" 431 " in uvloop.run(once()).partition(b"\r\n")[0]
