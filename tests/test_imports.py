@@ -28,7 +28,7 @@ MOST_AT_THE_ROOT = 10
 MOST_METHODS = 30
 MOST_ATTRIBUTES = 20
 # Those that are two things today. Whoever takes one apart takes it out of here; nobody puts one in.
-STILL_LARGE = {"Binder", "ClientSession", "Fanout", "UpstreamSession"}
+STILL_LARGE = {"UpstreamSession"}
 
 
 def find_modules() -> dict[str, Path]:

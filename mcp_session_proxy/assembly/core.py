@@ -18,6 +18,7 @@ from ..exchange.fanout import Fanout
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
+from ..exchange.wishes import Wishes
 from ..memory import Memory, Share
 from ..sessions import upkeep
 from ..sessions.binding import Binder, Rules
@@ -60,7 +61,6 @@ class Core:
         )
         self.binder = in_force.build(rules.binding_rules, partial(self._build_binder, observe))
         self.fanout = Fanout(
-            binder=self.binder,
             max_events=settings.max_buffered_events,
             linger_seconds=settings.event_linger,
             events=self.memory.events,
@@ -80,7 +80,17 @@ class Core:
             catalog=self.catalog,
             listening=self.listening,
         )
+        self.wishes = Wishes(binder=self.binder, listening=self.listening, observe=observe)
+        self._introduce()
         in_force.follow(self._apply)
+
+    def _introduce(self) -> None:
+        """Who is told of what happens below, or asked from there: all of it is here."""
+        binder, attachments = self.binder, self.binder.attachments
+        binder.on_arrival.append(self.early.arrived)
+        attachments.on_attached += [self.fanout.attached, self.wishes.attached]
+        attachments.on_moved.append(self.fanout.moved)
+        self.listening.wanted_elsewhere = self.wishes.wants
 
     def _build_replica(
         self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None, observe: Observer
@@ -104,11 +114,10 @@ class Core:
             pool=self.pool,
             rules=binding_rules,
             sessionless=sessionless_profile(__version__),
-            directory=lambda on_forget: Directory(
+            directory=Directory(
                 max_sessions=settings.max_client_sessions,
                 max_sessions_per_principal=settings.max_client_sessions_per_principal,
                 timeout_seconds=settings.client_session_timeout,
-                on_forget=on_forget,
             ),
             observe=observe,
         )
@@ -139,7 +148,7 @@ class Core:
     async def end(self) -> None:
         """Let go of whatever waits, and of every session."""
         self.parking.close()
-        self.fanout.close()
+        self.binder.end_streams()
         self.early.end()
         await self.pool.close()
 

@@ -22,7 +22,6 @@ from ..downstream.streams import Heart
 from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer
-from ..exchange.wishes import Wishes
 from ..sessions.identity import Identifier
 from ..sessions.profiles import Profiles
 from ..settings.config import Settings
@@ -92,7 +91,7 @@ class Front:
             profiles=profiles,
             catalog=core.catalog,
             fanout=core.fanout,
-            wishes=Wishes(binder=core.binder, listening=core.listening, observe=observe),
+            wishes=core.wishes,
             pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
             observe=observe,
         )

@@ -126,7 +126,6 @@ class Proxy:
         return Snapshot(
             binder=core.binder,
             endpoint=self.front.endpoint,
-            fanout=core.fanout,
             parking=core.parking,
             listening=core.listening,
             fleet=core.fleet,

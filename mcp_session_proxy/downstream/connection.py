@@ -16,7 +16,7 @@ from aiohttp.web_protocol import _ErrInfo
 from ..errors import HeadTooLarge, OverBudget, ProxyError
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from .head import Head, Sender
 from .places import Place
 from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Mapping
 from aiohttp import web
 
 from ..errors import UnknownEvent
-from ..exchange.mailbox import Mailbox, Stream
 from ..protocol import revisions, sse
+from ..sessions.mailbox import Mailbox, Stream
 from .streams import STREAM_HEADERS, WRITE_SECONDS, Heart, break_circle
 
 

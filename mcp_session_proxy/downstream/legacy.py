@@ -16,7 +16,7 @@ from ..exchange.wishes import Wishes
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..sessions.identity import Roots
 from ..sessions.profiles import Profiles
 from ..upstream.journal import JOURNALLED
@@ -106,7 +106,7 @@ class LegacyRequests:
         session_id, principal = request.head.session_id, request.principal
         known = None if session_id is None else self._binder.find_known(principal, session_id)
         if known is not None:
-            self._fanout.begin_anew(known)  # before it may be asked something new
+            known.begin_anew()  # before it may be asked something new
         client, visit = await self._binder.initialize(
             principal, profile, request.affinity, session_id, request.caller
         )
@@ -114,7 +114,7 @@ class LegacyRequests:
             request.visits(visit)
             request.client = client
             result = visit.session.initialize_result
-            client.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
+            client.record.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
             body = _result(request.message, result)
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 

@@ -18,7 +18,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
 from ..protocol.revisions import Era, ServedEras
 from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from . import eras
 from .answers import answer_error, refuse
 from .connection import Connection, on_departure
@@ -241,7 +241,7 @@ class LegacyEndpoint:
                 after=after,
                 heart=self._heart,
                 cors=head.cors,
-                cursors=revisions.takes_cursors(head.version, client.version),
+                cursors=revisions.takes_cursors(head.version, client.record.version),
             )
         finally:
             self.streams -= 1

@@ -28,7 +28,7 @@ class Pings:
 
     def is_accepted(self, request: ClientRequest) -> bool:
         """Whether the server is known to accept this caller."""
-        if request.client is not None and not request.client.adopted:
+        if request.client is not None and not request.client.record.adopted:
             return True  # it was given its id after a handshake
         digest = request.principal.digest
         if self._binder.pool.books.has_open(digest):

@@ -17,7 +17,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Request
 from ..protocol.revisions import Era
 from ..sessions.binding import Visit
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..sessions.identity import Principal
 from ..tracing import TRACEPARENT, UNTRACED, Facts, RequestTrace, read_trace_id
 from ..upstream.transport import Caller

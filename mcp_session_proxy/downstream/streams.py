@@ -20,11 +20,11 @@ import msgspec
 from aiohttp import web
 
 from ..aio import Tasks
-from ..exchange.mailbox import Mailbox, Stream
 from ..memory import SMALL_BYTES, UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import HeartbeatFormat
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
+from ..sessions.mailbox import Mailbox, Stream
 from .answers import Answer
 from .connection import begin_stream
 from .head import Head
@@ -339,7 +339,8 @@ class Responder(msgspec.Struct, eq=False):
 
     def _has_cursors(self) -> bool:
         """Whether the client reads events without data, so that it can come back from the first byte on."""
-        return self.client is not None and revisions.takes_cursors(self.head.version, self.client.version)
+        client = self.client
+        return client is not None and revisions.takes_cursors(self.head.version, client.record.version)
 
     async def _write(self, data: bytes) -> None:
         self.last_write = self.heart.now()

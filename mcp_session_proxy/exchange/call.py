@@ -22,12 +22,12 @@ from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
 from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
+from ..upstream.question import NO_MEMORY, TOO_MANY, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
-from .question import NO_MEMORY, TOO_MANY, Question, refuse_in_turn, refuse_request
 from .relay import Channel
 from .unasked import SILENCE_SECONDS, Unasked
 from .url_round import Stage, UrlRound

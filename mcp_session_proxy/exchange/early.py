@@ -6,11 +6,11 @@ nothing of it but the connection itself, so a stranger who opens many displaces 
 """
 
 from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..sessions.identity import Principal
+from ..sessions.mailbox import Mailbox
 from ..upstream.transport import Caller
 from .fanout import Fanout
-from .mailbox import Mailbox
 
 
 class EarlyStreams:
@@ -20,7 +20,6 @@ class EarlyStreams:
         self._binder = binder
         self._fanout = fanout
         self._waiting: dict[str, dict[str, EarlyStream]] = {}  # by principal and id
-        binder.on_arrival = self._arrived
 
     def __len__(self) -> int:
         return sum(map(len, self._waiting.values()))
@@ -60,7 +59,7 @@ class EarlyStreams:
             for early in own.values():
                 early.mailbox.close()
 
-    def _arrived(self, client: ClientSession) -> None:
+    def arrived(self, client: ClientSession) -> None:
         """A client session has begun: what waits for it joins it."""
         early = self._take(client.principal, client.id)
         if early is None:

@@ -43,10 +43,10 @@ from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
 from ..upstream.journal import JOURNALLED
+from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply, StreamRefused
 from .cutoff import CutOff, Cutoff
-from .question import refuse_request
 from .resumption import Resumption
 
 _RETRIES: Final = Backoff(0.05, 1.0)

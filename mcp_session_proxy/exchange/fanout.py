@@ -14,34 +14,20 @@ from ..memory import UNBOUNDED, Share
 from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.audience import audience_of
-from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession, Farewell
+from ..sessions.mailbox import EventBudget, Mailbox
+from ..sessions.questions import Questions
+from ..upstream.question import Question, refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
-from .mailbox import Mailbox, Shelf
-from .question import Question, refuse_request
 from .wishes import hears
 
-_MAX_QUESTIONS: Final = 100
-_MAX_ELICITATIONS: Final = 100
 # A client opens its GET stream just after the handshake, sooner or later; a server may ask before that. One
 # that has not declared what it is asked for gets a moment only: the server waits for nothing then.
 _STREAM_GRACE_SECONDS: Final = 2.0
 _CAPABLE_GRACE_SECONDS: Final = 15.0
 # Nothing more is kept for a client that has been away for so long; there may be thousands of them.
 _AWAY_SECONDS: Final = 600.0
-
-
-class _Post:
-    """What is kept per client session: its mailbox and the questions it was asked."""
-
-    __slots__ = ("elicitations", "mailbox", "next_question", "questions")
-
-    def __init__(self, mailbox: Mailbox) -> None:
-        self.mailbox = mailbox
-        self.questions: dict[int, Question] = {}
-        self.next_question = 0
-        self.elicitations: dict[str, None] = {}  # the ids of those that it was asked for, the newest last
 
 
 class Fanout:
@@ -53,84 +39,43 @@ class Fanout:
     def __init__(
         self,
         *,
-        binder: Binder,
         max_events: int,
         linger_seconds: float,
         events: Share = UNBOUNDED,
         questions: Share = UNBOUNDED,
     ) -> None:
         self.linger_seconds = linger_seconds
-        self._binder = binder
-        self._max_events = max_events
-        self._shelf = Shelf(events)
+        self._budget = EventBudget(max_events, events)
         self._room_for_questions = questions
-        self._posts: dict[ClientSession, _Post] = {}
-        binder.on_forget = self.forget
-        binder.on_moved = self.moved
-        binder.on_attached.append(self.attached)
 
     def set_max_events(self, max_events: int) -> None:
         """Keep this many events for each stream of every client session from now on."""
-        self._max_events = max_events
-        for post in self._posts.values():
-            post.mailbox.set_max_events(max_events)
+        self._budget.max_events = max_events
 
     def mailbox(self, client: ClientSession) -> Mailbox:
-        """The client session's mailbox."""
-        return self._post(client).mailbox
+        """The client session's mailbox, made when it is first needed."""
+        if client.mailbox is None:
+            if client.forgotten:  # in the course of a request, which leaves nothing behind
+                return Mailbox(EventBudget(self._budget.max_events))
+            client.mailbox = self.make_mailbox()
+        return client.mailbox
 
     def make_mailbox(self) -> Mailbox:
         """A mailbox that is nobody's yet."""
-        return Mailbox(self._max_events, self._shelf)
+        return Mailbox(self._budget)
 
-    def take_mailbox(self, client: ClientSession, mailbox: Mailbox) -> None:
-        """Make this the mailbox of a client session that has just begun."""
-        former = self._posts.get(client)
-        post = self._posts[client] = _Post(mailbox)
+    @staticmethod
+    def take_mailbox(client: ClientSession, mailbox: Mailbox) -> None:
+        """Make this the mailbox of a client session that has just begun, with what came for it meanwhile."""
+        former, client.mailbox = client.mailbox, mailbox
         if former is not None:
-            post.questions, post.next_question = former.questions, former.next_question
-            for event in former.mailbox.standalone.after(0):
+            for event in former.standalone.after(0):
                 mailbox.standalone.append(event.data)
-            former.mailbox.standalone.drop()
-
-    def begin_anew(self, client: ClientSession) -> None:
-        """The client has initialised again: it knows nothing of what it was asked before."""
-        post = self._posts.get(client)
-        if post is not None:
-            questions, post.questions = post.questions, {}
-            for question in questions.values():
-                question.refuse()
-
-    def _post(self, client: ClientSession) -> _Post:
-        post = self._posts.get(client)
-        if post is None:
-            if client.forgotten:  # in the course of a request, which leaves nothing behind
-                return _Post(Mailbox(self._max_events, None))
-            post = self._posts[client] = _Post(self.make_mailbox())
-        return post
-
-    def questions(self, client: ClientSession) -> int:
-        """How many questions of the server's wait for this client's answer."""
-        post = self._posts.get(client)
-        return 0 if post is None else len(post.questions)
-
-    def forget(self, client: ClientSession) -> None:
-        """The client session is no more: its questions get errors, its streams end."""
-        post = self._posts.pop(client, None)
-        if post is None:
-            return
-        for question in post.questions.values():
-            question.refuse()
-        post.mailbox.close()
+            former.standalone.drop()
 
     def maintain(self) -> None:
         """Let go of streams that ended long enough ago. Called regularly."""
-        self._shelf.expire(asyncio.get_running_loop().time() - self.linger_seconds)
-
-    def close(self) -> None:
-        """End all streams gracefully (the proxy is shutting down)."""
-        for post in self._posts.values():
-            post.mailbox.close()
+        self._budget.expire(asyncio.get_running_loop().time() - self.linger_seconds)
 
     def attached(self, _: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to an upstream session: it hears what the server said before."""
@@ -155,7 +100,7 @@ class Fanout:
     def moved(self, client: ClientSession, former: UpstreamSession, session: UpstreamSession) -> None:
         """A client session has come to another upstream session than it knows: the same, for this one."""
         told_lists = former.told_lists | session.told_lists
-        subscriptions = {} if client.wishes is None else client.wishes.subscriptions
+        subscriptions = {} if client.record.wishes is None else client.record.wishes.subscriptions
         for message in changes.everything(told_lists, subscriptions):
             data = jsonrpc.write_notification(message.method, message.params)
             self.mailbox(client).standalone.append(data)
@@ -167,7 +112,9 @@ class Fanout:
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
         same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
         for client in clients:
-            if client.deleted or (client.last_used < away_since and not client.busy):
+            if client.farewell is Farewell.DELETED or (
+                client.record.last_used < away_since and not client.busy
+            ):
                 continue
             if not (hears(client, message) and self._concerns(client, message)):
                 continue
@@ -182,17 +129,14 @@ class Fanout:
         """
         if message.method != revisions.ELICITATION_COMPLETE:
             return True
-        post = self._posts.get(client)
-        return post is not None and questions.elicitation_id(message.params) in post.elicitations
+        asked = client.questions
+        return asked is not None and asked.has_elicited(questions.elicitation_id(message.params))
 
     def note_elicitation(self, client: ClientSession, params: bytes | None) -> None:
         """The client was asked for this: it is told when it is complete."""
         identifier = questions.elicitation_id(params)
-        if identifier is not None:
-            elicitations = self._post(client).elicitations
-            elicitations[identifier] = None
-            if len(elicitations) > _MAX_ELICITATIONS:
-                del elicitations[next(iter(elicitations))]
+        if identifier is not None and not client.forgotten:
+            _questions_of(client).note_elicitation(identifier)
 
     def rewrite(
         self, client: ClientSession | None, session: UpstreamSession, message: Notification
@@ -203,15 +147,14 @@ class Fanout:
         """
         if message.method != revisions.CANCELLED:
             return jsonrpc.write_notification(message.method, message.params)
+        if client is None or client.questions is None:
+            return None
         members = jsonrpc.read_object(message.params)
-        post = None if client is None else self._posts.get(client)
-        for number, question in {} if post is None else dict(post.questions).items():
-            if question.session is session and question.request.id == members.get("requestId"):
-                assert post is not None
-                del post.questions[number]
-                members["requestId"] = b"%d" % number
-                return jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
-        return None
+        number = client.questions.take_asked_as(session, members.get("requestId"))
+        if number is None:
+            return None
+        members["requestId"] = b"%d" % number
+        return jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
 
     def knows(self, session: UpstreamSession) -> bool:
         """Whether any client session is behind the upstream session."""
@@ -219,14 +162,14 @@ class Fanout:
 
     def can_ask(self, session: UpstreamSession) -> bool:
         """Whether any of them is there, so that it can be asked."""
-        return any(c.lease is not None or self._listens(c) for c in audience_of(session))
+        return any(c.lease is not None or _listens(c) for c in audience_of(session))
 
     def _route_request(self, session: UpstreamSession, request: Request) -> None:
         """Ask the client that was here last, of those that listen if there are any."""
         clients = audience_of(session)
-        listening = [c for c in clients if self._listens(c)]
+        listening = [c for c in clients if _listens(c)]
         attached = [c for c in clients if c.lease is not None]
-        client = max(listening or attached, key=lambda c: c.last_used, default=None)
+        client = max(listening or attached, key=lambda c: c.record.last_used, default=None)
         if request.method == revisions.LIST_ROOTS:
             # Whoever is being introduced answers, though it may be only about to open its stream.
             respondent = session.roots.respondent
@@ -242,10 +185,6 @@ class Fanout:
             args = (client, number, loop.time() + grace_seconds)
             loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, *args)
 
-    def _listens(self, client: ClientSession) -> bool:
-        post = self._posts.get(client)
-        return post is not None and post.mailbox.standalone.followed
-
     def _ask_on_stream(self, client: ClientSession, session: UpstreamSession, request: Request) -> int | None:
         asked = self.ask(client, session, request)
         if asked is None:
@@ -256,41 +195,38 @@ class Fanout:
 
     def _give_up_if_alone(self, client: ClientSession, number: int, deadline: float) -> None:
         """Refuse a question whose client does not listen, once it has left or had long enough."""
-        post = self._posts.get(client)
-        if post is None or number not in post.questions or self._listens(client):
+        asked = client.questions
+        if asked is None or number not in asked or _listens(client):
             return
         loop = asyncio.get_running_loop()
         if client.lease is not None and loop.time() < deadline:
             loop.call_later(_STREAM_GRACE_SECONDS, self._give_up_if_alone, client, number, deadline)
         else:
-            post.questions.pop(number).refuse()
+            self.withdraw(client, number)
 
     def ask(
         self, client: ClientSession, session: UpstreamSession, request: Request
     ) -> tuple[int, bytes] | None:
         """A server's request as the client gets it: the number it will answer to, and the message.
 
-        None if there is no memory for it; the server has been told.
+        None if there is no memory for it, or its client is forgotten; the server has been told.
         """
-        post = self._post(client)
+        if client.forgotten:
+            refuse_request(session, request)
+            return None
         try:
             question = Question.keep(session, request, self._room_for_questions)
         except OverBudget:
             refuse_request(session, request)
             return None
-        if len(post.questions) >= _MAX_QUESTIONS:
-            post.questions.pop(next(iter(post.questions))).refuse()
-        post.next_question += 1
-        number = post.next_question
-        post.questions[number] = question
+        number = _questions_of(client).add(question)
         if request.method == revisions.ELICIT:
             self.note_elicitation(client, request.params)
         return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
 
     def withdraw(self, client: ClientSession, number: int) -> None:
-        """The client could not be asked after all: the server gets an error."""
-        post = self._posts.get(client)
-        question = None if post is None else post.questions.pop(number, None)
+        """The client could not be asked, or will not answer: the server gets an error."""
+        question = None if client.questions is None else client.questions.take(number)
         if question is not None:
             question.refuse()
 
@@ -308,9 +244,8 @@ class Fanout:
 
     def end_stream(self, client: ClientSession) -> None:
         """The client said goodbye: its GET stream ends. A later one begins anew."""
-        post = self._posts.get(client)
-        if post is not None:
-            post.mailbox.standalone.end_following()
+        if client.mailbox is not None:
+            client.mailbox.standalone.end_following()
 
     async def answer(self, client: ClientSession, response: Response, caller: Caller) -> None:
         """Give a client's response to the server that asked; answers to nothing are dropped.
@@ -318,10 +253,19 @@ class Fanout:
         ``caller`` is that of the POST that brought it.
         """
         number = jsonrpc.read_number(response.id)
-        post = self._posts.get(client)
-        question = None if post is None else post.questions.pop(number, None)
+        question = None if client.questions is None else client.questions.take(number)
         if question is not None:
             await question.answer(response, caller)
+
+
+def _questions_of(client: ClientSession) -> Questions:
+    if client.questions is None:
+        client.questions = Questions()
+    return client.questions
+
+
+def _listens(client: ClientSession) -> bool:
+    return client.mailbox is not None and client.mailbox.standalone.followed
 
 
 def _can_answer(client: ClientSession, request: Request) -> bool:

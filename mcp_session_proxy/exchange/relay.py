@@ -9,10 +9,10 @@ import msgspec
 
 from ..protocol import revisions
 from ..protocol.jsonrpc import Notification, Request
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
+from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from .fanout import Fanout
-from .question import refuse_request
 from .wishes import hears
 
 
@@ -54,7 +54,7 @@ class Relay(msgspec.Struct, eq=False):
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Pass the server's request on the POST's stream, else on the client's GET stream."""
         client = self._client
-        if client is None or client.forgotten:
+        if client is None:
             refuse_request(session, request)
             return
         asked = self._fanout.ask(client, session, request)

@@ -9,7 +9,7 @@ from typing import Final
 
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..upstream.session import UpstreamSession
 from .fanout import Fanout
 

@@ -14,8 +14,8 @@ import msgspec
 
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
+from ..upstream.question import UNABLE, refuse_in_turn
 from ..upstream.session import UpstreamSession
-from .question import UNABLE, refuse_in_turn
 
 SILENCE_SECONDS: Final = 2.0
 

@@ -17,7 +17,7 @@ from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.subscriptions import wholes
 from ..sessions.audience import audience_of
 from ..sessions.binding import Binder, Visit
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..upstream.journal import Journal, only_level
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
@@ -37,8 +37,6 @@ class Wishes:
         self._listening = listening
         self._observe = observe
         self._settling: WeakSet[UpstreamSession] = WeakSet()
-        binder.on_attached.append(self._attached)
-        listening.wanted_elsewhere = lambda session, uri: uri in self._wanted(session)
 
     async def ask(
         self,
@@ -54,9 +52,9 @@ class Wishes:
         Raises:
             ProxyError: as ``send``.
         """
-        wishes = client.wishes
+        wishes = client.record.wishes
         if wishes is None:
-            wishes = client.wishes = Journal()
+            wishes = client.record.wishes = Journal()
         if request.method == revisions.UNSUBSCRIBE:
             wishes.record(request.method, request.params)
             if _uri(request.params) in self._all_wanted(session):
@@ -97,11 +95,19 @@ class Wishes:
 
     def _present(self, session: UpstreamSession) -> list[Journal]:
         clients = audience_of(session)
-        return [c.wishes for c in clients if c.wishes is not None and (c.lease is not None or c.busy)]
+        return [
+            c.record.wishes
+            for c in clients
+            if c.record.wishes is not None and (c.lease is not None or c.busy)
+        ]
 
     def _wanted(self, session: UpstreamSession) -> dict[str, bytes]:
         """The subscriptions of the client sessions that are there, by URI."""
         return {uri: params for own in self._present(session) for uri, params in own.subscriptions.items()}
+
+    def wants(self, session: UpstreamSession, uri: str) -> bool:
+        """Whether any of them wants to be told of this resource."""
+        return uri in self._wanted(session)
 
     def _all_wanted(self, session: UpstreamSession) -> set[str]:
         return self._wanted(session).keys() | self._listening.uris_of(session)
@@ -114,10 +120,10 @@ class Wishes:
 
     # -- settling ------------------------------------------------------------------------------
 
-    def _attached(self, client: ClientSession, session: UpstreamSession) -> None:
+    def attached(self, client: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to a session that others may have had before."""
         told = session.journal
-        if client.wishes is not None or told.subscriptions or told.log_level is not None:
+        if client.record.wishes is not None or told.subscriptions or told.log_level is not None:
             self._settle_soon(client, session)
 
     def _settle_soon(self, client: ClientSession, session: UpstreamSession) -> None:
@@ -177,7 +183,7 @@ class Wishes:
 
 def hears(client: ClientSession, message: Notification) -> bool:
     """Whether a client session asked for what a notification tells, if it has to be asked for."""
-    wishes = client.wishes
+    wishes = client.record.wishes
     if message.method == revisions.RESOURCE_UPDATED:
         uri = _uri(message.params)
         if wishes is None or uri is None:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 
 from ..downstream.endpoint import Endpoint
-from ..exchange.fanout import Fanout
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..memory import Memory
 from ..sessions.binding import Binder
-from ..sessions.directory import ClientSession
+from ..sessions.client import ClientSession
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from .introspection import (
@@ -35,7 +34,6 @@ class Snapshot:
         *,
         binder: Binder,
         endpoint: Endpoint,
-        fanout: Fanout,
         parking: Parking,
         listening: Listening,
         fleet: Fleet,
@@ -45,7 +43,6 @@ class Snapshot:
         self._limits = limits
         self._binder = binder
         self._endpoint = endpoint
-        self._fanout = fanout
         self._parking = parking
         self._listening = listening
         self._fleet = fleet
@@ -125,14 +122,14 @@ class Snapshot:
             client=client.tag,
             principal=client.principal.tag,
             affinity=client.key.affinity is not None,
-            origin="adopted" if client.adopted else "minted",
+            origin="adopted" if client.record.adopted else "minted",
             attached=client.lease is not None,
             upstream=None if client.home is None else client.home.session.tag,
-            age_seconds=now - client.created,
-            idle_seconds=0.0 if client.busy else now - client.last_used,
-            requests=client.requests,
+            age_seconds=now - client.record.created,
+            idle_seconds=0.0 if client.busy else now - client.record.last_used,
+            requests=client.record.requests,
             in_flight=client.in_flight,
-            parked=self._fanout.questions(client),
+            parked=client.open_questions,
             server=server,
             server_condition=condition,
         )

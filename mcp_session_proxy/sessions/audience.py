@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from ..upstream.session import UpstreamSession
-from .directory import ClientSession
+from .client import ClientSession
 
 
 def audience_of(session: UpstreamSession) -> Mapping[ClientSession, None]:

@@ -13,14 +13,17 @@ from .. import events
 from ..aio import Tasks
 from ..errors import ProxyError, UnknownSession
 from ..events import Observer
-from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import audience, minting, policy, presence
-from .directory import ClientSession, Directory
+from .attaching import Attachments, usable_lease
+from .books import Usage
+from .client import ClientSession, Farewell, new_tag
+from .directory import Departure, Directory
 from .identity import Principal, Profile, SessionKey, affinity_of_id
 from .modes import Anonymous, Sharing, UnknownSessionRule
 from .pool import Lease, Pool
-from .presence import Patience, Presence
+from .presence import Patience
+from .record import ClientRecord, Contact
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,6 +36,11 @@ class Rules:
     acquire_timeout_seconds: float = 10.0
     reconnect_grace_seconds: float = 5.0
     detach_after_seconds: float = 60.0
+
+    @property
+    def patience(self) -> Patience:
+        """How long silent clients are waited for."""
+        return Patience(self.reconnect_grace_seconds, self.detach_after_seconds)
 
 
 class Visit:
@@ -89,11 +97,6 @@ class Visit:
         self._binder.pool.retire(self._slot, "lost")
 
 
-def _usable_lease(client: ClientSession) -> Lease | None:
-    """The lease that the client session holds, unless its session is gone."""
-    return client.lease if client.lease is not None and client.lease.slot.usable else None
-
-
 class Binder:
     """Finds the upstream session for each request. ``rules`` may be replaced at any time."""
 
@@ -103,23 +106,29 @@ class Binder:
         pool: Pool,
         rules: Rules,
         sessionless: Profile,
-        directory: Callable[[Callable[[ClientSession, str], None]], Directory],
+        directory: Directory,
         observe: Observer,
     ) -> None:
         self.pool = pool
-        self.directory = directory(self._forgotten)
-        self.on_forget: Callable[[ClientSession], None] | None = None
-        # Told when a client session has come to an upstream session.
-        self.on_attached: list[Callable[[ClientSession, UpstreamSession], None]] = []
-        # Told when a client session comes to another upstream session (the last) than it had.
-        self.on_moved: Callable[[ClientSession, UpstreamSession, UpstreamSession], None] | None = None
-        self.on_arrival: Callable[[ClientSession], None] | None = None
-        self.rules = rules
+        self.directory = directory
+        self.attachments = Attachments(pool=pool, patience=rules.patience)
+        # Told of a client session that has begun.
+        self.on_arrival: list[Callable[[ClientSession], None]] = []
+        self._rules = rules
         self._sessionless = sessionless
         self._observe = observe
-        self._presence = Presence()
         self._now = asyncio.get_running_loop().time
         self._tasks = Tasks()
+
+    @property
+    def rules(self) -> Rules:
+        """What the operator chose, now."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Rules) -> None:
+        self._rules = rules
+        self.attachments.patience = rules.patience
 
     @property
     def patience_seconds(self) -> float:
@@ -148,29 +157,53 @@ class Binder:
             affinity = affinity or affinity_of_id(brought_id)
         key = SessionKey(principal.digest, affinity, profile.digest)
         if known is not None and known.key == key:
-            self._take_back(known)
+            self.attachments.take_back(known)
             return known, await self.enter(known, caller)
-        client = ClientSession(
-            identifier=brought_id if foreign and brought_id else minting.mint_id(capable=profile.capable),
-            principal=principal,
-            key=key,
-            profile=profile,
-            usage=policy.usage_of_client(
-                self._sharing_for(principal, affinity), adopted=foreign, roots=profile.roots
-            ),
+        sharing = self._sharing_for(principal, affinity)
+        client = self._begin(
+            brought_id if foreign and brought_id else minting.mint_id(capable=profile.capable),
+            principal,
+            key,
+            profile,
+            policy.usage_of_client(sharing, adopted=foreign, roots=profile.roots),
             adopted=foreign,
-            now=self._now(),
         )
         try:
             visit = await self.enter(client, caller)
         except BaseException:
-            client.forgotten = True  # nobody will ever learn its id
+            client.farewell = Farewell.FORGOTTEN  # nobody will ever learn its id
             self._part_with(client)
             raise
         if known is not None:
-            self.directory.forget(known, "replaced")
+            self.forget(known, "replaced")
         self._remember(client)
         return client, visit
+
+    def _begin(
+        self,
+        identifier: str,
+        principal: Principal,
+        key: SessionKey,
+        profile: Profile,
+        usage: Usage,
+        *,
+        adopted: bool,
+    ) -> ClientSession:
+        now = self._now()
+        return ClientSession(
+            ClientRecord(
+                id=identifier,
+                tag=new_tag(),
+                principal=principal,
+                key=key,
+                profile=profile,
+                usage=usage,
+                adopted=adopted,
+                created=now,
+                last_used=now,
+                contact=Contact.CLAIMED if adopted else Contact.UNCLAIMED,
+            )
+        )
 
     def _sharing_for(self, principal: Principal, affinity: str | None) -> Sharing:
         """The sharing mode for this caller: ``--anonymous isolate`` changes it for the unknown."""
@@ -182,15 +215,17 @@ class Binder:
         """Whether an id that came with an ``initialize`` is a platform's own, to be known by from now on."""
         if self.rules.unknown_session is UnknownSessionRule.REJECT:
             return False
-        return not minting.is_ours(brought_id) if known is None else known.adopted
+        return not minting.is_ours(brought_id) if known is None else known.record.adopted
 
     def _look_up(self, principal: Principal, identifier: str) -> ClientSession | None:
         """The client session under this id, which shows a sign of life."""
         client = self.directory.find(principal, identifier, self._now())
         if client is not None:
-            client.claimed = True
-            client.took_leave = None
-            self._look_at(client)
+            if client.record.contact is Contact.UNCLAIMED:
+                client.record.contact = Contact.CLAIMED
+            if client.farewell is Farewell.HUNG_UP:
+                client.farewell = Farewell.NONE
+            self.attachments.look_at(client)
         return client
 
     def find_known(self, principal: Principal, identifier: str) -> ClientSession | None:
@@ -214,14 +249,13 @@ class Binder:
         if not self.adopts(identifier):
             raise UnknownSession("Session not found. Send initialize to get a new one.")
         profile = self.directory.find_profile(identifier) or self._sessionless
-        client = ClientSession(
-            identifier=identifier,
-            principal=principal,
-            key=SessionKey(principal.digest, affinity_of_id(identifier), profile.digest),
-            profile=profile,
-            usage=policy.usage_of_client(self.rules.sharing, adopted=True),
+        client = self._begin(
+            identifier,
+            principal,
+            SessionKey(principal.digest, affinity_of_id(identifier), profile.digest),
+            profile,
+            policy.usage_of_client(self.rules.sharing, adopted=True),
             adopted=True,
-            now=self._now(),
         )
         self._remember(client)
         return client
@@ -238,45 +272,33 @@ class Binder:
         return not minting.is_of_capable_client(identifier) or bool(self.directory.find_profile(identifier))
 
     def _remember(self, client: ClientSession) -> None:
-        self.directory.add(client)
-        if self.on_arrival is not None:
-            self.on_arrival(client)
+        self._see_off(self.directory.add(client))
+        for told in self.on_arrival:
+            told(client)
         self._observe(
             events.ClientSessionCreated(
                 client=client.tag,
                 session="-" if client.home is None else client.home.session.tag,
                 principal=client.principal.tag,
-                origin="adopted" if client.adopted else "minted",
+                origin="adopted" if client.record.adopted else "minted",
                 client_name=client.profile.client_name,
             )
         )
 
     def absorb_delete(self, client: ClientSession) -> None:
         """The client says goodbye. Its upstream session stays, and so does the id."""
-        client.deleted = True
-        self._let_linger(client)
+        client.farewell = Farewell.DELETED
+        self.attachments.let_linger(client)
         self._observe(events.DeleteAbsorbed(client=client.tag, principal=client.principal.tag))
-        self._detach_if_over(client)
-
-    @staticmethod
-    def _take_back(client: ClientSession) -> None:
-        """Whatever goodbye it said, the client is here again."""
-        client.deleted = False
-        if client.home is not None:
-            client.home.lingering_since = None
-
-    def _let_linger(self, client: ClientSession) -> None:
-        """The owner of a session of its own has said goodbye, or cannot come back."""
-        if client.home is not None and client.home.reserved:
-            client.home.lingering_since = self._now()
+        self.attachments.look_at(client)
 
     def stream_opened(self, client: ClientSession, caller: Caller) -> None:
         """A GET stream of this client session is open: it is attached, so that it hears the server."""
         client.streams += 1
-        client.had_stream = True
-        self._take_back(client)
-        self._look_at(client)
-        if client.lease is None or not client.lease.slot.usable:
+        client.record.contact = Contact.STREAMED
+        self.attachments.take_back(client)
+        self.attachments.look_at(client)
+        if usable_lease(client) is None:
             self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
 
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
@@ -291,7 +313,7 @@ class Binder:
         """A GET stream of this client session is closed."""
         client.streams -= 1
         self.directory.touch(client, self._now())
-        self._detach_if_over(client)
+        self.attachments.look_at(client)
 
     def connection_closed(self, client: ClientSession, *, by_client: bool) -> None:
         """A connection that carried this client session is closed.
@@ -299,10 +321,15 @@ class Binder:
         ``by_client``: it was the client that closed it, between two requests.
         """
         client.connections -= 1
-        if by_client and presence.takes_leave(client, now := self._now()):
-            client.took_leave = now
-        if client.lease is not None and not client.busy and presence.has_left(client, self._now):
-            self._detach(client)
+        now = self._now()
+        # It counts for a moment only, and in that moment nothing that is stronger is forgotten for it.
+        if (
+            by_client
+            and presence.takes_leave(client, now)
+            and client.farewell in (Farewell.NONE, Farewell.HUNG_UP)
+        ):
+            client.farewell, client.hung_up_at = Farewell.HUNG_UP, now
+        self.attachments.look_after_goodbye(client)
 
     # -- visits ------------------------------------------------------------------------------
 
@@ -312,20 +339,17 @@ class Binder:
         Raises:
             OverloadError, UpstreamError: as ``Pool.acquire``.
         """
-        client.in_flight += 1
-        client.requests += 1
-        self._presence.stop_waiting(client)
-        lease, waited_seconds = _usable_lease(client), None
+        self._begin_request(client)
+        lease, waited_seconds = usable_lease(client), None
         if lease is None:
-            loop = asyncio.get_running_loop()
-            started = loop.time()
+            started = self._now()
             try:
-                lease = await self._attach(client, caller)
+                lease = await self.attachments.attach(client, caller, self._deadline())
             except BaseException:
                 client.in_flight -= 1
-                self._detach_if_over(client)
+                self.attachments.look_at(client)
                 raise
-            waited_seconds = loop.time() - started
+            waited_seconds = self._now() - started
         return Visit(self, lease, client, caller, borrowed=None, waited_seconds=waited_seconds)
 
     async def borrow(
@@ -349,128 +373,56 @@ class Binder:
         lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
         visit = Visit(self, lease, client, caller, borrowed=lease, waited_seconds=lease.waited_seconds)
         if client is not None:
-            client.in_flight += 1
-            client.requests += 1
-            self._presence.stop_waiting(client)
+            self._begin_request(client)
             audience.join(visit.session, client)
-            self._tell_attached(client, visit.session)
+            for told in self.attachments.on_attached:
+                told(client, visit.session)
         return visit
 
     def sessionless_key(self, principal: Principal, affinity: str | None) -> SessionKey:
         """The key of what ``borrow`` gives to this caller for a request without a client session."""
         return SessionKey(principal.digest, affinity, self._sessionless.digest)
 
+    def _begin_request(self, client: ClientSession) -> None:
+        client.in_flight += 1
+        client.record.requests += 1
+        self.attachments.look_at(client)
+
     def leave(self, client: ClientSession) -> None:
         """The end of a client session's visit; only ``Visit.end`` calls this."""
         client.in_flight -= 1
         self.directory.touch(client, self._now())
-        self._detach_if_over(client)
+        self.attachments.look_at(client)
 
     def _deadline(self) -> float:
         return self._now() + self.rules.acquire_timeout_seconds
 
-    # -- attachment --------------------------------------------------------------------------
-
-    async def _attach(self, client: ClientSession, caller: Caller) -> Lease:
-        """The client session's lease, taken anew if it has none. One attempt for all who ask at once."""
-        deadline = self._deadline()
-        while (lease := _usable_lease(client)) is None and self.pool.queue.paused:
-            await self.pool.resumed(client.key, deadline)
-        if lease is not None:
-            return lease
-        if client.attaching is None:
-            home = client.home
-            if home is not None and (lease := self.pool.reclaim(home, client.usage)) is not None:
-                client.lease = lease
-                self._tell_attached(client, lease.slot.session)
-                return lease
-            work = self._take_session(client, caller, deadline)
-            client.attaching = asyncio.get_running_loop().create_task(work, name=f"attach {client.tag}")
-            client.attaching.add_done_callback(lambda task: self._attached(client, task))
-        await asyncio.shield(client.attaching)
-        assert client.lease is not None
-        return client.lease
-
-    async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> None:
-        lease = await self.pool.acquire(client.key, client.profile, client.usage, caller, deadline)
-        session, former = lease.slot.session, client.home
-        audience.join(session, client)
-        if former is not None:
-            lost = former.session
-            if session.requests == 0:
-                await self._restore(lease, lost, client)
-            audience.leave(lost, client)
-            if self.on_moved is not None and lost is not session:
-                self.on_moved(client, lost, session)
-        client.lease, client.home = lease, lease.slot
-        self._tell_attached(client, session)
-
-    def _tell_attached(self, client: ClientSession, session: UpstreamSession) -> None:
-        for told in self.on_attached:
-            told(client, session)
-
-    async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
-        """Bring a new session to where the lost one was. Nobody may use it before, or half restored."""
-        session = lease.slot.session
-        try:
-            await session.restore(lost.journal)
-        except BaseException:
-            audience.leave(session, client)
-            lease.retire("lost")
-            raise
-
-    def _attached(self, client: ClientSession, task: asyncio.Task[None]) -> None:
-        client.attaching = None
-        if not task.cancelled():
-            task.exception()  # whoever waits has got it
-        if client.in_flight == 0:  # everyone who asked has left meanwhile
-            self._detach_if_over(client)
-
-    def _detach_if_over(self, client: ClientSession) -> None:
-        """Detach when the client has left and nothing is in flight; else wait for it, if it is silent."""
-        if client.busy:
-            self._presence.stop_waiting(client)
-        elif presence.has_left(client, self._now) or (
-            client.had_stream and not self.rules.reconnect_grace_seconds
-        ):
-            self._detach(client)
-        elif client.lease is not None:
-            self._presence.wait_for(client)
-
-    def _detach(self, client: ClientSession) -> None:
-        self._presence.stop_waiting(client)
-        if (lease := client.lease) is not None:
-            client.lease = None
-            lease.release()
-        if client.forgotten:
-            self._let_linger(client)
-
-    def _look_at(self, client: ClientSession) -> None:
-        """The client showed itself, or ended something: its silence begins anew, or is over."""
-        if client.busy or client.lease is None:
-            self._presence.stop_waiting(client)
-        else:
-            self._presence.wait_for(client)
+    # -- the end of a client session ---------------------------------------------------------------
 
     def maintain(self) -> None:
         """Detach the silent, forget the old. Called regularly."""
-        now = self._now()
-        patience = Patience(self.rules.reconnect_grace_seconds, self.rules.detach_after_seconds)
-        for client in self._presence.overdue(now, patience):
-            self._detach(client)
-        self.directory.expire(now)
+        self.attachments.maintain()
+        self._see_off(self.directory.expire(self._now()))
 
-    # -- the end of a client session -----------------------------------------------------------
+    def forget(self, client: ClientSession, reason: str) -> None:
+        """Nobody can come back for this client session from now on; its id means nothing."""
+        self._see_off(self.directory.remove(client, reason))
+
+    def _see_off(self, departures: list[Departure]) -> None:
+        for client, reason in departures:
+            self._part_with(client)
+            self._observe(
+                events.ClientSessionExpired(client=client.tag, principal=client.principal.tag, reason=reason)
+            )
 
     def _part_with(self, client: ClientSession) -> None:
         """Nobody can come back for this client session. What is still in flight detaches at its end."""
-        self._detach_if_over(client)
+        self.attachments.look_at(client)
         audience.leave_all(client)
+        client.close()
 
-    def _forgotten(self, client: ClientSession, reason: str) -> None:
-        self._part_with(client)
-        if self.on_forget is not None:
-            self.on_forget(client)
-        self._observe(
-            events.ClientSessionExpired(client=client.tag, principal=client.principal.tag, reason=reason)
-        )
+    def end_streams(self) -> None:
+        """End all clients' streams gracefully (the proxy is shutting down)."""
+        for client in self.directory:
+            if client.mailbox is not None:
+                client.mailbox.close()

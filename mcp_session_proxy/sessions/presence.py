@@ -8,7 +8,9 @@ and the client opens another one a moment later.
 from collections.abc import Callable, Iterator
 from typing import Final, NamedTuple
 
-from .directory import ClientSession
+from .attachment import AttachmentEvent
+from .client import ClientSession, Farewell, Queue
+from .record import Contact
 
 # A client that keeps its id sends it back within moments ("notifications/initialized"). One that
 # does not never will, so what it was given need not be held for it.
@@ -17,44 +19,48 @@ _CLAIM_SECONDS: Final = 5.0
 # than this may only be tidying up: HTTP clients do that after 4 s (undici), 5 s (httpx) or 15 s (aiohttp).
 _FAREWELL_SECONDS: Final = 3.0
 
-# Attached clients without anything open, the longest silent first.
-Queue = dict[ClientSession, None]
-
 
 class Patience(NamedTuple):
     """How long a client may be silent before it counts as gone, in seconds."""
 
     reconnect_seconds: float  # one whose GET stream has closed
-    detach_seconds: float  # one that never had any
+    detach_seconds: float  # one that never had any, and sends its id
 
-    @property
-    def claim_seconds(self) -> float:
-        """The same for one that never sent its id back."""
+    def seconds_for(self, contact: Contact) -> float:
+        """The same for one that has shown itself so."""
+        if contact is Contact.STREAMED:
+            return self.reconnect_seconds
+        if contact is Contact.CLAIMED:
+            return self.detach_seconds
         return min(_CLAIM_SECONDS, self.detach_seconds)
 
 
 class Presence:
     """The attached client sessions that have nothing open: their clients may come back, or have left.
 
-    Queues of their own for each kind of patience keep each one in the order of its silence.
+    How long each is waited for depends on how it has shown itself. A queue for each of these ways is in the
+    order of its clients' silence without being sorted: whoever falls silent goes to its end, and a round
+    looks at those that are due and the first that is not, however many wait.
     """
 
     def __init__(self) -> None:
-        self._unclaimed: Queue = {}
-        self._cut_off: Queue = {}
-        self._quiet: Queue = {}
+        self._queues: dict[Contact, Queue] = {contact: {} for contact in Contact}
 
     def __iter__(self) -> Iterator[ClientSession]:
         """All who are waited for."""
-        for queue in (self._unclaimed, self._cut_off, self._quiet):
+        for queue in self._queues.values():
             yield from queue
+
+    def queues(self) -> Iterator[Queue]:
+        """The same by how long they are waited for, each the longest silent first."""
+        yield from self._queues.values()
 
     def wait_for(self, client: ClientSession) -> None:
         """The client's silence begins now."""
         former = client.queue
         if former is not None:
             del former[client]
-        queue = self._unclaimed if not client.claimed else self._cut_off if client.had_stream else self._quiet
+        queue = self._queues[client.record.contact]
         queue[client] = None
         client.queue = queue
 
@@ -68,22 +74,34 @@ class Presence:
 
     def overdue(self, now: float, patience: Patience) -> Iterator[ClientSession]:
         """Those that were silent for too long. Stop waiting for each before you ask for the next one."""
-        for queue, seconds in (
-            (self._unclaimed, patience.claim_seconds),
-            (self._cut_off, patience.reconnect_seconds),
-            (self._quiet, patience.detach_seconds),
-        ):
-            while (client := next(iter(queue), None)) is not None and now - client.last_used >= seconds:
+        for contact, queue in self._queues.items():
+            seconds = patience.seconds_for(contact)
+            while (client := next(iter(queue), None)) is not None:
+                if now - client.record.last_used < seconds:
+                    break
                 yield client
 
 
-def has_left(client: ClientSession, now: Callable[[], float]) -> bool:
-    """Whether the client of a session with nothing open will not be waited for at all."""
-    if client.deleted or client.forgotten:
+def judge(client: ClientSession, now: Callable[[], float], patience: Patience) -> AttachmentEvent:
+    """What a client session's present condition means for its attachment: something is open, or its client is
+    silent, or has left. The clock is asked only where it matters.
+    """
+    if client.in_flight or client.streams:
+        return AttachmentEvent.OPEN
+    if client.farewell is not Farewell.NONE and _is_gone(client, now):
+        return AttachmentEvent.LEFT
+    if client.had_stream and not patience.reconnect_seconds:
+        return AttachmentEvent.LEFT
+    return AttachmentEvent.SILENT
+
+
+def _is_gone(client: ClientSession, now: Callable[[], float]) -> bool:
+    """Whether what it said or did as a goodbye is one."""
+    if client.farewell is not Farewell.HUNG_UP:
         return True
-    if client.took_leave is None or client.connections or not client.claimed:
+    if client.connections or client.record.contact is Contact.UNCLAIMED:
         return False
-    return now() - client.took_leave < _FAREWELL_SECONDS  # later, it is another connection that was cut
+    return now() - client.hung_up_at < _FAREWELL_SECONDS  # later, it is another connection that was cut
 
 
 def takes_leave(client: ClientSession, now: float) -> bool:
@@ -92,4 +110,5 @@ def takes_leave(client: ClientSession, now: float) -> bool:
     It is one when all the others are closed just then, too. Who makes a connection for each request says
     nothing by closing it.
     """
-    return client.keeps_connections and not client.in_flight and now - client.last_used < _FAREWELL_SECONDS
+    recent = now - client.record.last_used < _FAREWELL_SECONDS
+    return client.keeps_connections and not client.in_flight and recent

@@ -1,5 +1,6 @@
 """What a lost session's successor must be told again."""
 
+from dataclasses import dataclass, field
 from typing import Final
 
 from ..protocol import jsonrpc, revisions
@@ -11,14 +12,12 @@ _MAX_BYTES: Final = 256 * 1024
 _MAX_LEVEL_BYTES: Final = 100
 
 
+@dataclass(slots=True)
 class Journal:
-    """What a client told the server that a new session must be told again."""
+    """What a client told the server that a new session must be told again. All parameters are raw JSON."""
 
-    __slots__ = ("log_level", "subscriptions")
-
-    def __init__(self) -> None:
-        self.log_level: bytes | None = None
-        self.subscriptions: dict[str, bytes] = {}
+    log_level: bytes | None = None
+    subscriptions: dict[str, bytes] = field(default_factory=dict)  # by URI
 
     def record(self, method: str, params: bytes | None) -> None:
         """Remember a request that the server has agreed to."""

@@ -386,7 +386,7 @@ async def test_max_sessions(bench: Reloaded) -> None:
         before = bench.sessions
         await until(lambda: len([*bench.proxy.core.pool.books.slots()]) == 2)
         for client in list(bench.proxy.core.binder.directory):
-            bench.proxy.core.binder.directory.forget(client, "age")
+            bench.proxy.core.binder.forget(client, "age")
         bench.change(**{option: 1})  # whoever is idle makes room
         await until(lambda before=before: bench.sessions == before - 1)
 

@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from mcp_session_proxy.downstream import connection, senders
-from mcp_session_proxy.exchange import attribution, call, catalog, fanout, listening, mailbox
+from mcp_session_proxy.exchange import attribution, call, catalog, listening
 from mcp_session_proxy.ops.admin import admission, api
 from mcp_session_proxy.protocol import jsonrpc, questions, sse, subscriptions
-from mcp_session_proxy.sessions import identity, profiles
-from mcp_session_proxy.upstream import cookies, journal, session, streamable_http, unheard
+from mcp_session_proxy.sessions import identity, mailbox, profiles
+from mcp_session_proxy.sessions import questions as asked
+from mcp_session_proxy.upstream import cookies, http_client, journal, session, unheard
 
 PAGE = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
 KIB, MIB = 1024, 1024 * 1024
@@ -32,8 +33,11 @@ KIB, MIB = 1024, 1024 * 1024
             f"{mailbox._MAX_UNREAD_EVENTS:,} events and {mailbox._MAX_UNREAD_BYTES // MIB} MiB",
         ),
         ("what a server asks in one call", f"{call._MAX_OPEN_QUESTIONS} questions"),
-        ("questions to clients", f"{fanout._MAX_QUESTIONS} unanswered"),
-        ("ids of elicitations", f"{fanout._MAX_ELICITATIONS} of {questions._MAX_ELICITATION_ID_CHARS:,}"),
+        ("questions to clients", f"{asked._MAX_QUESTIONS} unanswered"),
+        (
+            "ids of elicitations",
+            f"{asked._MAX_ELICITATIONS} of {questions._MAX_ELICITATION_ID_CHARS:,}",
+        ),
         ("ids of elicitations", f"{attribution._MAX_COMPLETIONS} of"),
         (
             "what a client wants to be told of",
@@ -52,8 +56,8 @@ KIB, MIB = 1024, 1024 * 1024
         ("refusals", f"{session._REFUSALS_AT_ONCE} at once, {session._MAX_REFUSALS:,} of"),
         ("refusals", f"{session._MAX_REFUSAL_BYTES:,} bytes"),
         ("what is kept for a parked call", f"{call._MAX_KEPT} messages"),
-        ("the head of a server's answer", f"{streamable_http._MAX_HEADERS} headers"),
-        ("the head of a server's answer", f"{streamable_http._MAX_HEAD_BYTES // KIB} KiB"),
+        ("the head of a server's answer", f"{http_client.MAX_HEADERS} headers"),
+        ("the head of a server's answer", f"{http_client.MAX_HEAD_BYTES // KIB} KiB"),
     ],
 )
 def test_each_number_is_true(row: str, text: str) -> None:

@@ -18,10 +18,10 @@ from mcp_session_proxy.downstream.following import follow
 from mcp_session_proxy.downstream.head import Head
 from mcp_session_proxy.downstream.streams import Heart, HeartRules, Responder
 from mcp_session_proxy.errors import Draining
-from mcp_session_proxy.exchange.mailbox import Mailbox, Shelf, Stream
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
-from mcp_session_proxy.sessions.directory import ClientSession
+from mcp_session_proxy.sessions.client import ClientSession
+from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox, Stream
 
 pytestmark = pytest.mark.looptime
 
@@ -126,7 +126,7 @@ class Post:
         self.heart = heart or heart_with()
         version = "2025-11-25" if cursors else "2025-06-18"
         head = SimpleNamespace(accepts=accepts, cors={"X-Cors": "yes"}, version=version)
-        client = SimpleNamespace(had_stream=reads_streams, version=version)
+        client = SimpleNamespace(had_stream=reads_streams, record=SimpleNamespace(version=version))
         self.responder = Responder(
             request_on(self.wire),
             cast(Head, head),
@@ -373,7 +373,7 @@ async def test_clients_that_have_shown_that_they_read_streams() -> None:
     post = Post(
         JSON_FIRST,
         heart=heart_with(json_patience_seconds=60),
-        mailbox=Mailbox(10),
+        mailbox=Mailbox(EventBudget(10)),
         reads_streams=True,
     )
     await asyncio.sleep(21)
@@ -446,7 +446,7 @@ async def test_stuck_reader_is_not_beaten() -> None:
 async def test_client_leaves_before_the_answer() -> None:
     """What comes then is worked off without an error, with or without a stream."""
     for accepts in (BOTH, JSON_ONLY, STREAM_ONLY):
-        for mailbox in (None, Mailbox(10)):
+        for mailbox in (None, Mailbox(EventBudget(10))):
             post = Post(accepts, mailbox=mailbox)
             post.responder.client_left()
             await post.responder.send(NEWS)
@@ -467,7 +467,7 @@ async def test_nobody_takes_what_cannot_be_kept() -> None:
 
 async def test_client_leaves_in_the_middle() -> None:
     """What it misses is kept for its return; the stream is closed at the end."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     seen_id = post.wire.events[0][0]
@@ -484,7 +484,7 @@ async def test_client_leaves_in_the_middle() -> None:
 async def test_broken_connection_is_noticed() -> None:
     """A write that fails is the same as a client that left, also on the very first one."""
     for broken_first in (True, False):
-        mailbox = Mailbox(10)
+        mailbox = Mailbox(EventBudget(10))
         post = Post(mailbox=mailbox)
         post.wire.broken = broken_first
         await post.responder.send(NEWS)
@@ -497,8 +497,8 @@ async def test_broken_connection_is_noticed() -> None:
 async def test_stream_that_was_written_whole_is_kept_in_case() -> None:
     """Written is not received: the end of a stream can be asked for, until it is let go of."""
     share = Share("events", 1000)
-    shelf = Shelf(share)
-    mailbox = Mailbox(10, shelf)
+    budget = EventBudget(10, share)
+    mailbox = Mailbox(budget)
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     await post.end(answer())
@@ -509,25 +509,25 @@ async def test_stream_that_was_written_whole_is_kept_in_case() -> None:
     await ended(get.task)
     assert get.wire.data == [json.loads(DONE)]
     assert get.wire.ended
-    shelf.expire(asyncio.get_running_loop().time())
+    budget.expire(asyncio.get_running_loop().time())
     assert mailbox.find(seen_id) is None
     assert share.used_bytes == 0
 
 
 async def test_what_was_missed_is_kept_in_case_once_it_was_written() -> None:
     """The rest of a stream that a client has come back for goes after a while, and not before."""
-    shelf = Shelf(Share("events", 1000))
-    mailbox = Mailbox(10, shelf)
+    budget = EventBudget(10, Share("events", 1000))
+    mailbox = Mailbox(budget)
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     post.responder.client_left()
     await post.end(answer())
-    shelf.expire(1000)
+    budget.expire(1000)
     found = mailbox.find(post.wire.events[0][0])
     assert found is not None
     await ended(Get(found[0], after=found[1]).task)
     assert mailbox.find(post.wire.events[0][0]) is not None
-    shelf.expire(1000)
+    budget.expire(1000)
     assert list(mailbox.streams) == [0]
 
 
@@ -536,7 +536,7 @@ async def test_what_was_missed_is_kept_in_case_once_it_was_written() -> None:
 
 async def test_stream_begins_with_an_id() -> None:
     """Before its first message, a stream tells the id under which it can be had again."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     post = Post(mailbox=mailbox, cursors=True)
     await post.responder.send(NEWS)
     first = post.wire.events[0]
@@ -549,7 +549,7 @@ async def test_stream_begins_with_an_id() -> None:
 
 async def test_silent_stream_begins_with_an_id() -> None:
     """A client that is cut off before anything has happened gets the answer when it comes back."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     post = Post(mailbox=mailbox, cursors=True)
     await asyncio.sleep(21)
     first, beat = post.wire.events
@@ -565,7 +565,7 @@ async def test_silent_stream_begins_with_an_id() -> None:
 
 async def test_answer_that_comes_first_has_no_id() -> None:
     """JSON cannot be resumed, and needs not be: nothing is kept."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     assert body_of(await Post(mailbox=mailbox, cursors=True).end(answer())) == json.loads(DONE)
     assert list(mailbox.streams) == [0]
 
@@ -580,7 +580,7 @@ async def test_without_a_session_there_is_no_id() -> None:
 
 async def test_get_begins_with_an_id() -> None:
     """It names the place where the stream goes on, and the next GET can begin there."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     stream = mailbox.standalone
     stream.append(b"1")
     stream.taken = 1
@@ -593,7 +593,7 @@ async def test_get_begins_with_an_id() -> None:
 
 async def test_reader_that_stops_is_cut_off() -> None:
     """After a minute of not reading, the connection is cut, and the call goes on for its return."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     post.wire.flows.clear()
@@ -658,7 +658,7 @@ async def ended(awaitable: Awaitable[object]) -> None:
 
 async def test_stream_begins_at_once() -> None:
     """The client sees the beginning of its stream before anything has happened."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     get = Get(mailbox.standalone)
     await settle()
     assert get.wire.status_line == "HTTP/1.1 200 OK"
@@ -673,7 +673,7 @@ async def test_stream_begins_at_once() -> None:
 
 async def test_events_arrive_with_their_ids() -> None:
     """What was kept comes first, then what happens, in order."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     first = stream.append(b"1")
     get = Get(stream)
     await settle()
@@ -688,7 +688,7 @@ async def test_events_arrive_with_their_ids() -> None:
 
 async def test_stream_beats() -> None:
     """A silent stream carries a comment every interval."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     get = Get(stream)
     await asyncio.sleep(50)
     assert get.wire.events == [BEAT] * 4
@@ -698,7 +698,7 @@ async def test_stream_beats() -> None:
 
 async def test_reopened_stream_misses_nothing() -> None:
     """Without a Last-Event-ID the next GET begins behind what the last one was given."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     get = Get(stream)
     stream.append(b"1")
     await settle()
@@ -720,7 +720,7 @@ async def test_reopened_stream_misses_nothing() -> None:
 @pytest.mark.parametrize("cursors", [True, False])
 async def test_the_newest_get_wins(cursors: bool) -> None:
     """An older GET ends gracefully when a newer one comes, hears nothing more, and is told to stay away."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     older = Get(stream, cursors=cursors)
     await settle()
     newer = Get(stream, cursors=cursors)
@@ -739,7 +739,7 @@ async def test_the_newest_get_wins(cursors: bool) -> None:
 
 async def test_two_that_come_back_as_they_are_told() -> None:
     """Two tabs with one session take their stream from each other less and less often."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     gets = [Get(stream, cursors=True)]
     while asyncio.get_running_loop().time() < 300:
         await settle()
@@ -754,7 +754,7 @@ async def test_two_that_come_back_as_they_are_told() -> None:
 
 async def test_peace_is_told() -> None:
     """A client that was told to stay away for long hears the usual time when it has the stream to itself."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     for expected in (None, None, {"id": stream.event_id(0), "retry": "1000", "data": ""}):
         get = Get(stream, cursors=True)
         await settle()
@@ -771,7 +771,7 @@ async def test_peace_is_told() -> None:
 
 async def test_replaced_get_does_not_go_on_with_its_backlog() -> None:
     """An older GET that hung in a write leaves the rest to the newer one."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     older = Get(stream)
     await settle()
     older.wire.flows.clear()
@@ -791,7 +791,7 @@ async def test_replaced_get_does_not_go_on_with_its_backlog() -> None:
 @pytest.mark.parametrize("message", [True, False], ids=["event", "heartbeat"])
 async def test_stuck_get_is_cut_off(message: bool) -> None:
     """A client that stops reading does not hold its stream: events and heartbeats have a time limit."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     get = Get(stream)
     await settle()
     get.wire.flows.clear()
@@ -806,7 +806,7 @@ async def test_stuck_get_is_cut_off(message: bool) -> None:
 
 async def test_stuck_end_is_cut_off() -> None:
     """A client that stops reading does not hold up the end of its stream either."""
-    stream = Mailbox(10).standalone
+    stream = Mailbox(EventBudget(10)).standalone
     get = Get(stream)
     await settle()
     get.wire.flows.clear()
@@ -818,7 +818,7 @@ async def test_stuck_end_is_cut_off() -> None:
 async def test_get_on_a_broken_connection() -> None:
     """A connection that is gone ends the GET without an error."""
     for when in ("before", "after"):
-        stream = Mailbox(10).standalone
+        stream = Mailbox(EventBudget(10)).standalone
         get = Get(stream)
         get.wire.broken = when == "before"
         await settle()
@@ -830,7 +830,7 @@ async def test_get_on_a_broken_connection() -> None:
 
 async def test_resumed_post() -> None:
     """A client that lost its POST hears the rest of it on a GET, which ends with the response."""
-    mailbox = Mailbox(10)
+    mailbox = Mailbox(EventBudget(10))
     post = Post(mailbox=mailbox)
     await post.responder.send(NEWS)
     post.responder.client_left()
@@ -848,7 +848,7 @@ async def test_resumed_post() -> None:
 
 async def test_burst_over_the_bounds_reaches_a_reader() -> None:
     """Events that come faster than they are written are not lost for a client that reads."""
-    stream = Mailbox(0).standalone
+    stream = Mailbox(EventBudget(0)).standalone
     get = Get(stream)
     await settle()
     for number in range(300):

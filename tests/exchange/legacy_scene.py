@@ -12,22 +12,14 @@ from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.sessions.audience import join
 from mcp_session_proxy.sessions.books import Usage
-from mcp_session_proxy.sessions.directory import ClientSession
+from mcp_session_proxy.sessions.client import ClientSession, new_tag
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
+from mcp_session_proxy.sessions.record import ClientRecord
 from mcp_session_proxy.upstream.session import UpstreamSession
 
 ROOTS = Request(b'"r-1"', "roots/list")
 NEWS = Notification("notifications/tools/list_changed")
 NOBODY_THERE = "No client is there to answer this request."
-
-
-class FakeBinder:
-    """Tells of client sessions that come and go, if anybody asked for that."""
-
-    def __init__(self) -> None:
-        self.on_forget: Any = None
-        self.on_moved: Any = None
-        self.on_attached: list[Any] = []
 
 
 class Scene:
@@ -36,22 +28,23 @@ class Scene:
     def __init__(self, session: UpstreamSession, server: FakeServer) -> None:
         self.session = session
         self.server = server
-        self.binder = FakeBinder()
         self.room = Share("questions", 1_000_000)
-        self.fanout = Fanout(
-            binder=cast(Any, self.binder), max_events=10, linger_seconds=30, questions=self.room
-        )
+        self.fanout = Fanout(max_events=10, linger_seconds=30, questions=self.room)
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
         now = asyncio.get_running_loop().time()
         client = ClientSession(
-            identifier="id",
-            principal=ANONYMOUS,
-            key=SessionKey("anonymous", None, "p"),
-            profile=Profile(digest="p", client_name="t", params=b"{}"),
-            usage=Usage.EXCLUSIVE,
-            adopted=False,
-            now=now,
+            ClientRecord(
+                id="id",
+                tag=new_tag(),
+                principal=ANONYMOUS,
+                key=SessionKey("anonymous", None, "p"),
+                profile=Profile(digest="p", client_name="t", params=b"{}"),
+                usage=Usage.EXCLUSIVE,
+                adopted=False,
+                created=now,
+                last_used=now,
+            )
         )
         client.home = cast(Any, SimpleNamespace(session=self.session, usable=True))
         client.lease = cast(Any, object()) if attached else None

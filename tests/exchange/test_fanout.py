@@ -9,9 +9,10 @@ import pytest
 from fakes import FakeServer, make_session, open_session, settle
 from legacy_scene import NEWS, NOBODY_THERE, ROOTS, Scene
 
-from mcp_session_proxy.exchange.question import refuse_request
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request, Response
+from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.sessions.identity import Profile
+from mcp_session_proxy.upstream.question import refuse_request
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
@@ -63,7 +64,7 @@ async def test_clients_of_a_session_that_was_opened_anew() -> None:
     at = await promising()
     clients = [at.client(), at.client(attached=False)]
     for client in clients:
-        client.wishes = at.session.journal
+        client.record.wishes = at.session.journal
     other = at.client()
     at.server.forget()
     at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
@@ -81,7 +82,7 @@ async def test_clients_of_a_session_that_was_closed() -> None:
     at.session.abandon()
     at.fanout.session_changed(at.session)
     assert at.heard(client) == []
-    client.wishes = at.session.journal
+    client.record.wishes = at.session.journal
     at.fanout.moved(client, at.session, other.session)
     assert at.heard(client) == ALL_CHANGED
     other.session.abandon()
@@ -100,14 +101,14 @@ async def test_a_completed_elicitation(at: Scene) -> None:
     assert heard == [["e-1"], ["e-2"], []]
     for number in range(200):
         at.fanout.note_elicitation(told, b'{"elicitationId":"%d"}' % number)
-    assert len(at.fanout._posts[told].elicitations) == 100
+    assert len(told.questions._elicitations) == 100
 
 
 async def test_others_hear_nothing(at: Scene) -> None:
     """A client of another session, and one that has said goodbye, hear nothing."""
     other = make_session(FakeServer())
     gone = at.client()
-    gone.deleted = True
+    gone.farewell = Farewell.DELETED
     at.fanout.route(other, NEWS)
     at.fanout.route(at.session, NEWS)
     assert at.heard(gone) == []
@@ -139,7 +140,7 @@ async def test_the_listening_client_is_asked(at: Scene) -> None:
     at.client()
     older = at.client(listens=True)
     newer = at.client(listens=True)
-    newer.last_used += 1
+    newer.record.last_used += 1
     at.fanout.route(at.session, ROOTS)
     assert at.heard(older) == []
     assert at.heard(newer) == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
@@ -207,8 +208,8 @@ async def test_capable_client_that_listens_late(at: Scene) -> None:
     """One that has declared what it is asked for has longer, as long as it is there."""
     client, gone = at.client(), at.client()
     for number, one in enumerate((client, gone)):
-        one.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
-        one.last_used += 1 + number
+        one.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+        one.record.last_used += 1 + number
         at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(7)
     assert at.answers == []
@@ -224,7 +225,7 @@ async def test_capable_client_that_listens_late(at: Scene) -> None:
 async def test_capable_client_that_never_listens(at: Scene) -> None:
     """The server is not kept waiting for ever."""
     client = at.client()
-    client.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
+    client.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
     at.fanout.route(at.session, ROOTS)
     await asyncio.sleep(20)
     assert at.answers == [("r-1", NOBODY_THERE)]
@@ -245,25 +246,25 @@ async def test_forgotten_client_leaves_no_open_question(at: Scene) -> None:
     client = at.client(listens=True)
     at.fanout.route(at.session, ROOTS)
     mailbox = at.fanout.mailbox(client)
-    client.forgotten = True
-    at.binder.on_forget(client)
-    at.binder.on_forget(client)
+    client.farewell = Farewell.FORGOTTEN
+    client.close()
+    client.close()
     await settle()
     assert at.answers == [("r-1", NOBODY_THERE)]
     assert mailbox.standalone.closed
-    assert at.fanout._posts == {}
+    assert (client.mailbox, client.questions) == (None, None)
 
 
 async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -> None:
     """Whatever still happens for a forgotten client, nothing is kept for it."""
     client = at.client()
-    client.forgotten = True
+    client.farewell = Farewell.FORGOTTEN
     at.fanout.mailbox(client).standalone.append(b"{}")
     await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
     at.fanout.withdraw(client, 1)
     at.fanout.end_stream(client)
     at.fanout._give_up_if_alone(client, 1, 0.0)
-    assert at.fanout._posts == {}
+    assert (client.mailbox, client.questions) == (None, None)
 
 
 async def test_questions_are_bounded(at: Scene) -> None:
@@ -301,7 +302,7 @@ async def test_withdrawn_question(at: Scene) -> None:
 async def test_server_withdraws_its_question(at: Scene) -> None:
     """A server's cancellation names the question as the client knows it, and only to the one asked."""
     other, client = at.client(listens=True), at.client(listens=True)
-    client.last_used += 1
+    client.record.last_used += 1
     at.fanout.route(at.session, ROOTS)
     cancelled = Notification("notifications/cancelled", b'{"requestId":"r-1","reason":"late"}')
     at.fanout.route(at.session, cancelled)
@@ -351,13 +352,6 @@ async def test_end_stream(at: Scene) -> None:
     assert not stream.closed
 
 
-async def test_close(at: Scene) -> None:
-    """At a shutdown all streams end."""
-    streams = [at.fanout.mailbox(at.client()).standalone for _ in range(3)]
-    at.fanout.close()
-    assert all(stream.closed for stream in streams)
-
-
 async def test_questions_have_a_share_of_the_memory(at: Scene) -> None:
     """Over it the server is told at once, and the client is not asked; an answer makes room."""
     client = at.client(listens=True)
@@ -372,5 +366,5 @@ async def test_questions_have_a_share_of_the_memory(at: Scene) -> None:
     assert at.room.used_bytes == 0
     at.fanout.route(at.session, Request(b"3", "elicitation/create", params))
     assert len(at.heard(client)) == 2
-    at.fanout.forget(client)
+    client.close()
     assert at.room.used_bytes == 0

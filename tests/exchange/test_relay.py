@@ -11,6 +11,7 @@ from modern_fakes import FakeChannel
 
 from mcp_session_proxy.exchange.relay import Relay
 from mcp_session_proxy.protocol.jsonrpc import Response
+from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
@@ -51,7 +52,7 @@ async def test_questions_go_to_the_get_stream_instead(at: Scene) -> None:
 async def test_questions_that_reach_nobody(at: Scene) -> None:
     """Without a stream, without a session, or for a forgotten client, the server gets an error at once."""
     forgotten = at.client()
-    forgotten.forgotten = True
+    forgotten.farewell = Farewell.FORGOTTEN
     for client in (at.client(), None, forgotten):
         takes = client is not None and client.forgotten
         relay = Relay(FakeChannel(takes=takes), client, at.session, at.fanout)

@@ -7,12 +7,15 @@ import asyncio
 
 from session_fakes import FakeServer, Stand, settle
 
+from mcp_session_proxy import events
 from mcp_session_proxy.sessions import upkeep
+from mcp_session_proxy.sessions.attachment import ATTACHED, Attachment
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import Principal, Profile
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
+from mcp_session_proxy.sessions.record import Contact
 from mcp_session_proxy.upstream.transport import NOBODY
 
 ME, YOU = (Principal(digest=name * 8, anonymous=False) for name in ("me", "you"))
@@ -41,7 +44,6 @@ class World:
         self.server = FakeServer(open_seconds=open_seconds)
         self.stand = Stand(self.server, idle_timeout_seconds=IDLE, linger_seconds=LINGER, **limits)
         self.told = self.stand.told
-        self.forgotten = []
         self.clients = []
         self.binder = Binder(
             pool=self.stand.pool,
@@ -54,15 +56,20 @@ class World:
                 detach_after_seconds=detach_after,
             ),
             sessionless=sessionless,
-            directory=lambda on_forget: Directory(
+            directory=Directory(
                 max_sessions=max_clients,
                 max_sessions_per_principal=max_clients,
                 timeout_seconds=AGE,
-                on_forget=on_forget,
             ),
             observe=self.stand.events.append,
         )
-        self.binder.on_forget = self.forgotten.append
+
+    @property
+    def forgotten(self):
+        """The client sessions that are no more, as the events tell, in this order."""
+        by_tag = {client.tag: client for client in self.clients}
+        tags = [event.client for event in self.told(events.ClientSessionExpired)]
+        return [by_tag[tag] for tag in tags if tag in by_tag]
 
     async def initialize(self, profile=ALPHA, *, principal=ME, affinity=None, brought=None):
         """A client sends ``initialize`` and gets a client session."""
@@ -152,8 +159,7 @@ class World:
 
     def queues(self):
         """Those whose clients may come back, by how long they are waited for."""
-        presence = self.binder._presence
-        return presence._unclaimed, presence._cut_off, presence._quiet
+        return list(self.binder.attachments._presence.queues())
 
     async def wait(self, seconds, most_steps=200):
         """Time passes, with maintenance every second, or less often when it is long."""
@@ -175,10 +181,13 @@ class World:
         for client in self.clients:
             assert min(client.in_flight, client.streams) >= 0
             queues = [queue for queue in self.queues() if client in queue]
+            assert (client.lease is not None) == (client.state in ATTACHED)
+            assert client.attaching is not None or client.state is not Attachment.ATTACHING
             waits = client.lease is not None and not client.busy
+            assert waits == (client.state is Attachment.AWAITED)
             assert len(queues) == (1 if waits else 0), "attached for ever, or detached while in use"
         for queue in self.queues():
-            used = [client.last_used for client in queue]
+            used = [client.record.last_used for client in queue]
             assert used == sorted(used)
         for session in self.server.sessions:
             assert not any(client.forgotten for client in audience_of(session))
@@ -191,8 +200,9 @@ class World:
         await self.wait(DETACH + IDLE + 2 * AGE, 40)
         assert len(self.binder.directory) == 0
         assert not any(map(audience_of, self.server.sessions))
-        assert not list(self.binder._presence)
+        assert not list(self.binder.attachments._presence)
         assert not self.binder._tasks
         assert not self.server.live
         self.stand.check_empty()
-        assert set(self.forgotten) >= {client for client in self.clients if client.claimed}
+        known = {one for one in self.clients if one.record.contact is not Contact.UNCLAIMED}
+        assert set(self.forgotten) >= known

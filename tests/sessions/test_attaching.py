@@ -9,6 +9,7 @@ from session_fakes import settle
 
 from mcp_session_proxy.errors import AcquireTimeout, Draining, UpstreamError
 from mcp_session_proxy.sessions.audience import audience_of
+from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.sessions.modes import Sharing
 
 pytestmark = pytest.mark.looptime
@@ -241,7 +242,7 @@ async def test_a_stream_attaches_by_itself():
     await world.open_stream(one)
     assert one.lease is not None
     assert one.lease.slot is one.home
-    assert not one.deleted
+    assert one.farewell is Farewell.NONE
     world.close_stream(one)
     await world.end()
 

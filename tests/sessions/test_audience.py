@@ -41,7 +41,7 @@ async def test_forgetting_costs_the_same_however_many_sessions_there_are(sharing
         clients = [await world.start() for _ in range(others + 1)]
         assert len(world.server.live) == others + 1
         first = clients[0]
-        costs.append(count_lines(lambda one=first, at=world: at.binder.directory.forget(one, "room")))
+        costs.append(count_lines(lambda one=first, at=world: at.binder.forget(one, "room")))
         assert not audience_of(first.home.session)
         await world.end()
     assert costs[0] == costs[1]

@@ -47,7 +47,7 @@ async def test_client_sessions_are_bounded_in_age():
     one = await world.start()
     await world.wait(AGE + 1000)
     assert world.forgotten == [one]
-    assert world.find(one.id).adopted
+    assert world.find(one.id).record.adopted
     await world.end()
 
 

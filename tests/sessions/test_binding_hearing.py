@@ -7,6 +7,7 @@ from binding_world import ALPHA, ME, World
 from session_fakes import settle
 
 from mcp_session_proxy.sessions.audience import audience_of
+from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 pytestmark = pytest.mark.looptime
@@ -72,4 +73,40 @@ async def test_each_visit_has_a_caller_of_its_own():
     assert visit.session.credentials is new
     visit.end()
     other.end()
+    await world.end()
+
+
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_client_session_that_is_over_keeps_nothing(known):
+    """Its streams end and its mailbox is let go, also where the ``initialize`` failed and nobody knew it."""
+    world = World()
+    mailboxes = []
+
+    def keep(client, session):
+        client.mailbox = client.mailbox or Mailbox(EventBudget(5))
+        mailboxes.append(client.mailbox)
+
+    world.binder.attachments.on_attached.append(keep)
+    if known:
+        one = await world.start()
+        world.binder.forget(one, "room")
+        assert one.mailbox is None
+    else:
+        world.binder.attachments.on_attached.append(lambda client, session: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            await world.initialize()
+        world.binder.attachments.on_attached.clear()
+    [mailbox] = mailboxes
+    assert mailbox.standalone.closed
+    await world.end()
+
+
+async def test_the_streams_of_all_clients_end_at_a_shutdown():
+    """Each is told so, whoever has any."""
+    world = World()
+    one, two = await world.start(), await world.start()
+    one.mailbox = Mailbox(EventBudget(5))
+    world.binder.end_streams()
+    assert one.mailbox.standalone.closed
+    assert two.mailbox is None
     await world.end()

@@ -16,7 +16,7 @@ async def test_foreign_ids_are_adopted():
     """An id that is not ours names a conversation: the same id, the same session."""
     world = World()
     one = world.find("from-before-the-restart")
-    assert one.adopted
+    assert one.record.adopted
     session = await world.call(one)
     assert world.find("from-before-the-restart") is one
     assert await world.call(one) is session
@@ -51,7 +51,7 @@ async def test_an_id_of_ours_in_the_hands_of_another():
     world = World()
     one = await world.start()
     stolen = world.find(one.id, YOU)
-    assert stolen.adopted
+    assert stolen.record.adopted
     assert await world.call(stolen) is not await world.call(one)
     await world.end()
 
@@ -61,7 +61,7 @@ async def test_initialize_with_a_foreign_id():
     world = World()
     one = await world.initialize(brought="platform-1")
     assert one.id == "platform-1"
-    assert one.adopted
+    assert one.record.adopted
     session = await world.call(one)
     again = await world.initialize(brought="platform-1")
     assert world.find("platform-1") is again is one
@@ -95,7 +95,7 @@ async def test_initialize_with_an_id_of_ours_and_another_profile():
     session = await world.call(one)
     two = await world.start(BETA, brought=one.id)
     assert two.id != one.id
-    assert not two.adopted
+    assert not two.record.adopted
     assert await world.call(two) is not session
     assert one.forgotten
     three = await world.start()
@@ -131,7 +131,7 @@ async def test_initialize_with_a_forgotten_id_of_ours():
     world = World()
     identifier = mint_id(capable=False)
     one = await world.start(brought=identifier)
-    assert not one.adopted
+    assert not one.record.adopted
     assert one.id != identifier
     await world.end()
 
@@ -153,10 +153,10 @@ async def test_ids_of_ours_that_are_forgotten():
     """An id of ours is adopted after a restart; where its client had declared capabilities, it is 404."""
     world = World()
     one = await world.start(CAPABLE)
-    assert world.find(mint_id(capable=False)).adopted
+    assert world.find(mint_id(capable=False)).record.adopted
     for forgotten in (mint_id(capable=True), one.id):
         if forgotten == one.id:
-            world.binder.directory.forget(one, "room")
+            world.binder.forget(one, "room")
         with pytest.raises(UnknownSession):
             world.find(forgotten)
     assert len(world.binder.directory) == 1
@@ -175,7 +175,7 @@ async def test_an_id_that_comes_with_another_credential_keeps_its_profile(brough
     assert await world.call(two) is not mine
     assert world.find(one.id) is one
     assert await world.call(one) is mine
-    world.binder.directory.forget(one, "age")
+    world.binder.forget(one, "age")
     assert world.find(one.id, YOU) is two
     await world.end()
 
@@ -184,7 +184,7 @@ async def test_no_profile_is_kept_of_what_is_forgotten():
     """The profile is remembered as long as its client session, and no longer."""
     world = World()
     one = await world.start(CAPABLE)
-    world.binder.directory.forget(one, "age")
+    world.binder.forget(one, "age")
     with pytest.raises(UnknownSession):
         world.find(one.id, YOU)
     assert not world.binder.directory._newest

@@ -8,35 +8,50 @@ from hypothesis import strategies as st
 from session_fakes import PROFILE, key
 
 from mcp_session_proxy.sessions.books import Usage
-from mcp_session_proxy.sessions.directory import ClientSession, Directory
+from mcp_session_proxy.sessions.client import ClientSession, new_tag
+from mcp_session_proxy.sessions.directory import Directory
 from mcp_session_proxy.sessions.identity import Principal
 from mcp_session_proxy.sessions.minting import mint_id
+from mcp_session_proxy.sessions.record import ClientRecord
 
 P, Q = (Principal(digest=name, anonymous=False) for name in ("pppppppppp", "qqqqqqqqqq"))
 
 
 def client(identifier="a", principal=P, *, now=0.0):
     return ClientSession(
-        identifier=identifier,
-        principal=principal,
-        key=key(principal.digest),
-        profile=PROFILE,
-        usage=Usage.EXCLUSIVE,
-        adopted=False,
-        now=now,
+        ClientRecord(
+            id=identifier,
+            tag=new_tag(),
+            principal=principal,
+            key=key(principal.digest),
+            profile=PROFILE,
+            usage=Usage.EXCLUSIVE,
+            adopted=False,
+            created=now,
+            last_used=now,
+        )
     )
+
+
+class Watched(Directory):
+    """A directory that notes who has gone from it, and why, by the id."""
+
+    def __init__(self, **limits):
+        super().__init__(**limits)
+        self.gone = []
+
+    def remove(self, client, reason):
+        departures = super().remove(client, reason)
+        self.gone += [(gone.id, reason) for gone, reason in departures]
+        return departures
 
 
 def make(max_sessions=100, per_principal=100, timeout=60.0):
     """A directory, and the list of those that it forgot and why."""
-    forgotten = []
-    directory = Directory(
-        max_sessions=max_sessions,
-        max_sessions_per_principal=per_principal,
-        timeout_seconds=timeout,
-        on_forget=lambda gone, reason: forgotten.append((gone.id, reason)),
+    directory = Watched(
+        max_sessions=max_sessions, max_sessions_per_principal=per_principal, timeout_seconds=timeout
     )
-    return directory, forgotten
+    return directory, directory.gone
 
 
 def check(directory):
@@ -52,7 +67,8 @@ def check(directory):
     assert not any(one.forgotten for one in everyone)
     newest_first = list(directory.newest_first())
     assert set(newest_first) == set(everyone)
-    assert [one.created for one in newest_first] == sorted((one.created for one in everyone), reverse=True)
+    created = [one.record.created for one in newest_first]
+    assert created == sorted(created, reverse=True)
 
 
 def test_who_has_the_most_pays_first():
@@ -97,7 +113,7 @@ def test_finding_counts_as_use():
     directory.add(one)
     directory.add(two)
     directory.find(P, "a", 5.0)
-    assert one.last_used == 5.0
+    assert one.record.last_used == 5.0
     assert list(directory) == [two, one]
     check(directory)
 
@@ -109,7 +125,7 @@ def test_newest_first():
     for each in (one, two, three):
         directory.add(each)
     directory.find(P, "a", 5.0)
-    directory.forget(two, "age")
+    directory.remove(two, "age")
     assert list(directory.newest_first()) == [three, one]
 
 
@@ -214,8 +230,8 @@ def test_forgetting():
     directory, forgotten = make()
     mine = client()
     directory.add(mine)
-    directory.forget(mine, "age")
-    directory.forget(mine, "age")
+    directory.remove(mine, "age")
+    directory.remove(mine, "age")
     assert forgotten == [("a", "age")]
     assert mine.forgotten
     assert directory.find(P, "a", 1.0) is None
@@ -228,7 +244,7 @@ def test_forgetting_a_former_holder_of_the_id():
     former, new = client(), client()
     directory.add(former)
     directory.add(new)
-    directory.forget(former, "age")
+    directory.remove(former, "age")
     assert directory.find(P, "a", 1.0) is new
     assert forgotten == [("a", "replaced")]
 
@@ -305,23 +321,22 @@ def test_any_sequence_keeps_both_indices(steps):
     """Whatever happens, the bounds hold, both indices agree, and nothing is told twice."""
     directory, _ = make(max_sessions=6, per_principal=4, timeout=10.0)
     told = []
-    directory._on_forget = lambda gone, reason: told.append(gone)
     now = 0.0
     for action, number, principal in steps:
         now += 1.0
         found = directory.find(principal, str(number), now) if action != "expire" else None
         if action == "add":
-            directory.add(client(str(number), principal, now=now))
+            told += directory.add(client(str(number), principal, now=now))
         elif action == "expire":
             now += 5.0
-            directory.expire(now)
+            told += directory.expire(now)
         elif found is not None and action == "forget":
-            directory.forget(found, "age")
+            told += directory.remove(found, "age")
         elif found is not None:
             found.in_flight = 1 if action == "busy" else 0
         check(directory)
         assert len(directory) <= 6
         assert all(len(own) <= 4 for own in directory._principals.values())
-        assert len(told) == len(set(told))
-        assert all(one.forgotten for one in told)
-        assert all(now - one.last_used < 10.0 or one.busy or action != "expire" for one in directory)
+        assert len(told) == len(set(told)) == len(directory.gone)
+        assert all(one.forgotten for one, _ in told)
+        assert all(now - one.record.last_used < 10.0 or one.busy or action != "expire" for one in directory)

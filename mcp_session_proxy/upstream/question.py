@@ -10,8 +10,8 @@ from ..errors import INTERNAL_ERROR
 from ..memory import Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
-from ..upstream.session import UpstreamSession
-from ..upstream.transport import Caller
+from .session import UpstreamSession
+from .transport import Caller
 
 UNABLE: Final = "The client did not declare that it can answer this request."
 NO_MEMORY: Final = "There is no memory left for requests that wait for clients' answers."

@@ -16,7 +16,7 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from ..aio import Signal
-from ..memory import Share
+from ..memory import UNBOUNDED, Share
 from .contention import Contention
 
 STANDALONE: Final = 0
@@ -36,8 +36,10 @@ class StoredEvent(NamedTuple):
     data: bytes
 
 
-class Shelf:
-    """Counts what all clients' streams keep together, so that lost and slow clients cannot fill the memory.
+class EventBudget:
+    """What clients' streams may keep: so many events each, and a share of the memory all together.
+
+    So lost and slow clients cannot fill the memory. ``max_events`` may be changed at any time.
 
     A message that many streams keep is there once, and counts once. Over the share, streams go that have
     probably reached their clients, the one that ended longest ago first; then streams that nobody reads are
@@ -45,11 +47,11 @@ class Shelf:
     If that is not enough, clients that read too slowly lose the older half of what they have not read.
     """
 
-    def __init__(self, share: Share) -> None:
+    def __init__(self, max_events: int, share: Share = UNBOUNDED) -> None:
+        self.max_events = max_events
         self._share = share
-        self._copies: dict[
-            int, int
-        ] = {}  # of messages that are kept, by their identity: so they must be kept
+        # How many streams keep a message, by its identity, which is good for as long as one of them does.
+        self._copies: dict[int, int] = {}
         self._streams: dict[Stream, None] = {}
         self._reached: dict[Stream, None] = {}
 
@@ -119,9 +121,11 @@ class Stream:
     """
 
     __slots__ = (
+        "_budget",
         "_bytes",
         "_changed",
         "_contention",
+        "_counts",
         "_current",
         "_displaced",
         "_events",
@@ -130,9 +134,7 @@ class Stream:
         "_next",
         "_number",
         "_prefix",
-        "_shelf",
         "closed",
-        "max_events",
         "reached_at",
         "taken",
     )
@@ -140,19 +142,18 @@ class Stream:
     def __init__(
         self,
         prefix: str,
-        max_events: int,
-        shelf: Shelf | None = None,
+        budget: EventBudget,
         *,
         mailbox: "Mailbox | None" = None,
         number: int = STANDALONE,
     ) -> None:
         self._prefix = prefix
-        self._shelf = shelf
+        self._budget = budget
+        self._counts = True  # what it keeps is counted in the budget
         self._mailbox = mailbox
         self._number = number
         self._events: deque[StoredEvent] = deque()
         self._bytes = 0
-        self.max_events = max_events
         self._next = 1
         self._followers = 0
         self._current = 0
@@ -174,8 +175,8 @@ class Stream:
         self._next += 1
         self._events.append(StoredEvent(number, data))
         self._bytes += len(data)
-        if self._shelf is not None:
-            self._shelf.put(self, data)
+        if self._counts:
+            self._budget.put(self, data)
         while len(self._events) > 1 and self._is_too_much():
             self._drop_oldest()
         self._changed.give()
@@ -184,8 +185,8 @@ class Stream:
     def _drop_oldest(self) -> None:
         data = self._events.popleft().data
         self._bytes -= len(data)
-        if self._shelf is not None:
-            self._shelf.take(data)
+        if self._counts:
+            self._budget.take(data)
 
     @property
     def kept_bytes(self) -> int:
@@ -196,8 +197,7 @@ class Stream:
         """Let go of what is kept; what comes later is kept again."""
         while self._events:
             self._drop_oldest()
-        if self._shelf is not None:
-            self._shelf.remove(self)
+        self._budget.remove(self)
 
     def forget_what_was_taken(self) -> None:
         """Let go of what was given to the follower, and is kept in case that did not arrive."""
@@ -212,11 +212,11 @@ class Stream:
 
     def drop(self) -> None:
         """Nobody can come back to this stream: it lives as long as somebody reads it, and does not count."""
-        shelf, self._shelf = self._shelf, None
-        if shelf is not None:
+        if self._counts:
+            self._counts = False
             for event in self._events:
-                shelf.take(event.data)
-            shelf.remove(self)
+                self._budget.take(event.data)
+            self._budget.remove(self)
         mailbox, self._mailbox = self._mailbox, None
         if mailbox is not None:
             mailbox.streams.pop(self._number, None)
@@ -224,7 +224,7 @@ class Stream:
     def _is_too_much(self) -> bool:
         if self.followed and self._events[0].number > self.taken:
             return len(self._events) > _MAX_UNREAD_EVENTS or self._bytes > _MAX_UNREAD_BYTES
-        return len(self._events) > self.max_events or self._bytes > _MAX_BYTES
+        return len(self._events) > self._budget.max_events or self._bytes > _MAX_BYTES
 
     def event_id(self, number: int) -> str:
         """The id under which the client knows an event."""
@@ -250,8 +250,8 @@ class Stream:
         self.closed = True
         if reached_at is not None:
             self.reached_at = reached_at
-            if self._shelf is not None:
-                self._shelf.demote(self)
+            if self._counts:
+                self._budget.demote(self)
         self._changed.give()
 
     def end_following(self) -> None:
@@ -299,22 +299,15 @@ class Stream:
 class Mailbox:
     """The streams of one client session."""
 
-    __slots__ = ("_max_events", "_next", "_nonce", "_shelf", "streams")
+    __slots__ = ("_budget", "_next", "_nonce", "streams")
 
-    def __init__(self, max_events: int, shelf: Shelf | None = None) -> None:
-        self._max_events = max_events
-        self._shelf = shelf
+    def __init__(self, budget: EventBudget) -> None:
+        self._budget = budget
         # Ids from before a restart must not be taken for ours.
         self._nonce = secrets.token_hex(3)
         self._next = STANDALONE
         self.streams: dict[int, Stream] = {}
         self.open()
-
-    def set_max_events(self, max_events: int) -> None:
-        """Keep this many events in each stream from now on; what is too much goes with the next event."""
-        self._max_events = max_events
-        for stream in self.streams.values():
-            stream.max_events = max_events
 
     @property
     def standalone(self) -> Stream:
@@ -331,10 +324,9 @@ class Mailbox:
             gone.close()
             gone.drop()
         prefix = f"{self._nonce}-{number}"
-        if number == STANDALONE:
-            stream = Stream(prefix, self._max_events, self._shelf)
-        else:
-            stream = Stream(prefix, self._max_events, self._shelf, mailbox=self, number=number)
+        # The standalone one goes with the mailbox only.
+        home = None if number == STANDALONE else self
+        stream = Stream(prefix, self._budget, mailbox=home, number=number)
         self.streams[number] = stream
         return stream
 
@@ -342,7 +334,16 @@ class Mailbox:
         """The stream that a ``Last-Event-ID`` names and where to go on in it; None where it names nothing
         that could go on. No id at all names the standalone stream, behind what was taken of it.
 
-        A standalone stream is found under ids from before a restart, too: it is the same one to the client.
+        MCP 2025-11-25, basic/transports, "Resumability and Redelivery": what is replayed must be of the very
+        stream that was cut, for a message is sent on one stream only. So an id has three parts. The first is
+        drawn anew for each mailbox: after a restart the same numbers mean other messages, and a client that
+        missed something must not be given something else for it. The second is the stream's; a stream of a
+        POST that is gone, or has ended with nothing behind that place, is not replaced by another one. The
+        third is where to go on. The client may name an event that it has read or, cut off in the middle, one
+        before what we believe it has: it is right, since written is not received.
+
+        The one exception is a standalone stream from before a restart. To its client it is the same one, and
+        clients that are refused it never open it again; it goes on behind what was taken of ours.
         """
         if not event_id:
             return self.standalone, self.standalone.taken

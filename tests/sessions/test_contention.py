@@ -1,6 +1,6 @@
 """How clients that take one stream from each other are slowed down."""
 
-from mcp_session_proxy.exchange.contention import Contention
+from mcp_session_proxy.sessions.contention import Contention
 
 
 def test_two_that_come_back_as_told() -> None:
