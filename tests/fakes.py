@@ -242,7 +242,12 @@ class FakeServer:
     """A stateful server. Implements ``transport.Transport``.
 
     ``executed`` counts the calls that it carried out, by method. With ``stateless``, it gives no ids.
+    ``loss_shows_as`` is how it tells that a session is gone; ``hears_all`` says that whatever is sent on such
+    a session reaches it, and that it notices when nobody waits for an answer any more.
     """
+
+    loss_shows_as = "404"
+    hears_all = True
 
     def __init__(self, *, stateless: bool = False) -> None:
         self.silence_seconds = 600.0

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,6 +27,7 @@ from fakes import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import GONE, error, notification, request, result
+from pipe_server import PipeServer
 
 from mcp_session_proxy.errors import (
     Draining,
@@ -89,8 +91,10 @@ class Scene:
         return [event.reason for event in self.observe.named("request.retried")]
 
 
-async def scene(*, stateless: bool = False) -> Scene:
-    server, router, observe = FakeServer(stateless=stateless), FakeRouter(), Recorder()
+@pytest.fixture
+async def at(a_server: FakeServer) -> Scene:
+    """An open session, by each transport."""
+    server, router, observe = a_server, FakeRouter(), Recorder()
     placement = FakePlacement(server)
     session = make_session(server, placement=placement, router=router, observe=observe)
     await session.open(NOBODY)
@@ -105,9 +109,8 @@ def value(response: Response) -> Any:
 # -- the way there and back ------------------------------------------------------------------------
 
 
-async def test_answer() -> None:
+async def test_answer(at: Scene) -> None:
     """A request goes out under an id of ours and its result comes back as it is."""
-    at = await scene()
     at.server.script("tools/call", answer({"jsonrpc": "2.0", "id": 2, "result": {"text": "ü", "n": 1.50}}))
     exchange = at.exchange()
     response = await exchange.run()
@@ -118,35 +121,39 @@ async def test_answer() -> None:
     assert exchange.upstream_seconds is not None
 
 
-async def test_parameters_are_not_touched() -> None:
+async def test_parameters_are_not_touched(at: Scene) -> None:
     """Without a progress token the parameters go out byte for byte."""
-    at = await scene()
     params = b'{ "name":"x",  "arguments":{"big":12345678901234567890.0100}}'
     await at.run(Request(b"1", "tools/call", params))
     await at.run(Request(b"1", "tools/list", None))
     assert [sent.message.params for sent in at.server.seen[2:]] == [params, None]
 
 
-async def test_error_comes_back_as_it_is() -> None:
+async def test_error_comes_back_as_it_is(at: Scene) -> None:
     """The server's own JSON-RPC error is an answer like any other."""
-    at = await scene()
     body = {"jsonrpc": "2.0", "id": "?", "error": {"code": -32602, "message": "no", "data": {"x": 1}}}
     at.server.script("tools/call", answer(body))
     assert value(await at.run()) == body["error"]
     assert at.sent == ["tools/call @s1"]
 
 
-@pytest.mark.parametrize("identifier", [None, "server-error", "2", 2])
-async def test_answer_under_an_odd_id(identifier: object) -> None:
+@pytest.mark.parametrize(
+    "identifier",
+    [
+        pytest.param(None, marks=pytest.mark.http_only),
+        pytest.param("server-error", marks=pytest.mark.http_only),
+        "2",
+        2,
+    ],
+)
+async def test_answer_under_an_odd_id(at: Scene, identifier: object) -> None:
     """Some servers lose or quote the id; in our request's own body it is clear what is meant."""
-    at = await scene()
     at.server.script("tools/call", answer({"jsonrpc": "2.0", "id": identifier, "result": {"ok": 1}}))
     assert value(await at.run()) == {"ok": 1}
 
 
-async def test_answers_to_others_are_not_taken() -> None:
+async def test_answers_to_others_are_not_taken(at: Scene) -> None:
     """A response to another request in our body is dropped."""
-    at = await scene()
     at.server.script(
         "tools/call",
         stream(say({"jsonrpc": "2.0", "id": 99, "result": {"wrong": 1}}), say(result({"right": 1}))),
@@ -162,16 +169,14 @@ async def test_answers_to_others_are_not_taken() -> None:
         ({"code": -1, "message": "fine"}, {"code": -1, "message": "fine"}),
     ],
 )
-async def test_error_of_an_odd_form(odd: object, shown: object) -> None:
+async def test_error_of_an_odd_form(at: Scene, odd: object, shown: object) -> None:
     """What the client gets is an error object, which strict clients insist on."""
-    at = await scene()
     at.server.script("tools/call", answer({"jsonrpc": "2.0", "id": 2, "error": odd}))
     assert value(await at.run()) == shown
 
 
-async def test_journal_records_what_the_server_agreed_to() -> None:
+async def test_journal_records_what_the_server_agreed_to(at: Scene) -> None:
     """Subscriptions and the log level are remembered once they are granted, and only then."""
-    at = await scene()
     await at.run(Request(b"1", "resources/subscribe", b'{"uri":"a"}'))
     at.server.script("resources/subscribe", answer(error(-32602, "no such resource")))
     await at.run(Request(b"2", "resources/subscribe", b'{"uri":"b"}'))
@@ -181,9 +186,8 @@ async def test_journal_records_what_the_server_agreed_to() -> None:
 # -- what the server says meanwhile ----------------------------------------------------------------
 
 
-async def test_progress_tokens_are_rewritten_both_ways() -> None:
+async def test_progress_tokens_are_rewritten_both_ways(at: Scene) -> None:
     """The server sees a token of ours, the client its own, whatever stream the progress comes on."""
-    at = await scene()
     go_on = asyncio.Event()
     at.server.script(
         "tools/call",
@@ -207,17 +211,15 @@ async def test_progress_tokens_are_rewritten_both_ways() -> None:
 
 
 @pytest.mark.parametrize("params", [None, [1, 2], "x", {}, {"progressToken": 2}])
-async def test_odd_progress_does_not_hurt_the_call(params: object) -> None:
+async def test_odd_progress_does_not_hurt_the_call(at: Scene, params: object) -> None:
     """A malformed progress notification is dropped, and the answer still arrives."""
-    at = await scene()
     odd = {"jsonrpc": "2.0", "method": "notifications/progress", "params": params}
     at.server.script("tools/call", stream(say(odd), say(result({"ok": 1}))))
     assert value(await at.run()) == {"ok": 1}
 
 
-async def test_progress_nobody_asked_for_is_dropped() -> None:
+async def test_progress_nobody_asked_for_is_dropped(at: Scene) -> None:
     """A client without a progress token hears no progress."""
-    at = await scene()
     at.server.script(
         "tools/list",
         stream(say(notification("notifications/progress", progressToken=2, progress=1)), say(result())),
@@ -226,9 +228,8 @@ async def test_progress_nobody_asked_for_is_dropped() -> None:
     assert at.outlet.notified == []
 
 
-async def test_notifications_and_questions_are_passed_on() -> None:
+async def test_notifications_and_questions_are_passed_on(at: Scene) -> None:
     """What the server says in the course of the call goes to the client's side of it."""
-    at = await scene()
     at.server.script(
         "tools/call",
         stream(
@@ -243,9 +244,8 @@ async def test_notifications_and_questions_are_passed_on() -> None:
     assert [message.method for message in at.router.overheard] == ["notifications/message"]
 
 
-async def test_ping_in_the_call_is_answered_by_us() -> None:
+async def test_ping_in_the_call_is_answered_by_us(at: Scene) -> None:
     """The client never sees the server's ping."""
-    at = await scene()
     at.server.script("tools/call", stream(say(request(5, "ping")), say(result())))
     await at.run()
     await settle()
@@ -253,14 +253,13 @@ async def test_ping_in_the_call_is_answered_by_us() -> None:
     assert at.sent == ["tools/call @s1", "response @s1"]
 
 
-async def test_flood_of_progress_is_bounded() -> None:
+async def test_flood_of_progress_is_bounded(at: Scene) -> None:
     """A server that floods us on its stream while the client reads slowly does not fill our memory."""
 
     class Slow(FakeOutlet):
         async def notify(self, message: object) -> None:
             await asyncio.sleep(3600)
 
-    at = await scene()
     go_on = asyncio.Event()
     at.outlet = Slow()
     at.server.script("tools/call", stream(go_on, say(result())))
@@ -278,9 +277,8 @@ async def test_flood_of_progress_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("request_", [CALL, LIST])
-async def test_refused_before_any_byte_was_sent(request_: Request) -> None:
+async def test_refused_before_any_byte_was_sent(at: Scene, request_: Request) -> None:
     """Row 1: a refused connection is tried again, whatever the method."""
-    at = await scene()
     at.server.script(request_.method, *(UpstreamUnreachable("down") for _ in range(3)))
     await at.run(request_)
     assert at.sent == [f"{request_.method} @s1"] * 4
@@ -288,17 +286,15 @@ async def test_refused_before_any_byte_was_sent(request_: Request) -> None:
     assert at.server.executed[request_.method] == 1
 
 
-async def test_refused_for_too_long() -> None:
+async def test_refused_for_too_long(at: Scene) -> None:
     """Row 1, the deadline: after ten seconds the client is told that nothing was sent."""
-    at = await scene()
     at.server.script("tools/call", *(UpstreamUnreachable("down") for _ in range(100)))
     assert isinstance(await at.fail(), UpstreamUnreachable)
     assert 8 < asyncio.get_running_loop().time() <= 10
 
 
-async def test_refused_with_another_server_at_hand() -> None:
+async def test_refused_with_another_server_at_hand(at: Scene) -> None:
     """Row 1, elsewhere: a call that was not sent goes to another replica, with the same journal."""
-    at = await scene()
     at.session.journal.record("resources/subscribe", b'{"uri":"a"}')
     at.placement.elsewhere = other = FakeServer()
     at.server.script("tools/call", UpstreamUnreachable("down"))
@@ -312,9 +308,8 @@ async def test_refused_with_another_server_at_hand() -> None:
     ]
 
 
-async def test_refused_without_hope() -> None:
+async def test_refused_without_hope(at: Scene) -> None:
     """Row 1, at once: nobody is kept waiting for a server that has been away for long."""
-    at = await scene()
     at.server.script("tools/call", UpstreamUnreachable("down"))
     at.placement.hopeless = UpstreamDown("It has been away.")
     assert isinstance(await at.fail(), UpstreamDown)
@@ -323,29 +318,28 @@ async def test_refused_without_hope() -> None:
 
 
 @pytest.mark.parametrize("request_", [CALL, LIST])
-async def test_session_gone(request_: Request) -> None:
+async def test_session_gone(at: Scene, request_: Request) -> None:
     """Row 2: rejected because the session is gone, sent again once on a new one, whatever the method."""
-    at = await scene()
     at.server.forget()
     assert value(await at.run(request_)) == {"from": "s2"}
     method = request_.method
-    assert at.sent == [f"{method} @s1", "initialize", "notifications/initialized @s2", f"{method} @s2"]
+    reopened = ["initialize", "notifications/initialized @s2", f"{method} @s2"]
+    assert at.sent == ([f"{method} @s1"] if at.server.hears_all else []) + reopened
     assert at.server.executed[method] == 1
     assert at.retries == ["session-lost"]
-    assert [event.how for event in at.observe.named("session.lost")] == ["404"]
+    assert [event.how for event in at.observe.named("session.lost")] == [at.server.loss_shows_as]
 
 
-async def test_session_gone_twice() -> None:
+@pytest.mark.http_only
+async def test_session_gone_twice(at: Scene) -> None:
     """Row 2, once: a server that loses every session at once is not fed new ones for ever."""
-    at = await scene()
     at.server.script("tools/call", refusal(404, GONE), refusal(404, GONE))
     assert isinstance(await at.fail(), SessionLost)
     assert at.sent.count("initialize") == 1
 
 
-async def test_session_gone_and_not_reopened() -> None:
+async def test_session_gone_and_not_reopened(at: Scene) -> None:
     """Row 2, in vain: the client is told that its request was not executed, and nobody gets the session."""
-    at = await scene()
     at.server.forget()
     at.server.script("initialize", stream())
     assert isinstance(await at.fail(), SessionLost)
@@ -353,9 +347,9 @@ async def test_session_gone_and_not_reopened() -> None:
     assert at.server.executed["tools/call"] == 0
 
 
-async def test_session_gone_and_the_server_refuses_another() -> None:
+@pytest.mark.http_only
+async def test_session_gone_and_the_server_refuses_another(at: Scene) -> None:
     """Row 2, in vain, for a reason that the client should see: the server's own status."""
-    at = await scene()
     at.server.forget()
     at.server.script("initialize", refusal(401, b"Unauthorized"))
     failure = await at.fail()
@@ -365,9 +359,8 @@ async def test_session_gone_and_the_server_refuses_another() -> None:
     assert at.server.executed["tools/call"] == 0
 
 
-async def test_everyone_who_lost_the_session_goes_on() -> None:
+async def test_everyone_who_lost_the_session_goes_on(at: Scene) -> None:
     """Row 2, together: ten calls that meet the same loss share one re-opening."""
-    at = await scene()
     at.server.forget()
     responses = await asyncio.gather(*(at.exchange().run() for _ in range(10)))
     assert [value(response) for response in responses] == [{"from": "s2"}] * 10
@@ -375,18 +368,17 @@ async def test_everyone_who_lost_the_session_goes_on() -> None:
     assert at.server.executed["tools/call"] == 10
 
 
-async def test_who_comes_during_a_reopening_waits() -> None:
+async def test_who_comes_during_a_reopening_waits(at: Scene) -> None:
     """A request that finds its session being re-opened is sent on the new one."""
-    at = await scene()
     at.server.forget()
     at.session.revive_soon(1, "ping")
     await asyncio.sleep(0)
     assert value(await at.run()) == {"from": "s2"}
 
 
-async def test_suspicion_that_a_ping_dispels() -> None:
+@pytest.mark.http_only
+async def test_suspicion_that_a_ping_dispels(at: Scene) -> None:
     """A 404 about something else reaches the client; the session stays."""
-    at = await scene()
     at.server.script("tools/call", refusal(404, b"no such page"))
     failure = await at.fail()
     assert isinstance(failure, UpstreamRejected)
@@ -394,37 +386,34 @@ async def test_suspicion_that_a_ping_dispels() -> None:
     assert at.sent == ["tools/call @s1", "ping @s1"]
 
 
-async def test_suspicion_that_a_ping_confirms() -> None:
+@pytest.mark.http_only
+async def test_suspicion_that_a_ping_confirms(at: Scene) -> None:
     """A bare 404 for a session that is gone counts as a loss."""
-    at = await scene()
     at.server.forget()
     at.server.script("tools/call", refusal(404))
     assert value(await at.run()) == {"from": "s2"}
     assert at.sent[:2] == ["tools/call @s1", "ping @s1"]
 
 
-async def test_loss_in_disguise() -> None:
-    """A 200 with an error about the session is believed once a ping says the same."""
-    at = await scene()
-    at.server.forget()
+async def test_loss_in_disguise(at: Scene) -> None:
+    """An answer that is an error about the session is believed once a ping says the same."""
+    at.server.sessions.clear()
     at.server.script("tools/call", answer(error(-32600, "missing or invalid Mcp-Session-Id session")))
     assert value(await at.run()) == {"from": "s2"}
     assert at.sent[:3] == ["tools/call @s1", "ping @s1", "initialize"]
     assert at.server.executed["tools/call"] == 1
 
 
-async def test_error_of_a_tool_about_sessions_of_its_own() -> None:
+async def test_error_of_a_tool_about_sessions_of_its_own(at: Scene) -> None:
     """A 200 with an error about some session is the tool's own as long as ours lives."""
-    at = await scene()
     at.server.script("tools/call", answer(error(-32000, "The browser session has crashed")))
     assert value(await at.run())["message"] == "The browser session has crashed"
     assert at.sent == ["tools/call @s1", "ping @s1"]
 
 
-async def test_error_after_output_is_no_loss() -> None:
+async def test_error_after_output_is_no_loss(at: Scene) -> None:
     """A call that has said something was begun: its error is never a reason to send it again."""
-    at = await scene()
-    at.server.forget()
+    at.server.sessions.clear()
     at.server.script(
         "tools/call", stream(say(notification("notifications/message")), say(error(-1, "Session not found")))
     )
@@ -432,6 +421,7 @@ async def test_error_after_output_is_no_loss() -> None:
     assert at.sent == ["tools/call @s1"]
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize(
     "broken",
     [
@@ -445,9 +435,8 @@ async def test_error_after_output_is_no_loss() -> None:
     ],
     ids=["lost", "ends", "breaks", "breaks-late", "accepted", "odd-json", "html"],
 )
-async def test_lost_after_sending(broken: Scripted) -> None:
+async def test_lost_after_sending(at: Scene, broken: Scripted) -> None:
     """Rows 4 and 5: a read is sent again once; a call is not, and the client is told."""
-    at = await scene()
     at.server.script("tools/list", broken)
     assert value(await at.run(LIST)) == {"from": "s1"}
     assert at.sent == ["tools/list @s1"] * 2
@@ -461,29 +450,50 @@ async def test_lost_after_sending(broken: Scripted) -> None:
 
 
 @pytest.mark.parametrize(
+    "broken",
+    [
+        lambda: ConnectionLost(),
+        lambda: stream(ConnectionLost()),
+        lambda: stream(say(notification("notifications/message")), ConnectionLost()),
+    ],
+    ids=["lost", "breaks", "breaks-late"],
+)
+async def test_lost_together_with_the_session(at: Scene, broken: Callable[[], Scripted]) -> None:
+    """Rows 4 and 5, where the session goes on or ends with what it was sent on: a call is not sent again."""
+    at.server.script("tools/list", broken())
+    assert value(await at.run(LIST)) in ({"from": "s1"}, {"from": "s2"})
+    assert "read-repeated" in at.retries
+    assert sum(sent.startswith("tools/list") for sent in at.sent) == 2
+
+    at.server.script("tools/call", broken())
+    assert isinstance(await at.fail(), OutcomeUnknown)
+    assert [event.method for event in at.observe.named("request.replay_refused")] == ["tools/call"]
+    assert sum(sent.startswith("tools/call") for sent in at.sent) == 1
+    assert isinstance(await at.run(), Response)
+
+
+@pytest.mark.parametrize(
     "method",
     ["tools/call", "resources/subscribe", "logging/setLevel", "tasks/cancel", "custom/method", "sampling/x"],
 )
-async def test_only_reads_are_repeated(method: str) -> None:
+async def test_only_reads_are_repeated(at: Scene, method: str) -> None:
     """Row 5: whatever is not a read by protocol is not sent a second time."""
-    at = await scene()
     at.server.script(method, ConnectionLost())
     assert isinstance(await at.fail(Request(b"1", method, b"{}")), OutcomeUnknown)
     assert at.sent[0] == f"{method} @s1"
     assert at.sent.count(f"{method} @s1") == 1
 
 
-async def test_read_that_is_lost_twice() -> None:
+@pytest.mark.http_only
+async def test_read_that_is_lost_twice(at: Scene) -> None:
     """Row 4, once: a read that is lost again ends in an error."""
-    at = await scene()
     at.server.script("tools/list", ConnectionLost(), stream())
     assert isinstance(await at.fail(LIST), OutcomeUnknown)
     assert at.sent.count("tools/list @s1") == 2
 
 
-async def test_lost_call_looks_after_the_session() -> None:
+async def test_lost_call_looks_after_the_session(at: Scene) -> None:
     """A call lost to a restart is answered, and the next one finds a new session."""
-    at = await scene()
 
     def crash(_: Sent) -> FakeReply:
         at.server.forget()
@@ -492,14 +502,13 @@ async def test_lost_call_looks_after_the_session() -> None:
     at.server.script("tools/call", crash)
     assert isinstance(await at.fail(), OutcomeUnknown)
     await settle(50)
-    assert at.session.channel.session_id == "s2"
+    assert at.server.sessions == ["s2"]
     assert value(await at.run()) == {"from": "s2"}
     assert at.server.posts("tools/call")[1].session_id == "s2"
 
 
-async def test_server_that_falls_silent() -> None:
+async def test_server_that_falls_silent(at: Scene) -> None:
     """After the time limit the client is told, and the server is told to stop."""
-    at = await scene()
     at.server.script(
         "tools/call", stream(say(notification("notifications/message")), UpstreamTimeout("silent"))
     )
@@ -509,35 +518,32 @@ async def test_server_that_falls_silent() -> None:
     assert at.server.seen[-1].params == {"requestId": 2, "reason": "timeout"}
 
 
-async def test_event_over_the_limit() -> None:
+async def test_event_over_the_limit(at: Scene) -> None:
     """A stream that cannot be read on is an error, and no reason to send again."""
-    at = await scene()
     at.server.script("tools/list", stream(UpstreamProtocolError("too large")))
     assert isinstance(await at.fail(LIST), UpstreamProtocolError)
     assert at.sent == ["tools/list @s1"]
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 502, 503])
-async def test_other_refusals_reach_the_client(status: int) -> None:
+async def test_other_refusals_reach_the_client(at: Scene, status: int) -> None:
     """A refusal that has nothing to do with the session is passed on, and nothing is sent again."""
-    at = await scene()
     at.server.script("tools/call", refusal(status, b"no"))
     assert isinstance(await at.fail(), UpstreamRejected)
     assert at.sent == ["tools/call @s1"]
 
 
-async def test_closed_session() -> None:
+async def test_closed_session(at: Scene) -> None:
     """A call whose session the proxy has closed meanwhile is answered, and opens nothing."""
-    at = await scene()
     at.server.script("tools/call", refusal(404, GONE))
     await at.session.close("lost")
     assert isinstance(await at.fail(), SessionLost)
     assert at.server.sessions == []
 
 
-async def test_session_closed_while_in_doubt() -> None:
+async def test_session_closed_while_in_doubt(at: Scene) -> None:
     """Closing a session while a ping is under way ends in an answer, not in a cancellation."""
-    at = await scene()
     at.server.script("tools/call", ConnectionLost())
     at.server.script("ping", stream(asyncio.Event()))
     failing = asyncio.create_task(at.fail())
@@ -550,9 +556,8 @@ async def test_session_closed_while_in_doubt() -> None:
 
 
 @pytest.mark.parametrize("identifier", [b"2", b'"2"'])
-async def test_answer_on_the_get_stream(identifier: bytes) -> None:
+async def test_answer_on_the_get_stream(at: Scene, identifier: bytes) -> None:
     """A server that has lost the stream of the call may answer there; nothing is cancelled."""
-    at = await scene()
     at.server.script("tools/call", stream(asyncio.Event()))
     running = asyncio.create_task(at.run())
     await settle()
@@ -563,9 +568,9 @@ async def test_answer_on_the_get_stream(identifier: bytes) -> None:
     assert at.sent == ["tools/call @s1"]
 
 
-async def test_error_on_the_get_stream_while_the_answer_is_looked_for() -> None:
+@pytest.mark.http_only
+async def test_error_on_the_get_stream_while_the_answer_is_looked_for(at: Scene) -> None:
     """It is an answer like any other, in whatever form."""
-    at = await scene()
     at.server.script("tools/call", stream(say(event_id="e1", retry=20.0)))
     running = asyncio.create_task(at.run())
     await settle()
@@ -573,9 +578,8 @@ async def test_error_on_the_get_stream_while_the_answer_is_looked_for() -> None:
     assert value(await running) == {"code": -32603, "message": "no"}
 
 
-async def test_answer_on_the_get_stream_to_a_call_that_is_given_up() -> None:
+async def test_answer_on_the_get_stream_to_a_call_that_is_given_up(at: Scene) -> None:
     """What ended first counts."""
-    at = await scene()
     at.server.script("tools/call", stream(asyncio.Event()))
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
@@ -587,9 +591,8 @@ async def test_answer_on_the_get_stream_to_a_call_that_is_given_up() -> None:
 
 
 @pytest.mark.parametrize("token", [3, "3", 99, "p", None, {"a": 1}, True])
-async def test_progress_that_is_not_this_calls(token: object) -> None:
+async def test_progress_that_is_not_this_calls(at: Scene, token: object) -> None:
     """Progress under any token but ours for this request is not taken for its own."""
-    at = await scene()
     said = say(notification("notifications/progress", progressToken=token, progress=1))
     at.server.script("tools/call", stream(said, say(result())))
     await at.run()
@@ -599,9 +602,9 @@ async def test_progress_that_is_not_this_calls(token: object) -> None:
 # -- resuming --------------------------------------------------------------------------------------
 
 
-async def test_broken_stream_is_resumed() -> None:
+@pytest.mark.http_only
+async def test_broken_stream_is_resumed(at: Scene) -> None:
     """Row 3: a stream with event ids is continued from the last one, and the call is not sent again."""
-    at = await scene()
     at.server.script("tools/call", stream(RESUMABLE, ConnectionLost()))
     at.server.script(
         "GET",
@@ -617,15 +620,16 @@ async def test_broken_stream_is_resumed() -> None:
     assert len(at.outlet.notified) == 2
 
 
-async def test_server_that_ends_its_streams_is_polled() -> None:
+@pytest.mark.http_only
+async def test_server_that_ends_its_streams_is_polled(at: Scene) -> None:
     """A server that closes the stream on purpose says when to come back."""
-    at = await scene()
     at.server.script("tools/call", stream(say(event_id="e1", retry=20.0)))
     at.server.script("GET", stream(say(event_id="e2")), stream(say(result())))
     await at.run()
     assert asyncio.get_running_loop().time() == pytest.approx(40, abs=0.1)
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize(
     "gets",
     [
@@ -653,9 +657,8 @@ async def test_server_that_ends_its_streams_is_polled() -> None:
         "redirect",
     ],
 )
-async def test_resuming_in_vain(gets: list[Scripted]) -> None:
+async def test_resuming_in_vain(at: Scene, gets: list[Scripted]) -> None:
     """However a continuation fails, the request was sent: it never looks as if it had not been."""
-    at = await scene()
     at.server.script("tools/call", stream(RESUMABLE, ConnectionLost()))
     at.server.script("GET", *gets)
     assert isinstance(await at.fail(), OutcomeUnknown)
@@ -665,9 +668,9 @@ async def test_resuming_in_vain(gets: list[Scripted]) -> None:
     assert len(at.server.gets()) == 1 or len(at.server.gets()) > 20
 
 
-async def test_resumed_stream_that_stays_silent() -> None:
+@pytest.mark.http_only
+async def test_resumed_stream_that_stays_silent(at: Scene) -> None:
     """A continuation on which nothing ever comes ends like any other silence."""
-    at = await scene()
     at.server.script("tools/call", stream(RESUMABLE))
     at.server.script("GET", stream(UpstreamTimeout("silent")))
     assert isinstance(await at.fail(), UpstreamTimeout)
@@ -677,23 +680,22 @@ async def test_resumed_stream_that_stays_silent() -> None:
 # -- cancellation ----------------------------------------------------------------------------------
 
 
-async def test_client_cancels() -> None:
+async def test_client_cancels(at: Scene) -> None:
     """The server is told, under our id; an answer that still comes is passed on."""
-    at = await scene()
     go_on = asyncio.Event()
     at.server.script("tools/call", stream(go_on, say(error(-32800, "cancelled"))))
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
     await settle()
     await exchange.cancel(b'{"requestId":"client-1","reason":"bored"}', NOBODY)
+    await settle()
     assert at.server.seen[-1].params == {"requestId": 2, "reason": "bored"}
     go_on.set()
     assert value(await running)["code"] == -32800
 
 
-async def test_client_cancels_and_the_server_is_silent() -> None:
+async def test_client_cancels_and_the_server_is_silent(at: Scene) -> None:
     """Five seconds later the client gets an answer, and the connection is given up."""
-    at = await scene()
     reply = stream(asyncio.Event())
     at.server.script("tools/call", reply)
     exchange = at.exchange()
@@ -703,15 +705,14 @@ async def test_client_cancels_and_the_server_is_silent() -> None:
     with pytest.raises(RequestCancelled):
         await running
     assert asyncio.get_running_loop().time() == pytest.approx(5)
-    assert reply.closed
+    assert reply.closed is at.server.hears_all
     assert at.session.calls == {}
     await settle()
     assert at.sent == ["tools/call @s1", "notifications/cancelled @s1"]
 
 
-async def test_client_cancels_before_anything_was_sent() -> None:
+async def test_client_cancels_before_anything_was_sent(at: Scene) -> None:
     """A call that waits for its server to come up is not sent after it was cancelled."""
-    at = await scene()
     at.server.script("tools/call", *(UpstreamUnreachable("down") for _ in range(3)))
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
@@ -724,13 +725,12 @@ async def test_client_cancels_before_anything_was_sent() -> None:
     assert at.server.posts("notifications/cancelled") == []
 
 
-async def test_cancelled_call_is_not_sent_again() -> None:
+async def test_cancelled_call_is_not_sent_again(at: Scene) -> None:
     """A call that is cancelled and then rejected with its session is not repeated."""
-    at = await scene()
     go_on = asyncio.Event()
 
     def gone(_: Sent) -> FakeReply:
-        at.server.forget()
+        at.server.sessions.clear()
         return stream(go_on, say(error(-32600, "Session not found")))
 
     at.server.script("tools/call", gone)
@@ -744,9 +744,8 @@ async def test_cancelled_call_is_not_sent_again() -> None:
     assert len(at.server.posts("tools/call")) == 1
 
 
-async def test_cancelling_what_is_over_does_nothing() -> None:
+async def test_cancelling_what_is_over_does_nothing(at: Scene) -> None:
     """A cancellation that crosses the answer is dropped."""
-    at = await scene()
     exchange = at.exchange()
     await exchange.cancel(b"{}", NOBODY)
     await exchange.run()
@@ -756,9 +755,8 @@ async def test_cancelling_what_is_over_does_nothing() -> None:
     assert at.sent == ["tools/call @s1"]
 
 
-async def test_give_up() -> None:
+async def test_give_up(at: Scene) -> None:
     """At a shutdown the exchange ends at once with the error it is given, and the server is told."""
-    at = await scene()
     at.server.script("tools/call", stream(asyncio.Event()))
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
@@ -771,9 +769,8 @@ async def test_give_up() -> None:
     assert at.sent == ["tools/call @s1", "notifications/cancelled @s1"]
 
 
-async def test_cancel_and_give_up_at_once() -> None:
+async def test_cancel_and_give_up_at_once(at: Scene) -> None:
     """Whatever ends an exchange twice in the same step ends it once."""
-    at = await scene()
     at.server.script("tools/call", stream(asyncio.Event()))
     exchange = at.exchange()
     running = asyncio.create_task(exchange.run())
@@ -786,9 +783,8 @@ async def test_cancel_and_give_up_at_once() -> None:
         await running
 
 
-async def test_task_that_is_cancelled_tells_the_server() -> None:
+async def test_task_that_is_cancelled_tells_the_server(at: Scene) -> None:
     """When the exchange's own task ends (its client has left for good), the server is told."""
-    at = await scene()
     reply = stream(asyncio.Event())
     at.server.script("tools/call", reply)
     running = asyncio.create_task(at.exchange().run())
@@ -799,7 +795,7 @@ async def test_task_that_is_cancelled_tells_the_server() -> None:
     await settle()
     assert at.sent == ["tools/call @s1", "notifications/cancelled @s1"]
     assert at.server.seen[-1].params["requestId"] == 2
-    assert reply.closed
+    assert reply.closed is at.server.hears_all
     assert at.session.calls == {}
 
 
@@ -917,6 +913,30 @@ class Chaos(FakeServer):
         return scripted.get(fault, lambda _: self.open_session())
 
 
+# What can happen on a pipe: no statuses, nothing to resume, and the session ends with what carries it.
+PIPE_FAULTS = st.sampled_from(
+    [
+        "fine",
+        "fine-after-interim",
+        "refused",
+        "lost-unread",
+        "lost-executed",
+        "gone-in-200",
+        "gone-after-interim",
+        "restart-while-executing",
+        "silent",
+        "answers-others",
+        "too-large",
+    ]
+)
+PIPE_PINGS = st.sampled_from(["alive", "lost", "refused", "error"])
+PIPE_HANDSHAKES = st.sampled_from(["fine", "refused", "lost", "no-answer"])
+
+
+class PipeChaos(Chaos, PipeServer):
+    """The same behind pipes."""
+
+
 @settings(max_examples=400, deadline=None)
 @given(
     posts=st.lists(FAULTS, min_size=1, max_size=6),
@@ -931,6 +951,26 @@ async def test_a_call_is_executed_at_most_once_and_answered_exactly_once(
     server = Chaos(posts, gets, pings, ["fine", *handshakes])
     server.script("GET", refusal(405))
     server._scripts["GET"].rotate(1)  # the session's own stream comes first
+    await call_amid(server)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    posts=st.lists(PIPE_FAULTS, min_size=1, max_size=6),
+    pings=st.lists(PIPE_PINGS, max_size=3),
+    handshakes=st.lists(PIPE_HANDSHAKES, max_size=4),
+)
+async def test_at_most_once_holds_on_a_pipe(
+    posts: list[str], pings: list[str], handshakes: list[str]
+) -> None:
+    """The same where one wire carries all that a session says, and breaks with all of it."""
+    server = PipeChaos(posts, [], pings, ["fine", *handshakes])
+    server.silence_seconds = 100.0
+    await call_amid(server)
+
+
+async def call_amid(server: FakeServer) -> None:
+    """One call, and what must be true of its outcome."""
     session = make_session(server)
     await session.open(NOBODY)
     exchange = Exchange(CALL, b'"p"', FakeVisit(session), FakeOutlet(), Recorder())  # type: ignore[arg-type]
