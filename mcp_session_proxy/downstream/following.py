@@ -1,14 +1,14 @@
 """A GET's answer: what one stream of a mailbox holds, and what comes."""
 
 import asyncio
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
 from ..errors import UnknownEvent
 from ..protocol import revisions, sse
 from ..sessions.mailbox import Mailbox, Stream
-from .streams import STREAM_HEADERS, WRITE_SECONDS, Heart, break_circle
+from .streams import STREAM_HEADERS, Heart, break_circle
 
 
 def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:
@@ -23,19 +23,32 @@ def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:
     return place
 
 
-async def _bounded(http: web.BaseRequest, writing: Awaitable[None]) -> None:
-    """Write to a client, and cut the connection of one that reads nothing.
+class Reader:
+    """A client that reads a stream. Implements ``streams.Writer``."""
 
-    Raises:
-        ConnectionError, TimeoutError: the client has left, or was cut off.
-    """
-    try:
-        async with asyncio.timeout(WRITE_SECONDS):
+    def __init__(self, http: web.BaseRequest, now: Callable[[], float]) -> None:
+        self.last_write = 0.0
+        self.writing = False
+        self._http = http
+        self._now = now
+
+    async def take(self, writing: Awaitable[None]) -> None:
+        """Have what is being written taken.
+
+        Raises:
+            ConnectionError: the client has left, or was cut off.
+        """
+        self.last_write = self._now()
+        self.writing = True
+        try:
             await writing
-    except TimeoutError:
-        if http.transport is not None:
-            http.transport.abort()
-        raise
+        finally:
+            self.writing = False
+
+    def cut_off(self) -> None:
+        """As ``Writer.cut_off``."""
+        if self._http.transport is not None:
+            self._http.transport.abort()
 
 
 async def follow(
@@ -53,17 +66,19 @@ async def follow(
     ``cursors`` says that the client can read events without data.
     """
     response = web.StreamResponse(headers={**cors, **STREAM_HEADERS})
+    reader = Reader(http, heart.now)
     follower, retry_seconds = stream.take_over(heart.now())
+    heart.watch(reader)
     try:
         await response.prepare(http)
         beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
-        await _bounded(http, response.write(sse.HEARTBEAT + beginning))
+        await reader.take(response.write(sse.HEARTBEAT + beginning))
         while stream.is_follower(follower):
             for event in stream.after(after):
                 if not stream.is_follower(follower):
                     break  # the rest is for the new one
                 data = sse.write_event(event.data, event_id=stream.event_id(event.number))
-                await _bounded(http, response.write(data))
+                await reader.take(response.write(data))
                 after = event.number
                 stream.taken = max(stream.taken, after)
             if stream.closed:
@@ -74,18 +89,19 @@ async def follow(
                 async with asyncio.timeout(heart.rules.interval_seconds):
                     await stream.changed()
             except TimeoutError:
-                await _bounded(http, response.write(sse.HEARTBEAT))
+                await reader.take(response.write(sse.HEARTBEAT))
         if (retry_seconds := stream.stays_away(follower)) is not None:
             # Whoever has taken the stream may be another tab with the same id, and so may this one be to it.
             farewell = sse.write_retry(retry_seconds)
             if cursors:
                 farewell = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds)
-            await _bounded(http, response.write(farewell))
-        await _bounded(http, response.write_eof())
+            await reader.take(response.write(farewell))
+        await reader.take(response.write_eof())
         if stream.closed and not stream.after(after):
             stream.close(reached_at=heart.now())
-    except (ConnectionError, TimeoutError) as error:  # the client left, or reads nothing
+    except ConnectionError as error:  # the client left, or reads nothing
         break_circle(error)
     finally:
+        heart.unwatch(reader)
         stream.leave(follower)
     return response

@@ -14,7 +14,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 from aiohttp import web
@@ -35,7 +35,8 @@ STREAM_HEADERS: Final = {
     # Keeps nginx and its like from collecting the stream before passing it on.
     "X-Accel-Buffering": "no",
 }
-WRITE_SECONDS: Final = 60.0
+_UNREAD_SECONDS: Final = 60.0
+_LONGEST_PERIOD_SECONDS: Final = 5.0
 _PIECE_BYTES: Final = 256 * 1024
 
 
@@ -48,19 +49,36 @@ class HeartRules:
     heartbeat_format: HeartbeatFormat = HeartbeatFormat.AUTO
 
 
+class Writer(Protocol):
+    """Who writes to a client: a POST's ``Responder``, or ``following.Reader``.
+
+    ``last_write`` is when something was written last, or its piece was taken, by the loop's clock;
+    ``writing`` says that the client has yet to take it.
+    """
+
+    last_write: float
+    writing: bool
+
+    def cut_off(self) -> None:
+        """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
+        ...
+
+
 class Heart:
     """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
     off clients that read nothing.
 
-    One timer for all of them. The responders of POSTs that were not answered yet become event streams
-    at their first beat. Those of clients that prefer JSON, or that take it at all (``heartbeat_format``), get
-    that beat only when ``json_patience_seconds`` are about to end. ``rules`` may be replaced at any time.
+    One timer for all of them, because nearly all that is written is taken at once. The responders of POSTs
+    that were not answered yet become event streams at their first beat. Those of clients that prefer JSON, or
+    that take it at all (``heartbeat_format``), get that beat only when ``json_patience_seconds`` are about to
+    end. ``rules`` may be replaced at any time.
     """
 
     def __init__(self, rules: HeartRules) -> None:
         self._rules = rules
         self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
+        self._watched: dict[Writer, None] = {}
         self._beats = Tasks()
         self._timer: asyncio.TimerHandle | None = None
 
@@ -73,6 +91,16 @@ class Heart:
     def remove(self, responder: "Responder") -> None:
         """Stop watching it."""
         self._responders.pop(responder, None)
+
+    def watch(self, writer: Writer) -> None:
+        """Cut this one off if its client reads nothing; it beats by itself."""
+        self._watched[writer] = None
+        if self._timer is None:
+            self._schedule()
+
+    def unwatch(self, writer: Writer) -> None:
+        """It writes no more."""
+        self._watched.pop(writer, None)
 
     @property
     def rules(self) -> HeartRules:
@@ -98,7 +126,7 @@ class Heart:
 
     @property
     def _period_seconds(self) -> float:
-        return self._rules.interval_seconds / 3
+        return min(self._rules.interval_seconds / 3, _LONGEST_PERIOD_SECONDS)
 
     def _longest_silence(self, responder: "Responder") -> float:
         """The seconds after which a responder must write; the next look may be too late."""
@@ -113,14 +141,14 @@ class Heart:
 
     def _tick(self) -> None:
         now = self.now()
+        for writer in (*self._responders, *self._watched):
+            if writer.writing and writer.last_write <= now - _UNREAD_SECONDS:
+                writer.cut_off()
         for responder in self._responders:
-            if responder.writing:
-                if responder.last_write <= now - WRITE_SECONDS:
-                    responder.cut_off()
-            elif responder.last_write <= now - self._longest_silence(responder):
+            if not responder.writing and responder.last_write <= now - self._longest_silence(responder):
                 self._beats.spawn(responder.beat(), "heartbeat")
         self._timer = None
-        if self._responders:
+        if self._responders or self._watched:
             self._schedule()
 
 
@@ -140,8 +168,7 @@ class Responder(msgspec.Struct, eq=False):
     what its client missed when it was lost: few answers ever need that. ``share`` is the memory for large
     answers on their way.
 
-    For the heart: ``last_write`` is when something was written last, or its piece was taken, by the loop's
-    clock; ``writing`` says that the client has yet to take it.
+    To the heart it is a ``Writer``.
     """
 
     http: web.BaseRequest
@@ -382,7 +409,7 @@ class Responder(msgspec.Struct, eq=False):
             self.writing = False
 
     def cut_off(self) -> None:
-        """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
+        """As ``Writer.cut_off``."""
         if self.http.transport is not None:
             self.http.transport.abort()
 

@@ -637,14 +637,21 @@ async def test_cancelled_write_lets_the_next_one_go_on() -> None:
 class Get:
     """One GET of a client that follows a stream."""
 
-    def __init__(self, stream: Stream, *, after: int | None = None, cursors: bool = False) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        *,
+        after: int | None = None,
+        cursors: bool = False,
+        heart: Heart | None = None,
+    ) -> None:
         self.wire = Wire()
         self.task = asyncio.create_task(
             follow(
                 request_on(self.wire, "GET"),
                 stream,
                 after=stream.taken if after is None else after,
-                heart=heart_with(),
+                heart=heart or heart_with(),
                 cors={"X-Cors": "yes"},
                 cursors=cursors,
             )
@@ -811,8 +818,26 @@ async def test_stuck_end_is_cut_off() -> None:
     await settle()
     get.wire.flows.clear()
     stream.close()
-    await asyncio.sleep(61)
+    await asyncio.sleep(66)
     assert get.task.done()
+    assert get.wire.aborted
+
+
+async def test_clients_that_read_nothing_are_cut_off_however_seldom_streams_beat() -> None:
+    """POSTs and GETs go after a minute, with heartbeats of an hour as with those of 15 seconds."""
+    heart = Heart(HeartRules(interval_seconds=3600))
+    stream = Mailbox(EventBudget(10)).standalone
+    get, post = Get(stream, heart=heart), Post(heart=heart)
+    await post.responder.send(NEWS)
+    await settle()
+    get.wire.flows.clear()
+    post.wire.flows.clear()
+    stream.append(b"1")
+    await asyncio.gather(post.responder.send(NEWS), get.task)
+    assert asyncio.get_running_loop().time() <= 66
+    assert get.wire.aborted
+    assert post.wire.aborted
+    await post.end(answer())
 
 
 async def test_get_on_a_broken_connection() -> None:
