@@ -51,7 +51,7 @@ class Core:
         self.transports: list[StreamableHttp] = []
         urls = [URL(url) for url in (settings.upstream, *settings.replica)]
         replicas = [self._build_replica(http, url, tls, observe) for url in urls]
-        self.fleet = Fleet(replicas, patience_seconds=settings.acquire_timeout)
+        self.fleet = in_force.build(rules.fleet_rules, partial(Fleet, replicas))
         opener = Opener(in_force, self.fleet, observe, self.memory.questions)
         self.pool = in_force.build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
@@ -95,18 +95,16 @@ class Core:
     def _build_replica(
         self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None, observe: Observer
     ) -> Replica:
-        settings = self._in_force.settings
-        transport = StreamableHttp(
-            http,
-            url,
-            connect_timeout_seconds=settings.connect_timeout,
-            request_timeout_seconds=settings.request_timeout,
-            max_json_depth=settings.max_json_depth,
-            answers=self.memory.answers,
+        build = self._in_force.build
+        transport = build(
+            rules.http_rules,
+            lambda http_rules: StreamableHttp(http, url, rules=http_rules, answers=self.memory.answers),
         )
         self.transports.append(transport)
-        breakers = self._in_force.build(rules.breaker_rules, Breakers)
-        return Replica(url, transport, breakers, observe, tls=tls)
+        breakers = build(rules.breaker_rules, Breakers)
+        return build(
+            rules.upstream_era, lambda era: Replica(url, transport, breakers, observe, rules=era, tls=tls)
+        )
 
     def _build_binder(self, observe: Observer, binding_rules: Rules) -> Binder:
         settings = self._in_force.settings
@@ -129,14 +127,6 @@ class Core:
         directory.max_sessions = settings.max_client_sessions
         directory.max_sessions_per_principal = settings.max_client_sessions_per_principal
         directory.timeout_seconds = settings.client_session_timeout
-        self.fleet.patience_seconds = settings.acquire_timeout
-        for replica in self.fleet.replicas:
-            replica.era.choice = settings.upstream_era
-        for transport in self.transports:
-            transport.set_timeouts(
-                connect_seconds=settings.connect_timeout, request_seconds=settings.request_timeout
-            )
-            transport.max_json_depth = settings.max_json_depth
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""

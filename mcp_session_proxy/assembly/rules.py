@@ -15,11 +15,14 @@ from ..downstream.rules import EndpointRules
 from ..downstream.streams import HeartRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
+from ..protocol.revisions import UpstreamEra
 from ..sessions.binding import Rules
 from ..sessions.modes import Anonymous
 from ..sessions.policy import Limits
 from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
+from ..upstream.fleet import FleetRules
+from ..upstream.streamable_http import HttpRules
 
 
 def memory_budget(settings: Settings) -> Budget:
@@ -29,6 +32,25 @@ def memory_budget(settings: Settings) -> Budget:
         total_bytes=default_budget_bytes() if total_bytes is None else total_bytes,
         bodies_bytes=settings.max_inflight_bytes,
     )
+
+
+def http_rules(settings: Settings) -> HttpRules:
+    """How long things may take on the way to a server, and what may come back."""
+    return HttpRules(
+        connect_timeout_seconds=settings.connect_timeout,
+        request_timeout_seconds=settings.request_timeout,
+        max_json_depth=settings.max_json_depth,
+    )
+
+
+def upstream_era(settings: Settings) -> UpstreamEra:
+    """Whether a server needs help with modern requests, where the operator knows."""
+    return settings.upstream_era
+
+
+def fleet_rules(settings: Settings) -> FleetRules:
+    """For how long servers that are down are waited for."""
+    return FleetRules(patience_seconds=settings.acquire_timeout)
 
 
 def breaker_rules(settings: Settings) -> BreakerRules:

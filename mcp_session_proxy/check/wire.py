@@ -23,7 +23,7 @@ from ..protocol.jsonrpc import Response
 from ..upstream.cookies import SessionCookies
 from ..upstream.http_client import HttpAnswer, http_session
 from ..upstream.refusal import media_type, read_refusal
-from ..upstream.streamable_http import NO_SESSION, HttpReply, SessionRef, StreamableHttp
+from ..upstream.streamable_http import NO_SESSION, HttpReply, HttpRules, SessionRef, StreamableHttp
 from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
 from .observations import Failure, ServerAnswer
@@ -233,9 +233,11 @@ class Wire:
         self._transport = StreamableHttp(
             self._http,
             self.url,
-            connect_timeout_seconds=self._timeout_seconds,
-            # Each request has a deadline of its own; this one is only for what it leaves behind.
-            request_timeout_seconds=self._timeout_seconds * max(_PATIENCE.values()),
+            rules=HttpRules(
+                connect_timeout_seconds=self._timeout_seconds,
+                # Each request has a deadline of its own; this one is only for what it leaves behind.
+                request_timeout_seconds=self._timeout_seconds * max(_PATIENCE.values()),
+            ),
         )
 
     async def _disconnect(self) -> None:

@@ -89,18 +89,19 @@ class _Undecided(NamedTuple):
 class EraProbe:
     """What is known of one server, and how to find out.
 
-    ``choice`` is the operator's, and may be replaced at any time. ``keeps_sessions`` says whether a session
-    with an id lives at the server now; ``tell`` is called with every new finding.
+    ``rules`` is the operator's choice, and may be replaced at any time. ``keeps_sessions`` says whether a
+    session with an id lives at the server now; ``tell`` is called with every new finding.
     """
 
     def __init__(
         self,
         transport: Transport,
+        rules: UpstreamEra = UpstreamEra.AUTO,
         *,
         keeps_sessions: Callable[[], bool] = lambda: False,
         tell: Callable[[Finding], None] = lambda _: None,
     ) -> None:
-        self.choice = UpstreamEra.AUTO
+        self.rules = rules
         self._transport = transport
         self._keeps_sessions = keeps_sessions
         self._tell = tell
@@ -130,8 +131,8 @@ class EraProbe:
 
     def passes(self) -> bool | None:
         """Whether modern requests go to the server as they are; None where that has to be asked."""
-        if self.choice is not UpstreamEra.AUTO:
-            return self.choice is UpstreamEra.MODERN
+        if self.rules is not UpstreamEra.AUTO:
+            return self.rules is UpstreamEra.MODERN
         if self._finding is None or asyncio.get_running_loop().time() >= self._believed_until:
             return None
         return self._finding.passes

@@ -9,6 +9,7 @@ import asyncio
 import math
 import ssl
 from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Protocol
 
@@ -17,6 +18,7 @@ from yarl import URL
 from .. import events
 from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
 from ..events import Observer
+from ..protocol.revisions import UpstreamEra
 from .breaker import Breakers
 from .era import EraProbe, Finding
 from .handshake import Versions
@@ -50,7 +52,7 @@ class Condition(StrEnum):
 
 
 class Replica:
-    """One server."""
+    """One server. ``rules`` is what the operator knows of its era, and may be replaced at any time."""
 
     def __init__(
         self,
@@ -59,16 +61,26 @@ class Replica:
         breakers: Breakers,
         observe: Observer,
         *,
+        rules: UpstreamEra = UpstreamEra.AUTO,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self.url = url
         self.transport = transport
         self.breakers = breakers
         self.sessions: set[Tenant] = set()
-        self.era = EraProbe(transport, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
+        self.era = EraProbe(transport, rules, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
         self.versions = Versions()
         self.monitor = Monitor(url, self._forget, observe, tls=tls)
         self._observe = observe
+
+    @property
+    def rules(self) -> UpstreamEra:
+        """The operator's choice."""
+        return self.era.rules
+
+    @rules.setter
+    def rules(self, rules: UpstreamEra) -> None:
+        self.era.rules = rules
 
     def _forget(self) -> None:
         """It was away: what comes back may be another one."""
@@ -100,16 +112,23 @@ class Replica:
         return f"<Replica {self.url.origin()} up={self.monitor.up} sessions={len(self.sessions)}>"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRules:
+    """For how long somebody may wait for servers that have all been down."""
+
+    patience_seconds: float
+
+
 class Fleet:
     """All replicas. Implements ``session.Placement``.
 
-    While every replica has been down for longer than ``patience_seconds``, which may be changed at any time,
+    While every replica has been down for longer than the ``rules`` say, which may be replaced at any time,
     sessions are refused at once.
     """
 
-    def __init__(self, replicas: Sequence[Replica], *, patience_seconds: float) -> None:
+    def __init__(self, replicas: Sequence[Replica], rules: FleetRules) -> None:
         self.replicas = tuple(replicas)
-        self.patience_seconds = patience_seconds
+        self.rules = rules
         self._homes: dict[Tenant, Replica] = {}
         # Handshakes under way. Each owes its replica's breaker an outcome, even if its session has left.
         self._trying: dict[Tenant, Replica] = {}
@@ -188,7 +207,7 @@ class Fleet:
         now = asyncio.get_running_loop().time()
         for replica in self.replicas:
             since = replica.monitor.down_since
-            if since is None or now - since < self.patience_seconds:
+            if since is None or now - since < self.rules.patience_seconds:
                 return
         raise UpstreamDown(
             "The MCP server has been unreachable for a while. Is it running, and is its address right?",

@@ -327,11 +327,23 @@ class HttpChannel:
             return
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HttpRules:
+    """What the operator chose for the way to a server.
+
+    ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.
+    """
+
+    connect_timeout_seconds: float
+    request_timeout_seconds: float
+    max_json_depth: int = DEFAULT_MAX_DEPTH
+
+
 class StreamableHttp:
     """The transport to one server. Implements ``transport.Transport``.
 
-    ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.
-    ``max_json_depth`` may be changed at any time. ``answers`` is the memory for large ones on their way.
+    ``rules`` may be replaced at any time, for requests from then on. ``answers`` is the memory for large
+    answers on their way.
     """
 
     def __init__(
@@ -339,26 +351,29 @@ class StreamableHttp:
         http: aiohttp.ClientSession,
         url: URL,
         *,
-        connect_timeout_seconds: float,
-        request_timeout_seconds: float,
-        max_json_depth: int = DEFAULT_MAX_DEPTH,
+        rules: HttpRules,
         answers: Share = UNBOUNDED,
     ) -> None:
         self.answers = answers
-        self.max_json_depth = max_json_depth
         self._client = HttpClient(http)
         self._url = url
-        self.set_timeouts(connect_seconds=connect_timeout_seconds, request_seconds=request_timeout_seconds)
+        self.rules = rules
 
-    def set_timeouts(self, *, connect_seconds: float, request_seconds: float) -> None:
-        """Other timeouts, for requests from now on."""
-        self.silence_seconds = request_seconds
-        self._connect_seconds = connect_seconds
-        self._usual_patience = self.patience(request_seconds)
+    @property
+    def rules(self) -> HttpRules:
+        """The timeouts, and how deep JSON may be."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: HttpRules) -> None:
+        self._rules = rules
+        self.max_json_depth = rules.max_json_depth
+        self.silence_seconds = rules.request_timeout_seconds
+        self._usual_patience = self.patience(rules.request_timeout_seconds)
 
     def patience(self, silence_seconds: float | None) -> Patience:
         """For a request whose server may be silent for so long, or for ever."""
-        return patience(connect_seconds=self._connect_seconds, silence_seconds=silence_seconds)
+        return patience(connect_seconds=self._rules.connect_timeout_seconds, silence_seconds=silence_seconds)
 
     def connect(self) -> HttpChannel:
         """A channel for a session that is to be opened."""

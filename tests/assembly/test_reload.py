@@ -227,7 +227,7 @@ async def test_acquire_timeout(bench: Reloaded) -> None:
     bench.change(acquire_timeout="10ms")
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await bench.post(INITIALIZE)).error == (0, -32603, "acquire-timeout")
-    assert bench.proxy.core.fleet.patience_seconds == 0.01
+    assert bench.proxy.core.fleet.rules.patience_seconds == 0.01
 
 
 @tries("min_idle")

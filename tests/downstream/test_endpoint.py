@@ -19,6 +19,7 @@ from proxy_bench import BOTH, PATIENCE_SECONDS, Bench, read_events, until
 from yarl import URL
 
 from mcp_session_proxy.exchange.exchange import Exchange
+from mcp_session_proxy.upstream.fleet import FleetRules
 
 OURS = "mcp-session-proxy"
 STREAM_FIRST = "text/event-stream, application/json"
@@ -391,7 +392,8 @@ async def test_server_is_down(bench: Bench) -> None:
     """502 says whose fault it is; the same for a first request and for one without a session."""
     bench.server.url = f"http://127.0.0.1:{unused_port()}/mcp"
     await bench.start(acquire_timeout="200ms")
-    bench.proxy.core.fleet.patience_seconds = 3600  # or who comes late would hear that it is down for long
+    # Whoever comes late would hear that it has been down for long.
+    bench.proxy.core.fleet.rules = FleetRules(patience_seconds=3600)
     for task in bench.proxy._tasks:
         task.cancel()  # so that the monitor does not notice it first
     answers = await asyncio.gather(bench.post(INITIALIZE), bench.post(call("c")))

@@ -286,7 +286,7 @@ async def test_the_operator_knows_better(choice: UpstreamEra) -> None:
     """A choice is a choice: nobody is asked."""
     server = FakeServer()
     probe = EraProbe(server)
-    probe.choice = choice
+    probe.rules = choice
     assert probe.passes() is (choice is UpstreamEra.MODERN)
     assert await probe.ask(ALICE, "alice") is (choice is UpstreamEra.MODERN)
     assert server.seen == []

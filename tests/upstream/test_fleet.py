@@ -18,7 +18,7 @@ from mcp_session_proxy.errors import (
     UpstreamUnreachable,
 )
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers, BreakerState
-from mcp_session_proxy.upstream.fleet import Fleet, Replica
+from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
@@ -43,7 +43,7 @@ def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10
         replica = Replica(URL(f"http://r{number}/mcp"), FakeServer(), breaker, Recorder())
         replica.monitor.up = True
         replicas.append(replica)
-    return Fleet(replicas, patience_seconds=patience_seconds)
+    return Fleet(replicas, FleetRules(patience_seconds=patience_seconds))
 
 
 def go_down(replica: Replica) -> None:
@@ -317,7 +317,7 @@ async def test_what_the_server_needs_is_told_once() -> None:
     replica = Replica(
         URL("http://r/mcp"), server, Breakers(BreakerRules(threshold=2, reset_seconds=30.0)), observe
     )
-    fleet = Fleet([replica], patience_seconds=10.0)
+    fleet = Fleet([replica], FleetRules(patience_seconds=10.0))
     server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
     for _ in range(2):
         await replica.era.ask(NOBODY, "alice")

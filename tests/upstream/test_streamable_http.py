@@ -24,7 +24,7 @@ from mcp_session_proxy.protocol.jsonrpc import Message, Response
 from mcp_session_proxy.protocol.lost import Verdict
 from mcp_session_proxy.upstream import http_client, streamable_http
 from mcp_session_proxy.upstream.http_client import http_session
-from mcp_session_proxy.upstream.streamable_http import HttpChannel, SessionRef, StreamableHttp
+from mcp_session_proxy.upstream.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
     NOBODY,
     Caller,
@@ -55,7 +55,8 @@ WAYS: list[StreamableHttp] = []
 
 def transport(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: float = 5.0) -> StreamableHttp:
     """A transport that is closed behind the test."""
-    way = StreamableHttp(http, URL(url), connect_timeout_seconds=5, request_timeout_seconds=silence_seconds)
+    rules = HttpRules(connect_timeout_seconds=5, request_timeout_seconds=silence_seconds)
+    way = StreamableHttp(http, URL(url), rules=rules)
     WAYS.append(way)
     return way
 
