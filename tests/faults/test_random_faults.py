@@ -190,5 +190,5 @@ def held(rig: Rig) -> int:
 
 def live(rig: Rig) -> set[str]:
     """Sessions at the server, without those that the proxy cannot know of."""
-    ids: list[str] = rig.stats()["sessions"]["live_ids"]
+    ids: list[str] = rig.stats()["live_sessions"]
     return {one for one in ids if rig.faults.issued.get(one, False)}
