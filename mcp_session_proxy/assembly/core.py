@@ -21,7 +21,7 @@ from ..exchange.routing import Router
 from ..exchange.wishes import Wishes
 from ..memory import Memory, Share
 from ..sessions import upkeep
-from ..sessions.binding import Binder, Rules
+from ..sessions.binding import Binder
 from ..sessions.directory import Directory
 from ..sessions.identity import Profile, SessionKey, sessionless_profile
 from ..sessions.pool import Pool
@@ -59,12 +59,20 @@ class Core:
         self.in_flight = in_force.build(
             rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open)
         )
-        self.binder = in_force.build(rules.binding_rules, partial(self._build_binder, observe))
-        self.fanout = Fanout(
-            max_events=settings.max_buffered_events,
-            linger_seconds=settings.event_linger,
-            events=self.memory.events,
-            questions=self.memory.questions,
+        directory = in_force.build(rules.directory_rules, Directory)
+        self.binder = in_force.build(
+            rules.binding_rules,
+            lambda binding_rules: Binder(
+                pool=self.pool,
+                rules=binding_rules,
+                sessionless=sessionless_profile(__version__),
+                directory=directory,
+                observe=observe,
+            ),
+        )
+        self.fanout = in_force.build(
+            rules.event_rules,
+            partial(Fanout, events=self.memory.events, questions=self.memory.questions),
         )
         self.early = EarlyStreams(binder=self.binder, fanout=self.fanout)
         self.attribution = Attribution()
@@ -82,7 +90,6 @@ class Core:
         )
         self.wishes = Wishes(binder=self.binder, listening=self.listening, observe=observe)
         self._introduce()
-        in_force.follow(self._apply)
 
     def _introduce(self) -> None:
         """Who is told of what happens below, or asked from there: all of it is here."""
@@ -105,28 +112,6 @@ class Core:
         return build(
             rules.upstream_era, lambda era: Replica(url, transport, breakers, observe, rules=era, tls=tls)
         )
-
-    def _build_binder(self, observe: Observer, binding_rules: Rules) -> Binder:
-        settings = self._in_force.settings
-        return Binder(
-            pool=self.pool,
-            rules=binding_rules,
-            sessionless=sessionless_profile(__version__),
-            directory=Directory(
-                max_sessions=settings.max_client_sessions,
-                max_sessions_per_principal=settings.max_client_sessions_per_principal,
-                timeout_seconds=settings.client_session_timeout,
-            ),
-            observe=observe,
-        )
-
-    def _apply(self, settings: Settings) -> None:
-        self.fanout.set_max_events(settings.max_buffered_events)
-        self.fanout.linger_seconds = settings.event_linger
-        directory = self.binder.directory
-        directory.max_sessions = settings.max_client_sessions
-        directory.max_sessions_per_principal = settings.max_client_sessions_per_principal
-        directory.timeout_seconds = settings.client_session_timeout
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""

@@ -13,10 +13,12 @@ from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..downstream.streams import HeartRules
+from ..exchange.fanout import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra
 from ..sessions.binding import Rules
+from ..sessions.directory import DirectoryRules
 from ..sessions.modes import Anonymous
 from ..sessions.policy import Limits
 from ..settings.config import Settings
@@ -92,6 +94,20 @@ def shown_limits(settings: Settings) -> dict[str, int]:
         "waiters": settings.max_waiters,
         "exchanges_parked": settings.max_parked,
     }
+
+
+def directory_rules(settings: Settings) -> DirectoryRules:
+    """Which client sessions are remembered."""
+    return DirectoryRules(
+        max_sessions=settings.max_client_sessions,
+        max_sessions_per_principal=settings.max_client_sessions_per_principal,
+        timeout_seconds=settings.client_session_timeout,
+    )
+
+
+def event_rules(settings: Settings) -> EventRules:
+    """What is kept for clients whose streams break."""
+    return EventRules(max_events=settings.max_buffered_events, linger_seconds=settings.event_linger)
 
 
 def parking_limits(settings: Settings) -> ParkingLimits:

@@ -32,7 +32,7 @@ class EarlyStreams:
         own = self._waiting.setdefault(principal.digest, {})
         early = own.get(identifier)
         if early is None:
-            if len(own) >= self._binder.directory.max_sessions_per_principal:
+            if len(own) >= self._binder.directory.rules.max_sessions_per_principal:
                 return None
             early = own[identifier] = EarlyStream(principal, identifier, caller, self._fanout.make_mailbox())
         early.streams += 1

@@ -7,6 +7,7 @@ a server that waits for an answer holds up a call.
 """
 
 import asyncio
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import OverBudget
@@ -30,27 +31,37 @@ _CAPABLE_GRACE_SECONDS: Final = 15.0
 _AWAY_SECONDS: Final = 600.0
 
 
-class Fanout:
-    """Delivers between upstream sessions and client sessions.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventRules:
+    """How many events are kept for each stream, and for how long the end of a POST's stream is."""
 
-    ``linger_seconds``, for which the end of a POST's stream is kept, may be changed at any time.
-    """
+    max_events: int
+    linger_seconds: float
+
+
+class Fanout:
+    """Delivers between upstream sessions and client sessions. ``rules`` may be replaced at any time."""
 
     def __init__(
         self,
+        rules: EventRules,
         *,
-        max_events: int,
-        linger_seconds: float,
         events: Share = UNBOUNDED,
         questions: Share = UNBOUNDED,
     ) -> None:
-        self.linger_seconds = linger_seconds
-        self._budget = EventBudget(max_events, events)
+        self._rules = rules
+        self._budget = EventBudget(rules.max_events, events)
         self._room_for_questions = questions
 
-    def set_max_events(self, max_events: int) -> None:
-        """Keep this many events for each stream of every client session from now on."""
-        self._budget.max_events = max_events
+    @property
+    def rules(self) -> EventRules:
+        """What is kept of streams, also of those that there are."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: EventRules) -> None:
+        self._rules = rules
+        self._budget.max_events = rules.max_events
 
     def mailbox(self, client: ClientSession) -> Mailbox:
         """The client session's mailbox, made when it is first needed."""
@@ -75,7 +86,7 @@ class Fanout:
 
     def maintain(self) -> None:
         """Let go of streams that ended long enough ago. Called regularly."""
-        self._budget.expire(asyncio.get_running_loop().time() - self.linger_seconds)
+        self._budget.expire(asyncio.get_running_loop().time() - self._rules.linger_seconds)
 
     def attached(self, _: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to an upstream session: it hears what the server said before."""

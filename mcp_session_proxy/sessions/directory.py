@@ -5,6 +5,7 @@ principal that it was given to, and looking one up tells nothing about others.
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from .client import ClientSession, Farewell
@@ -21,17 +22,24 @@ class Departure(NamedTuple):
     reason: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DirectoryRules:
+    """How many client sessions are remembered, of all and of one principal, and for how long without use."""
+
+    max_sessions: int
+    max_sessions_per_principal: int
+    timeout_seconds: float
+
+
 class Directory:
     """All client sessions, least recently used first.
 
-    It says who has to go, and knows nothing of what goes with them: whoever calls sees to that. The limits
-    may be changed at any time.
+    It says who has to go, and knows nothing of what goes with them: whoever calls sees to that. ``rules``
+    may be replaced at any time.
     """
 
-    def __init__(self, *, max_sessions: int, max_sessions_per_principal: int, timeout_seconds: float) -> None:
-        self.max_sessions = max_sessions
-        self.max_sessions_per_principal = max_sessions_per_principal
-        self.timeout_seconds = timeout_seconds
+    def __init__(self, rules: DirectoryRules) -> None:
+        self.rules = rules
         self._sessions: dict[tuple[str, str], ClientSession] = {}
         self._principals: dict[str, dict[ClientSession, None]] = {}
         self._holdings = Holdings()
@@ -87,9 +95,9 @@ class Directory:
         if (former := self._sessions.get(place)) is not None:
             gone += self.remove(former, "replaced")
         own = self._principals.setdefault(client.principal.digest, {})
-        while len(own) >= self.max_sessions_per_principal:
+        while len(own) >= self.rules.max_sessions_per_principal:
             gone += self._make_room(iter(own))
-        while len(self._sessions) >= self.max_sessions:
+        while len(self._sessions) >= self.rules.max_sessions:
             # Who has the most pays first, so that nobody's many push out another's few.
             heaviest = self._holdings.heaviest()
             payers = self._sessions.values() if heaviest is None else self._principals[heaviest]
@@ -138,7 +146,7 @@ class Directory:
         """
         gone: list[Departure] = []
         while (client := next(iter(self._sessions.values()), None)) is not None:
-            if now - client.record.last_used < self.timeout_seconds:
+            if now - client.record.last_used < self.rules.timeout_seconds:
                 break
             if client.busy:
                 self.touch(client, now)

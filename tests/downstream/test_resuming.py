@@ -239,7 +239,7 @@ async def test_after_the_linger(bench: Bench) -> None:
     await until(lambda: not bench.endpoint.posts)
     bench.proxy.core.fanout.maintain()
     assert not await is_gone(bench, session, str(event_id))
-    bench.proxy.core.fanout.linger_seconds = 0
+    bench.reload(event_linger=0)
     bench.proxy.core.fanout.maintain()
     assert await is_gone(bench, session, str(event_id))
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from fakes import FakeServer
 
-from mcp_session_proxy.exchange.fanout import Fanout
+from mcp_session_proxy.exchange.fanout import EventRules, Fanout
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.sessions.audience import join
@@ -29,7 +29,7 @@ class Scene:
         self.session = session
         self.server = server
         self.room = Share("questions", 1_000_000)
-        self.fanout = Fanout(max_events=10, linger_seconds=30, questions=self.room)
+        self.fanout = Fanout(EventRules(max_events=10, linger_seconds=30), questions=self.room)
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
         now = asyncio.get_running_loop().time()

@@ -12,7 +12,7 @@ from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.attachment import ATTACHED, Attachment
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
-from mcp_session_proxy.sessions.directory import Directory
+from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
 from mcp_session_proxy.sessions.identity import Principal, Profile
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
 from mcp_session_proxy.sessions.record import Contact
@@ -57,9 +57,11 @@ class World:
             ),
             sessionless=sessionless,
             directory=Directory(
-                max_sessions=max_clients,
-                max_sessions_per_principal=max_clients,
-                timeout_seconds=AGE,
+                DirectoryRules(
+                    max_sessions=max_clients,
+                    max_sessions_per_principal=max_clients,
+                    timeout_seconds=AGE,
+                )
             ),
             observe=self.stand.events.append,
         )
