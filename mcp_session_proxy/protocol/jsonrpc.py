@@ -126,16 +126,13 @@ _METHOD: Final = b'{"jsonrpc":"2.0","method":'
 
 _T = TypeVar("_T")
 _RAW_NULL: Final = msgspec.Raw(NULL)  # a Raw equals no bytes
-# A surrogate without a partner (the second group), and whatever stands before it: text, pairs of surrogates,
-# other escapes. All of that in one match, because a text may hold nothing but escapes.
-_BEFORE: Final = (
-    rb"(?:[^\\]++"
-    rb"|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
-    rb"|\\(?!u[dD][89a-fA-F][0-9a-fA-F]{2}).)"
-)
+# A surrogate without a partner: a first half that no second follows, or a second one that follows no first.
 _LONE_SURROGATES: Final = re.compile(
-    rb"(" + _BEFORE + rb"*+)(\\u[dD][89a-fA-F][0-9a-fA-F]{2})|" + _BEFORE + rb"++", re.DOTALL
+    rb"\\u[dD](?:"
+    rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
+_NO_JSON: Final = b"\x01"  # stands in no JSON text
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
@@ -155,7 +152,12 @@ def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
 
 
 def _replace_lone_surrogates(data: bytes) -> bytes:
-    return _LONE_SURROGATES.sub(lambda match: match[1] + rb"\ufffd" if match[2] else match[0], data)
+    """A text may hold nothing but escapes, so each of these steps is one call, whatever there is to find."""
+    if _NO_JSON in data:
+        return data
+    # Backslashes that stand for themselves are out of the way first: what is left of them begins an escape.
+    escapes = data.replace(rb"\\", _NO_JSON)
+    return _LONE_SURROGATES.sub(rb"\\ufffd", escapes).replace(_NO_JSON, rb"\\")
 
 
 # -- reading -------------------------------------------------------------------------------------

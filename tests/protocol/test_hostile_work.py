@@ -14,6 +14,7 @@ import pytest
 from mcp_session_proxy.errors import InvalidParams, ProxyError
 from mcp_session_proxy.exchange import parking
 from mcp_session_proxy.protocol import inbound, jsonrpc, lowering, mirroring
+from mcp_session_proxy.protocol.depth import is_deeper
 from mcp_session_proxy.protocol.jsonrpc import Request
 
 SIZE = 128 * 1024
@@ -117,12 +118,16 @@ def test_bodies_are_cheap_to_read(body: bytes) -> None:
     assert steps(lambda: front_door(body)) < 30_000 + len(body)
 
 
-def test_surrogates_are_repaired_one_by_one() -> None:
-    """Those without a partner take a call each, and nothing else does."""
-    lone = text(b"\\ud800")
-    assert steps(lambda: jsonrpc._replace_lone_surrogates(lone)) < 4 * len(lone)
-    pairs = text(b"\\ud83d\\ude00")
-    assert steps(lambda: jsonrpc._replace_lone_surrogates(pairs)) < 1000
+@pytest.mark.parametrize("part", [b"\\ud800", b"\\udc00", b"\\ud83d\\ude00", b"\\n", b"\\\\"])
+def test_surrogates_are_repaired_all_at_once(part: bytes) -> None:
+    """However many have no partner, and whatever stands around them."""
+    assert steps(lambda: jsonrpc._replace_lone_surrogates(text(part + b"\\ud800"))) < 1000
+
+
+@pytest.mark.parametrize("deep", [1, 5, 9, 10, 12])
+def test_arrays_in_arrays_are_looked_at_all_at_once(deep: int) -> None:
+    """Up to a depth that is nothing special; what is deeper has fewer turns for its size."""
+    assert steps(lambda: is_deeper(many(b"[" * deep + b"]" * deep), 512)) < 1000
 
 
 @pytest.mark.parametrize("place", ["params", "meta"])
