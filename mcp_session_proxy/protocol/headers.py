@@ -191,6 +191,7 @@ def _select(headers: Iterable[Pair], kinds: tuple[_Kind, ...]) -> list[Pair]:
         if _classify(name) in kinds
     ]
     claimed = names_of_this_hop(headers)
+    # Said by nearly all clients; these name no header.
     if claimed <= {"keep-alive", "close"}:
         return chosen
     return [(name, value) for name, value in chosen if name.lower() not in claimed]

@@ -48,6 +48,7 @@ def read_accept(values: Sequence[str]) -> Accepts:
     nothing. Only those that name ``text/event-stream`` are taken to understand it. They prefer JSON if they
     give it the higher quality, or name it first with the same (RFC 9110, section 12.5.1).
     """
+    # The official SDKs write exactly this, and so do most clients.
     if len(values) == 1 and values[0] == revisions.ACCEPT_BOTH:
         return _BOTH
     return _read_accept(",".join(values))
@@ -96,6 +97,7 @@ class ModernRequest(NamedTuple):
 
 def is_modern_version(version: str | None) -> bool:
     """Whether a version header speaks of the modern era, served or not."""
+    # Versions are dates, so their order is that of text; what begins with a letter is no date.
     return version is not None and version >= revisions.FIRST_MODERN and version[:1].isdecimal()
 
 
@@ -133,6 +135,8 @@ def read_modern(
     Raises:
         UnsupportedVersion, MethodGone, HeaderMismatch, InvalidParams: what is wrong.
     """
+    # Versions come first: whatever else is wrong is wrong by the rules of one of them, and a client that is
+    # told which ones there are may come back in another.
     version_headers = header_values(revisions.VERSION_HEADER)
     named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
     if named not in revisions.MODERN_VERSIONS or len(version_headers) != 1:

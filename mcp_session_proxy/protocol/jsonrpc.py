@@ -27,6 +27,10 @@ UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 _USUAL_ID_BYTES: Final = 20
 
 
+# Messages are made for every call, and what they hold is bytes and text, which lead back to nothing: the
+# garbage collector need not look at them.
+
+
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A call that wants an answer. ``id`` and ``params`` are raw JSON."""
 
@@ -177,6 +181,7 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
     ``peek_id`` finds the id to answer with.
     """
     _require_utf8(body)
+    # Before anything recurses into it: what a parser refuses by itself depends on the interpreter's stack.
     if is_deeper(body, max_depth):
         raise TooDeep(f"The JSON is nested more than {max_depth} levels deep, which --max-json-depth allows.")
     if body.lstrip()[:1] != b"[":
@@ -230,6 +235,7 @@ def parse_message(data: bytes) -> Message:
     response = _read_response(envelope)
     if response is None or (response.error is not None and _is_given(envelope.result)):
         raise BadRequest("The message is neither a request, nor a notification, nor a response.")
+    # An answer is to a question that had an id of this form, or to none that anybody asked.
     _read_id(response.id)
     return response
 
@@ -295,6 +301,7 @@ def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
     if raw is msgspec.UNSET:
         return None
     params = bytes(raw)
+    # JSON-RPC 2.0, section 4.2, has no null here, but clients that write every member they know send it.
     if params == NULL:
         return None
     if params[:1] != b"{":
@@ -507,6 +514,7 @@ def write_error(identifier: bytes, error: ProxyError) -> bytes:
 
     ``identifier`` may be ``ABSENT``. ``data`` says that an error is ours and why.
     """
+    # What the server said is passed on as it came: clients may know its codes, and what it says in ``data``.
     raw_error: bytes | None = getattr(error, "raw_error", None)
     if raw_error is not None:
         return _write_error(identifier, raw_error)

@@ -19,7 +19,8 @@ COMPLETE: Final = b'"complete"'
 INPUT_REQUIRED: Final = b'"input_required"'
 _RESOURCE_NOT_FOUND: Final = -32002
 _URL_ELICITATION_REQUIRED: Final = -32042
-_RESERVED: Final = range(-32099, -32019)  # for the specification alone
+# JSON-RPC 2.0, section 5.1, reserves the first range. Of that, servers of earlier revisions chose codes of
+# their own from the second, and the rest is the specification's (2026-07-28, basic, "Error Codes").
 _JSONRPC: Final = range(-32768, -31999)
 _LEGACY_OWN: Final = range(-32019, -31999)
 _STANDARD: Final = frozenset({-32700, -32600, -32601, -32602, -32603})
@@ -86,6 +87,7 @@ def lift_result(
 
     ``heeded`` are the hints that the server's own result may decide, if it says something fit.
     """
+    # Searched, not read: results may have megabytes, and few have a member of one of these names.
     if result[:1] == b"{" and not _may_be_occupied(result):
         return _put_in_front(facts.info, hint, result)
     try:
@@ -132,6 +134,7 @@ def _front(info: bytes | None, hint: CacheHint | None) -> bytes:
 
 def _put_in_front(info: bytes | None, hint: CacheHint | None, result: bytes) -> bytes:
     """Splice members into an object that has none of them, without reading the rest of it."""
+    # In front, because the end of an object is found only by reading all of it.
     start = result.index(b"{") + 1
     rest = result[start:].lstrip()
     joint = b"" if rest[:1] == b"}" else b","
@@ -143,6 +146,7 @@ def _merge(members: dict[str, bytes], result: bytes, heeded: frozenset[str]) -> 
     own_meta = jsonrpc.read_object(merged.get("_meta"))
     own_meta.pop(revisions.META_SUBSCRIPTION, None)  # a listener's, which this is not for
     added_meta = jsonrpc.read_object(members.get("_meta"))
+    # The first of several pages, which was asked for without a cursor: see ``heeded_hints``.
     if merged.get("nextCursor", jsonrpc.NULL) != jsonrpc.NULL:
         heeded -= {"cacheScope"}
     for name, value in members.items():
@@ -296,6 +300,7 @@ def required_urls(response: Response) -> list[bytes]:
 def lift_question(method: str, params: bytes | None) -> bytes:
     """A server's request as one of a result's ``inputRequests`` (2026-07-28, basic/patterns/mrtr)."""
     members = jsonrpc.read_object(params)
+    # The modern schema has neither: tasks are an extension there, and who visited a URL says so by retrying.
     for name in ("task", "elicitationId"):
         members.pop(name, None)
     meta = jsonrpc.read_object(members.get("_meta"))

@@ -160,6 +160,7 @@ def judge(reply: Evidence) -> Verdict:
         return Verdict.ALIVE
     if reply.status in _DOUBTFUL_STATUSES and _says_it_is_not_there(reply.status, text):
         return Verdict.SUSPECT
+    # Without those words it is about the caller, who is told; another caller's session may live on.
     if reply.status == 403:
         return Verdict.ALIVE
     if reply.verb == "POST" and _is_known_dialect(reply, text):
@@ -227,6 +228,8 @@ def _is_known_dialect(reply: Evidence, text: str) -> bool:
     pattern = _GONE.get((reply.status, reply.sent_session_id))
     if pattern is None:
         return False
+    # A message is the server's own words, so a dialect's must begin it. A body may be JSON around them, and
+    # any of its strings may begin so.
     if _has_rpc_message(reply.error):
         return pattern.match(text) is not None
     return pattern.search(text) is not None

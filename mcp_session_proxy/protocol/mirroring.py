@@ -22,6 +22,7 @@ _PLAIN: Final = re.compile(r"[\x20-\x7e\t]*")
 _NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 _MARK: Final = "x-mcp-header"
 _MARKABLE_TYPES: Final = frozenset({"integer", "string", "boolean"})
+# Beyond it, an integer is not the same number to every reader of JSON (RFC 8259, section 6).
 _MAX_SAFE_INTEGER: Final = 2**53 - 1
 _NAMED_BY: Final = {
     revisions.TOOLS_CALL: "name",
@@ -125,6 +126,7 @@ def _collect(
         if key == "properties" and isinstance(child, dict):
             for name, schema in child.items():
                 _collect(schema, (*path, name), found, reachable=reachable, depth=depth + 1)
+        # The others hold values and no schemas: what looks like a mark in there is somebody's data.
         elif key not in (_MARK, "const", "default", "enum", "examples"):
             _collect(child, path, found, reachable=False, depth=depth + 1)
 
@@ -192,11 +194,13 @@ def _read_value(raw: bytes | None) -> object:
 
 
 def _equal(text: str, value: object, kind: str) -> bool:
+    # Before the numbers: to Python, a bool is an int.
     if isinstance(value, bool):
         return text == ("true" if value else "false")
     if kind == "integer" and isinstance(value, int | float):
         if not _NUMBER.fullmatch(text):
             return False
+        # "10", "1e1" and "10.0" are one integer: clients format numbers as their languages do.
         number = float(text)
         return number == value and abs(number) <= _MAX_SAFE_INTEGER
     if isinstance(value, int | float):

@@ -81,6 +81,7 @@ def is_fit_answer(method: str, answer: bytes) -> bool:
         return False
     members = jsonrpc.read_object(answer)
     if method == revisions.ELICIT:
+        # "n" begins null, which some clients write where they decline and have no content.
         content = members.get("content", b"{}")
         return jsonrpc.read_string(members.get("action")) in _ACTIONS and content[:1] in (b"{", b"n")
     if method == revisions.LIST_ROOTS:

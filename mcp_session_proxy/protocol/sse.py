@@ -107,6 +107,8 @@ class SseParser:
         if b"\n" not in chunk and b"\r" not in chunk:
             self._tail_bytes += len(chunk)
             return []
+        # CR alone ends a line as well, which only ``splitlines`` knows; whether the last line has ended, it
+        # does not say.
         block = b"".join(self._tail)
         if b"\r" in block:
             lines = block.splitlines()
@@ -132,6 +134,7 @@ class SseParser:
         elif name == b"event":
             self._type = value.decode("utf-8", "replace")
         elif name == b"id":
+            # An id with NUL is ignored, says the standard: it could not be a header's value.
             if b"\0" not in value:
                 self._pending_id = value if len(value) <= _MAX_ID_BYTES else b""
         elif name == b"retry" and value.isdigit() and len(value) < 10:
