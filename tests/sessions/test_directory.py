@@ -9,7 +9,7 @@ from session_fakes import PROFILE, key
 
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.client import ClientSession, new_tag
-from mcp_session_proxy.sessions.directory import Directory
+from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
 from mcp_session_proxy.sessions.identity import Principal
 from mcp_session_proxy.sessions.minting import mint_id
 from mcp_session_proxy.sessions.record import ClientRecord
@@ -37,7 +37,7 @@ class Watched(Directory):
     """A directory that notes who has gone from it, and why, by the id."""
 
     def __init__(self, **limits):
-        super().__init__(**limits)
+        super().__init__(DirectoryRules(**limits))
         self.gone = []
 
     def remove(self, client, reason):
