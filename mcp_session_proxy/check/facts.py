@@ -40,7 +40,7 @@ class Fact:
 
 
 def list_facts(seen: Observations, kinship: Kinship | None) -> tuple[Fact, ...]:
-    """Everything there is to say."""
+    """What was seen of the server itself, in the order in which people ask; nothing for what was not seen."""
     facts = [
         Fact(key="server", label="Server", text=_name(seen)),
         Fact(key="family", label="Made with", text="not recognised" if kinship is None else str(kinship)),

@@ -312,7 +312,7 @@ class Observations:
 
     @property
     def issues_ids(self) -> bool:
-        """Whether the server has sessions."""
+        """Whether the answer to ``initialize`` brought a session id."""
         return self.hello.session_id is not None
 
     @property

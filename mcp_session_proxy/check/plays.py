@@ -29,7 +29,7 @@ _MODERN: Final = SessionRef(None, revisions.FIRST_MODERN)
 
 
 async def ask_initialize(wire: Wire, version: str) -> ServerAnswer:
-    """The beginning of a session."""
+    """An ``initialize`` of a client that can do nothing; whatever the server says is an observation."""
     return await wire.request(
         revisions.INITIALIZE,
         {"protocolVersion": jsonrpc.quote(version), "capabilities": b"{}", "clientInfo": _INFO},
@@ -39,7 +39,7 @@ async def ask_initialize(wire: Wire, version: str) -> ServerAnswer:
 async def ask_modern(
     wire: Wire, method: str, params: dict[str, bytes], headers: tuple[tuple[str, str], ...] = ()
 ) -> ServerAnswer:
-    """A request of the revision of 2026-07-28."""
+    """A request with the metadata that each has to bring (2026-07-28, basic, "_meta")."""
     routed = ((revisions.METHOD_HEADER, method), *headers)
     return await wire.request(method, {**params, "_meta": _MODERN_META}, _MODERN, routed)
 

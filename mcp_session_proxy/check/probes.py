@@ -42,7 +42,7 @@ async def greet(wire: Wire) -> Greeting:
 
 
 async def ask_discover(wire: Wire) -> ServerAnswer:
-    """What a modern client asks first."""
+    """``server/discover``, which a legacy server refuses one way or another (2026-07-28, server/discover)."""
     return await ask_modern(wire, revisions.DISCOVER, {})
 
 
@@ -166,7 +166,7 @@ class _Asker:
         )
 
     async def get_without_id(self) -> ServerAnswer:
-        """A stream out of nowhere."""
+        """A GET without a session id, which a server with sessions should refuse with 400."""
         async with self._wire.stream(NO_SESSION) as stream:
             return stream.answer
 

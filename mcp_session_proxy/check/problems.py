@@ -50,7 +50,7 @@ def usual_url(url: str) -> str | None:
 
 
 def diagnose(failed: Failed) -> Diagnosis:
-    """The problem that fits best."""
+    """Why nothing could be checked: the first explanation that fits, the surest ones first."""
     hello = failed.hello
     if hello.failure is not None:
         return _diagnose_silence(failed, hello.failure)

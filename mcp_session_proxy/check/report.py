@@ -52,7 +52,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """Everything that is printed."""
+    """What was found, for the table and for ``--json``; ``through`` the proxy only if that was asked for."""
 
     direct: Side
     through: Side | None

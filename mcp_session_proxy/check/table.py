@@ -39,7 +39,7 @@ _NOT_MEASURED: Final = "known of this family, not measured"
 
 
 def print_report(console: Console, report: Report) -> None:
-    """Print all of it."""
+    """Print why a side cannot be checked, how the server behaves, how clients fare, and the advice."""
     sides = [report.direct] if report.through is None else [report.direct, report.through]
     for name, side in zip(("server", "proxy"), sides, strict=False):
         console.print(Text(f"{name:<7}", style="bold"), Text(side.url), soft_wrap=True, sep="")

@@ -126,7 +126,7 @@ class Wire:
         )
 
     async def notify(self, method: str, session: SessionRef) -> ServerAnswer:
-        """Tell something."""
+        """Send a notification. Servers answer 202, so only the status and a refusal are of interest."""
         return await self._post(jsonrpc.write_notification(method, None), session, (), wants_answer=False)
 
     async def send_nonsense(self) -> ServerAnswer:
@@ -134,7 +134,7 @@ class Wire:
         return await self._post(b"{}", NO_SESSION, (), wants_answer=True)
 
     async def end(self, session: SessionRef) -> ServerAnswer:
-        """End a session with DELETE."""
+        """Send DELETE (MCP 2025-11-25, basic/transports, "Session Management"); 405 is a fit answer, too."""
         named = replace(session, cookies=self._open.pop(session.session_id or "", self._cookies))
 
         async def ask() -> ServerAnswer:

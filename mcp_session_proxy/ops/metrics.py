@@ -56,7 +56,7 @@ class Family(Generic[MetricT]):
         self._children: dict[tuple[str, ...], MetricT] = {}
 
     def child(self, *values: str) -> MetricT:
-        """The child with these label values."""
+        """The child with these label values, in the order of the metric's labels."""
         found = self._children.get(values)
         return self._add(values) if found is None else found
 

@@ -38,7 +38,7 @@ class Distribution:
         self._sum = 0.0
 
     def observe(self, seconds: float) -> None:
-        """Count one value."""
+        """Count one value, in the bucket whose bound is the first that is not below it."""
         self._counts[bisect_left(self._bounds, seconds)] += 1
         self._sum += seconds
 
@@ -90,7 +90,7 @@ class RequestTally(Collector):
         self._upstream = Distribution(REQUEST_BUCKETS)
 
     def count(self, event: RequestFinished) -> None:
-        """One more."""
+        """Count one request, by everything but its principal: labels are bounded."""
         row = self._rows.get((event.era, event.method)) or self._row(event.era, event.method)
         outcome = event.outcome, event.fault
         row.outcomes[outcome] = row.outcomes.get(outcome, 0) + 1

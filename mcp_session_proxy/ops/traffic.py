@@ -43,7 +43,7 @@ class EraCounts:
 
     @classmethod
     def none(cls) -> Self:
-        """No requests."""
+        """Where counting begins: a sum, and what an era had before its first request."""
         return cls(requests=0, failed=0, buckets=(0,) * (len(REQUEST_BUCKETS) + 1))
 
     def __add__(self, other: "EraCounts") -> "EraCounts":
@@ -122,7 +122,7 @@ class TrafficMeter:
             self._samples.popleft()
 
     def read(self) -> Traffic:
-        """The last minute's traffic."""
+        """What came since the oldest sample, which is about ``WINDOW_SECONDS`` old; less after the start."""
         then, before = self._samples[0]
         seconds = max(self._clock() - then, 1.0)
         nothing = EraCounts.none()

@@ -56,7 +56,7 @@ class _Counter:
         self.minutes: dict[int, int] = {}
 
     def count(self, event: Event, now: datetime) -> None:
-        """One more."""
+        """Count it in its minute; the last ``MINUTES`` in which there was one are kept."""
         self.event, self.last = event, now
         minute = _minute(now)
         self.minutes[minute] = self.minutes.get(minute, 0) + 1
@@ -64,7 +64,7 @@ class _Counter:
             del self.minutes[min(self.minutes)]
 
     def recent(self, now: datetime) -> int:
-        """How often in the last hour."""
+        """How often in the ``MINUTES`` until now."""
         first = _minute(now) - MINUTES
         return sum(count for minute, count in self.minutes.items() if minute > first)
 

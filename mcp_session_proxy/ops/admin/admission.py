@@ -75,11 +75,11 @@ class AdmittingSite(web.BaseSite):
 
     @property
     def name(self) -> str:
-        """Where it listens."""
+        """As a URL, for logs; an empty host means every interface."""
         return f"http://{self._host or '0.0.0.0'}:{self._port}"
 
     async def start(self) -> None:
-        """Listen."""
+        """Listen. Raises OSError where the address cannot be had."""
         await super().start()
         server = self._runner.server
         assert server is not None

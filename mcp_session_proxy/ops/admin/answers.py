@@ -19,7 +19,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    """A JSON answer with this body."""
+    """JSON that must not be cached: it is true for a moment only."""
     return web.Response(
         body=_encode(body) + b"\n",
         status=status,

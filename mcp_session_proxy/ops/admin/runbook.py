@@ -44,12 +44,12 @@ _PAGE: Final = """\
 
 @cache
 def runbook() -> str:
-    """The page."""
+    """The page, made once: its document is part of the program."""
     return _PAGE.replace("{body}", render((files(__package__) / "page" / "runbook.md").read_text("utf-8")))
 
 
 def render(markdown: str) -> str:
-    """The document's body as HTML."""
+    """The part of Markdown that the runbook is written in, as HTML; all else comes out as text."""
     return "\n".join(_blocks(markdown, set()))
 
 
