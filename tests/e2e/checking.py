@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ class Command:
             stderr=asyncio.subprocess.PIPE,
             env=self._environment,
             cwd=self._environment["HOME"],
+            # Whoever starts the tests in the background of a shell has them ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
 
     async def __call__(self, *arguments: str, typed: bytes = b"") -> Outcome:
