@@ -14,6 +14,8 @@ DEFAULT_MAX_DEPTH: Final = 512
 # then is deep, and has few turns at which the depth has to be looked at.
 _WORTH_TAKING_OFF: Final = 16
 _MAX_TOKENS: Final = 20_000
+_LONG_BYTES: Final = 16 * 1024
+_FEW: Final = 64
 
 _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b'{}[]"'))
@@ -29,7 +31,7 @@ def is_deeper(data: bytes, limit: int) -> bool:
 
     What is no JSON may be called too deep or not; a parser does not get deeper into it than this says.
     """
-    if len(data) <= limit or data.count(b"[") + data.count(b"{") <= limit:
+    if len(data) <= limit or not _opens_more(data, limit):
         return False
     brackets = _brackets(data)
     depth = 0
@@ -50,6 +52,24 @@ def is_deeper(data: bytes, limit: int) -> bool:
             if depth > limit:
                 return True
     return False
+
+
+def _opens_more(data: bytes, most: int) -> bool:
+    """Whether there are more opening brackets than this, strings and all.
+
+    ``bytes.count`` looks at every single byte, ``find`` at many at once; but each find costs a round of this
+    loop. So a long text is searched as long as it may be a file, say, in a few brackets.
+    """
+    if len(data) > _LONG_BYTES:
+        found = 0
+        for bracket in (b"[", b"{"):
+            at = data.find(bracket)
+            while at >= 0 and found <= _FEW:
+                found += 1
+                at = data.find(bracket, at + 1)
+        if found <= _FEW:
+            return found > most
+    return data.count(b"[") + data.count(b"{") > most
 
 
 def _brackets(data: bytes) -> bytes:

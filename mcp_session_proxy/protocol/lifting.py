@@ -75,6 +75,7 @@ class _Occupied(msgspec.Struct, gc=False):
 
 _occupied = msgspec.json.Decoder(_Occupied)
 _CACHED_FRONTS: Final = 256
+_OPENING: Final = re.compile(rb"\s*\{\s*")
 
 
 def lift_result(
@@ -87,9 +88,7 @@ def lift_result(
 
     ``heeded`` are the hints that the server's own result may decide, if it says something fit.
     """
-    # Searched, not read: results may have megabytes, and few have a member of one of these names.
-    if result[:1] == b"{" and not _may_be_occupied(result):
-        return _put_in_front(facts.info, hint, result)
+    # Reading all of it for four names is quicker than to search it for them once.
     try:
         there = _occupied.decode(result)
     except jsonrpc.UNREADABLE:
@@ -103,17 +102,6 @@ def lift_result(
     if free:
         return _put_in_front(facts.info, hint, result)
     return _merge(_members(facts.info, hint), result, heeded)
-
-
-def _may_be_occupied(result: bytes) -> bool:
-    """Whether a name of those members occurs anywhere. A key may be written with escapes."""
-    return (
-        b"_meta" in result
-        or b"resultType" in result
-        or b"ttlMs" in result
-        or b"cacheScope" in result
-        or b"\\u" in result
-    )
 
 
 def _members(info: bytes | None, hint: CacheHint | None) -> dict[str, bytes]:
@@ -134,10 +122,12 @@ def _front(info: bytes | None, hint: CacheHint | None) -> bytes:
 
 def _put_in_front(info: bytes | None, hint: CacheHint | None, result: bytes) -> bytes:
     """Splice members into an object that has none of them, without reading the rest of it."""
-    # In front, because the end of an object is found only by reading all of it.
-    start = result.index(b"{") + 1
-    rest = result[start:].lstrip()
-    joint = b"" if rest[:1] == b"}" else b","
+    # In front, because the end of an object is found only by reading all of it; and through a view, because
+    # results may have megabytes.
+    opening = _OPENING.match(result)
+    assert opening is not None
+    rest = memoryview(result)[opening.end() :]
+    joint = b"" if result.startswith(b"}", opening.end()) else b","
     return b"".join((_front(info, hint), joint, rest))
 
 

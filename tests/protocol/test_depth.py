@@ -46,6 +46,17 @@ def test_limit(limit: int) -> None:
             assert is_deeper(data, limit) is (depth > limit)
 
 
+@pytest.mark.parametrize("opening", ["[", '{"":'])
+@pytest.mark.parametrize("depth", [1, 60, 70, 600])
+@pytest.mark.parametrize("text", ["", "x" * 20_000, "[{" * 20_000])
+def test_long_texts(opening: str, depth: int, text: str) -> None:
+    """A long text in a few brackets, or in many, or of brackets, counts for nothing."""
+    closing = "]" if opening == "[" else "}"
+    data = (opening * depth + json.dumps(text) + closing * depth).encode()
+    assert not is_deeper(data, depth)
+    assert is_deeper(data, depth - 1)
+
+
 def test_what_is_no_json() -> None:
     """What never closes is as deep as it opens."""
     assert is_deeper(b"[" * 5000, 512)
