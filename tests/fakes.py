@@ -399,7 +399,7 @@ class Recorder:
     """An observer that keeps the events."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[Any] = []
 
     def __call__(self, event: Event, /) -> None:
         self.events.append(event)

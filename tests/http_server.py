@@ -15,10 +15,12 @@ with a handler in :attr:`HttpServer.on`, and looks afterwards at what it has ``s
 import json
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Self
 
 from aiohttp import web
 from messages import GONE, raw
+
+Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
 class HttpServer:
@@ -36,7 +38,7 @@ class HttpServer:
         self.sessions: dict[str, int] = {}
         self.deleted: list[str] = []
         self.seen: list[tuple[web.Request, Any]] = []
-        self.on: dict[str, Callable[[web.Request, Any], Awaitable[web.StreamResponse]]] = {}
+        self.on: dict[str, Handler] = {}
         self._opened = 0
         self._runner = web.AppRunner(
             self._app(),
@@ -46,7 +48,7 @@ class HttpServer:
             max_line_size=65536,
         )
 
-    async def __aenter__(self) -> "HttpServer":
+    async def __aenter__(self) -> Self:
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
         scheme = "http" if self._tls is None else "https"

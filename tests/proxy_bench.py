@@ -14,7 +14,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, Self
 
 import aiohttp
 from http_server import HttpServer
@@ -40,7 +40,7 @@ class Bench:
         self._stack = AsyncExitStack()
         self._flags: dict[str, Any] = {}
 
-    async def __aenter__(self) -> "Bench":
+    async def __aenter__(self) -> Self:
         self.http = await self._stack.enter_async_context(aiohttp.ClientSession())
         return self
 
@@ -63,7 +63,7 @@ class Bench:
         """Change these options of the proxy that runs; the others are as they were at its start."""
         self.proxy.reload(lambda: load({**self._flags, "upstream": self.server.url, **options}))
 
-    def watch(self, tell: Callable[[Event], object]) -> None:
+    def watch(self, tell: Callable[[Event], None]) -> None:
         """Tell every event from now on, whichever part of the proxy it comes from."""
         tee = self.proxy.watchers.observe
         tee._observers = (*tee._observers, _Everything(tell))
@@ -120,10 +120,10 @@ class Bench:
 class _Everything:
     """An observer of all kinds of events."""
 
-    def __init__(self, tell: Callable[[Event], object]) -> None:
+    def __init__(self, tell: Callable[[Event], None]) -> None:
         self._tell = tell
 
-    def listener(self, _: type[Event]) -> Callable[[Event], object]:
+    def listener(self, _: type[Event], /) -> Callable[[Event], None]:
         return self._tell
 
 

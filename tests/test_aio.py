@@ -199,7 +199,8 @@ class TestSignal:
 
     async def test_who_waits_again_as_it_is_woken_waits_for_the_next(self) -> None:
         """A loop of looking and waiting neither misses a signal nor turns without one."""
-        signal, rounds = Signal(), []
+        signal = Signal()
+        rounds: list[object] = []
 
         async def follow() -> None:
             while len(rounds) < 2:

@@ -19,7 +19,7 @@ from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
-from mcp_session_proxy.events import Event, Level
+from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.config import LogFormat, Settings
 from mcp_session_proxy.settings.kinds import Live
@@ -40,23 +40,17 @@ def tries(*options: str) -> Callable[[Test], Test]:
 class Reloaded(Bench):
     """A bench whose proxy can be given other options."""
 
-    told: list[Event]
+    told: list[Any]
 
     async def start(self, **options: Any) -> None:
         await super().start(**options)
         self.told = []
-        observe = self.proxy._observe
-
-        def both(event: Event, /) -> None:
-            observe(event)
-            self.told.append(event)
-
-        self.proxy._observe = both
+        self.watch(lambda event: self.told.append(event) if event.name.startswith("config.") else None)
 
     def change(self, **options: Any) -> None:
         """Reload with these options changed; all of them must take effect."""
         self.reload(**options)
-        [event] = [event for event in self.told if event.name.startswith("config.")]
+        [event] = self.told
         assert event.name == "config.reloaded"
         assert event.changed == ", ".join(name.replace("_", "-") for name in options)
         assert event.needs_restart is None
@@ -388,7 +382,7 @@ async def test_max_sessions(bench: Reloaded) -> None:
         for client in list(bench.proxy.core.binder.directory):
             bench.proxy.core.binder.forget(client, "age")
         bench.change(**{option: 1})  # whoever is idle makes room
-        await until(lambda before=before: bench.sessions == before - 1)
+        await until(lambda: bench.sessions == before - 1)  # noqa: B023
 
 
 @tries("max_client_sessions", "max_client_sessions_per_principal")

@@ -3,7 +3,7 @@
 import os
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ def systemd(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[so
 
 
 @pytest.fixture
-def start() -> Iterator:
+def start() -> Iterator[Callable[..., Supervisor]]:
     started = []
 
     def start(**environment: str) -> Supervisor:

@@ -1,5 +1,6 @@
 """What the report and its page say agrees with the program."""
 
+import inspect
 import re
 from pathlib import Path
 
@@ -28,7 +29,7 @@ def test_the_page_names_every_word_for_programs():
 
 def test_every_flag_that_is_advised_exists():
     """Nobody is sent looking for an option that is not there."""
-    sources = [Path(module.__file__).read_text() for module in (advice, problems, proxied)]
+    sources = [inspect.getsource(module) for module in (advice, problems, proxied)]
     advised = set(re.findall(r"--[a-z][a-z-]+", " ".join(sources))) - {"--header", "--call", "--timeout"}
     assert {"--sharing", "--min-idle", "--check-after"} <= advised
     assert advised <= {option.flag for option in options()}

@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from check_samples import (
     HEX,
@@ -115,7 +117,7 @@ def server(key):
 
 
 SILENT = text(400, "no")
-NEUTRAL = {
+NEUTRAL: dict[str, Any] = {
     "missing": SILENT,
     "bare_get": SILENT,
     "nonsense": SILENT,

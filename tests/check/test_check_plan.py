@@ -1,4 +1,5 @@
 import io
+from typing import Any
 
 import pytest
 from certificates import Authority
@@ -7,7 +8,7 @@ from mcp_session_proxy.check.plan import read_plan
 from mcp_session_proxy.settings.sources import ConfigError
 
 URL = "http://127.0.0.1:8000/mcp"
-NOTHING = {
+NOTHING: dict[str, Any] = {
     "through": None,
     "headers": [],
     "timeout": "15s",

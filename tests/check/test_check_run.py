@@ -1,7 +1,6 @@
 """The check against small servers on real sockets."""
 
 import asyncio
-import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -285,7 +284,7 @@ async def test_an_expired_session_is_told(monkeypatch):
 
 async def test_streams(monkeypatch):
     """A second one that ends the first is told from one beside it."""
-    open_streams = []
+    open_streams: list[asyncio.Event] = []
 
     async def replace(request, message):
         while open_streams:
@@ -376,11 +375,7 @@ async def test_a_server_without_tools():
     """Its prompts or resources are listed instead."""
 
     async def prompts_only(request, message):
-        response = server.open_session(message)
-        document = json.loads(response.body)
-        document["result"]["capabilities"] = {"prompts": {}}
-        response.body = json.dumps(document).encode()
-        return response
+        return server.open_session(message, capabilities={"prompts": {}})
 
     async with HttpServer() as server:
         server.on["initialize"] = prompts_only

@@ -17,8 +17,13 @@ URL = "http://127.0.0.1:8000/mcp"
 def served(monkeypatch):
     """Replaces the running of the proxy; holds the settings that it would have run with."""
     runs = []
+
+    def run(settings, load):
+        runs.append(settings)
+        return 0
+
     process = ModuleType("mcp_session_proxy.assembly.process")
-    process.run = lambda settings, load: runs.append(settings) or 0
+    vars(process).update(run=run)
     monkeypatch.setitem(sys.modules, "mcp_session_proxy.assembly.process", process)
     monkeypatch.setattr("mcp_session_proxy.assembly.process", process, raising=False)
     monkeypatch.setattr(logs, "configure", lambda *_: None)
@@ -75,9 +80,12 @@ class TestServe:
     def test_can_read_the_configuration_again(self, served, monkeypatch, tmp_path):
         """The file is read anew; flags stay as they were."""
         reload = []
-        monkeypatch.setattr(
-            "mcp_session_proxy.assembly.process.run", lambda settings, load: reload.append(load) or 0
-        )
+
+        def run(settings, load):
+            reload.append(load)
+            return 0
+
+        monkeypatch.setattr("mcp_session_proxy.assembly.process.run", run)
         path = tmp_path / "proxy.toml"
         path.write_text('linger = "1s"\nheartbeat = "1s"\n')
         command.main(["serve", URL, "--config", str(path), "--heartbeat", "2s"])
@@ -143,9 +151,13 @@ class TestDemo:
     def played(self, served, monkeypatch):
         """Replaces the demonstration; holds what it would have run with."""
         runs = []
+
+        def run(settings, *, stay):
+            runs.append((settings, stay))
+            return 0
+
         show = ModuleType("mcp_session_proxy.demo.show")
-        show.PLACEHOLDER_URL = "http://127.0.0.1:1/mcp"
-        show.run = lambda settings, *, stay: runs.append((settings, stay)) or 0
+        vars(show).update(PLACEHOLDER_URL="http://127.0.0.1:1/mcp", run=run)
         monkeypatch.setitem(sys.modules, "mcp_session_proxy.demo.show", show)
         monkeypatch.setattr("mcp_session_proxy.demo.show", show, raising=False)
         return runs

@@ -71,12 +71,19 @@ def test_commands_without_an_admin_listener(console):
 def test_churn_is_read_from_a_scrape():
     """The same samples that an operator would query, summed over their labels."""
     metrics = Metrics()
-    times = {"seconds": 0.1, "waited_seconds": None, "upstream_seconds": 0.1}
-    names = {"request_id": "r", "principal": "p", "session": None}
     for method in ("initialize", "initialize", "tools/call"):
         Tee(metrics)(
             events.RequestFinished(
-                era="legacy", method=method, outcome="ok", sessionless=False, **times, **names
+                era="legacy",
+                method=method,
+                outcome="ok",
+                sessionless=False,
+                seconds=0.1,
+                waited_seconds=None,
+                upstream_seconds=0.1,
+                request_id="r",
+                principal="p",
+                session=None,
             )
         )
     Tee(metrics)(events.DeleteAbsorbed(client="c", principal="p"))

@@ -57,6 +57,7 @@ class TestStaying:
         command = [sys.executable, "-m", "mcp_session_proxy", "demo", "--serve"]
         command += ["--listen", ANY_PORT, "--admin-listen", ANY_PORT]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
             assert any("Or point an MCP client at" in line for line in process.stdout)
             assert process.poll() is None
             process.send_signal(number)
@@ -67,6 +68,7 @@ class TestPorts:
     def test_needs_no_known_port_to_end_by_itself(self):
         """Nobody will call it by hand, so it takes what is free."""
         adapted = show.adapt(settings(), "http://127.0.0.1:5/mcp", stay=False)
+        assert adapted.admin_listen is not None
         assert (adapted.listen.port, adapted.admin_listen.port) == (0, 0)
         assert adapted.upstream == "http://127.0.0.1:5/mcp"
 
@@ -78,4 +80,5 @@ class TestPorts:
     def test_stays_on_the_usual_ports(self):
         """Commands to try are easier with ports that one knows."""
         adapted = show.adapt(settings(), "http://127.0.0.1:5/mcp", stay=True)
+        assert adapted.admin_listen is not None
         assert (adapted.listen.port, adapted.admin_listen.port) == (8080, 9090)

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,10 +14,9 @@ from proxy_bench import BOTH, Answer, Bench
 
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
-ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
+ALL: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
 CHANGING = {"tools": {"listChanged": True}, "resources": {"subscribe": True}, "logging": {}}
 NUMBERS = itertools.count(100)
-Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
 
 def modern(

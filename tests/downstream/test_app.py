@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
-from http_server import begin_stream, reply_to
+from http_server import Handler, begin_stream, reply_to
 from messages import INITIALIZE, call, notification
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 from yarl import URL
@@ -284,8 +284,9 @@ async def test_old_http(bench: Bench) -> None:
         return response
 
     await bench.start()
-    for on in ({}, {"tools/call": work}):
-        bench.server.on = dict(on)  # type: ignore[arg-type]
+    handlers: list[dict[str, Handler]] = [{}, {"tools/call": work}]
+    for on in handlers:
+        bench.server.on = on
         body = json.dumps(call("x")).encode()
         answer = await talk(
             bench,

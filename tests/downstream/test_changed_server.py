@@ -124,7 +124,7 @@ async def test_the_operator_is_told(bench: Bench, at: Deployed) -> None:
     told: list[Any] = []
     session = await bench.initialize()
     (slot,) = bench.proxy.core.pool.books.slots()
-    slot.session._observe = told.append  # type: ignore[attr-defined]
+    slot.session._observe = told.append
     at.server.sessions.clear()
     await bench.post(call(), session=session)
     assert [event.name for event in told] == ["session.lost", "session.opened"]

@@ -86,7 +86,7 @@ async def test_a_modern_client(bench: Bench) -> None:
     named = {**headers("tools/call"), "Mcp-Name": "x"}
     asked = (await bench.post(call(2, name="x", _meta=MODERN), headers=named)).json["result"]
     assert asked["resultType"] == "input_required"
-    answers = {key: {"roots": []} for key in asked["inputRequests"]}
+    answers: dict[str, object] = {key: {"roots": []} for key in asked["inputRequests"]}
     again = call(3, name="x", _meta=MODERN, inputResponses=answers, requestState=asked["requestState"])
     async with bench.asking(again, headers=named) as asking:
         await until(lambda: bench.server.posts("response"))

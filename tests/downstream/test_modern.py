@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from http_server import HttpServer, begin_stream, reply_to, write_event
+from http_server import Handler, HttpServer, begin_stream, reply_to, write_event
 from messages import call
-from modern_bench import ALL, CHANGING, META, NUMBERS, VERSION, Handler, Modern, modern, routing
+from modern_bench import ALL, CHANGING, META, NUMBERS, VERSION, Modern, modern, routing
 from proxy_bench import PATIENCE_SECONDS, Answer, read_events, until
 
 
@@ -604,7 +604,7 @@ async def test_answers_travel_with_the_headers_of_their_own_request(bench: Moder
     bench.server.on["tools/call"] = handle
     await bench.start()
     first = (await bench.ask(modern(), X_Mark="first")).json["result"]
-    answers = {key: {"roots": []} for key in first["inputRequests"]}
+    answers: dict[str, object] = {key: {"roots": []} for key in first["inputRequests"]}
     retry = modern(identifier=2, requestState=first["requestState"], inputResponses=answers)
     assert (await bench.ask(retry, X_Mark="second")).status == 200
 

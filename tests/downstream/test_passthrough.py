@@ -7,6 +7,7 @@ import json
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import aiohttp
 import pytest
@@ -50,12 +51,12 @@ class Bench:
     inner: aiohttp.ClientSession
     servers: list[Server] = field(default_factory=list)
 
-    async def proxy(self, origin: URL, public_url: str | None = None, **options: float) -> Server:
+    async def proxy(self, origin: URL, public_url: str | None = None, **options: Any) -> Server:
         handler = Passthrough(self.inner, origin, "/mcp", public_url, rules=PassingRules(**options))
         self.servers.append(await start(handler.handle))
         return self.servers[-1]
 
-    async def before(self, upstream: Handler, public_url: str | None = None, **options: float) -> Server:
+    async def before(self, upstream: Handler, public_url: str | None = None, **options: Any) -> Server:
         """A proxy before a server with this handler."""
         self.servers.append(await start(upstream))
         return await self.proxy(self.servers[-1].url, public_url, **options)
@@ -660,7 +661,8 @@ async def test_odd_metadata_passes_unchanged(bench: Bench, body: bytes) -> None:
 @pytest.mark.parametrize("encoding", ["identity", "gzip", "deflate"])
 async def test_every_metadata_document_names_the_public_url(bench: Bench, path: str, encoding: str) -> None:
     """Whichever document says so, and if the server compresses what it was not asked to compress."""
-    packed = {"identity": bytes, "gzip": gzip.compress, "deflate": zlib.compress}[encoding]
+    pack: dict[str, Callable[[bytes], bytes]] = {"gzip": gzip.compress, "deflate": zlib.compress}
+    packed = pack.get(encoding, bytes)
 
     async def upstream(request: web.BaseRequest) -> web.Response:
         document = {"authorization_servers": [f"http://{request.host}/"], "pad": "x" * 300_000}

@@ -47,7 +47,7 @@ async def get_rest(bench: Bench, session: str, event_id: str) -> list[Any]:
     headers = {"Last-Event-ID": event_id}
     async with bench.request("GET", session=session, headers=headers, accept=STREAM) as get:
         assert get.status == 200
-        found = []
+        found: list[Any] = []
         async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 try:
@@ -141,7 +141,7 @@ async def test_get_stream_begins_with_an_id(bench: Bench) -> None:
     """The id of a GET stream can be used before anything has come on it."""
     await bench.start()
     session = await bench.initialize()
-    event_ids = set()
+    event_ids: set[str] = set()
     for _ in range(3):
         headers = {"Last-Event-ID": event_ids.copy().pop()} if event_ids else {}
         async with bench.request("GET", session=session, headers=headers, accept=STREAM) as get:

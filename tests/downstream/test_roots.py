@@ -133,10 +133,16 @@ async def legacy(bench: Bench, folder: str, capabilities: Any = None) -> AsyncIt
         await http.delete(bench.url, headers={"Mcp-Session-Id": one.session})
 
 
+class RootsBench(Bench):
+    """A bench before such a server."""
+
+    server: RootsServer
+
+
 @asynccontextmanager
-async def world(server: RootsServer, **options: Any) -> AsyncIterator[Bench]:
+async def world(server: RootsServer, **options: Any) -> AsyncIterator[RootsBench]:
     """The proxy before this server."""
-    async with server, Bench(server) as bench:
+    async with server, RootsBench(server) as bench:
         await bench.start(**options)
         yield bench
 
@@ -179,7 +185,7 @@ async def test_the_first_client_comes_back() -> None:
 
 async def test_no_handover_of_roots_that_nobody_can_replace() -> None:
     """A client that will not tell of changes has a session of its own."""
-    fixed = {"roots": {}}
+    fixed: Any = {"roots": {}}
     async with world(RootsServer(), linger="1h") as bench:
         for folder in ("file:///one", "file:///two"):
             async with legacy(bench, folder, fixed) as client:

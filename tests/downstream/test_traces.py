@@ -1,21 +1,20 @@
 """Traces of requests: the whole proxy between a client and a small server, and the spans that it makes."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from aiohttp import web
 from http_server import HttpServer
 from messages import call
+from modern_bench import Modern, modern
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode, format_span_id, format_trace_id
 from proxy_bench import Bench, until
-from test_modern import Modern, modern
 
-from mcp_session_proxy.events import Event
 from mcp_session_proxy.ops import tracing
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
@@ -60,6 +59,7 @@ class Spans:
 def name_of(span: ReadableSpan) -> str:
     """A span as a `traceparent` names it."""
     context = span.get_span_context()
+    assert context is not None
     flags = int(context.trace_flags)
     return f"00-{format_trace_id(context.trace_id)}-{format_span_id(context.span_id)}-{flags:02x}"
 
@@ -70,7 +70,9 @@ def parent_of(span: ReadableSpan) -> str | None:
 
 
 def is_child(span: ReadableSpan, parent: ReadableSpan) -> bool:
-    return parent_of(span) == format_span_id(parent.get_span_context().span_id)
+    context = parent.get_span_context()
+    assert context is not None
+    return parent_of(span) == format_span_id(context.span_id)
 
 
 def attributes(span: ReadableSpan) -> dict[str, Any]:
@@ -84,7 +86,7 @@ def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[Spans]:
+def spans(monkeypatch: pytest.MonkeyPatch) -> Spans:
     """The spans of proxies that trace."""
     spans = Spans()
     monkeypatch.setattr(tracing, "open_tracer", spans.open_tracer)
@@ -98,9 +100,9 @@ async def bench(server: HttpServer) -> AsyncIterator[Modern]:
         yield bench
 
 
-def watch(bench: Bench) -> list[Event]:
+def watch(bench: Bench) -> list[Any]:
     """What is told of clients and their requests from now on."""
-    told: list[Event] = []
+    told: list[Any] = []
     bench.watch(lambda event: told.append(event) if event.name.startswith(("request.", "client.")) else None)
     return told
 

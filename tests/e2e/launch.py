@@ -528,7 +528,8 @@ class Fleet:
 
     def forget_since(self, names: set[str]) -> None:
         """Stop the programs that are not among `names` and not shared: one test owned them."""
-        shared = {id(member.program) for member in (*self._servers.values(), *self._proxies.values())}
+        members: list[Server | Proxy] = [*self._servers.values(), *self._proxies.values()]
+        shared = {id(member.program) for member in members}
         for program in [*reversed(self._programs)]:
             if program.log.parent.name not in names and id(program) not in shared:
                 if program.process is not None:

@@ -4,7 +4,7 @@ The client may reach the public address only: whatever leads it elsewhere fails 
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -117,7 +117,7 @@ Stand = Callable[..., Proxy]
 
 
 @pytest.fixture
-def stand(owned: Fleet, tmp_path: Path) -> Stand:
+def stand(owned: Fleet, tmp_path: Path) -> Iterator[Stand]:
     """Starts a server with its options, and a proxy before it that is public at an address of its own."""
     running: list[Program] = []
 

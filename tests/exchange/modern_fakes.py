@@ -10,7 +10,7 @@ from mcp_session_proxy.protocol.inbound import ModernRequest
 from mcp_session_proxy.protocol.jsonrpc import Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
 
-ALL = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
+ALL: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "title": "Name", "properties": {}}}
 ASK_NAME = Request(b'"q-1"', revisions.ELICIT, json.dumps(FORM).encode())
 ASK_ROOTS = Request(b'"q-2"', revisions.LIST_ROOTS)

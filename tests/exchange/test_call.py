@@ -212,7 +212,12 @@ async def test_gathering_is_short(at: Scene, looptime: Any) -> None:
 async def test_one_round_after_the_other(at: Scene) -> None:
     """A server that asks again after an answer gets another round."""
     first, second = at.server_waits(), asyncio.Event()
-    at.server.script("response", lambda _: (second.set(), FakeReply(status=202, is_stream=False))[1])
+
+    def accept(_: Sent) -> FakeReply:
+        second.set()
+        return FakeReply(status=202, is_stream=False)
+
+    at.server.script("response", accept)
     at.server_says(say(NAME), first, say(ROOTS), second, DONE)
     at.begin()
     assert set(await at.asked()) == {"name"}

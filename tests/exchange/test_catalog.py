@@ -5,7 +5,7 @@ import json
 from typing import Any, cast
 
 import pytest
-from fakes import FakeServer, Recorder, answer, make_session, refusal, stream
+from fakes import FakeReply, FakeServer, Recorder, answer, make_session, refusal, settle, stream
 from messages import error, result
 from modern_fakes import Visit
 
@@ -15,7 +15,7 @@ from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.mirroring import MirroredParam
 from mcp_session_proxy.sessions.identity import SessionKey
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import NOBODY
+from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
 
 pytestmark = pytest.mark.looptime
 
@@ -65,11 +65,10 @@ class Scene:
         return () if found is None else found.mirrored
 
 
-async def scene(capabilities: object = CHANGING, *, streaming: bool = True) -> Scene:
+async def scene(capabilities: object = CHANGING, *streams: FakeReply | Exception) -> Scene:
     server = FakeServer()
     server.initialize_result = {**server.initialize_result, "capabilities": capabilities}
-    if streaming:
-        server.script("GET", stream(asyncio.Event()))
+    server.script("GET", *streams or [stream(asyncio.Event())])
     session = make_session(server)
     await session.open(NOBODY)
     server.seen.clear()
@@ -102,7 +101,8 @@ async def test_only_where_changes_are_promised(method: str, feature: str) -> Non
     promising.keep(method=method)
     assert promising.find(method=method) == RESULT
     others = {name: {"listChanged": True} for name in ("tools", "prompts", "resources") if name != feature}
-    for capabilities in ({}, {feature: {}}, {feature: {"listChanged": False}}, others):
+    unfit: list[object] = [{}, {feature: {}}, {feature: {"listChanged": False}}, others]
+    for capabilities in unfit:
         at = await scene(capabilities)
         at.keep(method=method)
         assert at.find(method=method) is None
@@ -118,14 +118,19 @@ async def test_only_lists(method: str) -> None:
 
 async def test_only_with_a_stream() -> None:
     """Without a GET stream nobody would hear of a change, so nothing is kept, and nothing kept is served."""
-    deaf = await scene(streaming=False)
+    deaf = await scene(CHANGING, refusal(405))
     deaf.keep()
     assert deaf.find() is None
-    at = await scene()
+    breaks = asyncio.Event()
+    at = await scene(CHANGING, stream(breaks, ConnectionLost()), ConnectionLost(), stream(asyncio.Event()))
     at.keep()
-    at.session._stream.is_open = False
+    assert at.find() == RESULT
+    breaks.set()
+    await settle()
+    assert not at.session.streaming
     assert at.find() is None
-    at.session._stream.is_open = True
+    await asyncio.sleep(10.0)
+    assert at.session.streaming
     assert at.find() is None  # something may have been missed
 
 

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from fakes import (
@@ -17,6 +17,7 @@ from fakes import (
     Recorder,
     Scripted,
     Sent,
+    Step,
     answer,
     make_session,
     refusal,
@@ -126,7 +127,7 @@ async def test_parameters_are_not_touched(at: Scene) -> None:
     params = b'{ "name":"x",  "arguments":{"big":12345678901234567890.0100}}'
     await at.run(Request(b"1", "tools/call", params))
     await at.run(Request(b"1", "tools/list", None))
-    assert [sent.message.params for sent in at.server.seen[2:]] == [params, None]
+    assert [cast(Request, sent.message).params for sent in at.server.seen[2:]] == [params, None]
 
 
 async def test_error_comes_back_as_it_is(at: Scene) -> None:
@@ -863,7 +864,7 @@ class Chaos(FakeServer):
     @staticmethod
     def _executed(fault: str) -> FakeReply:
         interim = say(notification("notifications/message"))
-        replies = {
+        replies: dict[str, list[Step]] = {
             "fine-after-interim": [interim, say(result())],
             "lost-executed": [ConnectionLost()],
             "ends": [interim],

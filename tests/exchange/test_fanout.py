@@ -291,7 +291,9 @@ async def test_question_of_a_session_that_was_lost(at: Scene) -> None:
 async def test_withdrawn_question(at: Scene) -> None:
     """A question that could not be put after all is refused."""
     client = at.client()
-    number, data = at.fanout.ask(client, at.session, ROOTS)
+    asked = at.fanout.ask(client, at.session, ROOTS)
+    assert asked is not None
+    number, data = asked
     assert json.loads(data)["id"] == number == 1
     at.fanout.withdraw(client, number)
     at.fanout.withdraw(client, number)

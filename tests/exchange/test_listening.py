@@ -332,7 +332,7 @@ def everything_changed() -> Callable[[Listener], bool]:
     """Whether a listener was told that all it asked for may have changed."""
 
     def check(listener: Listener) -> bool:
-        expected = [(LISTS[name], {}) for name in LISTS if name in listener.promised.lists]
+        expected: list[Any] = [(LISTS[name], {}) for name in LISTS if name in listener.promised.lists]
         expected += [(revisions.RESOURCE_UPDATED, {"uri": uri}) for uri in listener.promised.uris]
         return heard(listener) == expected != []
 

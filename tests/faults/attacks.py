@@ -16,7 +16,7 @@ import resource
 import ssl
 import uuid
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 import aiohttp
@@ -259,7 +259,7 @@ async def unread_streams(attacker: Attacker) -> None:
         return
     _, writer = await attacker.connect()
     head = attacker.head(0, **{"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY})
-    writer.transport.pause_reading()
+    cast(asyncio.Transport, writer.transport).pause_reading()
     writer.write(head.replace(b"POST", b"GET", 1))
     for _ in range(10):
         await attacker.post(attacker.call("tell", number=100, size=10_000), session)

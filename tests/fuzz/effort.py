@@ -79,7 +79,8 @@ PLACES = len(_PLACES)
 def repeat(place: int, fragment: bytes) -> bytes:
     """A body of some size that holds a fragment again and again; each ``#`` in it becomes a number."""
     before, between, behind = _PLACES[place % PLACES]
-    pieces, size = [], 0
+    pieces: list[bytes] = []
+    size = 0
     while size < _JSON_BYTES:
         piece = fragment.replace(b"#", b"%d" % len(pieces))
         pieces.append(piece)

@@ -25,7 +25,7 @@ from mcp_session_proxy.protocol.lifting import CacheHint, ServerFacts
 from mcp_session_proxy.protocol.sse import SseEvent, SseParser, write_event
 from mcp_session_proxy.protocol.subscriptions import read_filter
 from mcp_session_proxy.sessions.identity import Identifier, read_profile
-from mcp_session_proxy.upstream.session import Journal
+from mcp_session_proxy.upstream.journal import Journal
 
 MAX_EVENT_BYTES = 4096
 _identifier = Identifier(

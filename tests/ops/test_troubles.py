@@ -118,6 +118,7 @@ EVENTS = [
 def test_the_runbook_has_what_events_lead_to(event):
     """Every link of a problem leads to a section, or to a row of a table, that is there."""
     path = path_of(event)
+    assert path is not None
     page, _, fragment = path.partition("#")
     assert page == "/runbook"
     assert f' id="{fragment}"' in runbook()

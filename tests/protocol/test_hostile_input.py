@@ -1,6 +1,7 @@
 """Reading and translating input that nobody chose with care (see ``fuzz/properties.py``)."""
 
 import json
+from typing import Any
 
 import pytest
 from fuzz import effort, head_properties, properties
@@ -39,7 +40,7 @@ def _dump(value: object) -> bytes:
     return json.dumps(value).encode()
 
 
-def _modern(method: str, params: dict, capabilities: object) -> dict:
+def _modern(method: str, params: dict[str, Any], capabilities: object) -> dict[str, Any]:
     meta = {revisions.META_VERSION: "2026-07-28", revisions.META_CAPABILITIES: capabilities}
     own = params.get("_meta")
     merged = {**params, "_meta": {**(own if isinstance(own, dict) else {}), **meta}}

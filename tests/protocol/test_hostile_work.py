@@ -134,10 +134,10 @@ def test_arrays_in_arrays_are_looked_at_all_at_once(deep: int) -> None:
 def test_members_are_bounded(place: str) -> None:
     """A thousand may be; more are refused as parameters that are no good."""
     fits = b"".join(b',"k%d":1' % number for number in range(990))
-    jsonrpc.parse_body(call(**{place: fits}))  # type: ignore[arg-type]
+    jsonrpc.parse_body(call(**{place: fits}))
     more = b"".join(b',"k%d":1' % number for number in range(1001))
     with pytest.raises(InvalidParams):
-        jsonrpc.parse_body(call(**{place: more}))  # type: ignore[arg-type]
+        jsonrpc.parse_body(call(**{place: more}))
 
 
 def test_members_of_arguments_are_not() -> None:

@@ -106,13 +106,12 @@ def values_of(annotation: Any, constraints: tuple[Any, ...] = ()) -> SearchStrat
 
 
 def _plain(annotation: Any, constraints: tuple[Any, ...]) -> SearchStrategy[Any]:
-    low = next((c.ge for c in constraints if isinstance(c, Ge)), None)
-    high = next((c.le for c in constraints if isinstance(c, Le)), None)
+    low: Any = next((c.ge for c in constraints if isinstance(c, Ge)), None)
+    high: Any = next((c.le for c in constraints if isinstance(c, Le)), None)
     if annotation is int:
         return st.integers(-_MAX_SAFE if low is None else int(low), _MAX_SAFE if high is None else int(high))
     if annotation is float:
-        bounds = {"min_value": low, "max_value": high}
-        return st.floats(allow_nan=False, allow_infinity=False, **bounds)
+        return st.floats(low, high, allow_nan=False, allow_infinity=False)
     simple = {str: st.text(max_size=12), bool: st.booleans(), type(None): st.none()}
     return simple.get(annotation, json_values)  # Any, and the alias of any JSON
 

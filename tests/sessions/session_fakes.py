@@ -3,6 +3,7 @@
 import asyncio
 from collections import Counter
 from itertools import count
+from typing import Any
 
 import looptime
 import pytest
@@ -60,7 +61,7 @@ class FakeSession:
         self.journal = Journal()
         self.audience = {}
         self.restored_from = []
-        self._gate = None
+        self._gate: Any = None  # the future of an opening that the test ends
         self._opening = None
         self.goodbye = None
 

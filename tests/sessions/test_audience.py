@@ -4,6 +4,8 @@ import gc
 import sys
 import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 from binding_world import World
@@ -18,7 +20,7 @@ def count_lines(work: Callable[[], object]) -> int:
     """How many lines of Python are run by this: the same number on any machine."""
     lines = 0
 
-    def trace(_frame: object, event: str, _arg: object) -> object:
+    def trace(_frame: object, event: str, _arg: object) -> Any:
         nonlocal lines
         lines += event == "line"
         return trace
@@ -41,7 +43,7 @@ async def test_forgetting_costs_the_same_however_many_sessions_there_are(sharing
         clients = [await world.start() for _ in range(others + 1)]
         assert len(world.server.live) == others + 1
         first = clients[0]
-        costs.append(count_lines(lambda one=first, at=world: at.binder.forget(one, "room")))
+        costs.append(count_lines(partial(world.binder.forget, first, "room")))
         assert not audience_of(first.home.session)
         await world.end()
     assert costs[0] == costs[1]

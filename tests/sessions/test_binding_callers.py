@@ -47,7 +47,9 @@ async def test_a_profile_of_the_request_itself():
     """A request that brings its own profile gets a session of that profile."""
     world = World()
     visit = await world.binder.borrow(ME, None, None, NOBODY, BETA)
-    assert visit.session.key.profile == BETA.digest
+    (session,) = world.server.sessions
+    assert session.key.profile == BETA.digest
+    assert visit.session is session
     visit.end()
     await world.end()
 

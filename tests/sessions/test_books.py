@@ -1,5 +1,7 @@
 """The pool's books, driven by the policy without any clock or task: whatever happens, they agree."""
 
+from typing import Any
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -38,7 +40,7 @@ class BooksMachine(RuleBasedStateMachine):
 
     @initialize(limits=LIMITS)
     def begin(self, limits):
-        self.books = Books()
+        self.books: Books[Any] = Books()
         self.limits = limits
         self.now = 0.0
         self.waiting = {}

@@ -23,7 +23,8 @@ def test_the_heaviest_pays():
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.booleans()), max_size=200))
 def test_counts_are_right_after_any_change(changes):
     """Whatever comes and goes, the books and the order agree with a plain count."""
-    holdings, counts = Holdings(), Counter()
+    holdings = Holdings()
+    counts: Counter[str | None] = Counter()
     for holder, comes in changes:
         if comes:
             holdings.add(holder)

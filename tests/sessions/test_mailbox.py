@@ -1,6 +1,7 @@
 """What is kept for a client's streams, and for how long."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from fakes import settle
@@ -127,7 +128,8 @@ async def test_changes_wake_whoever_waits(what: str) -> None:
     waiting = [asyncio.create_task(stream.changed()) for _ in range(2)]
     await settle()
     assert not any(task.done() for task in waiting)
-    getattr(stream, what)(*{"append": [b"data"], "take_over": [0.0]}.get(what, []))
+    arguments: dict[str, list[Any]] = {"append": [b"data"], "take_over": [0.0]}
+    getattr(stream, what)(*arguments.get(what, []))
     await settle()
     assert all(task.done() for task in waiting)
 

@@ -1,5 +1,7 @@
 """The decisions about who gets which upstream session."""
 
+from typing import Any
+
 import pytest
 from session_fakes import key
 
@@ -21,7 +23,7 @@ class Desk:
     """Books in which each session is a name."""
 
     def __init__(self):
-        self.books = Books()
+        self.books: Books[Any] = Books()
         self.now = 0.0
 
     def opening(self, name, session_key=None):

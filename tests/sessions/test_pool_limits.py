@@ -1,6 +1,7 @@
 """The pool at its limits: whose session makes room, and how many may wait for how long."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from session_fakes import REFUSED, by_hand, cancel, key, now, prompt, settle
@@ -153,7 +154,7 @@ async def test_who_waits_for_the_next_handshake_waits_for_that_too():
     """Sessions that are opened one after the other come to all who wait, within the time for it all."""
     stand = prompt(open_seconds=13.0, open_concurrency=1, handshake_timeout_seconds=60.0)
     asked = [await stand.ask(timeout=10.0) for _ in range(7)]
-    results = await asyncio.gather(*asked, return_exceptions=True)
+    results: list[Any] = await asyncio.gather(*asked, return_exceptions=True)
     assert now() == 70.0
     assert [lease.waited_seconds for lease in results[:5]] == [13.0, 26.0, 39.0, 52.0, 65.0]
     assert all(isinstance(error, AcquireTimeout) for error in results[5:])

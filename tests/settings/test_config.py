@@ -1,7 +1,7 @@
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import SecretStr, ValidationError
 
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
@@ -232,11 +232,11 @@ class TestAdminToken:
 
     def test_is_read_from_everywhere(self, monkeypatch, write_file):
         """A variable and the file are the better places."""
-        assert load({**UPSTREAM, "admin_token": "flag"}).admin_token.get_secret_value() == "flag"
+        assert load({**UPSTREAM, "admin_token": "flag"}).admin_token == SecretStr("flag")
         path = write_file('admin-token = "file"')
-        assert load({**UPSTREAM, "config": path}).admin_token.get_secret_value() == "file"
+        assert load({**UPSTREAM, "config": path}).admin_token == SecretStr("file")
         monkeypatch.setenv("MCP_SESSION_PROXY_ADMIN_TOKEN", "variable")
-        assert load({**UPSTREAM, "config": path}).admin_token.get_secret_value() == "variable"
+        assert load({**UPSTREAM, "config": path}).admin_token == SecretStr("variable")
         assert "variable" not in repr(load(UPSTREAM))
 
     @pytest.mark.parametrize("token", ["", "hunter2 hunter2", "hunter2\n", "hünter2"])

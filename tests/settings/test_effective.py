@@ -3,6 +3,7 @@
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from certificates import Authority
@@ -22,7 +23,7 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture
-def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """One option from each place: a flag, a variable, the file."""
     path = tmp_path / "proxy.toml"
     path.write_text('idle-timeout = "5m"\nlinger = "1s"\nheartbeat = "1s"\n')
@@ -31,11 +32,11 @@ def flags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
     return {"upstream": URL, "config": str(path), "heartbeat": "3s"}
 
 
-def rows(flags: dict) -> dict[str, effective.Row]:
+def rows(flags: dict[str, Any]) -> dict[str, effective.Row]:
     return {row.option.field: row for row in effective.collect(flags)}
 
 
-def written(flags: dict, stream: io.StringIO | None = None, *, as_json: bool = False) -> str:
+def written(flags: dict[str, Any], stream: io.StringIO | None = None, *, as_json: bool = False) -> str:
     stream = stream or io.StringIO()
     effective.write(effective.collect(flags), stream, as_json=as_json)
     return stream.getvalue()

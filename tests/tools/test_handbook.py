@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,7 +30,7 @@ def listed(page: str) -> set[str]:
     return set(re.findall(r"^\| `([\w.-]+)`", page, re.MULTILINE))
 
 
-def tree(kind: type) -> list[type]:
+def tree(kind: type[Any]) -> list[type[Any]]:
     return [kind, *(child for branch in kind.__subclasses__() for child in tree(branch))]
 
 

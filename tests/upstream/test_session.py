@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from fakes import (
@@ -419,7 +420,7 @@ async def test_ping_on_the_stream_is_answered() -> None:
     server.script("GET", stream(say(request("p-1", "ping")), asyncio.Event()))
     session = await opened(server, router=router)
     await settle()
-    assert [sent.message.id for sent in server.posts("response")] == [b'"p-1"']
+    assert [cast(Response, sent.message).id for sent in server.posts("response")] == [b'"p-1"']
     assert router.routed == []
     session.abandon()
 
@@ -453,7 +454,8 @@ async def test_messages_go_to_the_call_they_name() -> None:
     session.register(identifier, call)
     go_on.set()
     await settle()
-    assert [json.loads(m.params)["progress"] for m in call.delivered if isinstance(m, Notification)] == [1, 2]
+    told = [m.params or b"" for m in call.delivered if isinstance(m, Notification)]
+    assert [json.loads(params)["progress"] for params in told] == [1, 2]
     assert len(call.delivered) == 3  # and the response
     assert len(router.routed) == 3  # progress of nothing is dropped
     session.unregister(identifier)
