@@ -77,6 +77,11 @@ class Bench:
     def endpoint(self) -> Any:
         return self.proxy.front.endpoint
 
+    @property
+    def listener(self) -> Any:
+        """What takes the clients' connections."""
+        return self.proxy.front.runner.server
+
     def request(
         self,
         verb: str,

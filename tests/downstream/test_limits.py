@@ -5,7 +5,6 @@ import json
 import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
 
 import pytest
 from messages import INITIALIZE, call
@@ -18,14 +17,9 @@ async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWri
     return await asyncio.open_connection(host, int(port))
 
 
-def listener(bench: Bench) -> Any:
-    """What takes the connections."""
-    return bench.proxy.front.runner.server
-
-
 def first_request_may_be_slow(bench: Bench) -> None:
     """What is tried is the time between requests; a busy machine may take longer to send the first one."""
-    listener(bench).places._first_request_seconds = PATIENCE_SECONDS
+    bench.listener.places._first_request_seconds = PATIENCE_SECONDS
 
 
 async def ended(reader: asyncio.StreamReader) -> bytes:
@@ -53,7 +47,7 @@ async def test_connections(bench: Bench) -> None:
     """At --max-connections, a new one takes the place of the one silent for longest."""
     await bench.start(max_connections=2)
     first, second = await connect(bench), await connect(bench)
-    await until(lambda: len(listener(bench).places) == 2)
+    await until(lambda: len(bench.listener.places) == 2)
     assert (await bench.post(call())).status == 200
     assert await ended(first[0]) == b""
     assert not second[0].at_eof()
@@ -69,7 +63,7 @@ async def test_connections_in_use(bench: Bench) -> None:
         third = await connect(bench)
         assert await ended(third[0]) == b""
         third[1].close()
-    await until(lambda: len(listener(bench).places) == 0)
+    await until(lambda: len(bench.listener.places) == 0)
     assert (await bench.post(call())).status == 200
 
 
@@ -100,7 +94,7 @@ async def test_connections_of_strangers(bench: Bench, sent: bytes) -> None:
     held = [await connect(bench), await connect(bench)]
     for _, writer in held:
         writer.write(sent.replace(b"Host", b"Authorization: Bearer made-up\r\nHost", 1))
-    await until(lambda: not listener(bench).places.waiting)
+    await until(lambda: not bench.listener.places.waiting)
     assert (await bench.post(call())).status == 200
     for _, writer in held:
         writer.close()
@@ -110,14 +104,14 @@ async def test_who_has_most_connections_makes_room(bench: Bench) -> None:
     """One caller's many connections do not cost another its only one."""
     await bench.start(max_connections=4)
     assert (await bench.post(call())).status == 200  # on one connection, which is kept
-    (only,) = listener(bench).connections
+    (only,) = bench.listener.connections
     greedy = [await connect(bench) for _ in range(3)]
     for reader, writer in greedy:
         writer.write(b"OPTIONS /mcp HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer greedy\r\n\r\n")
         assert b" 204 " in await reader.readuntil(b"\r\n\r\n")
     newcomer = await connect(bench)
     assert await ended(greedy[0][0]) == b""
-    assert only in listener(bench).connections
+    assert only in bench.listener.connections
     for _, writer in (*greedy, newcomer):
         writer.close()
 
@@ -129,7 +123,7 @@ async def test_slow_heads(bench: Bench, sent: bytes) -> None:
     reader, writer = await connect(bench)
     writer.write(sent)
     assert await ended(reader) == b""
-    assert not listener(bench).places.waiting
+    assert not bench.listener.places.waiting
     writer.close()
 
 
@@ -178,8 +172,8 @@ async def test_connections_that_read_nothing(bench: Bench) -> None:
     """The operating system is told to give up a connection that takes nothing for a minute."""
     await bench.start()
     _, writer = await connect(bench)
-    await until(lambda: listener(bench).connections)
-    (connection,) = listener(bench).connections
+    await until(lambda: bench.listener.connections)
+    (connection,) = bench.listener.connections
     accepted = connection.transport.get_extra_info("socket")
     assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 60_000
     assert accepted.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

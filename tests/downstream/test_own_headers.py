@@ -18,7 +18,7 @@ def marked(mark: str, **more: str) -> dict[str, str]:
     return {MARK: mark, "Idempotency-Key": mark, "Authorization": "Bearer alice", **more}
 
 
-def marks(bench: Bench, what: str) -> list[str]:
+def marks(bench: Bench, what: str) -> list[Any]:
     """The marks of the requests of this kind (a JSON-RPC method, ``response``, GET or DELETE), in order."""
     found = []
     for request, message in bench.server.seen:
@@ -26,7 +26,7 @@ def marks(bench: Bench, what: str) -> list[str]:
         if kind == what:
             assert request.headers.get("Idempotency-Key") == request.headers.get(MARK)
             assert request.headers["Authorization"] == "Bearer alice"
-            found.append(request.headers.get(MARK, ""))
+            found.append(request.headers.get(MARK))
     return found
 
 

@@ -6,7 +6,7 @@ import os
 import shutil
 import socket
 import ssl
-from typing import NoReturn
+from typing import Any, NoReturn, cast
 
 import aiohttp
 import pytest
@@ -78,7 +78,7 @@ async def test_silence_takes_a_place_and_makes_room(bench: Bench, authority: Aut
     assert await ask(bench, authority) == 200
     for connection in silent[:7]:
         await end_of(connection)
-    assert len(bench.proxy.front.runner.server.places) <= 3
+    assert len(bench.listener.places) <= 3
     for _, writer in silent[7:]:
         writer.close()
 
@@ -93,13 +93,13 @@ async def test_a_handshake_has_its_time(
     connection = await connect(bench)
     connection[1].write({"nothing": b"", "a piece": hello()[:50], "all of the hello": hello()}[sent])
     await end_of(connection)
-    await until(lambda: len(bench.proxy.front.runner.server.places) == 0)
+    await until(lambda: len(bench.listener.places) == 0)
 
 
 async def test_handshakes_that_stop_make_room(bench: Bench, authority: Authority) -> None:
     """Those who began to shake hands and stopped keep nobody out."""
     await start(bench, authority, max_connections=3)
-    places = bench.proxy.front.runner.server.places
+    places = bench.listener.places
     stopped = [await connect(bench) for _ in range(3)]
     for _, writer in stopped:
         writer.write(hello())
@@ -113,7 +113,7 @@ async def test_handshakes_that_stop_make_room(bench: Bench, authority: Authority
 async def test_who_speaks_comes_before_who_is_silent(bench: Bench, authority: Authority) -> None:
     """A slow handshake goes on while others connect and say nothing, however many they are."""
     await start(bench, authority, max_connections=3)
-    places = bench.proxy.front.runner.server.places
+    places = bench.listener.places
     slow, said = await connect(bench), hello()
     slow[1].write(said[:50])
     await until(lambda: len(places._begun) == 1)
@@ -138,14 +138,14 @@ async def test_what_is_no_tls_is_closed(bench: Bench, authority: Authority) -> N
         connection[1].write(sent)
         connection[1].write_eof()
         await end_of(connection)
-    await until(lambda: len(bench.proxy.front.runner.server.places) == 0)
+    await until(lambda: len(bench.listener.places) == 0)
     assert await ask(bench, authority) == 200
 
 
 async def test_who_leaves_amid_a_handshake_leaves_nothing(bench: Bench, authority: Authority) -> None:
     """A place is free again when its client has gone, wherever that was."""
     await start(bench, authority)
-    places = bench.proxy.front.runner.server.places
+    places = bench.listener.places
     for sent in (b"", hello()[:50], hello()):
         _, writer = await connect(bench)
         await until(lambda: len(places) == 1)
@@ -159,8 +159,8 @@ async def test_without_descriptors_somebody_makes_room(bench: Bench, authority: 
     """When the system grants no more files, the one silent for longest goes, and accepting goes on."""
     await start(bench, authority)
     silent = await connect(bench)
-    await until(lambda: len(bench.proxy.front.runner.server.places) == 1)
-    (acceptor,) = [site._server for site in bench.proxy.front.runner.sites]
+    await until(lambda: len(bench.listener.places) == 1)
+    (acceptor,) = [cast(Any, site)._server for site in bench.proxy.front.runner.sites]
     (listening,) = acceptor.sockets
 
     class Failing(socket.socket):

@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from fakes import (
@@ -842,7 +842,7 @@ async def test_refused_session_moves() -> None:
     session.journal.record("logging/setLevel", b'{"level":"info"}')
     placement.elsewhere = other
     await session.refused(ALICE)
-    assert session.channel.server is other
+    assert cast(Any, session.channel).server is other
     assert session.incarnation == 2
     assert other.transcript == ["initialize", "notifications/initialized @s1", "logging/setLevel @s1"]
     session.abandon()
