@@ -7,8 +7,9 @@ here.
 """
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fakes import FakeReply, FakeServer, Sent, answer
 from messages import error
@@ -212,9 +213,10 @@ class PipeServer(FakeServer):
         """Raises UpstreamUnreachable if a script says that the pipe takes nothing."""
         sent = self._sent(pipe, line)
         script = self._scripts[sent.method]
-        if script and isinstance(script[0], UpstreamUnreachable):
+        if script and isinstance(refusal := script[0], UpstreamUnreachable):
+            script.popleft()
             self.seen.append(sent)
-            raise script.popleft()
+            raise refusal
 
     def begin(self, pipe: PipeChannel, lines: "asyncio.Queue[bytes | None]") -> None:
         """Read what is written into this pipe, line by line, and work on all of it at once."""
@@ -228,8 +230,8 @@ class PipeServer(FakeServer):
         if name in self.sessions:
             self.sessions.remove(name)
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.get_running_loop().create_task(work)  # type: ignore[arg-type]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._working.add(task)
         task.add_done_callback(self._working.discard)
 

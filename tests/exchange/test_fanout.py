@@ -101,7 +101,9 @@ async def test_a_completed_elicitation(at: Scene) -> None:
     assert heard == [["e-1"], ["e-2"], []]
     for number in range(200):
         at.fanout.note_elicitation(told, b'{"elicitationId":"%d"}' % number)
-    assert len(told.questions._elicitations) == 100
+    questions = told.questions
+    assert questions is not None
+    assert [questions.has_elicited(str(number)) for number in range(200)] == [False] * 100 + [True] * 100
 
 
 async def test_others_hear_nothing(at: Scene) -> None:

@@ -92,7 +92,11 @@ async def test_a_client_session_that_is_over_keeps_nothing(known):
         world.binder.forget(one, "room")
         assert one.mailbox is None
     else:
-        world.binder.attachments.on_attached.append(lambda client, session: 1 / 0)
+
+        def fail(*_):
+            raise ZeroDivisionError
+
+        world.binder.attachments.on_attached.append(fail)
         with pytest.raises(ZeroDivisionError):
             await world.initialize()
         world.binder.attachments.on_attached.clear()
