@@ -18,7 +18,7 @@ from ..downstream.passthrough import Passthrough
 from ..downstream.ping import Pings
 from ..downstream.rules import EndpointRules
 from ..downstream.senders import Senders
-from ..downstream.streams import Heart
+from ..downstream.streams import Heartbeats
 from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer
@@ -109,7 +109,7 @@ class Front:
                 questions=core.memory.questions,
             ),
         )
-        heart = in_force.build(rules.heart_rules, Heart)
+        heartbeats = in_force.build(rules.heartbeat_rules, Heartbeats)
         dispatcher = in_force.build(
             self._endpoint_rules,
             lambda rules: Dispatcher(
@@ -137,7 +137,7 @@ class Front:
                 fanout=core.fanout,
                 early=core.early,
                 in_flight=core.in_flight,
-                heart=heart,
+                heartbeats=heartbeats,
                 answers=core.memory.answers,
                 rules=rules,
             ),
@@ -151,7 +151,7 @@ class Front:
                 era=lambda: core.fleet.best().era,
                 passthrough=self.passthrough,
                 memory=core.memory,
-                heart=heart,
+                heartbeats=heartbeats,
                 rules=rules,
             ),
         )
@@ -201,4 +201,4 @@ class Front:
 
     def close(self) -> None:
         """Stop what beats."""
-        self.endpoint.heart.close()
+        self.endpoint.heartbeats.close()

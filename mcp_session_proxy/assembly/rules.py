@@ -12,7 +12,7 @@ from ..downstream.in_flight import ExchangeLimits
 from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
-from ..downstream.streams import HeartRules
+from ..downstream.streams import HeartbeatRules
 from ..exchange.fanout import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
@@ -158,9 +158,9 @@ def listener_rules(settings: Settings) -> HttpServerRules:
     )
 
 
-def heart_rules(settings: Settings) -> HeartRules:
+def heartbeat_rules(settings: Settings) -> HeartbeatRules:
     """What keeps silent streams to clients from being cut."""
-    return HeartRules(
+    return HeartbeatRules(
         interval_seconds=settings.heartbeat,
         json_patience_seconds=settings.json_patience,
         heartbeat_format=settings.heartbeat_format,

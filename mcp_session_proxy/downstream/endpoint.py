@@ -28,7 +28,7 @@ from .posts import Posts
 from .request import ClientRequest
 from .rules import EndpointRules
 from .senders import Senders
-from .streams import Heart, Responder
+from .streams import Heartbeats, Responder
 
 _ALLOW: Final = {"Allow": "GET, POST"}
 
@@ -36,7 +36,7 @@ _ALLOW: Final = {"Allow": "GET, POST"}
 class Endpoint:
     """The MCP endpoint. ``handle`` takes each request of its path. ``rules`` may be replaced at any time.
 
-    ``heart`` watches all answers that are not over, ``posts`` counts them.
+    ``heartbeats`` watches all answers that are not over, ``posts`` counts them.
     """
 
     def __init__(
@@ -48,11 +48,11 @@ class Endpoint:
         era: Callable[[], EraProbe],
         passthrough: Callable[[], Passthrough],
         memory: Memory,
-        heart: Heart,
+        heartbeats: Heartbeats,
         rules: EndpointRules,
     ) -> None:
         self.posts = Posts()
-        self.heart = heart
+        self.heartbeats = heartbeats
         self._legacy = legacy
         self._dispatcher = dispatcher
         self._senders = senders
@@ -144,7 +144,7 @@ class Endpoint:
         self, http: web.BaseRequest, head: Head, message: Request, meta: Mapping[str, bytes]
     ) -> web.StreamResponse:
         """Answer as long as the client waits: one that closes the response cancels its request."""
-        responder, sender = Responder(http, head, self.heart, share=self._memory.answers), head.sender
+        responder, sender = Responder(http, head, self.heartbeats, share=self._memory.answers), head.sender
         request = ClientRequest(
             http, head, message, meta, Era.MODERN, responder, sender.principal, sender.caller
         )

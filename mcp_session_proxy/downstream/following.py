@@ -8,7 +8,7 @@ from aiohttp import web
 from ..errors import UnknownEvent
 from ..protocol import revisions, sse
 from ..sessions.mailbox import Mailbox, Stream
-from .streams import STREAM_HEADERS, Heart, break_circle
+from .streams import STREAM_HEADERS, Heartbeats, break_circle
 
 
 def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:
@@ -56,7 +56,7 @@ async def follow(
     stream: Stream,
     *,
     after: int,
-    heart: Heart,
+    heartbeats: Heartbeats,
     cors: Mapping[str, str],
     cursors: bool = False,
 ) -> web.StreamResponse:
@@ -66,9 +66,9 @@ async def follow(
     ``cursors`` says that the client can read events without data.
     """
     response = web.StreamResponse(headers={**cors, **STREAM_HEADERS})
-    reader = Reader(http, heart.now)
-    follower, retry_seconds = stream.take_over(heart.now())
-    heart.watch(reader)
+    reader = Reader(http, heartbeats.now)
+    follower, retry_seconds = stream.take_over(heartbeats.now())
+    heartbeats.watch(reader)
     try:
         await response.prepare(http)
         beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
@@ -86,7 +86,7 @@ async def follow(
             if stream.after(after) or not stream.is_follower(follower):
                 continue
             try:
-                async with asyncio.timeout(heart.rules.interval_seconds):
+                async with asyncio.timeout(heartbeats.rules.interval_seconds):
                     await stream.changed()
             except TimeoutError:
                 await reader.take(response.write(sse.HEARTBEAT))
@@ -98,10 +98,10 @@ async def follow(
             await reader.take(response.write(farewell))
         await reader.take(response.write_eof())
         if stream.closed and not stream.after(after):
-            stream.close(reached_at=heart.now())
+            stream.close(reached_at=heartbeats.now())
     except ConnectionError as error:  # the client left, or reads nothing
         break_circle(error)
     finally:
-        heart.unwatch(reader)
+        heartbeats.unwatch(reader)
         stream.leave(follower)
     return response

@@ -30,7 +30,7 @@ from .in_flight import InFlight, UnderWay
 from .legacy import LegacyRequests
 from .request import ClientRequest
 from .rules import EndpointRules
-from .streams import Heart, Responder
+from .streams import Heartbeats, Responder
 
 Incoming = Sequence[Message | Rejection]
 
@@ -52,7 +52,7 @@ class LegacyEndpoint:
         fanout: Fanout,
         early: EarlyStreams,
         in_flight: InFlight,
-        heart: Heart,
+        heartbeats: Heartbeats,
         answers: Share,
         rules: EndpointRules,
     ) -> None:
@@ -64,7 +64,7 @@ class LegacyEndpoint:
         self._fanout = fanout
         self._early = early
         self._in_flight = in_flight
-        self._heart = heart
+        self._heartbeats = heartbeats
         self._answers = answers
 
     # -- POST --------------------------------------------------------------------------------------
@@ -101,7 +101,7 @@ class LegacyEndpoint:
             responder = Responder(
                 http,
                 head,
-                self._heart,
+                self._heartbeats,
                 client,
                 self._fanout.mailbox,
                 self._answers,
@@ -239,7 +239,7 @@ class LegacyEndpoint:
                 http,
                 stream,
                 after=after,
-                heart=self._heart,
+                heartbeats=self._heartbeats,
                 cors=head.cors,
                 cursors=revisions.takes_cursors(head.version, client.record.version),
             )
@@ -261,7 +261,7 @@ class LegacyEndpoint:
                 http,
                 stream,
                 after=after,
-                heart=self._heart,
+                heartbeats=self._heartbeats,
                 cors=head.cors,
                 cursors=revisions.takes_cursors(head.version, None),
             )

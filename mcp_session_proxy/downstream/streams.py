@@ -41,7 +41,7 @@ _PIECE_BYTES: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HeartRules:
+class HeartbeatRules:
     """How often a silent stream beats, and how long an answer that may be JSON waits to become one."""
 
     interval_seconds: float
@@ -64,7 +64,7 @@ class Writer(Protocol):
         ...
 
 
-class Heart:
+class Heartbeats:
     """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
     off clients that read nothing.
 
@@ -74,7 +74,7 @@ class Heart:
     end. ``rules`` may be replaced at any time.
     """
 
-    def __init__(self, rules: HeartRules) -> None:
+    def __init__(self, rules: HeartbeatRules) -> None:
         self._rules = rules
         self.now = asyncio.get_running_loop().time
         self._responders: dict[Responder, None] = {}
@@ -103,12 +103,12 @@ class Heart:
         self._watched.pop(writer, None)
 
     @property
-    def rules(self) -> HeartRules:
+    def rules(self) -> HeartbeatRules:
         """What all streams go by."""
         return self._rules
 
     @rules.setter
-    def rules(self, rules: HeartRules) -> None:
+    def rules(self, rules: HeartbeatRules) -> None:
         self._rules = rules
         if self._timer is not None:
             self._timer.cancel()
@@ -168,12 +168,12 @@ class Responder(msgspec.Struct, eq=False):
     what its client missed when it was lost: few answers ever need that. ``share`` is the memory for large
     answers on their way.
 
-    To the heart it is a ``Writer``.
+    To ``Heartbeats`` it is a ``Writer``.
     """
 
     http: web.BaseRequest
     head: Head
-    heart: Heart
+    heartbeats: Heartbeats
     client: ClientSession | None = None
     mailbox_of: Callable[[ClientSession], Mailbox] | None = None
     share: Share = UNBOUNDED
@@ -188,15 +188,15 @@ class Responder(msgspec.Struct, eq=False):
     _lock: asyncio.Lock | None = None  # made when there is something to write in turn
 
     def __post_init__(self) -> None:
-        self.last_write = self.heart.now()
+        self.last_write = self.heartbeats.now()
         if self.head.accepts.stream:
-            self.heart.add(self)
+            self.heartbeats.add(self)
 
     # -- before the end ------------------------------------------------------------------------
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
-        wants_json = self.takes_json and self.heart.rules.heartbeat_format is HeartbeatFormat.JSON
+        wants_json = self.takes_json and self.heartbeats.rules.heartbeat_format is HeartbeatFormat.JSON
         if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 
@@ -249,11 +249,11 @@ class Responder(msgspec.Struct, eq=False):
 
     def hold(self) -> None:
         """Write nothing before the answer: its headers matter."""
-        self.heart.remove(self)
+        self.heartbeats.remove(self)
 
     def close(self) -> None:
         """The handler is over, one way or another."""
-        self.heart.remove(self)
+        self.heartbeats.remove(self)
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
@@ -279,7 +279,7 @@ class Responder(msgspec.Struct, eq=False):
         if self._response is not None or not (answer is None or self._stays_whole(answer)):
             return await self._finish_stream(answer)
         self._phase = AnswerPhase.OVER
-        self.heart.remove(self)
+        self.heartbeats.remove(self)
         if self._kept is not None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
         if answer is None:
@@ -303,13 +303,13 @@ class Responder(msgspec.Struct, eq=False):
                 await self._end()
             finally:
                 self._phase = AnswerPhase.OVER
-                self.heart.remove(self)
+                self.heartbeats.remove(self)
         if self._response is None:
             return web.Response()  # the client left before it began: nobody reads this
         return self._response
 
     async def _write_whole(self, body: bytes, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
-        """Write a large answer in pieces, so that the heart sees whether they are taken."""
+        """Write a large answer in pieces, so that ``Heartbeats`` sees whether they are taken."""
         response = web.StreamResponse(status=status, headers=headers)
         response.content_length = len(body)
 
@@ -318,11 +318,11 @@ class Responder(msgspec.Struct, eq=False):
             await self._write_pieces(response, body)
             await response.write_eof()
 
-        self.heart.add(self)  # whoever takes no streams was not watched until now
+        self.heartbeats.add(self)  # whoever takes no streams was not watched until now
         try:
             await self._try(write())
         finally:
-            self.heart.remove(self)
+            self.heartbeats.remove(self)
         return response
 
     async def _write_answer(self, answer: Answer) -> None:
@@ -339,7 +339,7 @@ class Responder(msgspec.Struct, eq=False):
 
     async def _end(self) -> None:
         if self._phase is AnswerPhase.STREAM and self._response is not None:
-            self.last_write = self.heart.now()
+            self.last_write = self.heartbeats.now()
             await self._try(self._response.write_eof())
         if self._kept is not None and self._response is None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
@@ -370,7 +370,7 @@ class Responder(msgspec.Struct, eq=False):
         return client is not None and revisions.takes_cursors(self.head.version, client.record.version)
 
     async def _write(self, data: bytes) -> None:
-        self.last_write = self.heart.now()
+        self.last_write = self.heartbeats.now()
         if self._phase is not AnswerPhase.CLIENT_LEFT:
             await self._try(self._write_on(data))
 
@@ -392,13 +392,13 @@ class Responder(msgspec.Struct, eq=False):
         try:
             whole = memoryview(data)  # a piece of it is no copy
             for start in range(0, len(data), _PIECE_BYTES):
-                self.last_write = self.heart.now()
+                self.last_write = self.heartbeats.now()
                 await response.write(whole[start : start + _PIECE_BYTES])
         finally:
             self.share.give_back(len(data))
 
     async def _try(self, writing: Awaitable[None]) -> None:
-        """Write, and note if that shows that the client has left; the heart sees to it that it ends."""
+        """Write, and note if that shows that the client has left; ``Heartbeats`` sees to it that it ends."""
         self.writing = True
         try:
             await writing

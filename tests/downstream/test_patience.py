@@ -27,8 +27,11 @@ def hold(bench: Bench) -> asyncio.Event:
 
 def beats_missed(bench: Bench) -> bool:
     """Whether the silent answers have been silent for several heartbeats."""
-    heart = bench.endpoint.heart
-    return any(heart.now() - r.last_write > 5 * heart.rules.interval_seconds for r in heart._responders)
+    heartbeats = bench.endpoint.heartbeats
+    return any(
+        heartbeats.now() - r.last_write > 5 * heartbeats.rules.interval_seconds
+        for r in heartbeats._responders
+    )
 
 
 @pytest.mark.parametrize("accept", [BOTH, RELUCTANT, "application/json,text/event-stream;q=0.9"])

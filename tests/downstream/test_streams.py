@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from mcp_session_proxy.downstream.answers import Answer, refuse
 from mcp_session_proxy.downstream.following import follow
 from mcp_session_proxy.downstream.head import Head
-from mcp_session_proxy.downstream.streams import Heart, HeartRules, Responder
+from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats, Responder
 from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
@@ -104,9 +104,9 @@ def request_on(wire: Wire, method: str = "POST") -> web.BaseRequest:
     return make_mocked_request(method, "/mcp", writer=wire, transport=wire)
 
 
-def heart_with(**rules: Any) -> Heart:
-    """A heart that beats every quarter of a minute."""
-    return Heart(HeartRules(interval_seconds=15, **rules))
+def heartbeats_with(**rules: Any) -> Heartbeats:
+    """Heartbeats every quarter of a minute."""
+    return Heartbeats(HeartbeatRules(interval_seconds=15, **rules))
 
 
 class Post:
@@ -117,20 +117,20 @@ class Post:
         accepts: Accepts = BOTH,
         *,
         batch: bool = False,
-        heart: Heart | None = None,
+        heartbeats: Heartbeats | None = None,
         mailbox: Mailbox | None = None,
         cursors: bool = False,
         reads_streams: bool = False,
     ) -> None:
         self.wire = Wire()
-        self.heart = heart or heart_with()
+        self.heartbeats = heartbeats or heartbeats_with()
         version = "2025-11-25" if cursors else "2025-06-18"
         head = SimpleNamespace(accepts=accepts, cors={"X-Cors": "yes"}, version=version)
         client = SimpleNamespace(had_stream=reads_streams, record=SimpleNamespace(version=version))
         self.responder = Responder(
             request_on(self.wire),
             cast(Head, head),
-            self.heart,
+            self.heartbeats,
             client=None if mailbox is None else cast(ClientSession, client),
             mailbox_of=lambda _: cast(Mailbox, mailbox),
         )
@@ -143,8 +143,8 @@ class Post:
             response = await self.responder.finish()
         else:
             response = await self.responder.finish(*answers)
-        assert self.heart._responders == {}
-        self.heart.close()
+        assert self.heartbeats._responders == {}
+        self.heartbeats.close()
         return response
 
 
@@ -325,7 +325,7 @@ async def test_patience_for_json(accepts: Accepts, heartbeat_format: HeartbeatFo
     """Whoever may read only JSON is waited for, but not for ever: the stream begins before the time is up."""
     post = Post(
         accepts,
-        heart=heart_with(json_patience_seconds=60, heartbeat_format=heartbeat_format),
+        heartbeats=heartbeats_with(json_patience_seconds=60, heartbeat_format=heartbeat_format),
     )
     await asyncio.sleep(silence - 1)
     assert post.wire.text == ""
@@ -339,7 +339,7 @@ async def test_patience_for_json(accepts: Accepts, heartbeat_format: HeartbeatFo
 
 async def test_answer_within_the_patience_is_json() -> None:
     """With its own status and headers."""
-    post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=60))
+    post = Post(JSON_FIRST, heartbeats=heartbeats_with(json_patience_seconds=60))
     await asyncio.sleep(54)
     response = await post.end(answer(status=401, headers={"WWW-Authenticate": "Bearer"}))
     assert (response.status, response.headers["WWW-Authenticate"]) == (401, "Bearer")
@@ -348,7 +348,7 @@ async def test_answer_within_the_patience_is_json() -> None:
 
 async def test_message_ends_the_patience() -> None:
     """What has to be said before the answer makes a stream of it at once, and that one beats as usual."""
-    post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=60))
+    post = Post(JSON_FIRST, heartbeats=heartbeats_with(json_patience_seconds=60))
     await asyncio.sleep(1)
     assert await post.responder.send(NEWS)
     assert post.wire.data == [json.loads(NEWS)]
@@ -360,7 +360,7 @@ async def test_message_ends_the_patience() -> None:
 async def test_patience_below_a_heartbeat() -> None:
     """No answer becomes a stream sooner than others do."""
     for patience in (0, 3):
-        post = Post(JSON_FIRST, heart=heart_with(json_patience_seconds=patience))
+        post = Post(JSON_FIRST, heartbeats=heartbeats_with(json_patience_seconds=patience))
         await asyncio.sleep(14)
         assert post.wire.text == ""
         await asyncio.sleep(7)
@@ -372,7 +372,7 @@ async def test_clients_that_have_shown_that_they_read_streams() -> None:
     """Whoever reads a stream already needs no patience."""
     post = Post(
         JSON_FIRST,
-        heart=heart_with(json_patience_seconds=60),
+        heartbeats=heartbeats_with(json_patience_seconds=60),
         mailbox=Mailbox(EventBudget(10)),
         reads_streams=True,
     )
@@ -401,8 +401,8 @@ async def test_no_heartbeats_for_json() -> None:
 
 async def test_one_timer_for_all() -> None:
     """A hundred silent POSTs beat together; the timer stops with the last."""
-    heart = heart_with()
-    posts = [Post(heart=heart) for _ in range(100)]
+    heartbeats = heartbeats_with()
+    posts = [Post(heartbeats=heartbeats) for _ in range(100)]
     before = len(asyncio.all_tasks())
     await asyncio.sleep(21)
     assert all(post.wire.events == [BEAT] for post in posts)
@@ -410,10 +410,10 @@ async def test_one_timer_for_all() -> None:
     for post in posts:
         post.responder.close()
     await asyncio.sleep(21)
-    assert heart._timer is None
-    Post(heart=heart)
-    assert heart._timer is not None
-    heart.close()
+    assert heartbeats._timer is None
+    Post(heartbeats=heartbeats)
+    assert heartbeats._timer is not None
+    heartbeats.close()
 
 
 async def test_no_beat_after_the_end() -> None:
@@ -434,7 +434,7 @@ async def test_stuck_reader_is_not_beaten() -> None:
     await asyncio.sleep(50)
     await settle()
     assert post.wire.text.count(BEAT) == 0
-    assert len(post.heart._beats) == 0
+    assert len(post.heartbeats._beats) == 0
     post.wire.flows.set()
     await sending
     await post.end(answer())
@@ -462,7 +462,7 @@ async def test_nobody_takes_what_cannot_be_kept() -> None:
     post.responder.client_left()
     assert not await post.responder.send(NEWS)
     post.responder.close()
-    post.heart.close()
+    post.heartbeats.close()
 
 
 async def test_client_leaves_in_the_middle() -> None:
@@ -643,7 +643,7 @@ class Get:
         *,
         after: int | None = None,
         cursors: bool = False,
-        heart: Heart | None = None,
+        heartbeats: Heartbeats | None = None,
     ) -> None:
         self.wire = Wire()
         self.task = asyncio.create_task(
@@ -651,7 +651,7 @@ class Get:
                 request_on(self.wire, "GET"),
                 stream,
                 after=stream.taken if after is None else after,
-                heart=heart or heart_with(),
+                heartbeats=heartbeats or heartbeats_with(),
                 cors={"X-Cors": "yes"},
                 cursors=cursors,
             )
@@ -825,9 +825,9 @@ async def test_stuck_end_is_cut_off() -> None:
 
 async def test_clients_that_read_nothing_are_cut_off_however_seldom_streams_beat() -> None:
     """POSTs and GETs go after a minute, with heartbeats of an hour as with those of 15 seconds."""
-    heart = Heart(HeartRules(interval_seconds=3600))
+    heartbeats = Heartbeats(HeartbeatRules(interval_seconds=3600))
     stream = Mailbox(EventBudget(10)).standalone
-    get, post = Get(stream, heart=heart), Post(heart=heart)
+    get, post = Get(stream, heartbeats=heartbeats), Post(heartbeats=heartbeats)
     await post.responder.send(NEWS)
     await settle()
     get.wire.flows.clear()
