@@ -198,6 +198,11 @@ class PipeServer(FakeServer):
     def connect(self) -> PipeChannel:  # type: ignore[override]
         return PipeChannel(self)
 
+    @property
+    def pipes(self) -> list[PipeChannel]:
+        """Those that are open."""
+        return [pipe for pipe in self._pipes if not pipe.ended]
+
     def forget(self) -> None:
         """Die, and be started anew by whoever needs a server."""
         super().forget()

@@ -12,7 +12,7 @@ The test starts the proxy with the options that it is about, and asks as a clien
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
@@ -24,6 +24,7 @@ from yarl import URL
 from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.upstream.fleet import Server
 
 # How long a test waits for what must happen. None fails because a busy machine was slow.
 PATIENCE_SECONDS = 30.0
@@ -31,10 +32,11 @@ BOTH = "application/json, text/event-stream"
 
 
 class Bench:
-    """A client, the proxy, and the server behind it."""
+    """A client, the proxy, and the server behind it; or ``servers``, if they are set before the start."""
 
     def __init__(self, server: HttpServer) -> None:
         self.server = server
+        self.servers: Sequence[Server] | None = None
         self.http: aiohttp.ClientSession
         self.proxy: Proxy
         self._stack = AsyncExitStack()
@@ -57,7 +59,7 @@ class Bench:
             "log_level": "error",
             **options,
         }
-        self.proxy = await self._stack.enter_async_context(Proxy(load(self._flags)))
+        self.proxy = await self._stack.enter_async_context(Proxy(load(self._flags), servers=self.servers))
 
     def reload(self, **options: Any) -> None:
         """Change these options of the proxy that runs; the others are as they were at its start."""

@@ -1,12 +1,9 @@
 """What serves a request once it has come in: servers, sessions, exchanges, and what is kept for them."""
 
 import random
-import ssl
 import weakref
+from collections.abc import Sequence
 from functools import partial
-
-import aiohttp
-from yarl import URL
 
 from .. import __version__
 from ..downstream.in_flight import InFlight
@@ -27,9 +24,8 @@ from ..sessions.identity import Profile, SessionKey, sessionless_profile
 from ..sessions.pool import Pool
 from ..settings.config import Settings
 from ..upstream.breaker import Breakers
-from ..upstream.fleet import Fleet, Replica
+from ..upstream.fleet import Fleet, Replica, Server
 from ..upstream.session import UpstreamSession
-from ..upstream.streamable_http import StreamableHttp
 from . import rules
 from .in_force import InForce
 
@@ -41,17 +37,17 @@ class Core:
         self,
         in_force: InForce,
         *,
-        http: aiohttp.ClientSession,
-        tls: ssl.SSLContext | None,
+        memory: Memory,
+        servers: Sequence[Server],
         observe: Observer,
     ) -> None:
-        settings = in_force.settings
-        self._in_force = in_force
-        self.memory = in_force.build(rules.memory_budget, Memory)
-        self.transports: list[StreamableHttp] = []
-        urls = [URL(url) for url in (settings.upstream, *settings.replica)]
-        replicas = [self._build_replica(http, url, tls, observe) for url in urls]
-        self.fleet = in_force.build(rules.fleet_rules, partial(Fleet, replicas))
+        self.memory = memory
+        build = in_force.build
+        replicas = [
+            build(rules.upstream_era, partial(Replica, server, build(rules.breaker_rules, Breakers), observe))
+            for server in servers
+        ]
+        self.fleet = build(rules.fleet_rules, partial(Fleet, replicas))
         opener = Opener(in_force, self.fleet, observe, self.memory.questions)
         self.pool = in_force.build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
@@ -99,20 +95,6 @@ class Core:
         attachments.on_moved.append(self.fanout.moved)
         self.listening.wanted_elsewhere = self.wishes.wants
 
-    def _build_replica(
-        self, http: aiohttp.ClientSession, url: URL, tls: ssl.SSLContext | None, observe: Observer
-    ) -> Replica:
-        build = self._in_force.build
-        transport = build(
-            rules.http_rules,
-            lambda http_rules: StreamableHttp(http, url, rules=http_rules, answers=self.memory.answers),
-        )
-        self.transports.append(transport)
-        breakers = build(rules.breaker_rules, Breakers)
-        return build(
-            rules.upstream_era, lambda era: Replica(url, transport, breakers, observe, rules=era, tls=tls)
-        )
-
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""
         upkeep.maintain(self.pool)
@@ -126,11 +108,6 @@ class Core:
         self.binder.end_streams()
         self.early.end()
         await self.pool.close()
-
-    def close(self) -> None:
-        """Close the transports; nothing may be under way any more."""
-        for transport in self.transports:
-            transport.close()
 
 
 class Opener:

@@ -14,7 +14,7 @@ from ..downstream.endpoint import Endpoint
 from ..downstream.legacy import LegacyRequests
 from ..downstream.legacy_endpoint import LegacyEndpoint
 from ..downstream.modern import ModernRequests
-from ..downstream.passthrough import Passthrough
+from ..downstream.passthrough import NoOtherPaths, Passthrough
 from ..downstream.ping import Pings
 from ..downstream.rules import EndpointRules
 from ..downstream.senders import Senders
@@ -51,7 +51,10 @@ class Front:
         settings = in_force.settings
         self._core = core
         self._passing = {
-            replica: self._build_passthrough(in_force, plain, replica.url) for replica in core.fleet.replicas
+            replica: NoOtherPaths()
+            if replica.url is None
+            else self._build_passthrough(in_force, plain, replica.url)
+            for replica in core.fleet.replicas
         }
         self.endpoint = self._build_endpoint(in_force, observe, tracer)
         door = in_force.build(
@@ -160,7 +163,7 @@ class Front:
         return rules.endpoint_rules(settings, self._rewrite)
 
     def _build_passthrough(self, in_force: InForce, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
-        replicas = [replica.url for replica in self._core.fleet.replicas]
+        replicas = [replica.url for replica in self._core.fleet.replicas if replica.url is not None]
         public_url = in_force.settings.public_url
         return in_force.build(
             rules.passing_rules,
@@ -169,12 +172,12 @@ class Front:
             ),
         )
 
-    def passthrough(self) -> Passthrough:
+    def passthrough(self) -> Passthrough | NoOtherPaths:
         """The way past the endpoint, to the server for what belongs to no session."""
         return self._passing[self._core.fleet.best()]
 
     def _rewrite(self, challenge: str) -> str:
-        return self.passthrough().rewriter.challenge(challenge)
+        return self.passthrough().challenge(challenge)
 
     async def open(self, sites: Sites, listen: Address, tls: ssl.SSLContext | None) -> str:
         """Let clients connect; gives the URL at which they can. Raises CannotListen."""

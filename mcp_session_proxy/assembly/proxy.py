@@ -6,7 +6,7 @@ The order of a stop: no new connections and not ready; exchanges in flight are f
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -15,18 +15,21 @@ from yarl import URL
 from .. import events
 from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
+from ..memory import Memory
 from ..ops.snapshot import Snapshot
 from ..settings.config import Settings
 from ..settings.reloading import Change, compare
 from ..settings.sources import ConfigError
 from ..settings.tls import Contexts
 from ..tracing import UNTRACED, Tracer
+from ..upstream.fleet import Server
 from ..upstream.http_client import http_session
 from . import rules
 from .admin import open_admin
 from .core import Core
 from .front import Front
 from .in_force import InForce
+from .servers import HttpServers
 from .sites import Sites, announce
 from .watchers import Watchers
 
@@ -37,14 +40,22 @@ class Proxy:
     """A whole proxy, started by ``async with``. URLs are known from then on.
 
     ``stop`` is set when an operator wants it to end; whoever runs the proxy then leaves the block. ``alive``
-    is called every now and then, from the event loop, as long as it turns.
+    is called every now and then, from the event loop, as long as it turns. ``servers`` stand in for those
+    that the settings name.
     """
 
+    transports: HttpServers
     core: Core
     front: Front
     snapshot: Snapshot
 
-    def __init__(self, settings: Settings, *, alive: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        alive: Callable[[], None] = lambda: None,
+        servers: Sequence[Server] | None = None,
+    ) -> None:
         self.in_force = InForce(settings)
         self.watchers = self.in_force.build(lambda settings: settings.log_level, Watchers)
         self.listen_url = ""
@@ -53,6 +64,7 @@ class Proxy:
         self.stop = asyncio.Event()
         self._observe = self.watchers.observe
         self._alive = alive
+        self._servers = servers
         self._stack = contextlib.AsyncExitStack()
         self._tasks = Tasks()
         self._drained = False
@@ -88,7 +100,7 @@ class Proxy:
         await self._build(self._open_tracer())
         await self._listen()
         for replica in self.core.fleet.replicas:
-            self._tasks.spawn(replica.monitor.watch(), f"monitor {replica.url.origin()}")
+            self._tasks.spawn(replica.monitor.watch(), f"monitor {replica.name}")
         self._tasks.spawn(self._maintain(), "maintenance")
         self._observe(
             events.Started(
@@ -114,8 +126,13 @@ class Proxy:
     async def _build(self, tracer: Tracer) -> None:
         enter, tls, observe = self._stack.enter_async_context, self._tls.upstream, self._observe
         http, plain = await enter(http_session(tls=tls)), await enter(open_client_session(tls=tls))
-        self.core = Core(self.in_force, http=http, tls=tls, observe=observe)
-        self._stack.callback(self.core.close)
+        memory = self.in_force.build(rules.memory_budget, Memory)
+        servers = self._servers
+        if servers is None:
+            self.transports = HttpServers(self.in_force, http=http, tls=tls, answers=memory.answers)
+            self._stack.callback(self.transports.close)
+            servers = self.transports.servers
+        self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe)
         self.front = Front(self.in_force, self.core, plain=plain, observe=observe, tracer=tracer)
         self._stack.callback(self.front.close)
         self.snapshot = self._open_snapshot()

@@ -28,7 +28,7 @@ from .endpoint import Endpoint
 from .guard import Guard
 from .head import Head
 from .in_flight import InFlight, UnderWay
-from .passthrough import Passthrough
+from .passthrough import NoOtherPaths, Passthrough
 from .places import Place, Places
 from .unfinished import UnfinishedHeads
 
@@ -51,7 +51,7 @@ class FrontDoor:
         *,
         rules: Guard,
         endpoint: Endpoint,
-        passthrough: Callable[[], Passthrough],
+        passthrough: Callable[[], Passthrough | NoOtherPaths],
         in_flight: InFlight,
         path: str,
         observe: Observer,

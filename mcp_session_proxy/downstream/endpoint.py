@@ -23,7 +23,7 @@ from .body import read_body
 from .dispatch import Dispatcher
 from .head import Head
 from .legacy_endpoint import LegacyEndpoint
-from .passthrough import Passthrough
+from .passthrough import NoOtherPaths, Passthrough
 from .posts import Posts
 from .request import ClientRequest
 from .rules import EndpointRules
@@ -46,7 +46,7 @@ class Endpoint:
         dispatcher: Dispatcher,
         senders: Senders,
         era: Callable[[], EraProbe],
-        passthrough: Callable[[], Passthrough],
+        passthrough: Callable[[], Passthrough | NoOtherPaths],
         memory: Memory,
         heartbeats: Heartbeats,
         rules: EndpointRules,

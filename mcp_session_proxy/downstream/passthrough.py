@@ -24,19 +24,19 @@ from ..errors import (
     BadRequest,
     NotPassed,
     ProxyError,
+    UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
+from ..upstream.http_client import MAX_HEAD_BYTES, MAX_HEADERS, Trouble, trouble_of
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
 
 _MAX_METADATA_BYTES: Final = 1024 * 1024
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
-_MAX_HEADER_BYTES: Final = 64 * 1024
-_MAX_HEADERS: Final = 512
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOT_IMPLEMENTED: Final = 501
@@ -55,9 +55,9 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
         auto_decompress=False,
         connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
         cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=_MAX_HEADER_BYTES,
-        max_field_size=_MAX_HEADER_BYTES,
-        max_headers=_MAX_HEADERS,
+        max_line_size=MAX_HEAD_BYTES,
+        max_field_size=MAX_HEAD_BYTES,
+        max_headers=MAX_HEADERS,
     )
 
 
@@ -112,6 +112,10 @@ class Passthrough:
             public_url=public_url,
             replicas=[str(replica.origin()) for replica in replicas],
         )
+
+    def challenge(self, value: str) -> str:
+        """A challenge of the server's (``WWW-Authenticate``) as clients may have it."""
+        return self.rewriter.challenge(value)
 
     async def handle(
         self, request: web.BaseRequest, cors: Mapping[str, str] = _NO_HEADERS, *, to_endpoint: bool = False
@@ -279,6 +283,22 @@ class Passthrough:
         return _chain(rewritten)
 
 
+class NoOtherPaths:
+    """What stands in for ``Passthrough`` before a server that has no URL, and so no other paths either."""
+
+    async def handle(
+        self, _: web.BaseRequest, cors: Mapping[str, str] = _NO_HEADERS, *, to_endpoint: bool = False
+    ) -> web.StreamResponse:
+        """Say so. Nothing can be passed to its endpoint as it came (``to_endpoint``)."""
+        assert not to_endpoint
+        error = NotPassed("The MCP server behind the proxy has no other paths.")
+        return _plain_error(error.http_status, error.reason, error.message, cors)
+
+    def challenge(self, value: str) -> str:
+        """There is nothing in it that names the server."""
+        return value
+
+
 def _decode(body: bytes, encoding: str) -> bytes:
     """A body without its content coding; as it is where that is another one, broken, or beyond bounds."""
     if encoding.lower() not in _ZLIB:
@@ -321,20 +341,23 @@ class _Upload:
             raise
 
 
+_TOLD: Final[Mapping[Trouble, tuple[type[UpstreamError], str]]] = {
+    Trouble.NO_TLS: (UpstreamProtocolError, "There is no TLS connection to the server behind the proxy."),
+    Trouble.UNREACHABLE: (UpstreamUnreachable, "The server behind the proxy cannot be reached."),
+    Trouble.SILENT: (UpstreamTimeout, "The server behind the proxy did not answer in time."),
+    Trouble.BAD_HEAD: (
+        UpstreamProtocolError,
+        "The head of the answer of the server behind the proxy cannot be read: "
+        "it is malformed or over 64 KiB.",
+    ),
+}
+_BROKE: Final = "The server behind the proxy closed the connection without an answer."
+
+
 def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
     """An error of aiohttp's before the head of an answer, as one of ours."""
-    if isinstance(error, aiohttp.ClientSSLError):
-        return UpstreamProtocolError("There is no TLS connection to the server behind the proxy.")
-    if isinstance(error, aiohttp.ClientConnectorError | aiohttp.ConnectionTimeoutError):
-        return UpstreamUnreachable("The server behind the proxy cannot be reached.")
-    if isinstance(error, TimeoutError):
-        return UpstreamTimeout("The server behind the proxy did not answer in time.")
-    if isinstance(error, aiohttp.ClientResponseError):
-        return UpstreamProtocolError(
-            "The head of the answer of the server behind the proxy cannot be read: "
-            "it is malformed or over 64 KiB."
-        )
-    return UpstreamProtocolError("The server behind the proxy closed the connection without an answer.")
+    kind, text = _TOLD.get(trouble_of(error), (UpstreamProtocolError, _BROKE))
+    return kind(text)
 
 
 def _plain_error(status: int, reason: str, message: str, cors: Mapping[str, str]) -> web.Response:

@@ -114,7 +114,7 @@ class Snapshot:
     def _server_of(self, session: UpstreamSession, now: float) -> tuple[str | None, str | None]:
         """The origin of the server that a session lives on, and how that one does."""
         home = self._fleet.home(session)
-        return (None, None) if home is None else (str(home.url.origin()), home.condition(now).value)
+        return (None, None) if home is None else (home.name, home.condition(now).value)
 
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
         server, condition = (None, None) if client.home is None else self._server_of(client.home.session, now)
@@ -161,7 +161,7 @@ def _view_replica(replica: Replica, now: float) -> ReplicaView:
     monitor, breaker, finding = replica.monitor, replica.breakers.shown(now), replica.era.finding
     error = breaker.last_error
     return ReplicaView(
-        upstream=str(replica.url.origin()),
+        upstream=replica.name,
         condition=replica.condition(now).value,
         down_seconds=None if monitor.down_since is None else now - monitor.down_since,
         breaker=breaker.state,

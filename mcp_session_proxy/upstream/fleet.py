@@ -7,7 +7,6 @@ without anybody pinning clients to it.
 
 import asyncio
 import math
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +21,7 @@ from ..protocol.revisions import UpstreamEra
 from .breaker import Breakers
 from .era import EraProbe, Finding
 from .handshake import Versions
-from .monitor import Monitor
+from .monitor import Monitor, Probe
 from .transport import Channel, Transport
 
 _RETRY_AFTER_SECONDS: Final = 2
@@ -51,27 +50,44 @@ class Condition(StrEnum):
     BREAKER_OPEN = "breaker-open"  # it takes connections but keeps failing handshakes
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """How one server is reached.
+
+    ``name`` stands for it in events and pages, so there is no credential in it. ``url`` is that of its MCP
+    endpoint; None where that has none, and nothing can be passed through to it.
+    """
+
+    name: str
+    transport: Transport
+    probe: Probe
+    url: URL | None = None
+
+
 class Replica:
-    """One server. ``rules`` is what the operator knows of its era, and may be replaced at any time."""
+    """One server, and how it does.
+
+    ``rules`` is what the operator knows of its era, and may be replaced at any time. A server without a URL
+    can be passed no request as it came, so whatever is said of it, modern ones are translated.
+    """
 
     def __init__(
         self,
-        url: URL,
-        transport: Transport,
+        server: Server,
         breakers: Breakers,
         observe: Observer,
-        *,
         rules: UpstreamEra = UpstreamEra.AUTO,
-        tls: ssl.SSLContext | None = None,
     ) -> None:
-        self.url = url
-        self.transport = transport
+        self.name = server.name
+        self.url = server.url
+        self.transport = transport = server.transport
         self.breakers = breakers
         self.sessions: set[Tenant] = set()
         self.era = EraProbe(transport, rules, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
         self.versions = Versions()
-        self.monitor = Monitor(url, self._forget, observe, tls=tls)
+        self.monitor = Monitor(server.name, server.probe, self._forget, observe)
         self._observe = observe
+        self.rules = rules
 
     @property
     def rules(self) -> UpstreamEra:
@@ -80,7 +96,7 @@ class Replica:
 
     @rules.setter
     def rules(self, rules: UpstreamEra) -> None:
-        self.era.rules = rules
+        self.era.rules = UpstreamEra.LEGACY if self.url is None else rules
 
     def _forget(self) -> None:
         """It was away: what comes back may be another one."""
@@ -93,7 +109,7 @@ class Replica:
     def _tell_era(self, finding: Finding) -> None:
         self._observe(
             events.EraFound(
-                upstream=str(self.url.origin()),
+                upstream=self.name,
                 modern=finding.modern,
                 stateful=finding.stateful,
                 modern_requests="passed" if finding.passes else "translated",
@@ -109,7 +125,7 @@ class Replica:
         return Condition.BREAKER_OPEN if self.breakers.shown(now).is_open(now) else Condition.UP
 
     def __repr__(self) -> str:
-        return f"<Replica {self.url.origin()} up={self.monitor.up} sessions={len(self.sessions)}>"
+        return f"<Replica {self.name} up={self.monitor.up} sessions={len(self.sessions)}>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
+from mcp_session_proxy.downstream.passthrough import Passthrough
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.config import LogFormat, Settings
@@ -550,7 +551,8 @@ async def test_connect_timeout(bench: Reloaded) -> None:
     await bench.start()
     bench.change(connect_timeout="7s")
     # Every network that could be trusted to leave a connection hanging is somebody else's.
-    [transport], [passing] = bench.proxy.core.transports, bench.proxy.front._passing.values()
+    [transport], [passing] = bench.proxy.transports.transports, bench.proxy.front._passing.values()
+    assert isinstance(passing, Passthrough)
     timeouts = [transport._usual_patience, transport.patience(None), passing.rules.timeout]
     assert [timeout.sock_connect for timeout in timeouts] == [7, 7, 7]
 

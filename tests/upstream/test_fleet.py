@@ -18,7 +18,8 @@ from mcp_session_proxy.errors import (
     UpstreamUnreachable,
 )
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers, BreakerState
-from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica
+from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Server
+from mcp_session_proxy.upstream.monitor import always_there
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
@@ -35,12 +36,17 @@ class Tenant:
         self.channel = FakeChannel(FakeServer(), session_id, "2025-11-25")
 
 
+def reached(name: str, server: FakeServer | None = None) -> Server:
+    """How a server is reached; nobody looks whether it is up."""
+    return Server(name=name, transport=server or FakeServer(), probe=always_there, url=URL(f"{name}/mcp?k=v"))
+
+
 def fleet_of(count: int = 1, *, threshold: int = 2, patience_seconds: float = 10.0) -> Fleet:
     """A fleet whose servers were all seen up."""
     replicas = []
     for number in range(count):
         breaker = Breakers(BreakerRules(threshold=threshold, reset_seconds=30.0))
-        replica = Replica(URL(f"http://r{number}/mcp"), FakeServer(), breaker, Recorder())
+        replica = Replica(reached(f"http://r{number}"), breaker, Recorder())
         replica.monitor.up = True
         replicas.append(replica)
     return Fleet(replicas, FleetRules(patience_seconds=patience_seconds))
@@ -314,9 +320,8 @@ async def test_what_the_server_needs_is_told_once() -> None:
     """An event says what was found, and again when a handshake shows that it has changed."""
     observe = Recorder()
     server = FakeServer(stateless=True)
-    replica = Replica(
-        URL("http://r/mcp"), server, Breakers(BreakerRules(threshold=2, reset_seconds=30.0)), observe
-    )
+    breakers = Breakers(BreakerRules(threshold=2, reset_seconds=30.0))
+    replica = Replica(reached("http://r", server), breakers, observe)
     fleet = Fleet([replica], FleetRules(patience_seconds=10.0))
     server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
     for _ in range(2):
@@ -334,7 +339,7 @@ def test_repr() -> None:
 
     async def show() -> str:
         breaker = Breakers(BreakerRules(threshold=1, reset_seconds=1.0))
-        return repr(Replica(URL("http://h:1/mcp?key=sesame"), FakeServer(), breaker, Recorder()))
+        return repr(Replica(reached("http://h:1"), breaker, Recorder()))
 
     assert asyncio.run(show()) == "<Replica http://h:1 up=None sessions=0>"
 

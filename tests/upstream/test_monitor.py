@@ -7,7 +7,7 @@ import pytest
 from fakes import Recorder
 from yarl import URL
 
-from mcp_session_proxy.upstream.monitor import Monitor
+from mcp_session_proxy.upstream.monitor import Monitor, always_there, probe_of
 
 pytestmark = pytest.mark.looptime
 
@@ -45,7 +45,7 @@ async def watch(
 ) -> tuple[Monitor, Recorder]:
     monkeypatch.setattr(asyncio, "open_connection", network.open_connection)
     observe, downs = Recorder(), []
-    monitor = Monitor(SECRET_URL, lambda: downs.append(monitor.up), observe)
+    monitor = Monitor("http://h", probe_of(SECRET_URL), lambda: downs.append(monitor.up), observe)
     assert monitor.up is None
     task = asyncio.create_task(monitor.watch())
     await asyncio.sleep(seconds)
@@ -62,7 +62,7 @@ async def test_up(monkeypatch: pytest.MonkeyPatch) -> None:
     network, before = Network(None), Writer.closed
     monitor, observe = await watch(monkeypatch, network, 12)
     assert monitor.up is True
-    assert [event.upstream for event in observe.events] == ["http://127.0.0.1:8000"]
+    assert [event.upstream for event in observe.events] == ["http://h"]
     assert observe.names == ["upstream.up"]
     assert network.attempts == [(0, "127.0.0.1", 8000), (5, "127.0.0.1", 8000), (10, "127.0.0.1", 8000)]
     assert Writer.closed - before == 3
@@ -108,3 +108,14 @@ async def test_odd_problems_do_not_end_the_watch(
     monitor, observe = await watch(monkeypatch, Network(problem, None), 1)
     assert monitor.up is True
     assert observe.events[0].error == told
+
+
+async def test_a_server_that_is_started_when_it_is_needed() -> None:
+    """There is nothing to connect to: it counts as up, and its handshakes tell."""
+    observe = Recorder()
+    monitor = Monitor("stdio server", always_there, lambda: None, observe)
+    watching = asyncio.create_task(monitor.watch())
+    await asyncio.sleep(60)
+    assert (monitor.up, monitor.hangs) == (True, False)
+    assert [(event.name, event.upstream) for event in observe.events] == [("upstream.up", "stdio server")]
+    watching.cancel()
