@@ -18,7 +18,9 @@ async def test_readiness(bench: Bench) -> None:
     snapshot, monitor = bench.proxy.snapshot, bench.proxy.core.fleet.replicas[0].monitor
     found = []
     for up, draining in ((None, False), (True, False), (False, False), (True, True)):
-        monitor.up, bench.endpoint.draining = up, draining
+        monitor.up = up
+        if draining:
+            bench.endpoint.drain()
         readiness = snapshot.readiness()
         found.append((readiness.phase, readiness.ready, readiness.total))
     assert found == [
