@@ -162,7 +162,7 @@ class AnswerPhase(Enum):
 
 
 class Responder(msgspec.Struct, eq=False):
-    """The client's side of one POST, whose requests it answers. Implements ``relay.Channel``.
+    """The client's side of one POST, whose requests it answers. Implements ``relay.PostChannel``.
 
     ``client`` is the client session that the POST names, None without one. ``mailbox_of`` gives what keeps
     what its client missed when it was lost: few answers ever need that. ``share`` is the memory for large

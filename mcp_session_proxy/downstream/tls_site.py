@@ -16,6 +16,7 @@ from typing import Final, cast
 
 from aiohttp import web
 
+from ..aio import Tasks
 from .app import HttpServer
 from .places import Place
 
@@ -97,7 +98,7 @@ class _Acceptor:
         self.sockets = sockets
         self._listener = listener
         self._context = context
-        self._arriving: set[asyncio.Task[None]] = set()
+        self._arriving = Tasks()
         self._loop = asyncio.get_running_loop()
         for listening in sockets:
             self._loop.add_reader(listening, self._accept, listening)
@@ -108,8 +109,7 @@ class _Acceptor:
         for listening in sockets:
             self._loop.remove_reader(listening)
             listening.close()
-        for task in self._arriving:
-            task.cancel()
+        self._arriving.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
         """Take in who waits to be accepted."""
@@ -138,10 +138,7 @@ class _Acceptor:
         if place is None:
             client.close()
             return
-        task = self._loop.create_task(self._shake_hands(client, place))
-        place.end = task.cancel
-        self._arriving.add(task)
-        task.add_done_callback(self._arriving.discard)
+        place.end = self._arriving.spawn(self._shake_hands(client, place)).cancel
 
     async def _shake_hands(self, client: socket.socket, place: Place) -> None:
         """From the first byte of a connection to the end of its handshake; then it is aiohttp's.

@@ -28,7 +28,7 @@ from ..upstream.transport import Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
-from .relay import Channel
+from .relay import PostChannel
 from .unasked import SILENCE_SECONDS, Unasked
 from .url_round import Stage, UrlRound
 
@@ -85,7 +85,7 @@ class ModernCall:
             observe,
         )
         self._task: asyncio.Task[Response] | None = None
-        self._channel: Channel | None = None
+        self._channel: PostChannel | None = None
         self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
@@ -108,7 +108,7 @@ class ModernCall:
 
     # -- rounds ----------------------------------------------------------------------------------
 
-    async def next(self, channel: Channel, answers: Mapping[str, bytes]) -> Outcome:
+    async def next(self, channel: PostChannel, answers: Mapping[str, bytes]) -> Outcome:
         """The next outcome; what the server says meanwhile is written to ``channel``.
 
         ``answers`` are the client's to the questions of the round before, raw, by key: unknown ones are
@@ -269,7 +269,7 @@ class ModernCall:
             return self.modern.progress_token is not None
         return _is_loud_enough(message.params, self.modern.log_level)
 
-    async def _tell(self, channel: Channel, message: Notification) -> None:
+    async def _tell(self, channel: PostChannel, message: Notification) -> None:
         """Write a notification as one of the client's present request."""
         if not self._wants(message):
             return

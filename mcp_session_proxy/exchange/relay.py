@@ -16,7 +16,7 @@ from .fanout import Fanout
 from .wishes import hears
 
 
-class Channel(Protocol):
+class PostChannel(Protocol):
     """The response of the client's POST.
 
     A protocol, because ``downstream.streams.Responder``, which is one, is of the floor above.
@@ -34,7 +34,7 @@ class Channel(Protocol):
 class Relay(msgspec.Struct, eq=False):
     """Implements ``exchange.Outlet``. ``client`` is None for a request without a session."""
 
-    _channel: Channel
+    _channel: PostChannel
     _client: ClientSession | None
     _session: UpstreamSession
     _fanout: Fanout

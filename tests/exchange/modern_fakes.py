@@ -57,7 +57,7 @@ class Visit(FakeVisit):
 
 
 class FakeChannel:
-    """Implements ``relay.Channel``: keeps what the client would get, if it takes anything."""
+    """Implements ``relay.PostChannel``: keeps what the client would get, if it takes anything."""
 
     def __init__(self, *, takes: bool = True) -> None:
         self.takes = takes

@@ -15,7 +15,7 @@ from modern_fakes import ADA, ASK_NAME, FakeChannel, Visit, modern
 from mcp_session_proxy.exchange.attribution import Attribution
 from mcp_session_proxy.exchange.call import Asked, ModernCall
 from mcp_session_proxy.exchange.exchange import Exchange
-from mcp_session_proxy.exchange.relay import Channel
+from mcp_session_proxy.exchange.relay import PostChannel
 from mcp_session_proxy.protocol.jsonrpc import Request
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY
@@ -91,7 +91,7 @@ async def play(visit: Visit, attribution: Attribution, made: list[ModernCall]) -
     request = modern(name="t")
     call = ModernCall(request, b"{}", {}, cast(Any, visit), attribution, Recorder())
     made.append(call)
-    channel = cast(Channel, FakeChannel())
+    channel = cast(PostChannel, FakeChannel())
     ask = asyncio.ensure_future(ask_soon(call, visit.session))
     try:
         outcome = await call.next(channel, {})
