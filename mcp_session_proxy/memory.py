@@ -12,6 +12,7 @@ some three times as much, which is why the budget is a quarter of the machine's 
 
 import os
 import sys
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,8 @@ _BODIES: Final = 25
 _ANSWERS: Final = 30
 _EVENTS: Final = 15
 _LISTS: Final = 10
-_PROFILES: Final = 10
+_PROFILES: Final = 5
+_SUBSCRIPTIONS: Final = 5
 _QUESTIONS: Final = 5
 
 
@@ -106,6 +108,37 @@ class Loan:
 UNBOUNDED: Final = Share("anything", sys.maxsize)
 
 
+class Kept:
+    """A text that many hold."""
+
+    __slots__ = ("__weakref__", "_loan", "data")
+
+    def __init__(self, data: bytes, loan: Loan) -> None:
+        self.data = data
+        self._loan = loan
+
+
+class Keeper:
+    """Keeps texts, each once for all that hold an equal one, for as long as somebody does."""
+
+    def __init__(self, share: Share) -> None:
+        self._share = share
+        self._kept: weakref.WeakValueDictionary[bytes, Kept] = weakref.WeakValueDictionary()
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def keep(self, data: bytes) -> Kept:
+        """What holds this text. Raises OverBudget."""
+        kept = self._kept.get(data)
+        if kept is None:
+            kept = self._kept[data] = Kept(data, self._share.lend(len(data)))
+        return kept
+
+
+UNCOUNTED: Final = Keeper(UNBOUNDED)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Budget:
     """What there is, in bytes, and how much of it requests' bodies may take, where the operator says so."""
@@ -124,6 +157,7 @@ class Memory:
         self.events = Share("events kept for clients", 0)
         self.lists = Share("lists", 0)
         self.profiles = Share("client profiles", 0)
+        self.subscriptions = Share("subscriptions", 0)
         self.questions = Share("questions", 0)
         self.rules = rules
 
@@ -142,6 +176,7 @@ class Memory:
         self.events.max_bytes = part * _EVENTS
         self.lists.max_bytes = part * _LISTS
         self.profiles.max_bytes = part * _PROFILES
+        self.subscriptions.max_bytes = part * _SUBSCRIPTIONS
         self.questions.max_bytes = part * _QUESTIONS
 
     @property
@@ -159,6 +194,7 @@ class Memory:
             "events": self.events,
             "lists": self.lists,
             "profiles": self.profiles,
+            "subscriptions": self.subscriptions,
             "questions": self.questions,
         }
 

@@ -16,7 +16,7 @@ from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
 from ..exchange.wishes import Wishes
-from ..memory import Memory, Share
+from ..memory import Keeper, Memory
 from ..sessions import upkeep
 from ..sessions.binding import Binder
 from ..sessions.directory import Directory
@@ -48,7 +48,7 @@ class Core:
             for server in servers
         ]
         self.fleet = build(rules.fleet_rules, partial(Fleet, replicas))
-        opener = Opener(in_force, self.fleet, observe, self.memory.questions)
+        opener = Opener(in_force, self.fleet, observe, self.memory)
         self.pool = in_force.build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
         )
@@ -84,7 +84,9 @@ class Core:
             catalog=self.catalog,
             listening=self.listening,
         )
-        self.wishes = Wishes(binder=self.binder, listening=self.listening, observe=observe)
+        self.wishes = Wishes(
+            binder=self.binder, listening=self.listening, observe=observe, room=self.memory.subscriptions
+        )
         self._introduce()
 
     def _introduce(self) -> None:
@@ -118,11 +120,12 @@ class Opener:
 
     router: Router
 
-    def __init__(self, in_force: InForce, fleet: Fleet, observe: Observer, questions: Share) -> None:
+    def __init__(self, in_force: InForce, fleet: Fleet, observe: Observer, memory: Memory) -> None:
         self._in_force = in_force
         self._fleet = fleet
         self._observe = observe
-        self._room_for_questions = questions
+        self._memory = memory
+        self._results = Keeper(memory.profiles)
         self._made: weakref.WeakSet[UpstreamSession] = weakref.WeakSet()
         in_force.follow(self._apply)
 
@@ -142,7 +145,9 @@ class Opener:
             check_after_seconds=settings.check_after,
             handshake_timeout_seconds=settings.handshake_timeout,
             patience_seconds=settings.acquire_timeout,
-            room_for_questions=self._room_for_questions,
+            room_for_questions=self._memory.questions,
+            room_for_subscriptions=self._memory.subscriptions,
+            results=self._results,
         )
         self._made.add(session)
         return session

@@ -12,6 +12,7 @@ from weakref import WeakSet
 
 from ..errors import ProxyError
 from ..events import Observer
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.subscriptions import wholes
@@ -32,9 +33,12 @@ _MAX_STEPS: Final = 3000
 class Wishes:
     """Brings together what the client sessions behind each upstream session want."""
 
-    def __init__(self, *, binder: Binder, listening: Listening, observe: Observer) -> None:
+    def __init__(
+        self, *, binder: Binder, listening: Listening, observe: Observer, room: Share = UNBOUNDED
+    ) -> None:
         self._binder = binder
         self._listening = listening
+        self._room = room
         self._observe = observe
         self._settling: WeakSet[UpstreamSession] = WeakSet()
 
@@ -54,7 +58,7 @@ class Wishes:
         """
         wishes = client.record.wishes
         if wishes is None:
-            wishes = client.record.wishes = Journal()
+            wishes = client.record.wishes = Journal(self._room)
         if request.method == revisions.UNSUBSCRIBE:
             wishes.record(request.method, request.params)
             if _uri(request.params) in self._all_wanted(session):

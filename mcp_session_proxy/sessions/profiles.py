@@ -44,7 +44,7 @@ class Profiles:
         if known is not None:
             return known
         size_bytes = len(profile.params)
-        self._share.take(size_bytes)
+        self._share.take(size_bytes, large=size_bytes > _MAX_REMEMBERED_BYTES)
         weakref.finalize(profile, self._share.give_back, size_bytes).atexit = False
         self._kept[profile.params, profile.version_is_free] = profile
         return profile

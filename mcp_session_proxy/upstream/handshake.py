@@ -28,6 +28,7 @@ _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
 _MAY_MEAN_THE_VERSION: Final = frozenset({Concern.MESSAGE, Concern.FORM, Concern.UNCLEAR})
 _SPEAKS_OF_VERSIONS: Final = re.compile(rb'version|"supported', re.IGNORECASE)
 _MAX_SHOWN_CHARS: Final = 40
+_MAX_RESULT_BYTES: Final = 1024 * 1024
 
 
 class Versions:
@@ -105,6 +106,10 @@ class Handshake:
             raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
         if answer.result is None:
             raise UpstreamProtocolError(TOO_DEEP)
+        if len(answer.result) > _MAX_RESULT_BYTES:  # it is kept for as long as the session lives
+            raise UpstreamProtocolError(
+                f"The MCP server's answer to the handshake has more than {_MAX_RESULT_BYTES} bytes."
+            )
         version = _version_of(answer.result)
         if version is not None:
             channel.agree(version)

@@ -1,8 +1,11 @@
 """What a lost session's successor must be told again."""
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..errors import OverBudget
+from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, revisions
 
 # What is recorded, once the server has agreed to it.
@@ -14,10 +17,15 @@ _MAX_LEVEL_BYTES: Final = 100
 
 @dataclass(slots=True)
 class Journal:
-    """What a client told the server that a new session must be told again. All parameters are raw JSON."""
+    """What a client told the server that a new session must be told again. All parameters are raw JSON.
 
+    It counts against ``room``; what finds no place there, a new session is not told.
+    """
+
+    room: Share = field(default=UNBOUNDED, repr=False, compare=False)
     log_level: bytes | None = None
     subscriptions: dict[str, bytes] = field(default_factory=dict)  # by URI
+    _loans: dict[str, Loan] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def record(self, method: str, params: bytes | None) -> None:
         """Remember a request that the server has agreed to."""
@@ -31,12 +39,17 @@ class Journal:
             if uri is None:
                 return
             self.subscriptions.pop(uri, None)
+            self._loans.pop(uri, None)
             if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
                 # A progress token in "_meta" was good for that one request.
                 members.pop("_meta", None)
-                kept = jsonrpc.write_object(members)
-                if sum(map(len, self.subscriptions.values())) + len(kept) <= _MAX_BYTES:
-                    self.subscriptions[uri] = kept
+                self._keep(uri, jsonrpc.write_object(members))
+
+    def _keep(self, uri: str, params: bytes) -> None:
+        if sum(map(len, self.subscriptions.values())) + len(params) <= _MAX_BYTES:
+            with contextlib.suppress(OverBudget):
+                self._loans[uri] = self.room.lend(len(params))
+                self.subscriptions[uri] = params
 
     def requests(self) -> list[tuple[str, bytes]]:
         """The requests that bring a new session to where the old one was."""

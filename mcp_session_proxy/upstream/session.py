@@ -30,7 +30,7 @@ from ..errors import (
     UpstreamUnreachable,
 )
 from ..events import Observer
-from ..memory import UNBOUNDED, Loan, Share
+from ..memory import UNBOUNDED, UNCOUNTED, Keeper, Loan, Share
 from ..protocol import changes, jsonrpc, lost, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
@@ -148,7 +148,8 @@ class UpstreamSession:
 
     ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
     ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs. What the
-    server says before anybody hears it, and refusals of what it asks, count against ``room_for_questions``.
+    server says before anybody hears it, and refusals of what it asks, count against ``room_for_questions``,
+    the journal against ``room_for_subscriptions``; ``results`` keeps what the server says of itself.
     """
 
     def __init__(
@@ -167,6 +168,8 @@ class UpstreamSession:
         handshake_timeout_seconds: float = 60.0,
         patience_seconds: float = 10.0,
         room_for_questions: Share = UNBOUNDED,
+        room_for_subscriptions: Share = UNBOUNDED,
+        results: Keeper = UNCOUNTED,
     ) -> None:
         self.tag = "u" + secrets.token_hex(4)
         self.client_name = client_name
@@ -176,11 +179,12 @@ class UpstreamSession:
         self._transport: Transport  # of the newest handshake
         self._now = asyncio.get_running_loop().time
         self.born = self._now()
-        self.journal = Journal()
+        self.journal = Journal(room_for_subscriptions)
         self.roots = RootsTalk()
         self.incarnation = 0
         self.channel: Channel = NOWHERE
-        self.initialize_result = b"{}"
+        self._results = results
+        self._result = results.keep(b"{}")
         # Features whose list_changed some incarnation has promised: clients were told of it.
         self.told_lists: frozenset[str] = frozenset()
         # Progress tokens, ours, that are of use after their call's end; see ``exchange.tasks``.
@@ -225,8 +229,13 @@ class UpstreamSession:
         return f"<UpstreamSession {self.tag}.{self.incarnation} in_flight={len(self.calls)}>"
 
     @property
+    def initialize_result(self) -> bytes:
+        """What the server said of itself in the handshake, raw."""
+        return self._result.data
+
+    @property
     def facts(self) -> ServerFacts:
-        """What the server said of itself in the handshake."""
+        """The same, read."""
         if self._facts is None:
             self._facts = read_server_facts(self.initialize_result)
         return self._facts
@@ -294,7 +303,7 @@ class UpstreamSession:
     async def _shake_hands(self, caller: Caller) -> None:
         try:
             async with asyncio.timeout(self.handshake_timeout_seconds):
-                self.initialize_result = await self._initialize(caller)
+                self._result = self._results.keep(await self._initialize(caller))
                 if self._closed:
                     raise _closed_meanwhile()
                 await self._send_initialized(caller)

@@ -70,11 +70,12 @@ def test_a_profile_that_is_too_large(profiles):
 
 
 def test_no_memory_for_one_more(profiles, share):
-    """The newest one pays, and those before keep theirs."""
-    kept = [profiles.of_initialize(params(experimental={str(n): {"x": "y" * 10_000}})) for n in range(19)]
+    """The newest one pays, and those before keep theirs; there is room yet for one that is not large."""
+    kept = [profiles.of_initialize(params(experimental={str(n): {"x": "y" * 10_000}})) for n in range(14)]
     with pytest.raises(OverBudget):
         profiles.of_initialize(params(experimental={"one": {"more": "y" * 10_000}}))
     assert share.used_bytes == sum(len(profile.params) for profile in kept)
+    assert profiles.of_initialize(params(experimental={"one": {"more": "y" * 1000}}))
 
 
 def test_what_is_large_is_not_remembered(profiles, share):

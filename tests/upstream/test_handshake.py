@@ -291,3 +291,17 @@ async def test_a_refusal_of_initialized_is_no_end(status: int) -> None:
     assert [event.status for event in recorder.named("session.initialized_refused")] == [status]
     assert await session.confirm(1)
     session.abandon()
+
+
+@pytest.mark.parametrize(("size", "opens"), [(1_000_000, True), (1_100_000, False)])
+async def test_what_a_server_says_of_itself_is_bounded(size: int, opens: bool) -> None:
+    """It is kept as long as the session lives, so a mebibyte has to do."""
+    server = FakeServer()
+    server.initialize_result = {**server.initialize_result, "instructions": "x" * size}
+    session = make_session(server)
+    if opens:
+        await session.open(NOBODY)
+        assert len(session.initialize_result) > size
+    else:
+        with pytest.raises(UpstreamProtocolError, match="1048576 bytes"):
+            await session.open(NOBODY)

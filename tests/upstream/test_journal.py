@@ -2,6 +2,7 @@
 
 import pytest
 
+from mcp_session_proxy.memory import Share
 from mcp_session_proxy.upstream.journal import Journal
 
 
@@ -54,3 +55,17 @@ def test_journal_is_bounded_in_bytes() -> None:
     assert journal.log_level == b'{"level":"debug"}'
     journal.record("logging/setLevel", b'{"level":"%s"}' % (b"x" * 100_000))
     assert journal.log_level is None
+
+
+def test_all_journals_together_are_bounded() -> None:
+    """What finds no place is not remembered; what is given up gives it back, and so does a journal's end."""
+    share = Share("subscriptions", 100)
+    first, second = Journal(share), Journal(share)
+    first.record("resources/subscribe", b'{"uri":"a","x":"%s"}' % (b"x" * 60))
+    second.record("resources/subscribe", b'{"uri":"a","x":"%s"}' % (b"x" * 60))
+    assert [len(journal.requests()) for journal in (first, second)] == [1, 0]
+    first.record("resources/unsubscribe", b'{"uri":"a"}')
+    second.record("resources/subscribe", b'{"uri":"a","x":"%s"}' % (b"x" * 60))
+    assert [len(journal.requests()) for journal in (first, second)] == [0, 1]
+    del second
+    assert share.used_bytes == 0
