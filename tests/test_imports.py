@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
@@ -23,6 +24,8 @@ ENTRANCE = {"", "__main__", "cli"}
 # Wings of their own. One looks at servers from outside, and is built on the lowest floors and the settings
 # alone; one shows the whole.
 WINGS = {"check": {"check", "protocol", "upstream", "settings", *LEAVES}, "demo": {"demo", *ROOMS, *LEAVES}}
+# An event and the error it tells of, named with their modules; what the API calls so; and what is to go.
+STILL_TWICE = {"SessionLost", "UpstreamDown", "Draining", "Opening", "Router", "Share", "Trouble"}
 MOST_AT_THE_ROOT = 10
 # A class that has more is two things.
 MOST_METHODS = 30
@@ -167,6 +170,17 @@ def test_every_module_says_what_it_is_for(module: str) -> None:
     text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
     assert text is not None
     assert text.split("\n\n")[0].endswith((".", ":"))
+
+
+def test_a_class_name_means_one_thing() -> None:
+    """Whoever reads a class's name need not ask which one; an underscore makes it no other name."""
+    counted = Counter(
+        node.name.lstrip("_")
+        for module in MODULES
+        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        if isinstance(node, ast.ClassDef)
+    )
+    assert {name for name, times in counted.items() if times > 1} <= STILL_TWICE
 
 
 def sizes_of(module: str) -> dict[str, tuple[int, int]]:

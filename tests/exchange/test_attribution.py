@@ -344,3 +344,15 @@ async def test_two_wait_for_one_visit(attribution: Attribution, session: Upstrea
     attribution.take_notification(session, completed("a"))
     async with asyncio.timeout(1):
         await asyncio.gather(*both)
+
+
+async def test_of_two_that_wait_for_one_url_the_second_outlasts_the_first(
+    attribution: Attribution, session: UpstreamSession
+) -> None:
+    """One that gives up takes nobody along: the other hears that the URL was visited."""
+    hasty = asyncio.create_task(attribution.completion(session, "a", 3))
+    patient = asyncio.create_task(attribution.completion(session, "a", 30))
+    await hasty
+    attribution.take_notification(session, completed("a"))
+    await patient
+    assert asyncio.get_running_loop().time() == pytest.approx(3)
