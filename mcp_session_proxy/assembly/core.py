@@ -10,8 +10,8 @@ from ..downstream.in_flight import InFlight
 from ..events import Observer
 from ..exchange.attribution import Attribution
 from ..exchange.catalog import Catalog
+from ..exchange.delivery import Delivery
 from ..exchange.early import EarlyStreams
-from ..exchange.fanout import Fanout
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
@@ -66,11 +66,11 @@ class Core:
                 observe=observe,
             ),
         )
-        self.fanout = in_force.build(
+        self.delivery = in_force.build(
             rules.event_rules,
-            partial(Fanout, events=self.memory.events, questions=self.memory.questions),
+            partial(Delivery, events=self.memory.events, questions=self.memory.questions),
         )
-        self.early = EarlyStreams(binder=self.binder, fanout=self.fanout)
+        self.early = EarlyStreams(binder=self.binder, delivery=self.delivery)
         self.attribution = Attribution()
         self.catalog = Catalog(observe, self.memory.lists)
         self.listening = Listening(observe, self.memory.events)
@@ -79,7 +79,7 @@ class Core:
         )
         # What servers say of their own accord goes back the way up.
         opener.router = Router(
-            fanout=self.fanout,
+            delivery=self.delivery,
             attribution=self.attribution,
             catalog=self.catalog,
             listening=self.listening,
@@ -93,15 +93,15 @@ class Core:
         """Who is told of what happens below, or asked from there: all of it is here."""
         binder, attachments = self.binder, self.binder.attachments
         binder.on_arrival.append(self.early.arrived)
-        attachments.on_attached += [self.fanout.attached, self.wishes.attached]
-        attachments.on_moved.append(self.fanout.moved)
+        attachments.on_attached += [self.delivery.attached, self.wishes.attached]
+        attachments.on_moved.append(self.delivery.moved)
         self.listening.wanted_elsewhere = self.wishes.wants
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""
         upkeep.maintain(self.pool)
         self.binder.maintain()
-        self.fanout.maintain()
+        self.delivery.maintain()
         self.catalog.keep_to_share()
 
     async def end(self) -> None:

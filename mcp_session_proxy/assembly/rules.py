@@ -13,7 +13,7 @@ from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..downstream.streams import HeartbeatRules
-from ..exchange.fanout import EventRules
+from ..exchange.delivery import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra

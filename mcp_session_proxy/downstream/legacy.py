@@ -8,8 +8,8 @@ from ..errors import UpstreamRejected
 from ..events import Observer
 from ..exchange import tasks
 from ..exchange.catalog import LISTS, Catalog
+from ..exchange.delivery import Delivery
 from ..exchange.exchange import Exchange
-from ..exchange.fanout import Fanout
 from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
 from ..exchange.wishes import Wishes
@@ -37,7 +37,7 @@ class LegacyRequests:
         binder: Binder,
         profiles: Profiles,
         catalog: Catalog,
-        fanout: Fanout,
+        delivery: Delivery,
         wishes: Wishes,
         pings: Pings,
         observe: Observer,
@@ -46,7 +46,7 @@ class LegacyRequests:
         self._pings = pings
         self._binder = binder
         self._catalog = catalog
-        self._fanout = fanout
+        self._delivery = delivery
         self._wishes = wishes
         self._observe = observe
         self._cancellable: dict[tuple[ClientSession, bytes], Exchange] = {}  # by the client's own id
@@ -80,7 +80,7 @@ class LegacyRequests:
                 response, refusal = await self._exchange(request, message, visit)
             if client is not None and response.error is not None:
                 for params in lifting.required_urls(response):
-                    self._fanout.note_elicitation(client, params)
+                    self._delivery.note_elicitation(client, params)
             if key is not None and response.result is not None:
                 self._catalog.keep(
                     key, message.method, message.params, response.result, visit.session, generation
@@ -151,7 +151,7 @@ class LegacyRequests:
         came with, if the server gave it as one.
         """
         session, client = visit.session, visit.client
-        relay = Relay(request.responder, client, session, self._fanout)
+        relay = Relay(request.responder, client, session, self._delivery)
         token = jsonrpc.read_progress_token(request.meta) if request.meta else None
         request.exchange = exchange = Exchange(message, token, visit, relay, self._observe)
         place = None if client is None else (client, message.id)
@@ -160,7 +160,7 @@ class LegacyRequests:
         try:
             response = await exchange.run(request.trace)
             if token is not None and client is not None:
-                tasks.follow(session, exchange.upstream_id, token, client, response, self._fanout)
+                tasks.follow(session, exchange.upstream_id, token, client, response, self._delivery)
             if session.tokens and message.method.startswith("tasks/"):
                 tasks.note_response(session, message, response)
             return response, exchange.refusal
@@ -173,14 +173,14 @@ class LegacyRequests:
     async def take(self, client: ClientSession, message: Message, caller: Caller) -> None:
         """Take a notification or a response of a client session; what concerns nobody is dropped."""
         if isinstance(message, Response):
-            await self._fanout.answer(client, message, caller)
+            await self._delivery.answer(client, message, caller)
         elif isinstance(message, Notification):
             if message.method == revisions.CANCELLED:
                 wanted = jsonrpc.read_object(message.params).get("requestId", b"")
                 if (exchange := self._cancellable.get((client, wanted))) is not None:
                     await exchange.cancel(message.params, caller)
             elif message.method != revisions.INITIALIZED:
-                await self._fanout.forward(client, message, caller)
+                await self._delivery.forward(client, message, caller)
 
 
 def _result(message: Request, result: bytes) -> bytes:

@@ -11,8 +11,8 @@ from typing import Final
 from aiohttp import web
 
 from ..errors import BadRequest, TooManyExchanges, UnknownSession
+from ..exchange.delivery import Delivery
 from ..exchange.early import EarlyStreams
-from ..exchange.fanout import Fanout
 from ..memory import Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request, Response
@@ -49,7 +49,7 @@ class LegacyEndpoint:
         requests: LegacyRequests,
         dispatcher: Dispatcher,
         binder: Binder,
-        fanout: Fanout,
+        delivery: Delivery,
         early: EarlyStreams,
         in_flight: InFlight,
         heartbeats: Heartbeats,
@@ -61,7 +61,7 @@ class LegacyEndpoint:
         self._requests = requests
         self._dispatcher = dispatcher
         self._binder = binder
-        self._fanout = fanout
+        self._delivery = delivery
         self._early = early
         self._in_flight = in_flight
         self._heartbeats = heartbeats
@@ -103,7 +103,7 @@ class LegacyEndpoint:
                 head,
                 self._heartbeats,
                 client,
-                self._fanout.mailbox,
+                self._delivery.mailbox,
                 self._answers,
             )
             on_departure(http, responder.client_left)
@@ -230,7 +230,7 @@ class LegacyEndpoint:
         client = self._binder.find_known(principal, head.session_id)
         if client is None:
             return await self._get_early(http, head, head.session_id)
-        stream, after = find_stream(http, self._fanout.mailbox(client))
+        stream, after = find_stream(http, self._delivery.mailbox(client))
         self._note_connection(http, client)
         self._binder.stream_opened(client, head.sender.caller)
         self.streams += 1
@@ -280,7 +280,7 @@ class LegacyEndpoint:
             client = self._binder.find_known(head.sender.principal, head.session_id)
             if client is not None:
                 self._binder.absorb_delete(client)
-                self._fanout.end_stream(client)
+                self._delivery.end_stream(client)
         status = self.rules.delete_status
         return web.Response(status=status, headers={**head.cors, **(_ALLOW if status == 405 else {})})
 

@@ -49,7 +49,7 @@ class RunningCall(Protocol):
         ...
 
 
-class _Lane:
+class _Turns:
     """The calls of one session: those that run, and those that wait for their turn."""
 
     __slots__ = ("completed", "completing", "one_at_a_time", "queue", "running")
@@ -88,50 +88,43 @@ class Attribution:
     """The running modern calls of every session."""
 
     def __init__(self) -> None:
-        self._lanes: WeakKeyDictionary[UpstreamSession, _Lane] = WeakKeyDictionary()
+        self._turns: WeakKeyDictionary[UpstreamSession, _Turns] = WeakKeyDictionary()
 
-    def must_wait(self, call: RunningCall, *, begins: bool) -> bool:
-        """Let the call run from now on, unless one that begins has to wait for its turn: see ``wait``.
+    async def enter(self, call: RunningCall, *, begins: bool) -> None:
+        """Let the call run, as soon as it is its turn.
 
-        One that goes on with its client's answers never waits: another call may need them.
+        One that goes on with its client's answers never waits: another call may need them. One that waits
+        only for another client's calls waits for a while, and then runs beside them.
         """
-        lane = self._lane(call.session)
-        if begins and call.is_parkable and lane.hinders(call):
-            return True
-        lane.running[call] = None
-        if not call.session.met and call.is_parkable:
-            self._take_unheard(call.session)
-        return False
-
-    async def wait(self, call: RunningCall) -> None:
-        """Wait until it is the call's turn to run.
-
-        One that waits only for another client's calls waits for a while, and then runs beside them.
-        """
-        lane = self._lane(call.session)
+        turns = self._turns_of(call.session)
+        if not (begins and call.is_parkable and turns.hinders(call)):
+            turns.running[call] = None
+            if not call.session.met and call.is_parkable:
+                self._take_unheard(call.session)
+            return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        lane.queue.append((call, turn))
-        patience_seconds = None if lane.one_at_a_time or call.respondent is None else _PATIENCE_SECONDS
+        turns.queue.append((call, turn))
+        patience_seconds = None if turns.one_at_a_time or call.respondent is None else _PATIENCE_SECONDS
         try:
             async with asyncio.timeout(patience_seconds):
                 await turn
         except TimeoutError:
-            lane.running[call] = None
+            turns.running[call] = None
         except asyncio.CancelledError:
             self.leave(call)  # the turn may have come in the same step
             raise
 
     def leave(self, call: RunningCall) -> None:
         """The call has ended or is parked. Does nothing for one that is not running."""
-        lane = self._lanes.get(call.session)
-        if lane is not None and lane.running.pop(call, _MISSING) is not _MISSING:
-            lane.admit()
+        turns = self._turns.get(call.session)
+        if turns is not None and turns.running.pop(call, _MISSING) is not _MISSING:
+            turns.admit()
 
-    def _lane(self, session: UpstreamSession) -> _Lane:
-        lane = self._lanes.get(session)
-        if lane is None:
-            lane = self._lanes[session] = _Lane()
-        return lane
+    def _turns_of(self, session: UpstreamSession) -> _Turns:
+        turns = self._turns.get(session)
+        if turns is None:
+            turns = self._turns[session] = _Turns()
+        return turns
 
     def _take_unheard(self, session: UpstreamSession) -> None:
         """Give what the server said before anybody came to the first call that it may ask in."""
@@ -143,17 +136,17 @@ class Attribution:
 
     def take_request(self, session: UpstreamSession, request: Request) -> bool:
         """Give a server's request to the call that it belongs to; False if no call is running."""
-        lane = self._lanes.get(session)
-        if lane is None:
+        turns = self._turns.get(session)
+        if turns is None:
             return False
-        candidates = [call for call in lane.running if call.is_parkable]
+        candidates = [call for call in turns.running if call.is_parkable]
         if not candidates:
             return False
         if request.method == revisions.LIST_ROOTS and session.roots.respondent is not None:
             # Whoever is being introduced answers. Calls of one client may run together for all that.
             candidates.sort(key=lambda call: call.respondent != session.roots.respondent)
         else:
-            lane.one_at_a_time = True
+            turns.one_at_a_time = True
         candidates[0].deliver(request)
         return True
 
@@ -162,9 +155,9 @@ class Attribution:
         if message.method == revisions.ELICITATION_COMPLETE:
             self._complete(session, message)
             return
-        lane = self._lanes.get(session)
-        if message.method == revisions.LOG_MESSAGE and lane is not None and len(lane.running) == 1:
-            call = next(iter(lane.running))
+        turns = self._turns.get(session)
+        if message.method == revisions.LOG_MESSAGE and turns is not None and len(turns.running) == 1:
+            call = next(iter(turns.running))
             session.spawn(call.notify(message), "log message")
 
     # -- URLs visited (2025-11-25, client/elicitation, "Completion Notifications") -------------------
@@ -173,16 +166,16 @@ class Attribution:
         identifier = questions.elicitation_id(message.params)
         if identifier is None:
             return
-        lane = self._lane(session)
-        lane.completed[identifier] = None
-        if len(lane.completed) > _MAX_COMPLETIONS:
-            lane.completed.popitem(last=False)
-        lane.completing.give()
+        turns = self._turns_of(session)
+        turns.completed[identifier] = None
+        if len(turns.completed) > _MAX_COMPLETIONS:
+            turns.completed.popitem(last=False)
+        turns.completing.give()
 
     async def completion(self, session: UpstreamSession, identifier: str, patience_seconds: float) -> None:
         """Wait until the server says that this elicitation is complete, but not for ever."""
-        lane = self._lane(session)
+        turns = self._turns_of(session)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(patience_seconds):
-                while identifier not in lane.completed:
-                    await lane.completing.wait()
+                while identifier not in turns.completed:
+                    await turns.completing.wait()

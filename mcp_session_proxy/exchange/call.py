@@ -121,8 +121,7 @@ class ModernCall:
         """
         self.rounds += 1
         try:
-            if self._attribution.must_wait(self, begins=self._task is None):
-                await self._attribution.wait(self)
+            await self._attribution.enter(self, begins=self._task is None)
             self._channel = channel
             while self._kept:
                 await self._tell(channel, self._kept.popleft()[0])

@@ -10,15 +10,15 @@ from ..sessions.client import ClientSession
 from ..sessions.identity import Principal
 from ..sessions.mailbox import Mailbox
 from ..upstream.transport import Caller
-from .fanout import Fanout
+from .delivery import Delivery
 
 
 class EarlyStreams:
     """The streams that wait for their client session, by principal and id."""
 
-    def __init__(self, *, binder: Binder, fanout: Fanout) -> None:
+    def __init__(self, *, binder: Binder, delivery: Delivery) -> None:
         self._binder = binder
-        self._fanout = fanout
+        self._delivery = delivery
         self._waiting: dict[str, dict[str, EarlyStream]] = {}  # by principal and id
 
     def __len__(self) -> int:
@@ -34,7 +34,8 @@ class EarlyStreams:
         if early is None:
             if len(own) >= self._binder.directory.rules.max_sessions_per_principal:
                 return None
-            early = own[identifier] = EarlyStream(principal, identifier, caller, self._fanout.make_mailbox())
+            mailbox = self._delivery.make_mailbox()
+            early = own[identifier] = EarlyStream(principal, identifier, caller, mailbox)
         early.streams += 1
         return early
 
@@ -65,7 +66,7 @@ class EarlyStreams:
         if early is None:
             return
         early.client = client
-        self._fanout.take_mailbox(client, early.mailbox)
+        self._delivery.take_mailbox(client, early.mailbox)
         for _ in range(early.streams):
             self._binder.stream_opened(client, early.caller)
 

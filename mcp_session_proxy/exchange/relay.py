@@ -1,6 +1,6 @@
 """The client's side of a legacy exchange: notifications and the server's requests are passed through.
 
-What the client answers comes in another POST and finds its way back through ``fanout``.
+What the client answers comes in another POST and finds its way back through ``delivery``.
 """
 
 from typing import Protocol
@@ -12,7 +12,7 @@ from ..protocol.jsonrpc import Notification, Request
 from ..sessions.client import ClientSession
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
-from .fanout import Fanout
+from .delivery import Delivery
 from .wishes import hears
 
 
@@ -37,7 +37,7 @@ class Relay(msgspec.Struct, eq=False):
     _channel: PostChannel
     _client: ClientSession | None
     _session: UpstreamSession
-    _fanout: Fanout
+    _delivery: Delivery
 
     async def begin(self) -> None:
         """Begin the POST's stream where the client can come back to it, as it could at the server."""
@@ -47,7 +47,7 @@ class Relay(msgspec.Struct, eq=False):
         """Write a notification on the POST's stream, if the client takes streams."""
         if message.method == revisions.LOG_MESSAGE and self._client and not hears(self._client, message):
             return
-        data = self._fanout.rewrite(self._client, self._session, message)
+        data = self._delivery.rewrite(self._client, self._session, message)
         if data is not None:
             await self._channel.send(data)
 
@@ -57,14 +57,14 @@ class Relay(msgspec.Struct, eq=False):
         if client is None:
             refuse_request(session, request)
             return
-        asked = self._fanout.ask(client, session, request)
+        asked = self._delivery.ask(client, session, request)
         if asked is None:
             return
         number, data = asked
         if await self._channel.send(data):
             return
-        stream = self._fanout.mailbox(client).standalone
+        stream = self._delivery.mailbox(client).standalone
         if stream.followed:
             stream.append(data)
         else:
-            self._fanout.withdraw(client, number)
+            self._delivery.withdraw(client, number)

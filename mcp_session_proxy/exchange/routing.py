@@ -10,7 +10,7 @@ from ..upstream.session import UpstreamSession
 from . import tasks
 from .attribution import Attribution
 from .catalog import Catalog
-from .fanout import Fanout
+from .delivery import Delivery
 from .listening import Listening
 
 
@@ -18,9 +18,9 @@ class Router:
     """Implements ``upstream.session.Router``."""
 
     def __init__(
-        self, *, fanout: Fanout, attribution: Attribution, catalog: Catalog, listening: Listening
+        self, *, delivery: Delivery, attribution: Attribution, catalog: Catalog, listening: Listening
     ) -> None:
-        self._fanout = fanout
+        self._delivery = delivery
         self._attribution = attribution
         self._catalog = catalog
         self._listening = listening
@@ -32,7 +32,7 @@ class Router:
                 tasks.note_status(session, message.params)
             self._attribution.take_notification(session, message)
             self.overhear(session, message)
-            if not (session.met or self._fanout.knows(session)):
+            if not (session.met or self._delivery.knows(session)):
                 session.hold(message)
                 return
         elif isinstance(message, Request):
@@ -40,10 +40,10 @@ class Router:
                 session.roots.asked(message.id)
             if self._attribution.take_request(session, message):
                 return
-            if not (session.met or self._fanout.can_ask(session)):
+            if not (session.met or self._delivery.can_ask(session)):
                 session.hold(message)
                 return
-        self._fanout.route(session, message)
+        self._delivery.route(session, message)
 
     def overhear(self, session: UpstreamSession, message: Notification) -> None:
         """Let the catalogue and the listeners know of a change."""
@@ -54,4 +54,4 @@ class Router:
         """A session was closed, or re-opened and what its server knows may be another thing."""
         self._catalog.session_changed(session)
         self._listening.session_changed(session)
-        self._fanout.session_changed(session)
+        self._delivery.session_changed(session)

@@ -11,7 +11,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.client import ClientSession
 from ..upstream.session import UpstreamSession
-from .fanout import Fanout
+from .delivery import Delivery
 
 _TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
 _MAX_TASKS: Final = 100
@@ -25,11 +25,11 @@ class TaskProgress:
     ``token`` is the client's own, as raw JSON.
     """
 
-    def __init__(self, task_id: str, token: bytes, client: ClientSession, fanout: Fanout) -> None:
+    def __init__(self, task_id: str, token: bytes, client: ClientSession, delivery: Delivery) -> None:
         self.task_id = task_id
         self._token = token
         self._client = client
-        self._fanout = fanout
+        self._delivery = delivery
 
     def deliver(self, message: Message) -> None:
         """Put progress on the client's own stream."""
@@ -38,7 +38,7 @@ class TaskProgress:
         members = jsonrpc.read_object(message.params)
         members["progressToken"] = self._token
         data = jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
-        self._fanout.mailbox(self._client).standalone.append(data)
+        self._delivery.mailbox(self._client).standalone.append(data)
 
 
 def follow(
@@ -47,7 +47,7 @@ def follow(
     token: bytes,
     client: ClientSession,
     response: Response,
-    fanout: Fanout,
+    delivery: Delivery,
 ) -> None:
     """Keep a progress token if the response says that its request has become a task.
 
@@ -60,7 +60,7 @@ def follow(
     if task_id is None or jsonrpc.read_string(task.get("status")) in _TERMINAL:
         return
     tokens = session.tokens
-    tokens[number] = TaskProgress(task_id, token, client, fanout)
+    tokens[number] = TaskProgress(task_id, token, client, delivery)
     if len(tokens) > _MAX_TASKS:
         del tokens[next(iter(tokens))]
     asyncio.get_running_loop().call_later(_lifetime_seconds(task.get("ttl")), tokens.pop, number, None)

@@ -242,10 +242,10 @@ async def test_max_buffered_events(bench: Reloaded) -> None:
     await bench.start(max_buffered_events=1)
     await bench.initialize()
     [client] = bench.proxy.core.binder.directory
-    old = bench.proxy.core.fanout.mailbox(client).standalone
+    old = bench.proxy.core.delivery.mailbox(client).standalone
     bench.change(max_buffered_events=3)
     await bench.post(INITIALIZE)
-    new = bench.proxy.core.fanout.mailbox([*bench.proxy.core.binder.directory][1]).standalone
+    new = bench.proxy.core.delivery.mailbox([*bench.proxy.core.binder.directory][1]).standalone
     for stream in (old, new):
         for _ in range(5):
             stream.append(b"x")
@@ -285,12 +285,12 @@ async def test_event_linger(bench: Reloaded) -> None:
     await bench.start(event_linger="1h")
     await bench.initialize()
     [client] = bench.proxy.core.binder.directory
-    mailbox = bench.proxy.core.fanout.mailbox(client)
+    mailbox = bench.proxy.core.delivery.mailbox(client)
     mailbox.open().close(reached_at=asyncio.get_running_loop().time())
-    bench.proxy.core.fanout.maintain()
+    bench.proxy.core.delivery.maintain()
     assert len(mailbox.streams) == 2
     bench.change(event_linger="0s")
-    bench.proxy.core.fanout.maintain()
+    bench.proxy.core.delivery.maintain()
     assert len(mailbox.streams) == 1
 
 

@@ -138,8 +138,8 @@ async def test_news_on_the_get_stream(bench: Bench) -> None:
     bench.server.on["GET"] = stream
     session = await bench.initialize()
     [client] = [client for client in bench.proxy.core.binder.directory if client.id == session]
-    await until(lambda: bench.proxy.core.fanout.mailbox(client).standalone.after(0))
-    assert b"list_changed" in bench.proxy.core.fanout.mailbox(client).standalone.after(0)[0].data
+    await until(lambda: bench.proxy.core.delivery.mailbox(client).standalone.after(0))
+    assert b"list_changed" in bench.proxy.core.delivery.mailbox(client).standalone.after(0)[0].data
 
 
 async def test_handshake(bench: Bench) -> None:

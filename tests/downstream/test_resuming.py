@@ -237,10 +237,10 @@ async def test_after_the_linger(bench: Bench) -> None:
     async with bench.request("POST", call("x"), session=session) as post:
         (event_id, _), _ = await read_events(post.content, 2)
     await until(lambda: not bench.endpoint.posts)
-    bench.proxy.core.fanout.maintain()
+    bench.proxy.core.delivery.maintain()
     assert not await is_gone(bench, session, str(event_id))
     bench.reload(event_linger=0)
-    bench.proxy.core.fanout.maintain()
+    bench.proxy.core.delivery.maintain()
     assert await is_gone(bench, session, str(event_id))
 
 

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from fakes import FakeServer
 
-from mcp_session_proxy.exchange.fanout import EventRules, Fanout
+from mcp_session_proxy.exchange.delivery import Delivery, EventRules
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.sessions.audience import join
@@ -29,7 +29,7 @@ class Scene:
         self.session = session
         self.server = server
         self.room = Share("questions", 1_000_000)
-        self.fanout = Fanout(EventRules(max_events=10, linger_seconds=30), questions=self.room)
+        self.delivery = Delivery(EventRules(max_events=10, linger_seconds=30), questions=self.room)
 
     def client(self, *, attached: bool = True, listens: bool = False) -> ClientSession:
         now = asyncio.get_running_loop().time()
@@ -51,11 +51,11 @@ class Scene:
         join(self.session, client)
         if listens:
             client.streams = 1
-            self.fanout.mailbox(client).standalone.take_over(0)
+            self.delivery.mailbox(client).standalone.take_over(0)
         return client
 
     def heard(self, client: ClientSession) -> list[Any]:
-        return [json.loads(event.data) for event in self.fanout.mailbox(client).standalone.after(0)]
+        return [json.loads(event.data) for event in self.delivery.mailbox(client).standalone.after(0)]
 
     @property
     def answers(self) -> list[Any]:

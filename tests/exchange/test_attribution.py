@@ -19,12 +19,6 @@ QUESTION = Request(b"1", revisions.LIST_ROOTS)
 LOG = Notification(revisions.LOG_MESSAGE, b'{"level":"info","data":"x"}')
 
 
-async def come_in(attribution: Attribution, call: Any, *, begins: bool) -> None:
-    """What a call does before it runs."""
-    if attribution.must_wait(call, begins=begins):
-        await attribution.wait(call)
-
-
 class FakeCall:
     """Implements ``attribution.RunningCall``."""
 
@@ -62,7 +56,7 @@ def attribution() -> Attribution:
 
 async def enter(attribution: Attribution, call: FakeCall) -> "asyncio.Task[None]":
     """Begin a call as far as it gets."""
-    task = asyncio.create_task(come_in(attribution, call, begins=True))
+    task = asyncio.create_task(attribution.enter(call, begins=True))
     await settle()
     return task
 
@@ -70,7 +64,7 @@ async def enter(attribution: Attribution, call: FakeCall) -> "asyncio.Task[None]
 async def serialise(attribution: Attribution, session: UpstreamSession) -> None:
     """Let the session be known for asking on its GET stream."""
     call = FakeCall(session)
-    await come_in(attribution, call, begins=True)
+    await attribution.enter(call, begins=True)
     assert attribution.take_request(session, QUESTION)
     attribution.leave(call)
 
@@ -82,7 +76,7 @@ async def test_nobody_is_meant(attribution: Attribution, session: UpstreamSessio
     """Without a running call the question is somebody else's; a call that has left does not count."""
     assert not attribution.take_request(session, QUESTION)
     call = FakeCall(session)
-    await come_in(attribution, call, begins=True)
+    await attribution.enter(call, begins=True)
     attribution.leave(call)
     attribution.leave(call)
     assert not attribution.take_request(session, QUESTION)
@@ -92,8 +86,8 @@ async def test_nobody_is_meant(attribution: Attribution, session: UpstreamSessio
 async def test_the_only_call_is_meant(attribution: Attribution, session: UpstreamSession) -> None:
     """The one call that runs on the session gets the question; calls of other sessions do not."""
     call, other = FakeCall(session), FakeCall(make_session(FakeServer()))
-    await come_in(attribution, other, begins=True)
-    await come_in(attribution, call, begins=True)
+    await attribution.enter(other, begins=True)
+    await attribution.enter(call, begins=True)
     assert attribution.take_request(session, QUESTION)
     assert (call.delivered, other.delivered) == ([QUESTION], [])
 
@@ -103,9 +97,9 @@ async def test_calls_that_cannot_ask_are_not_meant(
 ) -> None:
     """A list that is being fetched is never the one that asks."""
     fetching, call = FakeCall(session, is_parkable=False), FakeCall(session)
-    await come_in(attribution, fetching, begins=True)
+    await attribution.enter(fetching, begins=True)
     assert not attribution.take_request(session, QUESTION)
-    await come_in(attribution, call, begins=True)
+    await attribution.enter(call, begins=True)
     assert attribution.take_request(session, QUESTION)
     assert (call.delivered, fetching.delivered) == ([QUESTION], [])
 
@@ -164,7 +158,7 @@ async def test_parked_calls_hold_up_nobody(attribution: Attribution, session: Up
     """A call that waits for its client has left; the next one begins."""
     await serialise(attribution, session)
     parked, other = FakeCall(session), FakeCall(session)
-    await come_in(attribution, parked, begins=True)
+    await attribution.enter(parked, begins=True)
     attribution.leave(parked)
     assert (await enter(attribution, other)).done()
 
@@ -173,10 +167,10 @@ async def test_resumed_calls_wait_for_nobody(attribution: Attribution, session: 
     """A call that comes back with answers goes on at once: the one that runs may need those answers."""
     await serialise(attribution, session)
     running, resumed, third = FakeCall(session), FakeCall(session), FakeCall(session)
-    await come_in(attribution, running, begins=True)
+    await attribution.enter(running, begins=True)
     waiting = await enter(attribution, third)
     async with asyncio.timeout(1):
-        await come_in(attribution, resumed, begins=False)
+        await attribution.enter(resumed, begins=False)
     attribution.leave(running)
     await settle()
     assert not waiting.done()  # one still runs
@@ -189,7 +183,7 @@ async def test_cancelled_while_waiting(attribution: Attribution, session: Upstre
     """A call whose client leaves before its turn is skipped."""
     await serialise(attribution, session)
     running, gone, next_one = FakeCall(session), FakeCall(session), FakeCall(session)
-    await come_in(attribution, running, begins=True)
+    await attribution.enter(running, begins=True)
     cancelled = await enter(attribution, gone)
     waiting = await enter(attribution, next_one)
     cancelled.cancel()
@@ -205,7 +199,7 @@ async def test_cancelled_in_the_step_of_its_turn(attribution: Attribution, sessi
     """A call whose client leaves just as its turn comes passes the turn on."""
     await serialise(attribution, session)
     running, gone, next_one = FakeCall(session), FakeCall(session), FakeCall(session)
-    await come_in(attribution, running, begins=True)
+    await attribution.enter(running, begins=True)
     cancelled = await enter(attribution, gone)
     waiting = await enter(attribution, next_one)
     attribution.leave(running)
@@ -271,7 +265,7 @@ async def test_roots_are_asked_of_the_respondent(attribution: Attribution, sessi
     """A question about roots goes to the call whose client is being introduced."""
     mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
     await enter(attribution, mine)
-    attribution._lane(session).running[theirs] = None
+    attribution._turns_of(session).running[theirs] = None
     session.roots.respondent = "you"
     assert attribution.take_request(session, Request(b"1", revisions.LIST_ROOTS))
     assert (len(mine.delivered), len(theirs.delivered)) == (0, 1)
@@ -281,11 +275,11 @@ async def test_log_messages_of_the_only_call(attribution: Attribution, session: 
     """A log message on the GET stream belongs to the call that runs, if there is exactly one."""
     attribution.take_notification(session, LOG)
     call, other = FakeCall(session), FakeCall(session)
-    await come_in(attribution, call, begins=True)
+    await attribution.enter(call, begins=True)
     attribution.take_notification(session, LOG)
     await settle()
     assert call.notified == [LOG]
-    await come_in(attribution, other, begins=True)
+    await attribution.enter(other, begins=True)
     attribution.take_notification(session, LOG)
     attribution.take_notification(session, Notification(revisions.TOOLS_CHANGED))
     await settle()

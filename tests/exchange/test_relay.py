@@ -28,23 +28,23 @@ async def at() -> AsyncIterator[Scene]:
 async def test_notifications_go_to_the_post(at: Scene) -> None:
     """What the server says in the course of a call is written on that call's stream."""
     channel = FakeChannel()
-    await Relay(channel, None, at.session, at.fanout).notify(NEWS)
+    await Relay(channel, None, at.session, at.delivery).notify(NEWS)
     assert [message["method"] for message in channel.sent] == [NEWS.method]
 
 
 async def test_questions_go_to_the_post(at: Scene) -> None:
     """The client is asked on the stream of its call, and its answer finds the server."""
     client, channel = at.client(), FakeChannel()
-    await Relay(channel, client, at.session, at.fanout).ask(at.session, ROOTS)
+    await Relay(channel, client, at.session, at.delivery).ask(at.session, ROOTS)
     assert channel.sent == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 
 async def test_questions_go_to_the_get_stream_instead(at: Scene) -> None:
     """A client that wants JSON for its call is asked on its GET stream, if that is open."""
     client = at.client(listens=True)
-    await Relay(FakeChannel(takes=False), client, at.session, at.fanout).ask(at.session, ROOTS)
+    await Relay(FakeChannel(takes=False), client, at.session, at.delivery).ask(at.session, ROOTS)
     assert [message["id"] for message in at.heard(client)] == [1]
     assert at.answers == []
 
@@ -55,7 +55,7 @@ async def test_questions_that_reach_nobody(at: Scene) -> None:
     forgotten.farewell = Farewell.FORGOTTEN
     for client in (at.client(), None, forgotten):
         takes = client is not None and client.forgotten
-        relay = Relay(FakeChannel(takes=takes), client, at.session, at.fanout)
+        relay = Relay(FakeChannel(takes=takes), client, at.session, at.delivery)
         await relay.ask(at.session, ROOTS)
     await settle()
     assert at.answers == [("r-1", NOBODY_THERE)] * 3
@@ -70,7 +70,7 @@ async def test_cancelled_while_asking(at: Scene) -> None:
             return True
 
     asking = asyncio.create_task(
-        Relay(cast(Any, Slow()), at.client(), at.session, at.fanout).ask(at.session, ROOTS)
+        Relay(cast(Any, Slow()), at.client(), at.session, at.delivery).ask(at.session, ROOTS)
     )
     await settle()
     asking.cancel()

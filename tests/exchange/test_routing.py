@@ -20,7 +20,7 @@ class Ears:
 
     def router(self) -> Router:
         return Router(
-            fanout=cast(Any, _Fanout(self)),
+            delivery=cast(Any, _Delivery(self)),
             attribution=cast(Any, _Attribution(self)),
             catalog=cast(Any, _Catalog(self)),
             listening=cast(Any, _Listening(self)),
@@ -35,7 +35,7 @@ class _Ear:
         self._ears.heard.append((type(self).__name__[1:].lower(), what))
 
 
-class _Fanout(_Ear):
+class _Delivery(_Ear):
     def knows(self, session: UpstreamSession) -> bool:
         return True
 
@@ -84,7 +84,7 @@ async def test_everybody_hears_of_a_change(session: UpstreamSession) -> None:
     ears = Ears()
     ears.router().route(session, Notification(revisions.TOOLS_CHANGED))
     assert sorted(ears.heard) == [
-        (who, revisions.TOOLS_CHANGED) for who in ("attribution", "catalog", "fanout", "listening")
+        (who, revisions.TOOLS_CHANGED) for who in ("attribution", "catalog", "delivery", "listening")
     ]
 
 
@@ -99,14 +99,14 @@ async def test_a_question_for_a_legacy_client(session: UpstreamSession) -> None:
     """A request that no modern call takes is for the legacy clients, or is refused there."""
     ears = Ears()
     ears.router().route(session, Request(b"1", revisions.LIST_ROOTS))
-    assert ears.heard == [("attribution", revisions.LIST_ROOTS), ("fanout", revisions.LIST_ROOTS)]
+    assert ears.heard == [("attribution", revisions.LIST_ROOTS), ("delivery", revisions.LIST_ROOTS)]
 
 
 async def test_responses(session: UpstreamSession) -> None:
     """A response that names no call in flight is passed along, where it ends."""
     ears = Ears()
     ears.router().route(session, Response(b"1", result=b"{}"))
-    assert ears.heard == [("fanout", "response")]
+    assert ears.heard == [("delivery", "response")]
 
 
 async def test_overhearing(session: UpstreamSession) -> None:
@@ -120,4 +120,4 @@ async def test_a_session_that_changed(session: UpstreamSession) -> None:
     """The listeners, the catalogue and the legacy clients are told of sessions that were re-opened."""
     ears = Ears()
     ears.router().session_changed(session)
-    assert sorted(ears.heard) == [(who, "changed") for who in ("catalog", "fanout", "listening")]
+    assert sorted(ears.heard) == [(who, "changed") for who in ("catalog", "delivery", "listening")]

@@ -1,6 +1,6 @@
 """Who hears what a server says of its own accord, and who answers what it asks.
 
-Messages of an upstream session's GET stream go to the client sessions behind it, through their
+Messages of an upstream session's GET stream go to its audience, the client sessions behind it, through their
 mailboxes. A server's request goes to one client only, under an id of ours, and the client's response
 goes back under the server's. A request that nobody can answer is answered with an error, at once:
 a server that waits for an answer holds up a call.
@@ -39,7 +39,7 @@ class EventRules:
     linger_seconds: float
 
 
-class Fanout:
+class Delivery:
     """Delivers between upstream sessions and client sessions. ``rules`` may be replaced at any time."""
 
     def __init__(

@@ -32,7 +32,7 @@ async def at() -> AsyncIterator[Scene]:
 async def test_everyone_behind_the_session_hears_its_news(at: Scene) -> None:
     """A notification is kept for every client of the session, whether it listens now or not."""
     clients = [at.client(), at.client(attached=False), at.client(listens=True)]
-    at.fanout.route(at.session, NEWS)
+    at.delivery.route(at.session, NEWS)
     for client in clients:
         assert at.heard(client) == [{"jsonrpc": "2.0", "method": "notifications/tools/list_changed"}]
 
@@ -69,7 +69,7 @@ async def test_clients_of_a_session_that_was_opened_anew() -> None:
     at.server.forget()
     at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
     await at.session.revive(1, "404", NOBODY)
-    at.fanout.session_changed(at.session)
+    at.delivery.session_changed(at.session)
     assert [at.heard(client) for client in clients] == [ALL_CHANGED] * 2
     assert at.heard(other) == ALL_CHANGED[:-1]  # it has not subscribed
     at.session.abandon()
@@ -80,10 +80,10 @@ async def test_clients_of_a_session_that_was_closed() -> None:
     at = await promising()
     client, other = at.client(), await promising()
     at.session.abandon()
-    at.fanout.session_changed(at.session)
+    at.delivery.session_changed(at.session)
     assert at.heard(client) == []
     client.record.wishes = at.session.journal
-    at.fanout.moved(client, at.session, other.session)
+    at.delivery.moved(client, at.session, other.session)
     assert at.heard(client) == ALL_CHANGED
     other.session.abandon()
 
@@ -92,15 +92,15 @@ async def test_a_completed_elicitation(at: Scene) -> None:
     """Only the client hears of it that was asked for it, whichever way."""
     asked, told, other = at.client(listens=True), at.client(), at.client()
     params = b'{"mode":"url","elicitationId":"e-1","url":"https://a.example","message":"m"}'
-    at.fanout.ask(asked, at.session, Request(b"1", "elicitation/create", params))
-    at.fanout.note_elicitation(told, b'{"elicitationId":"e-2"}')
+    at.delivery.ask(asked, at.session, Request(b"1", "elicitation/create", params))
+    at.delivery.note_elicitation(told, b'{"elicitationId":"e-2"}')
     for identifier in (b'"e-1"', b'"e-2"', b'"e-3"', b"3"):
         complete = b'{"elicitationId":%b}' % identifier
-        at.fanout.route(at.session, Notification("notifications/elicitation/complete", complete))
+        at.delivery.route(at.session, Notification("notifications/elicitation/complete", complete))
     heard = [[event["params"]["elicitationId"] for event in at.heard(one)] for one in (asked, told, other)]
     assert heard == [["e-1"], ["e-2"], []]
     for number in range(200):
-        at.fanout.note_elicitation(told, b'{"elicitationId":"%d"}' % number)
+        at.delivery.note_elicitation(told, b'{"elicitationId":"%d"}' % number)
     questions = told.questions
     assert questions is not None
     assert [questions.has_elicited(str(number)) for number in range(200)] == [False] * 100 + [True] * 100
@@ -111,8 +111,8 @@ async def test_others_hear_nothing(at: Scene) -> None:
     other = make_session(FakeServer())
     gone = at.client()
     gone.farewell = Farewell.DELETED
-    at.fanout.route(other, NEWS)
-    at.fanout.route(at.session, NEWS)
+    at.delivery.route(other, NEWS)
+    at.delivery.route(at.session, NEWS)
     assert at.heard(gone) == []
 
 
@@ -122,7 +122,7 @@ async def test_nothing_is_kept_for_those_who_have_been_away_for_long(at: Scene) 
     listener = at.client(listens=True)
     await asyncio.sleep(601)
     back = at.client()
-    at.fanout.route(at.session, NEWS)
+    at.delivery.route(at.session, NEWS)
     assert [len(at.heard(client)) for client in (listener, back)] == [1, 1]
     assert not any(at.heard(client) for client in orphans)
 
@@ -130,7 +130,7 @@ async def test_nothing_is_kept_for_those_who_have_been_away_for_long(at: Scene) 
 async def test_responses_on_the_stream_are_dropped(at: Scene) -> None:
     """A response that names no call is nobody's."""
     client = at.client()
-    at.fanout.route(at.session, Response(b"99", result=b"{}"))
+    at.delivery.route(at.session, Response(b"99", result=b"{}"))
     assert at.heard(client) == []
 
 
@@ -143,18 +143,18 @@ async def test_the_listening_client_is_asked(at: Scene) -> None:
     older = at.client(listens=True)
     newer = at.client(listens=True)
     newer.record.last_used += 1
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     assert at.heard(older) == []
     assert at.heard(newer) == [{"jsonrpc": "2.0", "id": 1, "method": "roots/list"}]
-    await at.fanout.answer(newer, Response(b"1", result=b'{"roots":[]}'), NOBODY)
+    await at.delivery.answer(newer, Response(b"1", result=b'{"roots":[]}'), NOBODY)
     assert at.answers == [("r-1", {"roots": []})]
 
 
 async def test_client_answers_with_an_error(at: Scene) -> None:
     """The client's refusal reaches the server as it is."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
-    await at.fanout.answer(client, Response(b"1", error=b'{"code":-1,"message":"no"}'), NOBODY)
+    at.delivery.route(at.session, ROOTS)
+    await at.delivery.answer(client, Response(b"1", error=b'{"code":-1,"message":"no"}'), NOBODY)
     assert at.answers == [("r-1", "no")]
 
 
@@ -162,33 +162,33 @@ async def test_client_answers_with_an_error(at: Scene) -> None:
 async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> None:
     """A client cannot answer what it was not asked."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
-    await at.fanout.answer(client, Response(identifier, result=b"{}"), NOBODY)
-    await at.fanout.answer(at.client(), Response(b"1", result=b"{}"), NOBODY)
+    at.delivery.route(at.session, ROOTS)
+    await at.delivery.answer(client, Response(identifier, result=b"{}"), NOBODY)
+    await at.delivery.answer(at.client(), Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
 async def test_answer_under_the_string_of_our_number(at: Scene) -> None:
     """Some clients give a numeric id back as a string: "1" answers 1."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
-    await at.fanout.answer(client, Response(b'"1"', result=b"{}"), NOBODY)
+    at.delivery.route(at.session, ROOTS)
+    await at.delivery.answer(client, Response(b'"1"', result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 
 async def test_a_question_is_answered_once(at: Scene) -> None:
     """A second answer to the same question is dropped."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     for _ in range(2):
-        await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+        await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert len(at.answers) == 1
 
 
 async def test_nobody_there(at: Scene) -> None:
     """With no client attached, the server gets an error at once: waiting would hold up a call."""
     at.client(attached=False)
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     await settle()
     assert at.answers == [("r-1", NOBODY_THERE)]
 
@@ -196,13 +196,13 @@ async def test_nobody_there(at: Scene) -> None:
 async def test_client_that_is_about_to_listen(at: Scene) -> None:
     """An attached client has a moment to open its stream; the question waits there."""
     client = at.client()
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     await asyncio.sleep(1)
-    at.fanout.mailbox(client).standalone.take_over(0)
+    at.delivery.mailbox(client).standalone.take_over(0)
     await asyncio.sleep(5)
     assert at.answers == []
     assert [message["method"] for message in at.heard(client)] == ["roots/list"]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 
@@ -212,13 +212,13 @@ async def test_capable_client_that_listens_late(at: Scene) -> None:
     for number, one in enumerate((client, gone)):
         one.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
         one.record.last_used += 1 + number
-        at.fanout.route(at.session, ROOTS)
+        at.delivery.route(at.session, ROOTS)
     await asyncio.sleep(7)
     assert at.answers == []
     gone.lease = None
     await asyncio.sleep(2)
     assert at.answers == [("r-1", NOBODY_THERE)]
-    at.fanout.mailbox(client).standalone.take_over(0)
+    at.delivery.mailbox(client).standalone.take_over(0)
     await asyncio.sleep(60)
     assert len(at.answers) == 1
     assert [message["method"] for message in at.heard(client)] == ["roots/list"]
@@ -228,7 +228,7 @@ async def test_capable_client_that_never_listens(at: Scene) -> None:
     """The server is not kept waiting for ever."""
     client = at.client()
     client.record.profile = Profile(digest="p", client_name="t", params=b'{"capabilities":{"roots":{}}}')
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     await asyncio.sleep(20)
     assert at.answers == [("r-1", NOBODY_THERE)]
 
@@ -236,18 +236,18 @@ async def test_capable_client_that_never_listens(at: Scene) -> None:
 async def test_client_that_never_listens(at: Scene) -> None:
     """When the moment is over the server gets its error, and a late answer is dropped."""
     client = at.client()
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     await asyncio.sleep(3)
     assert at.answers == [("r-1", NOBODY_THERE)]
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert len(at.answers) == 1
 
 
 async def test_forgotten_client_leaves_no_open_question(at: Scene) -> None:
     """What a client was asked is refused when it is forgotten, and its streams end."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
-    mailbox = at.fanout.mailbox(client)
+    at.delivery.route(at.session, ROOTS)
+    mailbox = at.delivery.mailbox(client)
     client.farewell = Farewell.FORGOTTEN
     client.close()
     client.close()
@@ -261,11 +261,11 @@ async def test_client_that_was_forgotten_in_the_course_of_a_request(at: Scene) -
     """Whatever still happens for a forgotten client, nothing is kept for it."""
     client = at.client()
     client.farewell = Farewell.FORGOTTEN
-    at.fanout.mailbox(client).standalone.append(b"{}")
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
-    at.fanout.withdraw(client, 1)
-    at.fanout.end_stream(client)
-    at.fanout._give_up_if_alone(client, 1, 0.0)
+    at.delivery.mailbox(client).standalone.append(b"{}")
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    at.delivery.withdraw(client, 1)
+    at.delivery.end_stream(client)
+    at.delivery._give_up_if_alone(client, 1, 0.0)
     assert (client.mailbox, client.questions) == (None, None)
 
 
@@ -273,32 +273,32 @@ async def test_questions_are_bounded(at: Scene) -> None:
     """A server that asks and asks gets an error for its oldest question."""
     client = at.client(listens=True)
     for number in range(105):
-        at.fanout.route(at.session, Request(b"%d" % number, "roots/list"))
+        at.delivery.route(at.session, Request(b"%d" % number, "roots/list"))
         await settle()
     assert [identifier for identifier, _ in at.answers] == [0, 1, 2, 3, 4]
-    await at.fanout.answer(client, Response(b"105", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"105", result=b"{}"), NOBODY)
     assert at.answers[-1] == (104, {})
 
 
 async def test_question_of_a_session_that_was_lost(at: Scene) -> None:
     """The answer to a question of a lost session is not given to the new one, which has not asked."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     at.server.forget()
     await at.session.revive(1, "404", NOBODY)
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
 async def test_withdrawn_question(at: Scene) -> None:
     """A question that could not be put after all is refused."""
     client = at.client()
-    asked = at.fanout.ask(client, at.session, ROOTS)
+    asked = at.delivery.ask(client, at.session, ROOTS)
     assert asked is not None
     number, data = asked
     assert json.loads(data)["id"] == number == 1
-    at.fanout.withdraw(client, number)
-    at.fanout.withdraw(client, number)
+    at.delivery.withdraw(client, number)
+    at.delivery.withdraw(client, number)
     await settle()
     assert at.answers == [("r-1", NOBODY_THERE)]
 
@@ -307,12 +307,12 @@ async def test_server_withdraws_its_question(at: Scene) -> None:
     """A server's cancellation names the question as the client knows it, and only to the one asked."""
     other, client = at.client(listens=True), at.client(listens=True)
     client.record.last_used += 1
-    at.fanout.route(at.session, ROOTS)
+    at.delivery.route(at.session, ROOTS)
     cancelled = Notification("notifications/cancelled", b'{"requestId":"r-1","reason":"late"}')
-    at.fanout.route(at.session, cancelled)
+    at.delivery.route(at.session, cancelled)
     assert at.heard(client)[1]["params"] == {"requestId": 1, "reason": "late"}
     assert at.heard(other) == []
-    await at.fanout.answer(client, Response(b"1", result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 
 
@@ -320,8 +320,8 @@ async def test_server_withdraws_its_question(at: Scene) -> None:
 async def test_cancellation_of_nothing_is_dropped(at: Scene, params: bytes | None) -> None:
     """A cancellation that names none of the client's questions would only confuse it."""
     client = at.client(listens=True)
-    at.fanout.route(at.session, Notification("notifications/cancelled", params))
-    assert at.fanout.rewrite(None, at.session, Notification("notifications/cancelled", params)) is None
+    at.delivery.route(at.session, Notification("notifications/cancelled", params))
+    assert at.delivery.rewrite(None, at.session, Notification("notifications/cancelled", params)) is None
     assert at.heard(client) == []
 
 
@@ -338,20 +338,20 @@ async def test_refuse_request(at: Scene) -> None:
 async def test_notifications_of_the_client_are_forwarded(at: Scene) -> None:
     """What the client says goes to its upstream session, if that lives."""
     client = at.client()
-    await at.fanout.forward(client, Notification("notifications/roots/list_changed", b'{"x":1}'), NOBODY)
+    await at.delivery.forward(client, Notification("notifications/roots/list_changed", b'{"x":1}'), NOBODY)
     assert at.server.transcript[-1] == "notifications/roots/list_changed @s1"
     cast(Any, client.home).usable = False
-    await at.fanout.forward(client, NEWS, NOBODY)
+    await at.delivery.forward(client, NEWS, NOBODY)
     client.home = None
-    await at.fanout.forward(client, NEWS, NOBODY)
+    await at.delivery.forward(client, NEWS, NOBODY)
     assert len(at.server.posts(NEWS.method)) == 0
 
 
 async def test_end_stream(at: Scene) -> None:
     """A client that says goodbye hears the end of its stream; its mailbox stays."""
     client = at.client(listens=True)
-    at.fanout.end_stream(client)
-    stream = at.fanout.mailbox(client).standalone
+    at.delivery.end_stream(client)
+    stream = at.delivery.mailbox(client).standalone
     assert not stream.followed
     assert not stream.closed
 
@@ -362,13 +362,13 @@ async def test_questions_have_a_share_of_the_memory(at: Scene) -> None:
     at.room.max_bytes = 200
     params = b'{"message":"%s"}' % (b"x" * 130)
     for identifier in (b"1", b"2"):
-        at.fanout.route(at.session, Request(identifier, "elicitation/create", params))
+        at.delivery.route(at.session, Request(identifier, "elicitation/create", params))
     await settle()
     assert len(at.heard(client)) == 1
     assert at.answers == [(2, NOBODY_THERE)]
-    await at.fanout.answer(client, Response(b"1", result=b'{"action":"decline"}'), NOBODY)
+    await at.delivery.answer(client, Response(b"1", result=b'{"action":"decline"}'), NOBODY)
     assert at.room.used_bytes == 0
-    at.fanout.route(at.session, Request(b"3", "elicitation/create", params))
+    at.delivery.route(at.session, Request(b"3", "elicitation/create", params))
     assert len(at.heard(client)) == 2
     client.close()
     assert at.room.used_bytes == 0
