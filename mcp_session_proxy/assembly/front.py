@@ -16,7 +16,6 @@ from ..downstream.legacy_endpoint import LegacyEndpoint
 from ..downstream.modern import ModernRequests
 from ..downstream.passthrough import NoOtherPaths, Passthrough
 from ..downstream.ping import Pings
-from ..downstream.rules import EndpointRules
 from ..downstream.senders import Senders
 from ..downstream.streams import Heartbeats
 from ..downstream.tls_site import TlsSite
@@ -24,7 +23,6 @@ from ..errors import Draining
 from ..events import Observer
 from ..sessions.identity import Identifier
 from ..sessions.profiles import Profiles
-from ..settings.config import Settings
 from ..settings.values import Address
 from ..tracing import Tracer
 from . import rules
@@ -114,26 +112,27 @@ class Front:
         )
         heartbeats = in_force.build(rules.heartbeat_rules, Heartbeats)
         dispatcher = in_force.build(
-            self._endpoint_rules,
-            lambda rules: Dispatcher(
+            rules.endpoint_rules,
+            lambda endpoint_rules: Dispatcher(
                 legacy=legacy,
                 modern=modern,
                 identifier=identifier,
                 in_flight=core.in_flight,
-                rules=rules,
+                rewrite_challenge=self._rewrite,
+                rules=endpoint_rules,
                 observe=observe,
                 tracer=tracer,
             ),
         )
         senders = in_force.build(
-            self._endpoint_rules,
-            lambda rules: Senders(
-                identifier=identifier, rules=rules, observe=observe, traces=settings.tracing
+            rules.endpoint_rules,
+            lambda endpoint_rules: Senders(
+                identifier=identifier, rules=endpoint_rules, observe=observe, traces=settings.tracing
             ),
         )
         legacy_endpoint = in_force.build(
-            self._endpoint_rules,
-            lambda rules: LegacyEndpoint(
+            rules.endpoint_rules,
+            lambda endpoint_rules: LegacyEndpoint(
                 requests=legacy,
                 dispatcher=dispatcher,
                 binder=core.binder,
@@ -142,12 +141,12 @@ class Front:
                 in_flight=core.in_flight,
                 heartbeats=heartbeats,
                 answers=core.memory.answers,
-                rules=rules,
+                rules=endpoint_rules,
             ),
         )
         return in_force.build(
-            self._endpoint_rules,
-            lambda rules: Endpoint(
+            rules.endpoint_rules,
+            lambda endpoint_rules: Endpoint(
                 legacy=legacy_endpoint,
                 dispatcher=dispatcher,
                 senders=senders,
@@ -155,12 +154,9 @@ class Front:
                 passthrough=self.passthrough,
                 memory=core.memory,
                 heartbeats=heartbeats,
-                rules=rules,
+                rules=endpoint_rules,
             ),
         )
-
-    def _endpoint_rules(self, settings: Settings) -> EndpointRules:
-        return rules.endpoint_rules(settings, self._rewrite)
 
     def _build_passthrough(self, in_force: InForce, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
         replicas = [replica.url for replica in self._core.fleet.replicas if replica.url is not None]

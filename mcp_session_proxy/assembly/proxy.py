@@ -57,7 +57,7 @@ class Proxy:
         servers: Sequence[Server] | None = None,
     ) -> None:
         self.in_force = InForce(settings)
-        self.watchers = self.in_force.build(lambda settings: settings.log_level, Watchers)
+        self.watchers = self.in_force.build(rules.log_level, Watchers)
         self.listen_url = ""
         self.endpoint_url = ""
         self.admin_url: str | None = None

@@ -4,8 +4,6 @@ All of these may be made anew and replaced while the proxy runs; what follows fr
 room, who is over a limit goes) happens with the next round of maintenance.
 """
 
-from collections.abc import Callable
-
 from ..downstream.app import HttpServerRules
 from ..downstream.guard import Guard
 from ..downstream.in_flight import ExchangeLimits
@@ -13,6 +11,7 @@ from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..downstream.streams import HeartbeatRules
+from ..events import Level
 from ..exchange.delivery import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
@@ -25,6 +24,11 @@ from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
 from ..upstream.fleet import FleetRules
 from ..upstream.streamable_http import HttpRules
+
+
+def log_level(settings: Settings) -> Level:
+    """The least important lines to log."""
+    return settings.log_level
 
 
 def memory_budget(settings: Settings) -> Budget:
@@ -167,13 +171,12 @@ def heartbeat_rules(settings: Settings) -> HeartbeatRules:
     )
 
 
-def endpoint_rules(settings: Settings, rewrite_challenge: Callable[[str], str]) -> EndpointRules:
-    """How the MCP endpoint answers. ``rewrite_challenge`` makes a server's challenge fit our URL."""
+def endpoint_rules(settings: Settings) -> EndpointRules:
+    """How the MCP endpoint answers."""
     return EndpointRules(
         max_body_bytes=settings.max_body_bytes,
         max_json_depth=settings.max_json_depth,
         delete_status=settings.delete_status,
-        rewrite_challenge=rewrite_challenge,
         trusted_proxies=settings.trusted_proxy,
         eras=settings.serve_eras,
         warn_of_anonymous=not settings.listen.is_loopback and settings.anonymous is Anonymous.POOL,

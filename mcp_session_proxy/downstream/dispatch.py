@@ -3,6 +3,7 @@
 import itertools
 import time
 from asyncio import CancelledError
+from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -42,12 +43,14 @@ class Dispatcher:
         modern: ModernRequests,
         identifier: Identifier,
         in_flight: InFlight,
+        rewrite_challenge: Callable[[str], str],
         rules: EndpointRules,
         observe: Observer,
         tracer: Tracer = UNTRACED,
     ) -> None:
         self.draining = False
         self.rules = rules
+        self._rewrite_challenge = rewrite_challenge
         self._legacy = legacy
         self._modern = modern
         self._identifier = identifier
@@ -142,5 +145,5 @@ class Dispatcher:
         challenge = answer.headers.get("WWW-Authenticate")
         if challenge is None:
             return answer
-        headers = {**answer.headers, "WWW-Authenticate": self.rules.rewrite_challenge(challenge)}
+        headers = {**answer.headers, "WWW-Authenticate": self._rewrite_challenge(challenge)}
         return msgspec.structs.replace(answer, headers=headers)

@@ -1,6 +1,6 @@
 """What the operator chose for the endpoint."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..protocol.revisions import ServedEras
@@ -9,12 +9,11 @@ from .hops import Network
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointRules:
-    """``rewrite_challenge`` makes a server's challenge fit the URL that clients know."""
+    """All that the parts of the endpoint go by; each takes what concerns it."""
 
     max_body_bytes: int
     max_json_depth: int
     delete_status: int
-    rewrite_challenge: Callable[[str], str]
     trusted_proxies: Sequence[Network] = ()
     eras: ServedEras = ServedEras.BOTH
     warn_of_anonymous: bool = False  # strangers can reach us, and would share sessions
