@@ -1,9 +1,14 @@
 """One table says who goes by which rules, from the beginning and whenever the settings are replaced."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from mcp_session_proxy import assembly
 from mcp_session_proxy.assembly.in_force import InForce
 from mcp_session_proxy.settings.config import Settings, load
+from mcp_session_proxy.settings.kinds import LIVE
 
 
 def settings(**options: object) -> Settings:
@@ -49,3 +54,28 @@ def test_nobody_gets_new_rules_if_somebodys_cannot_be_made() -> None:
     with pytest.raises(ZeroDivisionError):
         in_force.replace(settings(linger=2))
     assert (first.rules, in_force.settings.linger) == (1, 1)
+
+
+def read_options(module: Path) -> set[str]:
+    """The options that a module reads off the settings."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(module.read_text()))
+        if isinstance(node, ast.Attribute)
+        and "settings" in (getattr(node.value, "id", None), getattr(node.value, "attr", None))
+    }
+
+
+def test_what_can_change_is_read_where_rules_are_made() -> None:
+    """No part of the assembly hands an option that can change to anybody, beside the one table.
+
+    What is read at the moment at which it counts needs no rules.
+    """
+    live = {name for name, field in Settings.model_fields.items() if LIVE in field.metadata}
+    rooms = Path(assembly.__file__).parent.glob("*.py")
+    read = {module.stem: sorted(read_options(module) & live) for module in rooms if module.stem != "rules"}
+    assert {module: options for module, options in read.items() if options} == {
+        "admin": ["admin_token"],
+        "proxy": ["drain_timeout"],
+        "core": ["acquire_timeout", "check_after", "handshake_timeout", "keepalive"],
+    }
