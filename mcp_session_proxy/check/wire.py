@@ -22,8 +22,9 @@ from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Response
 from ..upstream.cookies import SessionCookies
 from ..upstream.http_client import HttpAnswer, http_session
+from ..upstream.http_reply import HttpReply
 from ..upstream.refusal import media_type, read_refusal
-from ..upstream.streamable_http import NO_SESSION, HttpReply, HttpRules, SessionRef, StreamableHttp
+from ..upstream.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
 from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
 from .observations import Failure, ServerAnswer
@@ -157,7 +158,7 @@ class Wire:
                 )
                 stack.callback(found.close)
                 self._note(found, named.cookies)
-                reply = HttpReply(self._transport, found)
+                reply = HttpReply(found, self._transport.limits)
                 if found.status == 200 and reply.is_stream:
                     replies.append(reply)
                     return ServerAnswer(status=found.status, content_type=media_type(found.headers))
@@ -267,7 +268,9 @@ class Wire:
                 self._note(found, named.cookies)
                 if not _is_fine(found):
                     return await self._read_refusal(found)
-                response = await first_response(HttpReply(self._transport, found)) if wants_answer else None
+                response = (
+                    await first_response(HttpReply(found, self._transport.limits)) if wants_answer else None
+                )
             except BaseException:
                 found.close()
                 raise

@@ -10,7 +10,6 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 
 import aiohttp
@@ -18,22 +17,17 @@ from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..errors import NoRoomForAnswer, OverBudget, ProxyError, UpstreamProtocolError
-from ..memory import SMALL_BYTES, UNBOUNDED, Share
-from ..protocol import jsonrpc, revisions
+from ..errors import ProxyError, UpstreamProtocolError
+from ..memory import UNBOUNDED, Share
+from ..protocol import revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
-from ..protocol.jsonrpc import Message
-from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
 from .cookies import SessionCookies
 from .http_client import HttpAnswer, HttpClient, Patience, patience
-from .refusal import media_type, read_refusal, why_no_stream
+from .http_reply import BodyLimits, HttpReply
+from .redirects import REDIRECTS, is_same_but_for_a_slash, redirected, speaks_mcp
+from .refusal import read_refusal, why_no_stream
 from .transport import Caller, ConnectionLost, Refused, Reply, StreamRefused
 
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-# Those after which a POST goes out again as what it was (RFC 9110, section 15.4).
-_KEEPING_METHOD: Final = frozenset({307, 308})
-_MAX_SHOWN_CHARS: Final = 100
-_CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
 _GOODBYES: Final = 2
 _GOODBYE_SECONDS: Final = 3.0
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
@@ -69,99 +63,14 @@ def fits_a_header(version: str) -> bool:
     return _HEADER_SAFE.fullmatch(version) is not None
 
 
-@lru_cache(maxsize=_CACHED_TYPES)
-def _is_event_stream(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == revisions.SSE
+class _Sending(HttpReply):
+    """A POST on its way: the context manager that ``HttpChannel.send`` gives, and, once entered, the reply.
 
-
-class HttpReply:
-    """The messages of one answer. Implements ``transport.Reply``."""
-
-    __slots__ = ("_answer", "_parser", "_taken", "_transport", "is_stream")
-
-    def __init__(self, transport: "StreamableHttp", answer: HttpAnswer) -> None:
-        self._transport = transport
-        self._answer = answer
-        self._taken = 0
-        self._parser: SseParser | None = None
-        self.is_stream = _is_event_stream(answer.headers.get("Content-Type", ""))
-
-    @property
-    def last_event_id(self) -> str | None:
-        """The newest event id of the stream."""
-        return None if self._parser is None else self._parser.last_event_id
-
-    @property
-    def retry_seconds(self) -> float | None:
-        """How long the stream asks to wait before it is resumed."""
-        if self._parser is None or self._parser.retry_milliseconds is None:
-            return None
-        return self._parser.retry_milliseconds / 1000
-
-    async def read(self) -> list[Message] | None:
-        """The JSON-RPC messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
-        answer = self._answer
-        chunk = await answer.read()
-        if not self.is_stream:
-            if not answer.at_end():
-                chunk = await self._read_rest(chunk)
-            max_depth = self._transport.max_json_depth
-            return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
-        return self._read_events(chunk) if chunk else None
-
-    def _read_events(self, chunk: bytes) -> list[Message]:
-        """The messages of the events that this piece of the stream completes."""
-        parser = self._parser = self._parser or SseParser()
-        events = parser.feed(chunk)
-        if parser.pending_bytes > SMALL_BYTES or self._taken:
-            self._account(parser.pending_bytes)
-        max_depth = self._transport.max_json_depth
-        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in events)
-        return [message for message in messages if message is not None]
-
-    async def _read_rest(self, beginning: bytes) -> bytes:
-        """The whole body, of which this has come."""
-        pieces, size = [beginning], len(beginning)
-        while piece := await self._answer.read():
-            pieces.append(piece)
-            size += len(piece)
-            if size > SMALL_BYTES:
-                self._account(size)
-            if size > DEFAULT_MAX_EVENT_BYTES:
-                raise UpstreamProtocolError(
-                    f"The server sent an answer of more than {DEFAULT_MAX_EVENT_BYTES} bytes."
-                )
-        return b"".join(pieces)
-
-    def _account(self, size_bytes: int) -> None:
-        """So much is in memory of an answer that has not come whole."""
-        more_bytes, room = size_bytes - self._taken, self._transport.answers
-        try:
-            if more_bytes > 0:
-                room.take(more_bytes, large=True)
-            else:
-                room.give_back(-more_bytes)
-        except OverBudget as error:
-            raise NoRoomForAnswer(
-                "The MCP server's answer is too large for the memory that is left (--memory-budget). "
-                "The request may have been executed."
-            ) from error
-        self._taken = size_bytes
-
-    def close(self) -> None:
-        """Nothing more will be read."""
-        if self._taken:
-            self._transport.answers.give_back(self._taken)
-            self._taken = 0
-
-
-class _Sending:
-    """One message on its way, and the reply to it: the context manager that ``HttpChannel.send`` gives.
-
-    A class of its own rather than a generator: every request of every client comes through here.
+    A class rather than a generator, and one object rather than two: every request of every client comes
+    through here.
     """
 
-    __slots__ = ("_answer", "_body", "_caller", "_channel", "_patience", "_reply")
+    __slots__ = ("_body", "_caller", "_channel", "_patience")
 
     def __init__(
         self, channel: "HttpChannel", body: bytes, caller: Caller, patience: Patience | None = None
@@ -175,28 +84,18 @@ class _Sending:
         """The reply, once the server has begun one."""
         channel = self._channel
         transport = channel.transport
-        answer = self._answer = await transport.request(
+        answer = await transport.request(
             "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
         )
         if answer.status >= 300:
-            raise await self._refusal()
-        reply = self._reply = HttpReply(transport, answer)
-        return reply
-
-    async def _refusal(self) -> Refused:
-        """What an answer outside 2xx means. Nobody will leave the block for it, as nobody has entered it."""
-        answer, id_sent = self._answer, self._channel.session_id is not None
-        try:
-            refused = (await read_refusal(answer)).refused(sent_session_id=id_sent)
-        except BaseException:
-            answer.close()
-            raise
-        answer.let_end()
-        return refused
+            raise await channel.refusal(answer)
+        self._begin(answer, transport.limits)
+        return self
 
     async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """The reply has been read, or nobody wants the rest of it."""
-        self._reply.close()
+        if self._taken:
+            self.give_back()
         if kind is None:
             self._answer.let_end()
         else:
@@ -212,14 +111,14 @@ class _Opening(_Sending):
         """The reply, once the server has begun one."""
         channel = self._channel
         transport = channel.transport
-        answer = self._answer = await transport.request(
+        answer = await transport.request(
             "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
         )
         channel.note_session(answer)
         if answer.status >= 300:
-            raise await self._refusal()
-        reply = self._reply = HttpReply(transport, answer)
-        return reply
+            raise await channel.refusal(answer)
+        self._begin(answer, transport.limits)
+        return self
 
 
 class HttpChannel:
@@ -284,6 +183,16 @@ class HttpChannel:
             return _Sending(self, body, caller)
         return _Sending(self, body, caller, self.transport.patience(silence_seconds))
 
+    async def refusal(self, answer: HttpAnswer) -> Refused:
+        """What an answer outside 2xx means. It is read to its end here."""
+        try:
+            refused = (await read_refusal(answer)).refused(sent_session_id=self.session_id is not None)
+        except BaseException:
+            answer.close()
+            raise
+        answer.let_end()
+        return refused
+
     def open_stream(self, caller: Caller, last_event_id: str | None) -> AbstractAsyncContextManager[Reply]:
         """The standalone stream; see ``transport.Channel.open_stream``."""
         return self._get(caller, last_event_id, self.transport.patience(None))
@@ -301,13 +210,13 @@ class HttpChannel:
             headers[revisions.LAST_EVENT_ID_HEADER] = last_event_id
         transport = self.transport
         answer = await transport.request("GET", self.ref, caller, headers, None, patience)
-        reply = HttpReply(transport, answer)
+        reply = HttpReply(answer, transport.limits)
         try:
             if answer.status != 200 or not reply.is_stream:
                 raise StreamRefused(why_no_stream(answer.status))
             yield reply
         finally:
-            reply.close()
+            reply.give_back()
             answer.close()
 
     async def close(self, caller: Caller) -> None:
@@ -354,7 +263,7 @@ class StreamableHttp:
         rules: HttpRules,
         answers: Share = UNBOUNDED,
     ) -> None:
-        self.answers = answers
+        self._answers = answers
         self._client = HttpClient(http)
         self._url = url
         self.rules = rules
@@ -367,7 +276,7 @@ class StreamableHttp:
     @rules.setter
     def rules(self, rules: HttpRules) -> None:
         self._rules = rules
-        self.max_json_depth = rules.max_json_depth
+        self.limits = BodyLimits(rules.max_json_depth, self._answers)
         self.silence_seconds = rules.request_timeout_seconds
         self._usual_patience = self.patience(rules.request_timeout_seconds)
 
@@ -413,12 +322,12 @@ class StreamableHttp:
         )
         if cookies is not None and hdrs.SET_COOKIE in answer.headers:
             cookies.take(answer.headers.getall(hdrs.SET_COOKIE), url)
-        if answer.status not in _REDIRECTS or at is not None:
+        if answer.status not in REDIRECTS or at is not None:
             return answer
         answer.close()
-        target = _redirected(url, answer, verb)
+        target = redirected(url, answer, verb)
         answer = await self.request(verb, session, caller, headers, body, patience, at=target)
-        if _is_same_but_for_a_slash(url, target) and _speaks_mcp(answer):
+        if is_same_but_for_a_slash(url, target) and speaks_mcp(answer):
             self._url = target
         return answer
 
@@ -433,62 +342,6 @@ def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: U
     headers.update(own)
     headers.update(session.headers)
     return headers
-
-
-def _redirected(asked: URL, answer: HttpAnswer, verb: str) -> URL:
-    """Where this one request goes instead.
-
-    A server may send some callers elsewhere, those without a credential to its login page, say. So a
-    redirect concerns the request that it answers; only another spelling of the endpoint is worth keeping.
-
-    Raises:
-        UpstreamProtocolError: not to the same server, or not with this request's method and body.
-    """
-    target = _follow(asked, answer.headers.get("Location"))
-    if target is None:
-        raise UpstreamProtocolError(
-            f"The MCP server redirects (HTTP {answer.status}) to another place. "
-            "Point the proxy at the final URL."
-        )
-    keeps = verb == "GET" or answer.status in _KEEPING_METHOD
-    if not keeps and not _is_same_but_for_a_slash(asked, target):
-        raise UpstreamProtocolError(
-            f"The MCP server redirects this request (HTTP {answer.status}) to another page, "
-            f"{target.raw_path[:_MAX_SHOWN_CHARS]}. It may want a credential; "
-            "or point the proxy at the final URL."
-        )
-    return target
-
-
-def _is_same_but_for_a_slash(one: URL, other: URL) -> bool:
-    """Whether two paths are the spellings of one endpoint that frameworks redirect between."""
-    return one.raw_path.rstrip("/") == other.raw_path.rstrip("/")
-
-
-def _speaks_mcp(answer: HttpAnswer) -> bool:
-    """Whether this may be an MCP endpoint's answer, by its head."""
-    is_json_or_stream = media_type(answer.headers) in (revisions.JSON, revisions.SSE)
-    return answer.status == 202 or (answer.status < 400 and is_json_or_stream)
-
-
-def _follow(asked: URL, location: str | None) -> URL | None:
-    """Where a redirect leads, if that is another path of the same origin."""
-    try:
-        target = None if location is None else asked.join(URL(location))
-    except ValueError:
-        return None
-    if target is None or target.raw_path == asked.raw_path:
-        return None
-    # A server behind TLS termination may name the wrong scheme: only the path is taken.
-    if (target.host, _explicit_port(target)) != (asked.host, _explicit_port(asked)):
-        return None
-    moved = asked.with_path(target.raw_path, encoded=True)
-    return URL(f"{moved}?{asked.raw_query_string}", encoded=True) if asked.raw_query_string else moved
-
-
-def _explicit_port(url: URL) -> int | None:
-    """The port, unless it is the scheme's own."""
-    return None if url.is_default_port() else url.port
 
 
 def _with_query(url: URL, query: str) -> URL:

@@ -22,7 +22,7 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.protocol.jsonrpc import Message, Response
 from mcp_session_proxy.protocol.lost import Verdict
-from mcp_session_proxy.upstream import http_client, streamable_http
+from mcp_session_proxy.upstream import http_client, http_reply, redirects, streamable_http
 from mcp_session_proxy.upstream.http_client import http_session
 from mcp_session_proxy.upstream.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
@@ -392,7 +392,7 @@ async def test_second_redirect_is_not_followed(http: aiohttp.ClientSession) -> N
 )
 def test_where_redirects_lead(asked: str, location: str, followed: str | None) -> None:
     """Only the path of a redirect counts, and only on the same host and port."""
-    target = streamable_http._follow(URL(asked), location)
+    target = redirects.follow(URL(asked), location)
     assert (None if target is None else str(target)) == followed
 
 
@@ -670,7 +670,7 @@ async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
 
 async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that never stops growing is refused before it fills our memory."""
-    monkeypatch.setattr(streamable_http, "DEFAULT_MAX_EVENT_BYTES", 1_000_000)
+    monkeypatch.setattr(http_reply, "DEFAULT_MAX_EVENT_BYTES", 1_000_000)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})

@@ -1,0 +1,117 @@
+"""The messages in the body of one HTTP answer: one JSON document, or an event stream.
+
+What is in memory of a body that has not come whole is accounted for, as servers may send much of it slowly.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+
+from ..errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
+from ..memory import SMALL_BYTES, UNBOUNDED, Share
+from ..protocol import jsonrpc, revisions
+from ..protocol.depth import DEFAULT_MAX_DEPTH
+from ..protocol.jsonrpc import Message
+from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
+from .http_client import HttpAnswer
+
+_CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
+
+
+@lru_cache(maxsize=_CACHED_TYPES)
+def is_event_stream(content_type: str) -> bool:
+    """Whether a body of this content type is an event stream."""
+    return content_type.partition(";")[0].strip().lower() == revisions.SSE
+
+
+@dataclass(frozen=True, slots=True)
+class BodyLimits:
+    """What an answer may be: how deep its JSON, and the memory that there is for large ones on their way."""
+
+    max_json_depth: int = DEFAULT_MAX_DEPTH
+    room: Share = UNBOUNDED
+
+
+class HttpReply:
+    """The messages of one answer. Implements ``transport.Reply``."""
+
+    __slots__ = ("_answer", "_limits", "_parser", "_taken", "is_stream")
+
+    def __init__(self, answer: HttpAnswer, limits: BodyLimits) -> None:
+        self._begin(answer, limits)
+
+    def _begin(self, answer: HttpAnswer, limits: BodyLimits) -> None:
+        """From here on it can be read."""
+        self._answer = answer
+        self._limits = limits
+        self._parser: SseParser | None = None
+        self._taken = 0
+        self.is_stream = is_event_stream(answer.headers.get("Content-Type", ""))
+
+    @property
+    def last_event_id(self) -> str | None:
+        """The newest event id of the stream."""
+        return None if self._parser is None else self._parser.last_event_id
+
+    @property
+    def retry_seconds(self) -> float | None:
+        """How long the stream asks to wait before it is resumed."""
+        if self._parser is None or self._parser.retry_milliseconds is None:
+            return None
+        return self._parser.retry_milliseconds / 1000
+
+    async def read(self) -> list[Message] | None:
+        """The JSON-RPC messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
+        answer = self._answer
+        chunk = await answer.read()
+        if not self.is_stream:
+            if not answer.at_end():
+                chunk = await self._read_rest(chunk)
+            max_depth = self._limits.max_json_depth
+            return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
+        return self._read_events(chunk) if chunk else None
+
+    def _read_events(self, chunk: bytes) -> list[Message]:
+        """The messages of the events that this piece of the stream completes."""
+        parser = self._parser = self._parser or SseParser()
+        events = parser.feed(chunk)
+        if parser.pending_bytes > SMALL_BYTES or self._taken:
+            self._account(parser.pending_bytes)
+        max_depth = self._limits.max_json_depth
+        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in events)
+        return [message for message in messages if message is not None]
+
+    async def _read_rest(self, beginning: bytes) -> bytes:
+        """The whole body, of which this has come."""
+        pieces, size = [beginning], len(beginning)
+        while piece := await self._answer.read():
+            pieces.append(piece)
+            size += len(piece)
+            if size > SMALL_BYTES:
+                self._account(size)
+            if size > DEFAULT_MAX_EVENT_BYTES:
+                raise UpstreamProtocolError(
+                    f"The server sent an answer of more than {DEFAULT_MAX_EVENT_BYTES} bytes."
+                )
+        return b"".join(pieces)
+
+    def _account(self, size_bytes: int) -> None:
+        """So much is in memory of an answer that has not come whole."""
+        more_bytes, room = size_bytes - self._taken, self._limits.room
+        try:
+            if more_bytes > 0:
+                room.take(more_bytes, large=True)
+            else:
+                room.give_back(-more_bytes)
+        except OverBudget as error:
+            raise NoRoomForAnswer(
+                "The MCP server's answer is too large for the memory that is left (--memory-budget). "
+                "The request may have been executed."
+            ) from error
+        self._taken = size_bytes
+
+    def give_back(self) -> None:
+        """Nothing more will be read: what is in memory of it is no more."""
+        if self._taken:
+            self._limits.room.give_back(self._taken)
+            self._taken = 0
