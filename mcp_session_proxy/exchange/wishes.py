@@ -138,23 +138,19 @@ class Wishes:
     async def _settle(self, client: ClientSession, session: UpstreamSession) -> None:
         """Ask the server for what is wanted now, one by one; what it refuses is left as it is."""
         refused: set[tuple[str, bytes]] = set()
-        if client.lease is None:
-            self._settling.discard(session)
-            return  # it has left already
         try:
-            visit = await self._binder.enter(client, session.credentials)
-        except ProxyError:
-            self._settling.discard(session)
-            return
-        with visit:
-            try:
+            if client.lease is None:
+                return  # it has left already
+            with await self._binder.enter(client, session.credentials) as visit:
                 for _ in range(_MAX_STEPS):
                     step = self._next_step(session, refused)
                     if step is None or visit.session is not session:
                         return
                     await self._take_step(visit, step, refused)
-            finally:
-                self._settling.discard(session)
+        except ProxyError:
+            return  # it has no session any more, so there is nothing to settle
+        finally:
+            self._settling.discard(session)
 
     async def _take_step(
         self, visit: Visit, step: tuple[str, bytes], refused: set[tuple[str, bytes]]

@@ -151,7 +151,7 @@ class Binder:
         session, if to a server it is the same client as before; else it gets a new one, and the former is
         over. By a platform's own id the client session is known from now on.
         """
-        known = None if brought_id is None else self._look_up(principal, brought_id)
+        known = None if brought_id is None else self.find_known(principal, brought_id)
         foreign = brought_id is not None and self._is_foreign(brought_id, known)
         if foreign and brought_id is not None:
             affinity = affinity or affinity_of_id(brought_id)
@@ -217,8 +217,11 @@ class Binder:
             return False
         return not minting.is_ours(brought_id) if known is None else known.record.adopted
 
-    def _look_up(self, principal: Principal, identifier: str) -> ClientSession | None:
-        """The client session under this id, which shows a sign of life."""
+    def find_known(self, principal: Principal, identifier: str) -> ClientSession | None:
+        """The client session under this id, if there is one, which shows a sign of life by that.
+
+        For what must not make one; else see ``find``.
+        """
         client = self.directory.find(principal, identifier, self._now())
         if client is not None:
             if client.record.contact is Contact.UNCLAIMED:
@@ -227,10 +230,6 @@ class Binder:
                 client.farewell = Farewell.NONE
             self.attachments.look_at(client)
         return client
-
-    def find_known(self, principal: Principal, identifier: str) -> ClientSession | None:
-        """The client session under this id, if there is one: for what must not make one."""
-        return self._look_up(principal, identifier)
 
     def find(self, principal: Principal, identifier: str) -> ClientSession:
         """The client session under this id; a foreign id is adopted.
@@ -243,7 +242,7 @@ class Binder:
         Raises:
             UnknownSession: it is adopted by nobody; see ``adopts``.
         """
-        client = self._look_up(principal, identifier)
+        client = self.find_known(principal, identifier)
         if client is not None:
             return client
         if not self.adopts(identifier):
@@ -321,14 +320,8 @@ class Binder:
         ``by_client``: it was the client that closed it, between two requests.
         """
         client.connections -= 1
-        now = self._now()
-        # It counts for a moment only, and in that moment nothing that is stronger is forgotten for it.
-        if (
-            by_client
-            and presence.takes_leave(client, now)
-            and client.farewell in (Farewell.NONE, Farewell.HUNG_UP)
-        ):
-            client.farewell, client.hung_up_at = Farewell.HUNG_UP, now
+        if by_client:
+            presence.note_hanging_up(client, self._now())
         self.attachments.look_after_goodbye(client)
 
     # -- visits ------------------------------------------------------------------------------

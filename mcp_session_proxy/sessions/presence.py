@@ -104,11 +104,13 @@ def _is_gone(client: ClientSession, now: Callable[[], float]) -> bool:
     return now() - client.hung_up_at < _FAREWELL_SECONDS  # later, it is another connection that was cut
 
 
-def takes_leave(client: ClientSession, now: float) -> bool:
-    """Whether a connection that the client has just closed, between two requests, may be its goodbye.
+def note_hanging_up(client: ClientSession, now: float) -> None:
+    """The client has closed a connection, between two requests: note it if that may be its goodbye.
 
     It is one when all the others are closed just then, too. Who makes a connection for each request says
-    nothing by closing it.
+    nothing by closing it, and who has said DELETE has said more than this.
     """
     recent = now - client.record.last_used < _FAREWELL_SECONDS
-    return client.keeps_connections and not client.in_flight and recent
+    may_leave = client.keeps_connections and not client.in_flight and recent
+    if may_leave and client.farewell in (Farewell.NONE, Farewell.HUNG_UP):
+        client.farewell, client.hung_up_at = Farewell.HUNG_UP, now
