@@ -60,7 +60,7 @@ class NoSuchTool(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
+class KeptSession:
     """A conversation in one session, and what else was learnt in it: the list, a ping, the tool's answers."""
 
     play: Play
@@ -92,12 +92,12 @@ class Player:
             steps.append(await self._note_initialized(session_of(hello), wire))
         return session_of(hello), steps
 
-    async def keep_session(self, hello: ServerAnswer) -> "Kept":
+    async def keep_session(self, hello: ServerAnswer) -> "KeptSession":
         """A client that does everything right, in the session that ``hello`` began."""
         session = session_of(hello)
         steps = [Step(name=revisions.INITIALIZE, answer=hello)]
         if not steps[0].is_fine:
-            return Kept(play=Play(steps=tuple(steps)))
+            return KeptSession(play=Play(steps=tuple(steps)))
         steps.append(await self._note_initialized(session))
         listed = await self._wire.request(self.reads, {}, session)
         steps.append(Step(name=self.reads, answer=listed))
@@ -109,7 +109,7 @@ class Player:
             steps += used
             calls = [step.answer for step in used]
         await self._end(session)
-        return Kept(play=Play(steps=tuple(steps)), listed=listed, ping=ping, calls=tuple(calls))
+        return KeptSession(play=Play(steps=tuple(steps)), listed=listed, ping=ping, calls=tuple(calls))
 
     async def keep_session_on(self, wire: Wire) -> Play:
         """The same on another wire, in a session of its own; no tool is called."""

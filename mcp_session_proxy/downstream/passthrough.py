@@ -29,6 +29,7 @@ from ..errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
 from ..upstream.http_client import MAX_HEAD_BYTES, MAX_HEADERS, Trouble, trouble_of
 from .hops import Network, restate_way
@@ -362,7 +363,7 @@ def _explain(error: aiohttp.ClientError | OSError) -> ProxyError:
 
 def _plain_error(status: int, reason: str, message: str, cors: Mapping[str, str]) -> web.Response:
     body = msgspec.json.encode({"error": {"source": SOURCE, "reason": reason, "message": message}})
-    return web.Response(status=status, body=body, content_type="application/json", headers=cors)
+    return web.Response(status=status, body=body, content_type=revisions.JSON, headers=cors)
 
 
 def _wants_tunnel(request: web.BaseRequest) -> bool:

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from enum import StrEnum
 from typing import Final
 
+from ...protocol import revisions
+
 _CHALLENGE: Final = 'Bearer realm="mcp-session-proxy"'
 _SCHEME: Final = "bearer"
-_JSON: Final = "application/json"
 _OWN_SITE: Final = ("same-origin", "none")
 _ASK_HEADER: Final = "X-Requested-With"
-_HOW_TO_ASK: Final = f'Send the header "{_ASK_HEADER}: mcp-session-proxy", or "Content-Type: {_JSON}".'
+_HOW_TO_ASK: Final = (
+    f'Send the header "{_ASK_HEADER}: mcp-session-proxy", or "Content-Type: {revisions.JSON}".'
+)
 _HOW_TO_ALLOW: Final = (
     "The admin listener can be reached by other machines and has no token. Set MCP_SESSION_PROXY_ADMIN_TOKEN "
     "(or --admin-token), or listen on loopback with --admin-listen 127.0.0.1:9090."
@@ -97,4 +100,4 @@ def _check_token(authorization: str | None, token: bytes) -> None:
 
 def _is_deliberate(headers: Mapping[str, str]) -> bool:
     content_type = headers.get("Content-Type", "").partition(";")[0].strip().lower()
-    return bool(headers.get(_ASK_HEADER)) or content_type == _JSON
+    return bool(headers.get(_ASK_HEADER)) or content_type == revisions.JSON

@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ...errors import ProxyError
+from ...protocol import revisions
 from .access import NotAllowed
 
 DEFAULT_LIMIT: Final = 1000
@@ -23,7 +24,7 @@ def answer(body: object, *, status: int = 200, headers: Mapping[str, str] | None
     return web.Response(
         body=_encode(body) + b"\n",
         status=status,
-        content_type="application/json",
+        content_type=revisions.JSON,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )
 

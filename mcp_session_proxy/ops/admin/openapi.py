@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from ... import __version__
+from ...protocol import revisions
 from .model import (
     Draining,
     Events,
@@ -23,7 +24,6 @@ from .model import (
     Status,
 )
 
-_JSON: Final = "application/json"
 _ABOUT: Final = """\
 What the proxy shows of itself, and what an operator may change.
 
@@ -193,13 +193,13 @@ def _metrics() -> dict[str, Any]:
 
 
 def _document() -> dict[str, Any]:
-    found = {"description": "This document.", "content": {_JSON: {"schema": {"type": "object"}}}}
+    found = {"description": "This document.", "content": {revisions.JSON: {"schema": {"type": "object"}}}}
     return _operation("openapi", "This document.", {"200": found}, None)
 
 
 def _content(text: str, kind: type) -> dict[str, Any]:
     schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
-    return {"description": text, "content": {_JSON: {"schema": schema}}}
+    return {"description": text, "content": {revisions.JSON: {"schema": schema}}}
 
 
 def _problem(status: int) -> dict[str, Any]:
