@@ -18,7 +18,7 @@ from ..protocol.jsonrpc import Message, Notification, Rejection, Request
 from ..protocol.revisions import Era, ServedEras
 from ..upstream.era import EraProbe
 from . import eras
-from .answers import no_id, refuse
+from .answers import refuse
 from .body import read_body
 from .dispatch import Dispatcher
 from .head import Head
@@ -80,29 +80,21 @@ class Endpoint:
         return self._dispatcher.exchanges()
 
     async def handle(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
-        """Answer one HTTP request, whose head the front door has let in."""
-        method = http.method
-        try:
-            if head.judged_by is not self._senders.rules:
-                self._senders.judge(http, head)
-            if method == "POST":
-                return await self._post(http, head)
-            if method == "GET":
-                return await self._legacy.get(http, head)
-            if method == "DELETE":
-                return self._legacy.delete(head)
-        except ProxyError as error:
-            return refuse(error, no_id(http), head.cors)
-        return web.Response(status=405, headers={**head.cors, **_ALLOW})
+        """Answer one HTTP request, whose head the front door has let in.
 
-    async def _post(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
-        """Read a POST, and find out whose it is.
+        What follows is for a POST: read it, and find out whose it is. The order matters. A server that
+        speaks modern itself gets such a request with its body unread. A body takes part of the memory until
+        the answer is written. An error about one that cannot be read has the id that was found in it, as far
+        as one can be told. Only then is the era known: the header says it, or the message, and the operator
+        may serve one era alone.
 
-        The order matters. A server that speaks modern itself gets such a request with its body unread. A body
-        takes part of the memory until the answer is written. An error about one that cannot be read has the
-        id that was found in it, as far as one can be told. Only then is the era known: the header says it, or
-        the message, and the operator may serve one era alone.
+        Raises:
+            ProxyError: the whole request is refused; nothing of an answer has been written.
         """
+        if head.judged_by is not self._senders.rules:
+            self._senders.judge(http, head)
+        if http.method != "POST":
+            return await self._handle_other(http, head)
         served = self.rules.eras
         if head.names_modern and served is not ServedEras.LEGACY and await self._passes_modern(head):
             return await self._passthrough().handle(http, head.cors, to_endpoint=True)
@@ -133,6 +125,13 @@ class Endpoint:
                 return await self._legacy.post(http, head, messages, meta, batch=batch)
         finally:
             bodies.give_back(len(body))
+
+    async def _handle_other(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
+        if http.method == "GET":
+            return await self._legacy.get(http, head)
+        if http.method == "DELETE":
+            return self._legacy.delete(head)
+        return web.Response(status=405, headers={**head.cors, **_ALLOW})
 
     async def _passes_modern(self, head: Head) -> bool:
         """Whether modern requests go to the server as they are; most of them find that known."""

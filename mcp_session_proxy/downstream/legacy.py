@@ -4,6 +4,8 @@ MCP 2024-11-05 to 2025-11-25. Clients keep their session, lose it, never had one
 brought; each request ends up on the upstream session that is right for it.
 """
 
+from collections.abc import Awaitable
+
 from ..errors import UpstreamRejected
 from ..events import Observer
 from ..exchange import tasks
@@ -71,6 +73,7 @@ class LegacyRequests:
             return await self._answer_ping(request)
         generation = self._catalog.generation
         with await self._visit(request) as visit:
+            request.visits(visit)
             client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
                 await introduce(visit.session, client, request.caller)
@@ -94,8 +97,8 @@ class LegacyRequests:
         """Say that all is well, where that is known; find out by a handshake where it is not."""
         self._pings.check_up()
         if not self._pings.is_accepted(request):
-            with await self._visit(request):
-                pass  # the session stands, so the server has accepted this caller
+            with await self._visit(request) as visit:
+                request.visits(visit)  # the session stands, so the server has accepted this caller
             self._pings.note_accepted(request.principal)
         return Answer(body=_result(request.message, _EMPTY_RESULT))
 
@@ -118,16 +121,16 @@ class LegacyRequests:
             body = _result(request.message, result)
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 
-    async def _visit(self, request: ClientRequest) -> Visit:
+    def _visit(self, request: ClientRequest) -> Awaitable[Visit]:
+        """A visit to the session that is right for it: its client session's, its conversation's, or any that
+        its caller has and nobody is attached to.
+        """
         client, affinity = request.client, request.affinity
         request.sessionless = client is None
         request.trace.waits()
         if client is None or (affinity is not None and affinity != client.key.affinity):
-            visit = await self._binder.borrow(request.principal, affinity, client, request.caller)
-        else:
-            visit = await self._binder.enter(client, request.caller)
-        request.visits(visit)
-        return visit
+            return self._binder.borrow(request.principal, affinity, client, request.caller)
+        return self._binder.enter(client, request.caller)
 
     async def _ask_for_wishes(
         self, request: ClientRequest, visit: Visit

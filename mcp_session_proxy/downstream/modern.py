@@ -95,19 +95,22 @@ class ModernRequests:
         request.sessionless = True
         profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
         key = SessionKey(request.principal.digest, request.affinity, profile.digest)
-        if modern.request.method == revisions.LISTEN:
+        method = request.message.method
+        if method == revisions.LISTEN:
             return await self._listen(request, modern, profile)
         answers = _read_answers(modern)
         if "requestState" in modern.params:
             return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
-        kept = self._catalog.find(key, modern.request.method, lowered)
+        kept = self._catalog.find(key, method, lowered)
         if kept is not None:
-            return self._complete(modern, kept.session.facts, Response(modern.request.id, result=kept.result))
+            return self._complete(
+                modern, kept.session.facts, Response(request.message.id, result=kept.result)
+            )
         request.trace.waits()
         visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         request.visits(visit)
-        if modern.request.method == revisions.DISCOVER:
+        if method == revisions.DISCOVER:
             visit.end()
             return self._discover(modern, visit.session.facts)
         try:
@@ -123,8 +126,8 @@ class ModernRequests:
         if profile.roots is Roots.CHANGING:
             call.respondent = _respondent(request, modern)
         outcome = await self._run(request, call, {})
-        if modern.request.method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
-            self._catalog.keep(key, modern.request.method, lowered, outcome.result, visit.session, generation)
+        if method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
+            self._catalog.keep(key, method, lowered, outcome.result, visit.session, generation)
         return self._present(call, outcome, request.principal)
 
     # -- before the call -------------------------------------------------------------------------

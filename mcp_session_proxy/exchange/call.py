@@ -58,6 +58,9 @@ class ModernCall:
 
     trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
+    rounds = 0
+    _task: asyncio.Task[Response] | None = None
+    _channel: PostChannel | None = None
 
     def __init__(
         self,
@@ -71,7 +74,6 @@ class ModernCall:
     ) -> None:
         self._share = share
         self.modern = modern
-        self.rounds = 0
         self.session = visit.session
         self.facts: ServerFacts = visit.session.facts
         self._caller = visit.caller  # of the request that the client waits on
@@ -84,8 +86,6 @@ class ModernCall:
             self,
             observe,
         )
-        self._task: asyncio.Task[Response] | None = None
-        self._channel: PostChannel | None = None
         self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=_MAX_KEPT)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
@@ -127,7 +127,7 @@ class ModernCall:
                 await self._tell(channel, self._kept.popleft()[0])
             if answers:
                 await self._answer(answers)
-            if self._unasked:
+            if self._unasked.required:
                 self._unasked.heard()
             if self._task is None:
                 work = self._exchange.run(self.trace)
@@ -154,7 +154,7 @@ class ModernCall:
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending):
-            await (self._hear_on() if self._unasked else self._news.wait())
+            await (self._hear_on() if self._unasked.required else self._news.wait())
         if not task.done():
             try:
                 async with asyncio.timeout(_GATHER_SECONDS):
@@ -252,7 +252,7 @@ class ModernCall:
         What comes while no client listens is kept as the server said it: the request that it will be told
         to may have another progress token or log level, or none.
         """
-        if self._unasked:
+        if self._unasked.required:
             self._unasked.heard()
         if message.method not in (revisions.PROGRESS, revisions.LOG_MESSAGE):
             return

@@ -26,9 +26,6 @@ class Unasked(msgspec.Struct, eq=False):
     required: dict[str, dict[str, object]] = {}
     _heard_at: float = 0.0
 
-    def __bool__(self) -> bool:
-        return bool(self.required)
-
     async def refuse(
         self, session: UpstreamSession, request: Request, missing: Mapping[str, Mapping[str, object]]
     ) -> None:
