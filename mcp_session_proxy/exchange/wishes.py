@@ -91,8 +91,8 @@ class Wishes:
             response = await send(request)
             agreed = response.result is not None
         finally:
-            if new and not agreed and uri is not None:
-                wishes.subscriptions.pop(uri, None)
+            if new and not agreed:
+                wishes.record(revisions.UNSUBSCRIBE, request.params)
         return response
 
     # -- who wants what ------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Annotated, Final
 import msgspec
 
 from ..errors import BadRequest, InvalidParams
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..upstream.journal import Journal
 from .books import Usage
@@ -129,12 +130,14 @@ def write_record(record: ClientRecord) -> bytes:
     )
 
 
-def read_record(data: bytes, profile_of: Callable[[bytes | None], Profile] = read_profile) -> ClientRecord:
+def read_record(
+    data: bytes, profile_of: Callable[[bytes | None], Profile] = read_profile, room: Share = UNBOUNDED
+) -> ClientRecord:
     """The record that was written so.
 
     Whoever can write to a store must not get more by it than a client could ask for, so the same readers
-    judge by the same limits: ``profile_of`` makes the profile as of an ``initialize``, and wishes count as if
-    they were asked for now.
+    judge by the same limits: ``profile_of`` makes the profile as of an ``initialize``, and wishes count
+    against ``room`` as if they were asked for now.
 
     Raises:
         UnreadableRecord: it is not JSON, not a record, or says what no client session can be.
@@ -166,12 +169,12 @@ def read_record(data: bytes, profile_of: Callable[[bytes | None], Profile] = rea
         contact=stored.contact,
         requests=stored.requests,
         version=stored.version,
-        wishes=None if stored.wishes is None else _read_wishes(stored.wishes),
+        wishes=None if stored.wishes is None else _read_wishes(stored.wishes, room),
     )
 
 
-def _read_wishes(stored: _StoredWishes) -> Journal:
-    wishes = Journal()
+def _read_wishes(stored: _StoredWishes, room: Share) -> Journal:
+    wishes = Journal(room)
     wishes.record(revisions.SET_LEVEL, bytes(stored.log_level))
     for params in stored.subscriptions:
         wishes.record(revisions.SUBSCRIBE, bytes(params))

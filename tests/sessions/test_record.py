@@ -235,3 +235,13 @@ def test_profiles_that_are_read_have_their_share_of_the_memory():
     del one, two
     with pytest.raises(OverBudget):
         read_record(data, profiles.of_initialize)
+
+
+def test_wishes_that_are_read_have_their_share_of_the_memory():
+    """Those that find no room are left out, as they would be if they were asked for now."""
+    share = Share("subscriptions", 30)
+    asked = {"log_level": None, "subscriptions": [{"uri": "file:///a"}, {"uri": "file:///b"}]}
+    wishes = read_record(change(wishes=asked), room=share).wishes
+    assert wishes is not None
+    assert list(wishes.subscriptions) == ["file:///a"]
+    assert 0 < share.used_bytes <= 30
