@@ -180,9 +180,11 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
 
     ``peek_id`` finds the id to answer with.
     """
-    _require_utf8(body)
+    if not body.isascii():
+        _require_utf8(body)
     # Before anything recurses into it: what a parser refuses by itself depends on the interpreter's stack.
-    if is_deeper(body, max_depth):
+    # Most bodies have fewer bytes than there may be levels.
+    if len(body) > max_depth and is_deeper(body, max_depth):
         raise TooDeep(f"The JSON is nested more than {max_depth} levels deep, which --max-json-depth allows.")
     if body.lstrip()[:1] != b"[":
         return [parse_message(body)], False
@@ -199,11 +201,10 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
 
 def _require_utf8(body: bytes) -> None:
     """Raw payloads are not decoded on their way, so this is where bad ones are stopped."""
-    if not body.isascii():
-        try:
-            body.decode()
-        except UnicodeDecodeError as error:
-            raise BadJson("The body is not valid UTF-8.") from error
+    try:
+        body.decode()
+    except UnicodeDecodeError as error:
+        raise BadJson("The body is not valid UTF-8.") from error
 
 
 def _parse_entry(entry: bytes) -> Message | Rejection:
@@ -224,7 +225,12 @@ def parse_message(data: bytes) -> Message:
             "Requests": a string or an integer, never null).
         InvalidParams: its parameters have too many members.
     """
-    envelope = _decode_envelope(data)
+    try:
+        envelope = _decode(_envelopes, data)
+    except msgspec.ValidationError as error:
+        raise BadRequest("The body is not a JSON-RPC message.") from error
+    except UNREADABLE as error:
+        raise BadJson("The body is not valid JSON.") from error
     if envelope.jsonrpc != "2.0":
         raise BadRequest('The message lacks "jsonrpc": "2.0".')
     if envelope.method is not msgspec.UNSET:
@@ -246,10 +252,11 @@ def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Messag
     Servers answer with ``"id": null``, without an id, or with ids of their own invention. Of what is nested
     deeper than ``max_depth``, an answer comes without its content, and anything else not at all.
     """
-    if is_deeper(data, max_depth):
+    if len(data) > max_depth and is_deeper(data, max_depth):
         members = peek_members(data)
         return None if b'"method"' in members else Response(members.get(b'"id"') or NULL)
-    data = _repair_utf8(data)
+    if not data.isascii():
+        data = _repair_utf8(data)
     try:
         envelope = _decode(_lenient_envelopes, data)
     except UNREADABLE:
@@ -264,8 +271,6 @@ def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Messag
 
 def _repair_utf8(data: bytes) -> bytes:
     """What is no UTF-8 becomes U+FFFD, as in the standard for event streams; clients could not read it."""
-    if data.isascii():
-        return data
     try:
         data.decode()
     except UnicodeDecodeError:
@@ -286,15 +291,6 @@ def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> l
         return []
     messages = (parse_upstream(bytes(entry), max_depth=max_depth) for entry in entries)
     return [message for message in messages if message is not None]
-
-
-def _decode_envelope(data: bytes) -> _Envelope:
-    try:
-        return _decode(_envelopes, data)
-    except msgspec.ValidationError as error:
-        raise BadRequest("The body is not a JSON-RPC message.") from error
-    except UNREADABLE as error:
-        raise BadJson("The body is not valid JSON.") from error
 
 
 def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
@@ -339,8 +335,9 @@ def _read_id(raw: bytes) -> bytes:
 
 def _read_response(envelope: _Body) -> Response | None:
     identifier = NULL if envelope.id is msgspec.UNSET else bytes(envelope.id)
-    if _is_given(envelope.error):
-        return Response(identifier, error=bytes(envelope.error))
+    error = envelope.error
+    if error is not msgspec.UNSET and error != _RAW_NULL:
+        return Response(identifier, error=bytes(error))
     if envelope.result is not msgspec.UNSET:
         return Response(identifier, result=bytes(envelope.result))
     return None

@@ -58,8 +58,8 @@ class Attachments:
         client.state = state = advance(client.state, event)
         if state is Attachment.AWAITED:
             self._presence.wait_for(client)
-        else:
-            self._presence.stop_waiting(client)
+            return
+        self._presence.stop_waiting(client)
         if state not in ATTACHED and client.lease is not None:
             lease, client.lease = client.lease, None
             lease.release()
