@@ -16,12 +16,15 @@ from typing import Any, TypeAlias
 from http_server import HttpServer, begin_stream, reply_to, write_event  # noqa: F401
 from messages import GONE, INITIALIZE, INITIALIZE_PARAMS, call, notification, raw, result  # noqa: F401
 from proxy_bench import BOTH, PATIENCE_SECONDS, Answer, Bench, read_events, until  # noqa: F401
+from yarl import URL
 
 from mcp_session_proxy.errors import ProxyError
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
-from mcp_session_proxy.upstream.handshake import Versions
+from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers
+from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Residence, Server
+from mcp_session_proxy.upstream.monitor import always_there
 from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.streamable_http import fits_a_header
@@ -382,17 +385,17 @@ class FakeRouter:
 
     def __init__(self) -> None:
         self.routed: list[Message] = []
-        self.overheard: list[Notification] = []
+        self.noted: list[Notification] = []
         self.changes: list[tuple[int, bool]] = []
 
     def route(self, session: UpstreamSession, message: Message) -> None:
         self.routed.append(message)
 
-    def overhear(self, session: UpstreamSession, message: Notification) -> None:
-        self.overheard.append(message)
+    def note_change(self, session: UpstreamSession, message: Notification) -> None:
+        self.noted.append(message)
 
     def session_changed(self, session: UpstreamSession) -> None:
-        self.changes.append((session.incarnation, session.closed))
+        self.changes.append((session.number, session.closed))
 
 
 class Recorder:
@@ -414,54 +417,64 @@ class Recorder:
         return [event.name for event in self.events]
 
 
-class FakePlacement:
-    """Implements ``session.Placement``: there is one server, and what happens to it is noted."""
+class FakeResidence(Residence):
+    """A place whose fleet is told what happens there."""
+
+    fleet: "FakeFleet"
+
+    def opened(self) -> None:
+        self.fleet.notes.append("opened")
+
+    def failed(self, error: ProxyError | None) -> None:
+        self.fleet.notes.append(f"failed: {None if error is None else error.reason}")
+        self.replica.residences.discard(self)
+
+    def leave(self) -> None:
+        self.fleet.notes.append("left")
+        super().leave()
+
+    @property
+    def can_move(self) -> bool:
+        return self.fleet.elsewhere is not None
+
+    def suspect(self) -> None:
+        self.fleet.notes.append("suspect")
+
+
+class FakeFleet(Fleet):
+    """A fleet of one server, and what happens there is noted. Sessions go to ``elsewhere`` once it is set."""
 
     def __init__(self, server: FakeServer) -> None:
-        self.server = server
+        super().__init__([replica_of(server)], FleetRules(patience_seconds=10.0))
         self.elsewhere: FakeServer | None = None
         self.hopeless: ProxyError | None = None
-        self.known_versions = Versions()
         self.notes: list[str] = []
 
-    def place(self, tenant: UpstreamSession) -> FakeServer:
+    def place(self, principal: str) -> Residence:
         self.notes.append("place")
-        if self.hopeless is not None:
-            raise self.hopeless
+        self.check_worth_waiting()
         if self.elsewhere is not None:
-            self.server, self.elsewhere = self.elsewhere, None
-        return self.server
+            self.replicas, self.elsewhere = (replica_of(self.elsewhere),), None
+        place = FakeResidence(self, self.replicas[0], principal)
+        place.fleet = self
+        return place
 
-    def versions(self, tenant: UpstreamSession) -> Versions:
-        return self.known_versions
-
-    def is_anothers(self, tenant: UpstreamSession) -> bool:
-        return False
-
-    def opened(self, tenant: UpstreamSession) -> None:
-        self.notes.append("opened")
-
-    def failed(self, tenant: UpstreamSession, error: ProxyError | None) -> None:
-        self.notes.append(f"failed: {None if error is None else error.reason}")
-
-    def left(self, tenant: UpstreamSession) -> None:
-        self.notes.append("left")
-
-    def can_move(self, tenant: UpstreamSession) -> bool:
-        return self.elsewhere is not None
-
-    def suspect(self, tenant: UpstreamSession) -> None:
-        self.notes.append("suspect")
-
-    def check_hope(self) -> None:
+    def check_worth_waiting(self) -> None:
         if self.hopeless is not None:
             raise self.hopeless
+
+
+def replica_of(server: FakeServer) -> Replica:
+    """A replica whose transport leads to a fake server."""
+    breakers = Breakers(BreakerRules(threshold=5, reset_seconds=10.0))
+    there = Server(name="http://fake", transport=server, probe=always_there, url=URL("http://fake/mcp"))
+    return Replica(there, breakers, Recorder())
 
 
 def make_session(
     server: FakeServer,
     *,
-    placement: FakePlacement | None = None,
+    fleet: Fleet | None = None,
     router: FakeRouter | None = None,
     observe: Recorder | None = None,
     keepalive_seconds: float = 120.0,
@@ -473,7 +486,7 @@ def make_session(
 ) -> UpstreamSession:
     """An upstream session to a fake server, not open yet."""
     return UpstreamSession(
-        placement=placement or FakePlacement(server),
+        fleet=fleet or FakeFleet(server),
         initialize_params=initialize_params,
         version_is_free=version_is_free,
         client_name="t",
@@ -497,6 +510,29 @@ async def open_session(server: FakeServer, **options: Any) -> AsyncIterator[Upst
         yield session
     finally:
         session.abandon()
+
+
+class Holder:
+    """Whoever keeps a session. ``wanted`` says whether anybody holds it: then it is to be opened anew."""
+
+    def __init__(self, session: UpstreamSession, *, wanted: bool = False) -> None:
+        self.told: list[str] = []
+        self.failures: list[type[ProxyError]] = []
+        self._session = session
+        self._wanted = wanted
+        session.watch(self)
+
+    def __call__(self, how: str) -> None:
+        self.told.append(how)
+        if self._wanted:
+            self._session.spawn(self._revive(how), "revive")
+
+    async def _revive(self, how: str) -> None:
+        session = self._session
+        try:
+            await session.revive(session.incarnation, how, session.record.credentials)
+        except ProxyError as error:
+            self.failures.append(type(error))
 
 
 async def settle(rounds: int = 20) -> None:

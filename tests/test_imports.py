@@ -31,7 +31,7 @@ MOST_AT_THE_ROOT = 10
 MOST_METHODS = 30
 MOST_ATTRIBUTES = 20
 # Those that are two things today. Whoever takes one apart takes it out of here; nobody puts one in.
-STILL_LARGE = {"UpstreamSession"}
+STILL_LARGE: set[str] = set()
 
 
 def find_modules() -> dict[str, Path]:

@@ -133,7 +133,7 @@ class Opener:
         """A session for clients of this key, not open yet."""
         settings = self._in_force.settings
         session = UpstreamSession(
-            placement=self._fleet,
+            fleet=self._fleet,
             initialize_params=profile.params,
             version_is_free=profile.version_is_free,
             client_name=profile.client_name,
@@ -156,7 +156,7 @@ class Opener:
         for session in self._made:
             session.keepalive_seconds = _spread(settings.keepalive)
             session.check_after_seconds = settings.check_after
-            session.handshake_timeout_seconds = settings.handshake_timeout
+            session.record.handshake_timeout_seconds = settings.handshake_timeout
             session.patience_seconds = settings.acquire_timeout
 
 

@@ -116,7 +116,7 @@ class LegacyRequests:
         with visit:
             request.visits(visit)
             request.client = client
-            result = visit.session.initialize_result
+            result = visit.session.incarnation.initialize_result
             client.record.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
             body = _result(request.message, result)
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
@@ -164,7 +164,7 @@ class LegacyRequests:
             response = await exchange.run(request.trace)
             if token is not None and client is not None:
                 tasks.follow(session, exchange.upstream_id, token, client, response, self._delivery)
-            if session.tokens and message.method.startswith("tasks/"):
+            if session.incarnation.calls.tokens and message.method.startswith("tasks/"):
                 tasks.note_response(session, message, response)
             return response, exchange.refusal
         finally:

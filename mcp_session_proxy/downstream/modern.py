@@ -105,14 +105,14 @@ class ModernRequests:
         kept = self._catalog.find(key, method, lowered)
         if kept is not None:
             return self._complete(
-                modern, kept.session.facts, Response(request.message.id, result=kept.result)
+                modern, kept.incarnation.facts, Response(request.message.id, result=kept.result)
             )
         request.trace.waits()
         visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         request.visits(visit)
         if method == revisions.DISCOVER:
             visit.end()
-            return self._discover(modern, visit.session.facts)
+            return self._discover(modern, visit.session.incarnation.facts)
         try:
             await self._prepare(request, modern, key, visit)
         except BaseException:
@@ -142,13 +142,13 @@ class ModernRequests:
                 marks = await self._catalog.marks(key, visit)
             if marks:
                 _check_tool(request.http.headers, modern, marks)
-        if modern.log_level is not None and "logging" in visit.session.facts.capabilities:
+        if modern.log_level is not None and "logging" in visit.session.incarnation.facts.capabilities:
             await self._raise_log_level(visit, modern.log_level)
 
     async def _raise_log_level(self, visit: Visit, wanted: str) -> None:
         """Make the session at least as talkative as this request wants it; what is too much is dropped."""
         levels = revisions.LOG_LEVELS
-        journal = visit.session.journal
+        journal = visit.session.record.journal
         current = jsonrpc.read_string(jsonrpc.read_object(journal.log_level).get("level"))
         if current in levels and levels.index(current) <= levels.index(wanted):
             return

@@ -70,7 +70,7 @@ class _Turns:
         """Whether a call that begins now would come in the way of one that runs or waits."""
         if self.one_at_a_time:
             return self.busy or bool(self.queue)
-        if call.respondent is None or not call.session.roots.wanted:
+        if call.respondent is None or not call.session.record.roots.wanted:
             return False  # a server that never asks for roots knows nobody's
         others = (running for running in self.running if running.is_parkable)
         return bool(self.queue) or any(other.respondent != call.respondent for other in others)
@@ -99,7 +99,7 @@ class Attribution:
         turns = self._turns_of(call.session)
         if not (begins and call.is_parkable and turns.hinders(call)):
             turns.running[call] = None
-            if not call.session.met and call.is_parkable:
+            if not call.session.incarnation.held.met and call.is_parkable:
                 self._take_unheard(call.session)
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -128,7 +128,7 @@ class Attribution:
 
     def _take_unheard(self, session: UpstreamSession) -> None:
         """Give what the server said before anybody came to the first call that it may ask in."""
-        for message in session.meet():
+        for message in session.incarnation.held.meet():
             if isinstance(message, Notification):
                 self.take_notification(session, message)
             else:
@@ -142,9 +142,9 @@ class Attribution:
         candidates = [call for call in turns.running if call.is_parkable]
         if not candidates:
             return False
-        if request.method == revisions.LIST_ROOTS and session.roots.respondent is not None:
+        if request.method == revisions.LIST_ROOTS and session.record.roots.respondent is not None:
             # Whoever is being introduced answers. Calls of one client may run together for all that.
-            candidates.sort(key=lambda call: call.respondent != session.roots.respondent)
+            candidates.sort(key=lambda call: call.respondent != session.record.roots.respondent)
         else:
             turns.one_at_a_time = True
         candidates[0].deliver(request)

@@ -75,7 +75,7 @@ class ModernCall:
         self._share = share
         self.modern = modern
         self.session = visit.session
-        self.facts: ServerFacts = visit.session.facts
+        self.facts: ServerFacts = visit.session.incarnation.facts
         self._caller = visit.caller  # of the request that the client waits on
         self._visit: Visit | None = visit
         self._attribution = attribution
@@ -345,7 +345,7 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
-        self._exchange.hush()  # it points at this call: let go, both are freed at once
+        self._exchange.stop_listening()  # it points at this call: let go, both are freed at once
 
 
 def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:

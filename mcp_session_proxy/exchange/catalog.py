@@ -23,6 +23,7 @@ from ..protocol.lifting import lift_tools, needs_task, read_input_schema
 from ..protocol.mirroring import MirroredParam
 from ..sessions.binding import Visit
 from ..sessions.identity import SessionKey
+from ..upstream.incarnation import Incarnation
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 
@@ -64,7 +65,7 @@ class KeptList(NamedTuple):
 
     result: bytes
     session: UpstreamSession
-    incarnation: int
+    incarnation: Incarnation
     gaps: int
     kept_at: float
 
@@ -107,12 +108,11 @@ class Catalog:
         entry = self._entries.get(place)
         if entry is None:
             return None
-        session = entry.session
         age_seconds = asyncio.get_running_loop().time() - entry.kept_at
         if (
-            session.closed
-            or not session.streaming
-            or (session.incarnation, session.gaps) != (entry.incarnation, entry.gaps)
+            not entry.incarnation.stands
+            or not entry.incarnation.streaming
+            or entry.incarnation.gaps != entry.gaps
             or age_seconds > self._max_age_seconds(method)
         ):
             self._drop(place)
@@ -132,12 +132,13 @@ class Catalog:
         feature = _FEATURE.get(method)
         if feature is None or generation != self.generation or len(result) > _MAX_ENTRY_BYTES:
             return
-        if not session.streaming or not session.facts.offers(feature, "listChanged"):
+        incarnation = session.incarnation
+        if not incarnation.streaming or not incarnation.facts.offers(feature, "listChanged"):
             return
         place = _place(key, method, params)
         self._drop(place)
         now = asyncio.get_running_loop().time()
-        self._entries[place] = KeptList(result, session, session.incarnation, session.gaps, now)
+        self._entries[place] = KeptList(result, session, incarnation, incarnation.gaps, now)
         self._share.hold(_size(place, result))
         self.keep_to_share()
 
@@ -231,7 +232,7 @@ class Catalog:
     async def _fetch_marks(self, visit: Visit) -> tuple[Marks, bool]:
         """The marks on all pages, and whether there were no pages more."""
         marks: dict[str, ToolMarks] = {}
-        if "tools" not in visit.session.facts.capabilities:
+        if "tools" not in visit.session.incarnation.facts.capabilities:
             return marks, True
         params: bytes | None = None
         for _ in range(_MAX_PAGES):

@@ -90,7 +90,7 @@ class Delivery:
 
     def attached(self, _: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to an upstream session: it hears what the server said before."""
-        for message in session.meet():
+        for message in session.incarnation.held.meet():
             self.route(session, message)
 
     # -- from the server -----------------------------------------------------------------------
@@ -105,7 +105,7 @@ class Delivery:
     def session_changed(self, session: UpstreamSession) -> None:
         """It was re-opened, or missed what its server said: what its clients know may have changed."""
         if not session.closed:
-            for message in changes.everything(session.told_lists, session.journal.subscriptions):
+            for message in changes.everything(session.told_lists, session.record.journal.subscriptions):
                 self._notify(session, message)
 
     def moved(self, client: ClientSession, former: UpstreamSession, session: UpstreamSession) -> None:
@@ -115,7 +115,7 @@ class Delivery:
         for message in changes.everything(told_lists, subscriptions):
             data = jsonrpc.write_notification(message.method, message.params)
             self.mailbox(client).standalone.append(data)
-        session.tell_differences(former.initialize_result)
+        session.tell_differences(former.incarnation.initialize_result)
 
     def _notify(self, session: UpstreamSession, message: Notification) -> None:
         """Put a notification into the mailboxes of the clients that may yet read it."""
@@ -183,7 +183,7 @@ class Delivery:
         client = max(listening or attached, key=lambda c: c.record.last_used, default=None)
         if request.method == revisions.LIST_ROOTS:
             # Whoever is being introduced answers, though it may be only about to open its stream.
-            respondent = session.roots.respondent
+            respondent = session.record.roots.respondent
             client = next((c for c in attached if c == respondent), client)
         if client is None:
             refuse_request(session, request)
@@ -250,8 +250,8 @@ class Delivery:
         """
         home = client.home
         if home is not None and home.usable:
-            session = home.session
-            await session.post_message(jsonrpc.write_notification(message.method, message.params), caller)
+            incarnation = home.session.incarnation
+            await incarnation.post_message(jsonrpc.write_notification(message.method, message.params), caller)
 
     def end_stream(self, client: ClientSession) -> None:
         """The client said goodbye: its GET stream ends. A later one begins anew."""

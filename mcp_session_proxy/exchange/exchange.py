@@ -20,7 +20,7 @@ id, the server refuses to go on from there, cannot be asked for two minutes, or 
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
 from .. import events
 from ..aio import Tasks
@@ -42,6 +42,7 @@ from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
+from ..upstream.incarnation import Incarnation
 from ..upstream.journal import JOURNALLED
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
@@ -49,6 +50,7 @@ from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Repl
 from .cutoff import CutOff, Cutoff
 from .resumption import Resumption
 
+_T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
 _MAX_DELIVERIES: Final = 100
@@ -94,9 +96,8 @@ SILENCE: Final[Outlet] = _Silence()
 class _SessionGone(Exception):
     """The server rejected the request because it does not know the session: it was not executed."""
 
-    def __init__(self, incarnation: int, how: str) -> None:
+    def __init__(self, how: str) -> None:
         super().__init__(how)
-        self.incarnation = incarnation
         self.how = how
 
 
@@ -118,6 +119,7 @@ class Exchange:
         "_cutoff",
         "_delivered",
         "_deliveries",
+        "_incarnation",
         "_observe",
         "_outgoing",
         "_outlet",
@@ -142,6 +144,7 @@ class Exchange:
         self.caller = visit.caller
         self._visit = visit
         self._session = visit.session
+        self._incarnation = visit.session.incarnation  # that the newest attempt went out on
         self._outlet = outlet
         self._observe = observe
         self.token = token
@@ -185,7 +188,9 @@ class Exchange:
                     raise self._aborted or _cancelled() from None
                 response = self._delivered
             except UpstreamTimeout:
-                self._session.post_soon(self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller)
+                self._incarnation.post_soon(
+                    self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller
+                )
                 raise
         except BaseException as error:
             upstream.failed(_reason(error))
@@ -193,7 +198,7 @@ class Exchange:
         finally:
             self.upstream_seconds = time.perf_counter() - started
         if response.result is not None and self.request.method in JOURNALLED:
-            self._session.journal.record(self.request.method, self.request.params)
+            self._session.record.journal.record(self.request.method, self.request.params)
         upstream.answered(response.result, response.error)
         return response
 
@@ -203,28 +208,27 @@ class Exchange:
         revived = repeated = False
         pause_seconds = 0.0
         while True:
-            if not self._session.is_ready():
-                await self._keep_or_condemn(self._session.make_ready(self.caller))
+            incarnation = await self._keep_or_retire(self._session.ready(self.caller))
             if self._cancelled:
                 raise _cancelled()
             try:
-                return await self._attempt()
+                return await self._attempt(incarnation)
             except _SessionGone as gone:
                 if revived:
                     raise SessionLost("The MCP server lost the session twice in a row.") from None
                 revived = True
-                await self._revive(gone)
+                await self._keep_or_retire(self._session.revive(incarnation, gone.how, self.caller))
                 self._retried("session-lost")
             except UpstreamUnreachable:
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise
-                await self._keep_or_condemn(self._session.refused(self.caller))
+                await self._keep_or_retire(self._session.refused(self.caller))
                 await asyncio.sleep(pause_seconds)
                 self._retried("refused")
             except (ConnectionLost, _AnswerLost) as error:
                 if repeated or self.request.method not in revisions.READ_METHODS:
-                    raise await self._unknown_outcome() from error
+                    raise await self._unknown_outcome(incarnation) from error
                 repeated = True
                 self._retried("read-repeated")
 
@@ -235,24 +239,20 @@ class Exchange:
             events.Retried(method=label, reason=reason, session=self._session.tag, trace_id=self._trace.id)
         )
 
-    async def _revive(self, gone: _SessionGone) -> None:
-        await self._keep_or_condemn(self._session.revive(gone.incarnation, gone.how, self.caller))
-
-    async def _keep_or_condemn(self, work: Awaitable[None]) -> None:
+    async def _keep_or_retire(self, work: Awaitable[_T]) -> _T:
         """Do what makes the session usable; when it cannot be, nobody may get it again."""
         try:
-            await work
+            return await work
         except (SessionLost, UpstreamRejected):
             self._visit.retire()
             raise
 
-    async def _unknown_outcome(self) -> ProxyError:
+    async def _unknown_outcome(self, incarnation: Incarnation) -> ProxyError:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
         self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace.id))
-        incarnation = self._session.incarnation
-        if not await self._session.confirm(incarnation):
-            self._session.revive_soon(incarnation, "stream")
+        if not await incarnation.confirm():
+            self._session.lost(incarnation, "stream")
         return OutcomeUnknown(
             "The connection to the MCP server broke while it was working on this request. "
             "It may or may not have been executed; it was not sent again."
@@ -260,17 +260,15 @@ class Exchange:
 
     # -- one attempt ---------------------------------------------------------------------------
 
-    async def _attempt(self) -> Response:
-        session = self._session
-        identifier = self.upstream_id = session.allocate()
-        incarnation = session.incarnation
+    async def _attempt(self, incarnation: Incarnation) -> Response:
+        self._incarnation = incarnation
+        identifier = self.upstream_id = incarnation.calls.begin(self)
         raw_id = b"%d" % identifier
         body = jsonrpc.write_request(raw_id, self.request.method, self._params(raw_id))
-        session.register(identifier, self)
         try:
-            async with session.channel.send(body, self._outgoing, raw_id) as reply:
-                if session.refusals.count:
-                    session.refusals.clear()
+            async with incarnation.channel.send(body, self._outgoing, raw_id) as reply:
+                if incarnation.refusals.count:
+                    incarnation.refusals.clear()
                 try:
                     response = await self._read(reply)
                 except ConnectionLost:
@@ -286,7 +284,7 @@ class Exchange:
                 self.announce_cancellation("The client is gone.")
             raise
         finally:
-            session.unregister(identifier)
+            incarnation.calls.end(identifier)
         if response.error is None:
             if response.result is None:
                 raise UpstreamProtocolError(TOO_DEEP)
@@ -302,30 +300,28 @@ class Exchange:
             return params
         return jsonrpc.with_progress_token(params, raw_id)
 
-    async def _refused(self, refused: Refused, incarnation: int) -> Response:
+    async def _refused(self, refused: Refused, incarnation: Incarnation) -> Response:
         """The server took notice and refused: a lost session, an error for the client, or an answer.
 
         Raises:
             _SessionGone: it certainly did not carry the request out.
         """
         verdict, response = refused.session, refused.response
-        if verdict is Verdict.GONE or (
-            verdict is Verdict.SUSPECT and not await self._session.confirm(incarnation)
-        ):
-            raise _SessionGone(incarnation, str(refused.how)) from None
+        if verdict is Verdict.GONE or (verdict is Verdict.SUSPECT and not await incarnation.confirm()):
+            raise _SessionGone(str(refused.how)) from None
         if response is None or not refused.is_an_answer or not _answers(response.id, self.upstream_id):
-            self._session.note_refusal(refused)
+            incarnation.note_refusal(refused)
             raise refused.error from refused
-        self._session.refusals.clear()
+        incarnation.refusals.clear()
         if isinstance(refused.error, UpstreamRejected):
             self.refusal = refused.error
         return _whole(response)
 
-    async def _check_for_loss(self, raw_error: bytes, incarnation: int) -> None:
+    async def _check_for_loss(self, raw_error: bytes, incarnation: Incarnation) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""
         verdict = lost.judge_error(jsonrpc.read_error(raw_error))
-        if verdict is not Verdict.ALIVE and not await self._session.confirm(incarnation):
-            raise _SessionGone(incarnation, "error")
+        if verdict is not Verdict.ALIVE and not await incarnation.confirm():
+            raise _SessionGone("error")
 
     async def _read(self, reply: Reply) -> Response | None:
         """The final response that this reply brings; None if it ends without one."""
@@ -342,24 +338,24 @@ class Exchange:
                     await self._interim(message)
         return None
 
-    async def _resume(self, first: Reply, incarnation: int) -> Response:
+    async def _resume(self, first: Reply, incarnation: Incarnation) -> Response:
         """Look for the answer in further streams, after the first one ended or broke off without it.
 
         Whatever goes wrong here, the request has been sent: it must never look as if it had not.
         """
-        loop, session = asyncio.get_running_loop(), self._session
-        silence = asyncio.timeout(session.channel.silence_seconds)
+        loop, silence_seconds = asyncio.get_running_loop(), incarnation.channel.silence_seconds
+        silence = asyncio.timeout(silence_seconds)
         resumption = Resumption(
             first,
-            silence_seconds=session.channel.silence_seconds,
+            silence_seconds=silence_seconds,
             now=loop.time,
-            heard=lambda: silence.reschedule(loop.time() + session.channel.silence_seconds),
+            heard=lambda: silence.reschedule(loop.time() + incarnation.channel.silence_seconds),
         )
         try:
             async with silence:
                 while (last_event_id := resumption.place) is not None:
                     await asyncio.sleep(resumption.pause_seconds())
-                    if session.incarnation != incarnation or session.closed:
+                    if not incarnation.stands:
                         break  # another session would not know of this request
                     if (response := await self._look_again(resumption, last_event_id)) is not None:
                         return response
@@ -370,9 +366,8 @@ class Exchange:
 
     async def _look_again(self, resumption: Resumption, last_event_id: str) -> Response | None:
         """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
-        session = self._session
         try:
-            async with session.channel.resume(self._outgoing, last_event_id) as stream:
+            async with self._incarnation.channel.resume(self._outgoing, last_event_id) as stream:
                 if not resumption.fruitless:
                     self._retried("stream-resumed")
                 broke, response = False, None
@@ -400,18 +395,18 @@ class Exchange:
     async def _interim(self, message: Request | Notification) -> None:
         if isinstance(message, Request):
             if message.method == revisions.PING:
-                self._session.answer_ping(message)
+                self._incarnation.answer_ping(message)
                 return
             self._said_something = True
             if message.method == revisions.LIST_ROOTS:
-                self._session.roots.asked(message.id)
+                self._session.record.roots.asked(message.id)
             await self._outlet.ask(self._session, message)
             return
         self._said_something = True
         if message.method == revisions.PROGRESS:
             members = jsonrpc.read_object(message.params)
             if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:
-                other = self._session.handler_of_progress(message)
+                other = self._incarnation.calls.progressing(message)
                 if other is not None and other is not self:
                     other.deliver(message)
                 return
@@ -420,10 +415,10 @@ class Exchange:
             members["progressToken"] = self.token
             message = Notification(message.method, jsonrpc.write_object(members))
         else:
-            self._session.router.overhear(self._session, message)
+            self._session.router.note_change(self._session, message)
         await self._outlet.notify(message)
 
-    def hush(self) -> None:
+    def stop_listening(self) -> None:
         """Nobody listens any more: what the server may still say is dropped."""
         self._outlet = SILENCE
 
@@ -455,11 +450,11 @@ class Exchange:
             return
         self._cancelled = True
         now = asyncio.get_running_loop().time()
-        if self.upstream_id not in self._session.calls:
+        if self.upstream_id not in self._incarnation.calls.in_flight:
             self._cutoff.at(now)  # between two attempts: the server knows of none
             return
         self._cutoff.at(now + _CANCEL_GRACE_SECONDS)
-        await self._session.post_message(self._cancellation(jsonrpc.read_object(params)), caller)
+        await self._incarnation.post_message(self._cancellation(jsonrpc.read_object(params)), caller)
 
     def give_up(self, error: ProxyError) -> None:
         """End this exchange now with an error, and tell the server."""
@@ -470,8 +465,8 @@ class Exchange:
 
     def announce_cancellation(self, reason: str) -> None:
         """Tell the server that nobody waits for its response any more."""
-        if self.upstream_id in self._session.calls:
-            self._session.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}), self.caller)
+        if self.upstream_id in self._incarnation.calls.in_flight:
+            self._incarnation.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}), self.caller)
 
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}

@@ -16,7 +16,9 @@ async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) 
     Only for profiles that tell of changes. The client is asked in the course of the call that waits here,
     which counts as running.
     """
-    if session.roots.respondent != client:
-        await session.roots.pass_to(client, lambda: session.post_message(_ROOTS_CHANGED, caller))
+    if session.record.roots.respondent != client:
+        await session.record.roots.pass_to(
+            client, lambda: session.incarnation.post_message(_ROOTS_CHANGED, caller)
+        )
     else:
-        await session.roots.settled()
+        await session.record.roots.settled()

@@ -123,7 +123,7 @@ class Listening:
         """Give a listener its upstream session: subscribe there, and note what can be promised."""
         listener.visit = visit
         session = visit.session
-        facts = session.facts
+        facts = session.incarnation.facts
         lists = frozenset(
             field
             for field, feature in LIST_FIELDS.items()

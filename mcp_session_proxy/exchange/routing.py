@@ -31,21 +31,21 @@ class Router:
             if message.method == revisions.TASK_STATUS:
                 tasks.note_status(session, message.params)
             self._attribution.take_notification(session, message)
-            self.overhear(session, message)
-            if not (session.met or self._delivery.knows(session)):
-                session.hold(message)
+            self.note_change(session, message)
+            if not (session.incarnation.held.met or self._delivery.knows(session)):
+                session.incarnation.held.hold(message)
                 return
         elif isinstance(message, Request):
             if message.method == revisions.LIST_ROOTS:
-                session.roots.asked(message.id)
+                session.record.roots.asked(message.id)
             if self._attribution.take_request(session, message):
                 return
-            if not (session.met or self._delivery.can_ask(session)):
-                session.hold(message)
+            if not (session.incarnation.held.met or self._delivery.can_ask(session)):
+                session.incarnation.held.hold(message)
                 return
         self._delivery.route(session, message)
 
-    def overhear(self, session: UpstreamSession, message: Notification) -> None:
+    def note_change(self, session: UpstreamSession, message: Notification) -> None:
         """Let the catalogue and the listeners know of a change."""
         self._catalog.take_notification(message.method)
         self._listening.take_notification(session.principal, session, message)

@@ -59,7 +59,7 @@ def follow(
     task_id = jsonrpc.read_string(task.get("taskId"))
     if task_id is None or jsonrpc.read_string(task.get("status")) in _TERMINAL:
         return
-    tokens = session.tokens
+    tokens = session.incarnation.calls.tokens
     tokens[number] = TaskProgress(task_id, token, client, delivery)
     if len(tokens) > _MAX_TASKS:
         del tokens[next(iter(tokens))]
@@ -75,7 +75,7 @@ def _lifetime_seconds(raw_ttl: bytes | None) -> float:
 
 def note_response(session: UpstreamSession, request: Request, response: Response) -> None:
     """Forget the token of a task that a response to a ``tasks/`` request shows to be over."""
-    if not session.tokens or response.result is None:
+    if not session.incarnation.calls.tokens or response.result is None:
         return
     task_id = jsonrpc.read_string(jsonrpc.read_object(request.params).get("taskId"))
     status = jsonrpc.read_string(jsonrpc.read_object(response.result).get("status"))
@@ -85,12 +85,12 @@ def note_response(session: UpstreamSession, request: Request, response: Response
 
 def note_status(session: UpstreamSession, params: bytes | None) -> None:
     """The same for a ``notifications/tasks/status``."""
-    members = jsonrpc.read_object(params) if session.tokens else {}
+    members = jsonrpc.read_object(params) if session.incarnation.calls.tokens else {}
     if jsonrpc.read_string(members.get("status")) in _TERMINAL:
         _forget(session, jsonrpc.read_string(members.get("taskId")))
 
 
 def _forget(session: UpstreamSession, task_id: str | None) -> None:
-    for number, handler in list(session.tokens.items()):
+    for number, handler in list(session.incarnation.calls.tokens.items()):
         if isinstance(handler, TaskProgress) and handler.task_id == task_id:
-            del session.tokens[number]
+            del session.incarnation.calls.tokens[number]

@@ -126,7 +126,7 @@ class Wishes:
 
     def attached(self, client: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to a session that others may have had before."""
-        told = session.journal
+        told = session.record.journal
         if client.record.wishes is not None or told.subscriptions or told.log_level is not None:
             self._settle_soon(client, session)
 
@@ -141,7 +141,7 @@ class Wishes:
         try:
             if client.lease is None:
                 return  # it has left already
-            with await self._binder.enter(client, session.credentials) as visit:
+            with await self._binder.enter(client, session.record.credentials) as visit:
                 for _ in range(_MAX_STEPS):
                     step = self._next_step(session, refused)
                     if step is None or visit.session is not session:
@@ -163,7 +163,7 @@ class Wishes:
         self, session: UpstreamSession, refused: set[tuple[str, bytes]]
     ) -> tuple[str, bytes] | None:
         """The next request that brings what the server was told nearer to what is wanted."""
-        told, wanted, level = session.journal, self._wanted(session), self._level(session)
+        told, wanted, level = session.record.journal, self._wanted(session), self._level(session)
         others = self._listening.uris_of(session)
         for uri in told.subscriptions:
             if uri not in wanted and uri not in others:

@@ -89,12 +89,12 @@ class Snapshot:
                     principal=slot.key.principal_tag,
                     affinity=slot.key.affinity is not None,
                     state=slot.state.value,
-                    protocol_version=session.channel.version,
+                    protocol_version=session.version,
                     client_name=session.client_name,
                     age_seconds=now - session.born,
-                    idle_seconds=max(0.0, now - (session.last_used or session.born)),
+                    idle_seconds=max(0.0, now - (session.record.last_used or session.born)),
                     requests=session.requests,
-                    in_flight=len(session.calls),
+                    in_flight=session.in_flight,
                     parked=parked[session],
                     attached=slot.leases,
                     stream=session.streaming,
@@ -113,7 +113,7 @@ class Snapshot:
 
     def _server_of(self, session: UpstreamSession, now: float) -> tuple[str | None, str | None]:
         """The origin of the server that a session lives on, and how that one does."""
-        home = self._fleet.home(session)
+        home = session.replica
         return (None, None) if home is None else (home.name, home.condition(now).value)
 
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
@@ -168,6 +168,6 @@ def _view_replica(replica: Replica, now: float) -> ReplicaView:
         last_error=None if error is None else error.reason,
         modern=None if finding is None else finding.modern,
         modern_requests={True: "passed", False: "translated", None: "unknown"}[replica.era.passes()],
-        sessions=len(replica.sessions),
+        sessions=len(replica.residences),
         retry_after_seconds=breaker.retry_after_seconds(now) if breaker.is_open(now) else None,
     )

@@ -129,7 +129,7 @@ class Attachments:
     async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
         session = lease.slot.session
         try:
-            await session.restore(lost.journal)
+            await session.restore(lost.record.journal)
         except BaseException:
             audience.leave(session, client)
             lease.retire("lost")  # half restored, it is nobody's

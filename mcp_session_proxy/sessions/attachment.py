@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
-from .state import IllegalTransition
+from ..upstream.life import IllegalTransition
 
 
 class Attachment(StrEnum):

@@ -70,7 +70,7 @@ class Visit:
         self._visitor = self.client = client
         self.caller = caller
         self.session = lease.slot.session
-        self.session.credentials = caller.credentials
+        self.session.record.credentials = caller.credentials
         self.waited_seconds = waited_seconds
 
     def __enter__(self) -> Self:

@@ -267,7 +267,7 @@ class Pool:
         session = self._connect(bucket.key, demand.profile)
         slot = Slot(session, bucket.key, born=_now(), jitter=self._random(), on_trial=step.on_trial)
         self.books.add(slot)
-        session.watch(lambda *, beyond_help=False: self._lost(slot, beyond_help))
+        session.watch(lambda how: self._lost(slot, how))
         self.queue.count_handshake(bucket, demand, 1)
         self._tasks.spawn(self._handshake(Opening(slot, bucket, demand, caller, why)), f"open {session.tag}")
 
@@ -390,16 +390,27 @@ class Pool:
         finally:
             self.books.gone(slot)
 
-    def _lost(self, slot: Slot[UpstreamSession], beyond_help: bool) -> bool:
-        """The server forgot a session. Gives whether it left the pool for that.
+    def _lost(self, slot: Slot[UpstreamSession], how: str) -> None:
+        """The server forgot a session, as it turned out between requests.
 
-        One that nobody holds is not worth re-opening. One that is held re-opens itself, unless that has
-        failed already; then its holders get another one, with its journal, when they come back.
+        One that nobody holds is not worth re-opening. One that is held is re-opened now, so that the next
+        request finds a living session.
         """
-        if slot.state is SessionState.LEASED and not beyond_help:
-            return False
-        self.retire(slot, "lost")
-        return True
+        if slot.state is SessionState.LEASED:
+            self._tasks.spawn(self._revive(slot, how), f"revive {slot.session.tag}")
+        elif slot.state not in (SessionState.CLOSING, SessionState.CLOSED):
+            self._observe(
+                events.SessionLost(session=slot.session.tag, principal=slot.key.principal_tag, how=how)
+            )
+            self.retire(slot, "lost")
+
+    async def _revive(self, slot: Slot[UpstreamSession], how: str) -> None:
+        """Re-open a session. Where that fails, its holders get another one, with its journal, next time."""
+        session = slot.session
+        try:
+            await session.revive(session.incarnation, how, session.record.credentials)
+        except ProxyError:
+            self.retire(slot, "lost")
 
     # -- pauses and the end ------------------------------------------------------------------
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+from ..upstream.life import IllegalTransition
+
 
 class SessionState(StrEnum):
     """Where an upstream session is in its life."""
@@ -27,10 +29,6 @@ class SessionEvent(StrEnum):
     RELEASED = "released"  # the last lease went back
     RETIRED = "retired"  # whatever the reason: age, room, loss, shutdown
     GONE = "gone"  # the goodbye is over
-
-
-class IllegalTransition(Exception):
-    """A bug: the event cannot happen in that state."""
 
 
 TRANSITIONS: Final[Mapping[SessionState, Mapping[SessionEvent, SessionState]]] = {

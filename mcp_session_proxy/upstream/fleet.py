@@ -10,7 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final, Protocol
+from typing import Final
 
 from yarl import URL
 
@@ -25,20 +25,6 @@ from .monitor import Monitor, Probe
 from .transport import Channel, Transport
 
 _RETRY_AFTER_SECONDS: Final = 2
-
-
-class Tenant(Protocol):
-    """A session that lives on a replica."""
-
-    @property
-    def principal(self) -> str:
-        """Whose it is."""
-        ...
-
-    @property
-    def channel(self) -> Channel:
-        """What the last handshake opened."""
-        ...
 
 
 class Condition(StrEnum):
@@ -82,7 +68,7 @@ class Replica:
         self.url = server.url
         self.transport = transport = server.transport
         self.breakers = breakers
-        self.sessions: set[Tenant] = set()
+        self.residences: set[Residence] = set()  # of the sessions that live here, or are being opened
         self.era = EraProbe(transport, rules, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
         self.versions = Versions()
         self.monitor = Monitor(server.name, server.probe, self._forget, observe)
@@ -104,7 +90,7 @@ class Replica:
         self.versions.forget()
 
     def _keeps_sessions(self) -> bool:
-        return any(tenant.channel.session_id is not None for tenant in self.sessions)
+        return any(residence.session_id is not None for residence in self.residences)
 
     def _tell_era(self, finding: Finding) -> None:
         self._observe(
@@ -125,7 +111,73 @@ class Replica:
         return Condition.BREAKER_OPEN if self.breakers.shown(now).is_open(now) else Condition.UP
 
     def __repr__(self) -> str:
-        return f"<Replica {self.name} up={self.monitor.up} sessions={len(self.sessions)}>"
+        return f"<Replica {self.name} up={self.monitor.up} sessions={len(self.residences)}>"
+
+
+class Residence:
+    """Where one incarnation of a session lives, or is being opened: from its handshake until it has left.
+
+    The handshake owes the replica's breaker an outcome, ``opened`` or ``failed``, even if the session has
+    left meanwhile.
+    """
+
+    __slots__ = ("_fleet", "_tried", "channel", "principal", "replica")
+
+    def __init__(self, fleet: "Fleet", replica: Replica, principal: str) -> None:
+        self._fleet = fleet
+        self._tried = True  # the outcome of the handshake is owed
+        self.replica = replica
+        self.principal = principal
+        self.channel: Channel | None = None  # once the server has opened a session on it
+        replica.residences.add(self)
+
+    @property
+    def session_id(self) -> str | None:
+        """What the server calls the session; None if it has no name for it, or there is none yet."""
+        return None if self.channel is None else self.channel.session_id
+
+    @property
+    def is_anothers(self) -> bool:
+        """Whether the server has given the session's id to another principal, too."""
+        identifier = self.session_id
+        return identifier is not None and any(
+            other.session_id == identifier and other.principal != self.principal
+            for other in self.replica.residences
+        )
+
+    def opened(self) -> None:
+        """The handshake succeeded."""
+        if self._tried:
+            self._tried = False
+            self.replica.breakers.succeeded(self.principal)
+            self.replica.era.note_handshake(gave_id=self.session_id is not None)
+
+    def failed(self, error: ProxyError | None) -> None:
+        """The handshake failed, or was given up (None)."""
+        self.leave()
+        if not self._tried:
+            return
+        self._tried = False
+        if error is None or _says_nothing_of_health(error):
+            self.replica.breakers.undecided(self.principal)
+        else:
+            self.replica.breakers.failed(error, asyncio.get_running_loop().time(), self.principal)
+
+    def leave(self) -> None:
+        """The session is over here. A second call does nothing."""
+        self.replica.residences.discard(self)
+
+    @property
+    def can_move(self) -> bool:
+        """Whether the replica is down and another one is not."""
+        if self not in self.replica.residences or self.replica.monitor.up is not False:
+            return False
+        return any(replica.monitor.up for replica in self._fleet.replicas)
+
+    def suspect(self) -> None:
+        """A connection to the replica was refused: look at it now, and not only in a while."""
+        if self in self.replica.residences:
+            self.replica.monitor.look_now()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,7 +188,7 @@ class FleetRules:
 
 
 class Fleet:
-    """All replicas. Implements ``session.Placement``.
+    """All replicas.
 
     While every replica has been down for longer than the ``rules`` say, which may be replaced at any time,
     sessions are refused at once.
@@ -145,9 +197,6 @@ class Fleet:
     def __init__(self, replicas: Sequence[Replica], rules: FleetRules) -> None:
         self.replicas = tuple(replicas)
         self.rules = rules
-        self._homes: dict[Tenant, Replica] = {}
-        # Handshakes under way. Each owes its replica's breaker an outcome, even if its session has left.
-        self._trying: dict[Tenant, Replica] = {}
 
     @property
     def ready(self) -> int:
@@ -166,31 +215,22 @@ class Fleet:
 
     # -- placing sessions --------------------------------------------------------------------------
 
-    def place(self, tenant: Tenant) -> Transport:
+    def place(self, principal: str) -> Residence:
         """Choose the replica for a handshake that begins now.
 
         Raises:
             UpstreamDown: there is no hope for any at this moment.
         """
         now = asyncio.get_running_loop().time()
-        principal = tenant.principal
         open_to = [replica for replica in self.replicas if not replica.breakers.is_open(now, principal)]
         if not open_to:
             raise self._broken(now, principal)
         if all(replica.monitor.hangs for replica in self.replicas):
-            self.check_hope()  # not even a refusal would come soon
+            self.check_worth_waiting()  # not even a refusal would come soon
         up = [replica for replica in open_to if replica.monitor.up is not False]
-        chosen = min(up or open_to, key=lambda replica: len(replica.sessions))
-        self.left(tenant)
-        self._homes[tenant] = chosen
-        chosen.sessions.add(tenant)
-        self._trying[tenant] = chosen
+        chosen = min(up or open_to, key=lambda replica: len(replica.residences))
         chosen.breakers.begin(now, principal)
-        return chosen.transport
-
-    def versions(self, tenant: Tenant) -> Versions:
-        """What is known of the versions that the session's server takes."""
-        return self._homes[tenant].versions
+        return Residence(self, chosen, principal)
 
     def _broken(self, now: float, principal: str) -> UpstreamDown:
         breakers = [replica.breakers.first_to_close(now, principal) for replica in self.replicas]
@@ -214,7 +254,7 @@ class Fleet:
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             )
 
-    def check_hope(self) -> None:
+    def check_worth_waiting(self) -> None:
         """Do not let anybody wait any longer for servers that have been away for long. Trying once is cheap.
 
         Raises:
@@ -229,55 +269,6 @@ class Fleet:
             "The MCP server has been unreachable for a while. Is it running, and is its address right?",
             retry_after_seconds=_RETRY_AFTER_SECONDS,
         )
-
-    def is_anothers(self, tenant: Tenant) -> bool:
-        """Whether the tenant's server has given its session's id to another principal, too."""
-        home, identifier = self._homes.get(tenant), tenant.channel.session_id
-        if home is None or identifier is None:
-            return False
-        return any(
-            other.channel.session_id == identifier and other.principal != tenant.principal
-            for other in home.sessions
-        )
-
-    def opened(self, tenant: Tenant) -> None:
-        """The handshake succeeded."""
-        if (replica := self._trying.pop(tenant, None)) is not None:
-            replica.breakers.succeeded(tenant.principal)
-            replica.era.note_handshake(gave_id=tenant.channel.session_id is not None)
-
-    def failed(self, tenant: Tenant, error: ProxyError | None) -> None:
-        """The handshake failed, or was given up (None)."""
-        replica = self._trying.pop(tenant, None)
-        self.left(tenant)
-        if replica is None:
-            return
-        if error is None or _says_nothing_of_health(error):
-            replica.breakers.undecided(tenant.principal)
-        else:
-            replica.breakers.failed(error, asyncio.get_running_loop().time(), tenant.principal)
-
-    def left(self, tenant: Tenant) -> None:
-        """The session is closed, or goes elsewhere."""
-        replica = self._homes.pop(tenant, None)
-        if replica is not None:
-            replica.sessions.discard(tenant)
-
-    def home(self, tenant: Tenant) -> Replica | None:
-        """The replica that the session lives on, or is being opened on."""
-        return self._homes.get(tenant)
-
-    def can_move(self, tenant: Tenant) -> bool:
-        """Whether the session's replica is down and another one is not."""
-        home = self._homes.get(tenant)
-        if home is None or home.monitor.up is not False:
-            return False
-        return any(replica.monitor.up for replica in self.replicas)
-
-    def suspect(self, tenant: Tenant) -> None:
-        """A connection to the session's replica was refused: look at it now, and not only in a while."""
-        if (replica := self._homes.get(tenant)) is not None:
-            replica.monitor.look_now()
 
 
 def _says_nothing_of_health(error: ProxyError) -> bool:

@@ -10,6 +10,7 @@ from ..errors import INTERNAL_ERROR
 from ..memory import Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request, Response
+from .incarnation import Incarnation
 from .session import UpstreamSession
 from .transport import Caller
 
@@ -25,7 +26,7 @@ class Question(NamedTuple):
     """
 
     session: UpstreamSession
-    incarnation: int
+    incarnation: Incarnation
     request: Request
     room: Loan
 
@@ -40,22 +41,19 @@ class Question(NamedTuple):
 
         ``caller`` is that of the request that brought it.
         """
-        if self._is_current():
-            await self.session.post_message(jsonrpc.write_response(self.request.id, response), caller)
-            self.session.roots.answered(self.request.id)
+        if self.incarnation.stands:
+            await self.incarnation.post_message(jsonrpc.write_response(self.request.id, response), caller)
+            self.session.record.roots.answered(self.request.id)
 
     def refuse(self) -> None:
         """Tell the server that nobody will answer."""
-        if self._is_current():
+        if self.incarnation.stands:
             refuse_request(self.session, self.request)
-
-    def _is_current(self) -> bool:
-        return self.incarnation == self.session.incarnation
 
 
 def refuse_request(session: UpstreamSession, request: Request) -> None:
     """Answer a server's request that nobody will answer."""
-    session.refuse(request)
+    session.incarnation.refuse(request)
 
 
 async def refuse_in_turn(session: UpstreamSession, request: Request, reason: str) -> None:
@@ -63,5 +61,5 @@ async def refuse_in_turn(session: UpstreamSession, request: Request, reason: str
 
     So a server that asks without end is read no faster than it is refused, and nothing is left unanswered.
     """
-    await session.post_message(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))
-    session.roots.answered(request.id)
+    await session.incarnation.post_message(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))
+    session.record.roots.answered(request.id)

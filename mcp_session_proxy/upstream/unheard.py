@@ -4,16 +4,21 @@ Servers ask for roots, or tell of their lists, just after the handshake. The pro
 the client that it is for has got its answer, and sometimes before there is any client.
 """
 
+import asyncio
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from ..errors import OverBudget
 from ..memory import UNBOUNDED, Loan, Share
+from ..protocol import jsonrpc, questions
 from ..protocol.jsonrpc import Notification, Request
+from .record import Record
 
 _MAX_MESSAGES: Final = 100
 _MAX_BYTES: Final = 256 * 1024
+# Nothing waits longer for somebody who may never come.
+_MAX_SECONDS: Final = 600.0
 
 
 class Unheard:
@@ -67,6 +72,54 @@ class Unheard:
                 kept.append(message)
         for message in kept:
             self.hold(message)
+
+
+class Held:
+    """What the server says of its own accord before anybody is there who may hear it.
+
+    Nobody is, until ``met``. ``refuse`` answers a request that nobody will hear.
+    """
+
+    __slots__ = ("_record", "_refuse", "_unheard", "met")
+
+    def __init__(self, record: Record, refuse: Callable[[Request], None]) -> None:
+        self.met = False
+        self._record = record
+        self._refuse = refuse
+        self._unheard: Unheard | None = None
+
+    def hold(self, message: Request | Notification) -> None:
+        """Hold one message.
+
+        What nobody can answer who comes to this session is refused: it was opened for clients that can do
+        what its ``initialize`` says.
+        """
+        if isinstance(message, Request) and not self._may_be_answered(message):
+            self._refuse(message)
+            return
+        if self._unheard is None:
+            now = asyncio.get_running_loop().time()
+            self._unheard = Unheard(self._refuse, now, self._record.room_for_questions)
+        self._unheard.hold(message)
+
+    def _may_be_answered(self, request: Request) -> bool:
+        params = jsonrpc.read_object(self._record.initialize_params)
+        declared = jsonrpc.read_object(params.get("capabilities"))
+        if not questions.is_question(request.method):
+            return bool(declared)
+        return questions.missing_capability(request.method, request.params, declared) is None
+
+    def meet(self) -> list[Request | Notification]:
+        """Somebody has come who may hear the server; gives what it said before."""
+        self.met = True
+        unheard, self._unheard = self._unheard, None
+        return [] if unheard is None else unheard.drain()
+
+    def expire(self, now: float) -> None:
+        """Let nothing wait too long for somebody who may never come. Called regularly."""
+        if self._unheard is not None and now - self._unheard.since > _MAX_SECONDS:
+            self._unheard.refuse_requests()
+            self._unheard = None
 
 
 def _size(message: Request | Notification) -> int:

@@ -10,7 +10,7 @@ from mcp_session_proxy.ops.admin import admission, api
 from mcp_session_proxy.protocol import jsonrpc, questions, sse, subscriptions
 from mcp_session_proxy.sessions import identity, mailbox, profiles
 from mcp_session_proxy.sessions import questions as asked
-from mcp_session_proxy.upstream import cookies, http_client, journal, session, unheard
+from mcp_session_proxy.upstream import cookies, http_client, journal, refusing, unheard
 
 PAGE = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
 KIB, MIB = 1024, 1024 * 1024
@@ -53,8 +53,8 @@ KIB, MIB = 1024, 1024 * 1024
             "what a server says before",
             f"{unheard._MAX_MESSAGES} messages and {unheard._MAX_BYTES // KIB} KiB a session",
         ),
-        ("refusals", f"{session._REFUSALS_AT_ONCE} at once, {session._MAX_REFUSALS:,} of"),
-        ("refusals", f"{session._MAX_REFUSAL_BYTES:,} bytes"),
+        ("refusals", f"{refusing._REFUSALS_AT_ONCE} at once, {refusing._MAX_REFUSALS:,} of"),
+        ("refusals", f"{refusing._MAX_REFUSAL_BYTES:,} bytes"),
         ("what is kept for a parked call", f"{call._MAX_KEPT} messages"),
         ("the head of a server's answer", f"{http_client.MAX_HEADERS} headers"),
         ("the head of a server's answer", f"{http_client.MAX_HEAD_BYTES // KIB} KiB"),

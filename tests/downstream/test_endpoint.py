@@ -946,7 +946,7 @@ async def test_nothing_is_left_behind(bench: Bench) -> None:
     assert bench.endpoint.exchanges() == []
     assert bench.endpoint.heartbeats._responders == {}
     await no_exchange_is_left()
-    assert all(not s.session.calls for s in bench.proxy.core.pool.books.slots())
+    assert all(not s.session.incarnation.calls for s in bench.proxy.core.pool.books.slots())
     assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
 
 
@@ -1058,6 +1058,6 @@ async def test_chaos(bench: Bench, sharing: str) -> None:
     assert endpoint.heartbeats._responders == {}
     await no_exchange_is_left()
     assert all(client.in_flight == 0 and client.streams == 0 for client in bench.proxy.core.binder.directory)
-    assert all(not slot.session.calls for slot in books.slots())
+    assert all(not slot.session.incarnation.calls for slot in books.slots())
     await bench.proxy.drain()
     assert bench.server.sessions == {}

@@ -159,7 +159,7 @@ async def test_tokens_are_bounded(bench: Bench, at: Tasks) -> None:
     for number in range(105):
         await bench.post(ask(number, task={"ttl": None}), session=session)
     (slot,) = bench.proxy.core.pool.books.slots()
-    assert len(slot.session.tokens) == 100
+    assert len(slot.session.incarnation.calls.tokens) == 100
     await at.tell(at.progress(0, 1))
     await at.tell(at.progress(104, 2))
     assert await heard(bench, session, at) == [{"progressToken": 104, "progress": 2}]

@@ -225,7 +225,7 @@ async def test_a_server_that_does_not_ask_is_not_waited_for_twice() -> None:
             async with legacy(bench, "file:///one") as one:
                 await one.roots()
         [slot] = bench.proxy.core.pool.books.slots()
-        assert slot.session.roots._asks_at_once is False
+        assert slot.session.record.roots._asks_at_once is False
         assert bench.server.log.count("changed") == 3
 
 

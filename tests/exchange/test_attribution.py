@@ -12,6 +12,7 @@ from mcp_session_proxy.exchange.attribution import Attribution
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
 
@@ -42,10 +43,16 @@ def completed(identifier: object) -> Notification:
     return Notification(revisions.ELICITATION_COMPLETE, json.dumps({"elicitationId": identifier}).encode())
 
 
+async def opened() -> UpstreamSession:
+    session = make_session(FakeServer())
+    await session.open(NOBODY)
+    return session
+
+
 @pytest.fixture
 async def session() -> UpstreamSession:
     """A session; nothing is sent on it."""
-    return make_session(FakeServer())
+    return await opened()
 
 
 @pytest.fixture
@@ -85,7 +92,7 @@ async def test_nobody_is_meant(attribution: Attribution, session: UpstreamSessio
 
 async def test_the_only_call_is_meant(attribution: Attribution, session: UpstreamSession) -> None:
     """The one call that runs on the session gets the question; calls of other sessions do not."""
-    call, other = FakeCall(session), FakeCall(make_session(FakeServer()))
+    call, other = FakeCall(session), FakeCall(await opened())
     await attribution.enter(other, begins=True)
     await attribution.enter(call, begins=True)
     assert attribution.take_request(session, QUESTION)
@@ -216,7 +223,7 @@ async def test_cancelled_in_the_step_of_its_turn(attribution: Attribution, sessi
 
 async def test_calls_of_different_respondents(attribution: Attribution, session: UpstreamSession) -> None:
     """The server knows the roots of one client at a time: another's call waits, the client's own do not."""
-    session.roots.wanted = True
+    session.record.roots.wanted = True
     mine, mine_too, theirs = (FakeCall(session, respondent=name) for name in ("me", "me", "you"))
     for call in (mine, mine_too):
         assert (await enter(attribution, call)).done()
@@ -235,7 +242,7 @@ async def test_a_server_that_asks_for_no_roots(attribution: Attribution, session
     mine, theirs, another = (FakeCall(session, respondent=name) for name in ("me", "you", "she"))
     for call in (mine, theirs):
         assert (await enter(attribution, call)).done()
-    session.roots.asked(b"1")
+    session.record.roots.asked(b"1")
     waiting = await enter(attribution, another)
     assert not waiting.done()
     attribution.leave(mine)
@@ -247,7 +254,7 @@ async def test_a_server_that_asks_for_no_roots(attribution: Attribution, session
 @pytest.mark.looptime
 async def test_another_respondent_s_long_call(attribution: Attribution, session: UpstreamSession) -> None:
     """It is not waited for without end."""
-    session.roots.wanted = True
+    session.record.roots.wanted = True
     mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
     await enter(attribution, mine)
     waiting = await enter(attribution, theirs)
@@ -266,7 +273,7 @@ async def test_roots_are_asked_of_the_respondent(attribution: Attribution, sessi
     mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
     await enter(attribution, mine)
     attribution._turns_of(session).running[theirs] = None
-    session.roots.respondent = "you"
+    session.record.roots.respondent = "you"
     assert attribution.take_request(session, Request(b"1", revisions.LIST_ROOTS))
     assert (len(mine.delivered), len(theirs.delivered)) == (0, 1)
 

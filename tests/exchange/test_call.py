@@ -106,7 +106,7 @@ class Scene:
     def assert_over(self) -> None:
         """The call has ended and left nothing behind."""
         assert self.visit.ended == 1
-        assert self.session.calls == {}
+        assert self.session.incarnation.calls.in_flight == {}
         assert not self.attribution.take_request(self.session, ASK_NAME)
 
 
@@ -525,7 +525,7 @@ async def test_other_notifications_are_for_listeners(at: Scene) -> None:
     at.begin(modern(name="buy", log_level="debug"))
     await at.next()
     assert at.channel.sent == []
-    assert [message.method for message in at.session.router.overheard] == list(news)  # type: ignore[attr-defined]
+    assert [message.method for message in at.session.router.noted] == list(news)  # type: ignore[attr-defined]
 
 
 PROGRESS = [say(notification(revisions.PROGRESS, progressToken=2, progress=n)) for n in (1, 2, 3)]
@@ -662,7 +662,7 @@ async def test_an_answer_for_a_session_that_was_opened_anew(at: Scene) -> None:
     at.server_says(say(NAME), 1.0, ConnectionLost("gone"))
     at.begin()
     await at.asked()
-    at.session.incarnation += 1
+    await at.session.revive(at.session.incarnation, "test", NOBODY)
     await asyncio.sleep(2)
     with pytest.raises(OutcomeUnknown):
         await at.next(name=ADA)

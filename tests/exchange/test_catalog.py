@@ -138,7 +138,7 @@ async def test_only_of_a_living_session() -> None:
     """What a session listed that was closed or opened anew since is not certain."""
     at = await scene()
     at.keep()
-    at.session.incarnation += 1
+    await at.session.revive(at.session.incarnation, "test", NOBODY)
     assert at.find() is None
     at.keep()
     at.session.abandon()
@@ -370,8 +370,8 @@ async def test_a_stream_that_was_opened_anew() -> None:
     """Its server may have told of a change in between, and nobody heard it."""
     at = await scene()
     at.keep()
-    assert at.session._stream is not None
-    at.session._stream.gaps += 1
+    assert at.session.incarnation._stream is not None
+    at.session.incarnation._stream.gaps += 1
     assert at.find() is None
 
 

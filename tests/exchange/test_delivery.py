@@ -55,7 +55,7 @@ async def promising() -> Scene:
     server.initialize_result = PROMISES
     session = make_session(server)
     await session.open(NOBODY)
-    session.journal.record("resources/subscribe", b'{"uri":"a:1"}')
+    session.record.journal.record("resources/subscribe", b'{"uri":"a:1"}')
     return Scene(session, server)
 
 
@@ -64,11 +64,11 @@ async def test_clients_of_a_session_that_was_opened_anew() -> None:
     at = await promising()
     clients = [at.client(), at.client(attached=False)]
     for client in clients:
-        client.record.wishes = at.session.journal
+        client.record.wishes = at.session.record.journal
     other = at.client()
     at.server.forget()
     at.server.initialize_result = PROMISES | {"capabilities": {}}  # what clients were told counts, too
-    await at.session.revive(1, "404", NOBODY)
+    await at.session.revive(at.session.incarnation, "404", NOBODY)
     at.delivery.session_changed(at.session)
     assert [at.heard(client) for client in clients] == [ALL_CHANGED] * 2
     assert at.heard(other) == ALL_CHANGED[:-1]  # it has not subscribed
@@ -82,7 +82,7 @@ async def test_clients_of_a_session_that_was_closed() -> None:
     at.session.abandon()
     at.delivery.session_changed(at.session)
     assert at.heard(client) == []
-    client.record.wishes = at.session.journal
+    client.record.wishes = at.session.record.journal
     at.delivery.moved(client, at.session, other.session)
     assert at.heard(client) == ALL_CHANGED
     other.session.abandon()
@@ -285,7 +285,7 @@ async def test_question_of_a_session_that_was_lost(at: Scene) -> None:
     client = at.client(listens=True)
     at.delivery.route(at.session, ROOTS)
     at.server.forget()
-    await at.session.revive(1, "404", NOBODY)
+    await at.session.revive(at.session.incarnation, "404", NOBODY)
     await at.delivery.answer(client, Response(b"1", result=b"{}"), NOBODY)
     assert at.answers == []
 

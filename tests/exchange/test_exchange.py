@@ -8,12 +8,13 @@ from typing import Any, cast
 
 import pytest
 from fakes import (
+    FakeFleet,
     FakeOutlet,
-    FakePlacement,
     FakeReply,
     FakeRouter,
     FakeServer,
     FakeVisit,
+    Holder,
     Recorder,
     Scripted,
     Sent,
@@ -61,7 +62,7 @@ class Scene:
 
     server: FakeServer
     session: UpstreamSession
-    placement: FakePlacement
+    fleet: FakeFleet
     router: FakeRouter
     observe: Recorder
     outlet: FakeOutlet = field(default_factory=FakeOutlet)
@@ -73,13 +74,13 @@ class Scene:
 
     async def run(self, request: Request = CALL) -> Response:
         response = await self.exchange(request).run()
-        assert self.session.calls == {}
+        assert self.session.incarnation.calls.in_flight == {}
         return response
 
     async def fail(self, request: Request = CALL) -> ProxyError:
         with pytest.raises(ProxyError) as caught:
             await self.exchange(request).run()
-        assert self.session.calls == {}
+        assert self.session.incarnation.calls.in_flight == {}
         return caught.value
 
     @property
@@ -96,11 +97,12 @@ class Scene:
 async def at(a_server: FakeServer) -> Scene:
     """An open session, by each transport."""
     server, router, observe = a_server, FakeRouter(), Recorder()
-    placement = FakePlacement(server)
-    session = make_session(server, placement=placement, router=router, observe=observe)
+    fleet = FakeFleet(server)
+    session = make_session(server, fleet=fleet, router=router, observe=observe)
+    Holder(session, wanted=True)
     await session.open(NOBODY)
     server.seen = [sent for sent in server.seen if sent.verb == "POST"]
-    return Scene(server, session, placement, router, observe)
+    return Scene(server, session, fleet, router, observe)
 
 
 def value(response: Response) -> Any:
@@ -181,7 +183,7 @@ async def test_journal_records_what_the_server_agreed_to(at: Scene) -> None:
     await at.run(Request(b"1", "resources/subscribe", b'{"uri":"a"}'))
     at.server.script("resources/subscribe", answer(error(-32602, "no such resource")))
     await at.run(Request(b"2", "resources/subscribe", b'{"uri":"b"}'))
-    assert at.session.journal.requests() == [("resources/subscribe", b'{"uri":"a"}')]
+    assert at.session.record.journal.requests() == [("resources/subscribe", b'{"uri":"a"}')]
 
 
 # -- what the server says meanwhile ----------------------------------------------------------------
@@ -201,7 +203,7 @@ async def test_progress_tokens_are_rewritten_both_ways(at: Scene) -> None:
     message = jsonrpc.parse_message(
         json.dumps(notification("notifications/progress", progressToken=2, progress=2)).encode()
     )
-    at.session._take(message)
+    at.session.incarnation.take(message)
     await settle()
     go_on.set()
     await running
@@ -242,7 +244,7 @@ async def test_notifications_and_questions_are_passed_on(at: Scene) -> None:
     await at.run()
     assert at.outlet.heard == [{"level": "info"}]
     assert [(asked.id, asked.method) for asked in at.outlet.asked] == [(b'"q-1"', "elicitation/create")]
-    assert [message.method for message in at.router.overheard] == ["notifications/message"]
+    assert [message.method for message in at.router.noted] == ["notifications/message"]
 
 
 async def test_ping_in_the_call_is_answered_by_us(at: Scene) -> None:
@@ -268,7 +270,9 @@ async def test_flood_of_progress_is_bounded(at: Scene) -> None:
     await settle()
     before = len(asyncio.all_tasks())
     for _ in range(5000):
-        at.session.calls[2].deliver(jsonrpc.Notification("notifications/progress", b'{"progressToken":2}'))
+        at.session.incarnation.calls.in_flight[2].deliver(
+            jsonrpc.Notification("notifications/progress", b'{"progressToken":2}')
+        )
     assert len(asyncio.all_tasks()) - before <= 100
     go_on.set()
     await running
@@ -296,8 +300,8 @@ async def test_refused_for_too_long(at: Scene) -> None:
 
 async def test_refused_with_another_server_at_hand(at: Scene) -> None:
     """Row 1, elsewhere: a call that was not sent goes to another replica, with the same journal."""
-    at.session.journal.record("resources/subscribe", b'{"uri":"a"}')
-    at.placement.elsewhere = other = FakeServer()
+    at.session.record.journal.record("resources/subscribe", b'{"uri":"a"}')
+    at.fleet.elsewhere = other = FakeServer()
     at.server.script("tools/call", UpstreamUnreachable("down"))
     assert value(await at.run()) == {"from": "s1"}
     assert at.server.executed["tools/call"] == 0
@@ -312,10 +316,10 @@ async def test_refused_with_another_server_at_hand(at: Scene) -> None:
 async def test_refused_without_hope(at: Scene) -> None:
     """Row 1, at once: nobody is kept waiting for a server that has been away for long."""
     at.server.script("tools/call", UpstreamUnreachable("down"))
-    at.placement.hopeless = UpstreamDown("It has been away.")
+    at.fleet.hopeless = UpstreamDown("It has been away.")
     assert isinstance(await at.fail(), UpstreamDown)
     assert asyncio.get_running_loop().time() == 0
-    assert "suspect" in at.placement.notes
+    assert "suspect" in at.fleet.notes
 
 
 @pytest.mark.parametrize("request_", [CALL, LIST])
@@ -372,9 +376,10 @@ async def test_everyone_who_lost_the_session_goes_on(at: Scene) -> None:
 async def test_who_comes_during_a_reopening_waits(at: Scene) -> None:
     """A request that finds its session being re-opened is sent on the new one."""
     at.server.forget()
-    at.session.revive_soon(1, "ping")
+    reviving = asyncio.create_task(at.session.revive(at.session.incarnation, "ping", NOBODY))
     await asyncio.sleep(0)
     assert value(await at.run()) == {"from": "s2"}
+    await reviving
 
 
 @pytest.mark.http_only
@@ -562,8 +567,8 @@ async def test_answer_on_the_get_stream(at: Scene, identifier: bytes) -> None:
     at.server.script("tools/call", stream(asyncio.Event()))
     running = asyncio.create_task(at.run())
     await settle()
-    at.session._take(Response(identifier, result=b'{"ok":1}'))
-    at.session._take(Response(identifier, result=b'{"ok":2}'))
+    at.session.incarnation.take(Response(identifier, result=b'{"ok":1}'))
+    at.session.incarnation.take(Response(identifier, result=b'{"ok":2}'))
     assert value(await running) == {"ok": 1}
     await settle()
     assert at.sent == ["tools/call @s1"]
@@ -575,7 +580,7 @@ async def test_error_on_the_get_stream_while_the_answer_is_looked_for(at: Scene)
     at.server.script("tools/call", stream(say(event_id="e1", retry=20.0)))
     running = asyncio.create_task(at.run())
     await settle()
-    at.session._take(Response(b"2", error=b'"no"'))
+    at.session.incarnation.take(Response(b"2", error=b'"no"'))
     assert value(await running) == {"code": -32603, "message": "no"}
 
 
@@ -586,7 +591,7 @@ async def test_answer_on_the_get_stream_to_a_call_that_is_given_up(at: Scene) ->
     running = asyncio.create_task(exchange.run())
     await settle()
     exchange.give_up(Draining("The proxy is shutting down."))
-    at.session._take(Response(b"2", result=b"{}"))
+    at.session.incarnation.take(Response(b"2", result=b"{}"))
     with pytest.raises(Draining):
         await running
 
@@ -707,7 +712,7 @@ async def test_client_cancels_and_the_server_is_silent(at: Scene) -> None:
         await running
     assert asyncio.get_running_loop().time() == pytest.approx(5)
     assert reply.closed is at.server.hears_all
-    assert at.session.calls == {}
+    assert at.session.incarnation.calls.in_flight == {}
     await settle()
     assert at.sent == ["tools/call @s1", "notifications/cancelled @s1"]
 
@@ -797,7 +802,7 @@ async def test_task_that_is_cancelled_tells_the_server(at: Scene) -> None:
     assert at.sent == ["tools/call @s1", "notifications/cancelled @s1"]
     assert at.server.seen[-1].params["requestId"] == 2
     assert reply.closed is at.server.hears_all
-    assert at.session.calls == {}
+    assert at.session.incarnation.calls.in_flight == {}
 
 
 # -- never twice -----------------------------------------------------------------------------------
@@ -989,6 +994,6 @@ async def call_amid(server: FakeServer) -> None:
         assert outcome.result is None or executed == 1
     if isinstance(outcome, UpstreamUnreachable | SessionLost):
         assert executed == 0
-    assert session.calls == {}
+    assert session.incarnation.calls.in_flight == {}
     session.abandon()
     await settle()

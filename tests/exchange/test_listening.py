@@ -343,7 +343,7 @@ async def test_a_session_that_was_opened_anew(everything_changed: Callable[[List
     """Something may have been missed: its listeners are told that everything changed. Others are not."""
     at = await scene()
     listener = await at.listen("a", "b", lists=("promptsListChanged",))
-    elsewhere = await at.listen("a", visit=cast(Any, Visit(make_session(FakeServer()))))
+    elsewhere = await at.listen("a", visit=cast(Any, Visit((await scene()).session)))
     at.listening.session_changed(at.session)
     assert everything_changed(listener)
     assert heard(elsewhere) == []

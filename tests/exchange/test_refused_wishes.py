@@ -65,7 +65,7 @@ async def test_what_was_agreed_to_before_stays(at: Scene) -> None:
     async def send(asked: Request) -> Response:
         response = answers.pop(0)
         if response is AGREED:
-            at.session.journal.record(asked.method, asked.params)
+            at.session.record.journal.record(asked.method, asked.params)
         return response
 
     for _ in range(2):

@@ -69,7 +69,7 @@ class Scene:
         with pytest.raises(ProxyError) as caught:
             await self.exchange.run()
         assert len(self.server.posts("tools/call")) == 1
-        assert self.session.calls == {}
+        assert self.session.incarnation.calls.in_flight == {}
         return caught.value
 
     @property
@@ -240,7 +240,7 @@ async def test_a_session_that_was_opened_anew() -> None:
     running = asyncio.create_task(at.exchange.run())
     await asyncio.sleep(1.6)
     at.server.forget()
-    await at.session.revive(1, "test", NOBODY)
+    await at.session.revive(at.session.incarnation, "test", NOBODY)
     with pytest.raises(OutcomeUnknown):
         await running
     assert at.asked == ["e1", "e1", "e1", None]
@@ -283,4 +283,4 @@ async def test_a_client_leaves_while_its_answer_is_looked_for(poll: Callable[[],
         await running
     await settle()
     assert len(at.server.posts("notifications/cancelled")) == 1
-    assert at.session.calls == {}
+    assert at.session.incarnation.calls.in_flight == {}

@@ -9,6 +9,7 @@ from mcp_session_proxy.exchange.routing import Router
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import NOBODY
 
 
 class Ears:
@@ -76,7 +77,9 @@ class _Listening(_Ear):
 
 @pytest.fixture
 async def session() -> UpstreamSession:
-    return make_session(FakeServer())
+    session = make_session(FakeServer())
+    await session.open(NOBODY)
+    return session
 
 
 async def test_everybody_hears_of_a_change(session: UpstreamSession) -> None:
@@ -109,10 +112,10 @@ async def test_responses(session: UpstreamSession) -> None:
     assert ears.heard == [("delivery", "response")]
 
 
-async def test_overhearing(session: UpstreamSession) -> None:
+async def test_changes_are_noted(session: UpstreamSession) -> None:
     """What is said in the course of a call is heard by the catalogue and the listeners as well."""
     ears = Ears()
-    ears.router().overhear(session, Notification(revisions.RESOURCE_UPDATED))
+    ears.router().note_change(session, Notification(revisions.RESOURCE_UPDATED))
     assert sorted(who for who, _ in ears.heard) == ["catalog", "listening"]
 
 

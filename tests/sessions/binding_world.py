@@ -98,7 +98,7 @@ class World:
     async def enter(self, client):
         """A request of this client session is sent to the server."""
         visit = await self.binder.enter(self.find(client.id, client.principal), NOBODY)
-        visit.session.requests += 1
+        visit.session.record.requests += 1
         self.check()
         return visit
 
@@ -115,7 +115,7 @@ class World:
     async def borrow(self, principal=ME, affinity=None, client=None):
         """A request without a session, or routed by an affinity key, is sent to the server."""
         visit = await self.binder.borrow(principal, affinity, client, NOBODY)
-        visit.session.requests += 1
+        visit.session.record.requests += 1
         self.check()
         return visit
 
@@ -173,9 +173,10 @@ class World:
             await settle(5)
             self.check()
 
-    def lose(self, session):
+    async def lose(self, session):
         """The server has forgotten a session for good."""
         session.lose(beyond_help=True)
+        await settle()
 
     def check(self):
         """What must hold at any time."""

@@ -3,12 +3,13 @@
 import asyncio
 from collections import Counter
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import looptime
 import pytest
 
-from mcp_session_proxy.errors import Draining, UpstreamUnreachable
+from mcp_session_proxy.errors import Draining, SessionLost, UpstreamUnreachable
 from mcp_session_proxy.sessions import policy
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.identity import Profile, SessionKey
@@ -54,11 +55,12 @@ class FakeSession:
         self.opened_by = None
         self.attempts = 0
         self.ticks = []
-        self.lose = None
-        self.requests = 0
+        self.beyond_help = False  # the server opens no other one in its place
+        self.revived = []  # how each loss showed
+        self.incarnation = object()
         self.caller = NOBODY  # of the handshake
-        self.credentials = NOBODY
         self.journal = Journal()
+        self.record = SimpleNamespace(credentials=NOBODY, journal=self.journal, requests=0)
         self.audience = {}
         self.restored_from = []
         self._gate: Any = None  # the future of an opening that the test ends
@@ -67,6 +69,11 @@ class FakeSession:
 
     def __repr__(self):
         return f"<{self.tag}>"
+
+    @property
+    def requests(self):
+        """How many requests it has served."""
+        return self.record.requests
 
     @property
     def is_opening(self):
@@ -123,7 +130,19 @@ class FakeSession:
             self._opening.cancel()
 
     def watch(self, on_lost):
-        self.lose = on_lost
+        self._on_lost = on_lost
+
+    def lose(self, *, beyond_help=False):
+        """The server has forgotten it, and it turns out between requests."""
+        self.beyond_help = beyond_help
+        self._on_lost("test")
+
+    async def revive(self, lost, how, caller):
+        if self.beyond_help or self.closed:
+            raise SessionLost("beyond help")
+        assert lost is self.incarnation
+        self.incarnation = object()
+        self.revived.append(how)
 
     def tick(self, now):
         self.ticks.append(now)

@@ -20,7 +20,7 @@ async def test_two_requests_of_a_returning_client_attach_once():
     world = World(open_seconds=1.0)
     one = await world.start()
     old = await world.call(one)
-    world.lose(old)
+    await world.lose(old)
     visits = await asyncio.gather(*(world.enter(one) for _ in range(5)))
     assert len({visit.session for visit in visits}) == 1
     assert len(world.server.sessions) == 2

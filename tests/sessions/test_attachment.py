@@ -11,7 +11,7 @@ from mcp_session_proxy.sessions.client import ClientSession, Farewell
 from mcp_session_proxy.sessions.identity import ANONYMOUS
 from mcp_session_proxy.sessions.presence import Patience, judge
 from mcp_session_proxy.sessions.record import ClientRecord, Contact
-from mcp_session_proxy.sessions.state import IllegalTransition
+from mcp_session_proxy.upstream.life import IllegalTransition
 
 D, A, U, W = Attachment.DETACHED, Attachment.ATTACHING, Attachment.IN_USE, Attachment.AWAITED
 NEVER = None

@@ -31,7 +31,7 @@ async def test_a_client_hears_its_present_session_only():
     world = World()
     one = await world.start()
     old = await world.call(one)
-    world.lose(old)
+    await world.lose(old)
     new = await world.call(one)
     assert set(audience_of(new)) == {one}
     assert not audience_of(old)
@@ -63,14 +63,14 @@ async def test_each_visit_has_a_caller_of_its_own():
     for caller in (old, new):
         visit = await world.binder.borrow(ME, None, None, caller)
         assert visit.caller is caller
-        assert visit.session.credentials is caller
+        assert visit.session.record.credentials is caller
         visit.end()
     one, visit = await world.binder.initialize(ME, ALPHA, None, None, old)
     visit.end()
     visit = await world.binder.enter(one, old)
     other = await world.binder.enter(one, new)
     assert (visit.caller, other.caller) == (old, new)
-    assert visit.session.credentials is new
+    assert visit.session.record.credentials is new
     visit.end()
     other.end()
     await world.end()

@@ -26,7 +26,7 @@ async def test_the_journal_is_restored(sharing):
     one = await world.start()
     old = await world.call(one)
     journal = remember(old)
-    world.lose(old)
+    await world.lose(old)
     new = await world.call(one)
     assert new is not old
     assert new.restored_from == [journal]
@@ -45,7 +45,7 @@ async def test_the_journal_survives_any_end():
     for _ in range(3):
         session = await world.call(one)
         assert session.journal.requests() == wanted
-        world.lose(session)
+        await world.lose(session)
     await world.end()
 
 
@@ -55,7 +55,7 @@ async def test_a_used_session_is_not_told_what_another_was():
     one, two = await world.start(), await world.start()
     old, other = await world.call(one), await world.call(two)
     remember(old)
-    world.lose(old)
+    await world.lose(old)
     world.delete(two)
     assert await world.call(one) is other
     assert other.restored_from == []
@@ -68,7 +68,7 @@ async def test_nobody_uses_a_session_before_it_is_restored():
     one = await world.start()
     old = await world.call(one)
     remember(old)
-    world.lose(old)
+    await world.lose(old)
     world.server.restore_gate = asyncio.get_running_loop().create_future()
     first = asyncio.create_task(world.call(one))
     await settle()
@@ -88,7 +88,7 @@ async def test_a_session_that_cannot_be_restored_is_given_to_nobody():
     one = await world.start()
     old = await world.call(one)
     journal = remember(old)
-    world.lose(old)
+    await world.lose(old)
     world.server.restore_gate = asyncio.get_running_loop().create_future()
     world.server.restore_gate.set_exception(REFUSED)
     with pytest.raises(UpstreamUnreachable):
@@ -111,7 +111,7 @@ async def test_lost_under_an_attached_client():
     one = await world.start()
     await world.open_stream(one)
     old = await world.call(one)
-    world.lose(old)
+    await world.lose(old)
     new = await world.call(one)
     assert new is not old
     assert one.lease.slot.session is new

@@ -69,7 +69,7 @@ class Story:
                     self.world.clients.append(visit[0])
                 visit[1].end()
             else:
-                visit.session.requests += 1
+                visit.session.record.requests += 1
                 self.visits.append(visit)
 
     def initialize(self, profile, named):

@@ -11,7 +11,8 @@ from session_fakes import check_books, check_empty, key
 from mcp_session_proxy.sessions import policy
 from mcp_session_proxy.sessions.books import Books, Slot, Usage
 from mcp_session_proxy.sessions.policy import Limits, Open
-from mcp_session_proxy.sessions.state import IllegalTransition, SessionState
+from mcp_session_proxy.sessions.state import SessionState
+from mcp_session_proxy.upstream.life import IllegalTransition
 
 KEYS = st.builds(key, st.sampled_from("pq"), st.sampled_from([None, "x"]))
 USAGES = st.sampled_from(list(Usage))

@@ -17,6 +17,7 @@ from session_fakes import (
     settle,
 )
 
+from mcp_session_proxy import events
 from mcp_session_proxy.errors import AcquireTimeout, UpstreamError, UpstreamUnreachable
 from mcp_session_proxy.sessions import upkeep
 from mcp_session_proxy.sessions.books import Usage
@@ -334,6 +335,7 @@ async def test_dead_sessions_are_not_put_back():
     holder = await stand.get()
     dead = holder.slot.session
     dead.lose(beyond_help=True)
+    await settle()
     holder.release()
     stand.check()
     lease = await stand.get()
@@ -363,7 +365,9 @@ async def test_dead_sessions_are_not_joined(usage):
     stand = by_hand()
     one, two = await stand.get(usage=usage), await stand.get(usage=usage)
     assert one.slot is two.slot
-    assert one.slot.session.lose(beyond_help=True)
+    one.slot.session.lose(beyond_help=True)
+    await settle()
+    assert not one.slot.usable
     three = await stand.get(usage=usage)
     assert three.slot is not one.slot
     one.release()
@@ -378,8 +382,10 @@ async def test_dead_idle_sessions_are_not_given_out():
     stand = by_hand()
     lease = await stand.get()
     lease.release()
-    assert lease.slot.session.lose()
-    assert lease.slot.session.lose()
+    lease.slot.session.lose()
+    assert not lease.slot.usable
+    lease.slot.session.lose()
+    assert len(stand.told(events.SessionLost)) == 1
     assert (await stand.get()).slot is not lease.slot
     await stand.close_and_check()
 
@@ -388,11 +394,14 @@ async def test_a_session_in_use_that_is_lost_stays():
     """A lost session that somebody holds may re-open itself; it leaves the pool when that fails."""
     stand = by_hand()
     holder = await stand.get()
-    assert not holder.slot.session.lose()
+    holder.slot.session.lose()
+    await settle()
+    assert holder.slot.session.revived == ["test"]
     assert holder.slot.usable
     stand.check()
-    assert holder.slot.session.lose(beyond_help=True)
+    holder.slot.session.lose(beyond_help=True)
     await settle()
+    assert not holder.slot.usable
     stand.check_empty()
 
 

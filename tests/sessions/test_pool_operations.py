@@ -70,7 +70,7 @@ async def test_used_up_session_is_replaced():
     """A session that has served its number of requests is given to nobody new."""
     at = stand(max_requests=3)
     lease = await at.get(usage=Usage.COMMON)
-    lease.slot.session.requests = 3
+    lease.slot.session.record.requests = 3
     lease.release()
     upkeep.maintain(at.pool)
     await asyncio.sleep(1)

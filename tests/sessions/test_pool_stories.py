@@ -116,7 +116,7 @@ class Story:
 
     def serve(self, number):
         if (lease := self.choose(self.leases, number)) is not None:
-            lease.slot.session.requests += 1
+            lease.slot.session.record.requests += 1
 
     async def time(self, seconds):
         await asyncio.sleep(seconds)

@@ -8,11 +8,11 @@ from mcp_session_proxy.sessions.state import (
     COUNTED,
     TRANSITIONS,
     USABLE,
-    IllegalTransition,
     SessionEvent,
     SessionState,
     advance,
 )
+from mcp_session_proxy.upstream.life import IllegalTransition
 
 _OPENING, _IDLE, _LEASED, _CLOSING, _CLOSED = (
     SessionState.OPENING,

@@ -30,15 +30,16 @@ class Scene:
 
     async def open(self) -> UpstreamSession:
         await self.session.open(NOBODY)
-        self.session.watch(self._lost)
-        self.lost = self.session.channel.session_id
+        self.session.watch(self._revive)
+        self.lost = self.session.incarnation.channel.session_id
         for what in ("ping", "tools/call"):
             self.server.script(what, *[self.answer] * 1000)
         return self.session
 
-    def _lost(self, *, beyond_help: bool = False) -> bool:
+    def _revive(self, how: str) -> None:
+        """What the pool does with a session that somebody holds."""
         self.given_up += 1
-        return False
+        self.session.spawn(self.session.revive(self.session.incarnation, how, NOBODY), "revive")
 
     def answer(self, sent: Sent) -> FakeReply:
         if sent.session_id == self.lost:
@@ -48,7 +49,7 @@ class Scene:
     async def refuse(self, times: int, seconds: float) -> None:
         """Be refused so many times, over some time."""
         for _ in range(times):
-            self.session.note_refusal(refused(self.status, self.headers))
+            self.session.incarnation.note_refusal(refused(self.status, self.headers))
             await asyncio.sleep(seconds / times)
 
 
@@ -58,10 +59,10 @@ async def test_a_session_that_is_refused_for_ever(status: int) -> None:
     at = Scene(status)
     session = await at.open()
     await at.refuse(6, 8.0)
-    assert session.incarnation == 2
+    assert session.incarnation.number == 2
     assert [event.how for event in at.observe.named("session.lost")] == ["refusals"]
     assert at.server.deleted == ["s2"]
-    assert session.channel.session_id == "s3"
+    assert session.incarnation.channel.session_id == "s3"
     session.abandon()
 
 
@@ -71,7 +72,7 @@ async def test_other_matters(status: int) -> None:
     at = Scene(status)
     session = await at.open()
     await at.refuse(50, 500.0)
-    assert session.incarnation == 1
+    assert session.incarnation.number == 1
     assert len(at.server.posts("initialize")) == 1
     session.abandon()
 
@@ -82,7 +83,7 @@ async def test_a_server_that_opens_no_other() -> None:
     session = await at.open()
     at.server.script("initialize", *(refusal(503) for _ in range(100)))
     await at.refuse(50, 500.0)
-    assert session.incarnation == 1
+    assert session.incarnation.number == 1
     assert at.given_up == 0
     session.abandon()
 
@@ -93,7 +94,7 @@ async def test_a_ping_that_is_answered() -> None:
     session = await at.open()
     at.lost = "another"
     await at.refuse(50, 500.0)
-    assert session.incarnation == 1
+    assert session.incarnation.number == 1
     assert len(at.server.posts("initialize")) == 1
     session.abandon()
 
@@ -103,9 +104,9 @@ async def test_a_server_that_says_when_to_come_back() -> None:
     at = Scene(503, headers={"Retry-After": "5"})
     session = await at.open()
     await at.refuse(20, 50.0)
-    assert session.incarnation == 1
+    assert session.incarnation.number == 1
     await at.refuse(20, 50.0)
-    assert session.incarnation == 2
+    assert session.incarnation.number == 2
     session.abandon()
 
 
@@ -117,7 +118,7 @@ async def test_keep_alive_notices() -> None:
         await asyncio.sleep(130)
         session.tick(asyncio.get_running_loop().time())
         await asyncio.sleep(1)
-    assert session.incarnation == 2
+    assert session.incarnation.number == 2
     session.abandon()
 
 

@@ -18,22 +18,13 @@ from mcp_session_proxy.errors import (
     UpstreamUnreachable,
 )
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers, BreakerState
-from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Server
+from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Residence, Server
 from mcp_session_proxy.upstream.monitor import always_there
 from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = pytest.mark.looptime
 
 SILENT = UpstreamTimeout("silent")
-
-
-class Tenant:
-    """A session as the fleet knows it."""
-
-    def __init__(self, session_id: str | None = "s1", principal: str = "p") -> None:
-        self.transport: Any = None
-        self.principal = principal
-        self.channel = FakeChannel(FakeServer(), session_id, "2025-11-25")
 
 
 def reached(name: str, server: FakeServer | None = None) -> Server:
@@ -57,27 +48,39 @@ def go_down(replica: Replica) -> None:
     replica.monitor.down_since = asyncio.get_running_loop().time()
 
 
-def settled(fleet: Fleet, count: int) -> list[Tenant]:
+def place(fleet: Fleet, principal: str = "p", session_id: str | None = "s1") -> Residence:
+    """A handshake begins, and the server gives an id."""
+    place = fleet.place(principal)
+    transport = place.replica.transport
+    assert isinstance(transport, FakeServer)
+    place.channel = FakeChannel(transport, session_id, "2025-11-25")
+    return place
+
+
+def opened(fleet: Fleet, principal: str = "p", session_id: str | None = "s1") -> Residence:
+    """A handshake has succeeded."""
+    there = place(fleet, principal, session_id)
+    there.opened()
+    return there
+
+
+def settled(fleet: Fleet, count: int) -> list[Residence]:
     """Sessions that were opened one after another."""
-    tenants = [Tenant() for _ in range(count)]
-    for tenant in tenants:
-        tenant.transport = fleet.place(tenant)
-        fleet.opened(tenant)
-    return tenants
+    return [opened(fleet) for _ in range(count)]
 
 
 def counts(fleet: Fleet) -> list[int]:
-    return [len(replica.sessions) for replica in fleet.replicas]
+    return [len(replica.residences) for replica in fleet.replicas]
 
 
 async def test_sessions_are_spread() -> None:
     """A new session goes to the server with the fewest; one that leaves makes room."""
     fleet = fleet_of(3)
-    tenants = settled(fleet, 7)
+    places = settled(fleet, 7)
     assert counts(fleet) == [3, 2, 2]
-    for tenant in tenants[:3]:
-        fleet.left(tenant)
-        fleet.left(tenant)
+    for there in places[:3]:
+        there.leave()
+        there.leave()
     assert counts(fleet) == [2, 1, 1]
     settled(fleet, 2)
     assert counts(fleet) == [2, 2, 2]
@@ -103,7 +106,7 @@ async def test_servers_that_hang() -> None:
     settled(fleet, 1)
     await asyncio.sleep(11)
     with pytest.raises(UpstreamDown):
-        fleet.place(Tenant())
+        place(fleet)
 
 
 async def test_all_down_for_a_moment() -> None:
@@ -115,12 +118,12 @@ async def test_all_down_for_a_moment() -> None:
     assert counts(fleet) == [1, 1]
     await asyncio.sleep(11)
     with pytest.raises(UpstreamDown) as caught:
-        fleet.check_hope()
+        fleet.check_worth_waiting()
     assert caught.value.http_status == 503
     assert int(caught.value.headers()["Retry-After"]) > 0
     settled(fleet, 1)  # a try costs nothing where it is refused at once
     fleet.replicas[1].monitor.down_since = None
-    fleet.check_hope()
+    fleet.check_worth_waiting()
 
 
 async def test_server_that_fails_handshakes_is_left_alone() -> None:
@@ -128,16 +131,16 @@ async def test_server_that_fails_handshakes_is_left_alone() -> None:
     fleet = fleet_of(2)
     bad = fleet.replicas[0]
     for _ in range(2):
-        tenant = Tenant()
-        assert fleet.place(tenant) is bad.transport
-        fleet.failed(tenant, SILENT)
+        there = place(fleet)
+        assert there.replica is bad
+        there.failed(SILENT)
     settled(fleet, 3)
     assert counts(fleet) == [0, 3]
     await asyncio.sleep(31)
-    one = Tenant()
-    assert fleet.place(one) is bad.transport
-    assert fleet.place(Tenant()) is not bad.transport
-    fleet.opened(one)
+    one = place(fleet)
+    assert one.replica is bad
+    assert place(fleet).replica is not bad
+    one.opened()
     assert bad.breakers.common.state is BreakerState.CLOSED
 
 
@@ -145,12 +148,10 @@ async def test_all_servers_fail_handshakes() -> None:
     """Then nobody waits, and the answer says why and for how long."""
     fleet = fleet_of(1)
     for _ in range(2):
-        tenant = Tenant()
-        fleet.place(tenant)
-        fleet.failed(tenant, SILENT)
+        place(fleet).failed(SILENT)
     await asyncio.sleep(9.5)
     with pytest.raises(UpstreamDown, match="upstream-timeout") as caught:
-        fleet.place(Tenant())
+        place(fleet)
     assert caught.value.headers()["Retry-After"] == "21"
     assert counts(fleet) == [0]
 
@@ -172,9 +173,7 @@ async def test_what_says_nothing_of_the_servers_health(error: Any) -> None:
     """Refused connections are the monitor's business, and one client's mistakes are not another's."""
     fleet = fleet_of(1)
     for _ in range(5):
-        tenant = Tenant()
-        fleet.place(tenant)
-        fleet.failed(tenant, error)
+        place(fleet).failed(error)
     assert fleet.replicas[0].breakers.shown(0.0).state is BreakerState.CLOSED
     assert counts(fleet) == [0]
 
@@ -182,9 +181,7 @@ async def test_what_says_nothing_of_the_servers_health(error: Any) -> None:
 def fail(fleet: Fleet, principal: str, *, times: int = 1, error: Any = None) -> None:
     """Handshakes of this caller that the server answers with an error."""
     for _ in range(times):
-        tenant = Tenant(principal=principal)
-        fleet.place(tenant)
-        fleet.failed(tenant, error or UpstreamRejected(500, b"", None, {}, None))
+        place(fleet, principal).failed(error or UpstreamRejected(500, b"", None, {}, None))
 
 
 async def test_a_caller_that_is_answered_with_errors_is_alone_with_them() -> None:
@@ -192,26 +189,22 @@ async def test_a_caller_that_is_answered_with_errors_is_alone_with_them() -> Non
     fleet = fleet_of(1, threshold=3)
     fail(fleet, "malformed", times=3)
     with pytest.raises(UpstreamDown, match="upstream-rejected"):
-        fleet.place(Tenant(principal="malformed"))
+        place(fleet, "malformed")
     for number in range(5):
-        tenant = Tenant(principal=f"good {number}")
-        fleet.place(tenant)
-        fleet.opened(tenant)
+        opened(fleet, f"good {number}")
     with pytest.raises(UpstreamDown):  # its own count is not for others to reset
-        fleet.place(Tenant(principal="malformed"))
+        place(fleet, "malformed")
 
 
 async def test_a_server_that_fails_everybody_is_left_alone() -> None:
     """Errors for several callers in a row are the server's, except to those whom it has accepted before."""
     fleet = fleet_of(1, threshold=3)
-    known = Tenant(principal="known")
-    fleet.place(known)
-    fleet.opened(known)
+    opened(fleet, "known")
     for number in range(3):
         fail(fleet, f"stranger {number}")
     with pytest.raises(UpstreamDown):
-        fleet.place(Tenant(principal="another stranger"))
-    fleet.place(Tenant(principal="known"))
+        place(fleet, "another stranger")
+    place(fleet, "known")
 
 
 async def test_errors_while_others_succeed_are_not_the_servers() -> None:
@@ -219,21 +212,17 @@ async def test_errors_while_others_succeed_are_not_the_servers() -> None:
     fleet = fleet_of(1, threshold=3)
     for number in range(10):
         fail(fleet, f"stranger {number}")
-        tenant = Tenant(principal="good")
-        fleet.place(tenant)
-        fleet.opened(tenant)
-    fleet.place(Tenant(principal="newcomer"))
+        opened(fleet, "good")
+    place(fleet, "newcomer")
 
 
 async def test_silence_concerns_everybody() -> None:
     """A server that does not answer one caller answers no other, whomever it accepted before."""
     fleet = fleet_of(1, threshold=3)
-    known = Tenant(principal="known")
-    fleet.place(known)
-    fleet.opened(known)
+    opened(fleet, "known")
     fail(fleet, "p", times=3, error=SILENT)
     with pytest.raises(UpstreamDown):
-        fleet.place(Tenant(principal="known"))
+        place(fleet, "known")
 
 
 async def test_callers_that_fail_are_remembered_within_a_bound() -> None:
@@ -252,40 +241,40 @@ async def test_trial_of_a_session_that_has_left(outcome: str) -> None:
     for _ in range(2):
         breaker.failed(SILENT, 0.0)
     await asyncio.sleep(31)
-    tenant = Tenant()
-    fleet.place(tenant)
-    fleet.left(tenant)
+    there = place(fleet)
+    there.leave()
     if outcome == "opened":
-        fleet.opened(tenant)
+        there.opened()
     else:
-        fleet.failed(tenant, SILENT if outcome == "failed" else None)
+        there.failed(SILENT if outcome == "failed" else None)
     await asyncio.sleep(31)
     assert not breaker.is_open(asyncio.get_running_loop().time())
-    assert fleet._trying == {}
+    assert counts(fleet) == [0]
 
 
 async def test_moving() -> None:
     """A session may move when its server is down and another one is up, and is counted there then."""
     fleet = fleet_of(2)
-    tenant, other = settled(fleet, 2)
-    assert not fleet.can_move(tenant)
+    there, other = settled(fleet, 2)
+    assert not there.can_move
     go_down(fleet.replicas[0])
-    assert fleet.can_move(tenant)
-    assert not fleet.can_move(other)
-    assert not fleet.can_move(Tenant())
-    fleet.place(tenant)
-    fleet.opened(tenant)
+    assert there.can_move
+    assert not other.can_move
+    there.leave()
+    assert not there.can_move
+    there = opened(fleet)
     assert counts(fleet) == [0, 2]
     go_down(fleet.replicas[1])
-    assert not fleet.can_move(tenant)
+    assert not there.can_move
 
 
 async def test_suspicion_makes_the_monitor_look() -> None:
     """A refused connection is reason enough to look at the server now."""
     fleet = fleet_of(2)
-    tenant, _ = settled(fleet, 2)
-    fleet.suspect(tenant)
-    fleet.suspect(Tenant())
+    there, other = settled(fleet, 2)
+    there.suspect()
+    other.leave()
+    other.suspect()
     assert [replica.monitor._look.is_set() for replica in fleet.replicas] == [True, False]
 
 
@@ -307,9 +296,7 @@ async def test_sessions_tell_whether_modern_requests_pass(session_id: str | None
     [replica] = fleet.replicas
     server = replica.transport
     assert isinstance(server, FakeServer)
-    tenant = Tenant(session_id)
-    fleet.place(tenant)
-    fleet.opened(tenant)
+    opened(fleet, session_id=session_id)
     server.script("server/discover", answer(result({"supportedVersions": ["2026-07-28"]})))
     server.script("initialize", answer(result({"protocolVersion": "2025-11-25", "capabilities": {}})))
     assert await replica.era.ask(NOBODY, "alice") is (session_id is None)
@@ -327,9 +314,7 @@ async def test_what_the_server_needs_is_told_once() -> None:
     for _ in range(2):
         await replica.era.ask(NOBODY, "alice")
     for _ in range(2):
-        tenant = Tenant("s1")
-        fleet.place(tenant)
-        fleet.opened(tenant)
+        opened(fleet, session_id="s1")
     told = [(event.upstream, event.modern_requests) for event in observe.named("upstream.era")]
     assert told == [("http://r", "passed"), ("http://r", "translated")]
 
@@ -350,17 +335,16 @@ async def test_session_closed_in_the_middle_of_its_trial() -> None:
     [replica] = fleet.replicas
     server = replica.transport
     assert isinstance(server, FakeServer)
-    session = make_session(server, placement=fleet)  # type: ignore[arg-type]
+    session = make_session(server, fleet=fleet)
     await session.open(NOBODY)
     for _ in range(2):
         replica.breakers.common.failed(SILENT, asyncio.get_running_loop().time())
     await asyncio.sleep(31)
     server.script("initialize", stream(asyncio.Event()))
-    session.revive_soon(1, "404")
+    session.spawn(session.revive(session.incarnation, "404", NOBODY), "revive")
     await settle()
     assert replica.breakers.common.state is BreakerState.HALF_OPEN
     await session.close("killed")
     await settle()
     assert not replica.breakers.common.is_open(asyncio.get_running_loop().time())
     assert counts(fleet) == [0]
-    assert fleet._homes == fleet._trying == {}

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from fakes import (
-    FakePlacement,
+    FakeFleet,
     FakeReply,
     FakeServer,
     Recorder,
@@ -102,8 +102,8 @@ async def test_downwards_through_the_known_ones(refuse: Callable[[Sent], FakeRep
     server = StrictServer("2024-11-05", refuse)
     session = await opened(server)
     assert server.asked == ALL
-    assert session.channel.version == "2024-11-05"
-    assert json.loads(session.initialize_result)["protocolVersion"] == "2024-11-05"
+    assert session.version == "2024-11-05"
+    assert json.loads(session.incarnation.initialize_result)["protocolVersion"] == "2024-11-05"
     session.abandon()
 
 
@@ -196,7 +196,7 @@ async def test_what_a_refused_handshake_opened_is_given_back() -> None:
     server.script("initialize", answer(failure(-32602, UNSUPPORTED), session_id="stray"))
     session = await opened(server)
     assert server.deleted == ["stray"]
-    assert session.channel.session_id == "s1"
+    assert session.incarnation.channel.session_id == "s1"
     session.abandon()
 
 
@@ -211,12 +211,12 @@ async def test_a_clients_own_version_is_not_touched() -> None:
 async def test_it_is_remembered_for_the_server() -> None:
     """The next session begins with what worked; when the server was away, from the top."""
     server = StrictServer("2025-03-26", with_200(-32602, UNSUPPORTED))
-    placement = FakePlacement(server)
-    for session in [await opened(server, placement=placement) for _ in range(2)]:
+    fleet = FakeFleet(server)
+    for session in [await opened(server, fleet=fleet) for _ in range(2)]:
         session.abandon()
     assert server.asked == ["2025-11-25", "2025-06-18", "2025-03-26", "2025-03-26"]
-    placement.known_versions.forget()
-    (await opened(server, placement=placement)).abandon()
+    fleet.replicas[0].versions.forget()
+    (await opened(server, fleet=fleet)).abandon()
     assert server.asked[4:] == ["2025-11-25", "2025-06-18", "2025-03-26"]
 
 
@@ -226,9 +226,9 @@ async def test_a_server_that_learns() -> None:
     versions.note("2024-11-05")
     assert versions.in_order() == ["2024-11-05", "2025-11-25", "2025-06-18", "2025-03-26"]
     server = StrictServer("2025-11-25", with_200(-32602, UNSUPPORTED))
-    placement = FakePlacement(server)
-    placement.known_versions = versions
-    (await opened(server, placement=placement)).abandon()
+    fleet = FakeFleet(server)
+    fleet.replicas[0].versions = versions
+    (await opened(server, fleet=fleet)).abandon()
     assert server.asked == ["2024-11-05", "2025-11-25"]
     assert versions.in_order()[0] == "2025-11-25"
 
@@ -239,7 +239,7 @@ async def test_a_session_that_is_opened_anew() -> None:
     session = await opened(server)
     server.forget()
     server.script("initialize", answer(failure(-32602, UNSUPPORTED)))
-    await session.revive(1, "404", NOBODY)
+    await session.revive(session.incarnation, "404", NOBODY)
     assert [sent.params["protocolVersion"] for sent in server.posts("initialize")[1:]] == ALL[:2]
     session.abandon()
 
@@ -265,7 +265,7 @@ async def test_a_server_that_names_no_version() -> None:
     server = FakeServer()
     server.initialize_result = {"capabilities": {}}
     session = await opened(server)
-    assert session.channel.version is None
+    assert session.version is None
     session.abandon()
 
 
@@ -275,7 +275,7 @@ async def test_a_client_gets_the_servers_own_unknown_version() -> None:
     server.initialize_result = {**server.initialize_result, "protocolVersion": "2099-01-01"}
     session = make_session(server, initialize_params=INITIALIZE_PARAMS)
     await session.open(NOBODY)
-    assert session.channel.version == "2099-01-01"
+    assert session.version == "2099-01-01"
     session.abandon()
 
 
@@ -289,7 +289,7 @@ async def test_a_refusal_of_initialized_is_no_end(status: int) -> None:
     server.script("notifications/initialized", refusal(status, raw({"error": "no such notification"})))
     session = await opened(server, observe=recorder)
     assert [event.status for event in recorder.named("session.initialized_refused")] == [status]
-    assert await session.confirm(1)
+    assert await session.incarnation.confirm()
     session.abandon()
 
 
@@ -301,7 +301,7 @@ async def test_what_a_server_says_of_itself_is_bounded(size: int, opens: bool) -
     session = make_session(server)
     if opens:
         await session.open(NOBODY)
-        assert len(session.initialize_result) > size
+        assert len(session.incarnation.initialize_result) > size
     else:
         with pytest.raises(UpstreamProtocolError, match="1048576 bytes"):
             await session.open(NOBODY)

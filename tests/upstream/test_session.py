@@ -9,10 +9,11 @@ from typing import Any, cast
 import pytest
 from fakes import (
     FakeChannel,
-    FakePlacement,
+    FakeFleet,
     FakeReply,
     FakeRouter,
     FakeServer,
+    Holder,
     Recorder,
     Sent,
     answer,
@@ -60,18 +61,6 @@ class Call:
         self.delivered.append(message)
 
 
-class Keeper:
-    """Whoever keeps the session. ``wanted`` says whether anybody holds it."""
-
-    def __init__(self, *, wanted: bool = False) -> None:
-        self.wanted = wanted
-        self.told: list[bool] = []
-
-    def __call__(self, *, beyond_help: bool = False) -> bool:
-        self.told.append(beyond_help)
-        return beyond_help or not self.wanted
-
-
 class StuckServer(FakeServer):
     """Accepts connections and, but for the handshake, never answers."""
 
@@ -94,15 +83,15 @@ async def test_handshake() -> None:
     assert [sent.version for sent in server.seen] == [None, "2025-11-25", "2025-11-25"]
     assert {sent.caller for sent in server.seen} == {ALICE}
     assert server.seen[0].params["clientInfo"]["name"] == "t"
-    assert json.loads(session.initialize_result)["serverInfo"]["name"] == "fake"
-    assert session.incarnation == 1
+    assert json.loads(session.incarnation.initialize_result)["serverInfo"]["name"] == "fake"
+    assert session.incarnation.number == 1
 
 
 async def test_handshake_without_session_id() -> None:
     """A server that gives no id is served without one, and needs no goodbye."""
     server = FakeServer(stateless=True)
     session = await opened(server)
-    assert session.channel.session_id is None
+    assert session.incarnation.channel.session_id is None
     await session.close("idle")
     assert server.transcript == ["initialize", "notifications/initialized"]
 
@@ -118,7 +107,7 @@ async def test_handshake_over_a_stream() -> None:
     )
     server.sessions.append("s7")
     session = await opened(server)
-    assert session.channel.session_id == "s7"
+    assert session.incarnation.channel.session_id == "s7"
 
 
 async def test_throwaway_id_is_not_adopted() -> None:
@@ -129,7 +118,7 @@ async def test_throwaway_id_is_not_adopted() -> None:
     with pytest.raises(UpstreamRejected) as caught:
         await session.open(ALICE)
     assert caught.value.http_status == 400
-    assert session.channel.session_id is None
+    assert session.version is None
     assert server.transcript == ["initialize"]
 
 
@@ -220,9 +209,9 @@ async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait() -> None:
 
     server.script("initialize", refuse)
     server.forget()
-    await session.revive(1, "404", ALICE)
+    await session.revive(session.incarnation, "404", ALICE)
     assert asyncio.get_running_loop().time() - began > 40.0
-    assert session.incarnation == 2
+    assert session.incarnation.number == 2
     session.abandon()
 
 
@@ -234,25 +223,25 @@ async def test_server_that_forgets_at_once() -> None:
         await opened(server)
 
 
-async def test_placement_is_told() -> None:
+async def test_fleet_is_told() -> None:
     """Whoever decides where sessions live knows how each handshake went, and when a session has left."""
     server = FakeServer()
-    placement = FakePlacement(server)
-    session = make_session(server, placement=placement)
+    fleet = FakeFleet(server)
+    session = make_session(server, fleet=fleet)
     server.script("initialize", UpstreamUnreachable("down"))
     with pytest.raises(UpstreamUnreachable):
         await session.open(ALICE)
     await session.open(ALICE)
     await session.close("idle")
-    assert placement.notes == ["place", "failed: upstream-unreachable", "place", "opened", "left"]
+    assert fleet.notes == ["place", "failed: upstream-unreachable", "place", "opened", "left"]
 
 
 @pytest.mark.parametrize("how", ["abandon", "close"])
-async def test_placement_is_told_of_a_handshake_that_is_given_up(how: str) -> None:
+async def test_fleet_is_told_of_a_handshake_that_is_given_up(how: str) -> None:
     """A session that never came about does not count as living anywhere."""
     server = FakeServer()
-    placement = FakePlacement(server)
-    session = make_session(server, placement=placement)
+    fleet = FakeFleet(server)
+    session = make_session(server, fleet=fleet)
     server.script("notifications/initialized", stream(1.0))
     opening = asyncio.create_task(session.open(ALICE))
     await settle(2)
@@ -260,7 +249,7 @@ async def test_placement_is_told_of_a_handshake_that_is_given_up(how: str) -> No
         session.abandon()
     await session.close("shutdown")
     await asyncio.gather(opening, return_exceptions=True)
-    assert placement.notes[-1] == "left"
+    assert fleet.notes[-1] == "left"
     session.abandon()
 
 
@@ -270,17 +259,17 @@ async def test_odd_version_is_not_repeated(version: object) -> None:
     server = FakeServer()
     server.initialize_result = {"protocolVersion": version}
     session = await opened(server)
-    assert session.channel.version is None
+    assert session.version is None
 
 
 async def test_ids_are_unique() -> None:
     """No two requests of a session ever have the same id, over all its incarnations."""
     server = FakeServer()
     session = await opened(server)
-    taken = [session.allocate() for _ in range(3)]
-    await session.confirm(1)
+    taken = [session.incarnation.calls.begin(Call()) for _ in range(3)]
+    await session.incarnation.confirm()
     server.forget()
-    await session.revive(1, "404", ALICE)
+    await session.revive(session.incarnation, "404", ALICE)
     ids = [int(sent.message.id) for sent in server.seen if isinstance(sent.message, Request)]
     assert len(set(ids + taken)) == len(ids) + len(taken)
 
@@ -387,16 +376,16 @@ async def test_post_message_tells_whether_it_was_taken() -> None:
     server.script(
         "notifications/roots/list_changed", refusal(400), ConnectionLost(), UpstreamUnreachable("down")
     )
-    assert [await session.post_message(body) for _ in range(4)] == [False, False, False, True]
+    assert [await session.incarnation.post_message(body) for _ in range(4)] == [False, False, False, True]
 
 
 async def test_background_posts_are_bounded() -> None:
     """A server that asks and never reads the answers does not fill our memory."""
     server = FakeServer()
     session = await opened(server)
-    session.channel = FakeChannel(StuckServer(), "s1")
+    session.incarnation.channel = FakeChannel(StuckServer(), "s1")
     for _ in range(1000):
-        session.answer_ping(Request(b"1", "ping"))
+        session.incarnation.answer_ping(Request(b"1", "ping"))
     await settle()
     assert len(asyncio.all_tasks()) < 110
     session.abandon()
@@ -406,8 +395,8 @@ async def test_post_that_hangs_is_given_up() -> None:
     """A notification that the server never accepts ends after 10 seconds."""
     server = FakeServer()
     session = await opened(server)
-    session.channel = FakeChannel(StuckServer(), "s1")
-    assert not await session.post_message(b'{"jsonrpc":"2.0","method":"notifications/x"}')
+    session.incarnation.channel = FakeChannel(StuckServer(), "s1")
+    assert not await session.incarnation.post_message(b'{"jsonrpc":"2.0","method":"notifications/x"}')
     assert asyncio.get_running_loop().time() == pytest.approx(10)
 
 
@@ -449,17 +438,16 @@ async def test_messages_go_to_the_call_they_name() -> None:
     )
     session = await opened(server, router=router)
     call = Call()
-    identifier = session.allocate()
+    identifier = session.incarnation.calls.begin(call)
     assert identifier == 2
-    session.register(identifier, call)
     go_on.set()
     await settle()
     told = [m.params or b"" for m in call.delivered if isinstance(m, Notification)]
     assert [json.loads(params)["progress"] for params in told] == [1, 2]
     assert len(call.delivered) == 3  # and the response
     assert len(router.routed) == 3  # progress of nothing is dropped
-    session.unregister(identifier)
-    assert session.calls == {}
+    session.incarnation.calls.end(identifier)
+    assert session.incarnation.calls.in_flight == {}
     session.abandon()
 
 
@@ -569,32 +557,31 @@ async def test_stream_that_stood_once_is_asked_for_without_end(status: int) -> N
 
 async def test_lost_session_that_nobody_holds_leaves() -> None:
     """A 404 on the stream, confirmed by a ping, ends a session that nobody holds."""
-    server, observe, keeper = FakeServer(), Recorder(), Keeper()
+    server = FakeServer()
     server.script("GET", stream(10.0))
-    session = await opened(server, observe=observe)
-    session.watch(keeper)
+    session = await opened(server)
+    keeper = Holder(session)
     await asyncio.sleep(5)
     server.forget()
     await asyncio.sleep(10)
-    assert keeper.told == [False]
-    assert [event.how for event in observe.named("session.lost")] == ["stream"]
+    assert keeper.told == ["stream"]
     assert len(server.posts("initialize")) == 1
     session.abandon()
 
 
 async def test_lost_session_that_is_held_is_opened_again() -> None:
     """Somebody who only listens gets a new session with the same journal, without asking."""
-    server, observe, keeper, router = FakeServer(), Recorder(), Keeper(wanted=True), FakeRouter()
+    server, observe, router = FakeServer(), Recorder(), FakeRouter()
     server.script("GET", stream(10.0))
     session = await opened(server, observe=observe, router=router)
-    session.watch(keeper)
-    session.journal.record("resources/subscribe", b'{"uri":"a:1"}')
+    Holder(session, wanted=True)
+    session.record.journal.record("resources/subscribe", b'{"uri":"a:1"}')
     await asyncio.sleep(5)
     server.forget()
     server.script("GET", refusal(404, GONE), stream(asyncio.Event()))
     await asyncio.sleep(10)
-    assert session.channel.session_id == "s2"
-    assert session.incarnation == 2
+    assert session.incarnation.channel.session_id == "s2"
+    assert session.incarnation.number == 2
     assert session.streaming
     assert [sent.params for sent in server.posts("resources/subscribe")] == [{"uri": "a:1"}]
     assert observe.names == ["session.lost", "session.opened"]
@@ -621,7 +608,7 @@ async def test_session_with_a_call_in_flight_is_not_pinged() -> None:
     """A call keeps its session alive."""
     server = FakeServer()
     session = await opened(server)
-    session.register(session.allocate(), Call())
+    session.incarnation.calls.begin(Call())
     await asyncio.sleep(300)
     session.tick(asyncio.get_running_loop().time())
     await settle()
@@ -644,15 +631,14 @@ async def test_what_the_server_says_does_not_replace_a_ping() -> None:
 
 async def test_keep_alive_finds_a_lost_session() -> None:
     """A ping that is answered "session not found" ends an idle session."""
-    server, observe, keeper = FakeServer(), Recorder(), Keeper()
-    session = await opened(server, observe=observe)
-    session.watch(keeper)
+    server = FakeServer()
+    session = await opened(server)
+    keeper = Holder(session)
     server.forget()
     await asyncio.sleep(130)
     session.tick(asyncio.get_running_loop().time())
     await settle()
-    assert keeper.told == [False]
-    assert [event.how for event in observe.named("session.lost")] == ["ping"]
+    assert keeper.told == ["ping"]
 
 
 @pytest.mark.parametrize(
@@ -674,7 +660,7 @@ async def test_trouble_is_no_loss(reply: FakeReply | BaseException) -> None:
     server = FakeServer()
     session = await opened(server)
     server.script("ping", reply)
-    assert await session.confirm(1)
+    assert await session.incarnation.confirm()
     session.abandon()
 
 
@@ -694,15 +680,15 @@ async def test_loss_is_confirmed(reply: FakeReply) -> None:
     server = FakeServer()
     session = await opened(server)
     server.script("ping", reply)
-    assert not await session.confirm(1)
+    assert not await session.incarnation.confirm()
     session.abandon()
 
 
 async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> None:
     """The ping of an old incarnation says nothing about the new one."""
-    server, keeper = FakeServer(), Keeper()
+    server = FakeServer()
     session = await opened(server)
-    session.watch(keeper)
+    keeper = Holder(session)
     go_on = asyncio.Event()
 
     def slowly(_: object) -> FakeReply:
@@ -713,7 +699,7 @@ async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> No
     session.tick(asyncio.get_running_loop().time())
     await settle()
     server.forget()
-    await session.revive(1, "404", ALICE)
+    await session.revive(session.incarnation, "404", ALICE)
     go_on.set()
     await settle()
     assert keeper.told == []
@@ -727,11 +713,14 @@ async def test_one_ping_for_all_who_ask() -> None:
     """Everyone who suspects a loss at the same time waits for the same ping."""
     server = FakeServer()
     session = await opened(server)
-    assert await asyncio.gather(*(session.confirm(1) for _ in range(10))) == [True] * 10
+    assert await asyncio.gather(*(session.incarnation.confirm() for _ in range(10))) == [True] * 10
     assert len(server.posts("ping")) == 1
-    assert await session.confirm(1)
+    assert await session.incarnation.confirm()
     assert len(server.posts("ping")) == 2
-    assert not await session.confirm(0)
+    former = session.incarnation
+    await session.revive(former, "test", ALICE)
+    assert not await former.confirm()
+    assert len(server.posts("ping")) == 2
     session.abandon()
 
 
@@ -740,8 +729,9 @@ async def test_one_reopening_for_all_who_noticed() -> None:
     server, observe = FakeServer(), Recorder()
     session = await opened(server, observe=observe)
     server.forget()
-    await asyncio.gather(*(session.revive(1, "404", ALICE) for _ in range(10)))
-    await session.revive(1, "404", ALICE)
+    former = session.incarnation
+    await asyncio.gather(*(session.revive(former, "404", ALICE) for _ in range(10)))
+    await session.revive(former, "404", ALICE)
     assert server.sessions == ["s2"]
     assert len(observe.named("session.lost")) == 1
     assert server.posts("initialize")[1].session_id is None
@@ -753,14 +743,14 @@ async def test_whoever_leaves_does_not_stop_the_reopening() -> None:
     server = FakeServer()
     session = await opened(server)
     server.forget()
-    first = asyncio.create_task(session.revive(1, "404", ALICE))
-    second = asyncio.create_task(session.revive(1, "404", ALICE))
+    first = asyncio.create_task(session.revive(session.incarnation, "404", ALICE))
+    second = asyncio.create_task(session.revive(session.incarnation, "404", ALICE))
     await asyncio.sleep(0)
     first.cancel()
     with pytest.raises(asyncio.CancelledError):
         await first
     await second
-    assert session.incarnation == 2
+    assert session.incarnation.number == 2
     session.abandon()
 
 
@@ -768,13 +758,13 @@ async def test_journal_is_replayed() -> None:
     """Log level and subscriptions are told to the new session, once, whatever it says to them."""
     server = FakeServer()
     session = await opened(server)
-    session.journal.record("logging/setLevel", b'{"level":"debug"}')
-    session.journal.record("resources/subscribe", b'{"uri":"a:1","_meta":{"progressToken":5}}')
-    session.journal.record("resources/subscribe", b'{"uri":"a:2"}')
-    session.journal.record("resources/unsubscribe", b'{"uri":"a:2"}')
+    session.record.journal.record("logging/setLevel", b'{"level":"debug"}')
+    session.record.journal.record("resources/subscribe", b'{"uri":"a:1","_meta":{"progressToken":5}}')
+    session.record.journal.record("resources/subscribe", b'{"uri":"a:2"}')
+    session.record.journal.record("resources/unsubscribe", b'{"uri":"a:2"}')
     server.forget()
     server.script("logging/setLevel", answer(error(-32601, "Method not found")))
-    await session.revive(1, "404", ALICE)
+    await session.revive(session.incarnation, "404", ALICE)
     assert server.transcript[2:] == [
         "initialize",
         "notifications/initialized @s2",
@@ -791,8 +781,8 @@ async def test_reopening_waits_for_a_restarting_server() -> None:
     session = await opened(server)
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("down") for _ in range(5)))
-    await session.revive(1, "404", ALICE)
-    assert session.incarnation == 2
+    await session.revive(session.incarnation, "404", ALICE)
+    assert session.incarnation.number == 2
     session.abandon()
 
 
@@ -803,7 +793,9 @@ async def test_reopening_that_fails_is_told() -> None:
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("It is down.") for _ in range(100)))
     outcomes = await asyncio.gather(
-        session.revive(1, "404", ALICE), session.revive(1, "404", ALICE), return_exceptions=True
+        session.revive(session.incarnation, "404", ALICE),
+        session.revive(session.incarnation, "404", ALICE),
+        return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [SessionLost, SessionLost]
     assert "It is down." in str(outcomes[0])
@@ -815,35 +807,36 @@ async def test_ready_waits_for_the_reopening() -> None:
     """Who comes during a re-opening waits for it, and shares its outcome."""
     server = FakeServer()
     session = await opened(server)
-    await session.make_ready(ALICE)
+    await session.ready(ALICE)
     server.forget()
     go_on = asyncio.Event()
     server.script(
         "initialize", lambda _: stream(go_on, say(result(server.initialize_result)), session_id="x")
     )
     server.sessions.append("x")
-    session.revive_soon(1, "404")
+    Holder(session, wanted=True)
+    session.lost(session.incarnation, "404")
     await settle()
-    waiting = asyncio.create_task(session.make_ready(ALICE))
+    waiting = asyncio.create_task(session.ready(ALICE))
     await settle()
     assert not waiting.done()
     go_on.set()
     await waiting
-    assert session.channel.session_id == "x"
+    assert session.incarnation.channel.session_id == "x"
     session.abandon()
 
 
 async def test_refused_session_moves() -> None:
     """When its server takes no connections and another one does, the session goes on there."""
     server, other = FakeServer(), FakeServer()
-    placement = FakePlacement(server)
-    session = make_session(server, placement=placement)
+    fleet = FakeFleet(server)
+    session = make_session(server, fleet=fleet)
     await session.open(ALICE)
-    session.journal.record("logging/setLevel", b'{"level":"info"}')
-    placement.elsewhere = other
+    session.record.journal.record("logging/setLevel", b'{"level":"info"}')
+    fleet.elsewhere = other
     await session.refused(ALICE)
-    assert cast(Any, session.channel).server is other
-    assert session.incarnation == 2
+    assert cast(Any, session.incarnation.channel).server is other
+    assert session.incarnation.number == 2
     assert other.transcript == ["initialize", "notifications/initialized @s1", "logging/setLevel @s1"]
     session.abandon()
 
@@ -851,15 +844,15 @@ async def test_refused_session_moves() -> None:
 async def test_refused_session_without_another_server() -> None:
     """It stays where it is, unless there is no hope any more."""
     server = FakeServer()
-    placement = FakePlacement(server)
-    session = make_session(server, placement=placement)
+    fleet = FakeFleet(server)
+    session = make_session(server, fleet=fleet)
     await session.open(ALICE)
     await session.refused(ALICE)
-    placement.hopeless = UpstreamDown("It has been away for long.")
+    fleet.hopeless = UpstreamDown("It has been away for long.")
     with pytest.raises(UpstreamDown):
         await session.refused(ALICE)
-    assert session.incarnation == 1
-    assert placement.notes.count("suspect") == 2
+    assert session.incarnation.number == 1
+    assert fleet.notes.count("suspect") == 2
     session.abandon()
 
 
@@ -867,29 +860,29 @@ async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
     """A session that was quiet for long is pinged first, and re-opened when it is gone."""
     server = FakeServer()
     session = await opened(server, check_after_seconds=30.0)
-    await session.make_ready(ALICE)
+    await session.ready(ALICE)
     assert server.posts("ping") == []
     await asyncio.sleep(31)
-    await session.make_ready(ALICE)
-    await session.make_ready(ALICE)
+    await session.ready(ALICE)
+    await session.ready(ALICE)
     assert len(server.posts("ping")) == 1
     server.forget()
     await asyncio.sleep(31)
-    await session.make_ready(ALICE)
-    assert session.channel.session_id == "s2"
+    await session.ready(ALICE)
+    assert session.incarnation.channel.session_id == "s2"
     session.abandon()
 
 
 async def test_reopening_in_the_background_that_fails_gives_the_session_up() -> None:
-    """A session that is beyond help is said to be."""
-    server, keeper = FakeServer(), Keeper(wanted=True)
+    """Whoever keeps a session that is beyond help hears so."""
+    server = FakeServer()
     session = await opened(server)
-    session.watch(keeper)
+    keeper = Holder(session, wanted=True)
     server.forget()
     server.script("initialize", refusal(500))
-    session.revive_soon(1, "stream")
+    session.lost(session.incarnation, "stream")
     await settle(50)
-    assert keeper.told == [True]
+    assert keeper.failures == [UpstreamRejected]
 
 
 async def test_closed_session_is_not_reopened() -> None:
@@ -898,8 +891,8 @@ async def test_closed_session_is_not_reopened() -> None:
     session = await opened(server)
     await session.close("lost")
     with pytest.raises(SessionLost):
-        await session.revive(1, "404", ALICE)
-    session.revive_soon(1, "404")
+        await session.revive(session.incarnation, "404", ALICE)
+    session.lost(session.incarnation, "404")
     await settle()
     assert server.sessions == []
     assert len(server.posts("initialize")) == 1
@@ -913,7 +906,7 @@ async def test_close_during_the_reopening() -> None:
     go_on = asyncio.Event()
     server.script("initialize", lambda _: FakeReply([go_on, say(result())], session_id="s2"))
     server.sessions.append("s2")
-    waiting = asyncio.create_task(session.revive(1, "404", ALICE))
+    waiting = asyncio.create_task(session.revive(session.incarnation, "404", ALICE))
     await settle()
     closing = asyncio.create_task(session.close("once"))
     await settle()
@@ -933,7 +926,7 @@ async def test_close_during_a_reopening_that_leads_nowhere(trouble: FakeReply | 
     session = await opened(server)
     server.forget()
     server.script("initialize", *([trouble] * 100))
-    waiting = asyncio.create_task(session.revive(1, "404", ALICE))
+    waiting = asyncio.create_task(session.revive(session.incarnation, "404", ALICE))
     await settle()
     before = asyncio.get_running_loop().time()
     await session.close("shutdown")
@@ -949,11 +942,11 @@ async def test_close_during_the_confirmation() -> None:
     server = FakeServer()
     session = await opened(server)
     server.script("ping", stream(asyncio.Event()))
-    waiting = asyncio.create_task(session.confirm(1))
+    waiting = asyncio.create_task(session.incarnation.confirm())
     await settle()
     await session.close("shutdown")
     assert await waiting is True
-    assert await session.confirm(1) is True  # and nothing is sent any more
+    assert await session.incarnation.confirm() is True  # and nothing is sent any more
     assert len(server.posts("ping")) == 1
 
 
@@ -964,7 +957,11 @@ async def test_cancellation_is_never_swallowed(what: str) -> None:
     session = await opened(server)
     server.script("ping", stream(asyncio.Event()))
     server.script("initialize", stream(asyncio.Event()))
-    waiting = asyncio.create_task(session.revive(1, "404", ALICE) if what == "revive" else session.confirm(1))
+    waiting = asyncio.create_task(
+        session.revive(session.incarnation, "404", ALICE)
+        if what == "revive"
+        else session.incarnation.confirm()
+    )
     await settle()
     session.abandon()
     waiting.cancel()
@@ -980,7 +977,7 @@ async def test_restore() -> None:
     lost.record("resources/subscribe", b'{"uri":"a:1"}')
     await session.restore(lost)
     assert server.transcript[-1] == "resources/subscribe @s1"
-    assert session.journal.requests() == lost.requests()
+    assert session.record.journal.requests() == lost.requests()
     server.script("resources/subscribe", ConnectionLost())
     with pytest.raises(UpstreamUnreachable):
         await session.restore(lost)
@@ -992,7 +989,7 @@ def test_repr_names_the_session() -> None:
 
     async def show() -> str:
         session = make_session(FakeServer())
-        session.credentials = ALICE
+        session.record.credentials = ALICE
         return repr(session)
 
     shown = asyncio.run(show())
@@ -1008,12 +1005,12 @@ async def test_refusing_thousands() -> None:
     at_once: list[int] = []
 
     def heard(_: Sent) -> FakeReply:
-        at_once.append(len(session._background))
+        at_once.append(len(session.incarnation.tasks))
         return FakeReply([0.001], status=202, is_stream=False, content_type=None)
 
     server.script("response", *[heard] * 3000)
     for number in range(3000):
-        session.refuse(Request(b"%d" % number, "roots/list"))
+        session.incarnation.refuse(Request(b"%d" % number, "roots/list"))
     await asyncio.sleep(10)
     ids = [sent.message.id for sent in server.posts("response") if isinstance(sent.message, Response)]
     assert sorted(ids, key=int) == [b"%d" % number for number in range(3000)]

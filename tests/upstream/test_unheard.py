@@ -56,7 +56,7 @@ async def test_what_comes_with_the_answer_to_initialize() -> None:
     assert at.routed == ["notifications/tools/list_changed", "roots/list"]
     await settle()
     assert at.answers == [(7, {})]
-    assert at.session.incarnation == 1
+    assert at.session.incarnation.number == 1
     at.session.abandon()
 
 
@@ -129,13 +129,13 @@ class SlowReply(FakeReply):
 async def test_held_until_somebody_comes() -> None:
     """In order, and given once."""
     session = await Scene().open()
-    assert not session.met
+    assert not session.incarnation.held.met
     for number in range(3):
-        session.hold(Request(b"%d" % number, "roots/list"))
-        session.hold(Notification("notifications/message"))
-    assert [type(message) for message in session.meet()] == [Request, Notification] * 3
-    assert session.met
-    assert session.meet() == []
+        session.incarnation.held.hold(Request(b"%d" % number, "roots/list"))
+        session.incarnation.held.hold(Notification("notifications/message"))
+    assert [type(message) for message in session.incarnation.held.meet()] == [Request, Notification] * 3
+    assert session.incarnation.held.met
+    assert session.incarnation.held.meet() == []
     session.abandon()
 
 
@@ -147,10 +147,10 @@ async def test_what_nobody_will_answer_is_refused(params: bytes, method: str) ->
     """The session was opened for clients that cannot."""
     at = Scene(params)
     session = await at.open()
-    session.hold(Request(b'"r-1"', method))
+    session.incarnation.held.hold(Request(b'"r-1"', method))
     await settle()
     assert at.answers == NOBODY_THERE
-    assert session.meet() == []
+    assert session.incarnation.held.meet() == []
     session.abandon()
 
 
@@ -158,7 +158,7 @@ async def test_nobody_comes() -> None:
     """The server is not kept waiting for ever."""
     at = Scene()
     session = await at.open()
-    session.hold(Request(b'"r-1"', "roots/list"))
+    session.incarnation.held.hold(Request(b'"r-1"', "roots/list"))
     session.tick(asyncio.get_running_loop().time())
     await asyncio.sleep(601)
     session.tick(asyncio.get_running_loop().time())
@@ -171,10 +171,10 @@ async def test_another_incarnation_has_other_questions() -> None:
     """What the lost one asked means nothing any more."""
     at = Scene()
     session = await at.open()
-    session.hold(Request(b'"r-1"', "roots/list"))
+    session.incarnation.held.hold(Request(b'"r-1"', "roots/list"))
     at.server.forget()
-    await session.revive(1, "404", NOBODY)
-    assert session.meet() == []
+    await session.revive(session.incarnation, "404", NOBODY)
+    assert session.incarnation.held.meet() == []
     session.abandon()
 
 

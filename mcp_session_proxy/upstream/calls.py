@@ -1,0 +1,72 @@
+"""The calls that wait for an answer on one incarnation of a session, and what still names one."""
+
+import asyncio
+from typing import Protocol, TypeGuard
+
+from ..protocol import jsonrpc, revisions
+from ..protocol.jsonrpc import Message, Notification, Response
+from .record import Record
+
+
+class CallHandler(Protocol):
+    """Whoever waits for the answer to a call; told what arrives for it outside of its own stream."""
+
+    def deliver(self, message: Message) -> None:
+        """Take a message that names this call. Must not block."""
+        ...
+
+
+class Calls:
+    """The handlers of calls, by the id that the server knows.
+
+    ``last_activity`` is when something was sent last, by the event loop's clock.
+    """
+
+    __slots__ = ("_now", "_record", "in_flight", "last_activity", "tokens")
+
+    def __init__(self, record: Record) -> None:
+        self.in_flight: dict[int, CallHandler] = {}
+        # Progress tokens, ours, that are of use after their call's end; see ``exchange.tasks``.
+        self.tokens: dict[int, CallHandler] = {}
+        self.last_activity = 0.0
+        self._record = record
+        self._now = asyncio.get_running_loop().time
+
+    def __len__(self) -> int:
+        return len(self.in_flight)
+
+    def begin(self, handler: CallHandler) -> int:
+        """A call begins: what names it is given to ``handler``. Gives its id, which no other ever had."""
+        record = self._record
+        identifier = record.next_id()
+        self.in_flight[identifier] = handler
+        record.requests += 1
+        record.last_used = self.last_activity = self._now()
+        return identifier
+
+    def end(self, identifier: int) -> None:
+        """A call is over."""
+        self.in_flight.pop(identifier, None)
+        self.last_activity = self._now()
+
+    def touch(self) -> None:
+        """Something was said, so nothing need be said for a while to keep the session alive."""
+        self.last_activity = self._now()
+
+    def named_by(self, message: Message) -> CallHandler | None:
+        """The call that a message on the GET stream names, if it names one."""
+        if isinstance(message, Response):
+            return self.in_flight.get(jsonrpc.read_number(message.id))
+        if is_progress(message):
+            return self.progressing(message)
+        return None
+
+    def progressing(self, message: Notification) -> CallHandler | None:
+        """The call, or what a call has left behind, whose progress this is."""
+        number = jsonrpc.read_number(jsonrpc.read_object(message.params).get("progressToken"))
+        return self.in_flight.get(number) or self.tokens.get(number)
+
+
+def is_progress(message: Message) -> TypeGuard[Notification]:
+    """Whether a message tells of a request's progress."""
+    return isinstance(message, Notification) and message.method == revisions.PROGRESS

@@ -1,0 +1,45 @@
+"""What survives each incarnation of an upstream session: plain values, and what counts and remembers."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from ..errors import UpstreamTimeout
+from ..memory import UNBOUNDED, UNCOUNTED, Keeper, Share
+from .journal import Journal
+from .roots import RootsTalk
+from .transport import NOBODY, Caller
+
+
+@dataclass(slots=True, kw_only=True)
+class Record:
+    """What all incarnations of one upstream session have in common.
+
+    ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
+    ``principal_tag`` is the principal's short form for logs. ``credentials`` are the newest caller's, for
+    what the session sends by itself. ``last_used``, by a request, is on the event loop's clock. ``next_id``
+    gives ids for requests, which no two incarnations have in common: what still comes for a lost one must not
+    be taken for the answer to a later request. ``results`` keeps what servers say of themselves.
+    """
+
+    tag: str
+    principal: str
+    principal_tag: str
+    initialize_params: bytes
+    version_is_free: bool
+    handshake_timeout_seconds: float
+    room_for_questions: Share = UNBOUNDED
+    journal: Journal = field(default_factory=Journal)
+    results: Keeper = UNCOUNTED
+    roots: RootsTalk = field(default_factory=RootsTalk)
+    credentials: Caller = NOBODY
+    requests: int = 0
+    last_used: float = 0.0
+    next_id: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
+
+    def too_slow(self, what: str) -> UpstreamTimeout:
+        """The error for a server that has not done within a handshake's time what it should."""
+        return UpstreamTimeout(
+            f"The MCP server did not {what} within {self.handshake_timeout_seconds:g} s, "
+            "which is what --handshake-timeout allows."
+        )
