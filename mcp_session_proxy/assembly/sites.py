@@ -9,11 +9,14 @@ from pathlib import Path
 
 from aiohttp import web
 
-from ..settings.values import Address
+from ..settings.values import Address, hide_user
 
 
 class CannotStart(Exception):
     """Something outside is in the way. The text says which option to change."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(hide_user(text))
 
 
 class CannotListen(CannotStart):

@@ -13,6 +13,7 @@ from ..settings.config import Settings, load
 from ..settings.kinds import Group
 from ..settings.options import Option, options
 from ..settings.sources import ConfigError, suggest
+from ..settings.values import hide_user
 from .completion import Shell, answer, script, teach
 from .texts import (
     CHECK_DESCRIPTION,
@@ -43,8 +44,8 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """End the program with status 2 and this message."""
-        self.exit(2, f"{PROGRAM}: error: {message}\nTry: {self.prog} --help\n")
+        """End the program with status 2 and this message, without a password that was given in a URL."""
+        self.exit(2, f"{PROGRAM}: error: {hide_user(message)}\nTry: {self.prog} --help\n")
 
     def refuse_unknown(self, arguments: Sequence[str]) -> None:
         """End the program when there are arguments that it does not know, naming what may be meant."""

@@ -15,13 +15,21 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 from pydantic_settings import PydanticBaseSettingsSource
 
+from .values import hide_user
+
 ENV_PREFIX: Final = "MCP_SESSION_PROXY_"
 # No option has this name, so the model complains of it, together with all that is wrong elsewhere.
 FILE_PROBLEMS: Final = ""
 
 
 class ConfigError(Exception):
-    """Options have wrong values: a line for each, which names it as its user did and says what is allowed."""
+    """Options have wrong values: a line for each, which names it as its user did and says what is allowed.
+
+    No user and no password of a URL are in it, wherever it was written.
+    """
+
+    def __init__(self, text: str) -> None:
+        super().__init__(hide_user(text))
 
 
 class Source(StrEnum):

@@ -243,9 +243,18 @@ def _parse_url(value: object, problem: str) -> URL:
     return url
 
 
+# A password may hold any mark but a space, so this ends at the last "@" of a word. In paths, "//" became "/".
+_USER: Final = re.compile(r"(?<=//)\S*@|[^\s/:@'\"]+:(?!//)\S*@")
+
+
+def hide_user(text: str) -> str:
+    """A text without the user and the password that may stand in it, as in a URL, or without its scheme."""
+    return _USER.sub("***@", text)
+
+
 def mask(text: str) -> str:
-    """A text without the parts of a URL in which secrets travel: user, password and query."""
-    return re.sub(r"\?.*", "?***", re.sub(r"//[^/?#]*@", "//***@", text))
+    """A text without the parts of a URL in which secrets travel: user, password, query and fragment."""
+    return re.sub(r"([?#]).*", r"\1***", hide_user(text))
 
 
 def show(value: object) -> str:
@@ -255,8 +264,8 @@ def show(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ", ".join(map(str, value)) or "none"
-    return str(value)
+        return hide_user(", ".join(map(str, value))) or "none"
+    return hide_user(str(value))
 
 
 def show_secret(value: object) -> str:
