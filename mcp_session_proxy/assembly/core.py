@@ -87,9 +87,9 @@ class Core:
         self.wishes = Wishes(
             binder=self.binder, listening=self.listening, observe=observe, room=self.memory.subscriptions
         )
-        self._introduce()
+        self._wire()
 
-    def _introduce(self) -> None:
+    def _wire(self) -> None:
         """Who is told of what happens below, or asked from there: all of it is here."""
         binder, attachments = self.binder, self.binder.attachments
         binder.on_arrival.append(self.early.arrived)

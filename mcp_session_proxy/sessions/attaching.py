@@ -72,7 +72,7 @@ class Attachments:
             client.home.lingering_since = self._now()
 
     @staticmethod
-    def take_back(client: ClientSession) -> None:
+    def withdraw_goodbye(client: ClientSession) -> None:
         """Whatever goodbye it said, the client is here again."""
         if client.farewell is Farewell.DELETED:
             client.farewell = Farewell.NONE

@@ -157,7 +157,7 @@ class Binder:
             affinity = affinity or affinity_of_id(brought_id)
         key = SessionKey(principal.digest, affinity, profile.digest)
         if known is not None and known.key == key:
-            self.attachments.take_back(known)
+            self.attachments.withdraw_goodbye(known)
             return known, await self.enter(known, caller)
         sharing = self._sharing_for(principal, affinity)
         client = self._begin(
@@ -172,7 +172,7 @@ class Binder:
             visit = await self.enter(client, caller)
         except BaseException:
             client.farewell = Farewell.FORGOTTEN  # nobody will ever learn its id
-            self._part_with(client)
+            self._close(client)
             raise
         if known is not None:
             self.forget(known, "replaced")
@@ -271,7 +271,7 @@ class Binder:
         return not minting.is_of_capable_client(identifier) or bool(self.directory.find_profile(identifier))
 
     def _remember(self, client: ClientSession) -> None:
-        self._see_off(self.directory.add(client))
+        self._close_departed(self.directory.add(client))
         for told in self.on_arrival:
             told(client)
         self._observe(
@@ -295,7 +295,7 @@ class Binder:
         """A GET stream of this client session is open: it is attached, so that it hears the server."""
         client.streams += 1
         client.record.contact = Contact.STREAMED
-        self.attachments.take_back(client)
+        self.attachments.withdraw_goodbye(client)
         self.attachments.look_at(client)
         if usable_lease(client) is None:
             self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
@@ -329,6 +329,10 @@ class Binder:
     async def enter(self, client: ClientSession, caller: Caller) -> Visit:
         """A visit of a client session to its upstream session, which it attaches to.
 
+        The request counts as in flight before there is a session for it: a client that waits for one is not
+        silent, and must neither be detached nor forgotten for that. Once it is attached, a visit is a count
+        and a look at the state, and needs nothing of the pool.
+
         Raises:
             OverloadError, UpstreamError: as ``Pool.acquire``.
         """
@@ -356,7 +360,8 @@ class Binder:
         """A visit that is routed by an affinity key, or by nothing but the principal.
 
         ``client`` is the client session that the request names, if any: its profile is used, and it
-        answers what the server asks. ``profile`` is that of a modern request.
+        answers what the server asks. ``profile`` is that of a modern request. The lease is for this request
+        alone, so a client session neither attaches by it nor leaves its own session for it.
         """
         sharing = self._sharing_for(principal, affinity)
         usage = policy.usage_without_client(sharing, affinity=affinity is not None)
@@ -395,20 +400,20 @@ class Binder:
     def maintain(self) -> None:
         """Detach the silent, forget the old. Called regularly."""
         self.attachments.maintain()
-        self._see_off(self.directory.expire(self._now()))
+        self._close_departed(self.directory.expire(self._now()))
 
     def forget(self, client: ClientSession, reason: str) -> None:
         """Nobody can come back for this client session from now on; its id means nothing."""
-        self._see_off(self.directory.remove(client, reason))
+        self._close_departed(self.directory.remove(client, reason))
 
-    def _see_off(self, departures: list[Departure]) -> None:
+    def _close_departed(self, departures: list[Departure]) -> None:
         for client, reason in departures:
-            self._part_with(client)
+            self._close(client)
             self._observe(
                 events.ClientSessionExpired(client=client.tag, principal=client.principal.tag, reason=reason)
             )
 
-    def _part_with(self, client: ClientSession) -> None:
+    def _close(self, client: ClientSession) -> None:
         """Nobody can come back for this client session. What is still in flight detaches at its end."""
         self.attachments.look_at(client)
         audience.leave_all(client)

@@ -96,6 +96,16 @@ class EventBudget:
         self._reached.pop(stream, None)
 
     def _make_room(self, newest: "Stream | None") -> None:
+        """Let go of what will be missed least, until the share is kept to.
+
+        What has reached its client goes first: losing it costs something only if its client was cut off in
+        that very moment. Then streams that nobody reads, which may be thousands of clients that never come
+        back; only so many are looked at, in the order in which they were written to, so that a write costs
+        the same however many there are, and those that were spared go to the end of the line. The stream that
+        is being written to is spared, for its client is probably there. That clients lose what they have not
+        read is the last resort, and the largest backlog pays first: it is the slow reader that brought it
+        about.
+        """
         while self._share.is_over and self._reached:
             next(iter(self._reached)).drop()
         looked_at = list(itertools.islice(self._streams, _SCAN))
