@@ -111,6 +111,11 @@ class FakeReply:
                 return [message for data in step.messages if (message := self._parse(data)) is not None]
         return None
 
+    def after(self, seconds: float) -> "FakeReply":
+        """The same, only later."""
+        self._steps.appendleft(seconds)
+        return self
+
     def _parse(self, data: bytes) -> Message | None:
         message = jsonrpc.parse_upstream(data)
         if isinstance(message, Response) and message.id == b'"?"':
@@ -273,6 +278,10 @@ class FakeServer:
         """Answer the next requests of a kind (a method, ``response``, GET or DELETE) in these ways."""
         self._scripts[what].extend(replies)
 
+    def script_first(self, what: str, reply: Scripted) -> None:
+        """Answer the next request of a kind in this way, before what is scripted already."""
+        self._scripts[what].appendleft(reply)
+
     def forget(self) -> None:
         """Lose all sessions, as a restart does."""
         self.sessions.clear()
@@ -314,7 +323,7 @@ class FakeServer:
         self.seen.append(sent)
         await asyncio.sleep(0)
         what = "GET" if sent.verb == "GET" else sent.method
-        reply = self._scripted(what, sent) or (self._usual_get if sent.verb == "GET" else self._usual)(sent)
+        reply = self._scripted(what, sent) or (self._usual_get if sent.verb == "GET" else self.usual)(sent)
         reply.answers = getattr(sent.message, "id", b"null")
         try:
             yield reply
@@ -351,7 +360,8 @@ class FakeServer:
             return reply
         return reply(sent)
 
-    def _usual(self, sent: Sent) -> FakeReply:
+    def usual(self, sent: Sent) -> FakeReply:
+        """What is answered to a POST that nothing was scripted for."""
         if sent.method == "initialize":
             return self.open_session()
         if not self._stateless and sent.session_id not in self.sessions:

@@ -32,7 +32,8 @@ class HttpServer:
     request and the message.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, *, tls: ssl.SSLContext | None = None, name: str = "upstream") -> None:
+        self.name = name  # which its session ids begin with
         self.url = ""
         self._tls = tls
         self.sessions: dict[str, int] = {}
@@ -60,14 +61,15 @@ class HttpServer:
 
     def _app(self) -> web.Application:
         app = web.Application(client_max_size=64 * 1024 * 1024)
-        app.router.add_route("*", "/{path:.*}", self._handle)
+        app.router.add_route("*", "/{path:.*}", self.answer)
         return app
 
     def posts(self, method: str) -> list[tuple[web.Request, Any]]:
         """The POSTs with this method; ``response`` for responses."""
         return [(r, m) for r, m in self.seen if r.method == "POST" and _method_of(m) == method]
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        """Whatever is asked."""
         message = json.loads(await request.read()) if request.method == "POST" else None
         self.seen.append((request, message))
         what = request.method if message is None else _method_of(message)
@@ -93,7 +95,7 @@ class HttpServer:
     def open_session(self, message: Any, *, identifier: str | None = None, **result: object) -> web.Response:
         """The usual answer to ``initialize``; with an id, or keys of its result, as the test wants them."""
         self._opened += 1
-        session = identifier or f"upstream-{self._opened}"
+        session = identifier or f"{self.name}-{self._opened}"
         self.sessions.setdefault(session, 0)
         usual = {
             "protocolVersion": message["params"]["protocolVersion"],

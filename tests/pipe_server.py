@@ -209,10 +209,10 @@ class PipeServer(FakeServer):
         for pipe in tuple(self._pipes):
             pipe.end()
 
-    def _usual(self, sent: Sent) -> FakeReply:
+    def usual(self, sent: Sent) -> FakeReply:
         if sent.method != "initialize" and not self._stateless and sent.session_id not in self.sessions:
             return answer(error(-32600, "Session not found"))
-        return super()._usual(sent)
+        return super().usual(sent)
 
     def check_full(self, pipe: PipeChannel, line: bytes) -> None:
         """Raises UpstreamUnreachable if a script says that the pipe takes nothing."""

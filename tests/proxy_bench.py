@@ -47,7 +47,7 @@ class Bench:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._stack.aclose()
+        await self.stop()
 
     async def start(self, **options: Any) -> None:
         """Start the proxy with these options, by field name."""
@@ -60,6 +60,10 @@ class Bench:
             **options,
         }
         self.proxy = await self._stack.enter_async_context(Proxy(load(self._flags), servers=self.servers))
+
+    async def stop(self) -> None:
+        """Stop the proxy, and the client with it."""
+        await self._stack.aclose()
 
     def reload(self, **options: Any) -> None:
         """Change these options of the proxy that runs; the others are as they were at its start."""
@@ -78,6 +82,11 @@ class Bench:
     @property
     def endpoint(self) -> Any:
         return self.proxy.front.endpoint
+
+    @property
+    def unfinished(self) -> list[Any]:
+        """The answers of POSTs that are under way."""
+        return list(self.endpoint.heartbeats._responders)
 
     @property
     def listener(self) -> Any:

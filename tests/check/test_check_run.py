@@ -363,7 +363,7 @@ async def test_a_redirect_is_followed_and_told():
         async def handle(request):
             if request.path == "/mcp":
                 raise web.HTTPTemporaryRedirect("/mcp/")
-            return await server._handle(request)
+            return await server.answer(request)
 
         async with serving(handle) as origin:
             report = await check(f"{origin}/mcp")
@@ -443,7 +443,7 @@ class TestProblems:
 
             async def handle(request):
                 if request.path == "/mcp":
-                    return await server._handle(request)
+                    return await server.answer(request)
                 raise web.HTTPNotFound
 
             async with serving(handle) as origin:

@@ -123,8 +123,9 @@ async def test_the_operator_is_told(bench: Bench, at: Deployed) -> None:
     """Where the server says otherwise of itself, and only there."""
     told: list[Any] = []
     session = await bench.initialize()
-    (slot,) = bench.proxy.core.pool.books.slots()
-    slot.session._observe = told.append
+    bench.watch(
+        lambda event: told.append(event) if event.name.startswith(("session.", "upstream.")) else None
+    )
     at.server.sessions.clear()
     await bench.post(call(), session=session)
     assert [event.name for event in told] == ["session.lost", "session.opened"]

@@ -119,11 +119,11 @@ paths = st.sampled_from(
 class TolerantServer(HttpServer):
     """Answers 400 where the other one would fail, and has a page."""
 
-    async def _handle(self, request: web.Request) -> web.StreamResponse:
+    async def answer(self, request: web.Request) -> web.StreamResponse:
         if request.path != "/mcp":
             return web.Response(text="a page")
         try:
-            return await super()._handle(request)
+            return await super().answer(request)
         except (AttributeError, KeyError, TypeError, ValueError, RecursionError):
             return web.Response(status=400)
 

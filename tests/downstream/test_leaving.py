@@ -47,6 +47,10 @@ class Client:
         headers = {"Accept": "text/event-stream", "Mcp-Session-Id": self.session}
         return await self._stack.enter_async_context(self.http.get(self.bench.url, headers=headers))
 
+    async def close(self) -> None:
+        """Close its streams."""
+        await self._stack.aclose()
+
     async def cut(self, stream: aiohttp.ClientResponse) -> None:
         """The stream's connection breaks."""
         streams = self.bench.endpoint.streams
@@ -60,7 +64,7 @@ async def client(bench: Bench, **headers: str) -> AsyncIterator[Client]:
     async with aiohttp.ClientSession() as http:
         one = Client(bench, http, **headers)
         yield one
-        await one._stack.aclose()
+        await one.close()
     await until(lambda: not bench.proxy.front.listener.connections)
 
 

@@ -495,7 +495,7 @@ async def test_the_end_of_listening(bench: Modern) -> None:
     await bench.start(drain_timeout="2s")
     async with bench.stream(listen(identifier=7)) as response:
         await read_events(response.content, 1)
-        stopping = asyncio.create_task(bench._stack.aclose())
+        stopping = asyncio.create_task(bench.stop())
         [(_, last)] = await read_events(response.content, 1)
         assert last["id"] == 7
         assert last["result"] == {"resultType": "complete", "_meta": {f"{META}subscriptionId": 7}}

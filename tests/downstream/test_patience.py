@@ -29,8 +29,7 @@ def beats_missed(bench: Bench) -> bool:
     """Whether the silent answers have been silent for several heartbeats."""
     heartbeats = bench.endpoint.heartbeats
     return any(
-        heartbeats.now() - r.last_write > 5 * heartbeats.rules.interval_seconds
-        for r in heartbeats._responders
+        heartbeats.now() - r.last_write > 5 * heartbeats.rules.interval_seconds for r in bench.unfinished
     )
 
 

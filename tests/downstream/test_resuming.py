@@ -80,7 +80,7 @@ async def test_cut_off_before_the_first_message(bench: Bench) -> None:
         first = await first_event(post.content)
         assert first["data"] == ""
         post.close()
-    await until(lambda: any(not r.is_open for r in bench.endpoint.heartbeats._responders))
+    await until(lambda: any(not r.is_open for r in bench.unfinished))
     tool.says.put_nowait(None)
     await until(lambda: not bench.endpoint.posts)
     assert await get_rest(bench, session, first["id"]) == [

@@ -170,14 +170,12 @@ class TestStickyCookies:
     async def origin(self) -> AsyncIterator[str]:
         """The balancer's origin."""
         async with (
-            with_counter(HttpServer()) as one,
-            with_counter(HttpServer()) as two,
+            with_counter(HttpServer(name="one")) as one,
+            with_counter(HttpServer(name="two")) as two,
             aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as http,
         ):
             replicas = [one, two]
             turn = itertools.count()
-            # Ids that the other replica does not know.
-            two._opened = 1000
 
             async def balance(request: web.Request) -> web.StreamResponse:
                 named = request.cookies.get("AWSALB")

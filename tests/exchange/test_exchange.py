@@ -955,8 +955,7 @@ async def test_a_call_is_executed_at_most_once_and_answered_exactly_once(
 ) -> None:
     """Whatever goes wrong in whatever order: never twice, always an answer, and the answer is true."""
     server = Chaos(posts, gets, pings, ["fine", *handshakes])
-    server.script("GET", refusal(405))
-    server._scripts["GET"].rotate(1)  # the session's own stream comes first
+    server.script_first("GET", refusal(405))  # the session's own stream
     await call_amid(server)
 
 

@@ -13,7 +13,7 @@ from modern_fakes import modern
 from mcp_session_proxy.errors import InvalidParams, OverBudget, StateRefused, TooManyParked, TooManyRounds
 from mcp_session_proxy.exchange.call import ModernCall
 from mcp_session_proxy.exchange.parking import Parking, ParkingLimits
-from mcp_session_proxy.memory import Share
+from mcp_session_proxy.memory import UNBOUNDED, Share
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.inbound import ModernRequest
 
@@ -36,17 +36,26 @@ class FakeCall:
         self.abandoned += 1
 
 
-def make(timeout: float = 60, parked: int = 10, per_principal: int = 5, rounds: int = 4) -> Parking:
+class WatchedParking(Parking):
+    """A parking, and what it tells."""
+
+    def __init__(self, limits: ParkingLimits, share: Share) -> None:
+        self.told = Recorder()
+        super().__init__(limits, self.told, share)
+
+
+def make(
+    timeout: float = 60, parked: int = 10, per_principal: int = 5, rounds: int = 4, share: Share = UNBOUNDED
+) -> WatchedParking:
     limits = ParkingLimits(
         timeout_seconds=timeout, max_parked=parked, max_parked_per_principal=per_principal, max_rounds=rounds
     )
-    return Parking(limits, Recorder())
+    return WatchedParking(limits, share)
 
 
-def outcomes(parking: Parking) -> list[str]:
+def outcomes(parking: WatchedParking) -> list[str]:
     """What the parking told."""
-    recorder = cast(Any, parking)._observe
-    return [event.outcome for event in recorder.named("call.parked")]
+    return [event.outcome for event in parking.told.named("call.parked")]
 
 
 def park(parking: Parking, call: FakeCall, principal: str = "ada") -> str:
@@ -243,8 +252,8 @@ async def test_limit_in_all() -> None:
 
 async def test_limit_of_memory() -> None:
     """What the clients of parked calls sent has a share, and is given back with them."""
-    parking, share = make(), Share("questions", 1000)
-    parking._share = share
+    share = Share("questions", 1000)
+    parking = make(share=share)
     large = modern(name="buy", arguments={"what": "x" * 600})
     state = park(parking, FakeCall(large))
     over = FakeCall(large)

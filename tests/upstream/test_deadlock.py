@@ -44,7 +44,7 @@ class Scene:
     def answer(self, sent: Sent) -> FakeReply:
         if sent.session_id == self.lost:
             return refusal(self.status, b"Computer says no", headers=self.headers)
-        return self.server._usual(sent)
+        return self.server.usual(sent)
 
     async def refuse(self, times: int, seconds: float) -> None:
         """Be refused so many times, over some time."""

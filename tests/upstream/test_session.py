@@ -203,9 +203,7 @@ async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait() -> None:
         if asyncio.get_running_loop().time() - began < 15.0:
             server.script("initialize", refuse)
             raise UpstreamUnreachable("refused")
-        slow = server.open_session()
-        slow._steps.appendleft(25.0)
-        return slow
+        return server.open_session().after(25.0)
 
     server.script("initialize", refuse)
     server.forget()
