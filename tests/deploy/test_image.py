@@ -143,7 +143,7 @@ def _serve(container: Room, stage: dockerfile.Stage, tmp_path: Path) -> None:
             answers = [each["answers"] for each in json.loads(container.run(command, variables=quiet))]
             assert answers == [["1", "2"], ["3", "4"]], "the second connection gets the first one's session"
             first.send(signal.SIGTERM)
-            assert first.wait(10) == 0, log.read_text()
+            assert first.wait(60) == 0, log.read_text()
     finally:
         server.kill()
 
@@ -160,7 +160,7 @@ def _passes(container: Room, command: list[str], variables: dict[str, str]) -> b
     return True
 
 
-def _until(condition: object, log: Path, timeout_seconds: float = 15.0) -> None:
+def _until(condition: object, log: Path, timeout_seconds: float = 120.0) -> None:
     assert callable(condition)
     deadline = time.monotonic() + timeout_seconds
     while not condition():

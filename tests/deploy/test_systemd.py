@@ -118,7 +118,7 @@ async def test_the_program_can_live_with_it(tmp_path: Path) -> None:
             await _hear(manager, "READY=1")
             first.send(signal.SIGTERM)
             await _hear(manager, "STOPPING=1")
-            assert first.wait(10) == 0, log.read_text()
+            assert first.wait(60) == 0, log.read_text()
 
 
 @pytest.mark.skipif(why_not() is not None, reason=str(why_not()))
