@@ -237,6 +237,9 @@ class FakeChannel:
         async with self.open_stream(caller, last_event_id, for_answer=True) as reply:
             yield reply
 
+    def drop(self) -> None:
+        pass
+
     async def close(self, caller: Caller) -> None:
         session_id = self.session_id or self._left_behind
         if session_id is not None:

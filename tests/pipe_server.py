@@ -134,6 +134,9 @@ class PipeChannel:
         raise AssertionError("nothing on a pipe has an event id")
         yield
 
+    def drop(self) -> None:
+        self.end()
+
     async def close(self, caller: Caller) -> None:
         if not self.ended:
             self.end()

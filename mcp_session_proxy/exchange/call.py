@@ -48,7 +48,7 @@ Outcome: TypeAlias = Response | Asked
 
 
 class ModernCall:
-    """One call of a modern client. Implements ``exchange.Outlet`` for its exchange.
+    """One call of a modern client. Implements ``outlet.Outlet`` for its exchange.
 
     ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
     client expects: the server gets them as soon as it asks. ``trace`` is that of the client's latest request.

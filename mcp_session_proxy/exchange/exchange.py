@@ -7,7 +7,7 @@ breaks, this table decides (``Exchange.run``):
 ===========================================  ====================================================
 refused before any byte was sent             sent again within the deadline, with backoff
 rejected because the session is gone         re-opened from the journal, sent again once
-stream ended or lost, it had event ids       asked for again with ``Last-Event-ID``, for as long as the
+stream ended or lost, it had event ids       asked for again behind the newest one, for as long as the
                                              server may be silent: see ``resumption``
 answer lost, a read                          sent again once
 answer lost, anything else                   an error that says the outcome is unknown
@@ -15,12 +15,16 @@ answer lost, anything else                   an error that says the outcome is u
 
 An answer is lost when the connection breaks or the stream ends, and nothing can be resumed: it had no event
 id, the server refuses to go on from there, cannot be asked for two minutes, or has lost the session.
+
+What happened is told by exceptions (``upstream.transport``), and the table is the order of the ``except``
+clauses in ``_run_at_most_once``. A case that nobody has thought of falls through all of them and is not sent
+again: that is the safe side.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
-from typing import Final, Protocol, TypeVar
+from typing import Final, TypeVar
 
 from .. import events
 from ..aio import Tasks
@@ -46,51 +50,15 @@ from ..upstream.incarnation import Incarnation
 from ..upstream.journal import JOURNALLED
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply, StreamRefused
+from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply
 from .cutoff import CutOff, Cutoff
-from .resumption import Resumption
+from .outlet import NO_OUTLET, Outlet
+from .resumption import AnswerLost, find_answer
 
 _T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
 _MAX_DELIVERIES: Final = 100
-_SILENT: Final = "The MCP server accepted the request and then fell silent."
-
-
-class Outlet(Protocol):
-    """The client's side of an exchange: hears what the server says before its final response."""
-
-    async def begin(self) -> None:
-        """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.
-
-        Who can be resumed as well begins now: its client may be cut off at any moment.
-        """
-        ...
-
-    async def notify(self, message: Notification) -> None:
-        """Take a notification; a progress token in it is the client's own."""
-        ...
-
-    async def ask(self, session: UpstreamSession, request: Request) -> None:
-        """Take a request of the server's, and see to it that the server gets an answer."""
-        ...
-
-
-class _Silence:
-    """Nobody listens. Implements ``exchange.Outlet``."""
-
-    async def begin(self) -> None:
-        """Nobody to be cut off."""
-
-    async def notify(self, message: Notification) -> None:
-        """Nobody to tell."""
-
-    async def ask(self, session: UpstreamSession, request: Request) -> None:
-        """Nobody to ask."""
-        refuse_request(session, request)
-
-
-SILENCE: Final[Outlet] = _Silence()
 
 
 class _SessionGone(Exception):
@@ -99,10 +67,6 @@ class _SessionGone(Exception):
     def __init__(self, how: str) -> None:
         super().__init__(how)
         self.how = how
-
-
-class _AnswerLost(Exception):
-    """The request was sent and no answer will come: it may have been executed."""
 
 
 class Exchange:
@@ -203,14 +167,23 @@ class Exchange:
         return response
 
     async def _run_at_most_once(self) -> Response:
+        """Attempts, until one has an answer or the table says that there may be no other.
+
+        The two ways to send again are kept apart, since they promise different things. What was certainly not
+        executed may be sent again whatever it is, in principle without end; only patience and the server's
+        health bound that. What may have been executed is sent again if it only reads, and once: a server that
+        breaks over a request twice would break over it a third time.
+        """
         loop = asyncio.get_running_loop()
         started = loop.time()
         revived = repeated = False
         pause_seconds = 0.0
         while True:
+            # 1. A session that can be used: re-opened, or looked at after a long silence, if need be.
             incarnation = await self._keep_or_retire(self._session.ready(self.caller))
             if self._cancelled:
                 raise _cancelled()
+            # 2. One attempt. Each of the clauses is a row of the table.
             try:
                 return await self._attempt(incarnation)
             except _SessionGone as gone:
@@ -226,7 +199,7 @@ class Exchange:
                 await self._keep_or_retire(self._session.refused(self.caller))
                 await asyncio.sleep(pause_seconds)
                 self._retried("refused")
-            except (ConnectionLost, _AnswerLost) as error:
+            except (ConnectionLost, AnswerLost) as error:
                 if repeated or self.request.method not in revisions.READ_METHODS:
                     raise await self._unknown_outcome(incarnation) from error
                 repeated = True
@@ -261,11 +234,22 @@ class Exchange:
     # -- one attempt ---------------------------------------------------------------------------
 
     async def _attempt(self, incarnation: Incarnation) -> Response:
+        """Send the request once, and read what comes back to its end.
+
+        Raises:
+            _SessionGone, UpstreamUnreachable: it was not executed.
+            ConnectionLost, AnswerLost: it may have been.
+            UpstreamError: something that is no reason to send it again, whether it was executed or not.
+        """
+        # 1. From here on the incarnation knows the call, so what comes for it on another stream finds it.
         self._incarnation = incarnation
         identifier = self.upstream_id = incarnation.calls.begin(self)
-        raw_id = b"%d" % identifier
-        body = jsonrpc.write_request(raw_id, self.request.method, self._params(raw_id))
+        raw_id, params = b"%d" % identifier, self.request.params
+        if self.token is not None and params is not None:
+            params = jsonrpc.with_progress_token(params, raw_id)
+        body = jsonrpc.write_request(raw_id, self.request.method, params)
         try:
+            # 2. Send it, and read until the response has come or what it was to come on is over.
             async with incarnation.channel.send(body, self._outgoing, raw_id) as reply:
                 if incarnation.refusals.count:
                     incarnation.refusals.clear()
@@ -275,8 +259,15 @@ class Exchange:
                     if reply.last_event_id is None:
                         raise
                     response = None
+            # 3. Servers may answer in a later stream.
             if response is None:
-                response = await self._resume(reply, incarnation)
+                response = await find_answer(
+                    reply,
+                    incarnation,
+                    self._outgoing,
+                    read=self._read,
+                    resumed=lambda: self._retried("stream-resumed"),
+                )
         except Refused as refused:
             return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
@@ -285,26 +276,31 @@ class Exchange:
             raise
         finally:
             incarnation.calls.end(identifier)
+        # 4. Nearly always that is all.
         if response.error is None:
             if response.result is None:
                 raise UpstreamProtocolError(TOO_DEEP)
             return response
+        # 5. Who has said something before has begun to work, so there an error is the request's own.
         if not self._said_something:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
-    def _params(self, raw_id: bytes) -> bytes | None:
-        """The parameters with a progress token of ours, where the client gave one."""
-        params = self.request.params
-        if self.token is None or params is None:
-            return params
-        return jsonrpc.with_progress_token(params, raw_id)
+    async def _check_for_loss(self, raw_error: bytes, incarnation: Incarnation) -> None:
+        """Some servers say that the session is gone in an error that looks like any other."""
+        verdict = lost.judge_error(jsonrpc.read_error(raw_error))
+        if verdict is not Verdict.ALIVE and not await incarnation.confirm():
+            raise _SessionGone("error")
 
     async def _refused(self, refused: Refused, incarnation: Incarnation) -> Response:
         """The server took notice and refused: a lost session, an error for the client, or an answer.
 
+        Taking a living session for dead costs its user a state, and may run a request twice. So a refusal
+        that only looks like a loss costs a ping first, and is the client's to see if the session lives.
+
         Raises:
             _SessionGone: it certainly did not carry the request out.
+            ProxyError: what the client is told.
         """
         verdict, response = refused.session, refused.response
         if verdict is Verdict.GONE or (verdict is Verdict.SUSPECT and not await incarnation.confirm()):
@@ -316,12 +312,6 @@ class Exchange:
         if isinstance(refused.error, UpstreamRejected):
             self.refusal = refused.error
         return _whole(response)
-
-    async def _check_for_loss(self, raw_error: bytes, incarnation: Incarnation) -> None:
-        """Some servers say that the session is gone in an error that looks like any other."""
-        verdict = lost.judge_error(jsonrpc.read_error(raw_error))
-        if verdict is not Verdict.ALIVE and not await incarnation.confirm():
-            raise _SessionGone("error")
 
     async def _read(self, reply: Reply) -> Response | None:
         """The final response that this reply brings; None if it ends without one."""
@@ -338,61 +328,14 @@ class Exchange:
                     await self._interim(message)
         return None
 
-    async def _resume(self, first: Reply, incarnation: Incarnation) -> Response:
-        """Look for the answer in further streams, after the first one ended or broke off without it.
-
-        Whatever goes wrong here, the request has been sent: it must never look as if it had not.
-        """
-        loop, silence_seconds = asyncio.get_running_loop(), incarnation.channel.silence_seconds
-        silence = asyncio.timeout(silence_seconds)
-        resumption = Resumption(
-            first,
-            silence_seconds=silence_seconds,
-            now=loop.time,
-            heard=lambda: silence.reschedule(loop.time() + incarnation.channel.silence_seconds),
-        )
-        try:
-            async with silence:
-                while (last_event_id := resumption.place) is not None:
-                    await asyncio.sleep(resumption.pause_seconds())
-                    if not incarnation.stands:
-                        break  # another session would not know of this request
-                    if (response := await self._look_again(resumption, last_event_id)) is not None:
-                        return response
-        except TimeoutError:
-            if not resumption.failing:
-                raise UpstreamTimeout(_SILENT) from None
-        raise _AnswerLost
-
-    async def _look_again(self, resumption: Resumption, last_event_id: str) -> Response | None:
-        """The answer, if the next stream brings it. Raises _AnswerLost if the server refuses to go on."""
-        try:
-            async with self._incarnation.channel.resume(self._outgoing, last_event_id) as stream:
-                if not resumption.fruitless:
-                    self._retried("stream-resumed")
-                broke, response = False, None
-                try:
-                    response = await self._read(resumption.follow(stream))
-                except ConnectionLost:
-                    broke = True
-                resumption.ended(stream, broke=broke)
-                return response
-        except StreamRefused as refused:
-            if not refused.passes:
-                raise _AnswerLost from refused
-            resumption.failed(refused)
-            return None
-        except UpstreamTimeout:
-            raise
-        except UpstreamProtocolError as error:
-            raise _AnswerLost from error
-        except (ProxyError, ConnectionLost):
-            resumption.failed()
-            return None
-
     # -- what the server says meanwhile ----------------------------------------------------------
 
     async def _interim(self, message: Request | Notification) -> None:
+        """Pass on what the server says before its response, under the client's own names.
+
+        Progress comes under our id for the request, on whatever stream the server finds open: on this one it
+        may be another call's, or that of a task that an earlier call has left behind.
+        """
         if isinstance(message, Request):
             if message.method == revisions.PING:
                 self._incarnation.answer_ping(message)
@@ -420,10 +363,10 @@ class Exchange:
 
     def stop_listening(self) -> None:
         """Nobody listens any more: what the server may still say is dropped."""
-        self._outlet = SILENCE
+        self._outlet = NO_OUTLET
 
     def deliver(self, message: Message) -> None:
-        """Take what the server sent on its GET stream for this exchange.
+        """Take what the server sent for this exchange outside of its own stream.
 
         Its answer should not come there, but servers that have lost the stream of the call give it so.
         """

@@ -32,7 +32,7 @@ class PostChannel(Protocol):
 
 
 class Relay(msgspec.Struct, eq=False):
-    """Implements ``exchange.Outlet``. ``client`` is None for a request without a session."""
+    """Implements ``outlet.Outlet``. ``client`` is None for a request without a session."""
 
     _channel: PostChannel
     _client: ClientSession | None

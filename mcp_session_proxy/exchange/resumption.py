@@ -12,12 +12,14 @@ as they like; what *fails* may do so for ``_FAILING_SECONDS`` in a row.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..backoff import Backoff
-from ..protocol.jsonrpc import Message
-from ..upstream.transport import NoStream, Reply, StreamRefused
+from ..errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
+from ..protocol.jsonrpc import Message, Response
+from ..upstream.incarnation import Incarnation
+from ..upstream.transport import Caller, ConnectionLost, NoStream, Reply, StreamRefused
 
 _POLLS: Final = Backoff(0.1, 2.0)
 _RETRIES: Final = Backoff(0.1, 5.0)
@@ -30,6 +32,81 @@ _FAILING_SECONDS: Final = 120.0
 _CRASHING_SECONDS: Final = 15.0
 # What comes within this time after a stream's beginning may be no more than its opening.
 _STANDING_SECONDS: Final = 1.0
+_SILENT: Final = "The MCP server accepted the request and then fell silent."
+
+
+class AnswerLost(Exception):
+    """The request was sent and no answer will come: it may have been executed."""
+
+
+async def find_answer(
+    first: Reply,
+    incarnation: Incarnation,
+    caller: Caller,
+    *,
+    read: Callable[[Reply], Awaitable[Response | None]],
+    resumed: Callable[[], None],
+) -> Response:
+    """Look for a request's answer in further streams, after its first one ended or broke off without it.
+
+    ``incarnation`` is that on which the request was sent, ``caller`` whose it is. ``read`` gives the answer
+    if a stream brings it; ``resumed`` is told of a stream unless the one before brought nothing either.
+
+    Whatever goes wrong here, the request has been sent: it must never look as if it had not. So what may
+    mean that elsewhere (no connection, a session that is gone) leaves this function as one of these two:
+
+    Raises:
+        AnswerLost: nothing can be resumed, or the server refuses that, or could not be asked for too long.
+        UpstreamTimeout: the server says nothing for too long.
+    """
+    loop, channel = asyncio.get_running_loop(), incarnation.channel
+    silence = asyncio.timeout(channel.silence_seconds)
+    resumption = Resumption(
+        first,
+        silence_seconds=channel.silence_seconds,
+        now=loop.time,
+        heard=lambda: silence.reschedule(loop.time() + channel.silence_seconds),
+    )
+    try:
+        async with silence:
+            while (last_event_id := resumption.place) is not None:
+                await asyncio.sleep(resumption.pause_seconds())
+                if not incarnation.stands:
+                    break  # another session would not know of this request
+                try:
+                    async with channel.resume(caller, last_event_id) as stream:
+                        if not resumption.fruitless:
+                            resumed()
+                        response = await _read_further(stream, resumption, read)
+                        if response is not None:
+                            return response
+                except StreamRefused as refused:
+                    if not refused.passes:
+                        break
+                    resumption.failed(refused)
+                except UpstreamTimeout:
+                    raise
+                except UpstreamProtocolError:
+                    break  # the id cannot be sent, or what the server sends cannot be read
+                except (ProxyError, ConnectionLost):
+                    resumption.failed()
+    except TimeoutError:
+        if not resumption.failing:
+            raise UpstreamTimeout(_SILENT) from None
+    raise AnswerLost
+
+
+async def _read_further(
+    stream: Reply, resumption: "Resumption", read: Callable[[Reply], Awaitable[Response | None]]
+) -> Response | None:
+    """The answer, if this stream brings it; else the resumption knows where to go on."""
+    broke, response = False, None
+    try:
+        response = await read(resumption.follow(stream))
+    except ConnectionLost:
+        broke = True
+    resumption.ended(stream, broke=broke)
+    return response
 
 
 class Resumption:

@@ -125,8 +125,9 @@ class Incarnation:
         """Stop what runs for it, without a goodbye: one that is lost needs none."""
         if self.standing is not Standing.CLOSED:
             self.standing = standing
-        if standing is Standing.LOST:
+        if standing is Standing.LOST and self._owes_goodbye:
             self._owes_goodbye = False
+            self.channel.drop()
         self.tasks.cancel()
 
     async def close(self) -> None:

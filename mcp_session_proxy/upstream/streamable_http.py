@@ -219,6 +219,9 @@ class HttpChannel:
             reply.give_back()
             answer.close()
 
+    def drop(self) -> None:
+        """Nothing carries a session but its requests."""
+
     async def close(self, caller: Caller) -> None:
         """DELETE the session, if there is one; the server may not offer that (405): no matter."""
         session_id = self.ref.session_id or self._left_behind

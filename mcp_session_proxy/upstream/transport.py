@@ -278,6 +278,10 @@ class Channel(Protocol):
         """End the session at the server, if it has one. Takes a few seconds at most; raises nothing."""
         ...
 
+    def drop(self) -> None:
+        """The server has lost the session: let go of whatever carries it, without a goodbye."""
+        ...
+
 
 class Transport(Protocol):
     """The way to one server."""
@@ -305,6 +309,9 @@ class _Nowhere:
 
     async def close(self, caller: Caller) -> None:
         """Nobody to say goodbye to."""
+
+    def drop(self) -> None:
+        """Nothing to let go of."""
 
 
 NOWHERE: Final = _Nowhere()

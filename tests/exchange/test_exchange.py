@@ -408,6 +408,8 @@ async def test_loss_in_disguise(at: Scene) -> None:
     assert value(await at.run()) == {"from": "s2"}
     assert at.sent[:3] == ["tools/call @s1", "ping @s1", "initialize"]
     assert at.server.executed["tools/call"] == 1
+    if isinstance(at.server, PipeServer):
+        assert len(at.server.pipes) == 1
 
 
 async def test_error_of_a_tool_about_sessions_of_its_own(at: Scene) -> None:

@@ -1,0 +1,43 @@
+"""The client's side of an exchange, as the exchange knows it."""
+
+from typing import Final, Protocol
+
+from ..protocol.jsonrpc import Notification, Request
+from ..upstream.question import refuse_request
+from ..upstream.session import UpstreamSession
+
+
+class Outlet(Protocol):
+    """The client's side of an exchange: hears what the server says before its final response."""
+
+    async def begin(self) -> None:
+        """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.
+
+        Who can be resumed as well begins now: its client may be cut off at any moment.
+        """
+        ...
+
+    async def notify(self, message: Notification) -> None:
+        """Take a notification; a progress token in it is the client's own."""
+        ...
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Take a request of the server's, and see to it that the server gets an answer."""
+        ...
+
+
+class _NoOutlet:
+    """Nobody listens. Implements ``Outlet``."""
+
+    async def begin(self) -> None:
+        """Nobody to be cut off."""
+
+    async def notify(self, message: Notification) -> None:
+        """Nobody to tell."""
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Nobody to ask."""
+        refuse_request(session, request)
+
+
+NO_OUTLET: Final[Outlet] = _NoOutlet()
