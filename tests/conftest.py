@@ -6,8 +6,10 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from fakes import FakeServer
 from http_server import HttpServer
 from hypothesis import HealthCheck, settings
+from pipe_server import PipeServer
 from proxy_bench import Bench
 
 from mcp_session_proxy.settings.sources import ENV_PREFIX
@@ -15,6 +17,9 @@ from mcp_session_proxy.settings.sources import ENV_PREFIX
 # Hypothesis judges by the clock as well; on a busy machine an example may take as long as it likes.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+
+
+TRANSPORTS = {"http": FakeServer, "pipe": PipeServer}
 
 
 @pytest.fixture(autouse=True)
@@ -48,14 +53,35 @@ async def bench(server: HttpServer) -> AsyncIterator[Bench]:
         yield bench
 
 
+@pytest.fixture(params=list(TRANSPORTS.values()), ids=list(TRANSPORTS))
+def a_server(request: pytest.FixtureRequest) -> FakeServer:
+    """A server behind each transport in turn; for what is about HTTP's own ways, behind that only."""
+    server: FakeServer = request.param()
+    return server
+
+
 def pytest_configure() -> None:
     """Without a loop to begin with, pytest-asyncio makes none that nobody would close."""
     asyncio.set_event_loop(None)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """In CI, an end-to-end test that fails runs once more, and is listed: shared machines stall."""
+    """Which tests run, and how often.
+
+    What is about statuses, event ids or a connection for each message runs over HTTP: no other transport has
+    them. In CI, an end-to-end test that fails runs once more, and is listed: shared machines stall.
+    """
+    items[:] = [item for item in items if not (_is_http_only(item) and _runs_elsewhere(item))]
     if os.environ.get("CI") == "true":
         for item in items:
             if item.get_closest_marker("e2e") is not None:
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def _is_http_only(item: pytest.Item) -> bool:
+    return item.get_closest_marker("http_only") is not None
+
+
+def _runs_elsewhere(item: pytest.Item) -> bool:
+    callspec = getattr(item, "callspec", None)
+    return callspec is not None and callspec.params.get("a_server", FakeServer) is not FakeServer

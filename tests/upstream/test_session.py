@@ -45,6 +45,12 @@ pytestmark = pytest.mark.looptime
 ALICE = Caller(headers=(("Authorization", "Bearer alice"),))
 
 
+@pytest.fixture
+def server(a_server: FakeServer) -> FakeServer:
+    """The server, behind each transport."""
+    return a_server
+
+
 async def opened(server: FakeServer, **options: object) -> UpstreamSession:
     session = make_session(server, **options)  # type: ignore[arg-type]
     await session.open(ALICE)
@@ -75,9 +81,9 @@ class StuckServer(FakeServer):
 # -- handshake -------------------------------------------------------------------------------------
 
 
-async def test_handshake() -> None:
+@pytest.mark.http_only
+async def test_handshake(server: FakeServer) -> None:
     """Initialize goes without a session id, everything after it with the server's and the version."""
-    server = FakeServer()
     session = await opened(server)
     assert [str(sent) for sent in server.seen] == ["initialize", "notifications/initialized @s1", "GET @s1"]
     assert [sent.version for sent in server.seen] == [None, "2025-11-25", "2025-11-25"]
@@ -96,9 +102,9 @@ async def test_handshake_without_session_id() -> None:
     assert server.transcript == ["initialize", "notifications/initialized"]
 
 
-async def test_handshake_over_a_stream() -> None:
+@pytest.mark.http_only
+async def test_handshake_over_a_stream(server: FakeServer) -> None:
     """The answer to initialize may come as an event stream, behind other messages."""
-    server = FakeServer()
     server.script(
         "initialize",
         lambda _: stream(
@@ -110,9 +116,9 @@ async def test_handshake_over_a_stream() -> None:
     assert session.incarnation.channel.session_id == "s7"
 
 
-async def test_throwaway_id_is_not_adopted() -> None:
+@pytest.mark.http_only
+async def test_throwaway_id_is_not_adopted(server: FakeServer) -> None:
     """An id that comes with a refusal of initialize is never used."""
-    server = FakeServer()
     server.script("initialize", refusal(400, error(-32600, "Bad Request"), session_id="throwaway"))
     session = make_session(server)
     with pytest.raises(UpstreamRejected) as caught:
@@ -122,15 +128,15 @@ async def test_throwaway_id_is_not_adopted() -> None:
     assert server.transcript == ["initialize"]
 
 
-async def test_handshake_refused_in_json_rpc() -> None:
+async def test_handshake_refused_in_json_rpc(server: FakeServer) -> None:
     """The server's own error reaches whoever asked."""
-    server = FakeServer()
     server.script("initialize", answer(error(-32602, "Unsupported protocol version")))
     with pytest.raises(HandshakeRefused) as caught:
         await opened(server)
     assert json.loads(caught.value.raw_error) == {"code": -32602, "message": "Unsupported protocol version"}
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize(
     "reply",
     [
@@ -139,25 +145,23 @@ async def test_handshake_refused_in_json_rpc() -> None:
         FakeReply(status=202),
     ],
 )
-async def test_handshake_without_an_answer(reply: FakeReply) -> None:
+async def test_handshake_without_an_answer(server: FakeServer, reply: FakeReply) -> None:
     """A server that does not answer in JSON-RPC is no MCP server."""
-    server = FakeServer()
     server.script("initialize", reply)
     with pytest.raises(UpstreamProtocolError):
         await opened(server)
 
 
-async def test_hang_up_in_the_handshake_counts_as_unreachable() -> None:
+async def test_hang_up_in_the_handshake_counts_as_unreachable(server: FakeServer) -> None:
     """Nothing of a user's was executed, so whoever waits may try again."""
-    server = FakeServer()
     server.script("initialize", stream(ConnectionLost()))
     with pytest.raises(UpstreamUnreachable):
         await opened(server)
 
 
-async def test_half_opened_session_is_given_back() -> None:
+@pytest.mark.http_only
+async def test_half_opened_session_is_given_back(server: FakeServer) -> None:
     """A handshake that fails after the server gave an id does not leave a session behind."""
-    server = FakeServer()
     server.script("notifications/initialized", refusal(404, GONE), ConnectionLost())
     session = make_session(server)
     with pytest.raises(UpstreamProtocolError):
@@ -180,9 +184,8 @@ async def test_silent_handshake_times_out() -> None:
         assert now() - began == pytest.approx(seconds)
 
 
-async def test_restoring_has_a_deadline() -> None:
+async def test_restoring_has_a_deadline(server: FakeServer) -> None:
     """A server that does not take the journal in time does not keep the client waiting for ever."""
-    server = FakeServer()
     session = await opened(server, handshake_timeout_seconds=7.0)
     lost = Journal()
     lost.record("resources/subscribe", b'{"uri":"a:1"}')
@@ -193,9 +196,8 @@ async def test_restoring_has_a_deadline() -> None:
     session.abandon()
 
 
-async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait() -> None:
+async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait(server: FakeServer) -> None:
     """While the server takes no connections; a handshake that it has begun has its own time."""
-    server = FakeServer()
     session = await opened(server, patience_seconds=20.0)
     began = asyncio.get_running_loop().time()
 
@@ -213,17 +215,16 @@ async def test_a_re_opening_is_tried_as_long_as_a_request_may_wait() -> None:
     session.abandon()
 
 
-async def test_server_that_forgets_at_once() -> None:
+@pytest.mark.http_only
+async def test_server_that_forgets_at_once(server: FakeServer) -> None:
     """A session that is unknown straight after the handshake is no 404 of the client's."""
-    server = FakeServer()
     server.script("notifications/initialized", refusal(404, GONE))
     with pytest.raises(UpstreamProtocolError, match="name its replicas"):
         await opened(server)
 
 
-async def test_fleet_is_told() -> None:
+async def test_fleet_is_told(server: FakeServer) -> None:
     """Whoever decides where sessions live knows how each handshake went, and when a session has left."""
-    server = FakeServer()
     fleet = FakeFleet(server)
     session = make_session(server, fleet=fleet)
     server.script("initialize", UpstreamUnreachable("down"))
@@ -234,10 +235,10 @@ async def test_fleet_is_told() -> None:
     assert fleet.notes == ["place", "failed: upstream-unreachable", "place", "opened", "left"]
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize("how", ["abandon", "close"])
-async def test_fleet_is_told_of_a_handshake_that_is_given_up(how: str) -> None:
+async def test_fleet_is_told_of_a_handshake_that_is_given_up(server: FakeServer, how: str) -> None:
     """A session that never came about does not count as living anywhere."""
-    server = FakeServer()
     fleet = FakeFleet(server)
     session = make_session(server, fleet=fleet)
     server.script("notifications/initialized", stream(1.0))
@@ -251,18 +252,17 @@ async def test_fleet_is_told_of_a_handshake_that_is_given_up(how: str) -> None:
     session.abandon()
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize("version", [7, "", "x" * 65, "2025\r\nX-Evil: 1", None])
-async def test_odd_version_is_not_repeated(version: object) -> None:
+async def test_odd_version_is_not_repeated(server: FakeServer, version: object) -> None:
     """A protocol version that cannot be a header's value is not made one."""
-    server = FakeServer()
     server.initialize_result = {"protocolVersion": version}
     session = await opened(server)
     assert session.version is None
 
 
-async def test_ids_are_unique() -> None:
+async def test_ids_are_unique(server: FakeServer) -> None:
     """No two requests of a session ever have the same id, over all its incarnations."""
-    server = FakeServer()
     session = await opened(server)
     taken = [session.incarnation.calls.begin(Call()) for _ in range(3)]
     await session.incarnation.confirm()
@@ -304,18 +304,16 @@ async def test_close_says_goodbye_once() -> None:
 @pytest.mark.parametrize(
     "trouble", [refusal(405), refusal(500), ConnectionLost(), UpstreamUnreachable("down"), TimeoutError()]
 )
-async def test_close_ignores_trouble(trouble: FakeReply | BaseException) -> None:
+async def test_close_ignores_trouble(server: FakeServer, trouble: FakeReply | BaseException) -> None:
     """A server that takes no DELETE, or is down, changes nothing for us."""
-    server = FakeServer()
     session = await opened(server)
     server.script("DELETE", trouble)
     await session.close("idle")
     assert session.closed
 
 
-async def test_close_while_opening() -> None:
+async def test_close_while_opening(server: FakeServer) -> None:
     """A session closed during its handshake is DELETEd as soon as that is through."""
-    server = FakeServer()
     go_on = asyncio.Event()
     server.script("notifications/initialized", stream(go_on))
     server.script("GET", stream(asyncio.Event()))
@@ -334,9 +332,8 @@ async def test_close_while_opening() -> None:
     assert not session.streaming
 
 
-async def test_abandon_then_close_gives_the_session_back() -> None:
+async def test_abandon_then_close_gives_the_session_back(server: FakeServer) -> None:
     """At a shutdown in the middle of a handshake, the server is told about the session it opened."""
-    server = FakeServer()
     session = make_session(server)
     server.script("GET", stream(asyncio.Event()))
     opening = asyncio.create_task(session.open(ALICE))
@@ -348,12 +345,11 @@ async def test_abandon_then_close_gives_the_session_back() -> None:
         await opening
     await session.close("shutdown")
     assert server.deleted == ["s1"]
-    assert [str(sent) for sent in server.seen].count("DELETE @s1") == 1
+    assert server.sessions == []
 
 
-async def test_abandon_stops_everything() -> None:
+async def test_abandon_stops_everything(server: FakeServer) -> None:
     """An abandoned session leaves no task behind."""
-    server = FakeServer()
     server.script("GET", stream(asyncio.Event()))
     session = await opened(server)
     before = len(asyncio.all_tasks())
@@ -366,9 +362,9 @@ async def test_abandon_stops_everything() -> None:
 # -- posts in the background -----------------------------------------------------------------------
 
 
-async def test_post_message_tells_whether_it_was_taken() -> None:
+@pytest.mark.http_only
+async def test_post_message_tells_whether_it_was_taken(server: FakeServer) -> None:
     """A notification that cannot be delivered is no error, but is known."""
-    server = FakeServer()
     session = await opened(server)
     body = b'{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}'
     server.script(
@@ -377,9 +373,8 @@ async def test_post_message_tells_whether_it_was_taken() -> None:
     assert [await session.incarnation.post_message(body) for _ in range(4)] == [False, False, False, True]
 
 
-async def test_background_posts_are_bounded() -> None:
+async def test_background_posts_are_bounded(server: FakeServer) -> None:
     """A server that asks and never reads the answers does not fill our memory."""
-    server = FakeServer()
     session = await opened(server)
     session.incarnation.channel = FakeChannel(StuckServer(), "s1")
     for _ in range(1000):
@@ -389,9 +384,8 @@ async def test_background_posts_are_bounded() -> None:
     session.abandon()
 
 
-async def test_post_that_hangs_is_given_up() -> None:
+async def test_post_that_hangs_is_given_up(server: FakeServer) -> None:
     """A notification that the server never accepts ends after 10 seconds."""
-    server = FakeServer()
     session = await opened(server)
     session.incarnation.channel = FakeChannel(StuckServer(), "s1")
     assert not await session.incarnation.post_message(b'{"jsonrpc":"2.0","method":"notifications/x"}')
@@ -449,9 +443,9 @@ async def test_messages_go_to_the_call_they_name() -> None:
     session.abandon()
 
 
-async def test_broken_stream_is_resumed() -> None:
+@pytest.mark.http_only
+async def test_broken_stream_is_resumed(server: FakeServer) -> None:
     """After a break the stream is opened again, from the last event on."""
-    server = FakeServer()
     server.script(
         "GET",
         stream(say(notification("notifications/a"), event_id="7"), ConnectionLost()),
@@ -466,9 +460,9 @@ async def test_broken_stream_is_resumed() -> None:
     session.abandon()
 
 
-async def test_server_decides_how_soon_the_stream_is_resumed() -> None:
+@pytest.mark.http_only
+async def test_server_decides_how_soon_the_stream_is_resumed(server: FakeServer) -> None:
     """The stream's own retry time is waited for."""
-    server = FakeServer()
     server.script("GET", stream(say(retry=3.0)), stream(asyncio.Event()))
     session = await opened(server)
     await asyncio.sleep(2.9)
@@ -478,9 +472,9 @@ async def test_server_decides_how_soon_the_stream_is_resumed() -> None:
     session.abandon()
 
 
-async def test_streams_that_end_at_once_are_opened_ever_more_rarely() -> None:
+@pytest.mark.http_only
+async def test_streams_that_end_at_once_are_opened_ever_more_rarely(server: FakeServer) -> None:
     """A server that accepts every GET and ends it at once is not hammered."""
-    server = FakeServer()
     server.script("GET", *(stream() for _ in range(1000)))
     session = await opened(server)
     await asyncio.sleep(600)
@@ -488,9 +482,9 @@ async def test_streams_that_end_at_once_are_opened_ever_more_rarely() -> None:
     session.abandon()
 
 
-async def test_long_lived_stream_is_reopened_at_once() -> None:
+@pytest.mark.http_only
+async def test_long_lived_stream_is_reopened_at_once(server: FakeServer) -> None:
     """A stream that something in between cuts every few minutes comes back in a moment."""
-    server = FakeServer()
     server.script("GET", *(stream(125.0) for _ in range(3)), stream(asyncio.Event()))
     session = await opened(server)
     await asyncio.sleep(3 * 125.0 + 1)
@@ -516,9 +510,9 @@ async def test_stream_that_is_not_offered_is_asked_for_seldom(status: int) -> No
     session.abandon()
 
 
-async def test_json_instead_of_a_stream() -> None:
+@pytest.mark.http_only
+async def test_json_instead_of_a_stream(server: FakeServer) -> None:
     """A 200 that is no event stream is a refusal, too."""
-    server = FakeServer()
     server.script("GET", answer({"status": "ok"}))
     session = await opened(server)
     await asyncio.sleep(100)
@@ -526,10 +520,10 @@ async def test_json_instead_of_a_stream() -> None:
     session.abandon()
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize("status", [409, 429, 500, 503])
-async def test_stream_refused_for_now_is_asked_for_again(status: int) -> None:
+async def test_stream_refused_for_now_is_asked_for_again(server: FakeServer, status: int) -> None:
     """A conflict with a dead predecessor, or a busy server, passes."""
-    server = FakeServer()
     server.script("GET", stream(1.0), refusal(status), refusal(status), stream(asyncio.Event()))
     session = await opened(server)
     await asyncio.sleep(5)
@@ -553,9 +547,8 @@ async def test_stream_that_stood_once_is_asked_for_without_end(status: int) -> N
     session.abandon()
 
 
-async def test_lost_session_that_nobody_holds_leaves() -> None:
+async def test_lost_session_that_nobody_holds_leaves(server: FakeServer) -> None:
     """A 404 on the stream, confirmed by a ping, ends a session that nobody holds."""
-    server = FakeServer()
     server.script("GET", stream(10.0))
     session = await opened(server)
     keeper = Holder(session)
@@ -590,9 +583,8 @@ async def test_lost_session_that_is_held_is_opened_again() -> None:
 # -- keep-alive ------------------------------------------------------------------------------------
 
 
-async def test_quiet_session_is_pinged() -> None:
+async def test_quiet_session_is_pinged(server: FakeServer) -> None:
     """A session is pinged when it was quiet for the keep-alive time, and not before."""
-    server = FakeServer()
     session = await opened(server)
     loop = asyncio.get_running_loop()
     for _ in range(300):
@@ -602,9 +594,8 @@ async def test_quiet_session_is_pinged() -> None:
     session.abandon()
 
 
-async def test_session_with_a_call_in_flight_is_not_pinged() -> None:
+async def test_session_with_a_call_in_flight_is_not_pinged(server: FakeServer) -> None:
     """A call keeps its session alive."""
-    server = FakeServer()
     session = await opened(server)
     session.incarnation.calls.begin(Call())
     await asyncio.sleep(300)
@@ -614,9 +605,8 @@ async def test_session_with_a_call_in_flight_is_not_pinged() -> None:
     session.abandon()
 
 
-async def test_what_the_server_says_does_not_replace_a_ping() -> None:
+async def test_what_the_server_says_does_not_replace_a_ping(server: FakeServer) -> None:
     """Some servers count only what they receive: a chatty stream does not keep a session alive."""
-    server = FakeServer()
     chatter = [step for _ in range(20) for step in (10.0, say(notification("notifications/message")))]
     server.script("GET", stream(*chatter, asyncio.Event()))
     session = await opened(server)
@@ -627,12 +617,11 @@ async def test_what_the_server_says_does_not_replace_a_ping() -> None:
     session.abandon()
 
 
-async def test_keep_alive_finds_a_lost_session() -> None:
+async def test_keep_alive_finds_a_lost_session(server: FakeServer) -> None:
     """A ping that is answered "session not found" ends an idle session."""
-    server = FakeServer()
     session = await opened(server)
     keeper = Holder(session)
-    server.forget()
+    server.sessions.clear()
     await asyncio.sleep(130)
     session.tick(asyncio.get_running_loop().time())
     await settle()
@@ -653,15 +642,15 @@ async def test_keep_alive_finds_a_lost_session() -> None:
         UpstreamTimeout("silent"),
     ],
 )
-async def test_trouble_is_no_loss(reply: FakeReply | BaseException) -> None:
+async def test_trouble_is_no_loss(server: FakeServer, reply: FakeReply | BaseException) -> None:
     """A ping that fails for another reason says nothing about the session."""
-    server = FakeServer()
     session = await opened(server)
     server.script("ping", reply)
     assert await session.incarnation.confirm()
     session.abandon()
 
 
+@pytest.mark.http_only
 @pytest.mark.parametrize(
     "reply",
     [
@@ -673,18 +662,16 @@ async def test_trouble_is_no_loss(reply: FakeReply | BaseException) -> None:
         stream(say({"error": "Session not found"})),
     ],
 )
-async def test_loss_is_confirmed(reply: FakeReply) -> None:
+async def test_loss_is_confirmed(server: FakeServer, reply: FakeReply) -> None:
     """A ping that is answered in any dialect of "session gone" is believed."""
-    server = FakeServer()
     session = await opened(server)
     server.script("ping", reply)
     assert not await session.incarnation.confirm()
     session.abandon()
 
 
-async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> None:
+async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened(server: FakeServer) -> None:
     """The ping of an old incarnation says nothing about the new one."""
-    server = FakeServer()
     session = await opened(server)
     keeper = Holder(session)
     go_on = asyncio.Event()
@@ -707,9 +694,8 @@ async def test_keep_alive_does_not_drop_a_session_that_was_just_reopened() -> No
 # -- loss and revival ------------------------------------------------------------------------------
 
 
-async def test_one_ping_for_all_who_ask() -> None:
+async def test_one_ping_for_all_who_ask(server: FakeServer) -> None:
     """Everyone who suspects a loss at the same time waits for the same ping."""
-    server = FakeServer()
     session = await opened(server)
     assert await asyncio.gather(*(session.incarnation.confirm() for _ in range(10))) == [True] * 10
     assert len(server.posts("ping")) == 1
@@ -736,9 +722,8 @@ async def test_one_reopening_for_all_who_noticed() -> None:
     session.abandon()
 
 
-async def test_whoever_leaves_does_not_stop_the_reopening() -> None:
+async def test_whoever_leaves_does_not_stop_the_reopening(server: FakeServer) -> None:
     """A cancelled waiter leaves the re-opening to the others."""
-    server = FakeServer()
     session = await opened(server)
     server.forget()
     first = asyncio.create_task(session.revive(session.incarnation, "404", ALICE))
@@ -752,9 +737,8 @@ async def test_whoever_leaves_does_not_stop_the_reopening() -> None:
     session.abandon()
 
 
-async def test_journal_is_replayed() -> None:
+async def test_journal_is_replayed(server: FakeServer) -> None:
     """Log level and subscriptions are told to the new session, once, whatever it says to them."""
-    server = FakeServer()
     session = await opened(server)
     session.record.journal.record("logging/setLevel", b'{"level":"debug"}')
     session.record.journal.record("resources/subscribe", b'{"uri":"a:1","_meta":{"progressToken":5}}')
@@ -769,13 +753,14 @@ async def test_journal_is_replayed() -> None:
         "logging/setLevel @s2",
         "resources/subscribe @s2",
     ]
-    assert server.seen[-2].params == {"uri": "a:1"}  # without the progress token of the first time
+    assert server.posts("resources/subscribe")[-1].params == {
+        "uri": "a:1"
+    }  # without the progress token of the first time
     session.abandon()
 
 
-async def test_reopening_waits_for_a_restarting_server() -> None:
+async def test_reopening_waits_for_a_restarting_server(server: FakeServer) -> None:
     """While the server refuses connections, it is tried again for some seconds."""
-    server = FakeServer()
     session = await opened(server)
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("down") for _ in range(5)))
@@ -784,9 +769,8 @@ async def test_reopening_waits_for_a_restarting_server() -> None:
     session.abandon()
 
 
-async def test_reopening_that_fails_is_told() -> None:
+async def test_reopening_that_fails_is_told(server: FakeServer) -> None:
     """A server that stays down ends the re-opening, and everyone who waits hears why."""
-    server = FakeServer()
     session = await opened(server)
     server.forget()
     server.script("initialize", *(UpstreamUnreachable("It is down.") for _ in range(100)))
@@ -801,9 +785,8 @@ async def test_reopening_that_fails_is_told() -> None:
     session.abandon()
 
 
-async def test_ready_waits_for_the_reopening() -> None:
+async def test_ready_waits_for_the_reopening(server: FakeServer) -> None:
     """Who comes during a re-opening waits for it, and shares its outcome."""
-    server = FakeServer()
     session = await opened(server)
     await session.ready(ALICE)
     server.forget()
@@ -820,7 +803,7 @@ async def test_ready_waits_for_the_reopening() -> None:
     assert not waiting.done()
     go_on.set()
     await waiting
-    assert session.incarnation.channel.session_id == "x"
+    assert server.sessions == ["x"]
     session.abandon()
 
 
@@ -839,9 +822,8 @@ async def test_refused_session_moves() -> None:
     session.abandon()
 
 
-async def test_refused_session_without_another_server() -> None:
+async def test_refused_session_without_another_server(server: FakeServer) -> None:
     """It stays where it is, unless there is no hope any more."""
-    server = FakeServer()
     fleet = FakeFleet(server)
     session = make_session(server, fleet=fleet)
     await session.open(ALICE)
@@ -854,9 +836,8 @@ async def test_refused_session_without_another_server() -> None:
     session.abandon()
 
 
-async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
+async def test_quiet_session_is_looked_at_before_it_is_used(server: FakeServer) -> None:
     """A session that was quiet for long is pinged first, and re-opened when it is gone."""
-    server = FakeServer()
     session = await opened(server, check_after_seconds=30.0)
     await session.ready(ALICE)
     assert server.posts("ping") == []
@@ -867,13 +848,13 @@ async def test_quiet_session_is_looked_at_before_it_is_used() -> None:
     server.forget()
     await asyncio.sleep(31)
     await session.ready(ALICE)
-    assert session.incarnation.channel.session_id == "s2"
+    assert server.sessions == ["s2"]
     session.abandon()
 
 
-async def test_reopening_in_the_background_that_fails_gives_the_session_up() -> None:
+@pytest.mark.http_only
+async def test_reopening_in_the_background_that_fails_gives_the_session_up(server: FakeServer) -> None:
     """Whoever keeps a session that is beyond help hears so."""
-    server = FakeServer()
     session = await opened(server)
     keeper = Holder(session, wanted=True)
     server.forget()
@@ -883,9 +864,8 @@ async def test_reopening_in_the_background_that_fails_gives_the_session_up() -> 
     assert keeper.failures == [UpstreamRejected]
 
 
-async def test_closed_session_is_not_reopened() -> None:
+async def test_closed_session_is_not_reopened(server: FakeServer) -> None:
     """A call that outlives its session does not open one that nobody would ever close."""
-    server = FakeServer()
     session = await opened(server)
     await session.close("lost")
     with pytest.raises(SessionLost):
@@ -896,9 +876,9 @@ async def test_closed_session_is_not_reopened() -> None:
     assert len(server.posts("initialize")) == 1
 
 
-async def test_close_during_the_reopening() -> None:
+@pytest.mark.http_only
+async def test_close_during_the_reopening(server: FakeServer) -> None:
     """A re-opening that is under way is finished, so that its session can be given back as well."""
-    server = FakeServer()
     session = await opened(server)
     server.forget()
     go_on = asyncio.Event()
@@ -918,9 +898,10 @@ async def test_close_during_the_reopening() -> None:
 
 
 @pytest.mark.parametrize("trouble", [stream(asyncio.Event()), UpstreamUnreachable("down")])
-async def test_close_during_a_reopening_that_leads_nowhere(trouble: FakeReply | BaseException) -> None:
+async def test_close_during_a_reopening_that_leads_nowhere(
+    server: FakeServer, trouble: FakeReply | BaseException
+) -> None:
     """A server that hangs or is away does not hold up the end, and whoever waits gets an error."""
-    server = FakeServer()
     session = await opened(server)
     server.forget()
     server.script("initialize", *([trouble] * 100))
@@ -935,9 +916,8 @@ async def test_close_during_a_reopening_that_leads_nowhere(trouble: FakeReply | 
     assert server.sessions == []
 
 
-async def test_close_during_the_confirmation() -> None:
+async def test_close_during_the_confirmation(server: FakeServer) -> None:
     """Whoever waits for a ping that is called off goes on with what the server said, and is not cancelled."""
-    server = FakeServer()
     session = await opened(server)
     server.script("ping", stream(asyncio.Event()))
     waiting = asyncio.create_task(session.incarnation.confirm())
@@ -949,9 +929,8 @@ async def test_close_during_the_confirmation() -> None:
 
 
 @pytest.mark.parametrize("what", ["revive", "confirm"])
-async def test_cancellation_is_never_swallowed(what: str) -> None:
+async def test_cancellation_is_never_swallowed(server: FakeServer, what: str) -> None:
     """Cancelled together with what it waits for, a task is cancelled all the same."""
-    server = FakeServer()
     session = await opened(server)
     server.script("ping", stream(asyncio.Event()))
     server.script("initialize", stream(asyncio.Event()))
@@ -967,9 +946,8 @@ async def test_cancellation_is_never_swallowed(what: str) -> None:
         await waiting
 
 
-async def test_restore() -> None:
+async def test_restore(server: FakeServer) -> None:
     """A new session is told what a lost one had been told, and remembers it itself."""
-    server = FakeServer()
     session = await opened(server)
     lost = Journal()
     lost.record("resources/subscribe", b'{"uri":"a:1"}')
@@ -995,9 +973,8 @@ def test_repr_names_the_session() -> None:
     assert "alice" not in shown
 
 
-async def test_refusing_thousands() -> None:
+async def test_refusing_thousands(server: FakeServer) -> None:
     """Whatever a server asks of nobody is answered with an error, though not all at once."""
-    server = FakeServer()
     session = make_session(server)
     await session.open(ALICE)
     at_once: list[int] = []
