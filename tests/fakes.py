@@ -25,6 +25,7 @@ from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, R
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers
 from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Residence, Server
 from mcp_session_proxy.upstream.monitor import always_there
+from mcp_session_proxy.upstream.record import SessionRules
 from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.streamable_http import fits_a_header
@@ -507,10 +508,12 @@ def make_session(
         principal_tag="anonymous",
         router=router or FakeRouter(),
         observe=observe or Recorder(),
-        keepalive_seconds=keepalive_seconds,
-        check_after_seconds=check_after_seconds,
-        handshake_timeout_seconds=handshake_timeout_seconds,
-        patience_seconds=patience_seconds,
+        rules=SessionRules(
+            keepalive_seconds=keepalive_seconds,
+            check_after_seconds=check_after_seconds,
+            handshake_timeout_seconds=handshake_timeout_seconds,
+            patience_seconds=patience_seconds,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ import random
 import weakref
 from collections.abc import Sequence
 from functools import partial
+from typing import Final
 
 from .. import __version__
 from ..downstream.in_flight import InFlight
@@ -22,12 +23,15 @@ from ..sessions.binding import Binder
 from ..sessions.directory import Directory
 from ..sessions.identity import Profile, SessionKey, sessionless_profile
 from ..sessions.pool import Pool
-from ..settings.config import Settings
 from ..upstream.breaker import Breakers
 from ..upstream.fleet import Fleet, Replica, Server
+from ..upstream.record import SessionRules
 from ..upstream.session import UpstreamSession
 from . import rules
 from .in_force import InForce
+
+# Of the time between two pings: sessions that began together need not be pinged together.
+_LEAST_PART: Final = 0.85
 
 
 class Core:
@@ -48,15 +52,15 @@ class Core:
             for server in servers
         ]
         self.fleet = build(rules.fleet_rules, partial(Fleet, replicas))
-        opener = Opener(in_force, self.fleet, observe, self.memory)
-        self.pool = in_force.build(
+        opener = build(
+            rules.session_rules, partial(Opener, fleet=self.fleet, observe=observe, memory=self.memory)
+        )
+        self.pool = build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
         )
-        self.in_flight = in_force.build(
-            rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open)
-        )
-        directory = in_force.build(rules.directory_rules, Directory)
-        self.binder = in_force.build(
+        self.in_flight = build(rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open))
+        directory = build(rules.directory_rules, Directory)
+        self.binder = build(
             rules.binding_rules,
             lambda binding_rules: Binder(
                 pool=self.pool,
@@ -66,7 +70,7 @@ class Core:
                 observe=observe,
             ),
         )
-        self.delivery = in_force.build(
+        self.delivery = build(
             rules.event_rules,
             partial(Delivery, events=self.memory.events, questions=self.memory.questions),
         )
@@ -74,7 +78,7 @@ class Core:
         self.attribution = Attribution()
         self.catalog = Catalog(observe, self.memory.lists)
         self.listening = Listening(observe, self.memory.events)
-        self.parking = in_force.build(
+        self.parking = build(
             rules.parking_limits, lambda limits: Parking(limits, observe, self.memory.questions)
         )
         # What servers say of their own accord goes back the way up.
@@ -113,25 +117,34 @@ class Core:
 
 
 class Opener:
-    """Makes upstream sessions, which go by the settings in force for as long as they live.
+    """Makes upstream sessions. ``rules`` may be replaced at any time: those that it has made go by them, too.
 
     ``router`` has to be set before the first one: it leads to those who have sessions made.
     """
 
     router: Router
 
-    def __init__(self, in_force: InForce, fleet: Fleet, observe: Observer, memory: Memory) -> None:
-        self._in_force = in_force
+    def __init__(self, rules: SessionRules, *, fleet: Fleet, observe: Observer, memory: Memory) -> None:
+        self._rules = rules
         self._fleet = fleet
         self._observe = observe
         self._memory = memory
         self._results = Keeper(memory.profiles)
         self._made: weakref.WeakSet[UpstreamSession] = weakref.WeakSet()
-        in_force.follow(self._apply)
+
+    @property
+    def rules(self) -> SessionRules:
+        """What upstream sessions go by."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: SessionRules) -> None:
+        self._rules = rules
+        for session in self._made:
+            session.record.rules = rules
 
     def make(self, key: SessionKey, profile: Profile) -> UpstreamSession:
         """A session for clients of this key, not open yet."""
-        settings = self._in_force.settings
         session = UpstreamSession(
             fleet=self._fleet,
             initialize_params=profile.params,
@@ -141,25 +154,11 @@ class Opener:
             principal_tag=key.principal_tag,
             router=self.router,
             observe=self._observe,
-            keepalive_seconds=_spread(settings.keepalive),
-            check_after_seconds=settings.check_after,
-            handshake_timeout_seconds=settings.handshake_timeout,
-            patience_seconds=settings.acquire_timeout,
+            rules=self._rules,
+            keepalive_part=random.uniform(_LEAST_PART, 1.0),
             room_for_questions=self._memory.questions,
             room_for_subscriptions=self._memory.subscriptions,
             results=self._results,
         )
         self._made.add(session)
         return session
-
-    def _apply(self, settings: Settings) -> None:
-        for session in self._made:
-            session.keepalive_seconds = _spread(settings.keepalive)
-            session.check_after_seconds = settings.check_after
-            session.record.handshake_timeout_seconds = settings.handshake_timeout
-            session.patience_seconds = settings.acquire_timeout
-
-
-def _spread(keepalive_seconds: float) -> float:
-    """About this long: sessions that began together need not be pinged together."""
-    return keepalive_seconds * random.uniform(0.85, 1.0)

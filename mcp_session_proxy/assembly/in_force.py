@@ -44,18 +44,3 @@ class InForce:
         self.settings = settings
         for component, rules in everybody:
             component.rules = rules
-
-    def follow(self, apply: Callable[[Settings], None]) -> None:
-        """Have ``apply`` called with the settings now, and whenever they are replaced."""
-        self.build(lambda settings: settings, lambda settings: _Follower(apply, settings))
-
-
-class _Follower:
-    def __init__(self, apply: Callable[[Settings], None], rules: Settings) -> None:
-        self._apply = apply
-        self.rules = rules
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        super().__setattr__(name, value)
-        if name == "rules":
-            self._apply(value)

@@ -23,6 +23,7 @@ from ..sessions.policy import Limits
 from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
 from ..upstream.fleet import FleetRules
+from ..upstream.record import SessionRules
 from ..upstream.streamable_http import HttpRules
 
 
@@ -71,6 +72,16 @@ def passing_rules(settings: Settings) -> PassingRules:
         idle_timeout_seconds=settings.request_timeout,
         passing=settings.passthrough,
         trusted_proxies=settings.trusted_proxy,
+    )
+
+
+def session_rules(settings: Settings) -> SessionRules:
+    """How long things may take with one upstream session."""
+    return SessionRules(
+        keepalive_seconds=settings.keepalive,
+        check_after_seconds=settings.check_after,
+        handshake_timeout_seconds=settings.handshake_timeout,
+        patience_seconds=settings.acquire_timeout,
     )
 
 

@@ -236,7 +236,7 @@ class Incarnation:
                 self.channel,
                 record.credentials,
                 record.initialize_params,
-                record.handshake_timeout_seconds,
+                record.rules.handshake_timeout_seconds,
             )
             self.refusals.clear()
             if gone:

@@ -52,7 +52,7 @@ class Initialization:
         incarnation, record = self._incarnation, self._record
         failure: ProxyError
         try:
-            async with asyncio.timeout(record.handshake_timeout_seconds):
+            async with asyncio.timeout(record.rules.handshake_timeout_seconds):
                 result = record.results.keep(await self._initialize(caller))
                 if incarnation.standing is Standing.CLOSED:
                     raise closed_meanwhile()
@@ -92,7 +92,7 @@ class Initialization:
             allocate=record.next_id,
             take=self._take,
             stands=self._incarnation.opened,
-            silence_seconds=record.handshake_timeout_seconds,
+            silence_seconds=record.rules.handshake_timeout_seconds,
         )
         if record.version_is_free:
             return await handshake.initialize_in(replica.versions, record.initialize_params)
@@ -126,7 +126,7 @@ class Initialization:
     async def _post_initialized(self, caller: Caller, accepted: asyncio.Future[None]) -> None:
         incarnation = self._incarnation
         body = jsonrpc.write_notification(revisions.INITIALIZED, None)
-        silence_seconds = self._record.handshake_timeout_seconds
+        silence_seconds = self._record.rules.handshake_timeout_seconds
         try:
             async with incarnation.channel.send(body, caller, silence_seconds=silence_seconds) as reply:
                 if not accepted.done():
@@ -189,7 +189,7 @@ async def restore(incarnation: Incarnation, journal: Journal) -> None:
     for method, params in journal.requests():
         record.journal.record(method, params)
     try:
-        async with asyncio.timeout(record.handshake_timeout_seconds):
+        async with asyncio.timeout(record.rules.handshake_timeout_seconds):
             await replay(incarnation, incarnation.take)
     except ConnectionLost as error:
         raise UpstreamUnreachable("The MCP server closed the connection.") from error

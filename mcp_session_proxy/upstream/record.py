@@ -11,15 +11,31 @@ from .roots import RootsTalk
 from .transport import NOBODY, Caller
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionRules:
+    """What the operator chose for upstream sessions.
+
+    One that nobody uses is pinged every ``keepalive_seconds``; one that was quiet for ``check_after_seconds``
+    is pinged before it is used, never with 0. A server may take ``handshake_timeout_seconds`` to open one;
+    for one that takes no connections, whoever wants a session opened anew waits ``patience_seconds``.
+    """
+
+    keepalive_seconds: float = 120.0
+    check_after_seconds: float = 0.0
+    handshake_timeout_seconds: float = 60.0
+    patience_seconds: float = 10.0
+
+
 @dataclass(slots=True, kw_only=True)
 class Record:
     """What all incarnations of one upstream session have in common.
 
     ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
-    ``principal_tag`` is the principal's short form for logs. ``credentials`` are the newest caller's, for
-    what the session sends by itself. ``last_used``, by a request, is on the event loop's clock. ``next_id``
-    gives ids for requests, which no two incarnations have in common: what still comes for a lost one must not
-    be taken for the answer to a later request. ``results`` keeps what servers say of themselves.
+    ``principal_tag`` is the principal's short form for logs. ``rules`` may be replaced at any time.
+    ``credentials`` are the newest caller's, for what the session sends by itself. ``last_used``, by a
+    request, is on the event loop's clock. ``next_id`` gives ids for requests, which no two incarnations have
+    in common: what still comes for a lost one must not be taken for the answer to a later request.
+    ``results`` keeps what servers say of themselves.
     """
 
     tag: str
@@ -27,7 +43,7 @@ class Record:
     principal_tag: str
     initialize_params: bytes
     version_is_free: bool
-    handshake_timeout_seconds: float
+    rules: SessionRules
     room_for_questions: Share = UNBOUNDED
     journal: Journal = field(default_factory=Journal)
     results: Keeper = UNCOUNTED
@@ -40,6 +56,6 @@ class Record:
     def too_slow(self, what: str) -> UpstreamTimeout:
         """The error for a server that has not done within a handshake's time what it should."""
         return UpstreamTimeout(
-            f"The MCP server did not {what} within {self.handshake_timeout_seconds:g} s, "
+            f"The MCP server did not {what} within {self.rules.handshake_timeout_seconds:g} s, "
             "which is what --handshake-timeout allows."
         )

@@ -23,7 +23,7 @@ from .incarnation import Incarnation, Standing, is_being_cancelled
 from .initialization import Initialization, closed_meanwhile, restore
 from .journal import Journal
 from .life import Life, Turn, advance
-from .record import Record
+from .record import Record, SessionRules
 from .transport import Caller
 
 _FAREWELL_SECONDS: Final = 3.0
@@ -53,6 +53,8 @@ class UpstreamSession:
     ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs. What the
     server says before anybody hears it, and refusals of what it asks, count against ``room_for_questions``,
     the journal against ``room_for_subscriptions``; ``results`` keeps what the server says of itself.
+    ``keepalive_part`` of the usual time passes between two pings: sessions that began together need not be
+    pinged together.
     """
 
     def __init__(
@@ -66,10 +68,8 @@ class UpstreamSession:
         principal_tag: str,
         router: Router,
         observe: Observer,
-        keepalive_seconds: float,
-        check_after_seconds: float = 0.0,
-        handshake_timeout_seconds: float = 60.0,
-        patience_seconds: float = 10.0,
+        rules: SessionRules,
+        keepalive_part: float = 1.0,
         room_for_questions: Share = UNBOUNDED,
         room_for_subscriptions: Share = UNBOUNDED,
         results: Keeper = UNCOUNTED,
@@ -80,7 +80,7 @@ class UpstreamSession:
             principal_tag=principal_tag,
             initialize_params=initialize_params,
             version_is_free=version_is_free,
-            handshake_timeout_seconds=handshake_timeout_seconds,
+            rules=rules,
             room_for_questions=room_for_questions,
             journal=Journal(room_for_subscriptions),
             results=results,
@@ -94,9 +94,7 @@ class UpstreamSession:
         # Who finds this session when coming back; only ``sessions.audience`` reads and writes it.
         self.audience: dict[Hashable, None] = {}
         self.router = router
-        self.keepalive_seconds = keepalive_seconds
-        self.check_after_seconds = check_after_seconds
-        self.patience_seconds = patience_seconds
+        self._keepalive_part = keepalive_part
         self._fleet = fleet
         self._observe = observe
         self._life = Life.NEW
@@ -284,9 +282,10 @@ class UpstreamSession:
 
     def _is_fresh(self, incarnation: Incarnation) -> bool:
         """Whether the server was heard of on it not long ago, so that a request can be sent at once."""
-        if not self.check_after_seconds or incarnation.calls.in_flight:
+        check_after_seconds = self.record.rules.check_after_seconds
+        if not check_after_seconds or incarnation.calls.in_flight:
             return True
-        return asyncio.get_running_loop().time() - incarnation.calls.last_activity < self.check_after_seconds
+        return asyncio.get_running_loop().time() - incarnation.calls.last_activity < check_after_seconds
 
     async def refused(self, caller: Caller) -> None:
         """A connection to the server was refused, so nothing was sent: move elsewhere, where that can be.
@@ -319,7 +318,7 @@ class UpstreamSession:
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
         if self._life is Life.OPEN:
-            self.incarnation.tick(now, self.keepalive_seconds)
+            self.incarnation.tick(now, self.record.rules.keepalive_seconds * self._keepalive_part)
 
     # -- loss and revival --------------------------------------------------------------------
 
@@ -362,7 +361,7 @@ class UpstreamSession:
     async def _revive(self, former: Incarnation, caller: Caller) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
-        await self._shake_hands_patiently(caller, started + self.patience_seconds)
+        await self._shake_hands_patiently(caller, started + self.record.rules.patience_seconds)
         self.router.session_changed(self)
         self.tell_differences(former.initialize_result)
         self._observe(

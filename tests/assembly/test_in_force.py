@@ -77,5 +77,4 @@ def test_what_can_change_is_read_where_rules_are_made() -> None:
     assert {module: options for module, options in read.items() if options} == {
         "admin": ["admin_token"],
         "proxy": ["drain_timeout"],
-        "core": ["acquire_timeout", "check_after", "handshake_timeout", "keepalive"],
     }
