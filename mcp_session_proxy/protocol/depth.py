@@ -15,7 +15,7 @@ DEFAULT_MAX_DEPTH: Final = 512
 _WORTH_TAKING_OFF: Final = 16
 _MAX_TOKENS: Final = 20_000
 _LONG_BYTES: Final = 16 * 1024
-_FEW: Final = 16
+_FEW: Final = 8
 
 _ALIKE: Final = bytes.maketrans(b"{}", b"[]")
 _NO_BRACKETS: Final = bytes(set(range(256)) - set(b'{}[]"'))
