@@ -77,49 +77,28 @@ class Exchange:
     that the request travels with, from its first attempt to its resumption.
     """
 
-    __slots__ = (
-        "_aborted",
-        "_cancelled",
-        "_cutoff",
-        "_delivered",
-        "_deliveries",
-        "_incarnation",
-        "_observe",
-        "_outgoing",
-        "_outlet",
-        "_said_something",
-        "_session",
-        "_trace",
-        "_visit",
-        "caller",
-        "refusal",
-        "request",
-        "token",
-        "upstream_id",
-        "upstream_seconds",
-    )
+    # What most exchanges never change is said here and not for each of them.
+    upstream_id = 0
+    upstream_seconds: float | None = None
+    refusal: UpstreamRejected | None = None
+    _trace: UpstreamTrace = UNTRACED
+    _said_something = False
+    _aborted: ProxyError | None = None
+    _cancelled = False
+    _delivered: Response | None = None
 
     def __init__(
         self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
     ) -> None:
         self.request = request
-        self.upstream_id = 0
-        self.upstream_seconds: float | None = None
-        self.caller = visit.caller
+        self.token = token
+        self.caller = self._outgoing = visit.caller  # ``_outgoing``: with what a trace adds
         self._visit = visit
-        self._session = visit.session
-        self._incarnation = visit.session.incarnation  # that the newest attempt went out on
+        self._session = session = visit.session
+        self._incarnation = session.incarnation  # that the newest attempt went out on
         self._outlet = outlet
         self._observe = observe
-        self.token = token
-        self.refusal: UpstreamRejected | None = None
-        self._said_something = False
         self._cutoff = Cutoff()
-        self._trace: UpstreamTrace = UNTRACED
-        self._outgoing = visit.caller  # with what a trace adds
-        self._aborted: ProxyError | None = None
-        self._cancelled = False
-        self._delivered: Response | None = None
         self._deliveries = Tasks()
 
     @property
