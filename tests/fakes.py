@@ -13,9 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
-from http_server import HttpServer, begin_stream, reply_to, write_event  # noqa: F401
-from messages import GONE, INITIALIZE, INITIALIZE_PARAMS, call, notification, raw, result  # noqa: F401
-from proxy_bench import BOTH, PATIENCE_SECONDS, Answer, Bench, read_events, until  # noqa: F401
+from messages import GONE, INITIALIZE_PARAMS, raw, result
 from yarl import URL
 
 from mcp_session_proxy.errors import ProxyError

@@ -272,7 +272,10 @@ async def test_roots_are_asked_of_the_respondent(attribution: Attribution, sessi
     """A question about roots goes to the call whose client is being introduced."""
     mine, theirs = (FakeCall(session, respondent=name) for name in ("me", "you"))
     await enter(attribution, mine)
-    attribution._turns_of(session).running[theirs] = None
+    entering = await enter(attribution, theirs)
+    await asyncio.sleep(11)  # it comes in though the other one runs, since that takes too long
+    await settle()
+    assert entering.done()
     session.record.roots.respondent = "you"
     assert attribution.take_request(session, Request(b"1", revisions.LIST_ROOTS))
     assert (len(mine.delivered), len(theirs.delivered)) == (0, 1)

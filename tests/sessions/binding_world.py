@@ -5,7 +5,7 @@ Tests with it read as transcripts: who asks, how much time passes, which session
 
 import asyncio
 
-from session_fakes import FakeServer, Stand, settle
+from session_fakes import SessionMaker, Stand, settle
 
 from mcp_session_proxy import events
 from mcp_session_proxy.sessions import upkeep
@@ -41,7 +41,7 @@ class World:
         max_clients=1000,
         **limits,
     ):
-        self.server = FakeServer(open_seconds=open_seconds)
+        self.server = SessionMaker(open_seconds=open_seconds)
         self.stand = Stand(self.server, idle_timeout_seconds=IDLE, linger_seconds=LINGER, **limits)
         self.told = self.stand.told
         self.clients = []

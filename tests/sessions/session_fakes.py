@@ -155,7 +155,7 @@ class FakeSession:
             self.journal.record(method, params)
 
 
-class FakeServer:
+class SessionMaker:
     """Makes the sessions. ``by_hand``: handshakes end when the test says so."""
 
     def __init__(self, *, by_hand=False, goodbyes_by_hand=False, open_seconds=0.0):
@@ -337,12 +337,12 @@ every_usage = pytest.mark.parametrize("usage", ALL_USAGES, ids=lambda usage: usa
 
 def by_hand(**limits):
     """A pool whose handshakes end when the test says so."""
-    return Stand(FakeServer(by_hand=True), **limits)
+    return Stand(SessionMaker(by_hand=True), **limits)
 
 
 def prompt(open_seconds=0.0, **limits):
     """A pool whose server answers by itself."""
-    return Stand(FakeServer(open_seconds=open_seconds), **limits)
+    return Stand(SessionMaker(open_seconds=open_seconds), **limits)
 
 
 async def cancel(task):

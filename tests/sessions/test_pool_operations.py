@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from session_fakes import FakeServer, Stand
+from session_fakes import SessionMaker, Stand
 
 from mcp_session_proxy.errors import AcquireTimeout
 from mcp_session_proxy.sessions import upkeep
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.looptime
 
 def stand(**limits):
     """A pool whose server answers by itself."""
-    return Stand(FakeServer(), **limits)
+    return Stand(SessionMaker(), **limits)
 
 
 # -- wear --------------------------------------------------------------------------------------------

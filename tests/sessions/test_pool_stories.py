@@ -4,7 +4,7 @@ import asyncio
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from session_fakes import ALL_USAGES, FakeServer, Stand, key, run_story, settle
+from session_fakes import ALL_USAGES, SessionMaker, Stand, key, run_story, settle
 
 from mcp_session_proxy.errors import UpstreamError, UpstreamUnreachable
 from mcp_session_proxy.sessions import upkeep
@@ -175,7 +175,7 @@ def test_any_sequence_of_events_keeps_the_books(steps, limits):
     """Whatever comes in whatever order: limits hold, nobody is forgotten, and nothing is left at the end."""
 
     async def play():
-        stand = Stand(FakeServer(by_hand=True, goodbyes_by_hand=True), **limits)
+        stand = Stand(SessionMaker(by_hand=True, goodbyes_by_hand=True), **limits)
         story = Story(stand)
         await story.play(steps)
         await story.stop()

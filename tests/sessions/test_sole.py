@@ -4,7 +4,7 @@ import asyncio
 import json
 
 import pytest
-from session_fakes import FakeServer, Stand, key, settle
+from session_fakes import SessionMaker, Stand, key, settle
 
 from mcp_session_proxy.errors import (
     HandshakeRefused,
@@ -111,7 +111,7 @@ class OneSession(Stand):
 
 
 async def one_session(**options):
-    return OneSession(FakeServer(**options))
+    return OneSession(SessionMaker(**options))
 
 
 async def test_one_session_serves_all_who_can_do_as_much() -> None:

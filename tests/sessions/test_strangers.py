@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from session_fakes import FakeServer, Stand, key, settle
+from session_fakes import SessionMaker, Stand, key, settle
 
 from mcp_session_proxy.errors import TooManyWaiters, UpstreamRejected
 from mcp_session_proxy.sessions.books import Usage
@@ -15,7 +15,7 @@ UNAUTHORIZED = UpstreamRejected(401, b"", None, {}, None)
 
 async def full(**limits):
     """A pool whose places to stay are all taken, by nine idle sessions; the tenth is for trials."""
-    stand = Stand(FakeServer(by_hand=True), **{"max_sessions": 10, **limits})
+    stand = Stand(SessionMaker(by_hand=True), **{"max_sessions": 10, **limits})
     for number in range(9):
         (await stand.get(key(f"known {number}"), Usage.COMMON)).release()
     assert stand.books.counted == 9
@@ -71,7 +71,7 @@ async def test_a_newcomer_that_finds_everybody_busy_waits():
 
 async def test_one_who_is_known_needs_no_trial():
     """A caller with a session may open another one: room is made at once, by who has the most."""
-    stand = Stand(FakeServer(by_hand=True), max_sessions=10)
+    stand = Stand(SessionMaker(by_hand=True), max_sessions=10)
     leases = [await stand.get(key("many")) for _ in range(8)]
     (await stand.get(key("few"), Usage.COMMON)).release()
     for lease in leases:
@@ -85,7 +85,7 @@ async def test_one_who_is_known_needs_no_trial():
 
 async def test_strangers_do_not_fill_the_pool():
     """Handshakes for callers that nobody knows take a quarter of the places at most."""
-    stand = Stand(FakeServer(by_hand=True), max_sessions=40)
+    stand = Stand(SessionMaker(by_hand=True), max_sessions=40)
     tasks = [await stand.ask(key(f"made up {number}"), Usage.COMMON) for number in range(30)]
     assert len(stand.server.opening) == 10
     while stand.server.opening:
@@ -99,7 +99,7 @@ async def test_strangers_do_not_fill_the_pool():
 
 async def test_strangers_do_not_fill_the_queue():
     """The last quarter of the places to wait in is for callers that the server has accepted."""
-    stand = Stand(FakeServer(by_hand=True), max_sessions=1, max_waiters=4)
+    stand = Stand(SessionMaker(by_hand=True), max_sessions=1, max_waiters=4)
     lease = await stand.get(key("known"))
     strangers = [await stand.ask(key(f"made up {number}")) for number in range(3)]
     with pytest.raises(TooManyWaiters):
