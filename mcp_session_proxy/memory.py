@@ -18,6 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from .bounds import (
+    ANSWERS_PERCENT,
+    BODIES_PERCENT,
+    EVENTS_PERCENT,
+    HEADS_PERCENT,
+    LISTS_PERCENT,
+    PROFILES_PERCENT,
+    QUESTIONS_PERCENT,
+    SMALL_BYTES,
+    SMALL_PERCENT,
+    SUBSCRIPTIONS_PERCENT,
+)
 from .errors import OverBudget
 
 LEAST_BUDGET_BYTES: Final = 128 * 1024 * 1024
@@ -27,22 +39,6 @@ _CGROUP_LIMITS: Final = (
     Path("/sys/fs/cgroup/memory.max"),
     Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
 )
-
-# Parts of the budget, in hundredths.
-_HEADS: Final = 5
-_BODIES: Final = 25
-_ANSWERS: Final = 30
-_EVENTS: Final = 15
-_LISTS: Final = 10
-_PROFILES: Final = 5
-_SUBSCRIPTIONS: Final = 5
-_QUESTIONS: Final = 5
-
-
-# What is larger must leave this part of its share, in hundredths, to what is smaller: a few large things
-# must not keep everybody's ordinary calls out.
-SMALL_BYTES: Final = 64 * 1024
-_FOR_SMALL: Final = 25
 
 
 class Share:
@@ -64,7 +60,7 @@ class Share:
         Raises:
             OverBudget: there is no room; nothing was taken.
         """
-        limit = self.max_bytes * (100 - _FOR_SMALL) // 100 if large else self.max_bytes
+        limit = self.max_bytes * (100 - SMALL_PERCENT) // 100 if large else self.max_bytes
         if self.used_bytes + size_bytes > limit:
             raise OverBudget(
                 f"The proxy has no memory left for more {self.name}. "
@@ -170,14 +166,14 @@ class Memory:
     def rules(self, rules: Budget) -> None:
         self._rules = rules
         part = rules.total_bytes // 100
-        self.heads.max_bytes = part * _HEADS
-        self.bodies.max_bytes = part * _BODIES if rules.bodies_bytes is None else rules.bodies_bytes
-        self.answers.max_bytes = part * _ANSWERS
-        self.events.max_bytes = part * _EVENTS
-        self.lists.max_bytes = part * _LISTS
-        self.profiles.max_bytes = part * _PROFILES
-        self.subscriptions.max_bytes = part * _SUBSCRIPTIONS
-        self.questions.max_bytes = part * _QUESTIONS
+        self.heads.max_bytes = part * HEADS_PERCENT
+        self.bodies.max_bytes = part * BODIES_PERCENT if rules.bodies_bytes is None else rules.bodies_bytes
+        self.answers.max_bytes = part * ANSWERS_PERCENT
+        self.events.max_bytes = part * EVENTS_PERCENT
+        self.lists.max_bytes = part * LISTS_PERCENT
+        self.profiles.max_bytes = part * PROFILES_PERCENT
+        self.subscriptions.max_bytes = part * SUBSCRIPTIONS_PERCENT
+        self.questions.max_bytes = part * QUESTIONS_PERCENT
 
     @property
     def max_bytes(self) -> int:

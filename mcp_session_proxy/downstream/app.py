@@ -19,11 +19,12 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
 
 from .. import events
+from ..bounds import FIRST_REQUEST_SECONDS, HEAD_FIELDS
 from ..errors import InternalError, ProxyError
 from ..events import Observer
 from ..memory import Share
 from .answers import no_id, refuse
-from .connection import MAX_FIELDS, Connection, measure_head
+from .connection import Connection, measure_head
 from .endpoint import Endpoint
 from .guard import Guard
 from .head import Head
@@ -37,7 +38,6 @@ from .unfinished import UnfinishedHeads
 SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
-FIRST_REQUEST_SECONDS: Final = 30.0
 # Larger ones are judged with each request, so that idle connections do not hold on to them.
 _MAX_KEPT_HEAD_BYTES: Final = 4096
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
@@ -161,7 +161,7 @@ class HttpServer(web.Server):
             logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
             auto_decompress=False,  # see body.py
-            max_headers=MAX_FIELDS,
+            max_headers=HEAD_FIELDS,
         )
         self.places = Places(
             max_connections=rules.max_connections,

@@ -10,10 +10,10 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+from ..bounds import BODY_SECONDS, SMALL_BYTES
 from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
-from ..memory import SMALL_BYTES, Share
+from ..memory import Share
 
-_BODY_SECONDS: Final = 60.0
 _STEP_BYTES: Final = 64 * 1024
 # What a deflate stream starts with, with its wrapper (RFC 1950) or, as some clients send it, without.
 _WINDOW_BITS: Final = {"gzip": 16 + zlib.MAX_WBITS, "x-gzip": 16 + zlib.MAX_WBITS, "deflate": zlib.MAX_WBITS}
@@ -41,7 +41,7 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
         raise _too_large(max_bytes)
     inflater = _make_inflater(http, max_bytes)
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(BODY_SECONDS):
             return await _gather(http, inflater, max_bytes, share)
     except (TimeoutError, web.RequestPayloadError) as error:
         raise BadRequest("The body did not arrive whole.") from error

@@ -13,6 +13,7 @@ from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
+from ..bounds import HEAD_FIELDS, HEAD_TIMES_A_FIELD
 from ..errors import HeadTooLarge, OverBudget, ProxyError
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
@@ -21,8 +22,6 @@ from .head import Head, Sender
 from .places import Place
 from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over
 
-MAX_FIELDS: Final = 128
-TIMES_IN_ALL: Final = 4
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _LAST_WORD_SECONDS: Final = 2.0
@@ -242,21 +241,22 @@ def measure_head(request: web.BaseRequest) -> int:
     """
     limit = request.protocol.max_field_size
     size_bytes = len(b"".join(map(b"".join, request.raw_headers)))
-    if size_bytes > TIMES_IN_ALL * limit:
+    if size_bytes > HEAD_TIMES_A_FIELD * limit:
         raise head_too_large(limit)
     return size_bytes
 
 
 def _most_of_head(limit_bytes: int) -> int:
     """A head that is larger than this before its end is too large, whatever follows."""
-    return (TIMES_IN_ALL + 1) * limit_bytes + MAX_FIELDS * PUNCTUATION_BYTES
+    return (HEAD_TIMES_A_FIELD + 1) * limit_bytes + HEAD_FIELDS * PUNCTUATION_BYTES
 
 
 def head_too_large(limit_bytes: int) -> HeadTooLarge:
     """The error about a head that is over the limit, for one of its lines or for all of them."""
     return HeadTooLarge(
         f"The head of the request is too large: --max-header-bytes allows {limit_bytes} bytes for the request"
-        f" line and for each of at most {MAX_FIELDS} header fields, and {TIMES_IN_ALL * limit_bytes} in all."
+        f" line and for each of at most {HEAD_FIELDS} header fields, and {HEAD_TIMES_A_FIELD * limit_bytes}"
+        " in all."
     )
 
 

@@ -13,6 +13,7 @@ from typing import Final
 from multidict import MultiMapping
 
 from ..backoff import Backoff
+from ..bounds import PARAMS_MEMBERS
 from ..errors import (
     BadRequest,
     HandshakeRefused,
@@ -311,8 +312,8 @@ def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:
     if raw is None:
         return {}
     answers = jsonrpc.read_object(raw)
-    if len(answers) > jsonrpc.MAX_MEMBERS:
-        raise InvalidParams(f'"inputResponses" may have {jsonrpc.MAX_MEMBERS} members.')
+    if len(answers) > PARAMS_MEMBERS:
+        raise InvalidParams(f'"inputResponses" may have {PARAMS_MEMBERS} members.')
     if raw[:1] != b"{" or any(answer[:1] != b"{" for answer in answers.values()):
         raise InvalidParams('"inputResponses" must be an object of objects.')
     return answers

@@ -19,6 +19,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
+from ..bounds import METADATA_BYTES, SERVER_FIELD_BYTES, SERVER_FIELDS
 from ..errors import (
     SOURCE,
     BadRequest,
@@ -31,12 +32,11 @@ from ..errors import (
 )
 from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
-from ..upstream.http_client import MAX_HEAD_BYTES, MAX_HEADERS, Trouble, trouble_of
+from ..upstream.http_client import Trouble, trouble_of
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
 
-_MAX_METADATA_BYTES: Final = 1024 * 1024
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -56,9 +56,9 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
         auto_decompress=False,
         connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
         cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=MAX_HEAD_BYTES,
-        max_field_size=MAX_HEAD_BYTES,
-        max_headers=MAX_HEADERS,
+        max_line_size=SERVER_FIELD_BYTES,
+        max_field_size=SERVER_FIELD_BYTES,
+        max_headers=SERVER_FIELDS,
     )
 
 
@@ -268,7 +268,7 @@ class Passthrough:
         body = bytearray()
         async for chunk in upstream.content.iter_any():
             body += chunk
-            if len(body) > _MAX_METADATA_BYTES:
+            if len(body) > METADATA_BYTES:
                 return _chain(bytes(body), upstream.content.iter_any())
         document = _decode(bytes(body), response.headers.get(hdrs.CONTENT_ENCODING, ""))
         rewritten = self.rewriter.metadata(document)
@@ -306,7 +306,7 @@ def _decode(body: bytes, encoding: str) -> bytes:
         return body
     decoder = zlib.decompressobj(zlib.MAX_WBITS | 32)  # of gzip and zlib, whichever it is
     try:
-        document = decoder.decompress(body, _MAX_METADATA_BYTES)
+        document = decoder.decompress(body, METADATA_BYTES)
     except zlib.error:
         return body
     return document if decoder.eof else body

@@ -10,11 +10,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from ..bounds import PINGED_CALLERS
 from ..sessions.binding import Binder
 from ..sessions.identity import Principal
 from .request import ClientRequest
 
-_REMEMBERED: Final = 10_000
 _REMEMBERED_SECONDS: Final = 300.0
 
 
@@ -39,7 +39,7 @@ class Pings:
     def note_accepted(self, principal: Principal) -> None:
         """The server accepts this caller."""
         self._accepted.pop(principal.digest, None)
-        if len(self._accepted) >= _REMEMBERED:
+        if len(self._accepted) >= PINGED_CALLERS:
             del self._accepted[next(iter(self._accepted))]
         self._accepted[principal.digest] = _now()
 

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
-# A handshake over a slow line takes about as long.
-_TIME_TO_SPEAK_SECONDS: Final = 2.0
+from ..bounds import TIME_TO_SPEAK_SECONDS
+
 # Looking for somebody who makes room costs a look at every connection, so so many (1 of this many) are found
 # at once.
 _PART_AT_ONCE: Final = 64
@@ -106,7 +106,7 @@ class Places:
 
     def _too_slow(self) -> list[Place]:
         """Who came first, if it could have asked for something by now."""
-        too_early = asyncio.get_running_loop().time() - _TIME_TO_SPEAK_SECONDS
+        too_early = asyncio.get_running_loop().time() - TIME_TO_SPEAK_SECONDS
         first = [next(iter(places)) for places in (self._silent, self._begun) if places]
         return [place for place in first if place.since < too_early]
 

@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 
 from .. import events
+from ..bounds import CACHED_HEADER_NAMES
 from ..errors import BadRequest
 from ..events import Observer
 from ..protocol import inbound, revisions
@@ -26,7 +27,6 @@ from .head import Head, Sender
 from .hops import restate_way
 from .rules import EndpointRules
 
-_CACHED_NAMES: Final = 2048  # names are the caller's choice, so the cache has a bound
 _MAX_HEADERS_TOLD: Final = 20
 _MAX_NAME_CHARS: Final = 100
 _ADVICE: Final = (
@@ -49,7 +49,7 @@ class Senders:
         self._identifier = identifier
         self._observe = observe
         self._own_headers = CONTEXT_KEYS if traces else frozenset()
-        self._tells = lru_cache(maxsize=_CACHED_NAMES)(self._tells_of_sender)
+        self._tells = lru_cache(maxsize=CACHED_HEADER_NAMES)(self._tells_of_sender)
         self._warn_of_anonymous = rules.warn_of_anonymous
         self._told_of_headers = 0
 

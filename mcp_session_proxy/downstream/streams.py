@@ -20,7 +20,8 @@ import msgspec
 from aiohttp import web
 
 from ..aio import Tasks
-from ..memory import SMALL_BYTES, UNBOUNDED, Share
+from ..bounds import SMALL_BYTES, UNREAD_SECONDS
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import HeartbeatFormat
 from ..sessions.client import ClientSession
@@ -35,7 +36,6 @@ STREAM_HEADERS: Final = {
     # Keeps nginx and its like from collecting the stream before passing it on.
     "X-Accel-Buffering": "no",
 }
-_UNREAD_SECONDS: Final = 60.0
 _LONGEST_PERIOD_SECONDS: Final = 5.0
 _PIECE_BYTES: Final = 256 * 1024
 
@@ -142,7 +142,7 @@ class Heartbeats:
     def _tick(self) -> None:
         now = self.now()
         for writer in (*self._responders, *self._watched):
-            if writer.writing and writer.last_write <= now - _UNREAD_SECONDS:
+            if writer.writing and writer.last_write <= now - UNREAD_SECONDS:
                 writer.cut_off()
         for responder in self._responders:
             if not responder.writing and responder.last_write <= now - self._longest_silence(responder):

@@ -17,10 +17,10 @@ from typing import Final, cast
 from aiohttp import web
 
 from ..aio import Tasks
+from ..bounds import TLS_HANDSHAKE_SECONDS
 from .app import HttpServer
 from .places import Place
 
-HANDSHAKE_SECONDS: Final = 10.0
 # How long the rest of an answer may take that is still being sent when we close.
 _CLOSE_SECONDS: Final = 10.0
 _BACKLOG: Final = 1024
@@ -147,7 +147,7 @@ class _Acceptor:
         """
         listener = self._listener
         try:
-            async with asyncio.timeout(HANDSHAKE_SECONDS):
+            async with asyncio.timeout(TLS_HANDSHAKE_SECONDS):
                 try:
                     client.setblocking(False)
                     client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -162,7 +162,7 @@ class _Acceptor:
                     lambda: listener.answer(place),
                     client,
                     ssl=self._context,
-                    ssl_handshake_timeout=HANDSHAKE_SECONDS,
+                    ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS,
                     ssl_shutdown_timeout=_CLOSE_SECONDS,
                 )
         except (OSError, TimeoutError):

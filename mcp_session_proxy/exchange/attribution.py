@@ -16,11 +16,11 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 from ..aio import Signal
+from ..bounds import COMPLETED_ELICITATIONS
 from ..protocol import questions, revisions
 from ..protocol.jsonrpc import Notification, Request
 from ..upstream.session import UpstreamSession
 
-_MAX_COMPLETIONS: Final = 100
 _PATIENCE_SECONDS: Final = 10.0
 _MISSING: Final = object()
 
@@ -168,7 +168,7 @@ class Attribution:
             return
         turns = self._turns_of(session)
         turns.completed[identifier] = None
-        if len(turns.completed) > _MAX_COMPLETIONS:
+        if len(turns.completed) > COMPLETED_ELICITATIONS:
             turns.completed.popitem(last=False)
         turns.completing.give()
 

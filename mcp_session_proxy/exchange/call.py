@@ -13,6 +13,7 @@ from collections.abc import Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..aio import Signal
+from ..bounds import PARKED_MESSAGES, QUESTIONS_A_CALL
 from ..errors import InvalidParams, MissingCapability, OverBudget, ProxyError
 from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
@@ -33,9 +34,7 @@ from .unasked import SILENCE_SECONDS, Unasked
 from .url_round import Stage, UrlRound
 
 _GATHER_SECONDS: Final = 0.05
-_MAX_KEPT: Final = 256
 _COMPLETION_SECONDS: Final = 5.0
-_MAX_OPEN_QUESTIONS: Final = 100
 
 
 class Asked(NamedTuple):
@@ -86,7 +85,7 @@ class ModernCall:
             self,
             observe,
         )
-        self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=_MAX_KEPT)
+        self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=PARKED_MESSAGES)
         self._pending: dict[str, Question] = {}
         self._at_hand = dict(at_hand)
         self._urls = UrlRound(share)
@@ -165,7 +164,7 @@ class ModernCall:
         response = task.result()
         if self._unasked.explains(response):
             raise MissingCapability(self._unasked.required)
-        urls = lifting.required_urls(response)[:_MAX_OPEN_QUESTIONS]
+        urls = lifting.required_urls(response)[:QUESTIONS_A_CALL]
         if urls and self._urls.stage is not Stage.DECLINED and self.is_parkable:
             return Asked(self._urls.ask(urls, self.modern.capabilities))
         self._end()
@@ -286,7 +285,7 @@ class ModernCall:
             await self._unasked.refuse(session, request, missing)
             self._news.give()
             return
-        if len(self._pending) >= _MAX_OPEN_QUESTIONS:
+        if len(self._pending) >= QUESTIONS_A_CALL:
             await refuse_in_turn(session, request, TOO_MANY)
             return
         key = questions.key_for(request.method, request.params, self._pending)

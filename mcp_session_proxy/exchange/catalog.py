@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
+from ..bounds import LIFTED_LISTS, LIST_BYTES, LIST_PAGES, MARKED_TOOLS, MARKING_CALLERS
 from ..errors import OverBudget
 from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
@@ -27,18 +28,13 @@ from ..upstream.incarnation import Incarnation
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
 
-_MAX_ENTRY_BYTES: Final = 4 * 1024 * 1024
 _ENTRY_OVERHEAD_BYTES: Final = 500
 # Some servers promise to tell of changes and never do. A promise is worth more once it has been kept.
 _MAX_AGE_SECONDS: Final = 60.0
 _MAX_AGE_OF_THE_TOLD_SECONDS: Final = 300.0
 _MARKS_SECONDS: Final = 60.0
 _PARTIAL_MARKS_SECONDS: Final = 2.0
-_MAX_KEYS: Final = 10_000
-_MAX_PAGES: Final = 100
-_MAX_MARKED_TOOLS: Final = 10_000
 _MARK_BYTES: Final = 300  # about what Python makes of one
-_MAX_LIFTED: Final = 100
 _FEATURE: Final = {
     "tools/list": "tools",
     "prompts/list": "prompts",
@@ -130,7 +126,7 @@ class Catalog:
     ) -> None:
         """Keep a list. ``generation`` is that of the moment when it was asked for."""
         feature = _FEATURE.get(method)
-        if feature is None or generation != self.generation or len(result) > _MAX_ENTRY_BYTES:
+        if feature is None or generation != self.generation or len(result) > LIST_BYTES:
             return
         incarnation = session.incarnation
         if not incarnation.streaming or not incarnation.facts.offers(feature, "listChanged"):
@@ -197,7 +193,7 @@ class Catalog:
             read = _ReadTools(marks, kept, _size_of_marks(marks) + len(kept or b""))
             self._read[digest] = read
             self._share.hold(read.size_bytes)
-            if len(self._read) > _MAX_LIFTED:
+            if len(self._read) > LIFTED_LISTS:
                 self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
             self.keep_to_share()
         else:
@@ -225,7 +221,7 @@ class Catalog:
         except OverBudget:
             return marks
         self._marks[key] = _KnownMarks(marks, room, generation, now + good_for)
-        if len(self._marks) > _MAX_KEYS:
+        if len(self._marks) > MARKING_CALLERS:
             self._marks.popitem(last=False)
         return marks
 
@@ -235,13 +231,13 @@ class Catalog:
         if "tools" not in visit.session.incarnation.facts.capabilities:
             return marks, True
         params: bytes | None = None
-        for _ in range(_MAX_PAGES):
+        for _ in range(LIST_PAGES):
             response = await inquire(visit, revisions.TOOLS_LIST, params, self._observe)
             if response is None or response.result is None:
                 return marks, False
             if _may_be_marked(response.result):
                 marks.update(self._read_tools(response.result).marks)
-            if len(marks) > _MAX_MARKED_TOOLS:
+            if len(marks) > MARKED_TOOLS:
                 return marks, False
             cursor = jsonrpc.read_object(response.result).get("nextCursor")
             if cursor is None or cursor == jsonrpc.NULL:
@@ -273,7 +269,7 @@ def _may_be_marked(result: bytes) -> bool:
 
     What no model could ever read is not read here, either: it would hold up everybody.
     """
-    return len(result) <= _MAX_ENTRY_BYTES and any(
+    return len(result) <= LIST_BYTES and any(
         name in result for name in (b"x-mcp-header", b"execution", b"\\u")
     )
 

@@ -8,12 +8,12 @@ A list's change reaches every listener of the principal, even if an idle session
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence, Set
-from typing import Final
 
 from ..aio import Signal
+from ..bounds import LISTENER_MESSAGES, LISTENERS_A_PRINCIPAL, SMALL_BYTES
 from ..errors import OverBudget, TooManyListeners
 from ..events import Observer
-from ..memory import SMALL_BYTES, UNBOUNDED, Share
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, revisions
 from ..protocol.changes import LIST_CHANGES
 from ..protocol.jsonrpc import Notification
@@ -21,9 +21,6 @@ from ..protocol.subscriptions import FIELDS_BY_METHOD, LIST_FIELDS, Filter, whol
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from .inquiry import inquire
-
-_MAX_QUEUED: Final = 1000
-_MAX_PER_PRINCIPAL: Final = 2000
 
 
 class Listener:
@@ -51,7 +48,7 @@ class Listener:
         """Queue a notification; a listener that does not read is dropped, never waited for."""
         data = jsonrpc.write_notification(method, lifting.tag(params, self.id))
         try:
-            if len(self._queue) >= _MAX_QUEUED:
+            if len(self._queue) >= LISTENER_MESSAGES:
                 raise OverBudget("Too many notifications wait.")
             self._share.take(len(data), large=len(data) > SMALL_BYTES)
         except OverBudget:
@@ -115,7 +112,7 @@ class Listening:
             TooManyListeners: the principal has as many as it may have.
         """
         own = self._listeners.setdefault(principal, {})
-        if len(own) >= _MAX_PER_PRINCIPAL:
+        if len(own) >= LISTENERS_A_PRINCIPAL:
             raise TooManyListeners("Too many subscriptions/listen streams are open for this caller.")
         own[listener] = None
 

@@ -8,7 +8,7 @@ One rule bounds all of it: the server may be silent about a request for as long 
 says, on streams and between them. A message ends the silence, and so does anything that comes on a stream
 that has stood for a moment, such as a comment. That a stream opens and ends does not, or a server that has
 forgotten the request would be asked for ever. Within that, streams that end and bring nothing may be as many
-as they like; what *fails* may do so for ``_FAILING_SECONDS`` in a row.
+as they like; what *fails* may do so for ``FAILING_SECONDS`` in a row.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..backoff import Backoff
+from ..bounds import CRASHING_SECONDS, FAILING_SECONDS, RETRY_SECONDS
 from ..errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from ..protocol.jsonrpc import Message, Response
 from ..upstream.incarnation import Incarnation
@@ -23,13 +24,6 @@ from ..upstream.transport import Caller, ConnectionLost, NoStream, Reply, Stream
 
 _POLLS: Final = Backoff(0.1, 2.0)
 _RETRIES: Final = Backoff(0.1, 5.0)
-# A server's ``retry`` is followed up to here; a longer one is taken for a mistake.
-_MAX_RETRY_SECONDS: Final = 30.0
-# A server that is away for longer has most likely lost the answer: its callers should hear so in time.
-_FAILING_SECONDS: Final = 120.0
-# A crash passes as well, but is most often no moment's trouble: servers without an event store crash over the
-# id.
-_CRASHING_SECONDS: Final = 15.0
 # What comes within this time after a stream's beginning may be no more than its opening.
 _STANDING_SECONDS: Final = 1.0
 _SILENT: Final = "The MCP server accepted the request and then fell silent."
@@ -122,11 +116,11 @@ class Resumption:
         self.last_event_id = first.last_event_id
         self.fruitless = False  # whether the latest further stream brought nothing (so far)
         self._retry_seconds = first.retry_seconds
-        self._max_retry_seconds = min(_MAX_RETRY_SECONDS, silence_seconds / 2)
+        self._max_retry_seconds = min(RETRY_SECONDS, silence_seconds / 2)
         self._now = now
         self._heard = heard
         self._failing_since: float | None = None
-        self._patience_seconds = _FAILING_SECONDS
+        self._patience_seconds = FAILING_SECONDS
         self._pause_seconds = 0.0  # the last one
 
     @property
@@ -153,7 +147,7 @@ class Resumption:
     def failed(self, refused: StreamRefused | None = None) -> None:
         """The server could not be asked, refused in a way that passes, or broke off before anything new."""
         crashed = refused is not None and refused.why is NoStream.CRASH
-        self._patience_seconds = _CRASHING_SECONDS if crashed else _FAILING_SECONDS
+        self._patience_seconds = CRASHING_SECONDS if crashed else FAILING_SECONDS
         if self._failing_since is None:
             self._failing_since = self._now()
             self._pause_seconds = 0.0

@@ -7,6 +7,7 @@ task is good for the task's lifetime. The server knows one of ours, so it has to
 import asyncio
 from typing import Final
 
+from ..bounds import TASK_SECONDS, TASKS
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.client import ClientSession
@@ -14,8 +15,6 @@ from ..upstream.session import UpstreamSession
 from .delivery import Delivery
 
 _TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
-_MAX_TASKS: Final = 100
-_MAX_SECONDS: Final = 24 * 3600.0
 _DEFAULT_SECONDS: Final = 3600.0
 
 
@@ -61,7 +60,7 @@ def follow(
         return
     tokens = session.incarnation.calls.tokens
     tokens[number] = TaskProgress(task_id, token, client, delivery)
-    if len(tokens) > _MAX_TASKS:
+    if len(tokens) > TASKS:
         del tokens[next(iter(tokens))]
     asyncio.get_running_loop().call_later(_lifetime_seconds(task.get("ttl")), tokens.pop, number, None)
 
@@ -70,7 +69,7 @@ def _lifetime_seconds(raw_ttl: bytes | None) -> float:
     """How long a task's token may be of use. ``ttl`` is in milliseconds, and null for ever."""
     if raw_ttl is None or not raw_ttl.isdigit():
         return _DEFAULT_SECONDS
-    return min(int(raw_ttl[:12]) / 1000, _MAX_SECONDS)
+    return min(int(raw_ttl[:12]) / 1000, TASK_SECONDS)
 
 
 def note_response(session: UpstreamSession, request: Request, response: Response) -> None:

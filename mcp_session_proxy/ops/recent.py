@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, islice
 from operator import attrgetter
-from typing import Final
 
+from ..bounds import SHOWN_EVENT_CHARS, SHOWN_EVENTS_OF_A_KIND
 from ..events import Event, Level
 from .runbook import path_of
 from .troubles import Trouble, Troubles
-
-KEPT_OF_EACH_KIND: Final = 50
-_MAX_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +46,7 @@ class Recent:
         """What keeps events of this kind, if they are worth it."""
         if kind.level is Level.DEBUG:
             return None
-        self._rooms.setdefault(kind, deque(maxlen=KEPT_OF_EACH_KIND))
+        self._rooms.setdefault(kind, deque(maxlen=SHOWN_EVENTS_OF_A_KIND))
         return self._keep
 
     def _keep(self, event: Event) -> None:
@@ -84,7 +81,7 @@ def _read_fields(event: Event) -> dict[str, str | int | float | bool]:
     for name in event.__struct_fields__:
         value = getattr(event, name)
         if isinstance(value, str):
-            found[name] = value if len(value) <= _MAX_CHARS else f"{value[:_MAX_CHARS]}..."
+            found[name] = value if len(value) <= SHOWN_EVENT_CHARS else f"{value[:SHOWN_EVENT_CHARS]}..."
         elif isinstance(value, float):
             found[name] = round(value, 6)
         elif isinstance(value, tuple):

@@ -9,11 +9,11 @@ from datetime import datetime
 from typing import Final
 
 from .. import events
+from ..bounds import SHOWN_TROUBLES
 from ..events import Event, Level
 from .runbook import path_of
 
 MINUTES: Final = 60
-MAX_TROUBLES: Final = 200  # a few reasons come from outside: a server's statuses, a library's words
 OTHER: Final = "other"
 
 # What counts, and where it says why. A request that got no session is told by its own failure already.
@@ -81,9 +81,9 @@ class Troubles:
         if attribute is None:
             return
         key = type(event), str(getattr(event, attribute))[:_MAX_CHARS]
-        if key not in self._counters and len(self._counters) >= MAX_TROUBLES:
+        if key not in self._counters and len(self._counters) >= SHOWN_TROUBLES:
             self._forget_old(now)
-            if len(self._counters) >= MAX_TROUBLES:
+            if len(self._counters) >= SHOWN_TROUBLES:
                 key = type(event), OTHER
         counter = self._counters.get(key)
         if counter is None:

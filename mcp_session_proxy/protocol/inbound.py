@@ -10,13 +10,13 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+from ..bounds import CACHED_ACCEPTS
 from ..errors import HeaderMismatch, InvalidParams, MethodGone, UnsupportedVersion
 from . import jsonrpc, mirroring, revisions
 from .jsonrpc import Request
 from .mirroring import HeaderValues
 from .revisions import Era
 
-_CACHED_ACCEPTS: Final = 256  # what clients write is theirs to choose, so the cache has a bound
 _QUALITY: Final = re.compile(r"[01](\.[0-9]{0,3})?")
 
 
@@ -54,7 +54,7 @@ def read_accept(values: Sequence[str]) -> Accepts:
     return _read_accept(",".join(values))
 
 
-@lru_cache(maxsize=_CACHED_ACCEPTS)
+@lru_cache(maxsize=CACHED_ACCEPTS)
 def _read_accept(text: str) -> Accepts:
     ranks: dict[str, tuple[float, int]] = {}  # the quality, and how early it stands
     for place, entry in enumerate(text.split(",")):

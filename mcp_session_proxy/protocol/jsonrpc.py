@@ -13,14 +13,12 @@ from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
+from ..bounds import BATCH_MESSAGES, ID_BYTES, PARAMS_MEMBERS
 from ..errors import INTERNAL_ERROR, BadJson, BadRequest, InvalidParams, ProxyError, TooDeep
 from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
 NULL: Final = b"null"
 ABSENT: Final = b""  # an id that is left out
-MAX_BATCH: Final = 100
-MAX_MEMBERS: Final = 1000  # of a client's parameters, and of their ``_meta``
-_MAX_ID_BYTES: Final = 1024
 # What msgspec raises on reading: for what is no JSON or of another type, for what is nested deeper than the
 # interpreter's stack, and for a text that is no UTF-8, which it does not count as an error of its own.
 UNREADABLE: Final = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
@@ -171,7 +169,7 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
     """Read a client's POST body: its messages, and whether they came as a batch.
 
     A batch (MCP 2025-03-26, basic, "Batching") may hold refused entries beside good ones; a single
-    message that is refused raises instead, as does a batch that is empty or over ``MAX_BATCH``.
+    message that is refused raises instead, as does a batch that is empty or over ``BATCH_MESSAGES``.
 
     Raises:
         BadJson: the body is not JSON, or (TooDeep) nested deeper than ``max_depth``.
@@ -194,8 +192,8 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
         raise BadJson("The body is not valid JSON.") from error
     if not entries:
         raise BadRequest("The batch is empty.")
-    if len(entries) > MAX_BATCH:
-        raise BadRequest(f"The batch has {len(entries)} messages; at most {MAX_BATCH} are allowed.")
+    if len(entries) > BATCH_MESSAGES:
+        raise BadRequest(f"The batch has {len(entries)} messages; at most {BATCH_MESSAGES} are allowed.")
     return [_parse_entry(bytes(entry)) for entry in entries], True
 
 
@@ -302,7 +300,7 @@ def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
         return None
     if params[:1] != b"{":
         raise BadRequest('"params" must be an object.')
-    if params.count(b":") > MAX_MEMBERS:  # more colons than members: most parameters need no closer look
+    if params.count(b":") > PARAMS_MEMBERS:  # more colons than members: most parameters need no closer look
         _bound_members(params)
     return params
 
@@ -312,13 +310,13 @@ def _bound_members(params: bytes) -> None:
     try:
         members = _raw_objects.decode(params)
         meta = members.get("_meta", b"")
-        too_many = len(members) > MAX_MEMBERS or (
-            bytes(meta).count(b":") > MAX_MEMBERS and len(_raw_objects.decode(meta)) > MAX_MEMBERS
+        too_many = len(members) > PARAMS_MEMBERS or (
+            bytes(meta).count(b":") > PARAMS_MEMBERS and len(_raw_objects.decode(meta)) > PARAMS_MEMBERS
         )
     except UNREADABLE as error:
         raise InvalidParams('The members of "params" cannot be read.') from error
     if too_many:
-        raise InvalidParams(f'"params" and "_meta" may have {MAX_MEMBERS} members each.')
+        raise InvalidParams(f'"params" and "_meta" may have {PARAMS_MEMBERS} members each.')
 
 
 def _read_id(raw: bytes) -> bytes:
@@ -328,8 +326,8 @@ def _read_id(raw: bytes) -> bytes:
     is_integer = raw.lstrip(b"-").isdigit()
     if not (is_string or is_integer):
         raise BadRequest('"id" must be a string or an integer.')
-    if len(raw) > _MAX_ID_BYTES:
-        raise BadRequest(f'"id" is longer than {_MAX_ID_BYTES} bytes.')
+    if len(raw) > ID_BYTES:
+        raise BadRequest(f'"id" is longer than {ID_BYTES} bytes.')
     return raw
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Container, Mapping
 from typing import Final
 
+from ..bounds import ELICITATION_ID_CHARS
 from . import jsonrpc, revisions
 
 _CAPABILITY: Final = {
@@ -14,7 +15,6 @@ _CAPABILITY: Final = {
     revisions.SAMPLE: "sampling",
     revisions.LIST_ROOTS: "roots",
 }
-_MAX_ELICITATION_ID_CHARS: Final = 1024
 _MAX_KEY_CHARS: Final = 64
 _ACTIONS: Final = frozenset({"accept", "decline", "cancel"})
 
@@ -72,7 +72,7 @@ def elicitation_id(params: bytes | None) -> str | None:
     MCP 2025-11-25, client/elicitation, "Completion Notifications for URL Mode Elicitation".
     """
     identifier = jsonrpc.read_string(jsonrpc.read_object(params).get("elicitationId"))
-    return identifier if identifier is not None and len(identifier) <= _MAX_ELICITATION_ID_CHARS else None
+    return identifier if identifier is not None and len(identifier) <= ELICITATION_ID_CHARS else None
 
 
 def is_fit_answer(method: str, answer: bytes) -> bool:

@@ -8,13 +8,11 @@ from typing import Final
 
 import msgspec
 
+from ..bounds import EVENT_ID_BYTES, SERVER_EVENT_BYTES
 from ..errors import UpstreamProtocolError
 
 HEARTBEAT: Final = b": keep-alive\n\n"
-DEFAULT_MAX_EVENT_BYTES: Final = 64 * 1024 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
-# A longer id could not be sent back in a header: servers refuse heads of more than 8 KiB or so.
-_MAX_ID_BYTES: Final = 4096
 # What a line of an event costs in memory beyond its bytes, so that many empty ones count as what they are.
 _LINE_BYTES: Final = 32
 # More than a network read gives at once; lists of lines do not grow beyond what one such piece holds.
@@ -52,7 +50,7 @@ class SseParser:
         "retry_milliseconds",
     )
 
-    def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+    def __init__(self, *, max_event_bytes: int = SERVER_EVENT_BYTES) -> None:
         self.last_event_id: str | None = None
         self.retry_milliseconds: int | None = None
         self._max_event_bytes = max_event_bytes
@@ -136,7 +134,7 @@ class SseParser:
         elif name == b"id":
             # An id with NUL is ignored, says the standard: it could not be a header's value.
             if b"\0" not in value:
-                self._pending_id = value if len(value) <= _MAX_ID_BYTES else b""
+                self._pending_id = value if len(value) <= EVENT_ID_BYTES else b""
         elif name == b"retry" and value.isdigit() and len(value) < 10:
             self.retry_milliseconds = int(value)
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from ..bounds import LISTENED_URI_CHARS, LISTENED_URIS
 from ..errors import InvalidParams
 from . import jsonrpc
 from .changes import LIST_CHANGES
@@ -17,9 +18,6 @@ LIST_FIELDS: Final = {f"{feature}ListChanged": feature for feature in LIST_CHANG
 # Which member asks for a notification.
 FIELDS_BY_METHOD: Final = {LIST_CHANGES[feature]: field for field, feature in LIST_FIELDS.items()}
 _URIS: Final = "resourceSubscriptions"
-_MAX_URIS: Final = 1000
-# An update's URI is the server's and may be anything.
-_MAX_URI_CHARS: Final = 8192
 _MAX_PARTS: Final = 64
 _BOUNDARY: Final = re.compile(r"[/?#]")
 
@@ -53,9 +51,9 @@ def read_filter(raw: bytes | None) -> Filter:
     lists = frozenset(field for field in LIST_FIELDS if members.get(field) == b"true")
     raw_uris = members.get(_URIS, b"[]")
     items = jsonrpc.read_array(raw_uris)
-    uris = [jsonrpc.read_string(item) for item in items[: _MAX_URIS + 1]]
-    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > _MAX_URIS:
-        raise InvalidParams(f'"{_URIS}" must be a list of at most {_MAX_URIS} URIs.')
+    uris = [jsonrpc.read_string(item) for item in items[: LISTENED_URIS + 1]]
+    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > LISTENED_URIS:
+        raise InvalidParams(f'"{_URIS}" must be a list of at most {LISTENED_URIS} URIs.')
     # Once each, in their order: each is subscribed to, and promised, for itself.
     return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
 
@@ -68,7 +66,7 @@ def wholes(uri: str) -> Iterator[str]:
     """
     yield uri
     # Each boundary costs a look-up among the subscriptions, and the text is the server's.
-    if len(uri) <= _MAX_URI_CHARS:
+    if len(uri) <= LISTENED_URI_CHARS:
         for boundary in islice(_BOUNDARY.finditer(uri), _MAX_PARTS):
             yield uri[: boundary.start()]
             if boundary[0] == "/":

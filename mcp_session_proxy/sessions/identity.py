@@ -11,14 +11,13 @@ from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
+from ..bounds import PROFILE_BYTES
 from ..errors import BadRequest, InvalidParams
 from ..protocol import jsonrpc, revisions
 from .credentials import Credentials, Weight, read_credential
 
 _MAX_AFFINITY_CHARS: Final = 200
 _MAX_NAME_CHARS: Final = 200
-# Profiles are kept, for each client session and upstream session; the largest ones seen have 2 KiB.
-MAX_PROFILE_BYTES: Final = 64 * 1024
 _DIGEST_BYTES: Final = 16
 _TAG_CHARS: Final = 8
 
@@ -169,8 +168,8 @@ def read_profile(params: bytes | None) -> Profile:
         BadRequest: the parameters are not those of an ``initialize``.
         InvalidParams: they are larger than those of any client.
     """
-    if params is not None and len(params) > MAX_PROFILE_BYTES:
-        raise InvalidParams(f"Capabilities and clientInfo are over {MAX_PROFILE_BYTES} bytes.")
+    if params is not None and len(params) > PROFILE_BYTES:
+        raise InvalidParams(f"Capabilities and clientInfo are over {PROFILE_BYTES} bytes.")
     members = jsonrpc.read_object(params)
     version = jsonrpc.read_string(members.get("protocolVersion"))
     if not version or len(version) > _MAX_NAME_CHARS:

@@ -16,15 +16,11 @@ from collections import deque
 from typing import Final, NamedTuple
 
 from ..aio import Signal
+from ..bounds import KEPT_STREAM_BYTES, KEPT_STREAMS, UNREAD_BYTES, UNREAD_EVENTS
 from ..memory import UNBOUNDED, Share
 from .contention import Contention
 
 STANDALONE: Final = 0
-_MAX_STREAMS: Final = 16
-_MAX_BYTES: Final = 1024 * 1024
-# What a client that is reading has not read yet goes only over these: it is on its way.
-_MAX_UNREAD_EVENTS: Final = 10_000
-_MAX_UNREAD_BYTES: Final = 16 * 1024 * 1024
 _SCAN: Final = 64
 _EVENT_ID: Final = re.compile(r"([0-9a-f]{6})-([0-9]{1,9})-([0-9]+)")
 
@@ -233,8 +229,8 @@ class Stream:
 
     def _is_too_much(self) -> bool:
         if self.followed and self._events[0].number > self.taken:
-            return len(self._events) > _MAX_UNREAD_EVENTS or self._bytes > _MAX_UNREAD_BYTES
-        return len(self._events) > self._budget.max_events or self._bytes > _MAX_BYTES
+            return len(self._events) > UNREAD_EVENTS or self._bytes > UNREAD_BYTES
+        return len(self._events) > self._budget.max_events or self._bytes > KEPT_STREAM_BYTES
 
     def event_id(self, number: int) -> str:
         """The id under which the client knows an event."""
@@ -328,7 +324,7 @@ class Mailbox:
         """A new stream; when there are too many, the POST stream worth least goes, the oldest of them."""
         number = self._next
         self._next += 1
-        if len(self.streams) >= _MAX_STREAMS:
+        if len(self.streams) >= KEPT_STREAMS:
             posts = [stream for kept, stream in self.streams.items() if kept != STANDALONE]
             gone = min(posts, key=lambda stream: stream.worth)
             gone.close()

@@ -8,14 +8,11 @@ callers share one object only where there is nothing to tell them apart.
 import weakref
 from collections import OrderedDict
 from dataclasses import replace
-from typing import Final
 
+from ..bounds import REMEMBERED_PROFILE_BYTES, REMEMBERED_PROFILES
 from ..memory import Share
 from ..protocol import lowering
 from .identity import Profile, read_profile
-
-_REMEMBERED: Final = 1024
-_MAX_REMEMBERED_BYTES: Final = 4096
 
 
 class Profiles:
@@ -44,7 +41,7 @@ class Profiles:
         if known is not None:
             return known
         size_bytes = len(profile.params)
-        self._share.take(size_bytes, large=size_bytes > _MAX_REMEMBERED_BYTES)
+        self._share.take(size_bytes, large=size_bytes > REMEMBERED_PROFILE_BYTES)
         weakref.finalize(profile, self._share.give_back, size_bytes).atexit = False
         self._kept[profile.params, profile.version_is_free] = profile
         return profile
@@ -57,8 +54,8 @@ class Profiles:
             return profile
         lowered = read_profile(lowering.lower_initialize(capabilities, client_info))
         profile = self._keep(replace(lowered, version_is_free=True))
-        if len(capabilities) + len(client_info or b"") <= _MAX_REMEMBERED_BYTES:
+        if len(capabilities) + len(client_info or b"") <= REMEMBERED_PROFILE_BYTES:
             self._usual[said] = profile
-            if len(self._usual) > _REMEMBERED:
+            if len(self._usual) > REMEMBERED_PROFILES:
                 self._usual.popitem(last=False)
         return profile

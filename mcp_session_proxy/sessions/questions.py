@@ -4,13 +4,9 @@ Its answers come in other POSTs, under numbers of ours: servers number for thems
 had several.
 """
 
-from typing import Final
-
+from ..bounds import ELICITATIONS, UNANSWERED_QUESTIONS
 from ..upstream.question import Question
 from ..upstream.session import UpstreamSession
-
-_MAX_QUESTIONS: Final = 100
-_MAX_ELICITATIONS: Final = 100
 
 
 class Questions:
@@ -31,7 +27,7 @@ class Questions:
 
     def add(self, question: Question) -> int:
         """The number under which the client knows the question. Over the bound, the oldest is refused."""
-        if len(self._open) >= _MAX_QUESTIONS:
+        if len(self._open) >= UNANSWERED_QUESTIONS:
             self._open.pop(next(iter(self._open))).refuse()
         self._newest += 1
         self._open[self._newest] = question
@@ -58,7 +54,7 @@ class Questions:
     def note_elicitation(self, identifier: str) -> None:
         """The client was asked for this: it is told when it is complete."""
         self._elicitations[identifier] = None
-        if len(self._elicitations) > _MAX_ELICITATIONS:
+        if len(self._elicitations) > ELICITATIONS:
             del self._elicitations[next(iter(self._elicitations))]
 
     def has_elicited(self, identifier: str | None) -> bool:

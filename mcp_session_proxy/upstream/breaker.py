@@ -12,11 +12,9 @@ and whom the server has accepted before is not shut out for what others were ans
 from collections import OrderedDict
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
 
+from ..bounds import FAILED_CALLERS
 from ..errors import ProxyError, UpstreamTimeout
-
-_REMEMBERED: Final = 10_000
 
 
 class BreakerState(StrEnum):
@@ -134,7 +132,7 @@ class Breakers:
         self._latest = None
         self._accepted[principal] = None
         self._accepted.move_to_end(principal)
-        if len(self._accepted) > _REMEMBERED:
+        if len(self._accepted) > FAILED_CALLERS:
             self._accepted.popitem(last=False)
 
     def undecided(self, principal: str) -> None:
@@ -151,13 +149,13 @@ class Breakers:
         own = self._own.get(principal)
         if own is None:
             own = self._own[principal] = Breaker(self.rules)
-            if len(self._own) > _REMEMBERED:
+            if len(self._own) > FAILED_CALLERS:
                 self._own.popitem(last=False)
         own.failed(error, now)
         self._latest = own
         if self.common.state is BreakerState.HALF_OPEN or principal not in self._answered:
             self.common.failed(error, now)
-        if len(self._answered) < _REMEMBERED:
+        if len(self._answered) < FAILED_CALLERS:
             self._answered.add(principal)
 
     def shown(self, now: float) -> Breaker:

@@ -16,13 +16,11 @@ from typing import Final
 
 from yarl import URL
 
+from ..bounds import COOKIES, COOKIES_BYTES
 from ..protocol.headers import Pair, writable
 from ..protocol.hosts import is_ip_address
 
-# Browsers keep more, but for many sites. A server that wants more for one session wants too much.
-_MAX_COOKIES: Final = 50
 _MAX_COOKIE_BYTES: Final = 4096  # name and value
-_MAX_BYTES: Final = 8000  # many servers refuse a header of more than 8 KiB
 _MAX_LINES: Final = 200  # looked at in one answer
 _MAX_AGE_SECONDS: Final = 400 * 86400.0  # RFC 6265bis, section 5.5
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -80,7 +78,7 @@ class SessionCookies:
     ) -> bool:
         self._drop_expired(kept)
         held_bytes = sum(each.size for each in kept.values()) - (0 if former is None else former.size)
-        return (former is not None or len(kept) < _MAX_COOKIES) and held_bytes + cookie.size <= _MAX_BYTES
+        return (former is not None or len(kept) < COOKIES) and held_bytes + cookie.size <= COOKIES_BYTES
 
     def _drop_expired(self, kept: dict[tuple[str, str], _Cookie]) -> None:
         now = self._now()

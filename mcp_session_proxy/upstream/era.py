@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 
 from ..aio import Tasks
 from ..backoff import Backoff
+from ..bounds import UNDECIDED_CALLERS
 from ..errors import (
     HEADER_MISMATCH,
     INTERNAL_ERROR,
@@ -44,7 +45,6 @@ _SILENT_SECONDS: Final = 60.0
 # A caller whom it answers neither yes nor no a few times asks ever more seldom.
 _PATIENT_QUESTIONS: Final = 3
 _PAUSES: Final = Backoff(1.0, 60.0)
-_MAX_UNDECIDED: Final = 1000
 
 _ID: Final = b'"era"'
 _META: Final = jsonrpc.write_object(
@@ -191,7 +191,7 @@ class EraProbe:
         if questions >= _PATIENT_QUESTIONS:
             pause_seconds = _PAUSES.after(pause_seconds)
         self._undecided[asker] = _Undecided(questions, pause_seconds, now + pause_seconds)
-        if len(self._undecided) > _MAX_UNDECIDED:
+        if len(self._undecided) > UNDECIDED_CALLERS:
             self._undecided.popitem(last=False)
 
     def _settle(self, finding: Finding) -> None:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Final
 
+from ..bounds import INITIALIZE_RESULT_BYTES
 from ..errors import (
     INVALID_PARAMS,
     UNSUPPORTED_VERSION,
@@ -28,7 +29,6 @@ _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
 _MAY_MEAN_THE_VERSION: Final = frozenset({Concern.MESSAGE, Concern.FORM, Concern.UNCLEAR})
 _SPEAKS_OF_VERSIONS: Final = re.compile(rb'version|"supported', re.IGNORECASE)
 _MAX_SHOWN_CHARS: Final = 40
-_MAX_RESULT_BYTES: Final = 1024 * 1024
 
 
 class Versions:
@@ -106,9 +106,9 @@ class Handshake:
             raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
         if answer.result is None:
             raise UpstreamProtocolError(TOO_DEEP)
-        if len(answer.result) > _MAX_RESULT_BYTES:  # it is kept for as long as the session lives
+        if len(answer.result) > INITIALIZE_RESULT_BYTES:  # it is kept for as long as the session lives
             raise UpstreamProtocolError(
-                f"The MCP server's answer to the handshake has more than {_MAX_RESULT_BYTES} bytes."
+                f"The MCP server's answer to the handshake has more than {INITIALIZE_RESULT_BYTES} bytes."
             )
         version = _version_of(answer.result)
         if version is not None:

@@ -17,6 +17,7 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 from .. import __version__
+from ..bounds import SERVER_FIELD_BYTES, SERVER_FIELDS
 from ..errors import UpstreamError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import revisions
 from .transport import ConnectionLost
@@ -26,9 +27,6 @@ from .transport import ConnectionLost
 _KEEP_CONNECTION_SECONDS: Final = 3.0
 _END_OF_STREAM_SECONDS: Final = 1.0
 _LARGE_BYTES: Final = 512 * 1024
-# Of an answer: cookies, policies and tokens grow fat. aiohttp bounds each line, and the number of lines.
-MAX_HEAD_BYTES: Final = 64 * 1024
-MAX_HEADERS: Final = 512
 # What a request says unless it says otherwise: all that aiohttp would add of its own accord.
 _HEADERS: Final = {
     "User-Agent": f"mcp-session-proxy/{__version__}",
@@ -57,9 +55,9 @@ def http_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
         cookie_jar=aiohttp.DummyCookieJar(),
         headers=_HEADERS,
         read_bufsize=2**18,
-        max_line_size=MAX_HEAD_BYTES,
-        max_field_size=MAX_HEAD_BYTES,
-        max_headers=MAX_HEADERS,
+        max_line_size=SERVER_FIELD_BYTES,
+        max_field_size=SERVER_FIELD_BYTES,
+        max_headers=SERVER_FIELDS,
     )
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ..bounds import SERVER_EVENT_BYTES, SMALL_BYTES
 from ..errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
-from ..memory import SMALL_BYTES, UNBOUNDED, Share
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.jsonrpc import Message
-from ..protocol.sse import DEFAULT_MAX_EVENT_BYTES, SseParser
+from ..protocol.sse import SseParser
 from .http_client import HttpAnswer
 
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
@@ -89,9 +90,9 @@ class HttpReply:
             size += len(piece)
             if size > SMALL_BYTES:
                 self._account(size)
-            if size > DEFAULT_MAX_EVENT_BYTES:
+            if size > SERVER_EVENT_BYTES:
                 raise UpstreamProtocolError(
-                    f"The server sent an answer of more than {DEFAULT_MAX_EVENT_BYTES} bytes."
+                    f"The server sent an answer of more than {SERVER_EVENT_BYTES} bytes."
                 )
         return b"".join(pieces)
 

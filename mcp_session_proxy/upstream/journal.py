@@ -4,15 +4,13 @@ import contextlib
 from dataclasses import dataclass, field
 from typing import Final
 
+from ..bounds import LOG_LEVEL_BYTES, SUBSCRIPTIONS, SUBSCRIPTIONS_BYTES
 from ..errors import OverBudget
 from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, revisions
 
 # What is recorded, once the server has agreed to it.
 JOURNALLED: Final = frozenset({revisions.SET_LEVEL, revisions.SUBSCRIBE, revisions.UNSUBSCRIBE})
-_MAX_SUBSCRIPTIONS: Final = 1000
-_MAX_BYTES: Final = 256 * 1024
-_MAX_LEVEL_BYTES: Final = 100
 
 
 @dataclass(slots=True)
@@ -40,13 +38,13 @@ class Journal:
                 return
             self.subscriptions.pop(uri, None)
             self._loans.pop(uri, None)
-            if method == revisions.SUBSCRIBE and len(self.subscriptions) < _MAX_SUBSCRIPTIONS:
+            if method == revisions.SUBSCRIBE and len(self.subscriptions) < SUBSCRIPTIONS:
                 # A progress token in "_meta" was good for that one request.
                 members.pop("_meta", None)
                 self._keep(uri, jsonrpc.write_object(members))
 
     def _keep(self, uri: str, params: bytes) -> None:
-        if sum(map(len, self.subscriptions.values())) + len(params) <= _MAX_BYTES:
+        if sum(map(len, self.subscriptions.values())) + len(params) <= SUBSCRIPTIONS_BYTES:
             with contextlib.suppress(OverBudget):
                 self._loans[uri] = self.room.lend(len(params))
                 self.subscriptions[uri] = params
@@ -60,6 +58,6 @@ class Journal:
 def only_level(params: bytes | None) -> bytes | None:
     """What is kept of the parameters of ``logging/setLevel``; None where there is no fit level in them."""
     level = jsonrpc.read_object(params).get("level")
-    if level is None or len(level) > _MAX_LEVEL_BYTES:
+    if level is None or len(level) > LOG_LEVEL_BYTES:
         return None
     return jsonrpc.write_object({"level": level})

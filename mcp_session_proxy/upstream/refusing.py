@@ -10,15 +10,12 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..aio import Tasks
+from ..bounds import REFUSAL_BYTES, REFUSALS_AT_ONCE, WAITING_REFUSALS
 from ..errors import INTERNAL_ERROR, OverBudget
 from ..memory import Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Request
 
-# Refusals leave room for answers to pings; what there are more of goes out one by one.
-_REFUSALS_AT_ONCE: Final = 50
-_MAX_REFUSALS: Final = 20_000
-_MAX_REFUSAL_BYTES: Final = 1000
 _NOBODY: Final = "No client is there to answer this request."
 
 
@@ -40,9 +37,9 @@ class Refusing:
     def refuse(self, request: Request) -> None:
         """Refuse one: at once, or after the others, or not at all where there are too many."""
         body = jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, _NOBODY)
-        if len(self._tasks) < _REFUSALS_AT_ONCE:
+        if len(self._tasks) < REFUSALS_AT_ONCE:
             self._tasks.spawn(self._send(body), "refuse")
-        elif len(self._waiting) < _MAX_REFUSALS and len(body) <= _MAX_REFUSAL_BYTES:
+        elif len(self._waiting) < WAITING_REFUSALS and len(body) <= REFUSAL_BYTES:
             self._refuse_later(body)
 
     def _refuse_later(self, body: bytes) -> None:

@@ -7,18 +7,13 @@ the client that it is for has got its answer, and sometimes before there is any 
 import asyncio
 from collections import deque
 from collections.abc import Callable
-from typing import Final
 
+from ..bounds import UNHEARD_BYTES, UNHEARD_MESSAGES, UNHEARD_SECONDS
 from ..errors import OverBudget
 from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, questions
 from ..protocol.jsonrpc import Notification, Request
 from .record import Record
-
-_MAX_MESSAGES: Final = 100
-_MAX_BYTES: Final = 256 * 1024
-# Nothing waits longer for somebody who may never come.
-_MAX_SECONDS: Final = 600.0
 
 
 class Unheard:
@@ -46,7 +41,7 @@ class Unheard:
             return
         self._messages.append((message, room))
         self._bytes += _size(message)
-        while len(self._messages) > _MAX_MESSAGES or self._bytes > _MAX_BYTES:
+        while len(self._messages) > UNHEARD_MESSAGES or self._bytes > UNHEARD_BYTES:
             oldest, _ = self._messages.popleft()
             self._bytes -= _size(oldest)
             self._let_go(oldest)
@@ -117,7 +112,7 @@ class Held:
 
     def expire(self, now: float) -> None:
         """Let nothing wait too long for somebody who may never come. Called regularly."""
-        if self._unheard is not None and now - self._unheard.since > _MAX_SECONDS:
+        if self._unheard is not None and now - self._unheard.since > UNHEARD_SECONDS:
             self._unheard.refuse_requests()
             self._unheard = None
 

@@ -1,67 +1,153 @@
-"""The numbers under "Where growth ends" are those of the code."""
+"""The numbers under "Where growth ends" are those of the code, and all of them are there."""
 
 from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy.downstream import connection, senders
-from mcp_session_proxy.exchange import attribution, call, catalog, listening
-from mcp_session_proxy.ops.admin import admission, api
-from mcp_session_proxy.protocol import jsonrpc, questions, sse, subscriptions
-from mcp_session_proxy.sessions import identity, mailbox, profiles
-from mcp_session_proxy.sessions import questions as asked
-from mcp_session_proxy.upstream import cookies, http_client, journal, refusing, unheard
+from mcp_session_proxy import bounds
 
 PAGE = (Path(__file__).parents[2] / "docs/security.md").read_text(encoding="utf-8")
 KIB, MIB = 1024, 1024 * 1024
 
 
-@pytest.mark.parametrize(
-    ("row", "text"),
-    [
-        ("heads of requests", f"{connection.MAX_FIELDS} headers"),
-        ("bodies at the admin listener", f"{api.MAX_BODY_BYTES // KIB} KiB"),
-        ("connections to the admin listener", f"{admission.MAX_CONNECTIONS};"),
-        ("messages", f"{jsonrpc.MAX_BATCH} in a batch, ids of {jsonrpc._MAX_ID_BYTES // KIB} KiB"),
-        ("messages", f"{jsonrpc.MAX_MEMBERS:,} members"),
-        ("what a client says of itself", f"{identity.MAX_PROFILE_BYTES // KIB} KiB"),
-        ("headers' names", f"{senders._CACHED_NAMES:,}, 256 and {profiles._REMEMBERED:,}"),
-        ("events kept for lost clients", f"{mailbox._MAX_BYTES // MIB} MiB a stream"),
-        ("events kept for lost clients", f"{mailbox._MAX_STREAMS} streams a client session"),
-        (
-            "events kept for lost clients",
-            f"{mailbox._MAX_UNREAD_EVENTS:,} events and {mailbox._MAX_UNREAD_BYTES // MIB} MiB",
-        ),
-        ("what a server asks in one call", f"{call._MAX_OPEN_QUESTIONS} questions"),
-        ("questions to clients", f"{asked._MAX_QUESTIONS} unanswered"),
-        (
-            "ids of elicitations",
-            f"{asked._MAX_ELICITATIONS} of {questions._MAX_ELICITATION_ID_CHARS:,}",
-        ),
-        ("ids of elicitations", f"{attribution._MAX_COMPLETIONS} of"),
-        (
-            "what a client wants to be told of",
-            f"{journal._MAX_SUBSCRIPTIONS:,} resources and {journal._MAX_BYTES // KIB} KiB",
-        ),
-        ("`subscriptions/listen`", f"{listening._MAX_PER_PRINCIPAL:,} a principal"),
-        ("`subscriptions/listen`", f"{listening._MAX_QUEUED:,} queued messages"),
-        ("`subscriptions/listen`", f"{subscriptions._MAX_URIS:,} resources"),
-        ("kept lists", f"{catalog._MAX_ENTRY_BYTES // MIB} MiB each; {catalog._MAX_MARKED_TOOLS:,} tools"),
-        ("one event or answer", f"{sse.DEFAULT_MAX_EVENT_BYTES // MIB} MiB"),
-        ("cookies", f"{cookies._MAX_COOKIES}, and {cookies._MAX_BYTES:,} bytes"),
-        (
-            "what a server says before",
-            f"{unheard._MAX_MESSAGES} messages and {unheard._MAX_BYTES // KIB} KiB a session",
-        ),
-        ("refusals", f"{refusing._REFUSALS_AT_ONCE} at once, {refusing._MAX_REFUSALS:,} of"),
-        ("refusals", f"{refusing._MAX_REFUSAL_BYTES:,} bytes"),
-        ("what is kept for a parked call", f"{call._MAX_KEPT} messages"),
-        ("the head of a server's answer", f"{http_client.MAX_HEADERS} headers"),
-        ("the head of a server's answer", f"{http_client.MAX_HEAD_BYTES // KIB} KiB"),
-    ],
-)
-def test_each_number_is_true(row: str, text: str) -> None:
+def number(name: str) -> str:
+    """A bound as the page writes it."""
+    value = getattr(bounds, name)
+    if name.endswith("_SECONDS"):
+        return f"{value / 3600:.0f} h" if value >= 3600 else f"{value:.0f} s"
+    if name.endswith("_PERCENT"):
+        return f"{value} %"
+    if name.endswith("_BYTES"):
+        if value % MIB == 0:
+            return f"{value // MIB} MiB"
+        return f"{value // KIB} KiB" if value % KIB == 0 else f"{value:,} bytes"
+    return f"{value:,}"
+
+
+# By the row that is about them; braces stand for the number.
+ROWS = {
+    "connections |": {
+        "TIME_TO_SPEAK_SECONDS": "within {} and have not",
+        "FIRST_REQUEST_SECONDS": "must begin within {}",
+        "UNREAD_SECONDS": "given up after {}",
+    },
+    "TLS handshakes": {"TLS_HANDSHAKE_SECONDS": "{} from the connection on"},
+    "heads of requests": {
+        "HEAD_FIELDS": "{} headers",
+        "HEAD_TIMES_A_FIELD": "{} times that for all headers",
+        "HEADS_PERCENT": "have not ended {}",
+    },
+    "bodies at the MCP endpoint": {
+        "BODY_SECONDS": "{} to arrive",
+        "BODIES_PERCENT": "{} of `--memory-budget` if that is not given",
+        "SMALL_PERCENT": "of which {} are kept",
+        "SMALL_BYTES": "for those under {}",
+    },
+    "bodies at the admin listener": {
+        "ADMIN_BODY_BYTES": "{};",
+        "ADMIN_BODY_SECONDS": "{} to arrive",
+    },
+    "connections to the admin listener": {
+        "ADMIN_CONNECTIONS": "{};",
+        "ADMIN_FIRST_REQUEST_SECONDS": "within {}",
+    },
+    "messages": {
+        "BATCH_MESSAGES": "{} in a batch",
+        "ID_BYTES": "ids of {}",
+        "PARAMS_MEMBERS": "of {} members each",
+    },
+    "what a client says of itself": {
+        "PROFILE_BYTES": "{} (capabilities",
+        "PROFILES_PERCENT": "of themselves {}",
+        "REMEMBERED_PROFILE_BYTES": "for what has {} at most",
+    },
+    "events kept for lost clients": {
+        "KEPT_STREAM_BYTES": "{} a stream, ",
+        "KEPT_STREAMS": "{} streams a client session",
+        "UNREAD_EVENTS": "{} events and",
+        "UNREAD_BYTES": "and {} a stream;",
+        "EVENTS_PERCENT": "all together {}",
+    },
+    "`subscriptions/listen`": {
+        "LISTENERS_A_PRINCIPAL": "{} a principal",
+        "LISTENER_MESSAGES": "{} queued messages",
+        "LISTENED_URIS": "{} resources",
+    },
+    "what a client wants to be told of": {
+        "SUBSCRIPTIONS": "{} resources and",
+        "SUBSCRIPTIONS_BYTES": "and {} a client session",
+        "LOG_LEVEL_BYTES": "a log level of {}",
+        "SUBSCRIPTIONS_PERCENT": "all together {}",
+    },
+    "headers' names": {
+        "CACHED_HEADER_NAMES": "| {}, ",
+        "CACHED_ACCEPTS": ", {} and",
+        "REMEMBERED_PROFILES": "and {} |",
+    },
+    "callers of whom it is known": {
+        "MARKING_CALLERS": "{} (tools)",
+        "UNDECIDED_CALLERS": "{} (modern)",
+        "FAILED_CALLERS": "{} (handshakes)",
+        "PINGED_CALLERS": "{} (pings)",
+    },
+    "what a server asks in one call": {"QUESTIONS_A_CALL": "{} questions"},
+    "questions to clients": {
+        "UNANSWERED_QUESTIONS": "{} unanswered",
+        "QUESTIONS_PERCENT": "together {}",
+    },
+    "one event or answer": {"SERVER_EVENT_BYTES": "{};", "ANSWERS_PERCENT": "together {}"},
+    "what a server says of itself": {"INITIALIZE_RESULT_BYTES": "{},"},
+    "the head of a server's answer": {"SERVER_FIELDS": "{} headers", "SERVER_FIELD_BYTES": "most {} each"},
+    "kept lists": {
+        "LIST_BYTES": "{} each",
+        "MARKED_TOOLS": "{} tools",
+        "LIST_PAGES": "in {} pages",
+        "LIFTED_LISTS": "{} of them as modern clients get them",
+        "LISTS_PERCENT": "together {}",
+    },
+    "cookies": {"COOKIES": "{}, and", "COOKIES_BYTES": "and {}"},
+    "what a server says before": {
+        "UNHEARD_MESSAGES": "{} messages",
+        "UNHEARD_BYTES": "and {} a session",
+        "UNHEARD_SECONDS": "for {}",
+    },
+    "the URI of an update": {"LISTENED_URI_CHARS": "{} characters"},
+    "documents about signing in": {"METADATA_BYTES": "{}"},
+    "progress tokens of tasks": {"TASKS": "{} a session", "TASK_SECONDS": "{} at most"},
+    "looking for an answer": {
+        "FAILING_SECONDS": "{} of failures",
+        "CRASHING_SECONDS": "({} of 500)",
+        "RETRY_SECONDS": "to {} ",
+        "EVENT_ID_BYTES": "ids of {}",
+    },
+    "what is kept for the status page": {
+        "SHOWN_EVENTS_OF_A_KIND": "{} events of each kind",
+        "SHOWN_EVENT_CHARS": "texts of {} characters",
+        "SHOWN_TROUBLES": "troubles of {} kinds",
+    },
+    "refusals": {
+        "REFUSALS_AT_ONCE": "{} at once",
+        "WAITING_REFUSALS": ", {} of",
+        "REFUSAL_BYTES": "of {} waiting",
+    },
+    "what is kept for a parked call": {"PARKED_MESSAGES": "{} messages"},
+    "ids of elicitations": {
+        "ELICITATIONS": "{} of",
+        "COMPLETED_ELICITATIONS": "{} of",
+        "ELICITATION_ID_CHARS": "of {} characters",
+    },
+}
+SAID = [(row, name, text) for row, texts in ROWS.items() for name, text in texts.items()]
+
+
+@pytest.mark.parametrize(("row", "name", "text"), SAID)
+def test_each_number_is_true(row: str, name: str, text: str) -> None:
     """Each limit stands in the row that is about it."""
     lines = [line for line in PAGE.splitlines() if line.startswith(f"| {row}")]
     assert len(lines) == 1
-    assert text in lines[0]
+    assert text.format(number(name)) in lines[0]
+
+
+def test_none_is_left_out() -> None:
+    """Whatever is bounded in the code, the page says."""
+    assert sorted(name for _, name, _ in SAID) == sorted(name for name in vars(bounds) if name.isupper())

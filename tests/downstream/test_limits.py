@@ -244,7 +244,7 @@ async def test_refused_head_ends_its_connection(bench: Bench) -> None:
 
 async def test_slow_bodies(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """A body has a time to arrive in; half of it is no request."""
-    monkeypatch.setattr("mcp_session_proxy.downstream.body._BODY_SECONDS", 0.1)
+    monkeypatch.setattr("mcp_session_proxy.downstream.body.BODY_SECONDS", 0.1)
     await bench.start()
     reader, writer = await connect(bench)
     writer.write(b"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\n{")

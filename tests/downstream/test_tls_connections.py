@@ -88,7 +88,7 @@ async def test_a_handshake_has_its_time(
     bench: Bench, authority: Authority, monkeypatch: pytest.MonkeyPatch, sent: str
 ) -> None:
     """Wherever a handshake stops, the connection is closed soon, and its place is free."""
-    monkeypatch.setattr(tls_site, "HANDSHAKE_SECONDS", 0.2)
+    monkeypatch.setattr(tls_site, "TLS_HANDSHAKE_SECONDS", 0.2)
     await start(bench, authority)
     connection = await connect(bench)
     connection[1].write({"nothing": b"", "a piece": hello()[:50], "all of the hello": hello()}[sent])

@@ -346,7 +346,7 @@ async def test_a_server_without_tools() -> None:
 
 async def test_callers_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     """The annotations of callers that were not seen lately go."""
-    monkeypatch.setattr("mcp_session_proxy.exchange.catalog._MAX_KEYS", 3)
+    monkeypatch.setattr("mcp_session_proxy.exchange.catalog.MARKING_CALLERS", 3)
     at = await scene()
     keys = [SessionKey(str(number), None, "p") for number in range(10)]
     for key in keys:

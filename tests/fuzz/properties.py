@@ -63,7 +63,7 @@ def check_inbound(body: bytes) -> None:
     except ProxyError as error:
         is_object(jsonrpc.write_error(jsonrpc.peek_id(body), error))
         return
-    assert len(messages) <= jsonrpc.MAX_BATCH
+    assert len(messages) <= jsonrpc.BATCH_MESSAGES
     for message in messages:
         if isinstance(message, Rejection):
             is_object(jsonrpc.write_error(message.id, message.error))

@@ -386,7 +386,7 @@ async def test_slow_bodies_are_refused(
     bench: AdminBench, untouched: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nobody holds a connection by not sending what was announced."""
-    monkeypatch.setattr("mcp_session_proxy.ops.admin.api._BODY_SECONDS", 0.05)
+    monkeypatch.setattr("mcp_session_proxy.ops.admin.api.ADMIN_BODY_SECONDS", 0.05)
     await bench.start()
     await _tag(bench)
     host, port = bench.admin.removeprefix("http://").split(":")

@@ -3,8 +3,9 @@ from datetime import UTC, datetime
 import pytest
 
 from mcp_session_proxy import events
+from mcp_session_proxy.bounds import SHOWN_EVENTS_OF_A_KIND
 from mcp_session_proxy.ops.observers import Tee
-from mcp_session_proxy.ops.recent import KEPT_OF_EACH_KIND, Recent
+from mcp_session_proxy.ops.recent import Recent
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 DOWN = events.UpstreamDown(upstream="http://h", error="Connection refused")
@@ -52,7 +53,7 @@ def test_refused_callers_wash_away_no_failures(recent):
     for _ in range(1000):
         Tee(recent)(events.RequestRefused(reason="upstream-rejected", fault="client", **words))
     kept = recent.after(0, 2000)
-    assert len(kept) == KEPT_OF_EACH_KIND + 1
+    assert len(kept) == SHOWN_EVENTS_OF_A_KIND + 1
     assert [entry.level for entry in kept].count("warning") == 1
     assert {entry.event for entry in kept} == {"request.failed"}
 
@@ -60,14 +61,14 @@ def test_refused_callers_wash_away_no_failures(recent):
 def test_a_flood_washes_away_its_own_kind_only(recent):
     """What explains a flood of failures is still there when somebody looks."""
     Tee(recent)(DOWN)
-    for _ in range(10 * KEPT_OF_EACH_KIND):
+    for _ in range(10 * SHOWN_EVENTS_OF_A_KIND):
         Tee(recent)(
             events.LeaseFailed(principal="p1", reason="upstream-down", waited_seconds=0.123456789),
         )
     entries = recent.after(0, 10_000)
-    assert len(entries) == KEPT_OF_EACH_KIND + 1
+    assert len(entries) == SHOWN_EVENTS_OF_A_KIND + 1
     assert entries[0].event == "upstream.down"
-    assert entries[-1].id == recent.newest == 10 * KEPT_OF_EACH_KIND + 1
+    assert entries[-1].id == recent.newest == 10 * SHOWN_EVENTS_OF_A_KIND + 1
     assert entries[-1].fields["waited_seconds"] == 0.123457
 
 

@@ -5,12 +5,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from mcp_session_proxy import events
+from mcp_session_proxy.bounds import SHOWN_TROUBLES
 from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops.admin.runbook import render, runbook, slug
 from mcp_session_proxy.ops.observers import Tee
 from mcp_session_proxy.ops.recent import Recent
 from mcp_session_proxy.ops.runbook import path_of
-from mcp_session_proxy.ops.troubles import MAX_TROUBLES
 
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 REQUEST = {"method": "tools/call", "detail": "d", "request_id": "r1", "principal": "p1"}
@@ -85,11 +85,11 @@ def test_an_hour_later_it_is_forgotten(bench):
 
 def test_what_comes_from_outside_has_a_bound(bench):
     """Words of others make no more entries than fit; then they share one. Their length is bounded, too."""
-    for number in range(MAX_TROUBLES * 3):
+    for number in range(SHOWN_TROUBLES * 3):
         bench.tell(lost(f"{number}" + "x" * 10_000))
     seen = bench.seen()
-    assert len(seen) == MAX_TROUBLES + 1
-    assert ("session.lost", "other", MAX_TROUBLES * 2) in seen
+    assert len(seen) == SHOWN_TROUBLES + 1
+    assert ("session.lost", "other", SHOWN_TROUBLES * 2) in seen
     assert max(len(reason) for _, reason, _ in seen) <= 100
 
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mcp_session_proxy.bounds import BATCH_MESSAGES
 from mcp_session_proxy.errors import BadJson, BadRequest, UpstreamTimeout
 from mcp_session_proxy.protocol.jsonrpc import (
-    MAX_BATCH,
     NULL,
     ErrorObject,
     Notification,
@@ -279,7 +279,7 @@ def test_a_batch_keeps_its_order_and_its_bad_entries() -> None:
     assert all(isinstance(entry.error, BadRequest) for entry in refused)
 
 
-@pytest.mark.parametrize("size", [0, MAX_BATCH + 1])
+@pytest.mark.parametrize("size", [0, BATCH_MESSAGES + 1])
 def test_batches_have_bounds(size: int) -> None:
     """An empty batch and one of too many messages are refused as a whole."""
     with pytest.raises(BadRequest, match="batch"):
@@ -288,8 +288,8 @@ def test_batches_have_bounds(size: int) -> None:
 
 def test_the_largest_batch() -> None:
     """A batch of exactly the largest size is fine."""
-    messages, _ = parse_body(write_batch([request()] * MAX_BATCH))
-    assert len(messages) == MAX_BATCH
+    messages, _ = parse_body(write_batch([request()] * BATCH_MESSAGES))
+    assert len(messages) == BATCH_MESSAGES
 
 
 # -- messages from servers -----------------------------------------------------------------------

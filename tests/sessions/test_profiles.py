@@ -5,9 +5,9 @@ import json
 
 import pytest
 
+from mcp_session_proxy.bounds import PROFILE_BYTES
 from mcp_session_proxy.errors import InvalidParams, OverBudget
 from mcp_session_proxy.memory import Share
-from mcp_session_proxy.sessions.identity import MAX_PROFILE_BYTES
 from mcp_session_proxy.sessions.profiles import Profiles
 
 
@@ -63,10 +63,10 @@ def test_what_is_usual_is_remembered(profiles):
 
 def test_a_profile_that_is_too_large(profiles):
     """Nobody has 64 KiB of capabilities; who sends them is told so."""
-    with pytest.raises(InvalidParams, match=str(MAX_PROFILE_BYTES)):
-        profiles.of_initialize(params(experimental={"x": "y" * MAX_PROFILE_BYTES}))
+    with pytest.raises(InvalidParams, match=str(PROFILE_BYTES)):
+        profiles.of_initialize(params(experimental={"x": "y" * PROFILE_BYTES}))
     with pytest.raises(InvalidParams):
-        profiles.of_modern(b'{"experimental":{"x":"%b"}}' % (b"y" * MAX_PROFILE_BYTES), None)
+        profiles.of_modern(b'{"experimental":{"x":"%b"}}' % (b"y" * PROFILE_BYTES), None)
 
 
 def test_no_memory_for_one_more(profiles, share):

@@ -5,13 +5,12 @@ Its descriptors are the proxy's: a thousand silent connections here would leave 
 
 import asyncio
 import ssl
-from typing import Final, cast
+from typing import cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-MAX_CONNECTIONS: Final = 64
-FIRST_REQUEST_SECONDS: Final = 10.0
+from ...bounds import ADMIN_CONNECTIONS, ADMIN_FIRST_REQUEST_SECONDS
 
 
 class Admission:
@@ -23,8 +22,8 @@ class Admission:
     def __init__(
         self,
         *,
-        max_connections: int = MAX_CONNECTIONS,
-        first_request_seconds: float = FIRST_REQUEST_SECONDS,
+        max_connections: int = ADMIN_CONNECTIONS,
+        first_request_seconds: float = ADMIN_FIRST_REQUEST_SECONDS,
     ) -> None:
         self._max_connections = max_connections
         self._first_request_seconds = first_request_seconds

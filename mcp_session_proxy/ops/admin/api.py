@@ -12,6 +12,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ... import __version__, events
+from ...bounds import ADMIN_BODY_BYTES, ADMIN_BODY_SECONDS
 from ...events import Observer
 from ...sessions.modes import Sharing
 from ..churn import Churn
@@ -34,9 +35,7 @@ from .model import (
 from .openapi import describe
 
 PREFIX: Final = "/api/v1"
-MAX_BODY_BYTES: Final = 4096
 DEFAULT_EVENTS: Final = 500
-_BODY_SECONDS: Final = 5.0
 
 Act = Callable[[web.Request], web.Response]
 
@@ -176,10 +175,10 @@ async def _discard_body(request: web.Request) -> None:
         Refusal: 413 for one that is large, 408 for one that does not arrive.
     """
     try:
-        async with asyncio.timeout(_BODY_SECONDS):
+        async with asyncio.timeout(ADMIN_BODY_SECONDS):
             await request.read()
     except web.HTTPRequestEntityTooLarge:
-        raise NotAllowed(413, "body-too-large", f"At most {MAX_BODY_BYTES} bytes.") from None
+        raise NotAllowed(413, "body-too-large", f"At most {ADMIN_BODY_BYTES} bytes.") from None
     except TimeoutError:
         raise NotAllowed(
             408, "body-too-slow", "The body did not arrive in time.", {"Connection": "close"}

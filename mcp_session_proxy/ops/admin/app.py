@@ -6,6 +6,7 @@ from typing import Final
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from ...bounds import ADMIN_BODY_BYTES
 from ...downstream.guard import Guard
 from ...events import Observer
 from ...sessions.modes import Sharing
@@ -17,7 +18,7 @@ from ..recent import Recent
 from ..snapshot import Snapshot
 from .access import Access
 from .answers import answer_errors
-from .api import MAX_BODY_BYTES, Api
+from .api import Api
 from .pages import Pages
 from .status_page import StatusPage
 
@@ -53,7 +54,7 @@ def build_admin_app(
     """
     # On loopback, a page in the operator's browser might reach us under a name of its own.
     guard = Guard(listens_on_loopback=listen.is_loopback)
-    app = web.Application(middlewares=[answer_errors, _guarded(guard)], client_max_size=MAX_BODY_BYTES)
+    app = web.Application(middlewares=[answer_errors, _guarded(guard)], client_max_size=ADMIN_BODY_BYTES)
     app.on_response_prepare.append(_reassure)
     app.add_routes(StatusPage().routes())
     app.add_routes(Pages(view, metrics, sharing).routes())

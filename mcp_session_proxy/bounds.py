@@ -1,0 +1,172 @@
+"""Every fixed number that a client, a caller or a server can make something grow to. No option changes them.
+
+Options have their numbers in ``settings/config.py``. ``docs/security.md`` tells where growth ends, and a test
+compares it with these. Who keeps to a number imports it from here; units are in the names.
+"""
+
+from typing import Final
+
+# -- A client, by its connections and heads --------------------------------------------------------
+
+# A new connection is not made to make room for so long: a handshake over a slow line takes about as much.
+TIME_TO_SPEAK_SECONDS: Final = 2.0
+# Until the first request of a connection has begun.
+FIRST_REQUEST_SECONDS: Final = 30.0
+# For a TLS handshake, from the connection on.
+TLS_HANDSHAKE_SECONDS: Final = 10.0
+# Header fields in one head, trailers included.
+HEAD_FIELDS: Final = 128
+# All fields of a head may have so many times --max-header-bytes.
+HEAD_TIMES_A_FIELD: Final = 4
+# Until a body has arrived.
+BODY_SECONDS: Final = 60.0
+# Until a stream is given up of which its client takes nothing.
+UNREAD_SECONDS: Final = 60.0
+# Connections to the admin listener; its descriptors are the proxy's.
+ADMIN_CONNECTIONS: Final = 64
+# Until the first request of a connection to it has arrived.
+ADMIN_FIRST_REQUEST_SECONDS: Final = 10.0
+# A body at the admin listener.
+ADMIN_BODY_BYTES: Final = 4096
+# Until such a body has arrived.
+ADMIN_BODY_SECONDS: Final = 5.0
+
+# -- A client, by what it says ---------------------------------------------------------------------
+
+# Messages in one batch: each is a request of its own.
+BATCH_MESSAGES: Final = 100
+# Members of a client's parameters, and of their `_meta`: each costs an object.
+PARAMS_MEMBERS: Final = 1000
+# The id of a message, which is kept and repeated.
+ID_BYTES: Final = 1024
+# Capabilities and clientInfo, which are kept with each session; the largest seen have 2 KiB.
+PROFILE_BYTES: Final = 64 * 1024
+# Profiles of modern clients that are looked up instead of read.
+REMEMBERED_PROFILES: Final = 1024
+# A profile that is remembered, or may take the last quarter of its share.
+REMEMBERED_PROFILE_BYTES: Final = 4096
+# Names of headers of which is known what they are.
+CACHED_HEADER_NAMES: Final = 2048
+# `Accept` headers of which is known what they say.
+CACHED_ACCEPTS: Final = 256
+# Resources that one client session wants to be told of.
+SUBSCRIPTIONS: Final = 1000
+# What it said of them.
+SUBSCRIPTIONS_BYTES: Final = 256 * 1024
+# A log level that is set.
+LOG_LEVEL_BYTES: Final = 100
+# Resources of one `subscriptions/listen`.
+LISTENED_URIS: Final = 1000
+# One of them.
+LISTENED_URI_CHARS: Final = 8192
+# `subscriptions/listen` of one principal at the same time.
+LISTENERS_A_PRINCIPAL: Final = 2000
+# Messages that wait for one of them.
+LISTENER_MESSAGES: Final = 1000
+# Streams of a client session that can be taken up again.
+KEPT_STREAMS: Final = 16
+# Events that are kept for one of them, beside --max-buffered-events.
+KEPT_STREAM_BYTES: Final = 1024 * 1024
+# Events that wait for a client that reads slowly: what it has not read yet goes only over these.
+UNREAD_EVENTS: Final = 10_000
+# The same, in bytes.
+UNREAD_BYTES: Final = 16 * 1024 * 1024
+
+# -- A server --------------------------------------------------------------------------------------
+
+# One event or answer of a server.
+SERVER_EVENT_BYTES: Final = 64 * 1024 * 1024
+# The id of an event; a longer one could not be sent back, for servers refuse heads of more than 8 KiB or so.
+EVENT_ID_BYTES: Final = 4096
+# Looking for an answer in later streams ends after so much of failing in a row: a server that is away for
+# longer has most likely lost it, and its callers should hear so in time.
+FAILING_SECONDS: Final = 120.0
+# The same, of 500: most often no moment's trouble, for servers without an event store crash over the id.
+CRASHING_SECONDS: Final = 15.0
+# A server's `retry` is followed up to here; a longer one is taken for a mistake.
+RETRY_SECONDS: Final = 30.0
+# Header fields of its answer: cookies, policies and tokens grow fat.
+SERVER_FIELDS: Final = 512
+# One of them.
+SERVER_FIELD_BYTES: Final = 64 * 1024
+# What it says of itself in a handshake, kept as long as a session lives.
+INITIALIZE_RESULT_BYTES: Final = 1024 * 1024
+# Cookies that it sets on one session. Browsers keep more, but for many sites.
+COOKIES: Final = 50
+# All of them: many servers refuse a header of more than 8 KiB.
+COOKIES_BYTES: Final = 8000
+# What it says on a session before anybody is there to hear it.
+UNHEARD_MESSAGES: Final = 100
+# The same, in bytes.
+UNHEARD_BYTES: Final = 256 * 1024
+# The same: for how long it is kept. Nothing waits longer for somebody who may never come.
+UNHEARD_SECONDS: Final = 600.0
+# Refusals of its questions that are on their way to it; they leave room for answers to pings.
+REFUSALS_AT_ONCE: Final = 50
+# Those that wait for their turn.
+WAITING_REFUSALS: Final = 20_000
+# One of them.
+REFUSAL_BYTES: Final = 1000
+# Questions, or URLs to visit, of one call that wait for its client.
+QUESTIONS_A_CALL: Final = 100
+# What a parked call has to tell its client.
+PARKED_MESSAGES: Final = 256
+# Questions of a client session that its client has not answered.
+UNANSWERED_QUESTIONS: Final = 100
+# Ids of elicitations that a session is known by.
+ELICITATIONS: Final = 100
+# Ids of elicitations that were completed before their call asked.
+COMPLETED_ELICITATIONS: Final = 100
+# One of them.
+ELICITATION_ID_CHARS: Final = 1024
+# A kept list; a larger one goes through unread.
+LIST_BYTES: Final = 4 * 1024 * 1024
+# Callers of whose tools it is known which have marked parameters.
+MARKING_CALLERS: Final = 10_000
+# Pages of one list that are looked at for marked parameters.
+LIST_PAGES: Final = 100
+# Tools with marked parameters, of one caller.
+MARKED_TOOLS: Final = 10_000
+# Lists that are kept as modern clients get them.
+LIFTED_LISTS: Final = 100
+# Tasks of a session whose progress is followed.
+TASKS: Final = 100
+# For how long, whatever their ttl says.
+TASK_SECONDS: Final = 24 * 3600.0
+# Callers of whom the server has not said whether it speaks modern to them.
+UNDECIDED_CALLERS: Final = 1000
+# Callers whose handshakes have failed, while others decide.
+FAILED_CALLERS: Final = 10_000
+# Callers of whom a ping has told whether the server takes them.
+PINGED_CALLERS: Final = 10_000
+# A document about signing in that is rewritten.
+METADATA_BYTES: Final = 1024 * 1024
+# Events of one kind that are kept for the status page.
+SHOWN_EVENTS_OF_A_KIND: Final = 50
+# A text in one of them.
+SHOWN_EVENT_CHARS: Final = 300
+# Kinds of trouble that it tells of: a few reasons come from outside, as a server's statuses.
+SHOWN_TROUBLES: Final = 200
+
+# -- The budget of memory, in hundredths by share (`memory.py`) ------------------------------------
+
+# Heads of requests that have not ended.
+HEADS_PERCENT: Final = 5
+# Bodies of requests, unless --max-inflight-bytes says otherwise.
+BODIES_PERCENT: Final = 25
+# Large answers on their way.
+ANSWERS_PERCENT: Final = 30
+# Events kept for clients, and what waits for listeners.
+EVENTS_PERCENT: Final = 15
+# Kept lists, and what was read of them.
+LISTS_PERCENT: Final = 10
+# What clients and servers say of themselves.
+PROFILES_PERCENT: Final = 5
+# What clients want to be told of.
+SUBSCRIPTIONS_PERCENT: Final = 5
+# Servers' questions, and what parked calls hold.
+QUESTIONS_PERCENT: Final = 5
+# Of a share, what is kept for those who need little.
+SMALL_PERCENT: Final = 25
+# That is, at most so much: a few large things must not keep ordinary calls out.
+SMALL_BYTES: Final = 64 * 1024
