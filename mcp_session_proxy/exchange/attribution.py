@@ -1,6 +1,6 @@
-"""Which modern call a message of the upstream GET stream belongs to.
+"""Which modern call a message of the upstream standalone stream belongs to.
 
-Servers may ask on the session's GET stream, where a request names no call. If one call is running on
+Servers may ask on the session's standalone stream, where a request names no call. If one call is running on
 the session, it is meant. A session on which that was seen once begins its calls one at a time from then
 on; a call whose client was asked and has not come back yet does not count as running, so it holds up
 nobody. The same holds for calls of different clients, once the server has asked for roots: it knows those of

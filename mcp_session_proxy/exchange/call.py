@@ -302,7 +302,7 @@ class ModernCall:
             self._news.give()
 
     def deliver(self, request: Request) -> None:
-        """Take a question that came on the upstream GET stream."""
+        """Take a question that came on the upstream standalone stream."""
         self._exchange.deliver(request)
 
     # -- the end -----------------------------------------------------------------------------------
@@ -344,7 +344,7 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
-        self._exchange.stop_listening()  # it points at this call: let go, both are freed at once
+        self._exchange.detach_outlet()  # it points at this call: let go, both are freed at once
 
 
 def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:

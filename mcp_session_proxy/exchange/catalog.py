@@ -1,9 +1,9 @@
 """What servers list, kept as long as they would tell us of a change.
 
 Lists are kept per session key, so never across principals. They are served from here only while the
-upstream session holds a GET stream and the server has promised ``list_changed``: for a minute, and for five
-once it has told of such a change. A change that any session hears of empties everything: some servers tell
-only the session that caused it.
+upstream session holds a standalone stream and the server has promised ``list_changed``: for a minute, and for
+five once it has told of such a change. A change that any session hears of empties everything: some servers
+tell only the session that caused it.
 
 The tools' parameters that clients mirror in headers are kept here as well, for they must be checked
 with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Validation").

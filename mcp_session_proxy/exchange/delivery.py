@@ -1,7 +1,7 @@
 """Who hears what a server says of its own accord, and who answers what it asks.
 
-Messages of an upstream session's GET stream go to its audience, the client sessions behind it, through their
-mailboxes. A server's request goes to one client only, under an id of ours, and the client's response
+Messages of an upstream session's standalone stream go to its audience, the client sessions behind it, through
+their mailboxes. A server's request goes to one client only, under an id of ours, and the client's response
 goes back under the server's. A request that nobody can answer is answered with an error, at once:
 a server that waits for an answer holds up a call.
 """
@@ -96,7 +96,7 @@ class Delivery:
     # -- from the server -----------------------------------------------------------------------
 
     def route(self, session: UpstreamSession, message: Message) -> None:
-        """Take a message of the upstream session's GET stream that names no call in flight."""
+        """Take a message of the upstream session's standalone stream that names no call in flight."""
         if isinstance(message, Request):
             self._route_request(session, message)
         elif isinstance(message, Notification):
@@ -251,7 +251,7 @@ class Delivery:
         home = client.home
         if home is not None and home.usable:
             incarnation = home.session.incarnation
-            await incarnation.post_message(jsonrpc.write_notification(message.method, message.params), caller)
+            await incarnation.tell(jsonrpc.write_notification(message.method, message.params), caller)
 
     def end_stream(self, client: ClientSession) -> None:
         """The client said goodbye: its GET stream ends. A later one begins anew."""

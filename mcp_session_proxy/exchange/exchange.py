@@ -131,7 +131,7 @@ class Exchange:
                     raise self._aborted or _cancelled() from None
                 response = self._delivered
             except UpstreamTimeout:
-                self._incarnation.post_soon(
+                self._incarnation.tell_soon(
                     self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller
                 )
                 raise
@@ -340,7 +340,7 @@ class Exchange:
             self._session.router.note_change(self._session, message)
         await self._outlet.notify(message)
 
-    def stop_listening(self) -> None:
+    def detach_outlet(self) -> None:
         """Nobody listens any more: what the server may still say is dropped."""
         self._outlet = NO_OUTLET
 
@@ -376,7 +376,7 @@ class Exchange:
             self._cutoff.at(now)  # between two attempts: the server knows of none
             return
         self._cutoff.at(now + _CANCEL_GRACE_SECONDS)
-        await self._incarnation.post_message(self._cancellation(jsonrpc.read_object(params)), caller)
+        await self._incarnation.tell(self._cancellation(jsonrpc.read_object(params)), caller)
 
     def give_up(self, error: ProxyError) -> None:
         """End this exchange now with an error, and tell the server."""
@@ -388,7 +388,7 @@ class Exchange:
     def announce_cancellation(self, reason: str) -> None:
         """Tell the server that nobody waits for its response any more."""
         if self.upstream_id in self._incarnation.calls.in_flight:
-            self._incarnation.post_soon(self._cancellation({"reason": jsonrpc.quote(reason)}), self.caller)
+            self._incarnation.tell_soon(self._cancellation({"reason": jsonrpc.quote(reason)}), self.caller)
 
     def _cancellation(self, members: Mapping[str, bytes]) -> bytes:
         named = {**members, "requestId": b"%d" % self.upstream_id}

@@ -17,8 +17,6 @@ async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) 
     which counts as running.
     """
     if session.record.roots.respondent != client:
-        await session.record.roots.pass_to(
-            client, lambda: session.incarnation.post_message(_ROOTS_CHANGED, caller)
-        )
+        await session.record.roots.pass_to(client, lambda: session.incarnation.tell(_ROOTS_CHANGED, caller))
     else:
         await session.record.roots.settled()

@@ -1,4 +1,4 @@
-"""Where a message of an upstream GET stream goes that names no call in flight.
+"""Where a message of an upstream standalone stream goes that names no call in flight.
 
 The catalogue and the listeners hear of changes, modern calls of what the server asks in their course,
 and legacy clients of all the rest. What comes before anybody has come who may hear it is held for the first.
@@ -26,7 +26,7 @@ class Router:
         self._listening = listening
 
     def route(self, session: UpstreamSession, message: Message) -> None:
-        """Take one message of the GET stream."""
+        """Take one message of the standalone stream."""
         if isinstance(message, Notification):
             if message.method == revisions.TASK_STATUS:
                 tasks.note_status(session, message.params)

@@ -54,7 +54,7 @@ class Calls:
         self.last_activity = self._now()
 
     def named_by(self, message: Message) -> CallHandler | None:
-        """The call that a message on the GET stream names, if it names one."""
+        """The call that a message on the standalone stream names, if it names one."""
         if isinstance(message, Response):
             return self.in_flight.get(jsonrpc.read_number(message.id))
         if is_progress(message):

@@ -1,7 +1,7 @@
 """One incarnation of an upstream session: what one handshake opened and one goodbye ends.
 
 Everything that means something to the server only until it has lost the session is here: the channel, what
-the server said of itself, the calls in flight, the GET stream, the pings. What survives it is in the
+the server said of itself, the calls in flight, the standalone stream, the pings. What survives it is in the
 ``Record`` that all incarnations of a session share. Whoever deals with the server holds the incarnation and
 compares it with ``is``: what one incarnation asked, the next one knows nothing of.
 
@@ -26,7 +26,7 @@ from .deadlock import Refusals, is_deadlocked
 from .fleet import Residence
 from .record import Record
 from .refusing import Refusing
-from .stream import GetStream
+from .stream import StandaloneStream
 from .transport import Caller, Channel, ConnectionLost, Refused, first_response
 from .unheard import Held
 
@@ -47,8 +47,8 @@ class Standing(Enum):
 class Incarnation:
     """One session at the server. ``initialization`` opens it, ``close`` ends it.
 
-    ``missed`` is told that messages of the GET stream may have been lost, and ``on_lost`` that the server
-    does not know the session any more, or cannot be reached, where that turns out while no request is
+    ``missed`` is told that messages of the standalone stream may have been lost, and ``on_lost`` that the
+    server does not know the session any more, or cannot be reached, where that turns out while no request is
     looking. ``hear`` is given what the server says of its own accord; whoever opens the session sets it. None
     of them may block.
     """
@@ -75,11 +75,11 @@ class Incarnation:
         self._missed = missed
         self._on_lost = on_lost
         self._owes_goodbye = False
-        self._stream: GetStream | None = None
+        self._stream: StandaloneStream | None = None
         self._confirming: asyncio.Task[bool] | None = None
         self._resolving: asyncio.Task[None] | None = None
         self.tasks = Tasks()  # end with it at the latest
-        self._refusing = Refusing(self.post_message, self.tasks, record.room_for_questions)
+        self._refusing = Refusing(self.tell, self.tasks, record.room_for_questions)
 
     def __repr__(self) -> str:
         return (
@@ -144,12 +144,12 @@ class Incarnation:
 
     # -- requests ----------------------------------------------------------------------------
 
-    def post_soon(self, body: bytes, caller: Caller | None = None) -> None:
+    def tell_soon(self, body: bytes, caller: Caller | None = None) -> None:
         """Send a notification or a response in the background."""
         if len(self.tasks) < _MAX_BACKGROUND and self.standing is not Standing.CLOSED:
-            self.tasks.spawn(self.post_message(body, caller), f"post {self.record.tag}")
+            self.tasks.spawn(self.tell(body, caller), f"post {self.record.tag}")
 
-    async def post_message(self, body: bytes, caller: Caller | None = None) -> bool:
+    async def tell(self, body: bytes, caller: Caller | None = None) -> bool:
         """Send a notification or a response; gives whether the server took it.
 
         ``caller`` is that of the request that it came in or belongs to, None for one of the proxy's own.
@@ -166,7 +166,7 @@ class Incarnation:
 
     def answer_ping(self, request: Request) -> None:
         """Answer the server's ping (basic/utilities/ping); servers end sessions whose pings go unanswered."""
-        self.post_soon(jsonrpc.write_response(request.id, Response(request.id, result=b"{}")))
+        self.tell_soon(jsonrpc.write_response(request.id, Response(request.id, result=b"{}")))
 
     def refuse(self, request: Request) -> None:
         """Answer a server's request that nobody will answer."""
@@ -259,16 +259,16 @@ class Incarnation:
         self._on_lost(self, how)
         return True
 
-    # -- the GET stream ----------------------------------------------------------------------
+    # -- the standalone stream ----------------------------------------------------------------------
 
     @property
-    def listens(self) -> bool:
-        """Whether the GET stream is asked for."""
+    def wants_stream(self) -> bool:
+        """Whether the standalone stream is asked for."""
         return self._stream is not None
 
     @property
     def streaming(self) -> bool:
-        """Whether the GET stream stands."""
+        """Whether the standalone stream stands."""
         return self._stream is not None and self._stream.is_open
 
     @property
@@ -276,9 +276,9 @@ class Incarnation:
         """How often messages of the stream may have been missed, as it was opened anew."""
         return 0 if self._stream is None else self._stream.gaps
 
-    async def listen(self) -> None:
-        """Open the GET stream, and give it a moment to stand before the first call is sent."""
-        stream = self._stream = GetStream(
+    async def open_stream(self) -> None:
+        """Open the standalone stream, and give it a moment to stand before the first call is sent."""
+        stream = self._stream = StandaloneStream(
             connect=lambda last_event_id: self.channel.open_stream(self.record.credentials, last_event_id),
             take=self.take,
             unreachable=self._is_better_elsewhere,

@@ -76,13 +76,13 @@ class Initialization:
         raise failure
 
     async def hand_over(self, hear: Callable[[Message], None]) -> None:
-        """Let ``hear`` hear what the server said, and what it says from now on; wait for its GET stream."""
+        """Let ``hear`` hear what the server said, and what it says from now on; wait for its stream."""
         self._over = True
         self._incarnation.hear = hear
         for message in self._said.drain():
             hear(message)
-        if not self._incarnation.listens:
-            await self._incarnation.listen()
+        if not self._incarnation.wants_stream:
+            await self._incarnation.open_stream()
 
     async def _initialize(self, caller: Caller) -> bytes:
         record, replica = self._record, self._incarnation.residence.replica
@@ -101,8 +101,8 @@ class Initialization:
     async def _send_initialized(self, caller: Caller) -> None:
         """Tell the server that the client is ready, and wait for its word.
 
-        Some servers ask before they give it, on a GET stream: so that is opened when the word does not come
-        at once, and a question is as good as the word.
+        Some servers ask before they give it, on a standalone stream: so that is opened when the word does not
+        come at once, and a question is as good as the word.
         """
         loop = asyncio.get_running_loop()
         accepted: asyncio.Future[None] = loop.create_future()
@@ -114,7 +114,7 @@ class Initialization:
         try:
             await asyncio.wait([accepted], timeout=_INITIALIZED_SECONDS)
             if not accepted.done():
-                await self._incarnation.listen()
+                await self._incarnation.open_stream()
                 await asyncio.wait([accepted, self._asked], return_when=asyncio.FIRST_COMPLETED)
             if accepted.done():
                 accepted.result()

@@ -42,7 +42,7 @@ class Question(NamedTuple):
         ``caller`` is that of the request that brought it.
         """
         if self.incarnation.stands:
-            await self.incarnation.post_message(jsonrpc.write_response(self.request.id, response), caller)
+            await self.incarnation.tell(jsonrpc.write_response(self.request.id, response), caller)
             self.session.record.roots.answered(self.request.id)
 
     def refuse(self) -> None:
@@ -61,5 +61,5 @@ async def refuse_in_turn(session: UpstreamSession, request: Request, reason: str
 
     So a server that asks without end is read no faster than it is refused, and nothing is left unanswered.
     """
-    await session.incarnation.post_message(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))
+    await session.incarnation.tell(jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, reason))
     session.record.roots.answered(request.id)

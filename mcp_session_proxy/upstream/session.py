@@ -34,7 +34,7 @@ class Router(Protocol):
     """Whoever passes on what a session's server says of its own accord. Nothing here may block."""
 
     def route(self, session: "UpstreamSession", message: Message) -> None:
-        """Take a message of the GET stream that names no call in flight."""
+        """Take a message of the standalone stream that names no call in flight."""
         ...
 
     def note_change(self, session: "UpstreamSession", message: Notification) -> None:
@@ -132,7 +132,7 @@ class UpstreamSession:
 
     @property
     def streaming(self) -> bool:
-        """Whether the GET stream stands."""
+        """Whether the standalone stream stands."""
         return self._incarnation is not None and self._incarnation.streaming
 
     @property

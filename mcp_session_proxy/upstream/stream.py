@@ -1,6 +1,7 @@
-"""The GET stream of an upstream session: held for life, opened again whenever it ends, breaks or is refused.
+"""The standalone stream of an upstream session: held for life, opened again whenever it ends or is refused.
 
-MCP 2025-11-25, basic/transports, "Listening for Messages from the Server" and "Resumability".
+It brings what the server says of its own accord. Over Streamable HTTP it is a GET (MCP 2025-11-25,
+basic/transports, "Listening for Messages from the Server" and "Resumability").
 
 For life means without end: only the session's own end ends it. What is given up is a place to go on from
 (a ``Last-Event-ID`` that the server does not take), never the stream.
@@ -32,7 +33,7 @@ _PATIENCE_WITH_ID: Final = 10
 _LITTLE_PATIENCE_WITH_ID: Final = 3
 
 
-class GetStream:
+class StandaloneStream:
     """The stream of one incarnation of a session. ``is_open`` tells whether it stands now.
 
     ``connect`` opens it, resumed after an event id if one is given. ``take`` gets each message.

@@ -363,14 +363,14 @@ async def test_abandon_stops_everything(server: FakeServer) -> None:
 
 
 @pytest.mark.http_only
-async def test_post_message_tells_whether_it_was_taken(server: FakeServer) -> None:
+async def test_telling_gives_whether_it_was_taken(server: FakeServer) -> None:
     """A notification that cannot be delivered is no error, but is known."""
     session = await opened(server)
     body = b'{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}'
     server.script(
         "notifications/roots/list_changed", refusal(400), ConnectionLost(), UpstreamUnreachable("down")
     )
-    assert [await session.incarnation.post_message(body) for _ in range(4)] == [False, False, False, True]
+    assert [await session.incarnation.tell(body) for _ in range(4)] == [False, False, False, True]
 
 
 async def test_background_posts_are_bounded(server: FakeServer) -> None:
@@ -388,7 +388,7 @@ async def test_post_that_hangs_is_given_up(server: FakeServer) -> None:
     """A notification that the server never accepts ends after 10 seconds."""
     session = await opened(server)
     session.incarnation.channel = FakeChannel(StuckServer(), "s1")
-    assert not await session.incarnation.post_message(b'{"jsonrpc":"2.0","method":"notifications/x"}')
+    assert not await session.incarnation.tell(b'{"jsonrpc":"2.0","method":"notifications/x"}')
     assert asyncio.get_running_loop().time() == pytest.approx(10)
 
 

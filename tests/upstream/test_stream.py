@@ -10,7 +10,7 @@ from messages import notification
 
 from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamUnreachable
 from mcp_session_proxy.protocol.jsonrpc import Message
-from mcp_session_proxy.upstream.stream import GetStream
+from mcp_session_proxy.upstream.stream import StandaloneStream
 from mcp_session_proxy.upstream.transport import ConnectionLost, Reply
 
 pytestmark = pytest.mark.looptime
@@ -31,7 +31,7 @@ class Scene:
         self.taken: list[Message] = []
         self.missed = 0
         self.looked = 0
-        self.stream = GetStream(
+        self.stream = StandaloneStream(
             connect=self._connect,
             take=self.taken.append,
             unreachable=lambda: gives_up,
