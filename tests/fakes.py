@@ -23,7 +23,7 @@ from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, R
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers
 from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Residence, Server
 from mcp_session_proxy.upstream.monitor import always_there
-from mcp_session_proxy.upstream.record import SessionRules
+from mcp_session_proxy.upstream.record import KnownSession, SessionRules
 from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.streamable_http import fits_a_header
@@ -319,6 +319,9 @@ class FakeServer:
     def connect(self) -> FakeChannel:
         return FakeChannel(self)
 
+    def reconnect(self, session_id: str | None) -> FakeChannel:
+        return FakeChannel(self, session_id)
+
     @asynccontextmanager
     async def answered(self, sent: Sent) -> AsyncIterator[FakeReply]:
         """The answer to one HTTP request."""
@@ -467,7 +470,7 @@ class FakeFleet(Fleet):
         self.check_worth_waiting()
         if self.elsewhere is not None:
             self.replicas, self.elsewhere = (replica_of(self.elsewhere),), None
-        place = FakeResidence(self, self.replicas[0], principal)
+        place = FakeResidence(self, self.replicas[0], principal, tried=True)
         place.fleet = self
         return place
 
@@ -495,6 +498,7 @@ def make_session(
     version_is_free: bool = False,
     handshake_timeout_seconds: float = 60.0,
     patience_seconds: float = 10.0,
+    known: KnownSession | None = None,
 ) -> UpstreamSession:
     """An upstream session to a fake server, not open yet."""
     return UpstreamSession(
@@ -512,6 +516,7 @@ def make_session(
             handshake_timeout_seconds=handshake_timeout_seconds,
             patience_seconds=patience_seconds,
         ),
+        known=known,
     )
 
 

@@ -90,7 +90,7 @@ class Snapshot:
                     affinity=slot.key.affinity is not None,
                     state=slot.state.value,
                     protocol_version=session.version,
-                    client_name=session.client_name,
+                    client_name=session.record.client_name,
                     age_seconds=now - session.born,
                     idle_seconds=max(0.0, now - (session.record.last_used or session.born)),
                     requests=session.requests,

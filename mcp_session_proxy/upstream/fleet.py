@@ -15,7 +15,15 @@ from typing import Final
 from yarl import URL
 
 from .. import events
-from ..errors import Fault, HandshakeRefused, ProxyError, UpstreamDown, UpstreamRejected, UpstreamUnreachable
+from ..errors import (
+    Fault,
+    HandshakeRefused,
+    ProxyError,
+    SessionLost,
+    UpstreamDown,
+    UpstreamRejected,
+    UpstreamUnreachable,
+)
 from ..events import Observer
 from ..protocol.revisions import UpstreamEra
 from .breaker import Breakers
@@ -123,9 +131,9 @@ class Residence:
 
     __slots__ = ("_fleet", "_tried", "channel", "principal", "replica")
 
-    def __init__(self, fleet: "Fleet", replica: Replica, principal: str) -> None:
+    def __init__(self, fleet: "Fleet", replica: Replica, principal: str, *, tried: bool) -> None:
         self._fleet = fleet
-        self._tried = True  # the outcome of the handshake is owed
+        self._tried = tried  # there is a handshake, and its outcome is owed
         self.replica = replica
         self.principal = principal
         self.channel: Channel | None = None  # once the server has opened a session on it
@@ -230,7 +238,18 @@ class Fleet:
         up = [replica for replica in open_to if replica.monitor.up is not False]
         chosen = min(up or open_to, key=lambda replica: len(replica.residences))
         chosen.breakers.begin(now, principal)
-        return Residence(self, chosen, principal)
+        return Residence(self, chosen, principal, tried=True)
+
+    def settle(self, principal: str, name: str) -> Residence:
+        """The residence of a session that lives on the replica of this name already.
+
+        Raises:
+            SessionLost: there is no such replica any more.
+        """
+        for replica in self.replicas:
+            if replica.name == name:
+                return Residence(self, replica, principal, tried=False)
+        raise SessionLost("The MCP server that the session lives on is none of ours any more.")
 
     def _broken(self, now: float, principal: str) -> UpstreamDown:
         breakers = [replica.breakers.first_to_close(now, principal) for replica in self.replicas]

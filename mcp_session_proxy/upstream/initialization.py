@@ -16,6 +16,7 @@ from ..protocol.lost import Verdict
 from .handshake import Handshake
 from .incarnation import Incarnation, Standing
 from .journal import Journal
+from .record import KnownSession
 from .transport import Caller, ConnectionLost, Refused, first_response
 from .unheard import Unheard
 
@@ -74,6 +75,25 @@ class Initialization:
         incarnation.end(Standing.CLOSED)
         await incarnation.say_goodbye()
         raise failure
+
+    def skip(self, known: KnownSession) -> None:
+        """Do without a handshake: the session stands, as far as is known.
+
+        Whether it does shows as for any other: by the first request, or by a ping before that.
+
+        Raises:
+            SessionLost: there is no way to go on with it.
+            UpstreamProtocolError: it is another caller's as well.
+            OverBudget: there is no memory for what its server has said of itself.
+        """
+        incarnation, record = self._incarnation, self._record
+        channel = incarnation.residence.replica.transport.reconnect(known.session_id)
+        if known.version is not None:
+            channel.agree(known.version)
+        incarnation.opened(channel)
+        incarnation.stand(record.results.keep(known.initialize_result))
+        for method, params in known.told:
+            record.journal.record(method, params)
 
     async def hand_over(self, hear: Callable[[Message], None]) -> None:
         """Let ``hear`` hear what the server said, and what it says from now on; wait for its stream."""

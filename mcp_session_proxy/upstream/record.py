@@ -26,6 +26,22 @@ class SessionRules:
     patience_seconds: float = 10.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSession:
+    """A session that stands at a server already, and what it takes to go on with it without a handshake.
+
+    ``server`` is the name of the replica that it lives on. ``session_id`` and ``version`` are what the server
+    calls it and what was agreed on; ``initialize_result`` is what the server said of itself, raw; ``told``
+    are the requests of its journal.
+    """
+
+    server: str
+    session_id: str | None
+    version: str | None
+    initialize_result: bytes
+    told: tuple[tuple[str, bytes], ...] = ()
+
+
 @dataclass(slots=True, kw_only=True)
 class Record:
     """What all incarnations of one upstream session have in common.
@@ -41,6 +57,7 @@ class Record:
     tag: str
     principal: str
     principal_tag: str
+    client_name: str
     initialize_params: bytes
     version_is_free: bool
     rules: SessionRules

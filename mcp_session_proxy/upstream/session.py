@@ -23,7 +23,7 @@ from .incarnation import Incarnation, Standing, is_being_cancelled
 from .initialization import Initialization, closed_meanwhile, restore
 from .journal import Journal
 from .life import Life, Turn, advance
-from .record import Record, SessionRules
+from .record import KnownSession, Record, SessionRules
 from .transport import Caller
 
 _FAREWELL_SECONDS: Final = 3.0
@@ -55,6 +55,7 @@ class UpstreamSession:
     the journal against ``room_for_subscriptions``; ``results`` keeps what the server says of itself.
     ``keepalive_part`` of the usual time passes between two pings: sessions that began together need not be
     pinged together.
+    One that is ``known`` stands at its server already, so that its first opening needs no handshake.
     """
 
     def __init__(
@@ -73,11 +74,13 @@ class UpstreamSession:
         room_for_questions: Share = UNBOUNDED,
         room_for_subscriptions: Share = UNBOUNDED,
         results: Keeper = UNCOUNTED,
+        known: KnownSession | None = None,
     ) -> None:
         self.record = Record(
             tag="u" + secrets.token_hex(4),
             principal=principal,
             principal_tag=principal_tag,
+            client_name=client_name,
             initialize_params=initialize_params,
             version_is_free=version_is_free,
             rules=rules,
@@ -87,7 +90,6 @@ class UpstreamSession:
         )
         self.tag = self.record.tag
         self.principal = principal
-        self.client_name = client_name
         self.born = asyncio.get_running_loop().time()
         # Features whose list_changed some incarnation has promised: clients were told of it.
         self.told_lists: frozenset[str] = frozenset()
@@ -96,6 +98,7 @@ class UpstreamSession:
         self.router = router
         self._keepalive_part = keepalive_part
         self._fleet = fleet
+        self._known = known
         self._observe = observe
         self._life = Life.NEW
         self._incarnation: Incarnation | None = None
@@ -182,9 +185,14 @@ class UpstreamSession:
         """Have the next incarnation stand, and take it for the present one.
 
         Until then the former one stays the present one, because everybody compares it with the one that they
-        have met: a handshake that fails has changed nothing for them.
+        have met: a handshake that fails has changed nothing for them. A session that is known from elsewhere
+        needs none, once; where it cannot be gone on with, the next try is a handshake like any other.
         """
-        residence = self._fleet.place(self.principal)
+        known, self._known = self._known, None
+        if known is None:
+            residence = self._fleet.place(self.principal)
+        else:
+            residence = self._fleet.settle(self.principal, known.server)
         if self._incarnation is not None:
             self._incarnation.residence.leave()
         incarnation = self._next = Incarnation(
@@ -196,7 +204,10 @@ class UpstreamSession:
         )
         initialization = Initialization(incarnation, self._observe)
         try:
-            await initialization.run(caller)
+            if known is None:
+                await initialization.run(caller)
+            else:
+                initialization.skip(known)
         except ProxyError as error:
             residence.failed(None if self.closed else error)
             if isinstance(error, UpstreamUnreachable):

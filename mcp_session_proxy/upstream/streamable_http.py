@@ -130,9 +130,9 @@ class HttpChannel:
 
     __slots__ = ("_left_behind", "ref", "transport")
 
-    def __init__(self, transport: "StreamableHttp") -> None:
+    def __init__(self, transport: "StreamableHttp", session_id: str | None = None) -> None:
         self.transport = transport
-        self.ref = SessionRef(None, None, SessionCookies())
+        self.ref = SessionRef(session_id, None, SessionCookies())
         self._left_behind: str | None = None
 
     @property
@@ -290,6 +290,10 @@ class StreamableHttp:
     def connect(self) -> HttpChannel:
         """A channel for a session that is to be opened."""
         return HttpChannel(self)
+
+    def reconnect(self, session_id: str | None) -> HttpChannel:
+        """A channel for a session that stands already; cookies that were set on it are lost."""
+        return HttpChannel(self, session_id)
 
     def close(self) -> None:
         """Cut what is about to end."""

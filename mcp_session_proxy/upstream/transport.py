@@ -290,6 +290,14 @@ class Transport(Protocol):
         """A channel for a session that is to be opened. Nothing is sent yet, nothing can fail."""
         ...
 
+    def reconnect(self, session_id: str | None) -> Channel:
+        """A channel for a session that stands at the server already, under this name. Nothing is sent yet.
+
+        Raises:
+            SessionLost: here, sessions live no longer than their channels.
+        """
+        ...
+
 
 class _Nowhere:
     """The channel of a session that has no server yet: nothing can be sent, nothing was."""

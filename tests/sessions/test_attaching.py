@@ -12,7 +12,7 @@ from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.sessions.modes import Sharing
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]
 
 
 async def test_two_requests_of_a_returning_client_attach_once():

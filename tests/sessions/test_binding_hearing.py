@@ -10,7 +10,7 @@ from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]
 
 
 async def test_clients_of_a_session():

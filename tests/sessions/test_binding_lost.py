@@ -10,7 +10,7 @@ from mcp_session_proxy.errors import UpstreamUnreachable
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.modes import Sharing
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]
 
 
 def remember(session, uri="file:///a"):

@@ -9,7 +9,7 @@ from session_fakes import settle
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.modes import Sharing
 
-pytestmark = pytest.mark.looptime
+pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]
 
 
 async def test_isolated_sessions_belong_to_one_client():
