@@ -358,6 +358,35 @@ class UncountedIdentity(Event, frozen=True, kw_only=True):
     header: str
 
 
+class TokenJudged(Event, frozen=True, kw_only=True):
+    """A token that nobody had seen claims to speak for a caller who is known. ``outcome``: accepted by the
+    server, or refused by it.
+
+    One that is accepted counts as that ``principal``, so a client whose token was refreshed goes on with its
+    sessions. One that is refused counts as nobody but itself.
+    """
+
+    name = "identity.token_judged"
+    level = Level.DEBUG
+    principal: str
+    outcome: str
+
+
+class TokensNotChecked(Event, frozen=True, kw_only=True):
+    """The server took a token with a signature that nobody can have made: it checks none of this ``issuer``.
+    So nothing that such tokens claim is believed, and callers are told apart by their bytes, for good.
+
+    A caller whose token is refreshed is a new one then, and does not find its sessions.
+
+    What to do: have the server check its callers, or see that only a gateway that does can reach it, and name
+    the user's header to the proxy (``--credential-header``).
+    """
+
+    name = "identity.tokens_not_checked"
+    level = Level.WARNING
+    issuer: str
+
+
 class OperatorActed(Event, frozen=True, kw_only=True):
     """Somebody changed something by the admin API. ``action``: drain, pause, resume, reconnect or kill."""
 

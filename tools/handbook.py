@@ -71,6 +71,7 @@ _FIELDS: Final = {
     "fault": "whose fault an error is: `client`, `upstream` (the server's) or `proxy`",
     "header": "the name of a request header",
     "how": "how the loss showed",
+    "issuer": "who a token says has issued it, cut after 200 characters",
     "listen": "the origin of the listener",
     "method": "the MCP method",
     "modern": "whether the server speaks revision 2026-07-28",

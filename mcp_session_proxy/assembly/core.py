@@ -19,6 +19,7 @@ from ..exchange.routing import Router
 from ..exchange.wishes import Wishes
 from ..memory import Keeper, Memory
 from ..sessions import upkeep
+from ..sessions.accepting import Acceptances
 from ..sessions.binding import Binder
 from ..sessions.directory import Directory
 from ..sessions.identity import Profile, SessionKey, sessionless_profile
@@ -27,6 +28,7 @@ from ..upstream.breaker import Breakers
 from ..upstream.fleet import Fleet, Replica, Server
 from ..upstream.record import SessionRules
 from ..upstream.session import UpstreamSession
+from ..upstream.trial import Trials
 from . import rules
 from .in_force import InForce
 
@@ -57,6 +59,15 @@ class Core:
         )
         self.pool = build(
             rules.pool_limits, lambda limits: Pool(connect=opener.make, rules=limits, observe=observe)
+        )
+        self.acceptances = build(
+            rules.acceptance_rules,
+            partial(
+                Acceptances,
+                trials=Trials(self.fleet, sessionless_profile(__version__).params),
+                pool=self.pool,
+                observe=observe,
+            ),
         )
         self.in_flight = build(rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open))
         directory = build(rules.directory_rules, Directory)
@@ -111,6 +122,7 @@ class Core:
     async def end(self) -> None:
         """Let go of whatever waits, and of every session."""
         self.parking.close()
+        self.acceptances.close()
         self.binder.end_streams()
         self.early.end()
         await self.pool.close()

@@ -85,6 +85,7 @@ class Front:
             credential_query=settings.credential_query,
             affinity_headers=settings.affinity_header,
             affinity_meta=settings.affinity_meta,
+            identity_claims=rules.identity_claims(settings),
         )
         profiles = Profiles(core.memory.profiles)
         legacy = LegacyRequests(
@@ -127,7 +128,11 @@ class Front:
         senders = in_force.build(
             rules.endpoint_rules,
             lambda endpoint_rules: Senders(
-                identifier=identifier, rules=endpoint_rules, observe=observe, traces=settings.tracing
+                identifier=identifier,
+                acceptances=core.acceptances,
+                rules=endpoint_rules,
+                observe=observe,
+                traces=settings.tracing,
             ),
         )
         legacy_endpoint = in_force.build(

@@ -4,6 +4,8 @@ All of these may be made anew and replaced while the proxy runs; what follows fr
 room, who is over a limit goes) happens with the next round of maintenance.
 """
 
+from collections.abc import Sequence
+
 from ..downstream.app import HttpServerRules
 from ..downstream.guard import Guard
 from ..downstream.in_flight import ExchangeLimits
@@ -16,9 +18,10 @@ from ..exchange.delivery import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra
+from ..sessions.accepting import AcceptanceRules
 from ..sessions.binding import Rules
 from ..sessions.directory import DirectoryRules
-from ..sessions.modes import Anonymous
+from ..sessions.modes import Anonymous, TokenIdentity
 from ..sessions.policy import Limits
 from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
@@ -145,6 +148,18 @@ def binding_rules(settings: Settings) -> Rules:
         reconnect_grace_seconds=settings.reconnect_grace,
         detach_after_seconds=settings.detach_after,
     )
+
+
+def acceptance_rules(settings: Settings) -> AcceptanceRules:
+    """How long may be taken to find out whether the server accepts a token."""
+    return AcceptanceRules(
+        handshake_timeout_seconds=settings.handshake_timeout, patience_seconds=settings.acquire_timeout
+    )
+
+
+def identity_claims(settings: Settings) -> Sequence[str]:
+    """The claims that identify; none where tokens count by their bytes."""
+    return () if settings.token_identity is TokenIdentity.BYTES else settings.identity_claims
 
 
 def modern_rules(settings: Settings) -> ModernRules:

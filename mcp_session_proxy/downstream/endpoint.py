@@ -109,6 +109,8 @@ class Endpoint:
                     identifier = inbound.no_id(head.version, body)
                 return refuse(error, identifier, head.cors)
             first = messages[0]
+            if head.judged_by is None and (refusal := await self._settle(http, head, first)) is not None:
+                return refusal
             meta: Mapping[str, bytes] = {}
             if not batch and isinstance(first, Request):
                 meta = jsonrpc.read_meta(first.params)
@@ -126,7 +128,20 @@ class Endpoint:
         finally:
             bodies.give_back(len(body))
 
+    async def _settle(
+        self, http: web.BaseRequest, head: Head, first: Message | Rejection
+    ) -> web.Response | None:
+        """Find out who sends this, where the server has to be asked; gives the answer where it cannot be."""
+        try:
+            await self._senders.settle(http, head)
+        except ProxyError as error:
+            identifier = first.id if isinstance(first, Request) else jsonrpc.ABSENT
+            return refuse(error, identifier, head.cors)
+        return None
+
     async def _handle_other(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
+        if head.judged_by is None:
+            await self._senders.settle(http, head)
         if http.method == "GET":
             return await self._legacy.get(http, head)
         if http.method == "DELETE":

@@ -11,7 +11,8 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from ..protocol.inbound import Accepts
-from ..sessions.identity import Principal
+from ..sessions.acceptance import Judged, TokenStanding
+from ..sessions.identity import ANONYMOUS, Claim, Principal
 from ..upstream.transport import Caller
 from .guard import Guard
 
@@ -29,16 +30,20 @@ class Sender(NamedTuple):
     principal: Principal
     caller: Caller
     connection: int
+    claim: Claim | None = None  # of a token that does not count by its bytes, or need not
+    shown: Principal = ANONYMOUS  # with a claim: the principal by the bytes all the same
+    standing: TokenStanding | None = None  # with a claim: who it counts as; None until the server was asked
 
 
-class Head:
+class Head(Judged):
     """A head, with the verdicts on it; each part of them belongs to whoever judges it.
 
     The front door: ``admitted_by`` is the guard that has let it in, ``cors`` the headers that go on every
     answer because of it, ``to_endpoint`` whether its path is that of the endpoint, and ``expects`` whether
     its client wants to be asked for the body.
 
-    The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it.
+    The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it; None
+    as long as it is not settled who sends it, and again when a token is over.
     """
 
     __slots__ = (
@@ -49,7 +54,6 @@ class Head:
         "admitted_by",
         "cors",
         "expects",
-        "judged_by",
         "legacy_caller",
         "names_modern",
         "sender",
@@ -65,7 +69,6 @@ class Head:
     to_endpoint: bool
     expects: bool
 
-    judged_by: object | None
     sender: Sender
     session_id: str | None
     versions: Sequence[str]  # all that its version header names; ``version`` is the first

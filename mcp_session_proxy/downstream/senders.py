@@ -17,8 +17,9 @@ from ..protocol.headers import (
     own_repetitions,
     writable,
 )
+from ..sessions.accepting import Acceptances
 from ..sessions.credentials import sounds_like_identity
-from ..sessions.identity import Identifier
+from ..sessions.identity import Claim, Identifier, Principal
 from ..tracing import CONTEXT_KEYS
 from ..upstream.transport import Caller
 from . import eras
@@ -43,10 +44,17 @@ class Senders:
     """
 
     def __init__(
-        self, *, identifier: Identifier, rules: EndpointRules, observe: Observer, traces: bool
+        self,
+        *,
+        identifier: Identifier,
+        acceptances: Acceptances,
+        rules: EndpointRules,
+        observe: Observer,
+        traces: bool,
     ) -> None:
         self.rules = rules
         self._identifier = identifier
+        self._acceptances = acceptances
         self._observe = observe
         self._own_headers = CONTEXT_KEYS if traces else frozenset()
         self._tells = lru_cache(maxsize=CACHED_HEADER_NAMES)(self._tells_of_sender)
@@ -55,6 +63,9 @@ class Senders:
 
     def judge(self, http: web.BaseRequest, head: Head) -> None:
         """Note what a head says to the endpoint, by the rules of now.
+
+        ``judged_by`` stays None if the server has to be asked who sends it: see ``settle``. Until then the
+        sender is somebody to whom nothing belongs.
 
         Raises:
             BadRequest: it would hide from the server who is calling.
@@ -70,7 +81,31 @@ class Senders:
         head.accepts = inbound.read_accept(headers.getall("Accept", ()))
         own = own_repetitions(http.raw_headers)
         head.legacy_caller = sender.caller.with_more(own) if own else sender.caller
-        head.judged_by = rules
+        standing = sender.standing
+        if standing is not None:
+            standing.heads.add(head)
+        head.judged_by = rules if sender.claim is None or standing is not None else None
+
+    async def settle(self, http: web.BaseRequest, head: Head) -> None:
+        """Find out who sends this, by asking the server whether it takes the token that nobody has seen.
+
+        Raises:
+            UpstreamError: the server is away, slow or full, so nothing is known.
+            TooManyWaiters: too many tokens are being asked about.
+        """
+        sender = head.sender
+        if sender.claim is None:
+            return
+        standing = await self._acceptances.ask(sender.claim, sender.shown, sender.caller.credentials)
+        head.sender = sender._replace(
+            principal=Principal(digest=standing.principal, anonymous=False), standing=standing
+        )
+        connection = http.protocol
+        assert isinstance(connection, Connection)
+        connection.sender = head.sender
+        if not standing.over:
+            standing.heads.add(head)
+            head.judged_by = self.rules
 
     def _find(self, http: web.BaseRequest) -> Sender:
         """Who sent this. Most clients say the same with each request of a connection, so it is kept there.
@@ -85,7 +120,13 @@ class Senders:
         connection = http.protocol
         assert isinstance(connection, Connection)
         known, rules = connection.sender, self.rules
-        if known is not None and known.headers == headers and known.query == query and known.rules is rules:
+        if (
+            known is not None
+            and known.headers == headers
+            and known.query == query
+            and known.rules is rules
+            and (known.claim is None or (known.standing is not None and not known.standing.over))
+        ):
             return known
         if any(map(self._identifier.is_credential, names_of_this_hop(headers))):
             # Left out as RFC 9110 asks, it would have told the caller apart here and not at the server.
@@ -95,8 +136,19 @@ class Senders:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
         caller = self._caller(http, headers, query)
-        connection.sender = sender = Sender(headers, query, rules, principal, caller, connection.number)
+        sender = Sender(headers, query, rules, principal, caller, connection.number)
+        claim = self._identifier.claim(headers, query)
+        if claim is not None:
+            sender = self._judge_claim(sender, claim)
+        connection.sender = sender
         return sender
+
+    def _judge_claim(self, sender: Sender, claim: Claim) -> Sender:
+        """The same sender with a token that claims to speak for somebody, as far as that is believed."""
+        shown, standing = sender.principal, self._acceptances.judge(claim, sender.principal)
+        digest = claim.token if standing is None else standing.principal
+        principal = Principal(digest=digest, anonymous=False)
+        return sender._replace(principal=principal, claim=claim, shown=shown, standing=standing)
 
     def _tells_of_sender(self, name: str) -> bool:
         """Whether a header of this name says who is calling, or is one that the server gets to see."""

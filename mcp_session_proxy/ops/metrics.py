@@ -105,6 +105,14 @@ class Metrics:
             "deletes_absorbed",
             "DELETEs of clients that were answered here and did not end an upstream session.",
         )
+        judged = Family(
+            self._counter(
+                "tokens_judged",
+                "New tokens of callers who are known, by whether the server accepted them.",
+                "outcome",
+            )
+        )
+        self._on(events.TokenJudged, lambda event: judged.child(event.outcome).inc())
         self._on(events.ClientSessionCreated, lambda _: created.inc())
         self._on(events.DeleteAbsorbed, lambda _: absorbed.inc())
 

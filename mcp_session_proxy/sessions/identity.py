@@ -6,7 +6,7 @@ are not kept here. The key is random per process, so a digest tells nothing outs
 
 import hashlib
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple
@@ -15,11 +15,13 @@ from ..bounds import PROFILE_BYTES
 from ..errors import BadRequest, InvalidParams
 from ..protocol import jsonrpc, revisions
 from .credentials import Credentials, Weight, read_credential
+from .tokens import read_claims
 
 _MAX_AFFINITY_CHARS: Final = 200
 _MAX_NAME_CHARS: Final = 200
 _DIGEST_BYTES: Final = 16
 _TAG_CHARS: Final = 8
+_AUTHORIZATION: Final = "authorization"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,6 +47,19 @@ def _tag_of(digest: str) -> str:
 
 _NOBODY: Final = "anonymous"
 ANONYMOUS: Final = Principal(digest=_NOBODY, anonymous=True)
+
+
+class Claim(NamedTuple):
+    """Whom a token claims to speak for, as long as nobody has accepted it.
+
+    ``digest`` is equal for tokens that claim the same, with all else equal that tells callers apart.
+    ``token`` stands for exactly this one. ``expires_at`` is in seconds since 1970.
+    """
+
+    digest: str
+    token: str
+    issuer: str
+    expires_at: float | None
 
 
 class Roots(Enum):
@@ -97,7 +112,8 @@ class Identifier:
     """Tells callers apart by the rules of the configuration.
 
     ``credential_headers`` are shell patterns over header names, ``affinity_headers`` exact names,
-    ``affinity_meta`` keys of ``params._meta``; earlier ones win.
+    ``affinity_meta`` keys of ``params._meta``; earlier ones win. ``identity_claims`` are those of a token
+    that identify; without any, a token counts by its bytes alone.
     """
 
     def __init__(
@@ -107,6 +123,7 @@ class Identifier:
         credential_query: bool,
         affinity_headers: Iterable[str],
         affinity_meta: Iterable[str],
+        identity_claims: Iterable[str] = (),
         secret: bytes | None = None,
     ) -> None:
         self._weigh = Credentials(credential_headers).weigh
@@ -114,6 +131,7 @@ class Identifier:
         self._affinity_headers = tuple(affinity_headers)
         self._affinity_meta = tuple(affinity_meta)
         self._affinity_keys = frozenset(self._affinity_meta)
+        self._identity_claims = tuple(identity_claims)
         self._secret = secret if secret is not None else secrets.token_bytes(32)
 
     def is_credential(self, name: str) -> bool:
@@ -121,7 +139,32 @@ class Identifier:
         return self._weigh(name) is not Weight.NOTHING
 
     def principal(self, headers: Iterable[tuple[str, str]], query: str) -> Principal:
-        """The caller behind these request headers and this raw query string."""
+        """The caller behind these request headers and this raw query string, by all that they show."""
+        parts, known = self._read(headers, query)
+        if not parts:
+            return ANONYMOUS
+        return Principal(digest=_digest(*parts, key=self._secret), anonymous=not known)
+
+    def claim(self, headers: Sequence[tuple[str, str]], query: str) -> Claim | None:
+        """Whom the token in these headers claims to speak for; None where they hold none that says so.
+
+        All else that tells callers apart counts as ever. No header can begin as the first part does, so
+        nobody can show a credential that is taken for a claim.
+        """
+        if not self._identity_claims or self._weigh(_AUTHORIZATION) is Weight.NOTHING:
+            return None
+        tokens = [value for name, value in headers if name.lower() == _AUTHORIZATION]
+        claims = read_claims(tokens[0], self._identity_claims) if len(tokens) == 1 else None
+        if claims is None:
+            return None
+        parts, _ = self._read([pair for pair in headers if pair[0].lower() != _AUTHORIZATION], query)
+        digest = _digest(b"\0claims", claims.identity, *parts, key=self._secret)
+        shown, _ = self._read(headers, query)
+        token = _digest(b"\0token", *shown, key=self._secret)
+        return Claim(digest, token, claims.issuer, claims.expires_at)
+
+    def _read(self, headers: Iterable[tuple[str, str]], query: str) -> tuple[list[bytes], bool]:
+        """All that tells callers apart, in one order, and whether any of it makes the caller known."""
         parts: list[bytes] = []
         known = False
         for name, value in headers:
@@ -132,9 +175,7 @@ class Identifier:
         parts.sort()
         if self._credential_query and query:
             parts.append(b"?" + query.encode("utf-8", "surrogateescape"))
-        if not parts:
-            return ANONYMOUS
-        return Principal(digest=_digest(*parts, key=self._secret), anonymous=not known)
+        return parts, known
 
     def affinity(self, headers: Mapping[str, str], meta: Mapping[str, bytes]) -> str | None:
         """The conversation this request belongs to, if it says so."""

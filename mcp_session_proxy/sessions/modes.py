@@ -24,3 +24,10 @@ class UnknownSessionRule(StrEnum):
 
     ADOPT = "adopt"
     REJECT = "reject"
+
+
+class TokenIdentity(StrEnum):
+    """What makes a token count as whoever it claims to speak for."""
+
+    SERVER = "server"
+    BYTES = "bytes"

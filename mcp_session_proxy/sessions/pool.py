@@ -80,6 +80,8 @@ class Pool:
         self.books: Books[UpstreamSession] = Books()
         self.queue = Queue()
         self.rules = rules
+        # Told of each handshake that has succeeded: whose it was, with whose request, and what it opened.
+        self.on_opened: list[Callable[[str, Caller, UpstreamSession], None]] = []
         self._connect = connect
         self._observe = observe
         self._random = random
@@ -307,6 +309,8 @@ class Pool:
             if first is None:
                 return
         self.books.opened(slot, _now())
+        for told in self.on_opened:
+            told(slot.key.principal, opening.caller, slot.session)
         self._observe(
             events.SessionOpened(
                 session=slot.session.tag, principal=slot.key.principal_tag, why=opening.why, seconds=seconds

@@ -21,7 +21,8 @@ from ..events import Level
 from ..protocol.inbound import HeartbeatFormat
 from ..protocol.revisions import ServedEras, UpstreamEra
 from ..sessions.credentials import DEFAULT_PATTERNS
-from ..sessions.modes import Anonymous, Sharing, UnknownSessionRule
+from ..sessions.modes import Anonymous, Sharing, TokenIdentity, UnknownSessionRule
+from ..sessions.tokens import DEFAULT_CLAIMS
 from .complaints import describe
 from .kinds import (
     LIVE,
@@ -215,6 +216,17 @@ class Settings(BaseSettings):
     credential_query: Annotated[bool, Group.IDENTITY] = True
     """Whether the query string of the URL tells callers apart, too. It separates; only a header makes a
     caller known to --anonymous isolate."""
+
+    token_identity: Annotated[TokenIdentity, Group.IDENTITY] = TokenIdentity.BYTES
+    """When a caller stays itself although its token changes. A bearer token that is a JWT says whom it speaks
+    for (--identity-claims); that is believed of one that was accepted. server: the server took it in a
+    handshake (one for each new token), and it is known to refuse a wrong signature. Where it takes one, its
+    callers are told apart by bytes, and an event says so. bytes: never, so each new token is a new caller."""
+
+    identity_claims: Annotated[Words, Group.IDENTITY] = DEFAULT_CLAIMS
+    """The claims by which accepted tokens count as the same caller's. The issuer (iss) always counts, and a
+    token has to name somebody by sub, client_id or azp. Name more (scope) if the server shows callers other
+    lists by them. Giving any replaces the defaults."""
 
     affinity_header: Annotated[Words, Group.IDENTITY] = ()
     """Request headers that name the conversation a request belongs to: a caller's requests with the same

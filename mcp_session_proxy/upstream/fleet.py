@@ -29,6 +29,7 @@ from ..protocol.revisions import UpstreamEra
 from .breaker import Breakers
 from .era import EraProbe, Finding
 from .handshake import Versions
+from .issuers import CheckedIssuers
 from .monitor import Monitor, Probe
 from .transport import Channel, Transport
 
@@ -79,6 +80,7 @@ class Replica:
         self.residences: set[Residence] = set()  # of the sessions that live here, or are being opened
         self.era = EraProbe(transport, rules, keeps_sessions=self._keeps_sessions, tell=self._tell_era)
         self.versions = Versions()
+        self.checks = CheckedIssuers()
         self.monitor = Monitor(server.name, server.probe, self._forget, observe)
         self._observe = observe
         self.rules = rules
@@ -96,6 +98,7 @@ class Replica:
         """It was away: what comes back may be another one."""
         self.era.forget()
         self.versions.forget()
+        self.checks.forget()
 
     def _keeps_sessions(self) -> bool:
         return any(residence.session_id is not None for residence in self.residences)

@@ -1,0 +1,158 @@
+"""Which tokens the server has accepted, and who each of them counts as. Pure.
+
+A claim is believed only of a token that the server has taken in a handshake, and only where it is known to
+*look*: it refused a token that differed in nothing but the signature. Until then a token counts as itself,
+and nothing is given to it that belongs to whoever it claims to speak for.
+
+The first token of somebody is a principal of its own, by its bytes. Once the server has taken it, that
+principal is who all further tokens with the same claim count as, each after it was accepted itself. So
+nothing has to move when the second token comes, and the first costs no handshake but that of its session.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+from weakref import WeakSet
+
+from .identity import Claim
+
+MAX_TOKENS: Final = 20_000
+MAX_CALLERS: Final = 20_000
+MAX_ISSUERS: Final = 256
+
+# How long a token without an end of its own is believed, and any token without asking again.
+_ENDLESS_SECONDS: Final = 3600.0
+_LONGEST_SECONDS: Final = 24 * 3600.0
+# Servers allow for clocks that differ, so one that is over here may be taken there. It is asked often then.
+_OVER_SECONDS: Final = 2.0
+
+
+class TokenStanding:
+    """Who a token counts as, until it is ``over``. ``heads`` are all that were judged by it.
+
+    ``forget_timer`` is called when it ends: whoever set a timer for that lets go of it.
+
+    Each of them has a ``judged_by``, which is emptied then: that is how a connection whose requests have all
+    the same head learns that it has to be judged anew, without looking at a clock for each.
+    """
+
+    __slots__ = ("forget_timer", "heads", "over", "principal")
+
+    def __init__(self, principal: str) -> None:
+        self.principal = principal
+        self.over = False
+        self.forget_timer: Callable[[], None] = _no_timer
+        self.heads: WeakSet[Judged] = WeakSet()
+
+    def end(self) -> None:
+        """It has to be found out anew who the token counts as."""
+        self.over = True
+        self.forget_timer()
+        for head in self.heads:
+            head.judged_by = None
+        self.heads.clear()
+
+
+def _no_timer() -> None:
+    """It has no timer."""
+
+
+class Judged:
+    """Something that was judged by a standing, and is to be judged again when ``judged_by`` is None."""
+
+    __slots__ = ("__weakref__", "judged_by")
+
+    judged_by: object | None
+
+
+class Acceptance:
+    """What is known of tokens, of those who have them, and of who issues them. All of it is bounded.
+
+    Times are in seconds since 1970. Whoever keeps this calls ``end`` when the time of a standing has come.
+    """
+
+    def __init__(self) -> None:
+        self._standings: OrderedDict[str, TokenStanding] = OrderedDict()  # by token
+        self._callers: OrderedDict[str, str] = OrderedDict()  # principals, by claim
+        self._founders: OrderedDict[str, Claim] = OrderedDict()  # whose handshake is awaited, by principal
+        self._blind: OrderedDict[str, None] = OrderedDict()  # issuers
+
+    # -- tokens ----------------------------------------------------------------------------------
+
+    def find(self, claim: Claim) -> TokenStanding | None:
+        """Who this token counts as, if that is known."""
+        return self._standings.get(claim.token)
+
+    def stand(self, claim: Claim, principal: str) -> TokenStanding:
+        """From now on this token counts as this principal."""
+        standing = TokenStanding(principal)
+        former = self._standings.pop(claim.token, None)
+        if former is not None:
+            former.end()
+        elif len(self._standings) >= MAX_TOKENS:
+            self._standings.popitem(last=False)[1].end()
+        self._standings[claim.token] = standing
+        return standing
+
+    def end(self, claim: Claim, standing: TokenStanding) -> None:
+        """The time of a standing has come."""
+        if self._standings.get(claim.token) is standing:
+            del self._standings[claim.token]
+        standing.end()
+
+    # -- whoever has them ------------------------------------------------------------------------
+
+    def principal_of(self, claim: Claim) -> str | None:
+        """Who tokens with this claim count as once they are accepted; None if none ever was."""
+        principal = self._callers.get(claim.digest)
+        if principal is not None:
+            self._callers.move_to_end(claim.digest)
+        return principal
+
+    def await_founder(self, claim: Claim, principal: str) -> None:
+        """This token is the first with its claim: a handshake in its own name would accept it."""
+        self._founders.pop(principal, None)
+        if len(self._founders) >= MAX_TOKENS:
+            self._founders.popitem(last=False)
+        self._founders[principal] = claim
+
+    def take_founder(self, principal: str) -> Claim | None:
+        """A handshake in this principal's name has succeeded; gives the claim of its token."""
+        return self._founders.pop(principal, None)
+
+    def found(self, claim: Claim, principal: str) -> bool:
+        """All tokens with this claim count as this principal, unless another one was faster."""
+        if claim.digest in self._callers:
+            return False
+        if len(self._callers) >= MAX_CALLERS:
+            self._callers.popitem(last=False)
+        self._callers[claim.digest] = principal
+        return True
+
+    # -- who issues them -------------------------------------------------------------------------
+
+    def is_blind(self, claim: Claim) -> bool:
+        """Whether a server takes tokens of this issuer with any signature."""
+        return claim.issuer in self._blind
+
+    def note_blind(self, claim: Claim) -> None:
+        """It does: nothing that such a token claims is ever believed."""
+        if len(self._blind) >= MAX_ISSUERS:
+            self._blind.popitem(last=False)
+        self._blind[claim.issuer] = None
+        for standing in self._standings.values():
+            standing.end()
+        self._standings.clear()
+
+
+def standing_seconds(claim: Claim, now: float) -> float:
+    """For how long an accepted token needs no further look."""
+    if claim.expires_at is None:
+        return _ENDLESS_SECONDS
+    left = min(claim.expires_at - now, _LONGEST_SECONDS)
+    return left if left > 0 else _OVER_SECONDS
+
+
+def is_over(claim: Claim, now: float) -> bool:
+    """Whether the token has expired."""
+    return claim.expires_at is not None and claim.expires_at <= now

@@ -1,0 +1,114 @@
+"""Whether a server takes a caller: one handshake, ended at once, and what came of it.
+
+Nothing is done on the session that it opens. It is ended like any other, unless the server has given it the
+id of one that somebody has: a goodbye would end that.
+"""
+
+import asyncio
+import itertools
+from enum import Enum
+
+from ..errors import ProxyError, UpstreamTimeout, UpstreamUnreachable
+from .fleet import Fleet, Replica
+from .handshake import Handshake
+from .transport import NOWHERE, Caller, Channel, Concern, ConnectionLost, Refused
+
+
+class Outcome(Enum):
+    """What a server did with a caller."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"  # over who it is, and nothing else
+
+
+class Trials:
+    """Tries callers. ``params`` are those of ``initialize``, in a version that the server may choose."""
+
+    def __init__(self, fleet: Fleet, params: bytes) -> None:
+        self._fleet = fleet
+        self._params = params
+
+    def all_check(self, issuer: str) -> bool:
+        """Whether every server is known to check the signatures of this issuer's tokens."""
+        return all(issuer in replica.checks for replica in self._fleet.replicas)
+
+    async def hold(self, principal: str, caller: Caller, timeout_seconds: float) -> tuple[Outcome, Replica]:
+        """Try a caller at the server where a session of its would be opened now.
+
+        ``principal`` is whose failure it is if that fails, for the breakers.
+
+        Raises:
+            UpstreamError: nothing was learnt, neither good nor bad: the server is away, slow or full, or
+                refuses this handshake for another reason.
+        """
+        residence = self._fleet.place(principal)
+        try:
+            channel = await self._shake_hands(residence.replica, caller, timeout_seconds)
+        except ProxyError as error:
+            residence.failed(error)
+            if isinstance(error, UpstreamUnreachable):
+                self._fleet.check_worth_waiting()
+            raise
+        except BaseException:
+            residence.failed(None)
+            raise
+        if channel is None:
+            residence.failed(None)
+            return Outcome.REFUSED, residence.replica
+        # For this step only: whoever is given the same id meanwhile would take it for another caller's.
+        residence.channel = channel
+        residence.opened()
+        residence.leave()
+        return Outcome.TAKEN, residence.replica
+
+    async def hold_at(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Outcome:
+        """The same at one server, for a caller whose failure would say nothing of anybody.
+
+        Raises as ``hold``.
+        """
+        channel = await self._shake_hands(replica, caller, timeout_seconds)
+        return Outcome.REFUSED if channel is None else Outcome.TAKEN
+
+    async def _shake_hands(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Channel | None:
+        """What a handshake has opened, ended already; None if the server does not want this caller."""
+        numbers = itertools.count(1)
+        channel: Channel = NOWHERE
+
+        def stand(opened: Channel) -> None:
+            nonlocal channel
+            channel = opened
+
+        handshake = Handshake(
+            replica.transport,
+            caller,
+            allocate=lambda: next(numbers),
+            take=lambda _: None,
+            stands=stand,
+            silence_seconds=timeout_seconds,
+        )
+        try:
+            async with asyncio.timeout(timeout_seconds):
+                await handshake.initialize_in(replica.versions, self._params)
+        except ProxyError as error:
+            if isinstance(error.__cause__, Refused) and error.__cause__.concern is Concern.CALLER:
+                return None
+            raise
+        except ConnectionLost as error:
+            raise UpstreamUnreachable("The MCP server closed the connection during the handshake.") from error
+        except TimeoutError as error:
+            raise UpstreamTimeout(
+                f"The MCP server did not finish the handshake within {timeout_seconds:g} s, "
+                "which is what --handshake-timeout allows."
+            ) from error
+        finally:
+            if not _is_anybodys(channel, replica):
+                await channel.close(caller)
+        return channel
+
+
+def _is_anybodys(channel: Channel, replica: Replica) -> bool:
+    """Whether the server has given the session an id that somebody's has."""
+    identifier = channel.session_id
+    return identifier is not None and any(
+        residence.session_id == identifier for residence in replica.residences
+    )
