@@ -48,6 +48,15 @@ MODES = {
     "fastmcp-auto": "auto",
 }
 FULL = ["mcp-1.30", "mcp-2-legacy", "mcp-2-auto", "fastmcp-legacy", "fastmcp-auto", "sdk-ts-1"]
+# A call for each thing that servers can do to their clients.
+EVERYTHING: list[tuple[str, object]] = [
+    ("progress", {"n": 3}),
+    ("log", {"message": "noted"}),
+    ("elicit_name", {}),
+    ("sample", {"prompt": "hi"}),
+    ("list_client_roots", {}),
+    ("touch", {}),
+]
 
 
 class Run:

@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Desk, seen_by
 from .launch import node, node_module
-from .run import COMMANDS, FULL, Run
+from .run import COMMANDS, EVERYTHING, FULL, Run
 
 pytestmark = pytest.mark.e2e
 
@@ -49,15 +49,7 @@ async def test_langchain_keeps_state_between_calls(desk: MakeDesk, run: Run) -> 
 async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""
     at = desk("mcp-1.30")
-    calls: list[tuple[str, Any]] = [
-        ("progress", {"n": 3}),
-        ("log", {"message": "noted"}),
-        ("elicit_name", {}),
-        ("sample", {"prompt": "hi"}),
-        ("list_client_roots", {}),
-        ("touch", {}),
-    ]
-    (seen,) = await seen_by(run, client, at, calls, full=True)
+    (seen,) = await seen_by(run, client, at, EVERYTHING, full=True)
     answers = seen["answers"]
     assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
     assert json.loads(answers[4]) == ["file:///srv/data"]

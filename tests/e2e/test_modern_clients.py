@@ -8,7 +8,7 @@ import pytest
 
 from .conftest import Desk, seen_by
 from .launch import Proxy
-from .run import MODERN_COMMANDS, PINNED, Run
+from .run import EVERYTHING, MODERN_COMMANDS, PINNED, Run
 from .test_playwright import page  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.e2e
@@ -41,15 +41,7 @@ async def test_everything_a_server_can_do(client: str, desk: MakeDesk, run: Run)
     """Progress, logs, elicitation, sampling, roots, updates, resources and prompts reach a pinned client."""
     at = desk("mcp-1.30")
     before = (await at.all_stats())["calls"]
-    calls: list[tuple[str, Any]] = [
-        ("progress", {"n": 3}),
-        ("log", {"message": "noted"}),
-        ("elicit_name", {}),
-        ("sample", {"prompt": "hi"}),
-        ("list_client_roots", {}),
-        ("touch", {}),
-    ]
-    (seen,) = await seen_by(run, client, at, calls, full=True)
+    (seen,) = await seen_by(run, client, at, EVERYTHING, full=True)
     assert seen["protocol"] == "2026-07-28"
     answers = seen["answers"]
     assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
