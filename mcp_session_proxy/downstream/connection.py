@@ -233,14 +233,14 @@ class _LastWord(web.Response):
         await asyncio.sleep(_LAST_WORD_SECONDS)
 
 
-def measure_head(request: web.BaseRequest) -> int:
+def measure_head(http: web.BaseRequest) -> int:
     """How many bytes the headers of a request have; each of them was found small enough.
 
     Raises:
         HeadTooLarge: they are too large together.
     """
-    limit = request.protocol.max_field_size
-    size_bytes = len(b"".join(map(b"".join, request.raw_headers)))
+    limit = http.protocol.max_field_size
+    size_bytes = len(b"".join(map(b"".join, http.raw_headers)))
     if size_bytes > HEAD_TIMES_A_FIELD * limit:
         raise head_too_large(limit)
     return size_bytes
@@ -260,15 +260,15 @@ def head_too_large(limit_bytes: int) -> HeadTooLarge:
     )
 
 
-def begin_stream(request: web.BaseRequest) -> None:
+def begin_stream(http: web.BaseRequest) -> None:
     """This request is answered by an event stream."""
-    if isinstance(request.protocol, Connection):
-        request.protocol.stream()
+    if isinstance(http.protocol, Connection):
+        http.protocol.stream()
 
 
-def on_departure(request: web.BaseRequest, tell: Callable[[], object]) -> None:
+def on_departure(http: web.BaseRequest, tell: Callable[[], object]) -> None:
     """Call ``tell``, instead of cancelling the handler, if this request's client leaves before its answer."""
-    connection = request.protocol
+    connection = http.protocol
     assert isinstance(connection, Connection)
     if connection.transport is None:
         tell()  # it has left already

@@ -294,7 +294,5 @@ def _never_mind() -> None:
 
 
 def _refuse_unknown(error: UnknownSession, messages: Incoming, cors: Mapping[str, str]) -> web.Response:
-    request = next((message for message in messages if isinstance(message, Request)), None)
-    if request is None:
-        return web.Response(status=202, headers=cors)
-    return refuse(error, request.id, cors)
+    first = next((message for message in messages if isinstance(message, Request)), None)
+    return web.Response(status=202, headers=cors) if first is None else refuse(error, first.id, cors)

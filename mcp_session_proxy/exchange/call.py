@@ -115,6 +115,11 @@ class ModernCall:
 
         Cancelling this gives the call up: the server is told that its client has gone.
 
+        The exchange is a task, and not awaited here, because it outlives this: when the server asks, this
+        returns, the HTTP response ends, and the call goes on waiting for its answer at the server. So it is
+        begun once, in the first round, whatever the number of rounds; the one exception is a call that the
+        server refused before doing anything, until its client has visited URLs.
+
         Raises:
             ProxyError: there is no response; the call is over.
         """
