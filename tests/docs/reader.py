@@ -30,7 +30,7 @@ from .markdown import ROOT
 STAYS = re.compile(r"^(?:\w+=\S+ )*(mcp-session-proxy(?= (?:serve|demo --serve))|prometheus|npx)\b(?!.*&)")
 # The port that a command listens on last, by its name in the documents.
 LISTENS = {"mcp-session-proxy": "9090", "prometheus": "9091", "npx": "8000"}
-COMMAND_SECONDS = 60.0
+COMMAND_SECONDS = 300.0
 EVERYTHING = "@modelcontextprotocol/server-everything"
 
 

@@ -11,7 +11,7 @@ from .catalogue import CASES, GONE, RESULT, SERVERS_OWN
 from .conftest import rig_at
 from .fault_proxy import Fault, Request
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 # A few of the many dialects in which a session is gone: what follows is the same for all of them.
 _SOME = ("gone 404 python 1.26", "gone 400 TypeScript", "gone 401 rmcp", "gone 200 in the wild: 200 SSE")

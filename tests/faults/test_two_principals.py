@@ -19,7 +19,7 @@ from e2e.launch import Fleet
 from e2e.modern_wire import ModernCaller, accept
 from e2e.wire import Caller, Message, Reply
 
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SECONDS = float(os.environ.get("HAMMER_SECONDS", "10"))
 WORKERS = 4

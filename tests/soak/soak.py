@@ -91,7 +91,9 @@ class Soak:
         ):
             found.append(f"memory grew from {first:.1f} to {last:.1f} MiB")
         first, last = self.quarters("descriptors")
-        if last - first > max(DESCRIPTOR_TOLERANCE, DESCRIPTOR_TOLERANCE_SHARE * first):
+        # In a short run on a busy machine the clients' pace shows here; what stays open shows at rest.
+        steady = self.seconds >= SHORT_SECONDS
+        if steady and last - first > max(DESCRIPTOR_TOLERANCE, DESCRIPTOR_TOLERANCE_SHARE * first):
             found.append(f"descriptors grew from {first:.0f} to {last:.0f}")
         return found
 
