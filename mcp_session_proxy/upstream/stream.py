@@ -78,7 +78,13 @@ class StandaloneStream:
             return  # some servers send no header before the first event
 
     async def hold(self) -> None:
-        """Hold it until this is cancelled, or the session is to go elsewhere."""
+        """Hold it until this is cancelled, or the session is to go elsewhere.
+
+        A stream that is gone looks the same from here whatever the reason, and the reasons want different
+        things: a server that restarts is asked soon, one that has no streams seldom, one that chokes on the
+        event id without it, and a session that is gone not at all. So each way to fail has a pause of its
+        own. The session is looked at only over what the event id cannot be the reason of.
+        """
         while True:
             refused: StreamRefused | None = None
             asked_after = self._last_event_id
