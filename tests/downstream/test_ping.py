@@ -104,7 +104,7 @@ async def test_session_for_each_request(bench: Bench, monkeypatch: pytest.Monkey
 
 async def test_what_is_remembered_is_bounded(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Callers that invent credentials do not fill the memory."""
-    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    monkeypatch.setattr(module, "PINGED_CALLERS", 3)
     await bench.start(sharing="fresh")
     asked = []
     for number in (0, 1, 2, 3, 4, 5, 5, 4, 3, 2):

@@ -81,7 +81,7 @@ def test_what_a_reader_has_not_read_yet_is_kept() -> None:
 
 def test_stuck_reader_has_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     """A client that is connected and reads nothing does not fill our memory."""
-    monkeypatch.setattr(module, "_MAX_UNREAD_EVENTS", 50)
+    monkeypatch.setattr(module, "UNREAD_EVENTS", 50)
     stream = Stream("x", EventBudget(5))
     stream.take_over(0)[0]
     for number in range(1000):

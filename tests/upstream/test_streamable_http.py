@@ -670,7 +670,7 @@ async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
 
 async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that never stops growing is refused before it fills our memory."""
-    monkeypatch.setattr(http_reply, "DEFAULT_MAX_EVENT_BYTES", 1_000_000)
+    monkeypatch.setattr(http_reply, "SERVER_EVENT_BYTES", 1_000_000)
 
     async def handler(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
