@@ -49,6 +49,20 @@ REMEMBERED_PROFILE_BYTES: Final = 4096
 CACHED_HEADER_NAMES: Final = 2048
 # `Accept` headers of which is known what they say.
 CACHED_ACCEPTS: Final = 256
+# Claims of a token are read up to this size, and this deep; a larger token counts by its bytes.
+TOKEN_BYTES: Final = 16 * 1024
+TOKEN_DEPTH: Final = 16
+# Tokens of which is known who they count as; those that were made up displace none that was accepted.
+KNOWN_TOKENS: Final = 20_000
+# Callers who are known by the claims of their tokens.
+KNOWN_CLAIMANTS: Final = 20_000
+# Issuers of which is known whether a server checks their tokens.
+KNOWN_ISSUERS: Final = 256
+# New tokens that the server is being asked about, all together, and those with one claim.
+NEW_TOKENS: Final = 1000
+NEW_TOKENS_A_CLAIMANT: Final = 16
+# Handshakes for them at once.
+TOKEN_HANDSHAKES: Final = 32
 # Resources that one client session wants to be told of.
 SUBSCRIPTIONS: Final = 1000
 # What it said of them.

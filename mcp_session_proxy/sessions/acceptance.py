@@ -14,11 +14,8 @@ from collections.abc import Callable
 from typing import Final
 from weakref import WeakSet
 
+from ..bounds import KNOWN_CLAIMANTS, KNOWN_ISSUERS, KNOWN_TOKENS
 from .identity import Claim
-
-MAX_TOKENS: Final = 20_000
-MAX_CALLERS: Final = 20_000
-MAX_ISSUERS: Final = 256
 
 # How long a token without an end of its own is believed, and any token without asking again.
 _ENDLESS_SECONDS: Final = 3600.0
@@ -72,7 +69,9 @@ class Acceptance:
     """
 
     def __init__(self) -> None:
-        self._standings: OrderedDict[str, TokenStanding] = OrderedDict()  # by token
+        # By token. Anybody can make up tokens, so those that were not accepted displace none that were.
+        self._accepted: OrderedDict[str, TokenStanding] = OrderedDict()
+        self._strange: OrderedDict[str, TokenStanding] = OrderedDict()
         self._callers: OrderedDict[str, str] = OrderedDict()  # principals, by claim
         self._founders: OrderedDict[str, Claim] = OrderedDict()  # whose handshake is awaited, by principal
         self._blind: OrderedDict[str, None] = OrderedDict()  # issuers
@@ -81,23 +80,28 @@ class Acceptance:
 
     def find(self, claim: Claim) -> TokenStanding | None:
         """Who this token counts as, if that is known."""
-        return self._standings.get(claim.token)
+        return self._accepted.get(claim.token) or self._strange.get(claim.token)
 
-    def stand(self, claim: Claim, principal: str) -> TokenStanding:
+    def stand(self, claim: Claim, principal: str, *, accepted: bool) -> TokenStanding:
         """From now on this token counts as this principal."""
         standing = TokenStanding(principal)
-        former = self._standings.pop(claim.token, None)
-        if former is not None:
-            former.end()
-        elif len(self._standings) >= MAX_TOKENS:
-            self._standings.popitem(last=False)[1].end()
-        self._standings[claim.token] = standing
+        for table in (self._accepted, self._strange):
+            if (former := table.pop(claim.token, None)) is not None:
+                former.end()
+        self._keep(claim, standing, self._accepted if accepted else self._strange)
         return standing
+
+    @staticmethod
+    def _keep(claim: Claim, standing: TokenStanding, table: OrderedDict[str, TokenStanding]) -> None:
+        if len(table) >= KNOWN_TOKENS:
+            table.popitem(last=False)[1].end()
+        table[claim.token] = standing
 
     def end(self, claim: Claim, standing: TokenStanding) -> None:
         """The time of a standing has come."""
-        if self._standings.get(claim.token) is standing:
-            del self._standings[claim.token]
+        for table in (self._accepted, self._strange):
+            if table.get(claim.token) is standing:
+                del table[claim.token]
         standing.end()
 
     # -- whoever has them ------------------------------------------------------------------------
@@ -112,7 +116,7 @@ class Acceptance:
     def await_founder(self, claim: Claim, principal: str) -> None:
         """This token is the first with its claim: a handshake in its own name would accept it."""
         self._founders.pop(principal, None)
-        if len(self._founders) >= MAX_TOKENS:
+        if len(self._founders) >= KNOWN_TOKENS:
             self._founders.popitem(last=False)
         self._founders[principal] = claim
 
@@ -124,9 +128,11 @@ class Acceptance:
         """All tokens with this claim count as this principal, unless another one was faster."""
         if claim.digest in self._callers:
             return False
-        if len(self._callers) >= MAX_CALLERS:
+        if len(self._callers) >= KNOWN_CLAIMANTS:
             self._callers.popitem(last=False)
         self._callers[claim.digest] = principal
+        if (standing := self._strange.pop(claim.token, None)) is not None:
+            self._keep(claim, standing, self._accepted)
         return True
 
     # -- who issues them -------------------------------------------------------------------------
@@ -137,12 +143,13 @@ class Acceptance:
 
     def note_blind(self, claim: Claim) -> None:
         """It does: nothing that such a token claims is ever believed."""
-        if len(self._blind) >= MAX_ISSUERS:
+        if len(self._blind) >= KNOWN_ISSUERS:
             self._blind.popitem(last=False)
         self._blind[claim.issuer] = None
-        for standing in self._standings.values():
-            standing.end()
-        self._standings.clear()
+        for table in (self._accepted, self._strange):
+            for standing in table.values():
+                standing.end()
+            table.clear()
 
 
 def standing_seconds(claim: Claim, now: float) -> float:

@@ -14,13 +14,14 @@ from typing import Final, TypeVar
 from .. import events
 from ..aio import Tasks
 from ..backoff import Backoff
+from ..bounds import NEW_TOKENS, NEW_TOKENS_A_CLAIMANT, TOKEN_HANDSHAKES
 from ..errors import ProxyError, TooManyWaiters, UpstreamUnreachable
 from ..events import Observer
 from ..upstream.fleet import Replica
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from ..upstream.trial import Outcome, Trials
-from . import sole
+from . import sole, upkeep
 from .acceptance import Acceptance, TokenStanding, is_over, standing_seconds
 from .identity import Claim, Principal
 from .pool import Pool
@@ -32,9 +33,6 @@ _T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
 _FOUNDING: Final = Backoff(0.5, 30.0)
 _FOUNDING_TRIES: Final = 6
-# So many handshakes for tokens at once; as many again may wait as requests may for sessions.
-_AT_ONCE: Final = 32
-_MAX_WAITING: Final = 1000
 # A token that was refused is asked about again then, and counts as itself until then.
 _REFUSED_SECONDS: Final = 2.0
 _AUTHORIZATION: Final = "authorization"
@@ -67,8 +65,8 @@ class Acceptances:
         self._observe = observe
         self._clock = clock
         self._known = Acceptance()
-        self._turns = asyncio.Semaphore(_AT_ONCE)
-        self._asking: dict[str, asyncio.Task[TokenStanding]] = {}  # by token
+        self._turns = asyncio.Semaphore(TOKEN_HANDSHAKES)
+        self._asking: dict[Claim, asyncio.Task[TokenStanding]] = {}
         self._founding: dict[str, asyncio.Task[None]] = {}  # by claim
         self._questions: dict[tuple[str, str], asyncio.Task[bool]] = {}  # by server and issuer
         self._tasks = Tasks()
@@ -95,10 +93,10 @@ class Acceptances:
         if is_over(claim, now):
             return TokenStanding(claim.token)
         known.await_founder(claim, shown.digest)
-        return self._stand(claim, shown.digest, standing_seconds(claim, now))
+        return self._stand(claim, shown.digest, standing_seconds(claim, now), accepted=False)
 
-    def _stand(self, claim: Claim, principal: str, seconds: float) -> TokenStanding:
-        standing = self._known.stand(claim, principal)
+    def _stand(self, claim: Claim, principal: str, seconds: float, *, accepted: bool) -> TokenStanding:
+        standing = self._known.stand(claim, principal, accepted=accepted)
         loop = asyncio.get_running_loop()
         standing.forget_timer = loop.call_later(seconds, self._known.end, claim, standing).cancel
         return standing
@@ -112,7 +110,7 @@ class Acceptances:
             return
         if claim.issuer in replica.checks:
             self._known.found(claim, principal)
-        elif claim.digest not in self._founding and len(self._founding) < _MAX_WAITING:
+        elif claim.digest not in self._founding and len(self._founding) < NEW_TOKENS:
             founding = self._tasks.spawn(self._found(claim, principal, caller, replica), "first token")
             self._founding[claim.digest] = founding
             founding.add_done_callback(lambda task: _drop(self._founding, claim.digest, task))
@@ -168,13 +166,15 @@ class Acceptances:
             UpstreamError: the server is away, slow or full, so nothing is known.
             TooManyWaiters: too many tokens are being asked about.
         """
-        asking = self._asking.get(claim.token)
+        asking = self._asking.get(claim)
         if asking is None:
-            if len(self._asking) >= _MAX_WAITING:
+            # Whoever makes up tokens in somebody's name keeps nobody else from its sessions.
+            claimants = sum(other.digest == claim.digest for other in self._asking)
+            if len(self._asking) >= NEW_TOKENS or claimants >= NEW_TOKENS_A_CLAIMANT:
                 raise TooManyWaiters("Too many new tokens at once. Try again shortly.")
             asking = self._tasks.spawn(self._ask(claim, shown, caller), "new token")
-            self._asking[claim.token] = asking
-            asking.add_done_callback(lambda task: _drop(self._asking, claim.token, task))
+            self._asking[claim] = asking
+            asking.add_done_callback(lambda task: _drop(self._asking, claim, task))
         return await asyncio.shield(asking)
 
     async def _ask(self, claim: Claim, shown: Principal, caller: Caller) -> TokenStanding:
@@ -187,13 +187,10 @@ class Acceptances:
         if principal is None or not await self._is_accepted(claim, caller):
             if self._known.is_blind(claim):
                 return TokenStanding(shown.digest)
-            return self._stand(claim, claim.token, _REFUSED_SECONDS)
+            return self._stand(claim, claim.token, _REFUSED_SECONDS, accepted=False)
         self._tell(principal, "accepted")
-        for slot in self._pool.books.slots():
-            if slot.key.principal == principal:
-                # What is sent on it by itself, sent with the token of before, would be refused before long.
-                slot.session.record.credentials = caller
-        return self._stand(claim, principal, standing_seconds(claim, self._clock()))
+        upkeep.renew_credentials(self._pool, principal, caller)
+        return self._stand(claim, principal, standing_seconds(claim, self._clock()), accepted=True)
 
     async def _is_accepted(self, claim: Claim, caller: Caller) -> bool:
         """Whether the server takes this very token, and looks at such. Raises UpstreamError."""

@@ -13,10 +13,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from ..bounds import TOKEN_BYTES, TOKEN_DEPTH
 from ..protocol.depth import is_deeper
-
-MAX_TOKEN_BYTES: Final = 16 * 1024
-MAX_TOKEN_DEPTH: Final = 16
 
 # Who a token speaks for, where it says so; and for which tenant, and to whom.
 DEFAULT_CLAIMS: Final = (
@@ -86,7 +84,7 @@ def damage(authorization: str) -> str:
 
 
 def _split(authorization: str) -> tuple[str, str, str] | None:
-    if len(authorization) > MAX_TOKEN_BYTES:
+    if len(authorization) > TOKEN_BYTES:
         return None
     found = _BEARER.fullmatch(authorization)
     return None if found is None else (found[1], found[2], found[3])
@@ -96,7 +94,7 @@ def _read_part(text: str) -> Mapping[str, Any] | None:
     """One part of the token as an object; None if it is none, or may be read in several ways."""
     try:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
-        if is_deeper(raw, MAX_TOKEN_DEPTH):
+        if is_deeper(raw, TOKEN_DEPTH):
             return None
         read = json.loads(raw.decode(), object_pairs_hook=_no_doubles, parse_constant=_refuse)
     except (binascii.Error, ValueError, RecursionError):

@@ -1,8 +1,9 @@
-"""Which sessions leave the pool though no request has anything to do with it: idle, worn, or by hand."""
+"""What becomes of sessions though no request has anything to do with it: idle, worn, or by hand."""
 
 import asyncio
 
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
 from . import policy
 from .books import Slot
 from .pool import Pool
@@ -64,3 +65,16 @@ def kill(pool: Pool, tag: str) -> bool:
             pool.retire(slot, "killed")
             return True
     return False
+
+
+def renew_credentials(pool: Pool, principal: str, credentials: Caller) -> None:
+    """What the sessions of a principal send of their own accord is sent with these from now on.
+
+    With those of before it would be refused before long, be it a ping, the stream or the goodbye.
+    """
+    for slot in pool.books.slots():
+        if slot.key.principal == principal:
+            slot.session.record.credentials = credentials
+    for key, demand in pool.queue.demands.items():
+        if key.principal == principal:
+            demand.credentials = credentials

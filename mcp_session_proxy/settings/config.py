@@ -217,7 +217,7 @@ class Settings(BaseSettings):
     """Whether the query string of the URL tells callers apart, too. It separates; only a header makes a
     caller known to --anonymous isolate."""
 
-    token_identity: Annotated[TokenIdentity, Group.IDENTITY] = TokenIdentity.BYTES
+    token_identity: Annotated[TokenIdentity, Group.IDENTITY] = TokenIdentity.SERVER
     """When a caller stays itself although its token changes. A bearer token that is a JWT says whom it speaks
     for (--identity-claims); that is believed of one that was accepted. server: the server took it in a
     handshake (one for each new token), and it is known to refuse a wrong signature. Where it takes one, its

@@ -1,9 +1,8 @@
 """Whose tokens a server is known to check. Pure."""
 
 from collections import OrderedDict
-from typing import Final
 
-_MAX_ISSUERS: Final = 256
+from ..bounds import KNOWN_ISSUERS
 
 
 class CheckedIssuers:
@@ -19,7 +18,7 @@ class CheckedIssuers:
 
     def add(self, issuer: str) -> None:
         """It has."""
-        if len(self._issuers) >= _MAX_ISSUERS:
+        if len(self._issuers) >= KNOWN_ISSUERS:
             self._issuers.popitem(last=False)
         self._issuers[issuer] = None
 

@@ -90,6 +90,16 @@ ROWS = {
         "FAILED_CALLERS": "{} (handshakes)",
         "PINGED_CALLERS": "{} (pings)",
     },
+    "tokens": {
+        "TOKEN_BYTES": "within {}, ",
+        "TOKEN_DEPTH": "{} levels",
+        "KNOWN_TOKENS": "{} accepted ones, as many others",
+        "KNOWN_CLAIMANTS": "{} callers",
+        "KNOWN_ISSUERS": "{} issuers",
+        "NEW_TOKENS": "{} new ones at a time",
+        "NEW_TOKENS_A_CLAIMANT": ", {} with one claim",
+        "TOKEN_HANDSHAKES": "{} handshakes at once",
+    },
     "what a server asks in one call": {"QUESTIONS_A_CALL": "{} questions"},
     "questions to clients": {
         "UNANSWERED_QUESTIONS": "{} unanswered",

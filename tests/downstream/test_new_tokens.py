@@ -7,7 +7,7 @@ import pytest
 from aiohttp import web
 from http_server import begin_stream, reply_to
 from messages import INITIALIZE, call
-from proxy_bench import Bench, until
+from proxy_bench import Answer, Bench, until
 from token_server import CHALLENGE, TokenServer, bearer, token, unsigned
 
 from mcp_session_proxy import events
@@ -201,3 +201,88 @@ async def test_a_server_that_is_full_teaches_nothing(bench: Bench) -> None:
     assert answer.json["id"] == 7
     del bench.server.on["initialize"]
     assert await count(bench, second, session) == 2
+
+
+async def test_whoever_comes_first_with_a_forged_token_is_nobody(bench: Bench) -> None:
+    """A forger who is there before its victim founds nothing."""
+    await bench.start(token_identity="server")
+    forged = token(key=b"mine")
+    for _ in range(2):
+        assert (await bench.post(call(), headers=bearer(forged))).status == 401
+    texts = [token() for _ in range(3)]
+    assert [await count(bench, text) for text in texts] == [1, 2, 3]
+    assert (await bench.post(call(), headers=bearer(forged))).status == 401
+    assert await count(bench, token()) == 4
+
+
+async def test_the_question_ends_no_session_that_somebody_has(bench: Bench) -> None:
+    """A server that has one session for each user gives its id again; a goodbye would end it for all."""
+
+    async def initialize(request: web.Request, message: object) -> web.StreamResponse:
+        return bench.server.open_session(message, identifier="the users one")
+
+    bench.server.on["initialize"] = initialize
+    await bench.start(token_identity="server")
+    texts = [token() for _ in range(3)]
+    assert [await count(bench, text) for text in texts] == [1, 2, 3]
+    assert bench.server.deleted == []
+
+
+async def test_a_server_that_can_have_one_session_only(bench: Bench) -> None:
+    """It refuses the handshake of the question, but not over the token, as it would refuse a wrong one."""
+
+    async def initialize(request: web.Request, message: object) -> web.StreamResponse:
+        if bench.server.sessions:
+            return web.json_response({"error": "Server already initialized"}, status=400)
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = initialize
+    await bench.start(token_identity="server")
+    first = token()
+    assert await count(bench, first) == 1
+    await settled(bench)
+    assert [await count(bench, token()) for _ in range(2)] == [2, 3]
+    assert (await bench.post(call(), headers=bearer(token(key=b"mine")))).status == 401
+
+
+async def test_what_is_sent_by_itself_carries_the_newest_token(bench: Bench) -> None:
+    """A session whose caller has a new token does not go on with the one that is about to expire."""
+    await bench.start(token_identity="server")
+    first, second = token(), token()
+    await bench.initialize(headers=bearer(first))
+    session = await bench.initialize(headers=bearer(first))  # of two sessions, the second token uses one
+    await settled(bench)
+    await count(bench, second, session)
+    slots = list(bench.proxy.core.pool.books.slots())
+    assert len(slots) == 2
+    for slot in slots:
+        assert ("Authorization", f"Bearer {second}") in slot.session.record.credentials.headers
+
+
+async def test_many_forged_tokens_keep_nobody_else_waiting(bench: Bench) -> None:
+    """Questions about tokens with one claim are bounded; callers with another claim are not touched."""
+    await bench.start(token_identity="server")
+    await count(bench, token())
+    await count(bench, token("bob"))
+    await settled(bench)
+    go_on = asyncio.Event()
+
+    async def slow(_: web.Request, message: object) -> web.StreamResponse:
+        await go_on.wait()
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = slow
+    flood = [asyncio.create_task(bench.post(call(), headers=bearer(token()))) for _ in range(40)]
+    statuses = [(await task).status for task in await _first(flood, 24)]
+    assert statuses == [503] * 24
+    bob = asyncio.create_task(count(bench, token("bob")))
+    go_on.set()
+    assert await bob == 2
+    for task in flood:
+        assert (await task).status in (200, 503)
+
+
+async def _first(tasks: list[asyncio.Task[Answer]], number: int) -> list[asyncio.Task[Answer]]:
+    """Those of the tasks that are done, as soon as there are so many."""
+    await until(lambda: sum(task.done() for task in tasks) >= number)
+    return [task for task in tasks if task.done()]

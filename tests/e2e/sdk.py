@@ -10,11 +10,15 @@ from mcp.client.streamable_http import streamable_http_client
 
 
 @asynccontextmanager
-async def connected(url: str, token: str | None = None, **callbacks: Any) -> AsyncIterator[ClientSession]:
-    """A client after its handshake; ``callbacks`` are those of ``ClientSession``."""
+async def connected(
+    url: str, token: str | None = None, *, auth: httpx.Auth | None = None, **callbacks: Any
+) -> AsyncIterator[ClientSession]:
+    """A client after its handshake. ``auth`` signs its requests; ``callbacks`` are ``ClientSession``'s."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
     async with (
-        httpx.AsyncClient(headers=headers, trust_env=False, timeout=httpx.Timeout(30, read=None)) as http,
+        httpx.AsyncClient(
+            headers=headers, auth=auth, trust_env=False, timeout=httpx.Timeout(30, read=None)
+        ) as http,
         streamable_http_client(url, http_client=http) as (read, write, _),
         ClientSession(read, write, **callbacks) as session,
     ):

@@ -20,7 +20,7 @@ class Head(Judged):
 def test_a_head_is_judged_again_when_its_token_is_over() -> None:
     """Nobody looks at a clock for each request: the end of a standing empties its verdicts."""
     known, head = Acceptance(), Head()
-    standing = known.stand(claim(), "p")
+    standing = known.stand(claim(), "p", accepted=True)
     head.judged_by = "rules"
     standing.heads.add(head)
     assert known.find(claim()) is standing
@@ -33,7 +33,7 @@ def test_a_head_is_judged_again_when_its_token_is_over() -> None:
 def test_the_end_of_a_former_standing_ends_no_later_one() -> None:
     """A token that was judged anew meanwhile keeps its newer standing."""
     known = Acceptance()
-    former, later = known.stand(claim(), "p"), known.stand(claim(), "q")
+    former, later = known.stand(claim(), "p", accepted=True), known.stand(claim(), "q", accepted=True)
     assert former.over
     known.end(claim(), former)
     assert known.find(claim()) is later
@@ -52,10 +52,22 @@ def test_the_first_token_stands_for_all_further_ones() -> None:
     assert known.principal_of(claim(token="t3")) == "bytes of t1"
 
 
+def test_tokens_that_were_made_up_displace_none_that_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anybody can make as many as the table has room for."""
+    monkeypatch.setattr(acceptance, "KNOWN_TOKENS", 2)
+    known = Acceptance()
+    first = known.stand(claim(), "p", accepted=False)
+    known.found(claim(), "p")
+    for number in range(3):
+        known.stand(claim(token=f"forged {number}"), "q", accepted=False)
+    assert not first.over
+    assert known.find(claim()) is first
+
+
 def test_a_blind_server_ends_what_was_believed() -> None:
     """Whoever was judged is judged again, by bytes then."""
     known = Acceptance()
-    standing = known.stand(claim(), "p")
+    standing = known.stand(claim(), "p", accepted=True)
     known.note_blind(claim())
     assert known.is_blind(claim(token="t2"))
     assert standing.over
@@ -63,13 +75,13 @@ def test_a_blind_server_ends_what_was_believed() -> None:
 
 def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest goes, and whoever was judged by it is judged again."""
-    for limit in ("MAX_TOKENS", "MAX_CALLERS", "MAX_ISSUERS"):
+    for limit in ("KNOWN_TOKENS", "KNOWN_CLAIMANTS", "KNOWN_ISSUERS"):
         monkeypatch.setattr(acceptance, limit, 2)
     known = Acceptance()
     standings = []
     for number in range(3):
         one = Claim(f"c{number}", f"t{number}", f"i{number}", None)
-        standings.append(known.stand(one, "p"))
+        standings.append(known.stand(one, "p", accepted=True))
         known.await_founder(one, f"p{number}")
         known.found(one, f"p{number}")
     assert [standing.over for standing in standings] == [True, False, False]

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from token_server import AUDIENCE, ISSUER, encode, token, unsigned
 
-from mcp_session_proxy.sessions.tokens import MAX_TOKEN_BYTES, damage, read_claims
+from mcp_session_proxy.bounds import TOKEN_BYTES
+from mcp_session_proxy.sessions.tokens import damage, read_claims
 
 
 def identity(text: str, names: tuple[str, ...] = ("iss", "sub", "aud")) -> bytes | None:
@@ -78,7 +79,7 @@ def test_one_name_is_enough(name: str) -> None:
         made_of(b'{"iss":"i","sub":"a","exp":1e999}'),
         made_of(b'{"iss":"i","sub":"a","exp":' + b"9" * 1000 + b"}"),
         made_of(b'{"iss":"i","sub":"a","aud":' + b"[" * 30 + b"]" * 30 + b"}"),
-        made_of(b'{"iss":"i","sub":"' + b"a" * MAX_TOKEN_BYTES + b'"}'),
+        made_of(b'{"iss":"i","sub":"' + b"a" * TOKEN_BYTES + b'"}'),
         made_of(b"\xff"),
         made_of(b""),
     ],
