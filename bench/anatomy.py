@@ -1,6 +1,9 @@
 """Where the work of a call goes: the Python bytecodes that it takes, by room.
 
-    .venv/bin/python -m bench.anatomy
+    .venv/bin/python -m bench.anatomy [--functions]
+
+With ``--functions``, each function of the proxy's that a call enters is listed, and each class of which it
+makes objects.
 
 Bytecodes are no microseconds, but they are exact: the same on every machine, and different by one when a
 change costs one. What C code does (parsing HTTP, JSON, the event loop, the kernel) is not in them.
@@ -14,7 +17,9 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from e2e.launch import Program, accepts_connections, program_environment, unused_port
 
@@ -25,15 +30,29 @@ CALLS = 200
 _WARM_UP = 50
 _FLAGS = ("--admin-listen", "off", "--log-level", "warning")
 _SECONDS = 20.0
+_PACKAGE: Final = "/mcp_session_proxy/"
 LIBRARIES = "aiohttp and other libraries"
 
 
 def room(file: str) -> str:
     """The room that a source file is in."""
-    _, found, path = file.rpartition("/mcp_session_proxy/")
+    _, found, path = file.rpartition(_PACKAGE)
     if found:
         return path.partition("/")[0] if "/" in path else "the leaves"
     return "the pass-through" if file.endswith("/bare.py") else LIBRARIES
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Work:
+    """What one call takes, on the average.
+
+    ``bytecodes`` is by room. Of the proxy's own alone, ``functions`` gives for each file and name how often
+    it is entered and the bytecodes that it takes, and ``objects`` how many are made of each class.
+    """
+
+    bytecodes: Mapping[str, float]
+    functions: Mapping[tuple[str, str], tuple[float, float]]
+    objects: Mapping[str, float]
 
 
 def tabulate(columns: Mapping[str, Mapping[str, float]]) -> str:
@@ -46,6 +65,17 @@ def tabulate(columns: Mapping[str, Mapping[str, float]]) -> str:
     rows += [[name, *(_show(column.get(name)) for column in columns.values())] for name in rooms]
     rows.append(["all", *(_show(sum(column.values())) for column in columns.values())])
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def list_work(call: str, work: Work) -> str:
+    """The proxy's functions that a call enters, the dearest first, and the objects that it makes. Pure."""
+    entered = sum(times for times, _ in work.functions.values())
+    made = sum(work.objects.values())
+    lines = [f"\n{call}: {entered:.0f} functions are entered and {made:.0f} objects made"]
+    for (file, name), (times, number) in sorted(work.functions.items(), key=lambda item: -item[1][1]):
+        lines.append(f"{number:7,.0f} {times:4.0f} x  {file} {name}")
+    lines += [f"{number:12,.0f} x  {kind}" for kind, number in sorted(work.objects.items())]
+    return "\n".join(lines)
 
 
 def _show(number: float | None) -> str:
@@ -78,8 +108,8 @@ class Counted:
         """End it."""
         self._program.kill()
 
-    def count(self, request: Request) -> Counter[str]:
-        """Bytecodes per call, by room."""
+    def count(self, request: Request) -> Work:
+        """What a call takes."""
         assert self._program.process is not None
         pid = self._program.process.pid
         check_work(self.url, request, ECHO)
@@ -92,24 +122,42 @@ class Counted:
                 client.send(request)
             os.kill(pid, signal.SIGUSR2)
             client.send(request)
-        by_room: Counter[str] = Counter()
-        for file, number in self._result().items():
-            by_room[room(file)] += number
-        return Counter({name: number / CALLS for name, number in by_room.items() if number >= CALLS})
+        return read_work(self._result())
 
-    def _result(self) -> Mapping[str, int]:
+    def _result(self) -> bytes:
         deadline = time.monotonic() + _SECONDS
         while not self._file.exists():
             if time.monotonic() > deadline:
                 raise AssertionError("the counts were not written")
             time.sleep(0.01)
-        found: Mapping[str, int] = json.loads(self._file.read_text())
+        found = self._file.read_bytes()
         self._file.unlink()
         return found
 
 
-def measure() -> Mapping[str, Mapping[str, float]]:
-    """Bytecodes per call by room, for each kind of call."""
+def read_work(found: bytes) -> Work:
+    """What ``programs/counted.py`` has counted in ``CALLS`` calls, without what not all of them do. Pure."""
+    counts = json.loads(found)
+    bytecodes: Counter[str] = Counter()
+    functions = {}
+    for file, name, entered, number in counts["functions"]:
+        bytecodes[room(file)] += number
+        if entered >= CALLS and _PACKAGE in file:
+            place = file.rpartition(_PACKAGE)[2], name
+            functions[place] = entered / CALLS, number / CALLS
+    return Work(
+        bytecodes={name: number / CALLS for name, number in bytecodes.items() if number >= CALLS},
+        functions=functions,
+        objects={
+            name: number / CALLS
+            for module, name, number in counts["objects"]
+            if number >= CALLS and module.startswith("mcp_session_proxy.")
+        },
+    )
+
+
+def measure() -> Mapping[str, Work]:
+    """What each kind of call takes."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         stage = Stage(folder)
@@ -133,10 +181,14 @@ def measure() -> Mapping[str, Mapping[str, float]]:
             stage.stop_all()
 
 
-def main(_: Sequence[str] = ()) -> None:
+def main(arguments: Sequence[str] = ()) -> None:
     """Print the table."""
-    print(tabulate(measure()))
+    works = measure()
+    print(tabulate({name: work.bytecodes for name, work in works.items()}))
+    if "--functions" in arguments:
+        for name, work in works.items():
+            print(list_work(name, work))
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -1,7 +1,8 @@
 """Attaches client sessions to upstream sessions, hands those over, and detaches who has left.
 
 What may happen when is in the table of ``attachment``; here it is carried out. Whoever changes something of a
-client session (a request begins, a stream ends, a word of its client comes) says ``look_at``.
+client session (a stream ends, a word of its client comes) says ``look_at``, or, where that needs no looking,
+what it means.
 """
 
 import asyncio
@@ -32,8 +33,17 @@ class Attachments:
     # -- what becomes of a client session --------------------------------------------------------
 
     def look_at(self, client: ClientSession) -> None:
-        """Something of this client session has begun, ended or shown itself: see what that means for it."""
+        """Something of this client session has changed: see what that means for it."""
         self._advance(client, presence.judge(client, self._now, self.patience))
+
+    def note_opening(self, client: ClientSession) -> None:
+        """A request or a stream of it has been opened."""
+        self._advance(client, AttachmentEvent.OPEN)
+
+    def note_life(self, client: ClientSession) -> None:
+        """Its client has shown itself, by nothing that is open now: if it is waited for, that begins anew."""
+        if client.state is Attachment.AWAITED:
+            self._presence.wait_for(client)
 
     def look_after_goodbye(self, client: ClientSession) -> None:
         """Its client may have left. If not, that was no sign of life either: its silence goes on."""
@@ -60,7 +70,9 @@ class Attachments:
             self._presence.wait_for(client)
             return
         self._presence.stop_waiting(client)
-        if state not in ATTACHED and client.lease is not None:
+        if state in ATTACHED:
+            return
+        if client.lease is not None:
             lease, client.lease = client.lease, None
             lease.release()
         if state is Attachment.DETACHED and event is AttachmentEvent.LEFT and client.forgotten:

@@ -13,10 +13,11 @@ from .. import events
 from ..aio import Tasks
 from ..errors import ProxyError, UnknownSession
 from ..events import Observer
+from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import audience, minting, policy, presence
 from .attaching import Attachments, usable_lease
-from .books import Usage
+from .books import Slot, Usage
 from .client import ClientSession, Farewell, new_tag
 from .directory import Departure, Directory
 from .identity import Principal, Profile, SessionKey, affinity_of_id
@@ -57,40 +58,39 @@ class Visit:
     def __init__(
         self,
         binder: "Binder",
-        lease: Lease,
+        slot: Slot[UpstreamSession],
         client: ClientSession | None,
         caller: Caller,
         *,
-        borrowed: Lease | None,
-        waited_seconds: float | None,
+        borrowed: Lease | None = None,
+        waited_seconds: float | None = None,
     ) -> None:
         self._binder = binder
-        self._slot = lease.slot
+        self._slot = slot
         self._borrowed = borrowed
         self._visitor = self.client = client
         self.caller = caller
-        self.session = lease.slot.session
+        self.session = slot.session
         self.session.record.credentials = caller.credentials
         self.waited_seconds = waited_seconds
 
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.end()
-
     @property
     def patience_seconds(self) -> float:
         """How long this request may wait for a server that takes no connections."""
         return self._binder.patience_seconds
 
-    def end(self) -> None:
+    def end(self, *_: object) -> None:
         """The request is over. A second call does nothing."""
         if self._borrowed is not None:
             self._borrowed.release()
-        visitor, self._visitor = self._visitor, None
-        if visitor is not None:
+        if (visitor := self._visitor) is not None:
+            self._visitor = None
             self._binder.leave(visitor)
+
+    __exit__ = end
 
     def retire(self) -> None:
         """The session turned out to be dead and could not be re-opened: nobody may get it again."""
@@ -207,9 +207,10 @@ class Binder:
 
     def _sharing_for(self, principal: Principal, affinity: str | None) -> Sharing:
         """The sharing mode for this caller: ``--anonymous isolate`` changes it for the unknown."""
-        unknown = principal.anonymous and affinity is None
-        isolate = unknown and self.rules.anonymous is Anonymous.ISOLATE
-        return Sharing.FRESH if isolate else self.rules.sharing
+        rules = self._rules
+        if rules.anonymous is Anonymous.ISOLATE and principal.anonymous and affinity is None:
+            return Sharing.FRESH
+        return rules.sharing
 
     def _is_foreign(self, brought_id: str, known: ClientSession | None) -> bool:
         """Whether an id that came with an ``initialize`` is a platform's own, to be known by from now on."""
@@ -228,7 +229,7 @@ class Binder:
                 client.record.contact = Contact.CLAIMED
             if client.farewell is Farewell.HUNG_UP:
                 client.farewell = Farewell.NONE
-            self.attachments.look_at(client)
+            self.attachments.note_life(client)
         return client
 
     def find(self, principal: Principal, identifier: str) -> ClientSession:
@@ -296,7 +297,7 @@ class Binder:
         client.streams += 1
         client.record.contact = Contact.STREAMED
         self.attachments.withdraw_goodbye(client)
-        self.attachments.look_at(client)
+        self.attachments.note_opening(client)
         if usable_lease(client) is None:
             self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
 
@@ -337,17 +338,18 @@ class Binder:
             OverloadError, UpstreamError: as ``Pool.acquire``.
         """
         self._begin_request(client)
-        lease, waited_seconds = usable_lease(client), None
-        if lease is None:
-            started = self._now()
-            try:
-                lease = await self.attachments.attach(client, caller, self._deadline())
-            except BaseException:
-                client.in_flight -= 1
-                self.attachments.look_at(client)
-                raise
-            waited_seconds = self._now() - started
-        return Visit(self, lease, client, caller, borrowed=None, waited_seconds=waited_seconds)
+        lease = usable_lease(client)
+        if lease is not None:
+            return Visit(self, lease.slot, client, caller)
+        started = self._now()
+        try:
+            deadline = started + self._rules.acquire_timeout_seconds
+            lease = await self.attachments.attach(client, caller, deadline)
+        except BaseException:
+            client.in_flight -= 1
+            self.attachments.look_at(client)
+            raise
+        return Visit(self, lease.slot, client, caller, waited_seconds=self._now() - started)
 
     async def borrow(
         self,
@@ -368,8 +370,9 @@ class Binder:
         if profile is None:
             profile = self._sessionless if client is None else client.profile
         key = SessionKey(principal.digest, affinity, profile.digest)
-        lease = await self.pool.acquire(key, profile, usage, caller, self._deadline())
-        visit = Visit(self, lease, client, caller, borrowed=lease, waited_seconds=lease.waited_seconds)
+        deadline = self._now() + self._rules.acquire_timeout_seconds
+        lease = await self.pool.acquire(key, profile, usage, caller, deadline)
+        visit = Visit(self, lease.slot, client, caller, borrowed=lease, waited_seconds=lease.waited_seconds)
         if client is not None:
             self._begin_request(client)
             audience.join(visit.session, client)
@@ -384,16 +387,13 @@ class Binder:
     def _begin_request(self, client: ClientSession) -> None:
         client.in_flight += 1
         client.record.requests += 1
-        self.attachments.look_at(client)
+        self.attachments.note_opening(client)
 
     def leave(self, client: ClientSession) -> None:
         """The end of a client session's visit; only ``Visit.end`` calls this."""
         client.in_flight -= 1
         self.directory.touch(client, self._now())
         self.attachments.look_at(client)
-
-    def _deadline(self) -> float:
-        return self._now() + self.rules.acquire_timeout_seconds
 
     # -- the end of a client session ---------------------------------------------------------------
 

@@ -8,7 +8,7 @@ The mutable state of the pool is two things: here are its slots, one per upstrea
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from .holdings import Holdings
 from .identity import SessionKey
@@ -25,6 +25,10 @@ class Usage(Enum):
     JOINT = "joint"  # together with everybody of the same key
     OWNED = "owned"  # a never-used session, which belongs to the holder for life
     ONCE = "once"  # a never-used session, closed afterwards
+
+
+# Usages that want a session which nobody has used before, nor uses beside them or after them.
+NEVER_SHARED: Final = (Usage.OWNED, Usage.ONCE)
 
 
 class WaitingDemand(Protocol):
@@ -81,11 +85,9 @@ class Bucket(Generic[S]):
 
     def candidate(self, usage: Usage) -> Slot[S] | None:
         """The session that this usage would get now: the most recently used one that it may have."""
-        if usage is Usage.EXCLUSIVE or usage is Usage.COMMON:
-            return _last(self.free) or _last(self.unused)
-        if usage is Usage.JOINT:
-            return _last(self.joint) or _last(self.unused)
-        return _last(self.unused)
+        if usage in NEVER_SHARED:
+            return _last(self.unused)
+        return _last(self.joint if usage is Usage.JOINT else self.free) or _last(self.unused)
 
 
 @dataclass(slots=True)
@@ -194,7 +196,7 @@ class Books(Generic[S]):
 
     def opened(self, slot: Slot[S], now: float) -> None:
         """Its handshake succeeded."""
-        self._move(slot, SessionEvent.OPENED)
+        slot.state = advance(slot.state, SessionEvent.OPENED)
         self._end_opening(slot)
         self._shares[slot.key.principal].open += 1
         bucket = self.bucket(slot.key)
@@ -205,7 +207,7 @@ class Books(Generic[S]):
     def open_failed(self, slot: Slot[S]) -> None:
         """Its handshake failed."""
         self._uncount(slot)
-        self._move(slot, SessionEvent.OPEN_FAILED)
+        slot.state = advance(slot.state, SessionEvent.OPEN_FAILED)
         self.bucket(slot.key).opening -= 1
         self._drop(slot)
 
@@ -213,13 +215,14 @@ class Books(Generic[S]):
         """Record one more lease."""
         bucket = self.buckets[slot.key]
         if slot.leases == 0:
-            self._move(slot, SessionEvent.TAKEN)
+            slot.state = advance(slot.state, SessionEvent.TAKEN)
             self._not_idle(slot)
-            bucket.unused.pop(slot, None)
-            slot.used = True
+            if not slot.used:
+                slot.used = True
+                del bucket.unused[slot]
         slot.leases += 1
         slot.takes += 1
-        if usage is Usage.OWNED or usage is Usage.ONCE:
+        if usage in NEVER_SHARED:
             slot.reserved = True
         if slot.reserved:
             return
@@ -242,7 +245,7 @@ class Books(Generic[S]):
             if slot.exclusive == 0:
                 _put_last(self.buckets[slot.key].free, slot)
         if slot.leases == 0:
-            self._move(slot, SessionEvent.RELEASED)
+            slot.state = advance(slot.state, SessionEvent.RELEASED)
             self._now_idle(slot, now)
 
     def untake(self, slot: Slot[S], now: float) -> None:
@@ -251,7 +254,7 @@ class Books(Generic[S]):
             return
         slot.leases -= 1
         slot.reserved = slot.used = False
-        self._move(slot, SessionEvent.RELEASED)
+        slot.state = advance(slot.state, SessionEvent.RELEASED)
         self.bucket(slot.key).unused[slot] = None
         self._now_idle(slot, now)
 
@@ -269,8 +272,9 @@ class Books(Generic[S]):
         if slot.state is SessionState.OPENING:
             bucket.opening -= 1
         self._uncount(slot)
-        self._not_idle(slot)
-        self._move(slot, SessionEvent.RETIRED)
+        if slot.state is SessionState.IDLE:
+            self._not_idle(slot)
+        slot.state = advance(slot.state, SessionEvent.RETIRED)
         for collection in (bucket.unused, bucket.free, bucket.joint):
             collection.pop(slot, None)
         self._drop(slot)
@@ -278,7 +282,7 @@ class Books(Generic[S]):
 
     def gone(self, slot: Slot[S]) -> None:
         """Its goodbye is over."""
-        self._move(slot, SessionEvent.GONE)
+        slot.state = advance(slot.state, SessionEvent.GONE)
         self.closing.pop(slot, None)
 
     def forget_if_empty(self, bucket: Bucket[S]) -> None:
@@ -291,18 +295,14 @@ class Books(Generic[S]):
 
     # -- inside ------------------------------------------------------------------------------
 
-    @staticmethod
-    def _move(slot: Slot[S], event: SessionEvent) -> None:
-        slot.state = advance(slot.state, event)
-
     def _now_idle(self, slot: Slot[S], now: float) -> None:
         slot.idle_since = now
         self._idle[slot] = None
         self._shares[slot.key.principal].idle[slot] = None
 
     def _not_idle(self, slot: Slot[S]) -> None:
-        if self._idle.pop(slot, _MISSING) is not _MISSING:
-            self._shares[slot.key.principal].idle.pop(slot, None)
+        del self._idle[slot]
+        del self._shares[slot.key.principal].idle[slot]
 
     def _uncount(self, slot: Slot[S]) -> None:
         if slot.state not in COUNTED:
@@ -327,6 +327,3 @@ class Books(Generic[S]):
         self.forget_if_empty(bucket)
         if not self._holdings[slot.key.principal]:
             del self._shares[slot.key.principal]
-
-
-_MISSING = object()

@@ -58,10 +58,9 @@ class Directory:
 
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
-        place = (principal.digest, identifier)
-        client = self._sessions.get(place)
+        client = self._sessions.get((principal.digest, identifier))
         if client is not None:
-            self._use(client, place, now)
+            self.touch(client, now)
         return client
 
     def find_profile(self, identifier: str) -> Profile | None:
@@ -71,14 +70,11 @@ class Directory:
 
     def touch(self, client: ClientSession, now: float) -> None:
         """The client session is used now."""
-        place = (client.principal.digest, client.id)
-        if self._sessions.get(place) is client:
-            self._use(client, place, now)
-        else:
-            client.record.last_used = now  # not known yet, or not any more
-
-    def _use(self, client: ClientSession, place: tuple[str, str], now: float) -> None:
-        client.record.last_used = now
+        record = client.record
+        record.last_used = now
+        if client not in self._arrivals:
+            return  # it is not known yet, or not any more
+        place = (record.principal.digest, record.id)
         sessions, own = self._sessions, self._principals[place[0]]
         del sessions[place]
         sessions[place] = client

@@ -21,13 +21,15 @@ from ..events import Observer
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import policy, sole
-from .books import Books, Bucket, Slot, Usage
+from .books import NEVER_SHARED, Books, Bucket, Slot, Usage
 from .identity import Profile, SessionKey
 from .opening import Opening
 from .policy import Limits, Open
 from .state import SessionState
 from .waiting import Queue, Waiter
 
+# Usages that go on where somebody else has left off.
+_CARRIED_ON: Final = (Usage.EXCLUSIVE, Usage.JOINT)
 # How long handshakes that are under way may take when the pool is closed.
 _OPENING_SECONDS: Final = 3.0
 
@@ -85,6 +87,7 @@ class Pool:
         self._connect = connect
         self._observe = observe
         self._random = random
+        self._now = asyncio.get_running_loop().time
         self._tasks = Tasks()
 
     def __repr__(self) -> str:
@@ -110,18 +113,20 @@ class Pool:
         queue = self.queue
         if queue.closed:
             raise self._refusal(key, Draining("The proxy is shutting down."))
-        demand = queue.want(key, profile, caller)
         bucket = self.books.bucket(key)
-        if not queue.paused:
-            if (slot := bucket.candidate(usage)) is not None:
-                self._take(slot, usage)
-                self._prewarm(bucket, usage)
-                return Lease(self, slot, usage, _now())
-            if key.principal in queue.crowded and (only := self._sole(key, profile, usage)) is not None:
-                self._take(only, usage)
-                self._forget_if_empty(bucket)
-                return Lease(self, only, usage, _now())
+        if not queue.paused and (slot := bucket.candidate(usage)) is not None:
+            self._take(slot, usage)
+            if usage is Usage.ONCE:  # another one is to stand ready
+                queue.want(key, profile, caller)
+                self._prewarm(bucket)
+            return Lease(self, slot, usage, self._now())
+        demand = queue.want(key, profile, caller)
         try:
+            if key.principal in queue.crowded and not queue.paused:
+                only = self._sole(key, profile, usage)
+                if only is not None:
+                    self._take(only, usage)
+                    return Lease(self, only, usage, self._now())
             # Whoever can have a session opened at once waits behind nobody.
             step = policy.decide(usage, bucket, self.books, self.rules)
             if queue.paused or not isinstance(step, Open):
@@ -137,7 +142,7 @@ class Pool:
         The lease may be granted in the same step in which the waiter is cancelled or its time runs out. Then
         nobody learns of it but from the future, so a session that is found there goes to the next one.
         """
-        started = _now()
+        started = self._now()
         self.queue.add(waiter)
         self._serve(waiter.bucket)
         try:
@@ -146,14 +151,14 @@ class Pool:
         except BaseException as error:
             self.queue.remove(waiter)
             if (granted := waiter.slot) is not None:
-                Lease(self, granted, waiter.usage, _now()).decline()
+                Lease(self, granted, waiter.usage, self._now()).decline()
             failure = self.queue.reason(waiter) if isinstance(error, TimeoutError) else error
             if isinstance(failure, ProxyError):
-                self._refusal(waiter.bucket.key, failure, _now() - started)
+                self._refusal(waiter.bucket.key, failure, self._now() - started)
             if failure is error:
                 raise
             raise failure from None
-        lease = Lease(self, slot, waiter.usage, _now())
+        lease = Lease(self, slot, waiter.usage, self._now())
         lease.waited_seconds = lease.since - started
         return lease
 
@@ -176,22 +181,21 @@ class Pool:
 
     def _take(self, slot: Slot[UpstreamSession], usage: Usage) -> None:
         """Record a lease that is granted in this step."""
-        reused = slot.used and usage in (Usage.EXCLUSIVE, Usage.JOINT)
-        self.books.take(slot, usage)
-        if reused:
+        if slot.used and usage in _CARRIED_ON:
             self._observe(events.SessionReused(session=slot.session.tag, principal=slot.key.principal_tag))
+        self.books.take(slot, usage)
 
     def reclaim(self, slot: Slot[UpstreamSession], usage: Usage) -> Lease | None:
         """A lease on this very session, for the client session that used it before; None if it is gone."""
         if not slot.usable:
             return None
         self.books.take(slot, usage)
-        return Lease(self, slot, usage, _now())
+        return Lease(self, slot, usage, self._now())
 
     def take_back(self, lease: Lease, *, unused: bool = False) -> None:
         """End a lease; only the lease itself calls this."""
-        now, slot, usage = _now(), lease.slot, lease.usage
-        if unused and usage in (Usage.OWNED, Usage.ONCE):
+        now, slot, usage = self._now(), lease.slot, lease.usage
+        if unused and usage in NEVER_SHARED:
             self.books.untake(slot, now)
         else:
             self.books.give_back(slot, usage, now)
@@ -199,12 +203,6 @@ class Pool:
             self.queue.note_hold(now - lease.since)
             if usage is Usage.ONCE and slot.usable:
                 self.retire(slot, "once")
-        self._pass_on(slot)
-
-    def _pass_on(self, slot: Slot[UpstreamSession]) -> None:
-        """A lease has ended: let the next one have the session, or its place."""
-        if not slot.usable:
-            return
         if slot.aside is not None and slot.leases == 0:
             self.retire(slot, slot.aside)
         elif self.queue.waiters:
@@ -240,8 +238,8 @@ class Pool:
             # The openings under way are for those who have waited longest: this one is for the next.
             needy = next(islice(waiting, bucket.opening, None), waiting[0])
             self._open(bucket, step, "demand", needy.caller)
-        for usage in granted:
-            self._prewarm(bucket, usage)
+        if Usage.ONCE in granted:
+            self._prewarm(bucket)
 
     def serve_everyone(self) -> None:
         """Somewhere room was made: let each key with waiters look again, longest waiting first."""
@@ -267,7 +265,7 @@ class Pool:
             self._take_out(step.evict, "evicted")
         demand = self.queue.demands[bucket.key]
         session = self._connect(bucket.key, demand.profile)
-        slot = Slot(session, bucket.key, born=_now(), jitter=self._random(), on_trial=step.on_trial)
+        slot = Slot(session, bucket.key, born=self._now(), jitter=self._random(), on_trial=step.on_trial)
         self.books.add(slot)
         session.watch(lambda how: self._lost(slot, how))
         self.queue.count_handshake(bucket, demand, 1)
@@ -280,7 +278,7 @@ class Pool:
         then are told. They share the outcome of this handshake, good or bad, instead of trying one after the
         other what has just failed.
         """
-        started = _now()
+        started = self._now()
         try:
             await opening.shake_hands(self.books, self.queue)
         except ProxyError as error:
@@ -293,7 +291,7 @@ class Pool:
             self._opening_failed(opening, InternalError("The proxy failed to open a session."))
         else:
             opening.demand.last_error = None
-            self._opened(opening, _now() - started)
+            self._opened(opening, self._now() - started)
         finally:
             # Last, so that nobody's time is up in the very moment in which the session is there.
             self.queue.count_handshake(opening.bucket, opening.demand, -1)
@@ -308,7 +306,7 @@ class Pool:
             self._take_out(slot if first is None else first, "evicted")
             if first is None:
                 return
-        self.books.opened(slot, _now())
+        self.books.opened(slot, self._now())
         for told in self.on_opened:
             told(slot.key.principal, opening.caller, slot.session)
         self._observe(
@@ -319,7 +317,7 @@ class Pool:
         self._serve(bucket)
         self.serve_everyone()
         if opening.why == "prewarm":
-            self._prewarm(bucket, Usage.ONCE)
+            self._prewarm(bucket)
 
     def _opening_failed(self, opening: Opening, error: ProxyError) -> None:
         slot, bucket, demand = opening.slot, opening.bucket, opening.demand
@@ -362,8 +360,8 @@ class Pool:
             self.books.slots(), key.principal, profile, usage, lambda other: demands[other].profile
         )
 
-    def _prewarm(self, bucket: Bucket[UpstreamSession], usage: Usage) -> None:
-        if usage is not Usage.ONCE or self.queue.closed or self.queue.paused:
+    def _prewarm(self, bucket: Bucket[UpstreamSession]) -> None:
+        if self.queue.closed or self.queue.paused:
             return
         demand = self.queue.demands.get(bucket.key)
         while demand is not None and policy.wants_prewarming(bucket, self.books, self.rules):
@@ -438,11 +436,11 @@ class Pool:
         if not self.queue.paused:
             return
         self._check_queue(key)
-        started = _now()
+        started = self._now()
         try:
             await self.queue.resumed(deadline)
         except ProxyError as error:
-            raise self._refusal(key, error, _now() - started) from None
+            raise self._refusal(key, error, self._now() - started) from None
 
     async def close(self, reason: str = "shutdown") -> None:
         """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
@@ -461,7 +459,3 @@ class Pool:
                 slot.session.abandon()
             self.retire(slot, reason)
         await self._tasks.ended()
-
-
-def _now() -> float:
-    return asyncio.get_running_loop().time()

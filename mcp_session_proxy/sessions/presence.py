@@ -90,7 +90,7 @@ def judge(client: ClientSession, now: Callable[[], float], patience: Patience) -
         return AttachmentEvent.OPEN
     if client.farewell is not Farewell.NONE and _is_gone(client, now):
         return AttachmentEvent.LEFT
-    if client.had_stream and not patience.reconnect_seconds:
+    if not patience.reconnect_seconds and client.had_stream:
         return AttachmentEvent.LEFT
     return AttachmentEvent.SILENT
 

@@ -46,12 +46,16 @@ class Calls:
 
     def end(self, identifier: int) -> None:
         """A call is over."""
-        self.in_flight.pop(identifier, None)
+        del self.in_flight[identifier]
         self.last_activity = self._now()
 
     def touch(self) -> None:
         """Something was said, so nothing need be said for a while to keep the session alive."""
         self.last_activity = self._now()
+
+    def are_quiet_for(self, seconds: float) -> bool:
+        """Whether none waits, and nothing was sent for so long."""
+        return not self.in_flight and self._now() - self.last_activity >= seconds
 
     def named_by(self, message: Message) -> CallHandler | None:
         """The call that a message on the standalone stream names, if it names one."""

@@ -17,7 +17,7 @@ from typing import Final
 from ..errors import ProxyError
 from ..protocol import jsonrpc, revisions
 from .handshake import Handshake
-from .transport import Caller, Channel, Concern, ConnectionLost, Refused, Transport
+from .transport import NOWHERE, Caller, Channel, Concern, ConnectionLost, Refused, Transport
 
 _OTHER_MATTERS: Final = frozenset({Concern.CALLER, Concern.RATE})
 _IN_A_ROW: Final = 3
@@ -91,9 +91,9 @@ async def _opens_another(
     initialize_params: bytes,
     patience_seconds: float,
 ) -> bool:
-    opened: Channel | None = None
+    opened: Channel = NOWHERE
 
-    def stands(channel: Channel | None) -> None:
+    def stands(channel: Channel) -> None:
         nonlocal opened
         opened = channel
 
@@ -114,6 +114,5 @@ async def _opens_another(
     except (ProxyError, ConnectionLost, TimeoutError):
         return False
     finally:
-        if opened is not None:
-            await opened.close(caller)
+        await opened.close(caller)
     return True

@@ -284,19 +284,19 @@ class UpstreamSession:
             UpstreamRejected: the server does not want this caller any more.
         """
         incarnation = self.incarnation
+        quiet_seconds = self.record.rules.check_after_seconds
         if self._life is Life.REVIVING:
             assert self._handshake is not None
             await _join(self._handshake)
-        elif self._life is Life.LOST or not (self._is_fresh(incarnation) or await incarnation.confirm()):
+        elif self._life is Life.LOST or (
+            quiet_seconds
+            and incarnation.calls.are_quiet_for(quiet_seconds)
+            and not await incarnation.confirm()
+        ):
             await self.revive(incarnation, "check", caller)
+        else:
+            return incarnation
         return self.incarnation
-
-    def _is_fresh(self, incarnation: Incarnation) -> bool:
-        """Whether the server was heard of on it not long ago, so that a request can be sent at once."""
-        check_after_seconds = self.record.rules.check_after_seconds
-        if not check_after_seconds or incarnation.calls.in_flight:
-            return True
-        return asyncio.get_running_loop().time() - incarnation.calls.last_activity < check_after_seconds
 
     async def refused(self, caller: Caller) -> None:
         """A connection to the server was refused, so nothing was sent: move elsewhere, where that can be.

@@ -319,13 +319,15 @@ class StreamableHttp:
             UpstreamProtocolError: as there, or the server redirects to where the request must not go.
         """
         url, cookies = at or self._url, session.cookies
-        patience = patience or self._usual_patience
+        sent = CIMultiDict(caller.headers if cookies is None else cookies.add_to(caller.headers, url))
+        sent.update(headers)
+        sent.update(session.headers)
         answer = await self._client.request(
             verb,
             _with_query(url, caller.query) if caller.query else url,
-            _headers(session, caller, headers, url),
+            sent,
             body,
-            patience,
+            patience or self._usual_patience,
         )
         if cookies is not None and hdrs.SET_COOKIE in answer.headers:
             cookies.take(answer.headers.getall(hdrs.SET_COOKIE), url)
@@ -337,18 +339,6 @@ class StreamableHttp:
         if is_same_but_for_a_slash(url, target) and speaks_mcp(answer):
             self._url = target
         return answer
-
-
-def _headers(session: SessionRef, caller: Caller, own: Mapping[str, str], url: URL) -> CIMultiDict[str]:
-    """The headers of one request: the caller's, the session's, and those of our ``own`` making."""
-    cookies = session.cookies
-    if cookies is None or not cookies.kept:
-        headers = CIMultiDict(caller.headers)
-    else:
-        headers = CIMultiDict(cookies.add_to(caller.headers, url))
-    headers.update(own)
-    headers.update(session.headers)
-    return headers
 
 
 def _with_query(url: URL, query: str) -> URL:
