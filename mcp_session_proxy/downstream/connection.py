@@ -116,6 +116,8 @@ class Connection(web.RequestHandler):
         self._body = None
         self._body_bytes = 0
         self.number = next(_NUMBERS)
+        # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
+        # first step (eagerly, from Python 3.12 on).
         super().connection_made(transport)
 
     def data_received(self, data: bytes) -> None:
@@ -133,6 +135,7 @@ class Connection(web.RequestHandler):
         elif self._is_body():
             self._let_go()
             return
+        # A connection that is being closed reads no further head.
         if size_bytes and not self._close and not self._force_close and not self._upgraded:
             self._holds_head = True
             if self.heads.hold(self, size_bytes) > _most_of_head(self.max_field_size):
@@ -143,10 +146,12 @@ class Connection(web.RequestHandler):
 
     def _is_body(self) -> bool:
         """Whether what has just arrived was part of a body. Trailers are none: they are kept like a head."""
+        # Of the newest request: those before it have arrived whole.
         body = self._messages[-1][1] if self._messages else self._body
         if body is None:
             return False
         if body.is_eof():
+            # The piece in which a body ends is still of the body; the next one is not.
             is_its_end, self._body = body is self._body, None
             return is_its_end
         has_grown = body.total_bytes != self._body_bytes
@@ -165,9 +170,12 @@ class Connection(web.RequestHandler):
         """
         self._holds_head = False
         if self._request_in_progress or self._messages:
+            # Not at once: this may be called amid aiohttp's own dealing with what has just arrived.
             if self.transport is not None:
                 self._loop.call_soon(self.transport.abort)
             return
+        # As aiohttp does with what is no HTTP, so that the refusal is written like any other answer, after
+        # those that are due before it. The waiter comes first: ``close`` would cancel it.
         self._request_count += 1
         self._messages.append(
             (_ErrInfo(status=error.http_status, exc=error, message=error.message), EMPTY_PAYLOAD)
@@ -175,6 +183,7 @@ class Connection(web.RequestHandler):
         if self._waiter is not None:
             self._waiter.set_result(None)
         self.close()  # what is still to come is read and dropped
+        # With all that it holds of the head.
         self._parser = None
 
     def eof_received(self) -> None:
@@ -186,6 +195,7 @@ class Connection(web.RequestHandler):
         """The client has left, or was cut off."""
         self._let_go()
         between_requests = self._current_request is None and not self._streamed
+        # An error is a reset by the other side. A connection that we close ends with neither.
         by_client = (self._ended_by_client or exc is not None) and between_requests
         super().connection_lost(exc)
         departure, self.departure = self.departure, None

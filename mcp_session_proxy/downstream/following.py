@@ -67,10 +67,12 @@ async def follow(
     """
     response = web.StreamResponse(headers={**cors, **STREAM_HEADERS})
     reader = Reader(http, heartbeats.now)
+    # Before anything is awaited, so that of two GETs it is really the newer one that has the stream.
     follower, retry_seconds = stream.take_over(heartbeats.now())
     heartbeats.watch(reader)
     try:
         await response.prepare(http)
+        # aiohttp sends the head with the first data, and clients wait for it.
         beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
         await reader.take(response.write(sse.HEARTBEAT + beginning))
         while stream.is_follower(follower):
@@ -80,9 +82,11 @@ async def follow(
                 data = sse.write_event(event.data, event_id=stream.event_id(event.number))
                 await reader.take(response.write(data))
                 after = event.number
+                # A client may have come back with an older id, to read some again.
                 stream.taken = max(stream.taken, after)
             if stream.closed:
                 break
+            # What happened during the last write is seen here: ``changed`` only tells of what comes later.
             if stream.after(after) or not stream.is_follower(follower):
                 continue
             try:
@@ -98,6 +102,7 @@ async def follow(
             await reader.take(response.write(farewell))
         await reader.take(response.write_eof())
         if stream.closed and not stream.after(after):
+            # Nobody is known to have missed anything, so it goes first when room is needed.
             stream.close(reached_at=heartbeats.now())
     except ConnectionError as error:  # the client left, or reads nothing
         break_circle(error)

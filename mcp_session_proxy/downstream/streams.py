@@ -32,11 +32,14 @@ from .head import Head
 
 STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
+    # Whatever compresses a stream on its way collects it to do so (RFC 9111, section 5.2.2.6).
     "Cache-Control": "no-cache, no-transform",
     # Keeps nginx and its like from collecting the stream before passing it on.
     "X-Accel-Buffering": "no",
 }
+# Also where heartbeats are rare: the same look finds those who read nothing, and theirs is a minute.
 _LONGEST_PERIOD_SECONDS: Final = 5.0
+# Each piece that is taken is a sign of life, so that reading a large answer slowly is not reading nothing.
 _PIECE_BYTES: Final = 256 * 1024
 
 
@@ -126,6 +129,7 @@ class Heartbeats:
 
     @property
     def _period_seconds(self) -> float:
+        # So a beat is late by a third of the interval at most.
         return min(self._rules.interval_seconds / 3, _LONGEST_PERIOD_SECONDS)
 
     def _longest_silence(self, responder: "Responder") -> float:
@@ -141,9 +145,12 @@ class Heartbeats:
 
     def _tick(self) -> None:
         now = self.now()
+        # A write ends when the transport's buffer has drained. One that lasts is a client that takes nothing.
         for writer in (*self._responders, *self._watched):
             if writer.writing and writer.last_write <= now - UNREAD_SECONDS:
                 writer.cut_off()
+        # Whoever is being written to gets no beat: beats would queue up behind a client that reads nothing.
+        # The others get theirs in tasks, so that none waits for another's client.
         for responder in self._responders:
             if not responder.writing and responder.last_write <= now - self._longest_silence(responder):
                 self._beats.spawn(responder.beat(), "heartbeat")
@@ -183,12 +190,14 @@ class Responder(msgspec.Struct, eq=False):
     _phase: AnswerPhase = AnswerPhase.UNDECIDED
     _response: web.StreamResponse | None = None  # the stream, once it has begun
     _kept: Stream | None = None
+    # Of these two, msgspec makes new ones for each responder.
     _answers: list[Answer] = []
     _headers: dict[str, str] = {}  # of the answers that the stream begins with
     _lock: asyncio.Lock | None = None  # made when there is something to write in turn
 
     def __post_init__(self) -> None:
         self.last_write = self.heartbeats.now()
+        # A client that takes JSON alone cannot be told anything before its answer.
         if self.head.accepts.stream:
             self.heartbeats.add(self)
 
@@ -196,6 +205,8 @@ class Responder(msgspec.Struct, eq=False):
 
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it: so would the server's have begun."""
+        # AUTO does not count, which only guesses who prefers JSON: the server has begun a stream, so without
+        # us the client would have no JSON either.
         wants_json = self.takes_json and self.heartbeats.rules.heartbeat_format is HeartbeatFormat.JSON
         if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
@@ -205,6 +216,8 @@ class Responder(msgspec.Struct, eq=False):
         if not self.takes_streams:
             return False
         async with self._turn():
+            # Asked in turn and not before: the answer may end while this waits. A client without a session
+            # has no way to come back for what it misses.
             if self._phase is AnswerPhase.OVER or (
                 self._phase is AnswerPhase.CLIENT_LEFT and self.client is None
             ):
@@ -215,8 +228,10 @@ class Responder(msgspec.Struct, eq=False):
     async def beat(self) -> None:
         """Write a comment after a time of silence."""
         turn = self._turn()
+        # What is being written is as good as a beat.
         if turn.locked() or not self.is_open:
             return
+        # A lock that is free goes to those who have waited for it, and one of them may end the answer.
         async with turn:
             if self.is_open:
                 await self._write(sse.HEARTBEAT)
@@ -286,6 +301,7 @@ class Responder(msgspec.Struct, eq=False):
             answer = Answer(body=jsonrpc.write_batch([one.body for one in self._answers]))
         body = answer.body if answer.plain is None else answer.plain
         headers = {**self.head.cors, **answer.headers, "Content-Type": answer.content_type}
+        # So little fits into the transport's buffer: aiohttp can write it, and waits for no client.
         if len(body) <= SMALL_BYTES:
             return web.Response(body=body, status=answer.status, headers=headers)
         return await self._write_whole(body, answer.status, headers)
@@ -296,6 +312,7 @@ class Responder(msgspec.Struct, eq=False):
 
     async def _finish_stream(self, answer: Answer | None) -> web.StreamResponse:
         async with self._turn():
+            # In one turn, whatever fails: a beat or a message that waits for it must find the answer over.
             try:
                 if answer is not None:
                     await self._write_answer(answer)
@@ -340,10 +357,13 @@ class Responder(msgspec.Struct, eq=False):
     async def _end(self) -> None:
         if self._phase is AnswerPhase.STREAM and self._response is not None:
             self.last_write = self.heartbeats.now()
+            # The end waits for the client as well, whose minute begins now.
             await self._try(self._response.write_eof())
         if self._kept is not None and self._response is None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
         elif self._kept is not None:
+            # Written to its end it is kept for a while, in case that it did not arrive. What a client that
+            # had left is known to have missed is kept as long as there is room.
             self._kept.close(reached_at=self.last_write if self._phase is AnswerPhase.STREAM else None)
 
     def _turn(self) -> asyncio.Lock:
@@ -376,6 +396,8 @@ class Responder(msgspec.Struct, eq=False):
 
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
+            # Before anything is awaited, since a departure in between has the last word. And it is told to
+            # the connection before the first byte: some clients close it as soon as they have read enough.
             self._phase = AnswerPhase.STREAM
             self._response = web.StreamResponse(headers={**self.head.cors, **self._headers, **STREAM_HEADERS})
             begin_stream(self.http)
@@ -388,6 +410,7 @@ class Responder(msgspec.Struct, eq=False):
         if len(data) <= SMALL_BYTES:
             await response.write(data)
             return
+        # Counted and not asked for: the call was executed, so its answer is not refused for want of memory.
         self.share.hold(len(data))
         try:
             whole = memoryview(data)  # a piece of it is no copy
@@ -402,6 +425,7 @@ class Responder(msgspec.Struct, eq=False):
         self.writing = True
         try:
             await writing
+        # A RuntimeError is aiohttp's, about a stream whose beginning was cancelled.
         except (ConnectionError, RuntimeError) as error:
             self.client_left()
             break_circle(error)
