@@ -17,7 +17,7 @@ from typing import Final
 from ..errors import ProxyError
 from ..protocol import jsonrpc, revisions
 from .handshake import Handshake
-from .transport import NOWHERE, Caller, Channel, Concern, ConnectionLost, Refused, Transport
+from .transport import Caller, Channel, Concern, ConnectionLost, Refused, Transport
 
 _OTHER_MATTERS: Final = frozenset({Concern.CALLER, Concern.RATE})
 _IN_A_ROW: Final = 3
@@ -91,9 +91,9 @@ async def _opens_another(
     initialize_params: bytes,
     patience_seconds: float,
 ) -> bool:
-    opened: Channel = NOWHERE
+    opened: Channel | None = None
 
-    def stands(channel: Channel) -> None:
+    def stands(channel: Channel | None) -> None:
         nonlocal opened
         opened = channel
 
@@ -114,5 +114,6 @@ async def _opens_another(
     except (ProxyError, ConnectionLost, TimeoutError):
         return False
     finally:
-        await opened.close(caller)
+        if opened is not None:
+            await opened.close(caller)
     return True

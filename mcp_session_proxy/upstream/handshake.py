@@ -21,7 +21,7 @@ from ..errors import (
 )
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request
-from .transport import NOWHERE, TOO_DEEP, Caller, Channel, Concern, Refused, Transport, first_response
+from .transport import TOO_DEEP, Caller, Channel, Concern, Refused, Transport, first_response
 
 _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
 # What refusals are about that may be about the version. The others are about the caller, the place or the
@@ -55,8 +55,8 @@ class Handshake:
 
     ``allocate`` gives ids for requests; the server may be silent for ``silence_seconds``. ``take`` gets what
     it says beside its answer; ``stands`` is told of the channel on which the server has opened a session, to
-    be closed by whoever was told if the handshake fails. All methods raise ``UpstreamError`` and
-    ``ConnectionLost``.
+    be closed by whoever was told if the handshake fails, and of None once that is closed again. All methods
+    raise ``UpstreamError`` and ``ConnectionLost``.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Handshake:
         *,
         allocate: Callable[[], int],
         take: Callable[[Request | Notification], None],
-        stands: Callable[[Channel], None],
+        stands: Callable[[Channel | None], None],
         silence_seconds: float,
     ) -> None:
         self._transport = transport
@@ -75,9 +75,9 @@ class Handshake:
         self._take = take
         self._stands = stands
         self._silence_seconds = silence_seconds
-        self._standing: Channel = NOWHERE
+        self._standing: Channel | None = None
 
-    def _stand(self, channel: Channel) -> None:
+    def _stand(self, channel: Channel | None) -> None:
         self._standing = channel
         self._stands(channel)
 
@@ -136,8 +136,9 @@ class Handshake:
                 first_error = first_error or error
                 named = refusal.words
                 untried.sort(key=lambda each: each.encode() not in named)
-                await self._standing.close(self._caller.credentials)
-                self._stand(NOWHERE)
+                if self._standing is not None:
+                    await self._standing.close(self._caller.credentials)
+                    self._stand(None)
                 continue
             _check_version(result)
             versions.note(version)

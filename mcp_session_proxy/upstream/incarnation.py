@@ -103,9 +103,17 @@ class Incarnation:
 
     # -- the beginning and the end -----------------------------------------------------------
 
-    def opened(self, channel: Channel) -> None:
-        """The server has opened a session. Raises UpstreamProtocolError: it is another caller's."""
-        self.channel = self.residence.channel = channel
+    def opened(self, channel: Channel | None) -> None:
+        """The server has opened a session on this channel; None: it is ended again, and another is tried for.
+
+        Raises:
+            UpstreamProtocolError: it is another caller's.
+        """
+        self.residence.channel = channel
+        if channel is None:
+            self._owes_goodbye = False
+            return
+        self.channel = channel
         if self.residence.is_anothers:
             self._owes_goodbye = False  # it would end the session for the other one
             raise UpstreamProtocolError(

@@ -25,7 +25,7 @@ from typing import Final, Protocol
 
 import msgspec
 
-from ..errors import ProxyError, UpstreamUnreachable
+from ..errors import ProxyError
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
@@ -297,29 +297,3 @@ class Transport(Protocol):
             SessionLost: here, sessions live no longer than their channels.
         """
         ...
-
-
-class _Nowhere:
-    """The channel of a session that has no server yet: nothing can be sent, nothing was."""
-
-    silence_seconds = 0.0
-    session_id = None
-    version = None
-
-    def send(self, *_: object, **__: object) -> AbstractAsyncContextManager[Reply]:
-        """Nobody to send to."""
-        raise UpstreamUnreachable("The session has no server.")
-
-    open = open_stream = resume = send
-
-    def agree(self, version: str) -> None:
-        """Nobody to agree with."""
-
-    async def close(self, caller: Caller) -> None:
-        """Nobody to say goodbye to."""
-
-    def drop(self) -> None:
-        """Nothing to let go of."""
-
-
-NOWHERE: Final = _Nowhere()

@@ -11,7 +11,7 @@ from enum import Enum
 from ..errors import ProxyError, UpstreamTimeout, UpstreamUnreachable
 from .fleet import Fleet, Replica
 from .handshake import Handshake
-from .transport import NOWHERE, Caller, Channel, Concern, ConnectionLost, Refused
+from .transport import Caller, Channel, Concern, ConnectionLost, Refused
 
 
 class Outcome(Enum):
@@ -72,9 +72,9 @@ class Trials:
     async def _shake_hands(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Channel | None:
         """What a handshake has opened, ended already; None if the server does not want this caller."""
         numbers = itertools.count(1)
-        channel: Channel = NOWHERE
+        channel: Channel | None = None
 
-        def stand(opened: Channel) -> None:
+        def stand(opened: Channel | None) -> None:
             nonlocal channel
             channel = opened
 
@@ -101,7 +101,7 @@ class Trials:
                 "which is what --handshake-timeout allows."
             ) from error
         finally:
-            if not _is_anybodys(channel, replica):
+            if channel is not None and not _is_anybodys(channel, replica):
                 await channel.close(caller)
         return channel
 
