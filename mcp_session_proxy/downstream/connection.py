@@ -45,7 +45,6 @@ class Connection(web.RequestHandler):
     __slots__ = (
         "_binder",
         "_body",
-        "_body_bytes",
         "_ended_by_client",
         "_holds_head",
         "_shared",
@@ -71,10 +70,7 @@ class Connection(web.RequestHandler):
         """A request begins; ``task`` is what works on it."""
         self.departure = task.cancel
         self._streamed = False
-        if body.is_eof():
-            self._body = None
-        else:
-            self._body, self._body_bytes = body, body.total_bytes
+        self._body = None if body.is_eof() else body
 
     def stream(self) -> None:
         """The request is answered by an event stream.
@@ -114,7 +110,6 @@ class Connection(web.RequestHandler):
         self.departure = self.head = self.sender = self.client = self._binder = None
         self._shared = self._ended_by_client = self._streamed = self._holds_head = False
         self._body = None
-        self._body_bytes = 0
         self.number = next(_NUMBERS)
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
         # first step (eagerly, from Python 3.12 on).
@@ -145,18 +140,14 @@ class Connection(web.RequestHandler):
                 connection.give_up(_NO_MEMORY)
 
     def _is_body(self) -> bool:
-        """Whether what has just arrived was part of a body. Trailers are none: they are kept like a head."""
+        """Whether what has just arrived was part of a body."""
         # Of the newest request: those before it have arrived whole.
         body = self._messages[-1][1] if self._messages else self._body
-        if body is None:
-            return False
-        if body.is_eof():
-            # The piece in which a body ends is still of the body; the next one is not.
-            is_its_end, self._body = body is self._body, None
-            return is_its_end
-        has_grown = body.total_bytes != self._body_bytes
-        self._body_bytes = body.total_bytes
-        return has_grown
+        if body is None or not body.is_eof():
+            return body is not None
+        # The piece in which a body ends is still of the body; the next one is not.
+        is_its_end, self._body = body is self._body, None
+        return is_its_end
 
     def _let_go(self) -> None:
         if self._holds_head:

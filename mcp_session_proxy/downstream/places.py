@@ -12,7 +12,10 @@ from typing import Final
 
 from ..bounds import TIME_TO_SPEAK_SECONDS
 
-# Looking for somebody who makes room costs a look at every connection, so so many (1 of this many) are found
+# Who has just come is let off for strangers who stay, even if those are fewer, as long as they are a part
+# (1 of this many): many come at once where the loop is busy.
+_PATIENCE: Final = 4
+# Looking for somebody who makes room costs a look at every connection, so many (1 of this many) are found
 # at once.
 _PART_AT_ONCE: Final = 64
 # A caller that the server has accepted keeps so many (1 of this many) whoever else comes.
@@ -113,16 +116,17 @@ class Places:
     def _of_the_most(self) -> list[Place]:
         """Who came first of those of whom there are most: the silent, those who have begun, one owner's."""
         waiting = max(self._silent, self._begun, key=len)
-        if len(waiting) < len(self._asked):
+        if len(waiting) < _PATIENCE * len(self._asked):
             own: dict[str | None, list[Place]] = {}
             for place in self._asked:
                 own.setdefault(place.owner(), []).append(place)
             enough = max(1, self.max_connections // _PART_AT_ONCE)
             few = max(1, self.max_connections // _FEW)
             for owner, places in sorted(own.items(), key=lambda item: len(item[1]), reverse=True):
-                if len(places) <= len(waiting):
-                    break
-                if owner is not None and len(places) <= few:
+                if owner is None:
+                    if _PATIENCE * len(places) <= len(waiting):
+                        continue
+                elif len(places) <= max(few, len(waiting)):
                     continue
                 if idle := [place for place in places if place.can_go()]:
                     return idle[:enough]

@@ -47,6 +47,8 @@ class UnfinishedHeads(Generic[S]):
 
 def left_over(size_bytes: int, messages: Sequence[tuple[object, StreamReader]]) -> int:
     """How much of what has arrived is neither heads nor bodies of these messages, which were found in it."""
+    if not messages[-1][1].is_eof():
+        return 0
     for message, body in messages:
         if not isinstance(message, RawRequestMessage):
             return 0  # it was no HTTP, and nothing after it will be looked at
