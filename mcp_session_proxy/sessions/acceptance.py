@@ -126,6 +126,7 @@ class Acceptance:
 
     def found(self, claim: Claim, principal: str) -> bool:
         """All tokens with this claim count as this principal, unless another one was faster."""
+        # Who was first stays: it has sessions already, and a second one would part them.
         if claim.digest in self._callers:
             return False
         if len(self._callers) >= KNOWN_CLAIMANTS:
@@ -146,6 +147,8 @@ class Acceptance:
         if len(self._blind) >= KNOWN_ISSUERS:
             self._blind.popitem(last=False)
         self._blind[claim.issuer] = None
+        # All of them, for a standing does not know its issuer. It happens once for each of those, and costs
+        # the others' tokens one more question.
         for table in (self._accepted, self._strange):
             for standing in table.values():
                 standing.end()

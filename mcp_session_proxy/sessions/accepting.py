@@ -87,6 +87,7 @@ class Acceptances:
             return standing
         if known.is_blind(claim):
             return TokenStanding(shown.digest)
+        # While the first token is being asked about, a second one waits: that decides who it counts as.
         if known.principal_of(claim) is not None or claim.digest in self._founding:
             return None
         now = self._clock()
@@ -143,6 +144,7 @@ class Acceptances:
             question = self._tasks.spawn(self._ask_with_damage(replica, claim, caller), "damaged token")
             self._questions[place] = question
             question.add_done_callback(lambda task: _drop(self._questions, place, task))
+        # Others wait for the same: one that leaves must not take the question along.
         return await asyncio.shield(question)
 
     async def _ask_with_damage(self, replica: Replica, claim: Claim, caller: Caller) -> bool:
@@ -180,6 +182,7 @@ class Acceptances:
     async def _ask(self, claim: Claim, shown: Principal, caller: Caller) -> TokenStanding:
         if (founding := self._founding.get(claim.digest)) is not None:
             await asyncio.wait([founding], timeout=self.rules.patience_seconds)
+        # Whatever came of that, and if it takes too long, what is known has to be looked at anew.
         standing = self.judge(claim, shown)
         if standing is not None:
             return standing
@@ -216,6 +219,7 @@ class Acceptances:
                 async with self._turns:
                     return await self._trials.hold(claim.token, caller, self.rules.handshake_timeout_seconds)
             except UpstreamUnreachable:
+                # The pause is outside of the turn: a server that is away keeps no other handshake waiting.
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() + pause_seconds >= deadline:
                     raise

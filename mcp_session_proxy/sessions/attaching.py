@@ -132,6 +132,7 @@ class Attachments:
             lost = former.session
             if session.requests == 0:
                 await self._restore(lease, lost, client)
+            # Not before it is restored: where that fails, the next attempt sets out from the former one.
             audience.leave(lost, client)
             if lost is not session:
                 for told in self.on_moved:
@@ -162,6 +163,7 @@ class Attachments:
             task.exception()  # whoever waits has got it
         if client.state is Attachment.ATTACHING:
             self._advance(client, AttachmentEvent.FAILED)
+        # Else the request that is under way looks at it when it ends.
         if client.in_flight == 0:
             self.look_at(client)
 

@@ -71,6 +71,7 @@ class Visit:
         self._visitor = self.client = client
         self.caller = caller
         self.session = slot.session
+        # For what the session sends by itself; the caller's other headers are this request's alone.
         self.session.record.credentials = caller.credentials
         self.waited_seconds = waited_seconds
 
@@ -154,10 +155,12 @@ class Binder:
         known = None if brought_id is None else self.find_known(principal, brought_id)
         foreign = brought_id is not None and self._is_foreign(brought_id, known)
         if foreign and brought_id is not None:
+            # A platform's own id names a conversation, unless the request names one itself.
             affinity = affinity or affinity_of_id(brought_id)
         key = SessionKey(principal.digest, affinity, profile.digest)
         if known is not None and known.key == key:
             self.attachments.withdraw_goodbye(known)
+            # To a server it is the same client as before, so it keeps its id and its session.
             return known, await self.enter(known, caller)
         sharing = self._sharing_for(principal, affinity)
         client = self._begin(
@@ -175,7 +178,9 @@ class Binder:
             self._close(client)
             raise
         if known is not None:
+            # What a client has is over when it has something else: a failure leaves all as it was.
             self.forget(known, "replaced")
+        # Known only now: an id works from the moment on at which its client can know it.
         self._remember(client)
         return client, visit
 
@@ -227,6 +232,8 @@ class Binder:
         if client is not None:
             if client.record.contact is Contact.UNCLAIMED:
                 client.record.contact = Contact.CLAIMED
+            # Who speaks has not hung up. A DELETE it may have meant: clients call on after theirs, and then
+            # hold a session for each call only, until they begin anew.
             if client.farewell is Farewell.HUNG_UP:
                 client.farewell = Farewell.NONE
             self.attachments.note_life(client)
@@ -299,6 +306,7 @@ class Binder:
         self.attachments.withdraw_goodbye(client)
         self.attachments.note_opening(client)
         if usable_lease(client) is None:
+            # Beside the stream, which is open at once: no session now is no reason to refuse it.
             self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
 
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
@@ -312,6 +320,7 @@ class Binder:
     def stream_closed(self, client: ClientSession) -> None:
         """A GET stream of this client session is closed."""
         client.streams -= 1
+        # The end of a long stream is a sign of life, too: who has just had one must not be forgotten first.
         self.directory.touch(client, self._now())
         self.attachments.look_at(client)
 

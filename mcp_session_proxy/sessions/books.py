@@ -87,6 +87,8 @@ class Bucket(Generic[S]):
         """The session that this usage would get now: the most recently used one that it may have."""
         if usage in NEVER_SHARED:
             return _last(self.unused)
+        # A used one first: it has the state that a hand-over is about, and some can have none but a
+        # never-used one. Of several the one that was used last, so that the others age and are closed.
         return _last(self.joint if usage is Usage.JOINT else self.free) or _last(self.unused)
 
 
@@ -162,6 +164,7 @@ class Books(Generic[S]):
         It is one of the principal that has the most sessions. Among equals, one that was used only once, as
         those of callers that somebody makes up are; then the one that was idle for longest.
         """
+        # Whoever has the most may have nothing idle, and what is held is never taken: then the next one pays.
         payers = (p for p in self._holdings.heaviest_first() if self._shares[p].idle)
         most = next((self._holdings[principal] for principal in payers), 0)
         first: Slot[S] | None = None
@@ -187,9 +190,13 @@ class Books(Generic[S]):
         bucket.slots[slot] = None
         bucket.opening += 1
         principal = slot.key.principal
+        # Kept with the slot, because what is added here must be taken off at the end of the handshake, and
+        # by then the principal may have another session.
         slot.stranger = not self.has_open(principal)
         self.strangers += slot.stranger
         self.trials += slot.on_trial
+        # On trial it takes none of the pool's places yet, but one of its principal's: else a caller could
+        # pass its own limit by trying many at once.
         self.counted += not slot.on_trial
         self._holdings.add(principal)
         self._shares.setdefault(principal, _Share())
@@ -206,6 +213,7 @@ class Books(Generic[S]):
 
     def open_failed(self, slot: Slot[S]) -> None:
         """Its handshake failed."""
+        # Before the state moves on, for the state says what there is to take off.
         self._uncount(slot)
         slot.state = advance(slot.state, SessionEvent.OPEN_FAILED)
         self.bucket(slot.key).opening -= 1
@@ -222,6 +230,8 @@ class Books(Generic[S]):
                 del bucket.unused[slot]
         slot.leases += 1
         slot.takes += 1
+        # For life, which outlasts the lease: its owner comes back to it by its ``home``, and nobody else
+        # finds it in any of the collections.
         if usage in NEVER_SHARED:
             slot.reserved = True
         if slot.reserved:
@@ -242,6 +252,7 @@ class Books(Generic[S]):
         if not slot.reserved:
             if usage is Usage.EXCLUSIVE:
                 slot.exclusive -= 1
+            # Free is what no client session is attached to; requests without one may be under way on it.
             if slot.exclusive == 0:
                 _put_last(self.buckets[slot.key].free, slot)
         if slot.leases == 0:
@@ -263,6 +274,7 @@ class Books(Generic[S]):
         bucket = self.bucket(slot.key)
         for collection in (bucket.unused, bucket.free, bucket.joint):
             collection.pop(slot, None)
+        # So that it is in no collection either when its leases come back.
         slot.reserved = True
         slot.aside = reason
 
@@ -278,6 +290,7 @@ class Books(Generic[S]):
         for collection in (bucket.unused, bucket.free, bucket.joint):
             collection.pop(slot, None)
         self._drop(slot)
+        # Its place is free already, since a goodbye may take long. Here it stays to be seen and waited for.
         self.closing[slot] = None
 
     def gone(self, slot: Slot[S]) -> None:
@@ -318,6 +331,7 @@ class Books(Generic[S]):
         """The handshake is over, one way or another; from here on the session is counted."""
         self.strangers -= slot.stranger
         self.trials -= slot.on_trial
+        # Also after a failure: `_uncount` takes off what every other session has had from the beginning.
         self.counted += slot.on_trial
         slot.stranger = slot.on_trial = False
 
@@ -325,5 +339,6 @@ class Books(Generic[S]):
         bucket = self.bucket(slot.key)
         bucket.slots.pop(slot, None)
         self.forget_if_empty(bucket)
+        # Principals must not pile up either: anybody can make up credentials.
         if not self._holdings[slot.key.principal]:
             del self._shares[slot.key.principal]

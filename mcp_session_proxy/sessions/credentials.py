@@ -119,6 +119,7 @@ class Credentials:
         name = name.lower()
         if name in self._exact:
             return Weight.IDENTIFIES
+        # After the names that are spelt out: what an operator has named counts whatever it sounds like.
         if _NEVER.search(name) or not is_forwarded(name):
             return Weight.NOTHING  # the server does not see it, or it is another one in each request
         if self._identify(name):
@@ -162,6 +163,7 @@ def read_credential(name: str, value: str) -> bytes | None:
 
 def _read_proof_key(proof: bytes) -> bytes:
     """The key that a DPoP proof is made with; the proof itself is another one in each request (RFC 9449)."""
+    # What cannot be read counts as it is: then each request is another caller's, who shares nothing.
     header = proof.partition(b".")[0]
     if len(proof) > _MAX_PROOF_BYTES:
         return proof

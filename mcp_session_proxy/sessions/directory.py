@@ -76,6 +76,7 @@ class Directory:
             return  # it is not known yet, or not any more
         place = (record.principal.digest, record.id)
         sessions, own = self._sessions, self._principals[place[0]]
+        # Dictionaries keep the order in which keys came: what is taken out and put in again is last.
         del sessions[place]
         sessions[place] = client
         del own[client]
@@ -99,6 +100,7 @@ class Directory:
             payers = self._sessions.values() if heaviest is None else self._principals[heaviest]
             gone += self._make_room(iter(payers))
         self._sessions[place] = client
+        # Looked up anew: the last one that went for it may have taken ``own`` along.
         self._principals.setdefault(client.principal.digest, {})[client] = None
         self._holdings.add(client.principal.digest)
         self._arrivals[client] = None
@@ -107,6 +109,7 @@ class Directory:
 
     def _make_room(self, oldest_first: Iterator[ClientSession]) -> list[Departure]:
         """Forget the least recently used one that is not busy, or the oldest if all of them are."""
+        # Only so many are looked at: there may be thousands of open streams at each ``initialize``.
         first: ClientSession | None = None
         for client, _ in zip(oldest_first, range(_SCAN), strict=False):
             first = first or client

@@ -41,11 +41,13 @@ class Holdings:
 
     def heaviest_first(self) -> Iterator[str]:
         """All holders, the ones with the most first."""
+        # The counts, not the holders: of those there may be thousands, most of them with the same count.
         for count in sorted(self._by_count, reverse=True):
             yield from self._by_count[count]
 
     def heaviest(self) -> str | None:
         """Who has the most; None where nobody has more than others."""
+        # Where all have the same, nobody is to blame for the limit, and whoever asks goes by age instead.
         if len(self._by_count) <= 1:
             return None
         return next(iter(self._by_count[self._most]))

@@ -103,6 +103,7 @@ class SessionKey(NamedTuple):
 def _digest(*parts: bytes, key: bytes = b"") -> str:
     state = hashlib.blake2b(key=key, digest_size=_DIGEST_BYTES)
     for part in parts:
+        # With its length before each: else the parts "ab" and "c" would be the same caller as "a" and "bc".
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return state.hexdigest()
@@ -153,6 +154,7 @@ class Identifier:
         """
         if not self._identity_claims or self._weigh(_AUTHORIZATION) is Weight.NOTHING:
             return None
+        # Of two tokens the server may read the other one.
         tokens = [value for name, value in headers if name.lower() == _AUTHORIZATION]
         claims = read_claims(tokens[0], self._identity_claims) if len(tokens) == 1 else None
         if claims is None:
@@ -172,8 +174,10 @@ class Identifier:
             if weight is not Weight.NOTHING and (said := read_credential(name, value)) is not None:
                 parts.append(name.lower().encode() + b":" + said)
                 known = known or weight is Weight.IDENTIFIES
+        # Proxies on the way may put headers into another order.
         parts.sort()
         if self._credential_query and query:
+            # No header's name begins so, and none can pass for a query.
             parts.append(b"?" + query.encode("utf-8", "surrogateescape"))
         return parts, known
 
@@ -182,6 +186,7 @@ class Identifier:
         for name in self._affinity_headers:
             if value := headers.get(name):
                 return _affinity(name.lower(), value)
+        # Most requests name no conversation: one look in place of one for each key.
         if self._affinity_keys.isdisjoint(meta):
             return None
         for key in self._affinity_meta:
@@ -219,7 +224,9 @@ def read_profile(params: bytes | None) -> Profile:
     name = (jsonrpc.read_string(info.get("name")) or "")[:_MAX_NAME_CHARS]
     capabilities = members.get("capabilities", b"{}")
     declared = jsonrpc.read_object(capabilities)
+    # It is about that one request, as its progress token is, and not about the client.
     members.pop("_meta", None)
+    # Canonical, for the order of members depends on the client's library.
     digest = _digest(version.encode(), jsonrpc.canonical(capabilities), name.encode())
     return Profile(
         digest=digest,

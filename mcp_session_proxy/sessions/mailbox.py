@@ -183,6 +183,7 @@ class Stream:
         self._bytes += len(data)
         if self._counts:
             self._budget.put(self, data)
+        # The newest stays whatever its size: it may be all that its client is waiting for.
         while len(self._events) > 1 and self._is_too_much():
             self._drop_oldest()
         self._changed.give()
@@ -228,6 +229,8 @@ class Stream:
             mailbox.streams.pop(self._number, None)
 
     def _is_too_much(self) -> bool:
+        # What a client that is there has not read yet is not kept in case of something: letting go of it is
+        # a hole in what it reads. So that has a bound of its own, far above the other.
         if self.followed and self._events[0].number > self.taken:
             return len(self._events) > UNREAD_EVENTS or self._bytes > UNREAD_BYTES
         return len(self._events) > self._budget.max_events or self._bytes > KEPT_STREAM_BYTES
@@ -274,6 +277,7 @@ class Stream:
         retry_seconds = None
         if self._current:
             if self._contention is None:
+                # Made for the few streams that are ever taken from somebody; most have one follower.
                 self._contention = Contention()
             self._displaced[self._current] = self._contention.taken(now)
         elif self._contention is not None:
@@ -356,6 +360,7 @@ class Mailbox:
         parts = _EVENT_ID.fullmatch(event_id)
         if parts is None:
             return None
+        # The last number is cut where no stream ever gets to: Python refuses to read thousands of digits.
         nonce, number, event = parts[1], int(parts[2]), int(parts[3][:18])
         if number == STANDALONE:
             stream = self.standalone

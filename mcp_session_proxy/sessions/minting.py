@@ -28,6 +28,7 @@ def mint_id(*, capable: bool) -> str:
 def is_ours(identifier: str) -> bool:
     """Whether a proxy like this one made the id."""
     stem = identifier[:-_CHECK_CHARS]
+    # Compared as any texts are: there is no secret that the time it takes could tell.
     return stem[-1:] in (_CAPABLE, _PLAIN) and identifier[-_CHECK_CHARS:] == _check(stem)
 
 

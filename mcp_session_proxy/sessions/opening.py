@@ -59,6 +59,7 @@ class Opening:
             except (UpstreamUnreachable, UpstreamRejected, HandshakeRefused) as error:
                 if not self._may_pass(error, books):
                     raise
+                # Whoever has less time than the most patient is told why at its own deadline.
                 self.demand.last_error = error
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() + pause_seconds >= queue.last_deadline(self.bucket):

@@ -107,6 +107,8 @@ def decide(usage: Usage, bucket: Bucket[S], books: Books[S], limits: Limits) -> 
     slot = bucket.candidate(usage)
     if slot is not None:
         return Assign(slot)
+    # Few handshakes at a time: whatever is free first is given out, the new session or one that comes back,
+    # so a burst of short calls does not leave a session behind for each.
     if bucket.opening >= limits.open_concurrency:
         return WAIT
     return room_for(bucket.key.principal, books, limits) or WAIT
@@ -114,9 +116,12 @@ def decide(usage: Usage, bucket: Bucket[S], books: Books[S], limits: Limits) -> 
 
 def room_for(principal: str, books: Books[S], limits: Limits) -> Open[S] | None:
     """Whether this principal may open one more session now, and what must go for it."""
+    # Its own limit first: who is at it makes room by itself, and no other principal pays.
     if books.counted_of(principal) >= limits.max_sessions_per_principal:
         own = books.longest_idle(principal)
         return None if own is None else Open(own)
+    # Anybody can make up credentials. So handshakes for callers that the server has not accepted take a
+    # part of the places only, however many such callers there are.
     known = books.has_open(principal)
     if not known and books.strangers >= max(_MAX_TRIALS, limits.max_sessions // _PART_FOR_STRANGERS):
         return None
@@ -125,6 +130,7 @@ def room_for(principal: str, books: Books[S], limits: Limits) -> Open[S] | None:
     anyone = books.first_to_go()
     if anyone is None:
         return None
+    # A pool too small to keep places for trials makes room on trust.
     if known or not limits.trials:
         return Open(anyone)
     return Open(None, on_trial=True) if books.trials < limits.trials else None
@@ -150,6 +156,7 @@ def check_queue(waiting: int, limits: Limits, typical_hold_seconds: float, *, kn
     Raises:
         TooManyWaiters: ``--max-waiters`` wait already.
     """
+    # Rounded up, so that newcomers have a place wherever there is any.
     limit = limits.max_waiters if known else -(-limits.max_waiters * (100 - _QUEUE_FOR_KNOWN) // 100)
     if waiting >= limit:
         raise TooManyWaiters(
@@ -196,6 +203,7 @@ def expiry(slot: Slot[S], now: float, limits: Limits) -> str | None:
     """Why an idle session should be closed now, if it should."""
     idle_seconds = now - slot.idle_since
     if slot.lingering_since is not None:
+        # From goodbye or last use, whichever came later: OpenAI's client calls once more after its DELETE.
         alone_seconds = min(idle_seconds, now - slot.lingering_since)
         if alone_seconds >= limits.linger_seconds:
             return "linger"

@@ -114,6 +114,8 @@ class Pool:
         if queue.closed:
             raise self._refusal(key, Draining("The proxy is shutting down."))
         bucket = self.books.bucket(key)
+        # What is free is wanted by nobody who waits, for a release serves those in its own step. So to take
+        # it at once overtakes nobody (asyncpg #1247).
         if not queue.paused and (slot := bucket.candidate(usage)) is not None:
             self._take(slot, usage)
             if usage is Usage.ONCE:  # another one is to stand ready
@@ -122,6 +124,8 @@ class Pool:
             return Lease(self, slot, usage, self._now())
         demand = queue.want(key, profile, caller)
         try:
+            # A server that refuses every second session is not asked for one again and again: each attempt
+            # would be a handshake that fails, and a failure that is told.
             if key.principal in queue.crowded and not queue.paused:
                 only = self._sole(key, profile, usage)
                 if only is not None:
@@ -134,6 +138,7 @@ class Pool:
             seconds = self.rules.handshake_timeout_seconds
             return await self._wait(Waiter(bucket, usage, demand, caller, deadline, seconds))
         finally:
+            # Callers can make up keys without end: nothing of one outlives a demand that came to nothing.
             self._forget_if_empty(bucket)
 
     async def _wait(self, waiter: Waiter) -> Lease:
@@ -144,11 +149,14 @@ class Pool:
         """
         started = self._now()
         self.queue.add(waiter)
+        # It is in the queue before it is looked at, so there is one way to be served and no second order.
         self._serve(waiter.bucket)
         try:
             async with asyncio.timeout_at(waiter.due) as waiter.timer:
                 slot = await waiter.granted
         except BaseException as error:
+            # However it ends, cancellation being the usual way, nothing of it stays in the queue, and no
+            # session with it (asyncpg #467, psycopg #503).
             self.queue.remove(waiter)
             if (granted := waiter.slot) is not None:
                 Lease(self, granted, waiter.usage, self._now()).decline()
@@ -189,17 +197,21 @@ class Pool:
         """A lease on this very session, for the client session that used it before; None if it is gone."""
         if not slot.usable:
             return None
+        # Others may have it by now, and then two meet on it: that costs less than a client that comes back
+        # and finds its state gone.
         self.books.take(slot, usage)
         return Lease(self, slot, usage, self._now())
 
     def take_back(self, lease: Lease, *, unused: bool = False) -> None:
         """End a lease; only the lease itself calls this."""
         now, slot, usage = self._now(), lease.slot, lease.usage
+        # Only on these it is sure to have been alone; on any other somebody may have joined meanwhile.
         if unused and usage in NEVER_SHARED:
             self.books.untake(slot, now)
         else:
             self.books.give_back(slot, usage, now)
         if not unused:
+            # One that was declined says nothing of how long sessions are held.
             self.queue.note_hold(now - lease.since)
             if usage is Usage.ONCE and slot.usable:
                 self.retire(slot, "once")
@@ -232,12 +244,14 @@ class Pool:
                 granted.add(waiter.usage)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
             waiting = list(self.queue.of(bucket))
+            # What there is suits none of those that still wait, so anyone's usage will do.
             step = policy.decide(waiting[0].usage, bucket, self.books, self.rules)
             if not isinstance(step, Open):
                 break
             # The openings under way are for those who have waited longest: this one is for the next.
             needy = next(islice(waiting, bucket.opening, None), waiting[0])
             self._open(bucket, step, "demand", needy.caller)
+        # Last, for a session in advance must not take the room of one that somebody waits for.
         if Usage.ONCE in granted:
             self._prewarm(bucket)
 
@@ -262,13 +276,17 @@ class Pool:
         self, bucket: Bucket[UpstreamSession], step: Open[UpstreamSession], why: str, caller: Caller
     ) -> None:
         if step.evict is not None:
+            # Not `retire`: that would offer the place to whoever waits longest, and it is given away here.
             self._take_out(step.evict, "evicted")
         demand = self.queue.demands[bucket.key]
         session = self._connect(bucket.key, demand.profile)
         slot = Slot(session, bucket.key, born=self._now(), jitter=self._random(), on_trial=step.on_trial)
+        # Counted from here on: after the handshake, many could pass the limit together (anyio #1170).
         self.books.add(slot)
         session.watch(lambda how: self._lost(slot, how))
         self.queue.count_handshake(bucket, demand, 1)
+        # In a task of the pool's: one that was begun in a request's task would die with it
+        # (mcp-context-forge #3737).
         self._tasks.spawn(self._handshake(Opening(slot, bucket, demand, caller, why)), f"open {session.tag}")
 
     async def _handshake(self, opening: Opening) -> None:
@@ -314,8 +332,11 @@ class Pool:
                 session=slot.session.tag, principal=slot.key.principal_tag, why=opening.why, seconds=seconds
             )
         )
+        # First those who have waited for this handshake. Were all served in their order, who waits longer
+        # for room would have this very session evicted, idle as it is in this step.
         self._serve(bucket)
         self.serve_everyone()
+        # Handshakes of a key go one after the other, so each in advance sees to the next.
         if opening.why == "prewarm":
             self._prewarm(bucket)
 
@@ -339,6 +360,8 @@ class Pool:
                     self._grant(waiter, only)
             shared = not bucket.waiters
         if not shared:
+            # Whom the server refuses says nothing of the server: somebody without a token who tries every
+            # ten seconds must wake no operator.
             kind = events.SessionRefused if error.fault is Fault.CLIENT else events.SessionOpenFailed
             self._observe(
                 kind(
@@ -446,7 +469,9 @@ class Pool:
         """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
         self.queue.closed = True
         self.queue.fail(list(self.queue.waiters), Draining("The proxy is shutting down."))
+        # A shutdown does not wait for an operator: who waited through a pause is told now.
         self.resume()
+        # Goodbyes are said while handshakes come to their ends: the two take the longer time, not the sum.
         opening = [slot for slot in self.books.slots() if slot.state is SessionState.OPENING]
         for slot in list(self.books.slots()):
             if slot.state is not SessionState.OPENING:

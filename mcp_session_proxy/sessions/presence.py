@@ -90,6 +90,7 @@ def judge(client: ClientSession, now: Callable[[], float], patience: Patience) -
         return AttachmentEvent.OPEN
     if client.farewell is not Farewell.NONE and _is_gone(client, now):
         return AttachmentEvent.LEFT
+    # Without a grace it has left in this step, and not at the next round of maintenance.
     if not patience.reconnect_seconds and client.had_stream:
         return AttachmentEvent.LEFT
     return AttachmentEvent.SILENT

@@ -41,7 +41,9 @@ class Profiles:
         if known is not None:
             return known
         size_bytes = len(profile.params)
+        # Large ones leave a part of the share to others: else one caller's would keep every other client out.
         self._share.take(size_bytes, large=size_bytes > REMEMBERED_PROFILE_BYTES)
+        # At the end of the process nobody counts any more.
         weakref.finalize(profile, self._share.give_back, size_bytes).atexit = False
         self._kept[profile.params, profile.version_is_free] = profile
         return profile

@@ -29,6 +29,7 @@ class Questions:
         """The number under which the client knows the question. Over the bound, the oldest is refused."""
         if len(self._open) >= UNANSWERED_QUESTIONS:
             self._open.pop(next(iter(self._open))).refuse()
+        # A number of ours, for two servers that a client has had may ask under one id.
         self._newest += 1
         self._open[self._newest] = question
         return self._newest

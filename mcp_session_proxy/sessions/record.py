@@ -153,6 +153,7 @@ def read_record(
         raise UnreadableRecord(f"This is no record of a client session: {error}") from error
     if stored.usage not in _KEPT_USAGES or not all(map(math.isfinite, (stored.created, stored.last_used))):
         raise UnreadableRecord("No client session can be so.")
+    # `initialize` has no place for this, so no reader of its parameters can tell.
     if stored.profile.version_is_free:
         profile = replace(profile, version_is_free=True)
     principal = Principal(digest=stored.principal.digest, anonymous=stored.principal.anonymous)

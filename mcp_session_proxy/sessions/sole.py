@@ -14,6 +14,8 @@ from .identity import Profile, SessionKey
 
 S = TypeVar("S")
 
+# Known by their words, for they come as a 400 and -32600 as any mistake does. The official TypeScript
+# transport says "Server already initialized".
 _REFUSALS: Final = re.compile(
     rb"already (?:been )?initiali[sz]ed"
     rb"|only (?:one|a single|1) (?:active |concurrent |client )?(?:session|connection|client)",
@@ -39,6 +41,7 @@ def find_shareable(
 
     ``told`` gives the profile that the sessions of a key were opened with.
     """
+    # In the other modes sessions are not for two at a time, and the only one that there is has its owner.
     if usage is not Usage.JOINT:
         return None
     for slot in slots:
@@ -64,6 +67,7 @@ def _covers(able: bytes, told: bytes, levels: int) -> bool:
     """Whether one raw JSON value promises what the other does. False promises as little as nothing."""
     if told in (b"false", _ABSENT):
         return True
+    # Capabilities are what a client likes to write, so the depth to which they are compared has a bound.
     if told[:1] != b"{" or levels == 0:
         return jsonrpc.canonical(able) == jsonrpc.canonical(told)
     members = jsonrpc.read_object(able)

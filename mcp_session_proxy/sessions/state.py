@@ -35,6 +35,7 @@ TRANSITIONS: Final[Mapping[SessionState, Mapping[SessionEvent, SessionState]]] =
     SessionState.OPENING: {
         SessionEvent.OPENED: SessionState.IDLE,
         SessionEvent.OPEN_FAILED: SessionState.CLOSED,
+        # Not closed at once: the server may have opened its side, so there is a goodbye to say.
         SessionEvent.RETIRED: SessionState.CLOSING,
     },
     SessionState.IDLE: {

@@ -31,6 +31,7 @@ DEFAULT_CLAIMS: Final = (
 _ISSUER: Final = "iss"
 _NAMES_SOMEBODY: Final = ("sub", "client_id", "azp")
 
+# Three parts: an encrypted token (RFC 7516) has five, and nobody but the server can read it.
 _BEARER: Final = re.compile(r"bearer +([\w-]+)\.([\w-]+)\.([\w-]+) *", re.ASCII | re.IGNORECASE)
 
 
@@ -66,6 +67,7 @@ def read_claims(authorization: str, names: Iterable[str] = DEFAULT_CLAIMS) -> Cl
     expires_at = payload.get("exp")
     if expires_at is not None and not _is_time(expires_at):
         return None
+    # A subject is somebody only within its issuer (RFC 7519, section 4.1.2), so that always counts.
     said = {name: payload[name] for name in {_ISSUER, *names} if payload.get(name) is not None}
     identity = json.dumps({name: _in_order(value) for name, value in said.items()}, sort_keys=True).encode()
     return Claims(issuer, identity, expires_at)
@@ -96,6 +98,7 @@ def _read_part(text: str) -> Mapping[str, Any] | None:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         if is_deeper(raw, TOKEN_DEPTH):
             return None
+        # What readers may differ in is refused: names that come twice, and NaN and Infinity, no JSON.
         read = json.loads(raw.decode(), object_pairs_hook=_no_doubles, parse_constant=_refuse)
     except (binascii.Error, ValueError, RecursionError):
         return None
@@ -124,6 +127,7 @@ def _is_text(value: object) -> bool:
 
 
 def _is_time(value: object) -> bool:
+    # To Python `true` is a number.
     return isinstance(value, int | float) and not isinstance(value, bool) and _is_finite(value)
 
 

@@ -13,6 +13,7 @@ from .state import SessionState
 def maintain(pool: Pool) -> None:
     """Close what has been idle for too long, keep the rest alive. Called regularly."""
     now = asyncio.get_running_loop().time()
+    # A copy, for a session that turns out to be lost leaves the pool in the course of this.
     for slot in list(pool.books.slots()):
         if slot.usable:
             slot.session.tick(now)
@@ -21,6 +22,7 @@ def maintain(pool: Pool) -> None:
         reason = policy.expiry(slot, now, pool.rules) or policy.surplus(slot, pool.books, pool.rules)
         if reason is not None:
             pool.retire(slot, reason)
+    # Limits that an operator has raised meanwhile make room without anybody's release.
     pool.serve_everyone()
 
 

@@ -19,6 +19,7 @@ from . import policy
 from .books import Bucket, Slot, Usage
 from .identity import Profile, SessionKey
 
+# What the newest lease counts for in the average: one long call must not turn everybody away for long.
 _HOLD_WEIGHT: Final = 0.1
 
 
@@ -103,6 +104,7 @@ class Queue:
         demand = self.demands.get(key)
         if demand is None:
             demand = self.demands[key] = Demand(profile, caller.credentials)
+        # The newest: tokens expire, and the one that the first caller had may be over.
         demand.credentials = caller.credentials
         return demand
 
@@ -132,6 +134,7 @@ class Queue:
         """End the waiting of some with an error."""
         for waiter in waiters:
             self.remove(waiter)
+            # It may have been cancelled in this very step, or be told already.
             if not waiter.granted.done():
                 waiter.granted.set_exception(error)
 
@@ -143,6 +146,7 @@ class Queue:
         """A handshake begins (1) or is over (-1), which changes how long others wait."""
         demand.handshakes += change
         for waiter in self.of(bucket):
+            # One that has gone off cannot be set anew (RuntimeError), and its waiter is on its way out.
             if waiter.timer is not None and not waiter.timer.expired():
                 waiter.timer.reschedule(waiter.due)
 
@@ -154,6 +158,7 @@ class Queue:
 
     def reason(self, waiter: Waiter) -> ProxyError:
         """Why somebody whose time is up has got nothing."""
+        # Whatever went wrong before the pause, it is the pause that keeps it from being tried again.
         if self.paused:
             return _paused()
         # What kept the sessions from opening says more than that time ran out.
@@ -184,6 +189,7 @@ class Queue:
         self.held_up += 1
         try:
             async with asyncio.timeout_at(deadline):
+                # The next pause may have begun before this one's waiters have run.
                 while self.paused:
                     await self._resumed.wait()
         except TimeoutError:
