@@ -40,6 +40,7 @@ SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 # Larger ones are judged with each request, so that idle connections do not hold on to them.
 _MAX_KEPT_HEAD_BYTES: Final = 4096
+# The first in milliseconds, the others in seconds (Linux, tcp(7)).
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
 
 
@@ -57,6 +58,7 @@ class FrontDoor:
         observe: Observer,
     ) -> None:
         bare = path.rstrip("/")
+        # The root has no second spelling.
         self._paths: Final = frozenset({bare, bare + "/"} - {""})
         self.rules = rules
         self._endpoint = endpoint
@@ -66,23 +68,28 @@ class FrontDoor:
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
+        # Until the guard has let it in: a page that may not call us must not read why.
         cors: Mapping[str, str] = {}
         try:
             connection = http.protocol
             assert isinstance(connection, Connection)
             head = connection.head
+            # New rules count for connections that are open, too.
             if head is None or head.admitted_by is not self.rules or not head.is_of(http):
                 head = self._admit(http, connection)
             cors = head.cors
+            # Who is refused by the head need not send the body.
             if head.expects:
                 await _continue(http)
             if not head.to_endpoint:
                 return await self._pass_through(http, cors)
+            # On the server's other paths it is the server that answers this.
             if http.method == "OPTIONS":
                 return self._preflight(http)
             return await self._endpoint.handle(http, head)
         except ProxyError as error:
             return refuse(error, no_id(http), cors)
+        # The client has left, or aiohttp has an answer of its own: nothing of ours has crashed.
         except (ConnectionError, web.HTTPException):
             raise
         except Exception as error:

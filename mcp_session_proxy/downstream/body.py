@@ -98,6 +98,7 @@ class _Inflater:
         """What a piece decompresses to. Raises BodyTooLarge, zlib.error."""
         if not self._started and piece:
             self._started = True
+            # RFC 1950, section 2.2: the method of compression is in the lower four bits.
             if self._coding == "deflate" and piece[0] & 0x0F != zlib.DEFLATED:
                 self._decoder = zlib.decompressobj(-zlib.MAX_WBITS)
         steps: list[bytes] = []

@@ -104,6 +104,7 @@ class Dispatcher:
         except ProxyError as error:
             self._observe(request.failed(error))
             if request.era is Era.MODERN:
+                # Only now: the log has what the server said, the client what its revision has words for.
                 error = in_modern_words(error, request.message)
             answer = self._refusal(error, request.message.id)
         except Exception as error:

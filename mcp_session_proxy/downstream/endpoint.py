@@ -91,11 +91,13 @@ class Endpoint:
         Raises:
             ProxyError: the whole request is refused; nothing of an answer has been written.
         """
+        # Most requests have the head of the one before, which was judged by these rules already.
         if head.judged_by is not self._senders.rules:
             self._senders.judge(http, head)
         if http.method != "POST":
             return await self._handle_other(http, head)
         served = self.rules.eras
+        # Before the body is read, so that it is streamed to a server that needs no help.
         if head.names_modern and served is not ServedEras.LEGACY and await self._passes_modern(head):
             return await self._passthrough().handle(http, head.cors, to_endpoint=True)
         bodies = self._memory.bodies
@@ -109,6 +111,7 @@ class Endpoint:
                     identifier = inbound.no_id(head.version, body)
                 return refuse(error, identifier, head.cors)
             first = messages[0]
+            # Only now a refusal has the id of what it refuses, and who sends no MCP makes no handshake.
             if head.judged_by is None and (refusal := await self._settle(http, head, first)) is not None:
                 return refusal
             meta: Mapping[str, bytes] = {}
@@ -164,6 +167,7 @@ class Endpoint:
         )
         try:
             return await responder.finish(await self._dispatcher.answer(request))
+        # A handler that is cancelled writes no end, and nobody else takes the responder off the list.
         except BaseException:
             responder.close()
             raise

@@ -71,6 +71,8 @@ class Guard:
             ForbiddenHost: ``Host`` is malformed, or not a name we go by.
             ForbiddenOrigin: a page that may not call us.
         """
+        # The host comes first, because an allowed origin does not excuse a foreign name. The texts repeat
+        # nothing of what was sent, since anybody may have sent it.
         own = None if host is None else parse_host(host)
         if not self._is_host_allowed(host, own):
             raise ForbiddenHost(
@@ -83,6 +85,7 @@ class Guard:
 
     def cors_headers(self, origin: str | None) -> Mapping[str, str]:
         """What lets the page that sent a checked request read the answer; nothing for other callers."""
+        # What is echoed must be an origin, or it could end the header's line and begin another.
         if origin is None or (origin != _NULL and parse_origin(origin) is None):
             return {}
         return {
@@ -108,6 +111,8 @@ class Guard:
         }
 
     def _is_host_allowed(self, host: str | None, own: Authority | None) -> bool:
+        # Beyond loopback nobody knows our names until some are configured; giving the public URL is no wish
+        # to refuse all others.
         if not self.listens_on_loopback and not self.allowed_hosts:
             return host is None or own is not None
         if own is None:
@@ -119,6 +124,7 @@ class Guard:
     def _is_origin_allowed(self, text: str, own: Authority | None, scheme: str) -> bool:
         origin = parse_origin(text)
         if origin is None:
+            # Any page has this origin in a sandboxed frame, so loopback is no reason to let it in.
             return text == _NULL and not self._origins.isdisjoint((_NULL, ANY))
         if ANY in self._origins or origin in self._origins:
             return True

@@ -81,6 +81,7 @@ def restate_way(
     if not any(_tells_of_the_way(name) for name, _ in pairs) or _is_among(peer, trusted):
         return pairs
     kept = [pair for pair in pairs if not _tells_of_the_way(pair[0])]
+    # Once each, however often it was said: a server may read the first or the last.
     for name in dict.fromkeys(name.lower() for name, _ in pairs if _tells_of_the_way(name)):
         if name in _SCHEME:
             kept.append((name, scheme))
@@ -93,8 +94,10 @@ def _is_among(peer: str | None, networks: Sequence[Network]) -> bool:
     if peer is None or not networks:
         return False
     try:
+        # Without the zone of a link-local address (RFC 4007, section 11), which no network has.
         address = ip_address(peer.partition("%")[0])
     except ValueError:
         return False
+    # On a socket for both families, IPv4 peers have such an address.
     mapped = getattr(address, "ipv4_mapped", None)
     return any((mapped or address) in network for network in networks)

@@ -94,6 +94,7 @@ class UnderWay(msgspec.Struct):
         if not self.accepted:
             counts.strangers -= 1
         own = counts.own[principal] - 1
+        # Nothing is remembered of a caller that has nothing under way.
         if own:
             counts.own[principal] = own
         else:

@@ -64,6 +64,7 @@ class LegacyRequests:
             request.responder.hold()  # the session id is in a header
             return await self._initialize(request)
         key = None
+        # A kept list is good for a request that wants nothing but the list: ``_meta`` may ask for progress.
         if request.client is None and message.method in LISTS and not request.meta:
             key = self._binder.sessionless_key(request.principal, request.affinity)
             if (kept := self._catalog.find(key, message.method, message.params)) is not None:
@@ -71,17 +72,20 @@ class LegacyRequests:
                 return Answer(body=_result(message, kept.result))
         if message.method == revisions.PING:
             return await self._answer_ping(request)
+        # As it is before the server is asked: a list that changes while it is on its way is not kept.
         generation = self._catalog.generation
         with await self._visit(request) as visit:
             request.visits(visit)
             client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
+                # The server may still be in the folders of the client that had this session before.
                 await introduce(visit.session, client, request.caller)
             if client is not None and message.method in JOURNALLED:
                 response, refusal = await self._ask_for_wishes(request, visit)
             else:
                 response, refusal = await self._exchange(request, message, visit)
             if client is not None and response.error is not None:
+                # The end of an elicitation is told later, and only to the client that was asked for it.
                 for params in lifting.required_urls(response):
                     self._delivery.note_elicitation(client, params)
             if key is not None and response.result is not None:
@@ -128,6 +132,7 @@ class LegacyRequests:
         client, affinity = request.client, request.affinity
         request.sessionless = client is None
         request.trace.waits()
+        # A client session is part of one conversation, and this request may name another one.
         if client is None or (affinity is not None and affinity != client.key.affinity):
             return self._binder.borrow(request.principal, affinity, client, request.caller)
         return self._binder.enter(client, request.caller)
@@ -170,6 +175,7 @@ class LegacyRequests:
         finally:
             request.upstream_seconds = exchange.upstream_seconds
             request.exchange = None
+            # Two requests with one id may be in flight; the newer has the place, and keeps it.
             if place is not None and self._cancellable.get(place) is exchange:
                 del self._cancellable[place]
 
@@ -182,6 +188,7 @@ class LegacyRequests:
                 wanted = jsonrpc.read_object(message.params).get("requestId", b"")
                 if (exchange := self._cancellable.get((client, wanted))) is not None:
                     await exchange.cancel(message.params, caller)
+            # That one is the end of a handshake, and those with the server are ours.
             elif message.method != revisions.INITIALIZED:
                 await self._delivery.forward(client, message, caller)
 

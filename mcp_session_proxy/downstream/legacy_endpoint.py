@@ -95,7 +95,8 @@ class LegacyEndpoint:
             except UnknownSession as error:
                 return _refuse_unknown(error, messages, head.cors)
         if not (is_single or any(isinstance(message, Request | Rejection) for message in messages)):
-            on_departure(http, _never_mind)
+            # A cancelled handler would lose the rest of what it has to tell the server.
+            on_departure(http, _go_on)
             response = await self._take_notifications(head, client, messages)
         else:
             responder = Responder(
@@ -153,6 +154,7 @@ class LegacyEndpoint:
         """Have the client session told when this connection is closed."""
         connection = http.protocol
         assert isinstance(connection, Connection)
+        # A second request shows that this client keeps its connections: closing one may mean something.
         if connection.client is client:
             client.keeps_connections = True
         else:
@@ -169,6 +171,7 @@ class LegacyEndpoint:
             elif not isinstance(message, Request):
                 if client is not None:
                     await self._requests.take(client, message, head.legacy_caller)
+            # MCP 2025-03-26, basic/lifecycle, "Initialization".
             elif message.method == revisions.INITIALIZE:
                 error = BadRequest('"initialize" must not be part of a batch.')
                 await responder.respond(answer_error(error, message.id))
@@ -187,6 +190,7 @@ class LegacyEndpoint:
                 )
                 await responder.respond(await self._dispatcher.answer(request))
 
+        # A task for each, so that the slowest does not hold up the others. Each is bounded like a request.
         async with asyncio.TaskGroup() as group:
             for message in messages:
                 group.create_task(work_on(message))
@@ -230,6 +234,8 @@ class LegacyEndpoint:
         client = self._binder.find_known(principal, head.session_id)
         if client is None:
             return await self._get_early(http, head, head.session_id)
+        # Servers answer 409 while another stream is open. Here the newest has it: a client that opens one
+        # again has lost the former, perhaps before we know of it.
         stream, after = find_stream(http, self._delivery.mailbox(client))
         self._note_connection(http, client)
         self._binder.stream_opened(client, head.sender.caller)
@@ -289,8 +295,8 @@ def _no_stream(head: Head) -> web.Response:
     return web.Response(status=405, headers={**head.cors, "Allow": "POST"})
 
 
-def _never_mind() -> None:
-    """The client has left, and it does not matter."""
+def _go_on() -> None:
+    """The client has left, which changes nothing."""
 
 
 def _refuse_unknown(error: UnknownSession, messages: Incoming, cors: Mapping[str, str]) -> web.Response:

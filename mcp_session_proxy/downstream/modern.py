@@ -115,16 +115,19 @@ class ModernRequests:
             visit.end()
             return self._discover(modern, visit.session.incarnation.facts)
         try:
+            # Until there is a call, which ends its visit by itself, nobody else does.
             await self._prepare(request, modern, key, visit)
         except BaseException:
             visit.end()
             raise
+        # As it is before the server is asked: a list that changes while it is on its way is not kept.
         generation = self._catalog.generation
         call = ModernCall(
             modern, lowered, answers, visit, self._attribution, self._observe, self._room_for_questions
         )
         call.trace = request.trace
         if profile.roots is Roots.CHANGING:
+            # A call whose client has no roots holds nobody up, and waits for nobody.
             call.respondent = _respondent(request, modern)
         outcome = await self._run(request, call, {})
         if method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
@@ -174,6 +177,7 @@ class ModernRequests:
         if modern.request.method not in revisions.PARKABLE_METHODS or state is None:
             raise StateRefused("A retry needs the requestState that it was given, as a string.")
         identifier, parked = self._parking.find(state, request.principal.digest, modern)
+        # Before it is taken, because a state is good once: an answer that does not fit can be given again.
         parked.check_answers(answers)
         self._parking.take(identifier)
         parked.go_on_for(modern, request.caller, request.trace)
@@ -224,9 +228,11 @@ class ModernRequests:
         listener = Listener(
             identifier, read_filter(modern.params.get("notifications")), self._listening.share
         )
+        # Before a session is borrowed, which a caller with too many listeners does not get.
         self._listening.add(principal, listener)
         try:
             await self._settle(request, profile, listener)
+            # Nothing goes before this (MCP 2026-07-28, basic/patterns/subscriptions): what has come waits.
             acknowledged = jsonrpc.write_object({"notifications": listener.promised.write()})
             params = lifting.tag(acknowledged, identifier)
             await responder.send(jsonrpc.write_notification(revisions.ACKNOWLEDGED, params))

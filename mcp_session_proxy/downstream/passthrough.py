@@ -54,6 +54,7 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
     """
     return aiohttp.ClientSession(
         auto_decompress=False,
+        # A limit would be a second, hidden queue: ``in_flight`` bounds what is under way.
         connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=SERVER_FIELD_BYTES,
@@ -167,6 +168,7 @@ class Passthrough:
                 timeout=self.rules.timeout,
             )
         except (aiohttp.ClientError, OSError) as error:
+            # To aiohttp it looks as if the connection to the server had failed.
             if upload.failed:
                 raise BadRequest("The request's body is malformed or incomplete.") from error
             raise _explain(error) from error
@@ -187,6 +189,7 @@ class Passthrough:
         path = self.rewriter.upstream_path(path)
         try:
             url = URL(f"{self._origin}{path}{question_mark}{query}", encoded=True)
+            # Nothing that follows the origin should make another one of it; if it does, it goes nowhere.
             is_ours = url.origin() == self._origin
         except ValueError as error:
             raise BadRequest("The request's target is malformed.") from error
@@ -272,6 +275,7 @@ class Passthrough:
                 return _chain(bytes(body), upstream.content.iter_any())
         document = _decode(bytes(body), response.headers.get(hdrs.CONTENT_ENCODING, ""))
         rewritten = self.rewriter.metadata(document)
+        # Without a document there is no saying how long ours would be.
         if upstream.method == hdrs.METH_HEAD:
             response.headers.popall(hdrs.CONTENT_LENGTH, None)
         elif rewritten == document:

@@ -68,6 +68,7 @@ def _as_lenient_servers_read(path: str) -> str:
             break
         path = decoded
     path = re.sub(r";[^/]*", "", path.replace("\\", "/"))
+    # Dots alone are a step of the path, which is taken below. After a name Windows drops them.
     segments = [
         segment.strip().rstrip(".\0 ") if segment.strip(".") else segment for segment in path.split("/")
     ]

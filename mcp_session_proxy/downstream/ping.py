@@ -38,6 +38,7 @@ class Pings:
 
     def note_accepted(self, principal: Principal) -> None:
         """The server accepts this caller."""
+        # It goes to the end of the order in which they are forgotten.
         self._accepted.pop(principal.digest, None)
         if len(self._accepted) >= PINGED_CALLERS:
             del self._accepted[next(iter(self._accepted))]

@@ -84,6 +84,7 @@ class Places:
 
     def begin(self, place: Place) -> None:
         """Something was heard from this connection, but no request yet."""
+        # The values are None, so this asks whether it was there.
         if self._silent.pop(place, place) is None:
             self._begun[place] = None
 
@@ -115,6 +116,8 @@ class Places:
 
     def _of_the_most(self) -> list[Place]:
         """Who came first of those of whom there are most: the silent, those who have begun, one owner's."""
+        # Those who wait are a group like one owner's connections. The largest group makes room, so the search
+        # ends where no owner's is larger.
         waiting = max(self._silent, self._begun, key=len)
         if len(waiting) < _PATIENCE * len(self._asked):
             own: dict[str | None, list[Place]] = {}

@@ -126,6 +126,7 @@ class Rewriter:
             return url
         target, hash_sign, fragment = url.partition("#")
         target, question_mark, query = target.partition("?")
+        # By hand: encoding it anew would change parameters that others compare byte by byte.
         pairs = query.split("&")
         for place, pair in enumerate(pairs):
             if pair.startswith("iss="):
@@ -137,6 +138,7 @@ class Rewriter:
     def upstream_path(self, path: str) -> str:
         """The server's path for a request's. They differ where a well-known path holds our prefix."""
         match = _WELL_KNOWN.fullmatch(path)
+        # The endpoint's own well-known path stays, also where the server's path begins like the public one.
         if not self._prefix or match is None or match[2] == self.endpoint_path:
             return path
         rest = match[2].removeprefix(self._prefix)

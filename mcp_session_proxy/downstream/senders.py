@@ -79,6 +79,7 @@ class Senders:
         head.names_modern = inbound.is_modern_version(head.version)
         head.version_served = eras.are_served(head.versions, rules.eras)
         head.accepts = inbound.read_accept(headers.getall("Accept", ()))
+        # Not part of the sender, which is kept: they differ from request to request.
         own = own_repetitions(http.raw_headers)
         head.legacy_caller = sender.caller.with_more(own) if own else sender.caller
         standing = sender.standing

@@ -53,7 +53,7 @@ class HeartbeatRules:
 
 
 class Writer(Protocol):
-    """Who writes to a client: a POST's ``Responder``, or ``following.Reader``.
+    """Who writes to a client: a POST's ``Responder``, or ``following.Reader``, whose module imports this one.
 
     ``last_write`` is when something was written last, or its piece was taken, by the loop's clock;
     ``writing`` says that the client has yet to take it.
@@ -113,6 +113,7 @@ class Heartbeats:
     @rules.setter
     def rules(self, rules: HeartbeatRules) -> None:
         self._rules = rules
+        # A shorter interval counts from now on, and not after the look that is due by the longer one.
         if self._timer is not None:
             self._timer.cancel()
             self._schedule()

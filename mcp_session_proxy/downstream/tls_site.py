@@ -77,6 +77,7 @@ async def _bind(host: str | None, port: int) -> list[socket.socket]:
         sockets: list[socket.socket] = []
         for family, _, _, _, address in dict.fromkeys(found):
             try:
+                # IPv6 alone on a socket of that family, so that both can have the same port.
                 listening = socket.create_server(address, family=family, backlog=_BACKLOG)
             except OSError as error:
                 if error.errno not in _NO_SUCH_FAMILY:
@@ -125,6 +126,7 @@ class _Acceptor:
     def _make_room(self, listening: socket.socket) -> None:
         """There are no descriptors left: somebody makes room, which takes a moment."""
         self._listener.places.make_room()
+        # Who waits to be accepted would have this called again at once, and without end.
         self._loop.remove_reader(listening)
         self._loop.call_later(_REST_SECONDS, self._go_on, listening)
 
@@ -181,6 +183,7 @@ async def _readable(client: socket.socket) -> None:
         loop.remove_reader(client)
         arrived.set_result(None)
 
+    # Nothing is read: the first byte is for the handshake.
     loop.add_reader(client, note)
     try:
         await arrived
