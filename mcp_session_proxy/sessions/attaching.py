@@ -41,7 +41,7 @@ class Attachments:
         self._advance(client, AttachmentEvent.OPEN)
 
     def note_life(self, client: ClientSession) -> None:
-        """Its client has shown itself, by nothing that is open now: if it is waited for, that begins anew."""
+        """Its client has shown itself and opened nothing: if it is waited for, its silence begins anew."""
         if client.state is Attachment.AWAITED:
             self._presence.wait_for(client)
 
