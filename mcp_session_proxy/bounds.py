@@ -63,6 +63,8 @@ NEW_TOKENS: Final = 1000
 NEW_TOKENS_A_CLAIMANT: Final = 16
 # Handshakes for them at once.
 TOKEN_HANDSHAKES: Final = 32
+# Keys of the issuer of tokens.
+ISSUER_KEYS: Final = 100
 # Resources that one client session wants to be told of.
 SUBSCRIPTIONS: Final = 1000
 # What it said of them.
@@ -153,7 +155,7 @@ UNDECIDED_CALLERS: Final = 1000
 FAILED_CALLERS: Final = 10_000
 # Callers of whom a ping has told whether the server takes them.
 PINGED_CALLERS: Final = 10_000
-# A document about signing in that is rewritten.
+# A document about signing in that is rewritten, and what tells of an issuer's keys.
 METADATA_BYTES: Final = 1024 * 1024
 # Events of one kind that are kept for the status page.
 SHOWN_EVENTS_OF_A_KIND: Final = 50

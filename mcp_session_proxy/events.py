@@ -387,6 +387,19 @@ class TokensNotChecked(Event, frozen=True, kw_only=True):
     issuer: str
 
 
+class KeysMissing(Event, frozen=True, kw_only=True):
+    """The keys with which ``--token-identity jwks`` checks tokens cannot be had. Told once, until they can.
+
+    Tokens count by their bytes as long as it lasts, so a caller whose token is refreshed is a new one.
+
+    What to do: see whether the proxy reaches ``--jwks-url`` or the metadata of ``--token-issuer``.
+    """
+
+    name = "identity.keys_unavailable"
+    level = Level.WARNING
+    problem: str
+
+
 class OperatorActed(Event, frozen=True, kw_only=True):
     """Somebody changed something by the admin API. ``action``: drain, pause, resume, reconnect or kill."""
 

@@ -2,7 +2,7 @@
 
 import random
 import weakref
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -46,6 +46,7 @@ class Core:
         memory: Memory,
         servers: Sequence[Server],
         observe: Observer,
+        verify: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self.memory = memory
         build = in_force.build
@@ -67,6 +68,7 @@ class Core:
                 trials=Trials(self.fleet, sessionless_profile(__version__).params),
                 pool=self.pool,
                 observe=observe,
+                verify=verify,
             ),
         )
         self.in_flight = build(rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open))

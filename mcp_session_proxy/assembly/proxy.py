@@ -6,7 +6,8 @@ The order of a stop: no new connections and not ready; exchanges in flight are f
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
@@ -17,6 +18,7 @@ from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
 from ..memory import Memory
 from ..ops.snapshot import Snapshot
+from ..sessions.modes import TokenIdentity
 from ..settings.config import Settings
 from ..settings.reloading import Change, compare
 from ..settings.sources import ConfigError
@@ -24,6 +26,7 @@ from ..settings.tls import Contexts
 from ..tracing import UNTRACED, Tracer
 from ..upstream.fleet import Server
 from ..upstream.http_client import http_session
+from ..upstream.key_set import KeySet, fetch_json, open_key_session
 from . import rules
 from .admin import open_admin
 from .core import Core
@@ -132,11 +135,24 @@ class Proxy:
             self.transports = HttpServers(self.in_force, http=http, tls=tls, answers=memory.answers)
             self._stack.callback(self.transports.close)
             servers = self.transports.servers
-        self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe)
+        verify = await self._open_verifier()
+        self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe, verify=verify)
         self.front = Front(self.in_force, self.core, plain=plain, observe=observe, tracer=tracer)
         self._stack.callback(self.front.close)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
+
+    async def _open_verifier(self) -> Callable[[str], Awaitable[bool]] | None:
+        settings = self.settings
+        if settings.token_identity is not TokenIdentity.JWKS:
+            return None
+        from ..sessions.verifying import Verifier  # loads what only the extra jwt installs
+
+        http = await self._stack.enter_async_context(open_key_session())
+        keys = KeySet(partial(fetch_json, http), url=settings.jwks_url, issuer=settings.token_issuer)
+        return Verifier(
+            keys, issuer=settings.token_issuer, audience=settings.token_audience, observe=self._observe
+        ).accepts
 
     def _open_snapshot(self) -> Snapshot:
         core = self.core

@@ -130,3 +130,8 @@ def _read_authority(match: re.Match[str]) -> Authority | None:
         except ValueError:
             return None
     return Authority(host, port) if host else None
+
+
+def is_trustworthy(scheme: str, host: str | None) -> bool:
+    """Whether nobody on the way can change what comes from there (W3C, Secure Contexts, section 3.1)."""
+    return bool(host) and (scheme == "https" or (scheme == "http" and is_loopback(str(host))))

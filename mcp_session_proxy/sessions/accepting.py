@@ -7,7 +7,7 @@ nothing is kept of it.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -35,6 +35,7 @@ _FOUNDING: Final = Backoff(0.5, 30.0)
 _FOUNDING_TRIES: Final = 6
 # A token that was refused is asked about again then, and counts as itself until then.
 _REFUSED_SECONDS: Final = 2.0
+_UNVERIFIED_SECONDS: Final = 10.0
 _AUTHORIZATION: Final = "authorization"
 _MAX_ISSUER_CHARS: Final = 200
 
@@ -48,7 +49,10 @@ class AcceptanceRules:
 
 
 class Acceptances:
-    """Judges tokens. ``rules`` may be replaced at any time; ``clock`` gives seconds since 1970."""
+    """Judges tokens. ``rules`` may be replaced at any time; ``clock`` gives seconds since 1970.
+
+    With ``verify``, which is given the value of an ``Authorization`` header, the server is asked nothing.
+    """
 
     def __init__(
         self,
@@ -57,12 +61,14 @@ class Acceptances:
         trials: Trials,
         pool: Pool,
         observe: Observer,
+        verify: Callable[[str], Awaitable[bool]] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.rules = rules
         self._trials = trials
         self._pool = pool
         self._observe = observe
+        self._verify = verify
         self._clock = clock
         self._known = Acceptance()
         self._turns = asyncio.Semaphore(TOKEN_HANDSHAKES)
@@ -85,6 +91,8 @@ class Acceptances:
         standing = known.find(claim)
         if standing is not None:
             return standing
+        if self._verify is not None:
+            return None
         if known.is_blind(claim):
             return TokenStanding(shown.digest)
         # While the first token is being asked about, a second one waits: that decides who it counts as.
@@ -180,6 +188,8 @@ class Acceptances:
         return await asyncio.shield(asking)
 
     async def _ask(self, claim: Claim, shown: Principal, caller: Caller) -> TokenStanding:
+        if self._verify is not None:
+            return await self._verified(claim, shown, caller, self._verify)
         if (founding := self._founding.get(claim.digest)) is not None:
             await asyncio.wait([founding], timeout=self.rules.patience_seconds)
         # Whatever came of that, and if it takes too long, what is known has to be looked at anew.
@@ -194,6 +204,21 @@ class Acceptances:
         self._tell(principal, "accepted")
         upkeep.renew_credentials(self._pool, principal, caller)
         return self._stand(claim, principal, standing_seconds(claim, self._clock()), accepted=True)
+
+    async def _verified(
+        self, claim: Claim, shown: Principal, caller: Caller, verify: Callable[[str], Awaitable[bool]]
+    ) -> TokenStanding:
+        """Who a token counts as that can be checked here: nothing but its claim is needed for that.
+
+        One that is not good counts by its bytes and goes to the server, which says what is wrong with it.
+        """
+        token = next(value for name, value in caller.headers if name.lower() == _AUTHORIZATION)
+        if not await verify(token):
+            self._tell(shown.digest, "refused")
+            return self._stand(claim, shown.digest, _UNVERIFIED_SECONDS, accepted=False)
+        self._tell(claim.digest, "accepted")
+        upkeep.renew_credentials(self._pool, claim.digest, caller)
+        return self._stand(claim, claim.digest, standing_seconds(claim, self._clock()), accepted=True)
 
     async def _is_accepted(self, claim: Claim, caller: Caller) -> bool:
         """Whether the server takes this very token, and looks at such. Raises UpstreamError."""

@@ -30,4 +30,5 @@ class TokenIdentity(StrEnum):
     """What makes a token count as whoever it claims to speak for."""
 
     SERVER = "server"
+    JWKS = "jwks"
     BYTES = "bytes"

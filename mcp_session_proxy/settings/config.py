@@ -34,6 +34,7 @@ from .kinds import (
     DurationOrZero,
     Group,
     Hosts,
+    IssuerUrl,
     Listener,
     Networks,
     OptionalListener,
@@ -43,6 +44,7 @@ from .kinds import (
     PublicUrl,
     Size,
     Status,
+    Text,
     Token,
     Upstream,
     Upstreams,
@@ -221,12 +223,24 @@ class Settings(BaseSettings):
     """When a caller stays itself although its token changes. A bearer token that is a JWT says whom it speaks
     for (--identity-claims); that is believed of one that was accepted. server: the server took it in a
     handshake (one for each new token), and it is known to refuse a wrong signature. Where it takes one, its
-    callers are told apart by bytes, and an event says so. bytes: never, so each new token is a new caller."""
+    callers are told apart by bytes, and an event says so. jwks: the proxy checked it itself (--jwks-url or
+    --token-issuer; needs the extra jwt). bytes: never, so each new token is a new caller."""
 
     identity_claims: Annotated[Words, Group.IDENTITY] = DEFAULT_CLAIMS
     """The claims by which accepted tokens count as the same caller's. The issuer (iss) always counts, and a
     token has to name somebody by sub, client_id or azp. Name more (scope) if the server shows callers other
     lists by them. Giving any replaces the defaults."""
+
+    jwks_url: Annotated[IssuerUrl, Group.IDENTITY] = None
+    """Where the keys are with which --token-identity jwks checks tokens (a JWK set); without it, the metadata
+    of --token-issuer say so. They are fetched when needed, and again for an unknown key, once a minute at
+    most. Asymmetric algorithms only."""
+
+    token_issuer: Annotated[IssuerUrl, Group.IDENTITY] = None
+    """Whose tokens --token-identity jwks accepts, exactly as they say it themselves (iss)."""
+
+    token_audience: Annotated[Text, Group.IDENTITY] = None
+    """For whom they must be (aud); without it, for anybody."""
 
     affinity_header: Annotated[Words, Group.IDENTITY] = ()
     """Request headers that name the conversation a request belongs to: a caller's requests with the same
@@ -428,6 +442,11 @@ class Settings(BaseSettings):
         path = URL(self.upstream).raw_path
         if any(URL(url).raw_path != path for url in self.replica):
             yield "replica", f"must have the path of the first server, {path}"
+        if self.token_identity is TokenIdentity.JWKS:
+            if self.jwks_url is None and self.token_issuer is None:
+                yield "token_identity", "jwks needs --jwks-url or --token-issuer"
+            if find_spec("jwt") is None or find_spec("cryptography") is None:
+                yield "token_identity", "jwks needs the extra jwt: pip install 'mcp-session-proxy[jwt]'"
         if self.tracing and not _has_opentelemetry():
             yield "tracing", "needs the extra otel: pip install 'mcp-session-proxy[otel]'"
         if self.min_idle > self.max_sessions_per_principal:

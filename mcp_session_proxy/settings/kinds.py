@@ -19,10 +19,12 @@ from .values import (
     parse_cache_ttls,
     parse_duration,
     parse_hosts,
+    parse_issuer,
     parse_networks,
     parse_origins,
     parse_public_url,
     parse_size,
+    parse_text,
     parse_token,
     parse_upstream,
     parse_upstreams,
@@ -111,6 +113,8 @@ Status = Annotated[Literal[405, 200, 204], BeforeValidator(_parse_status), Form(
 Upstream = Annotated[str, BeforeValidator(parse_upstream), Form("URL", mask)]
 Upstreams = Annotated[tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls)]
 PublicUrl = Annotated[str | None, BeforeValidator(parse_public_url), Form("URL", show)]
+IssuerUrl = Annotated[str | None, BeforeValidator(parse_issuer), Form("URL", show)]
+Text = Annotated[str | None, BeforeValidator(parse_text), Form("TEXT", show)]
 Token = Annotated[SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show)]
 Hosts = Annotated[tuple[str, ...], BeforeValidator(parse_hosts), Form("HOST", show)]

@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from yarl import URL
 
-from ..protocol.hosts import MAX_PORT, is_ip_address, is_loopback
+from ..protocol.hosts import MAX_PORT, is_ip_address, is_loopback, is_trustworthy
 
 MAX_DURATION_SECONDS: Final = 365 * 86400.0
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -153,6 +153,25 @@ def parse_upstream(value: object) -> str:
     if url.raw_fragment:
         raise ValueError("must not have a fragment (#...)")
     return str(url)
+
+
+def parse_issuer(value: object) -> str | None:
+    """Read a URL of whoever issues tokens, byte for byte: it is compared with what tokens say.
+
+    Nobody on the way may put keys of their own there, so it is https, or this machine.
+    """
+    if value in (None, ""):
+        return None
+    problem = "must be an https URL, such as https://issuer.example"
+    url = _parse_http_url(value, problem)
+    if url.user is not None or url.raw_fragment or not is_trustworthy(url.scheme, url.host):
+        raise ValueError(problem)
+    return str(value)
+
+
+def parse_text(value: object) -> str | None:
+    """Read a word that is compared with another one."""
+    return None if value in (None, "") else str(value)
 
 
 def parse_upstreams(value: object) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ ROWS = {
         "KNOWN_TOKENS": "{} accepted ones, as many others",
         "KNOWN_CLAIMANTS": "{} callers",
         "KNOWN_ISSUERS": "{} issuers",
+        "ISSUER_KEYS": "{} keys of an issuer",
         "NEW_TOKENS": "{} new ones at a time",
         "NEW_TOKENS_A_CLAIMANT": ", {} with one claim",
         "TOKEN_HANDSHAKES": "{} handshakes at once",
