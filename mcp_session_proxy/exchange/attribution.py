@@ -72,6 +72,7 @@ class _Turns:
             return self.busy or bool(self.queue)
         if call.respondent is None or not call.session.record.roots.wanted:
             return False  # a server that never asks for roots knows nobody's
+        # Lists and the like are never asked in, so they are nobody's turn to wait for.
         others = (running for running in self.running if running.is_parkable)
         return bool(self.queue) or any(other.respondent != call.respondent for other in others)
 
@@ -156,6 +157,7 @@ class Attribution:
             self._complete(session, message)
             return
         turns = self._turns.get(session)
+        # Of several it could be anyone's.
         if message.method == revisions.LOG_MESSAGE and turns is not None and len(turns.running) == 1:
             call = next(iter(turns.running))
             session.spawn(call.notify(message), "log message")
@@ -167,6 +169,7 @@ class Attribution:
         if identifier is None:
             return
         turns = self._turns_of(session)
+        # Kept, for the visit may be over before anybody has begun to wait for it.
         turns.completed[identifier] = None
         if len(turns.completed) > COMPLETED_ELICITATIONS:
             turns.completed.popitem(last=False)

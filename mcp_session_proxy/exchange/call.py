@@ -125,12 +125,15 @@ class ModernCall:
         """
         self.rounds += 1
         try:
+            # Its turn first: an answer may have the server ask the next thing at once.
             await self._attribution.enter(self, begins=self._task is None)
             self._channel = channel
+            # Before anything newer can come on the channel: in the order in which the server said it.
             while self._kept:
                 await self._tell(channel, self._kept.popleft()[0])
             if answers:
                 await self._answer(answers)
+            # The silence so far was the client's, which took its time to answer.
             if self._unasked.required:
                 self._unasked.heard()
             if self._task is None:
@@ -141,6 +144,7 @@ class ModernCall:
                 self._task.add_done_callback(self._news.give)
             return await self._outcome(self._task)
         except (asyncio.CancelledError, Exception):
+            # Whatever ends the round ends the call: without a state its client could not come back to it.
             self.abandon()
             raise
         finally:
@@ -152,6 +156,7 @@ class ModernCall:
         try:
             await introduce(self.session, client, self._caller)
         except BaseException:
+            # Never begun: asyncio would warn of a coroutine that nobody has awaited.
             work.close()
             raise
         return await work
@@ -161,6 +166,8 @@ class ModernCall:
             await (self._hear_on() if self._unasked.required else self._news.wait())
         if not task.done():
             try:
+                # A round costs the client a request and its user a form: questions that come together share
+                # it.
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
                         await self._news.wait()  # requests that arrive together travel together
@@ -170,6 +177,7 @@ class ModernCall:
         if self._unasked.explains(response):
             raise MissingCapability(self._unasked.required)
         urls = lifting.required_urls(response)[:QUESTIONS_A_CALL]
+        # Once only: a user who has declined must not be asked again by the same call.
         if urls and self._urls.stage is not Stage.DECLINED and self.is_parkable:
             return Asked(self._urls.ask(urls, self.modern.capabilities))
         self._end()
@@ -203,6 +211,7 @@ class ModernCall:
         """
         self.modern = modern
         self._caller = caller
+        # What the server knows is our id, so the client may choose another token each time.
         self._exchange.token = modern.progress_token
         trace.resumes(self.trace)
         self.trace = trace

@@ -126,9 +126,11 @@ class Catalog:
     ) -> None:
         """Keep a list. ``generation`` is that of the moment when it was asked for."""
         feature = _FEATURE.get(method)
+        # A list that was asked for before a change and came after it may be of before.
         if feature is None or generation != self.generation or len(result) > LIST_BYTES:
             return
         incarnation = session.incarnation
+        # Who would not hear of a change must not believe that there was none.
         if not incarnation.streaming or not incarnation.facts.offers(feature, "listChanged"):
             return
         place = _place(key, method, params)
@@ -140,6 +142,7 @@ class Catalog:
 
     def keep_to_share(self) -> None:
         """Let go of the oldest lists for as long as there is too much of them. Called regularly, too."""
+        # What was made of lists goes before the lists: it can be made again without asking anybody.
         while self._share.is_over and self._read:
             self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
         while self._share.is_over and self._entries:
@@ -171,6 +174,7 @@ class Catalog:
         if session.closed:
             return
         self.generation += 1
+        # It may be another server by now, one that never tells.
         self._told.clear()
         for place in [place for place, entry in self._entries.items() if entry.session is session]:
             self._drop(place)
@@ -228,6 +232,7 @@ class Catalog:
     async def _fetch_marks(self, visit: Visit) -> tuple[Marks, bool]:
         """The marks on all pages, and whether there were no pages more."""
         marks: dict[str, ToolMarks] = {}
+        # A server without tools answers with an error, which would look like a moment's trouble.
         if "tools" not in visit.session.incarnation.facts.capabilities:
             return marks, True
         params: bytes | None = None

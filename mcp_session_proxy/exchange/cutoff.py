@@ -48,6 +48,7 @@ class Cutoff(msgspec.Struct, eq=False):
         if self._timer is not None:
             self._timer.cancel()
         if self._due and task is not None:
+            # Somebody else may have cancelled the task in the same step: that cancellation has to go on.
             ours = task.uncancel() <= self._cancelling
             if ours and kind is asyncio.CancelledError:
                 raise CutOff from error

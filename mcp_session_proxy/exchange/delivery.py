@@ -80,6 +80,7 @@ class Delivery:
         """Make this the mailbox of a client session that has just begun, with what came for it meanwhile."""
         former, client.mailbox = client.mailbox, mailbox
         if former is not None:
+            # In the order in which it came, behind what the early stream has had.
             for event in former.standalone.after(0):
                 mailbox.standalone.append(event.data)
             former.standalone.drop()
@@ -104,6 +105,7 @@ class Delivery:
 
     def session_changed(self, session: UpstreamSession) -> None:
         """It was re-opened, or missed what its server said: what its clients know may have changed."""
+        # Of one that is closed its clients are told when they come to another one.
         if not session.closed:
             for message in changes.everything(session.told_lists, session.record.journal.subscriptions):
                 self._notify(session, message)
@@ -121,6 +123,7 @@ class Delivery:
         """Put a notification into the mailboxes of the clients that may yet read it."""
         clients = audience_of(session)
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
+        # Written once: a server with thousands of clients on a session says the same to each.
         same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
         for client in clients:
             if client.farewell is Farewell.DELETED or (
@@ -180,6 +183,7 @@ class Delivery:
         clients = audience_of(session)
         listening = [c for c in clients if _listens(c)]
         attached = [c for c in clients if c.lease is not None]
+        # One only, for a request has one answer.
         client = max(listening or attached, key=lambda c: c.record.last_used, default=None)
         if request.method == revisions.LIST_ROOTS:
             # Whoever is being introduced answers, though it may be only about to open its stream.
@@ -207,6 +211,7 @@ class Delivery:
     def _give_up_if_alone(self, client: ClientSession, number: int, deadline: float) -> None:
         """Refuse a question whose client does not listen, once it has left or had long enough."""
         asked = client.questions
+        # Answered, or read by a client that is there: how long its user takes is for the server to judge.
         if asked is None or number not in asked or _listens(client):
             return
         loop = asyncio.get_running_loop()
@@ -249,6 +254,7 @@ class Delivery:
         ``caller`` is that of the POST that brought it.
         """
         home = client.home
+        # A notification is no reason to open a session: a new server has nothing that it could be about.
         if home is not None and home.usable:
             incarnation = home.session.incarnation
             await incarnation.tell(jsonrpc.write_notification(message.method, message.params), caller)

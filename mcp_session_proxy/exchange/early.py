@@ -66,6 +66,7 @@ class EarlyStreams:
         if early is None:
             return
         early.client = client
+        # Its streams follow this mailbox already, so it is the client session's before they count.
         self._delivery.take_mailbox(client, early.mailbox)
         for _ in range(early.streams):
             self._binder.stream_opened(client, early.caller)

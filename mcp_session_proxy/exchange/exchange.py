@@ -127,10 +127,12 @@ class Exchange:
                 with self._cutoff:
                     response = await self._run_at_most_once()
             except CutOff:
+                # An answer that came meanwhile on another stream counts, unless the request was given up.
                 if self._delivered is None or self._aborted is not None:
                     raise self._aborted or _cancelled() from None
                 response = self._delivered
             except UpstreamTimeout:
+                # MCP 2025-11-25, basic/lifecycle, "Timeouts": whoever stops waiting says so.
                 self._incarnation.tell_soon(
                     self._cancellation({"reason": jsonrpc.quote("timeout")}), self.caller
                 )
@@ -140,6 +142,7 @@ class Exchange:
             raise
         finally:
             self.upstream_seconds = time.perf_counter() - started
+        # Only what was granted: a lost session's successor is asked for no more than it had.
         if response.result is not None and self.request.method in JOURNALLED:
             self._session.record.journal.record(self.request.method, self.request.params)
         upstream.answered(response.result, response.error)
@@ -168,17 +171,22 @@ class Exchange:
             except _SessionGone as gone:
                 if revived:
                     raise SessionLost("The MCP server lost the session twice in a row.") from None
+                # Once: a server that loses every session at once is not fed new ones for ever.
                 revived = True
                 await self._keep_or_retire(self._session.revive(incarnation, gone.how, self.caller))
                 self._retried("session-lost")
             except UpstreamUnreachable:
+                # No byte was sent, so it may be sent again whatever it is, for as long as one waits for a
+                # session.
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise
+                # Where there are other replicas, the session is opened anew on one that takes connections.
                 await self._keep_or_retire(self._session.refused(self.caller))
                 await asyncio.sleep(pause_seconds)
                 self._retried("refused")
             except (ConnectionLost, AnswerLost) as error:
+                # A read by the protocol: what tools say of themselves are hints that nobody has checked.
                 if repeated or self.request.method not in revisions.READ_METHODS:
                     raise await self._unknown_outcome(incarnation) from error
                 repeated = True
@@ -203,6 +211,7 @@ class Exchange:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
         self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace.id))
+        # What broke the stream may have ended the session: found out now, and not by the next request.
         if not await incarnation.confirm():
             self._session.lost(incarnation, "stream")
         return OutcomeUnknown(
@@ -224,17 +233,20 @@ class Exchange:
         self._incarnation = incarnation
         identifier = self.upstream_id = incarnation.calls.begin(self)
         raw_id, params = b"%d" % identifier, self.request.params
+        # Our id stands for the client's token, for clients that share a session may choose the same one.
         if self.token is not None and params is not None:
             params = jsonrpc.with_progress_token(params, raw_id)
         body = jsonrpc.write_request(raw_id, self.request.method, params)
         try:
             # 2. Send it, and read until the response has come or what it was to come on is over.
             async with incarnation.channel.send(body, self._outgoing, raw_id) as reply:
+                # A session on which something is taken is not one on which everything is refused.
                 if incarnation.refusals.count:
                     incarnation.refusals.clear()
                 try:
                     response = await self._read(reply)
                 except ConnectionLost:
+                    # A place to go on from makes it no loss yet.
                     if reply.last_event_id is None:
                         raise
                     response = None
@@ -250,6 +262,7 @@ class Exchange:
         except Refused as refused:
             return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
+            # The task's own end, when nobody has told the server before: its client has left for good.
             if not self._cancelled and self._aborted is None and self._delivered is None:
                 self.announce_cancellation("The client is gone.")
             raise
@@ -258,6 +271,7 @@ class Exchange:
         # 4. Nearly always that is all.
         if response.error is None:
             if response.result is None:
+                # A response without a result or an error is one that was too deep to be read.
                 raise UpstreamProtocolError(TOO_DEEP)
             return response
         # 5. Who has said something before has begun to work, so there an error is the request's own.
@@ -284,6 +298,7 @@ class Exchange:
         verdict, response = refused.session, refused.response
         if verdict is Verdict.GONE or (verdict is Verdict.SUSPECT and not await incarnation.confirm()):
             raise _SessionGone(str(refused.how)) from None
+        # An error under the request's own id is its answer, unless it is about the caller or the moment.
         if response is None or not refused.is_an_answer or not _answers(response.id, self.upstream_id):
             incarnation.note_refusal(refused)
             raise refused.error from refused
@@ -296,11 +311,13 @@ class Exchange:
         """The final response that this reply brings; None if it ends without one."""
         begun = False
         while (messages := await reply.read()) is not None:
+            # From an event id on its client could be cut off at the server and come back: here it can, too.
             if not messages and not begun and reply.last_event_id is not None:
                 begun = True
                 await self._outlet.begin()
             for message in messages:
                 if isinstance(message, Response):
+                    # One to another request is dropped: its own reply will bring it, or nothing.
                     if _answers(message.id, self.upstream_id):
                         return message
                 else:
@@ -316,6 +333,8 @@ class Exchange:
         may be another call's, or that of a task that an earlier call has left behind.
         """
         if isinstance(message, Request):
+            # The session is between the server and us: a ping on it is answered here, and no client sees
+            # it.
             if message.method == revisions.PING:
                 self._incarnation.answer_ping(message)
                 return
@@ -329,6 +348,7 @@ class Exchange:
             members = jsonrpc.read_object(message.params)
             if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:
                 other = self._incarnation.calls.progressing(message)
+                # Never ours to pass on: a client may have given that number to a request of its own.
                 if other is not None and other is not self:
                     other.deliver(message)
                 return
@@ -337,6 +357,7 @@ class Exchange:
             members["progressToken"] = self.token
             message = Notification(message.method, jsonrpc.write_object(members))
         else:
+            # A server may tell of a change in the course of the call that made it, and nowhere else.
             self._session.router.note_change(self._session, message)
         await self._outlet.notify(message)
 
@@ -350,10 +371,13 @@ class Exchange:
         Its answer should not come there, but servers that have lost the stream of the call give it so.
         """
         if isinstance(message, Response):
+            # The stream on which it should have come may be silent until the time is over, so it is cut.
             if self._cutoff.open and self._delivered is None:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return
+        # Nothing slows a server down on its standalone stream when the client reads slowly: here is the
+        # end.
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):
                 refuse_request(self._session, message)
@@ -368,6 +392,7 @@ class Exchange:
         ``caller`` is that of the POST that brought the notification. The server need not respond
         (MCP 2025-11-25, basic/utilities/cancellation).
         """
+        # It has crossed the answer on its way.
         if not self._cutoff.open or params is None:
             return
         self._cancelled = True

@@ -142,10 +142,12 @@ class Listening:
         """
         session = visit.session
         counts = self._counts.setdefault(session, {})
+        # Counted before it is asked for, so nobody who leaves meanwhile takes it for unwanted.
         counts[uri] = counts.get(uri, 0) + 1
         place = (session, uri)
         asking = self._asking.get(place)
         if asking is None:
+            # Others have it, and who was refused is not counted any more: so it stands.
             if counts[uri] > 1:
                 return True
             asking = self._asking[place] = session.spawn(self._ask_for(visit, uri), "subscribe")
@@ -186,6 +188,8 @@ class Listening:
             return
         self._forget_promises(listener, visit.session)
         last = [uri for uri in listener.promised.uris if self._uncount(visit.session, uri)]
+        # The visit lasts until the server has heard of it: a session that goes on to others must not bring
+        # them what they have not asked for.
         if last and not visit.session.closed:
             visit.session.spawn(self._unsubscribe(visit, last), "unsubscribe")
         else:

@@ -126,6 +126,7 @@ class Parking:
         parked = self._parked.get(identifier)
         if parked is None:
             raise self._refuse("This requestState has been used, or has expired. Make the call again.")
+        # A seal proves that we made it, and not who brings it.
         if parked.principal != principal:
             raise self._refuse("This requestState belongs to another caller.")
         if parked.digest != _digest(modern):

@@ -64,6 +64,7 @@ class Relay(msgspec.Struct, eq=False):
         if await self._channel.send(data):
             return
         stream = self._delivery.mailbox(client).standalone
+        # A client that reads no stream on this POST may have its GET stream open, and is asked there.
         if stream.followed:
             stream.append(data)
         else:

@@ -64,17 +64,21 @@ async def find_answer(
     try:
         async with silence:
             while (last_event_id := resumption.place) is not None:
+                # Within the silence, for to wait between two streams is to hear nothing.
                 await asyncio.sleep(resumption.pause_seconds())
                 if not incarnation.stands:
                     break  # another session would not know of this request
                 try:
                     async with channel.resume(caller, last_event_id) as stream:
+                        # Once for a row of streams that bring nothing: servers that poll end as many as
+                        # they like.
                         if not resumption.fruitless:
                             resumed()
                         response = await _read_further(stream, resumption, read)
                         if response is not None:
                             return response
                 except StreamRefused as refused:
+                    # It has forgotten the place, keeps no events, or will not say: asking again is in vain.
                     if not refused.passes:
                         break
                     resumption.failed(refused)
@@ -83,6 +87,7 @@ async def find_answer(
                 except UpstreamProtocolError:
                     break  # the id cannot be sent, or what the server sends cannot be read
                 except (ProxyError, ConnectionLost):
+                    # Among these are errors that elsewhere mean "not sent": from here they must not get out.
                     resumption.failed()
     except TimeoutError:
         if not resumption.failing:
@@ -116,6 +121,7 @@ class Resumption:
         self.last_event_id = first.last_event_id
         self.fruitless = False  # whether the latest further stream brought nothing (so far)
         self._retry_seconds = first.retry_seconds
+        # So that a server with a long ``retry`` is asked once more before the request's time is over.
         self._max_retry_seconds = min(RETRY_SECONDS, silence_seconds / 2)
         self._now = now
         self._heard = heard
@@ -138,6 +144,7 @@ class Resumption:
 
     def pause_seconds(self) -> float:
         """How long to wait now: as the server asked, within reason, else longer each time."""
+        # A pace of zero would hammer the server, one of a day would lose the answer: neither is followed.
         retry = min(self._retry_seconds or 0.0, self._max_retry_seconds)
         if retry >= _POLLS.first_seconds and not self.failing:
             return retry
@@ -155,11 +162,13 @@ class Resumption:
     def ended(self, stream: Reply, *, broke: bool) -> None:
         """A stream is over without the answer. It may have said where to go on, and when."""
         moved = stream.last_event_id is not None and stream.last_event_id != self.last_event_id
+        # An id that is reset in a later stream takes nothing from the place before.
         self.last_event_id = stream.last_event_id or self.last_event_id
         if stream.retry_seconds is not None:
             self._retry_seconds = stream.retry_seconds
         if moved:
             self._pause_seconds = 0.0
+        # A server that brings something new before it breaks is at work; one that only breaks may be gone.
         if broke and not moved:
             self.failed()
         else:

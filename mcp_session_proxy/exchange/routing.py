@@ -38,6 +38,7 @@ class Router:
         elif isinstance(message, Request):
             if message.method == revisions.LIST_ROOTS:
                 session.record.roots.asked(message.id)
+            # The running call first: it is the only one that can have a modern client asked.
             if self._attribution.take_request(session, message):
                 return
             if not (session.incarnation.held.met or self._delivery.can_ask(session)):

@@ -52,6 +52,7 @@ def follow(
 
     ``number`` is the token that the server knows.
     """
+    # A look at the bytes, for nearly no call becomes a task.
     if response.result is None or b'"task"' not in response.result:
         return
     task = jsonrpc.read_object(jsonrpc.read_object(response.result).get("task"))
@@ -62,6 +63,7 @@ def follow(
     tokens[number] = TaskProgress(task_id, token, client, delivery)
     if len(tokens) > TASKS:
         del tokens[next(iter(tokens))]
+    # Servers need not tell of a task's end, so its time bounds what is kept of it.
     asyncio.get_running_loop().call_later(_lifetime_seconds(task.get("ttl")), tokens.pop, number, None)
 
 

@@ -53,6 +53,7 @@ class Unasked(msgspec.Struct, eq=False):
         """Whether a call failed over what was refused: by an error, or by a result that repeats why."""
         if not self.required:
             return False
+        # An error after a refusal is taken to be over that, for nothing else is known of why.
         if response.result is None:
             return True
         if UNABLE.encode() not in response.result:

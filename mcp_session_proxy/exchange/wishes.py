@@ -61,12 +61,14 @@ class Wishes:
             wishes = client.record.wishes = Journal(self._room)
         if request.method == revisions.UNSUBSCRIBE:
             wishes.record(request.method, request.params)
+            # Somebody else still wants it, and the server knows one subscription for all of them.
             if _uri(request.params) in self._all_wanted(session):
                 return Response(request.id, result=b"{}")
             response = await send(request)
         elif request.method == revisions.SUBSCRIBE:
             response = await self._subscribe(wishes, request, send)
         else:
+            # From before it is sent, as a subscription: what is settled meanwhile has to count it.
             former, wishes.log_level = wishes.log_level, only_level(request.params)
             level = self._level(session, _level_of(request.params))
             agreed = False
@@ -131,6 +133,7 @@ class Wishes:
             self._settle_soon(client, session)
 
     def _settle_soon(self, client: ClientSession, session: UpstreamSession) -> None:
+        # One at a time for a session: two would undo each other's steps.
         if session not in self._settling and self._next_step(session, set()) is not None:
             self._settling.add(session)
             session.spawn(self._settle(client, session), f"settle {session.tag}")
@@ -142,6 +145,7 @@ class Wishes:
             if client.lease is None:
                 return  # it has left already
             with await self._binder.enter(client, session.record.credentials) as visit:
+                # A bound, should clients change their minds faster than the server answers.
                 for _ in range(_MAX_STEPS):
                     step = self._next_step(session, refused)
                     if step is None or visit.session is not session:
