@@ -59,6 +59,7 @@ async def _gather(http: web.BaseRequest, inflater: "_Inflater | None", max_bytes
                 piece = inflater.feed(piece)
             if size + len(piece) > max_bytes:
                 raise _too_large(max_bytes)
+            # As it comes, so that who announces much and sends nothing takes nothing.
             share.take(len(piece), large=size + len(piece) > SMALL_BYTES)
             size += len(piece)
             pieces.append(piece)

@@ -95,6 +95,7 @@ class Connection(web.RequestHandler):
     @property
     def is_idle(self) -> bool:
         """Whether it is between two requests."""
+        # What aiohttp waits on between two requests.
         return self._waiter is not None and not self._waiter.done()
 
     @property

@@ -105,6 +105,7 @@ class Guard:
         return {
             **granted,
             "Access-Control-Allow-Methods": _METHODS,
+            # To a page that asks for nothing fit, what MCP clients usually send is granted.
             "Access-Control-Allow-Headers": _grantable(requested_headers) or _USUAL_HEADERS,
             "Access-Control-Max-Age": str(_MAX_AGE_SECONDS),
             "Vary": "Origin, Access-Control-Request-Headers",

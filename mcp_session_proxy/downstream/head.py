@@ -90,6 +90,7 @@ class Head(Judged):
         raw, known = http.raw_headers, self._raw
         if http.raw_path != self._target:
             return False
+        # Most are the same byte for byte; else only the length of the body may differ.
         if raw == known:
             return True
         at = self._length_at

@@ -65,6 +65,7 @@ def _tells_of_the_way(name: str) -> bool:
 
 def comes_from_proxy(names: Iterable[str]) -> bool:
     """Whether headers of these names say that the connection is another proxy's, and not the client's own."""
+    # ``Via`` names proxies, and says nothing of the client (RFC 9110, section 7.6.3).
     return any(name.lower() == _VIA or _tells_of_the_way(name) for name in names)
 
 

@@ -246,6 +246,7 @@ class Passthrough:
             elif kind == "www-authenticate":
                 value = self.rewriter.challenge(value)
             headers.add(name, value)
+        # The server's own grants stay alone: browsers take two of a kind for none (Fetch, "CORS check").
         if hdrs.ACCESS_CONTROL_ALLOW_ORIGIN not in headers:
             headers.extend(cors)
         return headers

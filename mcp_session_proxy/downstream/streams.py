@@ -155,6 +155,7 @@ class Heartbeats:
         for responder in self._responders:
             if not responder.writing and responder.last_write <= now - self._longest_silence(responder):
                 self._beats.spawn(responder.beat(), "heartbeat")
+        # With nobody to look after there is no timer; who comes next starts it.
         self._timer = None
         if self._responders or self._watched:
             self._schedule()

@@ -19,7 +19,7 @@ _DEFAULT_SECONDS: Final = 3600.0
 
 
 class TaskProgress:
-    """The progress of one task, for the client session that asked for it. Implements ``session.CallHandler``.
+    """The progress of one task, for the client session that asked for it. Implements ``calls.CallHandler``.
 
     ``token`` is the client's own, as raw JSON.
     """

@@ -72,6 +72,7 @@ class Breaker:
 
     def undecided(self) -> None:
         """A handshake ended without saying anything of the server's health: the next one may be tried."""
+        # The open time is over already, so the next one is the trial.
         if self._state is BreakerState.HALF_OPEN:
             self._state = BreakerState.OPEN
 
@@ -153,6 +154,7 @@ class Breakers:
                 self._own.popitem(last=False)
         own.failed(error, now)
         self._latest = own
+        # However often one caller fails, to the others that is once.
         if self.common.state is BreakerState.HALF_OPEN or principal not in self._answered:
             self.common.failed(error, now)
         if len(self._answered) < FAILED_CALLERS:

@@ -9,7 +9,10 @@ from .record import Record
 
 
 class CallHandler(Protocol):
-    """Whoever waits for the answer to a call; told what arrives for it outside of its own stream."""
+    """Whoever waits for the answer to a call, or for a task's progress after it; as an exchange does.
+
+    It is told what arrives outside of the call's own stream.
+    """
 
     def deliver(self, message: Message) -> None:
         """Take a message that names this call. Must not block."""

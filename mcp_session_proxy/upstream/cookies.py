@@ -47,6 +47,7 @@ class SessionCookies:
 
     __slots__ = ("_now", "kept")
 
+    # The clock on the wall, because ``Expires`` is a date.
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self.kept: dict[tuple[str, str], _Cookie] | None = None  # by name and path; most servers set none
         self._now = now
@@ -68,6 +69,7 @@ class SessionCookies:
                 continue
             place = (cookie.name, cookie.path)
             former = kept.get(place)
+            # How a server takes a cookie back (RFC 6265, section 3.1).
             if cookie.expires_at is not None and cookie.expires_at <= self._now():
                 kept.pop(place, None)
             elif self._has_room(kept, cookie, former):
@@ -96,6 +98,7 @@ class SessionCookies:
         self._drop_expired(self.kept)
         secure = url.scheme == "https"
         fit = [c for c in self.kept.values() if (secure or not c.secure) and _is_below(url.raw_path, c.path)]
+        # RFC 6265, section 5.4: servers that know one name for two paths take the first.
         fit.sort(key=lambda cookie: -len(cookie.path))
         names = {cookie.name for cookie in self.kept.values()}
         pairs = [pair for pair in _clients_own(headers) if pair.partition("=")[0].rstrip() not in names]
@@ -105,6 +108,7 @@ class SessionCookies:
 
 
 def _clients_own(headers: Iterable[Pair]) -> Iterator[str]:
+    # HTTP/2 lets clients send one header for each cookie (RFC 9113, section 8.2.3).
     for name, value in headers:
         if name.lower() == "cookie":
             yield from filter(None, (pair.strip() for pair in value.split(";")))
@@ -112,6 +116,7 @@ def _clients_own(headers: Iterable[Pair]) -> Iterator[str]:
 
 def _read(line: str, url: URL, now: float) -> _Cookie | None:
     """A ``Set-Cookie`` line (RFC 6265, section 5.2); None where it sets nothing for this URL."""
+    # RFC 6265bis, section 5.6: such a line is dropped as a whole.
     if _CONTROL.search(line):
         return None
     pair, *attributes = line.split(";")

@@ -66,6 +66,7 @@ async def is_deadlocked(
     patience_seconds: float,
 ) -> bool:
     """Whether the server refuses this session, ping included, and opens another. That one is ended again."""
+    # Pinged again at the end: a server that has recovered meanwhile opens another one just as well.
     return (
         await _refuses_ping(session, caller)
         and await _opens_another(transport, session, caller, initialize_params, patience_seconds)
@@ -105,6 +106,7 @@ async def _opens_another(
         stands=stands,
         silence_seconds=patience_seconds,
     )
+    # In the version that it took for this session: it must not refuse the other one over that.
     if session.version is not None:
         version = {"protocolVersion": jsonrpc.quote(session.version)}
         initialize_params = jsonrpc.replace_members(initialize_params, version)

@@ -195,6 +195,7 @@ class EraProbe:
             self._undecided.popitem(last=False)
 
     def _settle(self, finding: Finding) -> None:
+        # By what was told last: a server that comes back as it was is no news.
         if finding != self._told:
             self._tell(finding)
         self._finding = self._told = finding
@@ -206,10 +207,12 @@ class EraProbe:
         modern = await self._speaks_modern(caller)
         if not modern:
             return None if modern is None else Finding(modern=False, stateful=False)
+        # A session that lives there is answer enough; a server that can have but one would refuse another.
         stateful = self._keeps_sessions() or await self._gives_sessions(caller)
         return None if stateful is None else Finding(modern=True, stateful=stateful)
 
     async def _speaks_modern(self, caller: Caller) -> bool | None:
+        # As each modern request has to (MCP 2026-07-28, basic/transports/streamable-http).
         headers = (*caller.headers, (revisions.METHOD_HEADER, revisions.DISCOVER))
         routed = Caller(headers=headers, query=caller.query)
         return _read_discovery(await self._ask_once(_QUESTION, routed, revisions.FIRST_MODERN))
@@ -294,8 +297,10 @@ def _read_discovery(said: _Said | None) -> bool | None:
         return None
     if said.result is not None:
         return revisions.FIRST_MODERN in _strings(jsonrpc.read_object(said.result).get("supportedVersions"))
+    # Only modern servers have these codes, whatever they have against the question.
     if said.code in (HEADER_MISMATCH, MISSING_CAPABILITY):
         return True
+    # Legacy servers want a handshake first, or another version, and say so.
     if _SPEAKS_OF_SESSIONS.search(said.text) or _SPEAKS_OF_VERSIONS.search(said.text):
         return False
     return None if said.code in _SAY_NOTHING else False
@@ -307,6 +312,7 @@ def _read_handshake(said: _Said | None) -> bool | _OtherVersion | None:
         return None
     if said.result is not None:
         return said.opened
+    # A server that refuses one session more has some.
     if _HAS_NO_ROOM.search(said.text):
         return True
     # Parameters that are called invalid are ours but for the version, as in a real handshake.

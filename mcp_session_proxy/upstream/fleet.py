@@ -33,6 +33,7 @@ from .issuers import CheckedIssuers
 from .monitor import Monitor, Probe
 from .transport import Channel, Transport
 
+# The monitors look at what is down every half second, so by then more is known.
 _RETRY_AFTER_SECONDS: Final = 2
 
 
@@ -239,6 +240,8 @@ class Fleet:
         if all(replica.monitor.hangs for replica in self.replicas):
             self.check_worth_waiting()  # not even a refusal would come soon
         up = [replica for replica in open_to if replica.monitor.up is not False]
+        # If all are down, one of them may just be coming back, and a refused connection is cheap. Sessions
+        # that are being opened count, so that many that come at once are spread.
         chosen = min(up or open_to, key=lambda replica: len(replica.residences))
         chosen.breakers.begin(now, principal)
         return Residence(self, chosen, principal, tried=True)

@@ -104,6 +104,7 @@ class Handshake:
         if answer.error is not None:
             code = jsonrpc.read_error(answer.error).code
             raise HandshakeRefused(jsonrpc.error_object(answer.error), code)
+        # A response with neither was one whose content could not be read.
         if answer.result is None:
             raise UpstreamProtocolError(TOO_DEEP)
         if len(answer.result) > INITIALIZE_RESULT_BYTES:  # it is kept for as long as the session lives
@@ -135,7 +136,9 @@ class Handshake:
                     raise error from refusal
                 first_error = first_error or error
                 named = refusal.words
+                # A stable order: the newest of those that it names is next, then the newest of the others.
                 untried.sort(key=lambda each: each.encode() not in named)
+                # Some servers make a session even for what they refuse.
                 if self._standing is not None:
                     await self._standing.close(self._caller.credentials)
                     self._stand(None)

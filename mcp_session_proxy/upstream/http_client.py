@@ -138,6 +138,7 @@ class HttpAnswer:
         self._client = client
         self._response = response
         content = self._content = response.content
+        # Most bodies have come with their heads, so that nothing of a connection's end needs to be heard.
         self._ended = None if content.is_eof() else _EndOfConnection(response)
         self.at_end = content.at_eof
         self.status = response.status
@@ -253,6 +254,7 @@ class _EndOfConnection:
         if closed is None:
             self._tell()
             return
+        # Once, however many answers there were on this connection before.
         closed.remove_done_callback(_hear)
         closed.add_done_callback(_hear)
         closed.add_done_callback(self._tell)

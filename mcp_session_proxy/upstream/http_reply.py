@@ -76,10 +76,12 @@ class HttpReply:
         """The messages of the events that this piece of the stream completes."""
         parser = self._parser = self._parser or SseParser()
         events = parser.feed(chunk)
+        # Nearly all events are small, and gone as soon as they are whole.
         if parser.pending_bytes > SMALL_BYTES or self._taken:
             self._account(parser.pending_bytes)
         max_depth = self._limits.max_json_depth
         messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in events)
+        # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may yet come.
         return [message for message in messages if message is not None]
 
     async def _read_rest(self, beginning: bytes) -> bytes:

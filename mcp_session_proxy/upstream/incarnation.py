@@ -125,6 +125,7 @@ class Incarnation:
     def stand(self, result: Kept) -> None:
         """The handshake is done, or none was needed: the session can be used."""
         self._result = result
+        # It may have been closed while its handshake was coming to its end.
         if self.standing is Standing.OPENING:
             self.standing = Standing.STANDS
         self.calls.touch()
@@ -133,6 +134,7 @@ class Incarnation:
         """Stop what runs for it, without a goodbye: one that is lost needs none."""
         if self.standing is not Standing.CLOSED:
             self.standing = standing
+        # There is nobody to say goodbye to, but what carries the session may still be open.
         if standing is Standing.LOST and self._owes_goodbye:
             self._owes_goodbye = False
             self.channel.drop()
@@ -154,6 +156,7 @@ class Incarnation:
 
     def tell_soon(self, body: bytes, caller: Caller | None = None) -> None:
         """Send a notification or a response in the background."""
+        # A server that asks and never reads the answers must not fill the memory with them.
         if len(self.tasks) < _MAX_BACKGROUND and self.standing is not Standing.CLOSED:
             self.tasks.spawn(self.tell(body, caller), f"post {self.record.tag}")
 
@@ -201,6 +204,7 @@ class Incarnation:
         try:
             return await asyncio.shield(confirming)
         except asyncio.CancelledError:
+            # The ping was called off, and not this task, which goes on with what the server has said itself.
             if confirming.cancelled() and not is_being_cancelled():
                 return self.standing is not Standing.LOST
             raise
@@ -217,6 +221,7 @@ class Incarnation:
                 asyncio.timeout(_PING_SECONDS),
                 self.channel.send(body, self.record.credentials, identifier) as reply,
             ):
+                # It took this one, whatever the answer says, so there is no row of refusals.
                 self.refusals.clear()
                 answer = await first_response(reply)
                 return answer is None or not _names_a_lost_session(answer)
@@ -233,6 +238,7 @@ class Incarnation:
     def note_refusal(self, refused: Refused) -> None:
         """The server refused something on this session in words that say nothing of it."""
         suspect = self.refusals.note(refused, asyncio.get_running_loop().time())
+        # A server that gives no id keeps no session, so there is none that it could be stuck on.
         if suspect and self._resolving is None and self.channel.session_id is not None and self.stands:
             self._resolving = self.tasks.spawn(self._resolve_deadlock(), f"deadlock {self.record.tag}")
 
@@ -255,8 +261,10 @@ class Incarnation:
     def tick(self, now: float, keepalive_seconds: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
         self.held.expire(now)
+        # By what was sent and not by what was heard: some servers count only what they receive.
         quiet_seconds = now - self.calls.last_activity
         if quiet_seconds >= keepalive_seconds and not self.calls.in_flight and self.stands:
+            # Noted before it is sent, so that the next round does not send another.
             self.calls.touch()
             self.tasks.spawn(self._check("ping"), f"keep-alive {self.record.tag}")
 
@@ -309,6 +317,7 @@ class Incarnation:
         if isinstance(message, Request) and message.method == revisions.PING:
             self.answer_ping(message)
             return
+        # Some servers tell the progress of a call, and even its answer, on the standalone stream.
         handler = self.calls.named_by(message)
         if handler is not None:
             handler.deliver(message)

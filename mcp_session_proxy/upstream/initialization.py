@@ -97,10 +97,12 @@ class Initialization:
 
     async def hand_over(self, hear: Callable[[Message], None]) -> None:
         """Let ``hear`` hear what the server said, and what it says from now on; wait for its stream."""
+        # In this order, and in one step: what was held goes first, and nothing comes in between.
         self._over = True
         self._incarnation.hear = hear
         for message in self._said.drain():
             hear(message)
+        # It stands already where the server was slow to take ``initialized``.
         if not self._incarnation.wants_stream:
             await self._incarnation.open_stream()
 
@@ -114,6 +116,7 @@ class Initialization:
             stands=self._incarnation.opened,
             silence_seconds=record.rules.handshake_timeout_seconds,
         )
+        # Nobody else has chosen it. A client's own version is never changed: it may know more than we do.
         if record.version_is_free:
             return await handshake.initialize_in(replica.versions, record.initialize_params)
         return await handshake.initialize(record.initialize_params)
@@ -181,6 +184,7 @@ class Initialization:
 
         A server that waits there for an answer to go on would wait for ever, so it gets a moment only.
         """
+        # A server may not go on before its ping is answered, and anybody can answer that.
         if isinstance(message, Request) and message.method == revisions.PING:
             self._incarnation.answer_ping(message)
         elif not self._over:

@@ -36,6 +36,7 @@ class Journal:
             uri = jsonrpc.read_string(members.get("uri"))
             if uri is None:
                 return
+            # Also to take its place at the end, since a new session is told in the order of asking.
             self.subscriptions.pop(uri, None)
             self._loans.pop(uri, None)
             if method == revisions.SUBSCRIBE and len(self.subscriptions) < SUBSCRIPTIONS:

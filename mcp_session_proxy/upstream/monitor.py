@@ -74,6 +74,7 @@ class Monitor:
     async def watch(self) -> None:
         """Probe until cancelled."""
         while True:
+            # For as long as this looks there is hope: a server that has just come back is tried.
             self.hangs = False
             refusal = await self._probe()
             self._record(refusal)
@@ -86,6 +87,7 @@ class Monitor:
 
     def look_now(self) -> None:
         """Somebody's connection was refused: probe without waiting, if the server is thought to be up."""
+        # What is down is looked at twice a second anyway.
         if self.up:
             self._look.set()
 

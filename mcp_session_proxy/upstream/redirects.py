@@ -60,6 +60,7 @@ def follow(asked: URL, location: str | None) -> URL | None:
         target = None if location is None else asked.join(URL(location))
     except ValueError:
         return None
+    # To the same path it would go round in circles.
     if target is None or target.raw_path == asked.raw_path:
         return None
     # A server behind TLS termination may name the wrong scheme: only the path is taken.

@@ -95,6 +95,7 @@ class Refusal:
         )
 
     def _concern(self) -> Concern:
+        # Whatever a server has against a request is 4xx; anything else is its own trouble, or a redirect.
         usual = Concern.UNCLEAR if 400 <= self.status < 500 else Concern.MOMENT
         return _CONCERNS.get(self.status, usual)
 
@@ -120,6 +121,7 @@ async def read_refusal(answer: HttpAnswer) -> Refusal:
     content_type = media_type(answer.headers)
     payloads = [body]
     if content_type == revisions.SSE:
+        # Only the beginning was read, so its last event may lack the end.
         payloads = [event.data for event in SseParser().feed(body + b"\n\n")]
     messages = (message for payload in payloads for message in jsonrpc.parse_upstream_body(payload))
     return Refusal(

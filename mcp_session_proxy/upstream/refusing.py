@@ -37,6 +37,7 @@ class Refusing:
     def refuse(self, request: Request) -> None:
         """Refuse one: at once, or after the others, or not at all where there are too many."""
         body = jsonrpc.write_plain_error(request.id, INTERNAL_ERROR, _NOBODY)
+        # At once as long as that leaves room for answers to pings, which have to be in time.
         if len(self._tasks) < REFUSALS_AT_ONCE:
             self._tasks.spawn(self._send(body), "refuse")
         elif len(self._waiting) < WAITING_REFUSALS and len(body) <= REFUSAL_BYTES:
@@ -48,12 +49,14 @@ class Refusing:
         except OverBudget:
             return
         self._waiting.append((body, room))
+        # One task for all who wait, so that they take one connection.
         if len(self._waiting) == 1:
             self._tasks.spawn(self._refuse_the_rest(), "refuse the rest")
 
     async def _refuse_the_rest(self) -> None:
         while self._waiting:
             await self._post(self._waiting[0][0])
+            # After it was sent, so that the next one to come sees that somebody is at it.
             self._waiting.popleft()
 
     async def _send(self, body: bytes) -> None:

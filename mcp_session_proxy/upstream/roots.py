@@ -71,6 +71,7 @@ class RootsTalk:
                     await self._let_it_ask()
             finally:
                 self._introducing = False
+                # The server still knows the former one's, so the next call tells it again.
                 if not told:
                     self.respondent = former
 
@@ -82,6 +83,7 @@ class RootsTalk:
 
     async def _let_it_ask(self) -> None:
         patience_seconds = _ASK_SECONDS if self._asks_at_once else 0.0
+        # Whoever did not ask at once is not waited for the next time.
         self._asks_at_once = await self._until(lambda: self._asked, patience_seconds)
         await self._until(lambda: not self._open, _ANSWER_SECONDS)
 

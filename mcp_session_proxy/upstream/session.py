@@ -31,7 +31,10 @@ _RETRIES: Final = Backoff(0.05, 1.0)
 
 
 class Router(Protocol):
-    """Whoever passes on what a session's server says of its own accord. Nothing here may block."""
+    """Whoever passes on what a session's server says of its own accord. Nothing here may block.
+
+    A protocol, because to pass it on takes the floors above: ``exchange.routing`` does.
+    """
 
     def route(self, session: "UpstreamSession", message: Message) -> None:
         """Take a message of the standalone stream that names no call in flight."""
@@ -190,10 +193,12 @@ class UpstreamSession:
         """
         known, self._known = self._known, None
         if known is None:
+            # Anew for each try: the server that has lost it may be down, and another one up.
             residence = self._fleet.place(self.principal)
         else:
             residence = self._fleet.settle(self.principal, known.server)
         if self._incarnation is not None:
+            # The former one is gone, and counts no more where the fleet looks for the emptiest server.
             self._incarnation.residence.leave()
         incarnation = self._next = Incarnation(
             self.record,
@@ -209,7 +214,9 @@ class UpstreamSession:
             else:
                 initialization.skip(known)
         except ProxyError as error:
+            # A handshake that was cut short by the session's end says nothing of the server's health.
             residence.failed(None if self.closed else error)
+            # Whoever waits would have it tried again and again. Without any server, this says at last no.
             if isinstance(error, UpstreamUnreachable):
                 self._fleet.check_worth_waiting()
             raise
@@ -221,7 +228,9 @@ class UpstreamSession:
             await incarnation.close()
             raise closed_meanwhile()
         self._incarnation, self._next = incarnation, None
+        # Only ever more: what clients were told of by a former incarnation, they still expect to hear.
         self.told_lists |= changes.lists_told_of(incarnation.facts)
+        # Only now: whoever is given what the server has said looks for the incarnation that it was said on.
         await initialization.hand_over(lambda message: self.router.route(self, message))
         self._turn(Turn.OPENED)
 
@@ -247,6 +256,7 @@ class UpstreamSession:
             if opening:
                 return
             if self._handshake is not None:
+                # Nobody says goodbye to what a revival opens but us: its end is waited for, unless it hangs.
                 await asyncio.wait([self._handshake], timeout=_FAREWELL_SECONDS)
                 if self._handshake is not None:
                     self._handshake.cancel()
@@ -263,6 +273,7 @@ class UpstreamSession:
     def _end(self) -> None:
         """Nothing may begin any more, and nothing goes on but a handshake that is under way."""
         self._turn(Turn.CLOSED)
+        # Cut short, a handshake may leave a session behind of which nobody has learnt the id.
         self._tasks.cancel(self._handshake)
         for incarnation in (self._next, self._incarnation):
             if incarnation is not None:
@@ -352,6 +363,7 @@ class UpstreamSession:
             UpstreamRejected: the server does not want this caller any more.
         """
         if self._life is not Life.REVIVING:
+            # Somebody has met the same loss before, and it is made good already.
             if self._incarnation is not lost:
                 return
             if self.closed:
@@ -418,6 +430,7 @@ async def _join(revival: asyncio.Task[None]) -> None:
     try:
         await asyncio.shield(revival)
     except asyncio.CancelledError:
+        # The revival was cancelled and this task was not: to it, that is an error like any other.
         if revival.cancelled() and not is_being_cancelled():
             raise SessionLost("The session is gone and the proxy is closing it.") from None
         raise

@@ -96,6 +96,7 @@ class StandaloneStream:
             except StreamRefused as error:
                 refused = error
                 pause_seconds = self._refused(error)
+            # Before its kin below: nothing was asked, so the event id is not to blame.
             except UpstreamUnreachable:
                 if self._unreachable():
                     return
@@ -105,6 +106,7 @@ class StandaloneStream:
             except (ProxyError, ConnectionLost):
                 self._doubt(_PATIENCE_WITH_ID)
                 pause_seconds = self._next_pause()
+            # Also when it has failed: whoever opens the session waits for a try and not for a stream.
             finally:
                 self._tried.set()
             may_be_gone = refused is not None and refused.why is NoStream.NO_SESSION and asked_after is None
@@ -123,12 +125,14 @@ class StandaloneStream:
                 for message in messages:
                     brought = True
                     self._take(message)
+        # As good as one that ended: either way it is opened again.
         except ConnectionLost:
             pass
         finally:
             self.is_open = False
             self._closed_since = self._now()
             brought = brought or (reply.last_event_id or self._last_event_id) != self._last_event_id
+            # A stream that broke before its first event is gone on with from where the former one was.
             self._last_event_id = reply.last_event_id or self._last_event_id
             self._retry_seconds = reply.retry_seconds or 0.0
         if brought or self._closed_since - began >= _GOOD_STREAM_SECONDS:
@@ -141,6 +145,7 @@ class StandaloneStream:
     def _stands(self) -> None:
         resumed = self._last_event_id is not None
         if self._given and not resumed:
+            # One that is back in a moment is likely complete, but what is kept may not rely on that.
             self.gaps += 1
         if self._id_refused or (not resumed and self._now() - self._closed_since > _GAP_SECONDS):
             self._missed()
@@ -153,6 +158,7 @@ class StandaloneStream:
     def _refused(self, refused: StreamRefused) -> float:
         """The server gives no stream now; gives how long to wait before it is asked again, in seconds."""
         if self._last_event_id is not None:
+            # It may be the id's doing: servers without an event store crash over one.
             if refused.why is NoStream.CALLER or refused.why is NoStream.CRASH:
                 self._doubt(_LITTLE_PATIENCE_WITH_ID)
             elif refused.passes:
@@ -167,6 +173,7 @@ class StandaloneStream:
 
     def _next_pause(self) -> float:
         self._pause_seconds = _RETRIES.after(self._pause_seconds)
+        # The server may ask for a longer pause (its ``retry``), but not for more than the longest of ours.
         return max(_spread(self._pause_seconds), min(self._retry_seconds, _RETRIES.last_seconds))
 
     def _doubt(self, patience: int) -> None:

@@ -99,6 +99,7 @@ class _Sending(HttpReply):
         if kind is None:
             self._answer.let_end()
         else:
+            # An answer that nobody waits for any more could still come on this connection, so it is cut.
             self._answer.close()
 
 
@@ -234,6 +235,7 @@ class HttpChannel:
                     (await self.transport.request("DELETE", named, caller, _NO_HEADERS, None)).close()
             except (ConnectionLost, TimeoutError):
                 continue  # it may not have arrived, and a second one does no harm
+            # It takes no connections, or speaks no HTTP, and would not do better in a moment.
             except ProxyError:
                 return
             return
@@ -279,6 +281,7 @@ class StreamableHttp:
     @rules.setter
     def rules(self, rules: HttpRules) -> None:
         self._rules = rules
+        # Worked out now, because every request needs them.
         self.limits = BodyLimits(rules.max_json_depth, self._answers)
         self.silence_seconds = rules.request_timeout_seconds
         self._usual_patience = self.patience(rules.request_timeout_seconds)
@@ -320,6 +323,7 @@ class StreamableHttp:
         """
         url, cookies = at or self._url, session.cookies
         sent = CIMultiDict(caller.headers if cookies is None else cookies.add_to(caller.headers, url))
+        # What MCP says by headers takes the place of whatever a caller sent by the same names.
         sent.update(headers)
         sent.update(session.headers)
         answer = await self._client.request(
@@ -331,11 +335,13 @@ class StreamableHttp:
         )
         if cookies is not None and hdrs.SET_COOKIE in answer.headers:
             cookies.take(answer.headers.getall(hdrs.SET_COOKIE), url)
+        # Followed once: a server that redirects back and forth is shown as it is.
         if answer.status not in REDIRECTS or at is not None:
             return answer
         answer.close()
         target = redirected(url, answer, verb)
         answer = await self.request(verb, session, caller, headers, body, patience, at=target)
+        # Else it stays this request's affair: who is sent to a login page takes nobody along.
         if is_same_but_for_a_slash(url, target) and speaks_mcp(answer):
             self._url = target
         return answer
