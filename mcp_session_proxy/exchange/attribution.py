@@ -110,6 +110,7 @@ class Attribution:
             async with asyncio.timeout(patience_seconds):
                 await turn
         except TimeoutError:
+            # Its place in the queue stays, and is passed over: with the time, its turn was cancelled.
             turns.running[call] = None
         except asyncio.CancelledError:
             self.leave(call)  # the turn may have come in the same step

@@ -166,8 +166,8 @@ class ModernCall:
             await (self._hear_on() if self._unasked.required else self._news.wait())
         if not task.done():
             try:
-                # A round costs the client a request and its user a form: questions that come together share
-                # it.
+                # A round costs the client a request and its user a form, so questions that come together
+                # share it.
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
                         await self._news.wait()  # requests that arrive together travel together

@@ -215,6 +215,7 @@ class Catalog:
 
     async def marks(self, key: SessionKey, visit: Visit) -> Marks:
         """The mirrored parameters of the tools, from the server's list."""
+        # From before it is asked for: a change that is told of meanwhile makes the answer an old one.
         generation, now = self.generation, asyncio.get_running_loop().time()
         marks, whole = await self._fetch_marks(visit)
         # What a moment's trouble cut short is looked for again soon, but not with every call.

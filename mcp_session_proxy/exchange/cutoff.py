@@ -40,6 +40,7 @@ class Cutoff(msgspec.Struct, eq=False):
     def __enter__(self) -> None:
         self._task = asyncio.current_task()
         if self._task is not None:
+            # What was cancelled before is somebody else's cancellation.
             self._cancelling = self._task.cancelling()
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:

@@ -171,13 +171,13 @@ class Exchange:
             except _SessionGone as gone:
                 if revived:
                     raise SessionLost("The MCP server lost the session twice in a row.") from None
-                # Once: a server that loses every session at once is not fed new ones for ever.
+                # Once: a server that loses every session at once does not get new ones for ever.
                 revived = True
                 await self._keep_or_retire(self._session.revive(incarnation, gone.how, self.caller))
                 self._retried("session-lost")
             except UpstreamUnreachable:
-                # No byte was sent, so it may be sent again whatever it is, for as long as one waits for a
-                # session.
+                # No byte was sent, so it may be sent again whatever it is, for as long as a session is
+                # waited for.
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise
@@ -333,8 +333,7 @@ class Exchange:
         may be another call's, or that of a task that an earlier call has left behind.
         """
         if isinstance(message, Request):
-            # The session is between the server and us: a ping on it is answered here, and no client sees
-            # it.
+            # The session is between the server and us: a ping on it is answered here, not by a client.
             if message.method == revisions.PING:
                 self._incarnation.answer_ping(message)
                 return
@@ -376,8 +375,7 @@ class Exchange:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return
-        # Nothing slows a server down on its standalone stream when the client reads slowly: here is the
-        # end.
+        # Nothing slows a server down on its standalone stream when the client reads slowly.
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):
                 refuse_request(self._session, message)

@@ -19,4 +19,5 @@ async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) 
     if session.record.roots.respondent != client:
         await session.record.roots.pass_to(client, lambda: session.incarnation.tell(_ROOTS_CHANGED, caller))
     else:
+        # Another call of this client's may be introducing it just now.
         await session.record.roots.settled()

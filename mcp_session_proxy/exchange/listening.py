@@ -88,6 +88,7 @@ class Listening:
         self._listeners: dict[str, dict[Listener, None]] = {}
         # How many listeners want a resource of a session, and those that were promised its updates.
         self._counts: dict[UpstreamSession, dict[str, int]] = {}
+        # By URI, so that an update costs the same however many listeners wait for other resources.
         self._promised: dict[UpstreamSession, dict[str, dict[Listener, None]]] = {}
         self._asking: dict[tuple[UpstreamSession, str], asyncio.Task[bool]] = {}
         # Whether others than listeners want a resource of a session.

@@ -8,7 +8,10 @@ from ..upstream.session import UpstreamSession
 
 
 class Outlet(Protocol):
-    """The client's side of an exchange: hears what the server says before its final response."""
+    """The client's side of an exchange: hears what the server says before its final response.
+
+    Clients of each era have one of their own (``relay``, ``call``), and the proxy's own requests have nobody.
+    """
 
     async def begin(self) -> None:
         """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.

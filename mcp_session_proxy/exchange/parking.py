@@ -26,6 +26,7 @@ from ..protocol.inbound import ModernRequest
 from ..upstream.session import UpstreamSession
 from .call import ModernCall
 
+# What a retry of the same request has anew.
 _NOT_SALIENT: Final = ("_meta", "inputResponses", "requestState")
 _SEALED: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _ID_BYTES: Final = 12
@@ -115,6 +116,7 @@ class Parking:
         try:
             if not _SEALED.fullmatch(state):  # lenient base64 would skip what does not belong there
                 raise BadData("not a seal")
+            # Rounded up, for the seal counts in whole seconds and must not be over before its call.
             identifier: str = self._seal.loads(state, max_age=math.ceil(self.rules.timeout_seconds))
         except SignatureExpired as error:
             raise self._refuse("This requestState has expired. Make the call again.") from error

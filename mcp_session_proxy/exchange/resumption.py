@@ -70,8 +70,7 @@ async def find_answer(
                     break  # another session would not know of this request
                 try:
                     async with channel.resume(caller, last_event_id) as stream:
-                        # Once for a row of streams that bring nothing: servers that poll end as many as
-                        # they like.
+                        # Once for a row of streams that bring nothing: servers that poll end many.
                         if not resumption.fruitless:
                             resumed()
                         response = await _read_further(stream, resumption, read)
@@ -144,7 +143,7 @@ class Resumption:
 
     def pause_seconds(self) -> float:
         """How long to wait now: as the server asked, within reason, else longer each time."""
-        # A pace of zero would hammer the server, one of a day would lose the answer: neither is followed.
+        # A pace of zero would leave the server no pause, one of a day would lose the answer.
         retry = min(self._retry_seconds or 0.0, self._max_retry_seconds)
         if retry >= _POLLS.first_seconds and not self.failing:
             return retry

@@ -23,6 +23,7 @@ SILENCE_SECONDS: Final = 2.0
 class Unasked(msgspec.Struct, eq=False):
     """Those of one call: ``required`` is what its client would have to declare for them, together."""
 
+    # Not shared: msgspec makes an empty default anew for each.
     required: dict[str, dict[str, object]] = {}
     _heard_at: float = 0.0
 

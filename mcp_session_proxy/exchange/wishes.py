@@ -17,7 +17,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.subscriptions import wholes
 from ..sessions.audience import audience_of
-from ..sessions.binding import Binder, Visit
+from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
 from ..upstream.journal import Journal, only_level
 from ..upstream.session import UpstreamSession
@@ -61,8 +61,9 @@ class Wishes:
             wishes = client.record.wishes = Journal(self._room)
         if request.method == revisions.UNSUBSCRIBE:
             wishes.record(request.method, request.params)
+            uri = _uri(request.params)
             # Somebody else still wants it, and the server knows one subscription for all of them.
-            if _uri(request.params) in self._all_wanted(session):
+            if uri in self._wanted(session) or uri in self._listening.uris_of(session):
                 return Response(request.id, result=b"{}")
             response = await send(request)
         elif request.method == revisions.SUBSCRIBE:
@@ -115,9 +116,6 @@ class Wishes:
         """Whether any of them wants to be told of this resource."""
         return uri in self._wanted(session)
 
-    def _all_wanted(self, session: UpstreamSession) -> set[str]:
-        return self._wanted(session).keys() | self._listening.uris_of(session)
-
     def _level(self, session: UpstreamSession, more: str | None = None) -> str | None:
         """The most talkative level that anybody wants who is there; None when nobody wants any."""
         levels = [*(_level_of(own.log_level) for own in self._present(session)), more]
@@ -150,18 +148,13 @@ class Wishes:
                     step = self._next_step(session, refused)
                     if step is None or visit.session is not session:
                         return
-                    await self._take_step(visit, step, refused)
+                    response = await inquire(visit, *step, self._observe)
+                    if response is None or response.result is None:
+                        refused.add(step)
         except ProxyError:
             return  # it has no session any more, so there is nothing to settle
         finally:
             self._settling.discard(session)
-
-    async def _take_step(
-        self, visit: Visit, step: tuple[str, bytes], refused: set[tuple[str, bytes]]
-    ) -> None:
-        response = await inquire(visit, *step, self._observe)
-        if response is None or response.result is None:
-            refused.add(step)
 
     def _next_step(
         self, session: UpstreamSession, refused: set[tuple[str, bytes]]
@@ -180,7 +173,7 @@ class Wishes:
         if level is None and told.log_level is not None:
             level = _USUAL_LEVEL
         if level is not None and level != _level_of(told.log_level):
-            step = (revisions.SET_LEVEL, _write_level(level))
+            step = (revisions.SET_LEVEL, jsonrpc.write_object({"level": jsonrpc.quote(level)}))
             return None if step in refused else step
         return None
 
@@ -209,10 +202,6 @@ def _uri(params: bytes | None) -> str | None:
 
 def _level_of(params: bytes | None) -> str | None:
     return jsonrpc.read_string(jsonrpc.read_object(params).get("level"))
-
-
-def _write_level(level: str) -> bytes:
-    return jsonrpc.write_object({"level": jsonrpc.quote(level)})
 
 
 def _with_level(request: Request, level: str | None) -> Request:

@@ -8,7 +8,7 @@ The mutable state of the pool is two things: here are its slots, one per upstrea
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 from .holdings import Holdings
 from .identity import SessionKey
@@ -29,15 +29,6 @@ class Usage(Enum):
 
 # Usages that want a session which nobody has used before, nor uses beside them or after them.
 NEVER_SHARED: Final = (Usage.OWNED, Usage.ONCE)
-
-
-class WaitingDemand(Protocol):
-    """What the books know of a waiter."""
-
-    @property
-    def usage(self) -> Usage:
-        """How the session would be used."""
-        ...
 
 
 @dataclass(slots=True, eq=False)
@@ -76,7 +67,8 @@ class Bucket(Generic[S]):
     free: dict[Slot[S], None] = field(default_factory=dict)  # used, not attached, not reserved
     joint: dict[Slot[S], None] = field(default_factory=dict)  # used, not reserved
     opening: int = 0
-    waiters: dict[WaitingDemand, None] = field(default_factory=dict)
+    # How each who waits would use a session, the newest last. Who they are, the queue knows (``waiting``).
+    waiters: dict[object, Usage] = field(default_factory=dict)
 
     @property
     def empty(self) -> bool:

@@ -38,6 +38,7 @@ class Limits:
     linger_seconds: float = 30.0
     max_lifetime_seconds: float = 0.0  # 0: no end
     max_requests: int = 0  # 0: no end
+    handshake_timeout_seconds: float = 60.0
 
     @property
     def trials(self) -> int:
@@ -48,8 +49,6 @@ class Limits:
     def places(self) -> int:
         """The places in which sessions can stay."""
         return self.max_sessions - self.trials
-
-    handshake_timeout_seconds: float = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,8 +141,8 @@ def openings_wanted(bucket: Bucket[S]) -> int:
     Waiters that share need one session between them, the others one each.
     """
     alone = shared = 0
-    for waiter in bucket.waiters:
-        if waiter.usage is Usage.COMMON or waiter.usage is Usage.JOINT:
+    for usage in bucket.waiters.values():
+        if usage is Usage.COMMON or usage is Usage.JOINT:
             shared = 1
         else:
             alone += 1

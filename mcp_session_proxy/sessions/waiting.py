@@ -123,7 +123,7 @@ class Queue:
     def add(self, waiter: Waiter) -> None:
         """Somebody begins to wait, behind everybody else."""
         self.waiters[waiter] = None
-        waiter.bucket.waiters[waiter] = None
+        waiter.bucket.waiters[waiter] = waiter.usage
 
     def remove(self, waiter: Waiter) -> None:
         """Somebody has got a session, has failed, or has left. A second call does nothing."""

@@ -59,7 +59,8 @@ class BooksMachine(RuleBasedStateMachine):
         if slot is not None:
             self.grant(demand, slot)
         else:
-            self.waiting[demand] = bucket.waiters[demand] = None
+            self.waiting[demand] = None
+            bucket.waiters[demand] = usage
             self.serve_everyone()
         self.prewarm(bucket, usage)
         return demand
@@ -166,7 +167,7 @@ class BooksMachine(RuleBasedStateMachine):
                 self.unqueue(waiter)
                 self.grant(waiter, slot)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
-            step = policy.decide(next(iter(bucket.waiters)).usage, bucket, self.books, self.limits)
+            step = policy.decide(next(iter(bucket.waiters.values())), bucket, self.books, self.limits)
             if not isinstance(step, Open):
                 break
             self.open(bucket, step)

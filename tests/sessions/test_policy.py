@@ -12,13 +12,6 @@ from mcp_session_proxy.sessions.modes import Sharing
 from mcp_session_proxy.sessions.policy import WAIT, Assign, Limits, Open
 
 
-class Waiter:
-    """Somebody who waits."""
-
-    def __init__(self, usage):
-        self.usage = usage
-
-
 class Desk:
     """Books in which each session is a name."""
 
@@ -266,7 +259,7 @@ def test_openings_wanted(desk, usages, wanted):
     """Those who share need one session between them, the others one each; what is on its way counts."""
     bucket = desk.bucket()
     for usage in usages:
-        bucket.waiters[Waiter(usage)] = None
+        bucket.waiters[object()] = usage
     assert policy.openings_wanted(bucket) == wanted
     desk.opening("a")
     assert policy.openings_wanted(bucket) == max(0, wanted - 1)
