@@ -74,8 +74,12 @@ class TokenServer(HttpServer):
         self.owners: dict[str, str] = {}
         self.refused: list[web.Request] = []
 
+    def caller_of(self, request: web.Request) -> str | None:
+        """Who has sent a request, if its token is good."""
+        return _caller(request.headers.get("Authorization", ""), check=self.checks)
+
     async def answer(self, request: web.Request) -> web.StreamResponse:
-        caller = _caller(request.headers.get("Authorization", ""), check=self.checks)
+        caller = self.caller_of(request)
         if caller is None:
             self.refused.append(request)
             return web.Response(status=401, headers={"WWW-Authenticate": CHALLENGE})

@@ -13,6 +13,8 @@ _SECTIONS: Final[Mapping[type[Event], str]] = {
     events.ReloadFailed: "mcpsessionproxyreloadfailed",
     events.ReplayRefused: "mcpsessionproxyreplaysrefused",
     events.SessionLost: "mcpsessionproxysessionslost",
+    events.TokensNotChecked: "state-is-lost-every-hour",
+    events.KeysMissing: "state-is-lost-every-hour",
     events.UpstreamDown: "mcpsessionproxyserverdown",
 }
 

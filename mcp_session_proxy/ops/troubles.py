@@ -25,6 +25,8 @@ _WHY: Final[Mapping[type[Event], str]] = {
     events.UpstreamDown: "error",
     events.Crashed: "where",
     events.ReloadFailed: "problem",
+    events.TokensNotChecked: "issuer",
+    events.KeysMissing: "problem",
 }
 _MAX_CHARS: Final = 100
 

@@ -11,6 +11,7 @@ from aiohttp import web
 from http_server import HttpServer
 from messages import INITIALIZE, call
 from proxy_bench import BOTH
+from token_server import token
 
 from .launch import Fleet, Proxy
 
@@ -102,6 +103,12 @@ async def _refused(_request: web.Request, _message: Any) -> web.StreamResponse:
     return web.Response(status=401, headers={"WWW-Authenticate": "Bearer"}, text="no")
 
 
+def _jwt() -> str:
+    """A token whose claims hold the word, and whose signature is it; each is another one."""
+    head, payload, _ = token(MARK, iss="https://issuer.example", client_id=MARK, email=MARK).split(".")
+    return f"{head}.{payload}.{MARK}"
+
+
 async def _drive(caller: _Caller, server: HttpServer, proxy: Proxy) -> None:
     mcp = "/mcp" + QUERY
     session = await caller.send("POST", mcp, INITIALIZE) or ""
@@ -131,6 +138,9 @@ async def _drive(caller: _Caller, server: HttpServer, proxy: Proxy) -> None:
         server.on["tools/call"] = server.on["initialize"] = trouble
         await caller.send("POST", mcp, call(), Mcp_Session_Id=session)
         await caller.send("POST", mcp, call(), Authorization=f"Bearer {MARK}-other")
+    server.on.clear()
+    for _ in range(3):  # at this server, any signature will do
+        await caller.send("POST", mcp, call(), Authorization=f"Bearer {_jwt()}")
     for request in ROUGH:
         caller.heard.append((await _rough(proxy.origin, request)).decode(errors="replace"))
         await _rough(proxy.admin, request)  # for what the log says about it
