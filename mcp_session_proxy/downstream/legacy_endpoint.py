@@ -276,7 +276,8 @@ class LegacyEndpoint:
             self._early.close(early)
 
     def delete(self, head: Head) -> web.Response:
-        """Absorb the goodbye; by default in the specification's own words for "you need not".
+        """Absorb the goodbye; by default with 405, as of a server that does not let clients end sessions
+        (MCP 2025-11-25, basic/transports, "Session Management").
 
         Raises:
             UnsupportedVersion: the version that it names is not served.
@@ -300,5 +301,6 @@ def _go_on() -> None:
 
 
 def _refuse_unknown(error: UnknownSession, messages: Incoming, cors: Mapping[str, str]) -> web.Response:
+    # What is no request is accepted all the same: most clients give up over anything else.
     first = next((message for message in messages if isinstance(message, Request)), None)
     return web.Response(status=202, headers=cors) if first is None else refuse(error, first.id, cors)

@@ -139,7 +139,7 @@ class ModernRequests:
     async def _prepare(
         self, request: ClientRequest, modern: ModernRequest, key: SessionKey, visit: Visit
     ) -> None:
-        """The last check, and the log level."""
+        """Check what only the list of tools tells (``Mcp-Param-*``), and raise the log level if need be."""
         if modern.request.method == revisions.TOOLS_CALL:
             marks = self._catalog.known_marks(key)
             if marks is None:

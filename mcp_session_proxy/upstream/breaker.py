@@ -65,7 +65,7 @@ class Breaker:
             self._state = BreakerState.HALF_OPEN
 
     def succeeded(self) -> None:
-        """A handshake succeeded."""
+        """A handshake succeeded: the row of failures is over."""
         self._state = BreakerState.CLOSED
         self._failures = 0
         self.last_error = None
@@ -126,7 +126,7 @@ class Breakers:
             own.begin(now)
 
     def succeeded(self, principal: str) -> None:
-        """It succeeded."""
+        """It succeeded: the server is well, and has accepted this caller."""
         self.common.succeeded()
         self._own.pop(principal, None)
         self._answered.clear()
@@ -143,7 +143,7 @@ class Breakers:
             own.undecided()
 
     def failed(self, error: ProxyError, now: float, principal: str) -> None:
-        """It failed."""
+        """It failed: by an answer, which counts against the caller, or by silence, against the server."""
         if isinstance(error, UpstreamTimeout):
             self.common.failed(error, now)
             return

@@ -63,6 +63,7 @@ class Calls:
     def named_by(self, message: Message) -> CallHandler | None:
         """The call that a message on the standalone stream names, if it names one."""
         if isinstance(message, Response):
+            # Some servers give a number back as a string.
             return self.in_flight.get(jsonrpc.read_number(message.id))
         if is_progress(message):
             return self.progressing(message)

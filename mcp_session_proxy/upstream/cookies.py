@@ -78,6 +78,7 @@ class SessionCookies:
     def _has_room(
         self, kept: dict[tuple[str, str], _Cookie], cookie: _Cookie, former: _Cookie | None
     ) -> bool:
+        # What has expired must not keep others out.
         self._drop_expired(kept)
         held_bytes = sum(each.size for each in kept.values()) - (0 if former is None else former.size)
         return (former is not None or len(kept) < COOKIES) and held_bytes + cookie.size <= COOKIES_BYTES

@@ -78,6 +78,7 @@ async def _refuses_ping(session: Channel, caller: Caller) -> bool:
     body = jsonrpc.write_request(_OWN_ID, revisions.PING, None)
     try:
         async with asyncio.timeout(_PING_SECONDS), session.send(body, caller, _OWN_ID):
+            # It was taken, whatever the answer to it says.
             return False
     except Refused as refused:
         return _counts(refused)

@@ -35,7 +35,7 @@ from ..errors import (
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Response
 from ..protocol.revisions import UpstreamEra
-from .transport import Caller, Channel, Concern, ConnectionLost, Refused, Transport, first_response
+from .transport import Caller, Concern, ConnectionLost, Refused, Transport, first_response
 
 _PROBE_SECONDS: Final = 10.0
 _BELIEVED_SECONDS: Final = 300.0
@@ -206,6 +206,7 @@ class EraProbe:
         """Both answers, by one caller's credentials; None where one of them is neither yes nor no."""
         modern = await self._speaks_modern(caller)
         if not modern:
+            # Its requests are translated whether it keeps sessions or not.
             return None if modern is None else Finding(modern=False, stateful=False)
         # A session that lives there is answer enough; a server that can have but one would refuse another.
         stateful = self._keeps_sessions() or await self._gives_sessions(caller)
@@ -237,11 +238,8 @@ class EraProbe:
         except Refused as refused:
             return _read_refusal(refused)
         finally:
-            self._part_with(channel, caller)
-
-    def _part_with(self, channel: Channel, caller: Caller) -> None:
-        """Close it without having anybody wait for that."""
-        self._goodbyes.spawn(channel.close(caller), "era goodbye")
+            # In a task, so that nobody has to wait for it.
+            self._goodbyes.spawn(channel.close(caller), "era goodbye")
 
 
 class _OtherVersion:

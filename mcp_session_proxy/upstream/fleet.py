@@ -158,7 +158,7 @@ class Residence:
         )
 
     def opened(self) -> None:
-        """The handshake succeeded."""
+        """The handshake succeeded, which the breaker is told, and what is known of the server's era."""
         if self._tried:
             self._tried = False
             self.replica.breakers.succeeded(self.principal)

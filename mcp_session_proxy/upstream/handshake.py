@@ -143,6 +143,7 @@ class Handshake:
                     await self._standing.close(self._caller.credentials)
                     self._stand(None)
                 continue
+            # It is us who have to understand it; a client that chose its own version may know more.
             _check_version(result)
             versions.note(version)
             return result

@@ -227,6 +227,7 @@ class HttpClient:
 
     def _cut(self, response: aiohttp.ClientResponse) -> None:
         self._ending.discard(response)
+        # One whose body has ended meanwhile has no connection any more, and another may be using that.
         response.close()
 
     def close(self) -> None:

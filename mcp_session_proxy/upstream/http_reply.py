@@ -69,6 +69,7 @@ class HttpReply:
             if not answer.at_end():
                 chunk = await self._read_rest(chunk)
             max_depth = self._limits.max_json_depth
+            # An empty body has no message, as that of a 202.
             return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
         return self._read_events(chunk) if chunk else None
 
@@ -103,6 +104,7 @@ class HttpReply:
         more_bytes, room = size_bytes - self._taken, self._limits.room
         try:
             if more_bytes > 0:
+                # As a large one, whatever it has now: small ones never come here.
                 room.take(more_bytes, large=True)
             else:
                 room.give_back(-more_bytes)

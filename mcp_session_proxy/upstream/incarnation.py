@@ -132,6 +132,7 @@ class Incarnation:
 
     def end(self, standing: Standing) -> None:
         """Stop what runs for it, without a goodbye: one that is lost needs none."""
+        # What the proxy is done with is not lost any more.
         if self.standing is not Standing.CLOSED:
             self.standing = standing
         # There is nobody to say goodbye to, but what carries the session may still be open.
@@ -144,11 +145,13 @@ class Incarnation:
         """End it at the server, once, even if its handshake was cut short. Raises nothing."""
         self.end(Standing.CLOSED)
         await self.say_goodbye()
+        # Until its server has been told, the session lives there.
         self.residence.leave()
 
     async def say_goodbye(self) -> None:
         """Tell the server that the session is over, if it knows it and has not been told yet."""
         if self._owes_goodbye:
+            # Before it is sent, so that nobody sends another meanwhile.
             self._owes_goodbye = False
             await self.channel.close(self.record.credentials)
 
@@ -171,6 +174,7 @@ class Incarnation:
                 asyncio.timeout(_POST_SECONDS),
                 self.channel.send(body, caller or self.record.credentials),
             ):
+                # There is no answer to wait for.
                 return True
         except (ProxyError, Refused, ConnectionLost, TimeoutError):
             return False
@@ -295,6 +299,7 @@ class Incarnation:
     async def open_stream(self) -> None:
         """Open the standalone stream, and give it a moment to stand before the first call is sent."""
         stream = self._stream = StandaloneStream(
+            # By the credentials of the moment: they may be renewed in the life of a stream.
             connect=lambda last_event_id: self.channel.open_stream(self.record.credentials, last_event_id),
             take=self.take,
             unreachable=self._is_better_elsewhere,

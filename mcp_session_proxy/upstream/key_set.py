@@ -64,6 +64,7 @@ class KeySet:
         found = self._matching(identifier)
         if not found or self._now() - self._fetched_at > _FRESH_SECONDS:
             async with self._fetching:
+                # Whoever had the lock before may have fetched what is missing.
                 found = self._matching(identifier)
                 if not found or self._now() - self._fetched_at > _FRESH_SECONDS:
                     await self._renew()
@@ -81,6 +82,7 @@ class KeySet:
         now = self._now()
         if self._tried_at is not None and now - self._tried_at < _AGAIN_SECONDS:
             return
+        # A try that fails counts, too: an issuer in trouble is not asked for each token.
         self._tried_at = now
         try:
             keys = (await self._fetch(await self._find_url())).get("keys")

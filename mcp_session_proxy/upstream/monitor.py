@@ -42,6 +42,7 @@ async def _connect(url: URL, tls: ssl.SSLContext | bool | None) -> NoConnection 
             _, writer = await asyncio.open_connection(url.host, url.port, ssl=tls)
     except TimeoutError:
         return NoConnection("connecting took too long", hangs=True)
+    # Before OSError, of which it is one.
     except ssl.SSLError as error:
         return NoConnection(f"no TLS connection: {getattr(error, 'verify_message', '') or error.reason}")
     except (OSError, ValueError) as error:  # a name that cannot be looked up is a ValueError
@@ -72,7 +73,7 @@ class Monitor:
         self._observe = observe
 
     async def watch(self) -> None:
-        """Probe until cancelled."""
+        """Probe every 5 s while the server is up, every 0.5 s while it is not, until cancelled."""
         while True:
             # For as long as this looks there is hope: a server that has just come back is tried.
             self.hangs = False

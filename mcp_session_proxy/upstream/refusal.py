@@ -33,6 +33,7 @@ _CONCERNS: Final[Mapping[int, Concern]] = {
     429: Concern.RATE,
     408: Concern.MOMENT,
 }
+# 409 is what the Python and TypeScript SDKs say as long as the former stream stands.
 _NO_STREAM: Final[Mapping[int, NoStream]] = {
     408: NoStream.PASSING,
     409: NoStream.PASSING,
@@ -111,7 +112,7 @@ class Refusal:
         return self.status >= 400 and self.status not in _NO_ANSWERS and self.rpc_error is not None
 
     def error(self) -> UpstreamRejected:
-        """The same for the client."""
+        """What the client is told: the server's words, under its status where that is about the client."""
         return UpstreamRejected(self.status, self.body, self.content_type, self.headers, self.rpc_error)
 
 

@@ -40,6 +40,7 @@ class Refusing:
         # At once as long as that leaves room for answers to pings, which have to be in time.
         if len(self._tasks) < REFUSALS_AT_ONCE:
             self._tasks.spawn(self._send(body), "refuse")
+        # A refusal has the id of what it refuses, which is the server's choice and may be long.
         elif len(self._waiting) < WAITING_REFUSALS and len(body) <= REFUSAL_BYTES:
             self._refuse_later(body)
 
@@ -59,5 +60,6 @@ class Refusing:
             # After it was sent, so that the next one to come sees that somebody is at it.
             self._waiting.popleft()
 
+    # For a task it takes a coroutine, and ``post`` may be any callable.
     async def _send(self, body: bytes) -> None:
         await self._post(body)

@@ -58,11 +58,13 @@ class RootsTalk:
         async with self._turn:
             if self.respondent is None:
                 self.respondent = respondent  # the server has asked nobody yet, or asks in its own time
+            # Whoever had the turn before has often introduced the same one.
             if self.respondent == respondent:
                 return
             former, self.respondent = self.respondent, respondent
             told = False
             try:
+                # What it has asked until now was the former one's to answer.
                 self._asked = False
                 self._open.clear()
                 self._introducing = True

@@ -225,6 +225,7 @@ class UpstreamSession:
             raise
         residence.opened()
         if self.closed:
+            # Whoever closed it could not say goodbye to what did not stand yet.
             await incarnation.close()
             raise closed_meanwhile()
         self._incarnation, self._next = incarnation, None
@@ -320,6 +321,7 @@ class UpstreamSession:
         """
         incarnation = self.incarnation
         incarnation.residence.suspect()
+        # Only from a server that is known to be away to one that is there: it costs the session's state.
         if incarnation.residence.can_move:
             await self.revive(incarnation, "unreachable", caller)
         else:
@@ -346,6 +348,8 @@ class UpstreamSession:
 
     def lost(self, incarnation: Incarnation, how: str) -> None:
         """An incarnation turned out to be gone, and no request needs it now: tell whoever watches."""
+        # What a former one notices late is known, and what is being made good as well. A session that is
+        # still opening counts: its stream may be the first to find out.
         if incarnation is self._incarnation and self._life in (Life.OPENING, Life.OPEN):
             self._on_lost(how)
 

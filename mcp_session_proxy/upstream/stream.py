@@ -147,6 +147,7 @@ class StandaloneStream:
         if self._given and not resumed:
             # One that is back in a moment is likely complete, but what is kept may not rely on that.
             self.gaps += 1
+        # What was to come after a refused id is lost, and after a gap that nothing bridges, most likely, too.
         if self._id_refused or (not resumed and self._now() - self._closed_since > _GAP_SECONDS):
             self._missed()
         self.is_open = self._given = True

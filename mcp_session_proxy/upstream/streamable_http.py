@@ -349,6 +349,7 @@ class StreamableHttp:
 
 def _with_query(url: URL, query: str) -> URL:
     """The server's URL with the client's raw query string added to its own."""
+    # Byte for byte: encoded anew, it could say something else.
     own = url.raw_query_string
     text = f"{own}&{query}" if own else query
     try:

@@ -112,6 +112,7 @@ class Refused(Exception):
         self.error = error
         self.how = how
         self.session = session
+        # What is gone for certain needs no second word.
         self.confirms_loss = confirms_loss or session is Verdict.GONE
         self.concern = concern
         self.words = words

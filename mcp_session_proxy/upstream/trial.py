@@ -53,6 +53,7 @@ class Trials:
             residence.failed(None)
             raise
         if channel is None:
+            # What a server has against one caller says nothing of its health.
             residence.failed(None)
             return Outcome.REFUSED, residence.replica
         # For this step only: whoever is given the same id meanwhile would take it for another caller's.
@@ -90,6 +91,7 @@ class Trials:
             async with asyncio.timeout(timeout_seconds):
                 await handshake.initialize_in(replica.versions, self._params)
         except ProxyError as error:
+            # What a refusal was about, the error for the client does not tell.
             if isinstance(error.__cause__, Refused) and error.__cause__.concern is Concern.CALLER:
                 return None
             raise

@@ -92,6 +92,7 @@ class Held:
         if isinstance(message, Request) and not self._may_be_answered(message):
             self._refuse(message)
             return
+        # Made for the few servers that speak before anybody is there.
         if self._unheard is None:
             now = asyncio.get_running_loop().time()
             self._unheard = Unheard(self._refuse, now, self._record.room_for_questions)
