@@ -239,7 +239,7 @@ class ModernRequests:
             while not (listener.ended or listener.overrun):
                 for data in listener.drain():
                     await responder.send(data)
-                if listener.stranded:
+                if listener.session_closed:
                     await self._settle_again(request, profile, listener)
                 await listener.news()
         finally:

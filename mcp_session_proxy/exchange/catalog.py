@@ -214,7 +214,7 @@ class Catalog:
         return known.marks if asyncio.get_running_loop().time() <= known.good_until else None
 
     async def marks(self, key: SessionKey, visit: Visit) -> Marks:
-        """The mirrored parameters of the tools, from the server's list."""
+        """The mirrored parameters of the tools, from the server's list: as far as that can be had."""
         # From before it is asked for: a change that is told of meanwhile makes the answer an old one.
         generation, now = self.generation, asyncio.get_running_loop().time()
         marks, whole = await self._fetch_marks(visit)

@@ -402,7 +402,7 @@ class Exchange:
         await self._incarnation.tell(self._cancellation(jsonrpc.read_object(params)), caller)
 
     def give_up(self, error: ProxyError) -> None:
-        """End this exchange now with an error, and tell the server."""
+        """End this exchange now, and tell the server: ``run`` raises the error. Once over, it stays so."""
         if self._cutoff.open and self._aborted is None:
             self._aborted = error
             self._cutoff.at(asyncio.get_running_loop().time())

@@ -40,7 +40,7 @@ class Listener:
         self._news = Signal()
 
     @property
-    def stranded(self) -> bool:
+    def session_closed(self) -> bool:
         """Whether its upstream session was closed under it."""
         return self.visit is not None and self.visit.session.closed
 
@@ -70,8 +70,8 @@ class Listener:
         self._news.give()
 
     async def news(self) -> None:
-        """Wait until something happens."""
-        if self._queue or self.ended or self.overrun or self.stranded:
+        """Wait until there is something to write, or a reason for the stream to end or to move."""
+        if self._queue or self.ended or self.overrun or self.session_closed:
             return
         await self._news.wait()
 

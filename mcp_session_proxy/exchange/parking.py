@@ -36,7 +36,9 @@ _MAX_CANONICAL_BYTES: Final = 64 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ParkingLimits:
-    """What the operator allows."""
+    """What the operator allows. ``timeout_seconds`` are for each round that a client takes to answer;
+    ``max_rounds`` is how often a server may ask in one call.
+    """
 
     timeout_seconds: float
     max_parked: int

@@ -102,7 +102,11 @@ def _put_last(ordered: dict[Slot[S], None], slot: Slot[S]) -> None:
 
 
 class Books(Generic[S]):
-    """All slots, by key, by principal, and by idleness (longest idle first)."""
+    """All slots, by key, by principal, and by idleness (longest idle first).
+
+    ``now`` is in seconds by the event loop's clock. What cannot happen in a slot's state raises
+    IllegalTransition: whoever calls looks first.
+    """
 
     __slots__ = ("_holdings", "_idle", "_shares", "buckets", "closing", "counted", "strangers", "trials")
 
@@ -194,7 +198,7 @@ class Books(Generic[S]):
         self._shares.setdefault(principal, _Share())
 
     def opened(self, slot: Slot[S], now: float) -> None:
-        """Its handshake succeeded."""
+        """Its handshake succeeded: it is idle, and nobody has used it."""
         slot.state = advance(slot.state, SessionEvent.OPENED)
         self._end_opening(slot)
         self._shares[slot.key.principal].open += 1
@@ -204,7 +208,7 @@ class Books(Generic[S]):
         self._now_idle(slot, now)
 
     def open_failed(self, slot: Slot[S]) -> None:
-        """Its handshake failed."""
+        """Its handshake failed: nothing is left of it, and no goodbye is said."""
         # Before the state moves on, for the state says what there is to take off.
         self._uncount(slot)
         slot.state = advance(slot.state, SessionEvent.OPEN_FAILED)

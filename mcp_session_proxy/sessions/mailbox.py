@@ -288,7 +288,7 @@ class Stream:
         return self._current, retry_seconds
 
     def leave(self, follower: int) -> None:
-        """Stop following."""
+        """Stop following; one whose place a newer one has taken leaves that to it."""
         self._displaced.pop(follower, None)
         if self._current == follower:
             self._current = 0

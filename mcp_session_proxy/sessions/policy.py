@@ -102,7 +102,7 @@ def usage_without_client(sharing: Sharing, *, affinity: bool) -> Usage:
 
 
 def decide(usage: Usage, bucket: Bucket[S], books: Books[S], limits: Limits) -> "Step[S]":
-    """What to do for the next demand of this bucket."""
+    """What to do for the next demand of this bucket: use what is there, else open one more, else wait."""
     slot = bucket.candidate(usage)
     if slot is not None:
         return Assign(slot)

@@ -126,7 +126,7 @@ class Pool:
         try:
             # A server that refuses every second session is not asked for one again and again: each attempt
             # would be a handshake that fails, and a failure that is told.
-            if key.principal in queue.crowded and not queue.paused:
+            if key.principal in queue.with_sole_session and not queue.paused:
                 only = self._sole(key, profile, usage)
                 if only is not None:
                     self._take(only, usage)
@@ -356,7 +356,7 @@ class Pool:
             for waiter in self.queue.of(bucket):
                 only = self._sole(bucket.key, demand.profile, waiter.usage)
                 if only is not None and not waiter.granted.done():
-                    self.queue.crowded.add(bucket.key.principal)
+                    self.queue.with_sole_session.add(bucket.key.principal)
                     self._grant(waiter, only)
             shared = not bucket.waiters
         if not shared:
@@ -403,7 +403,7 @@ class Pool:
     def _take_out(self, slot: Slot[UpstreamSession], reason: str) -> None:
         bucket = self.books.bucket(slot.key)
         self.books.retire(slot)
-        self.queue.crowded.discard(slot.key.principal)  # there may be room for another one now
+        self.queue.with_sole_session.discard(slot.key.principal)  # there may be room for another one now
         self._forget_if_empty(bucket)
         self._tasks.spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
 
@@ -444,7 +444,7 @@ class Pool:
         self.queue.paused = True
 
     def resume(self) -> None:
-        """End a pause."""
+        """End a pause. Who has waited through it is served before anybody who comes after this."""
         if self.queue.paused:
             self.queue.resume()
             self.serve_everyone()

@@ -90,7 +90,8 @@ class Queue:
         self.closed = False  # nobody may come any more
         self.demands: dict[SessionKey, Demand] = {}
         self.waiters: dict[Waiter, None] = {}
-        self.crowded: set[str] = set()  # principals with a session at a server that wants no other
+        # Principals that have a session at a server that wants no other.
+        self.with_sole_session: set[str] = set()
         self.held_up = 0  # wait for a session that is theirs already, until a pause is over
         self.typical_hold_seconds = 0.0
         self.paused = False  # by an operator: nobody is given a session

@@ -347,11 +347,11 @@ async def test_a_session_that_was_opened_anew(everything_changed: Callable[[List
     at.listening.session_changed(at.session)
     assert everything_changed(listener)
     assert heard(elsewhere) == []
-    assert not listener.stranded
+    assert not listener.session_closed
 
 
 async def test_a_session_that_was_closed(everything_changed: Callable[[Listener], bool]) -> None:
-    """A listener whose session was closed is stranded until it has another, and told then."""
+    """A listener whose session was closed has none until it is given another, and is told then."""
     at = await scene()
     listener = await at.listen("a")
     waiting = asyncio.create_task(listener.news())
@@ -359,9 +359,9 @@ async def test_a_session_that_was_closed(everything_changed: Callable[[Listener]
     at.session.abandon()
     at.listening.session_changed(at.session)
     await settle()
-    assert (waiting.done(), listener.stranded, heard(listener)) == (True, True, [])
+    assert (waiting.done(), listener.session_closed, heard(listener)) == (True, True, [])
     at.listening.leave(listener)
-    assert not listener.stranded
+    assert not listener.session_closed
     session = make_session(at.server)
     await session.open(NOBODY)
     await at.listening.settle(listener, cast(Any, Visit(session)))
