@@ -24,7 +24,7 @@ from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over
 
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
 _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
-_LAST_WORD_SECONDS: Final = 2.0
+_EARLY_ANSWER_SECONDS: Final = 2.0
 # Of what arrives with the end of a request, as much is not looked at more closely: it is all of that request.
 _SMALL_BYTES: Final = 4096
 _NO_MEMORY: Final = OverBudget(
@@ -166,8 +166,8 @@ class Connection(web.RequestHandler):
             if self.transport is not None:
                 self._loop.call_soon(self.transport.abort)
             return
-        # As aiohttp does with what is no HTTP, so that the refusal is written like any other answer, after
-        # those that are due before it. The waiter comes first: ``close`` would cancel it.
+        # As aiohttp does with what is no HTTP, so that the refusal is written like any other answer. The
+        # waiter comes first: ``close`` would cancel it.
         self._request_count += 1
         self._messages.append(
             (_ErrInfo(status=error.http_status, exc=error, message=error.message), EMPTY_PAYLOAD)
@@ -215,14 +215,14 @@ class Connection(web.RequestHandler):
 
 def _refuse(error: ProxyError) -> web.Response:
     body = jsonrpc.write_error(jsonrpc.NULL, error)
-    response = _LastWord(
+    response = _EarlyAnswer(
         body=body, status=error.http_status, headers=error.headers(), content_type=revisions.JSON
     )
     response.force_close()
     return response
 
 
-class _LastWord(web.Response):
+class _EarlyAnswer(web.Response):
     """The answer to a client that may still be sending.
 
     A connection that is closed with unread data is reset, and the answer may be lost with it; so the client
@@ -232,7 +232,7 @@ class _LastWord(web.Response):
     async def write_eof(self, data: bytes = b"") -> None:
         """Send it. The client's leaving cancels the rest."""
         await super().write_eof(data)
-        await asyncio.sleep(_LAST_WORD_SECONDS)
+        await asyncio.sleep(_EARLY_ANSWER_SECONDS)
 
 
 def measure_head(http: web.BaseRequest) -> int:

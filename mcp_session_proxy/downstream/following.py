@@ -72,7 +72,7 @@ async def follow(
     heartbeats.watch(reader)
     try:
         await response.prepare(http)
-        # aiohttp sends the head with the first data, and clients wait for it.
+        # The client sees its stream begin before anything has happened.
         beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
         await reader.take(response.write(sse.HEARTBEAT + beginning))
         while stream.is_follower(follower):

@@ -116,8 +116,8 @@ class Places:
 
     def _of_the_most(self) -> list[Place]:
         """Who came first of those of whom there are most: the silent, those who have begun, one owner's."""
-        # Those who wait are a group like one owner's connections. The largest group makes room, so the search
-        # ends where no owner's is larger.
+        # Those who wait are a group like one owner's connections. Whoever has asked for something makes room
+        # only where its group is larger than theirs; strangers do so earlier (``_PATIENCE``).
         waiting = max(self._silent, self._begun, key=len)
         if len(waiting) < _PATIENCE * len(self._asked):
             own: dict[str | None, list[Place]] = {}

@@ -146,7 +146,7 @@ class Heartbeats:
 
     def _tick(self) -> None:
         now = self.now()
-        # A write ends when the transport's buffer has drained. One that lasts is a client that takes nothing.
+        # A write lasts only where the transport's buffer is full: its client takes nothing.
         for writer in (*self._responders, *self._watched):
             if writer.writing and writer.last_write <= now - UNREAD_SECONDS:
                 writer.cut_off()
@@ -427,7 +427,7 @@ class Responder(msgspec.Struct, eq=False):
         self.writing = True
         try:
             await writing
-        # A RuntimeError is aiohttp's, about a stream whose beginning was cancelled.
+        # A RuntimeError is uvloop's, about a connection that is closed.
         except (ConnectionError, RuntimeError) as error:
             self.client_left()
             break_circle(error)

@@ -47,6 +47,7 @@ class UnfinishedHeads(Generic[S]):
 
 def left_over(size_bytes: int, messages: Sequence[tuple[object, StreamReader]]) -> int:
     """How much of what has arrived is neither heads nor bodies of these messages, which were found in it."""
+    # What follows a head whose body has not ended is body.
     if not messages[-1][1].is_eof():
         return 0
     for message, body in messages:
