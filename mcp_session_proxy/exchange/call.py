@@ -166,11 +166,10 @@ class ModernCall:
             await (self._hear_on() if self._unasked.required else self._news.wait())
         if not task.done():
             try:
-                # A round costs the client a request and its user a form, so questions that come together
-                # share it.
+                # A round costs the client a request: questions that come together share one.
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
-                        await self._news.wait()  # requests that arrive together travel together
+                        await self._news.wait()
             except TimeoutError:
                 return self._ask()
         response = task.result()

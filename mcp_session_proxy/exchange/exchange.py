@@ -176,8 +176,7 @@ class Exchange:
                 await self._keep_or_retire(self._session.revive(incarnation, gone.how, self.caller))
                 self._retried("session-lost")
             except UpstreamUnreachable:
-                # No byte was sent, so it may be sent again whatever it is, for as long as a session is
-                # waited for.
+                # No byte was sent, so it may be sent again whatever it is, while it could wait for a session.
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise

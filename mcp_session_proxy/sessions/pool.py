@@ -149,7 +149,7 @@ class Pool:
         """
         started = self._now()
         self.queue.add(waiter)
-        # It is in the queue before it is looked at, so there is one way to be served and no second order.
+        # It joins the queue before that is served, or it would be served out of its turn.
         self._serve(waiter.bucket)
         try:
             async with asyncio.timeout_at(waiter.due) as waiter.timer:

@@ -98,7 +98,7 @@ def _read_part(text: str) -> Mapping[str, Any] | None:
         raw = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
         if is_deeper(raw, TOKEN_DEPTH):
             return None
-        # What readers may differ in is refused: names that come twice, and NaN and Infinity, no JSON.
+        # What readers may differ in is refused: names that come twice, NaN, Infinity.
         read = json.loads(raw.decode(), object_pairs_hook=_no_doubles, parse_constant=_refuse)
     except (binascii.Error, ValueError, RecursionError):
         return None
