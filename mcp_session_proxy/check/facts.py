@@ -9,7 +9,7 @@ from ..settings.values import show_duration
 from .audience import calls_itself, is_for_another
 from .clients import handshake_seconds
 from .families import Kinship, describe_id
-from .observations import Client, Entrance, Observations, ServerAnswer, Streams
+from .observations import Client, Entrance, Observations, ServerAnswer, Streams, TokensSeen
 from .starting import judge_start
 from .text import clean
 from .versions import refused_versions
@@ -64,6 +64,8 @@ def _session_facts(seen: Observations) -> list[Fact]:
     ]
     if seen.entrance is not None:
         facts += _door_facts(seen.entrance)
+    if seen.tokens is not None:
+        facts += _token_facts(seen.tokens)
     facts += _delete_facts(seen)
     if seen.streams is not None:
         facts += _stream_facts(seen.streams)
@@ -106,6 +108,22 @@ def _door_facts(entrance: Entrance) -> list[Fact]:
         else resource
     )
     return [Fact(key="audience", label="Tokens are for", text=text)]
+
+
+def _token_facts(tokens: TokensSeen) -> list[Fact]:
+    facts, damaged, other = [], tokens.damaged, tokens.other
+    if damaged is not None:
+        text = "taken: nothing that tokens claim can be believed" if damaged.is_answered else str(damaged)
+        facts.append(Fact(key="damaged_token", label="A damaged token", text=text, status=damaged.status))
+    if other is not None:
+        whose = {
+            True: "of the same caller",
+            False: "of another caller",
+            None: "that does not say whose it is",
+        }
+        text = f"{whose[tokens.is_same]}, on a session of the first: {_outcome(other)}"
+        facts.append(Fact(key="other_token", label="Another token", text=text, status=other.status))
+    return facts
 
 
 def _cookies(seen: Observations) -> str:

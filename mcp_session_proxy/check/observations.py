@@ -271,6 +271,19 @@ class Entrance:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TokensSeen:
+    """What was seen. ``damaged``: the answer to ``initialize`` with the first token and another signature.
+
+    ``other``: the answer to a request with another token on a session of the first; ``is_same``: whether both
+    claim to speak for the same. Each is None where it was not tried, or cannot be told.
+    """
+
+    damaged: ServerAnswer | None = None
+    other: ServerAnswer | None = None
+    is_same: bool | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observations:
     """Everything seen of one server. ``url`` is fit to be shown; ``reads`` is the method that stands for use.
 
@@ -282,7 +295,7 @@ class Observations:
     ``unknown``: a request with an id that the server never gave out. ``missing``: one without id, before
     any ``initialize`` of that client. ``bare_get``: a GET without id. ``nonsense``: JSON that is no message.
     ``plays`` hold at least one conversation for each client that was played.
-    ``entrance``: for whom tokens are, if one was given.
+    ``entrance``: for whom tokens are, if one was given. ``tokens``: what becomes of others, if asked for.
     ``in_session`` are answers of the tool, called twice in one session. ``moved_to`` is where a redirect
     leads, as a path.
     """
@@ -308,6 +321,7 @@ class Observations:
     streams: Streams | None = None
     plays: Mapping[Client, tuple[Play, ...]]
     entrance: Entrance | None = None
+    tokens: TokensSeen | None = None
     idle: Idle | None = None
 
     @property

@@ -60,6 +60,7 @@ class Plan:
     direct: Target
     through: Target | None = None
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    tokens: tuple[str, ...] = field(default=(), repr=False)
     timeout_seconds: float
     idle_seconds: float | None = None
     call: ToolCall | None = None
@@ -71,7 +72,8 @@ class Plan:
         """What servers may repeat and must not be shown."""
         urls = [URL(target.url) for target in (self.direct, self.through) if target is not None]
         return find_secrets(
-            (value for _, value in self.headers), (value for url in urls for value in url.query.values())
+            (*(value for _, value in self.headers), *self.tokens),
+            (value for url in urls for value in url.query.values()),
         )
 
 
@@ -80,6 +82,7 @@ def read_plan(
     *,
     through: str | None,
     headers: Sequence[str],
+    tokens: Sequence[str] = (),
     timeout: str,
     idle: str | None,
     call: str | None,
@@ -97,10 +100,13 @@ def read_plan(
     settings = load({**flags, **_NO_TLS})
     if _is_https(settings.upstream) or not _is_https(through):
         settings = load(flags)
+    given = tuple(pair for text in headers for pair in _read_headers(text))
+    bearers = _read_tokens(tokens, given)
     return Plan(
         direct=Target(url=settings.upstream, context=tls.upstream_context(settings)),
         through=None if through is None else _read_through(through, flags, settings.upstream),
-        headers=tuple(pair for text in headers for pair in _read_headers(text)),
+        headers=(*given, *(("Authorization", f"Bearer {token}") for token in bearers[:1])),
+        tokens=bearers,
         timeout_seconds=_read_duration("--timeout", timeout),
         idle_seconds=None if idle is None else _read_duration("--idle", idle),
         call=_read_call(call, arguments),
@@ -163,6 +169,26 @@ def _read_header(line: str, where: str) -> tuple[str, str]:
     if name.lower() in _RESERVED:
         raise ConfigError(f"{where}: {name} is set by the check itself")
     return name, value
+
+
+def _read_tokens(texts: Sequence[str], headers: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """One token, or two to be compared, each itself or ``@FILE``. What is wrong is never quoted."""
+    if len(texts) > 2:
+        raise ConfigError("--token: two tokens can be compared, and no more")
+    if texts and any(name.lower() == "authorization" for name, _ in headers):
+        raise ConfigError("--token: goes with no --header Authorization")
+    return tuple(map(_read_token, texts))
+
+
+def _read_token(text: str) -> str:
+    if text.startswith("@"):
+        try:
+            text = (sys.stdin.read() if text == "@-" else Path(text[1:]).read_text(encoding="utf-8")).strip()
+        except (OSError, UnicodeDecodeError):
+            raise ConfigError(f"--token: {text[1:]} cannot be read") from None
+    if not text.isascii() or not text.isprintable() or not text or " " in text:
+        raise ConfigError("--token: must be a token, without the word Bearer")
+    return text
 
 
 def _read_call(name: str | None, arguments: str | None) -> ToolCall | None:

@@ -17,6 +17,7 @@ from .probes import ask_discover, greet, look_at_door, observe, wait_idle
 from .problems import Diagnosis, Failed, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
+from .tokens import try_tokens
 from .wire import Wire
 
 
@@ -60,9 +61,10 @@ async def _look_at(plan: Plan, target: Target) -> Observations | Diagnosis:
         if not hello.is_answered and not discover.is_answered:
             return await _explain(plan, target, hello, wire)
         try:
-            return await observe(wire, greeting, discover, target.shown, plan.call)
+            seen = await observe(wire, greeting, discover, target.shown, plan.call)
         except NoSuchTool as error:
             return miss_tool(error.name, error.names)
+        return replace(seen, tokens=await try_tokens(wire, greeting.version, seen.reads, plan.tokens))
 
 
 async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) -> Diagnosis:

@@ -85,6 +85,18 @@ class Wire:
             timeout_seconds=self._timeout_seconds,
         )
 
+    def showing(self, authorization: str) -> "Wire":
+        """The way of a client that is the same but for this credential."""
+        others = tuple(pair for pair in self._given_headers if pair[0].lower() != "authorization")
+        return Wire(
+            str(self.url),
+            cookies=SessionCookies(),
+            headers=(*others, ("Authorization", authorization)),
+            secrets=self._secrets,
+            tls=self._tls,
+            timeout_seconds=self._timeout_seconds,
+        )
+
     @property
     def has_token(self) -> bool:
         """Whether it sends a credential in the usual header."""

@@ -119,6 +119,7 @@ def _check_server(arguments: argparse.Namespace) -> int:
             _flags(arguments),
             through=arguments.through,
             headers=arguments.header,
+            tokens=arguments.token,
             timeout=arguments.timeout,
             idle=arguments.idle,
             call=arguments.call,
@@ -210,6 +211,14 @@ def _add_check(commands: Any) -> None:
         default=[],
         help="a header to send with every request, such as a credential; @FILE reads them from a file, a "
         "line each, and @- from standard input; can be repeated; values are never shown",
+    )
+    check.add_argument(
+        "--token",
+        metavar="TOKEN",
+        action="append",
+        default=[],
+        help="a bearer token to show; given twice, it is seen what becomes of a session whose client has "
+        "another token, as after a refresh; @FILE and @- as for --header",
     )
     check.add_argument(
         "--timeout",

@@ -17,6 +17,7 @@ from ..backoff import Backoff
 from ..bounds import NEW_TOKENS, NEW_TOKENS_A_CLAIMANT, TOKEN_HANDSHAKES
 from ..errors import ProxyError, TooManyWaiters, UpstreamUnreachable
 from ..events import Observer
+from ..protocol.tokens import damage
 from ..upstream.fleet import Replica
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
@@ -25,7 +26,6 @@ from . import sole, upkeep
 from .acceptance import Acceptance, TokenStanding, is_over, standing_seconds
 from .identity import Claim, Principal
 from .pool import Pool
-from .tokens import damage
 
 _K = TypeVar("_K")
 _T = TypeVar("_T")

@@ -14,8 +14,8 @@ from typing import Final, NamedTuple
 from ..bounds import PROFILE_BYTES
 from ..errors import BadRequest, InvalidParams
 from ..protocol import jsonrpc, revisions
+from ..protocol.tokens import read_claims
 from .credentials import Credentials, Weight, read_credential
-from .tokens import read_claims
 
 _MAX_AFFINITY_CHARS: Final = 200
 _MAX_NAME_CHARS: Final = 200

@@ -20,9 +20,9 @@ from ..downstream.paths import Passing
 from ..events import Level
 from ..protocol.inbound import HeartbeatFormat
 from ..protocol.revisions import ServedEras, UpstreamEra
+from ..protocol.tokens import DEFAULT_CLAIMS
 from ..sessions.credentials import DEFAULT_PATTERNS
 from ..sessions.modes import Anonymous, Sharing, TokenIdentity, UnknownSessionRule
-from ..sessions.tokens import DEFAULT_CLAIMS
 from .complaints import describe
 from .kinds import (
     LIVE,

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from token_server import AUDIENCE, ISSUER, encode, token, unsigned
 
 from mcp_session_proxy.bounds import TOKEN_BYTES
-from mcp_session_proxy.sessions.tokens import damage, read_claims
+from mcp_session_proxy.protocol.tokens import damage, read_claims
 
 
 def identity(text: str, names: tuple[str, ...] = ("iss", "sub", "aud")) -> bytes | None:

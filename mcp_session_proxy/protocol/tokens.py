@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from ..bounds import TOKEN_BYTES, TOKEN_DEPTH
-from ..protocol.depth import is_deeper
+from .depth import is_deeper
 
 # Who a token speaks for, where it says so; and for which tenant, and to whom.
 DEFAULT_CLAIMS: Final = (
