@@ -227,7 +227,7 @@ class HttpClient:
 
     def _cut(self, response: aiohttp.ClientResponse) -> None:
         self._ending.discard(response)
-        # One whose body has ended meanwhile has no connection any more, and another may be using that.
+        # One whose body has ended meanwhile has given its connection back, so that this closes nothing.
         response.close()
 
     def close(self) -> None:

@@ -216,7 +216,7 @@ class UpstreamSession:
         except ProxyError as error:
             # A handshake that was cut short by the session's end says nothing of the server's health.
             residence.failed(None if self.closed else error)
-            # Whoever waits would have it tried again and again. Without any server, this says at last no.
+            # Whoever waits has it tried again, which this ends once all servers have been away for long.
             if isinstance(error, UpstreamUnreachable):
                 self._fleet.check_worth_waiting()
             raise
