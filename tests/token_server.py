@@ -65,18 +65,22 @@ def bearer(text: str) -> dict[str, str]:
 class TokenServer(HttpServer):
     """Checks signature, issuer, audience and time, and whose session it is, as official servers do.
 
-    ``checks`` turns all of that off. ``owners``: who has opened each session. ``now`` is its clock.
+    ``checks`` turns all of that off. ``owners``: who has opened each session. Tokens that are over are taken
+    for ``leeway_seconds`` more, as clocks may differ.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.checks = True
+        self.leeway_seconds = 0.0
         self.owners: dict[str, str] = {}
         self.refused: list[web.Request] = []
 
     def caller_of(self, request: web.Request) -> str | None:
         """Who has sent a request, if its token is good."""
-        return _caller(request.headers.get("Authorization", ""), check=self.checks)
+        return _caller(
+            request.headers.get("Authorization", ""), check=self.checks, leeway_seconds=self.leeway_seconds
+        )
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         caller = self.caller_of(request)
@@ -93,7 +97,7 @@ class TokenServer(HttpServer):
         return answer
 
 
-def _caller(authorization: str, *, check: bool) -> str | None:
+def _caller(authorization: str, *, check: bool, leeway_seconds: float) -> str | None:
     scheme, _, text = authorization.partition(" ")
     if not check:
         return "somebody"
@@ -109,6 +113,6 @@ def _caller(authorization: str, *, check: bool) -> str | None:
         return None
     if claims["iss"] != ISSUER or claims.get("aud") != AUDIENCE:
         return None
-    if "exp" in claims and claims["exp"] <= time.time():
+    if "exp" in claims and claims["exp"] + leeway_seconds <= time.time():
         return None
     return f"{claims.get('sub')} {claims.get('tid')}"

@@ -4,6 +4,7 @@ To a legacy client, leaving means nothing (``legacy_endpoint``). To a modern one
 handler is cancelled with its connection (MCP 2026-07-28, basic/transports/streamable-http, "Cancellation").
 """
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -112,7 +113,7 @@ class Endpoint:
                 return refuse(error, identifier, head.cors)
             first = messages[0]
             # Only now a refusal has the id of what it refuses, and who sends no MCP makes no handshake.
-            if head.judged_by is None and (refusal := await self._settle(http, head, first)) is not None:
+            if head.judged_by is None and (refusal := await self._settle(http, head, messages)) is not None:
                 return refusal
             meta: Mapping[str, bytes] = {}
             if not batch and isinstance(first, Request):
@@ -132,19 +133,29 @@ class Endpoint:
             bodies.give_back(len(body))
 
     async def _settle(
-        self, http: web.BaseRequest, head: Head, first: Message | Rejection
+        self, http: web.BaseRequest, head: Head, messages: Sequence[Message | Rejection]
     ) -> web.Response | None:
-        """Find out who sends this, where the server has to be asked; gives the answer where it cannot be."""
+        """Find out who sends this, where the server has to be asked; gives the answer where it cannot be.
+
+        What wants no answer is taken all the same, as somebody's to whom nothing belongs: most clients give
+        up over more.
+        """
         try:
             await self._senders.settle(http, head)
         except ProxyError as error:
+            if not any(isinstance(message, Request | Rejection) for message in messages):
+                return None
+            first = messages[0]
             identifier = first.id if isinstance(first, Request) else jsonrpc.ABSENT
             return refuse(error, identifier, head.cors)
         return None
 
     async def _handle_other(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
-        if head.judged_by is None:
+        if head.judged_by is None and http.method == "GET":
             await self._senders.settle(http, head)
+        if head.judged_by is None and http.method == "DELETE":
+            with contextlib.suppress(ProxyError):  # it leaves, and what it leaves is kept for its return
+                await self._senders.settle(http, head)
         if http.method == "GET":
             return await self._legacy.get(http, head)
         if http.method == "DELETE":

@@ -286,3 +286,40 @@ async def _first(tasks: list[asyncio.Task[Answer]], number: int) -> list[asyncio
     """Those of the tasks that are done, as soon as there are so many."""
     await until(lambda: sum(task.done() for task in tasks) >= number)
     return [task for task in tasks if task.done()]
+
+
+async def test_a_token_that_the_server_takes_after_its_end(bench: Bench) -> None:
+    """Clocks differ, so servers allow for some seconds; until they refuse it, its bearer stays itself."""
+    assert isinstance(bench.server, TokenServer)
+    bench.server.leeway_seconds = 60
+    await bench.start(token_identity="server")
+    first = token(seconds=1)
+    session = await bench.initialize(headers=bearer(first))
+    assert await count(bench, first, session) == 1
+    await settled(bench)
+    second = token(seconds=1)
+    assert await count(bench, second, session) == 2
+    await asyncio.sleep(1.1)
+    assert await count(bench, first, session) == 3
+    assert await count(bench, second, session) == 4
+    bench.server.leeway_seconds = 0
+    await asyncio.sleep(2.1)
+    for text in (first, second):
+        assert (await bench.post(call(), session=session, headers=bearer(text))).status == 401
+    assert await count(bench, token(), session) == 5
+
+
+async def test_what_wants_no_answer_is_accepted_in_any_trouble(bench: Bench) -> None:
+    """A notification and a goodbye under a new token while the server is full: clients give up over less."""
+    await bench.start(token_identity="server")
+    session = await bench.initialize(headers=bearer(token()))
+    await settled(bench)
+
+    async def full(_: web.Request, message: object) -> web.StreamResponse:
+        return web.Response(status=503)
+
+    bench.server.on["initialize"] = full
+    told = {"jsonrpc": "2.0", "method": "notifications/roots/list_changed"}
+    assert (await bench.post(told, session=session, headers=bearer(token()))).status == 202
+    async with bench.request("DELETE", session=session, headers=bearer(token())) as response:
+        assert response.status == 405
