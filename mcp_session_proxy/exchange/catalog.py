@@ -226,7 +226,8 @@ class Catalog:
         except OverBudget:
             return marks
         self._marks[key] = _KnownMarks(marks, room, generation, now + good_for)
-        if len(self._marks) > MARKING_CALLERS:
+        # Callers come and go; what is known for those who are gone is of no use to anybody.
+        while len(self._marks) > MARKING_CALLERS or next(iter(self._marks.values())).good_until < now:
             self._marks.popitem(last=False)
         return marks
 

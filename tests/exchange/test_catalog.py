@@ -354,6 +354,18 @@ async def test_callers_are_not_remembered_for_ever(monkeypatch: pytest.MonkeyPat
     assert [at.catalog.known_marks(key) is not None for key in keys] == [False] * 7 + [True] * 3
 
 
+async def test_callers_that_are_gone_take_no_room() -> None:
+    """What is known for a caller takes memory as long as it is of use."""
+    at = await scene()
+    at.server.script(LIST, *[page(tool("t", MARKED)) for _ in range(11)])
+    for number in range(10):
+        assert await at.marks("t", key=SessionKey(str(number), None, "p")) == (MARK,)
+    of_ten = at.share.used_bytes
+    await asyncio.sleep(3600)
+    assert await at.marks("t") == (MARK,)
+    assert 0 < at.share.used_bytes < of_ten
+
+
 # -- sessions that change --------------------------------------------------------------------------
 
 
