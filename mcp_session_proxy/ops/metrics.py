@@ -112,6 +112,9 @@ class Metrics:
                 "outcome",
             )
         )
+        # Both are there from the start: where nobody has tokens, a chart says none instead of nothing.
+        for outcome in ("accepted", "refused"):
+            judged.child(outcome)
         self._on(events.TokenJudged, lambda event: judged.child(event.outcome).inc())
         self._on(events.ClientSessionCreated, lambda _: created.inc())
         self._on(events.DeleteAbsorbed, lambda _: absorbed.inc())
