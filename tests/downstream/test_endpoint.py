@@ -30,7 +30,12 @@ STREAM_FIRST = "text/event-stream, application/json"
 
 async def no_exchange_is_left() -> None:
     """What is over is forgotten, wherever it was noted."""
-    await until(lambda: not any(isinstance(each, Exchange) for each in gc.get_objects()))
+
+    def is_any_left() -> bool:
+        return any(isinstance(each, Exchange) for each in gc.get_objects())
+
+    # One that is only in a circle of its own is noted nowhere: the collector has not come by yet.
+    await until(lambda: not is_any_left() or (gc.collect() and not is_any_left()))
 
 
 async def test_initialize(bench: Bench) -> None:
