@@ -10,7 +10,7 @@ import re
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Final
+from typing import ClassVar, Final
 
 import aiohttp
 from aiohttp import hdrs
@@ -72,6 +72,8 @@ class _Sending(HttpReply):
 
     __slots__ = ("_body", "_caller", "_channel", "_patience")
 
+    names_session: ClassVar[bool] = False
+
     def __init__(
         self, channel: "HttpChannel", body: bytes, caller: Caller, patience: Patience | None = None
     ) -> None:
@@ -87,6 +89,9 @@ class _Sending(HttpReply):
         answer = await transport.request(
             "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
         )
+        if self.names_session:
+            # Before anything can fail: a session that a refusal names is ended like any other.
+            channel.note_session(answer)
         if answer.status >= 300:
             raise await channel.refusal(answer)
         self._begin(answer, transport.limits)
@@ -104,22 +109,11 @@ class _Sending(HttpReply):
 
 
 class _Opening(_Sending):
-    """The same for ``initialize``, whose answer names the session: that is noted before anything can fail."""
+    """The same for ``initialize``, whose answer names the session."""
 
     __slots__ = ()
 
-    async def __aenter__(self) -> HttpReply:
-        """The reply, once the server has begun one."""
-        channel = self._channel
-        transport = channel.transport
-        answer = await transport.request(
-            "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
-        )
-        channel.note_session(answer)
-        if answer.status >= 300:
-            raise await channel.refusal(answer)
-        self._begin(answer, transport.limits)
-        return self
+    names_session = True
 
 
 class HttpChannel:
