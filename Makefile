@@ -23,7 +23,7 @@ help:
 	@echo "make docs    write docs/configuration.md, events.md and metrics.md anew"
 	@echo "make envs    the environments of the end-to-end tests"
 	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
-	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (15 minutes)"
+	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (an hour)"
 	@echo "make soak    mixed clients for SECONDS (600), with a plot and a table in docs/"
 	@echo "make bench   the benchmark, ROUNDS (5) of every case, into docs/ (20 minutes, on an idle machine)"
 	@echo "make bench-quick  what its targets are about, in two minutes, and only printed"
@@ -71,7 +71,7 @@ $(READY): pyproject.toml
 	@touch $@
 
 faults: $(READY) envs
-	FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=60 $(BIN)/python -m pytest tests/faults $(ARGS)
+	FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Only what make itself is given counts: many shells have a SECONDS of their own.
 soak: SECONDS = 600

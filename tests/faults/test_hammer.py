@@ -1,10 +1,13 @@
 """One caller harms the proxy by every means that there is; others that the server has accepted go on.
 
-HAMMER_SECONDS says for how long, by each means; FULL_FAULTS=1 also waits for half a minute afterwards.
+HAMMER_SECONDS says for how long, by each means; from 30 on, or with FULL_FAULTS=1, half a minute is waited
+after each of them. What was measured is printed as a table at the end.
 """
 
 import asyncio
 import contextlib
+import dataclasses
+import math
 import os
 import re
 import subprocess
@@ -30,8 +33,8 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc"),
 ]
 
-SECONDS = min(30.0, float(os.environ.get("HAMMER_SECONDS", "1")))
-REST_SECONDS = 30.0 if os.environ.get("FULL_FAULTS") else 0.0
+SECONDS = float(os.environ.get("HAMMER_SECONDS", "1"))
+REST_SECONDS = 30.0 if SECONDS >= 30 or os.environ.get("FULL_FAULTS") else 0.0
 OPEN_FILES = 1024
 BETWEEN_CALLS_SECONDS = 0.1
 # Not what is promised, but what a machine with other work may need; a hang is longer.
@@ -57,8 +60,33 @@ class Level:
     memory_bytes: int
     peak_bytes: int
 
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """What one attack did: how long others waited, and what the proxy had before, meanwhile and later."""
+
+    name: str
+    slowest_seconds: float
+    ready_seconds: float
+    before: Level
+    peak: Level
+    after: Level
+
     def __str__(self) -> str:
-        return f"{self.memory_bytes / attacks.MIB:.0f} MiB, {self.files} descriptors"
+        levels = (self.before.memory_bytes, self.peak.peak_bytes, self.after.memory_bytes)
+        memory = " | ".join(f"{size / attacks.MIB:.0f}" for size in levels)
+        means = (attacks.BY_NAME[self.name].__doc__ or self.name).removesuffix(".")
+        return (
+            f"| `{self.name}`: {means} | {self.slowest_seconds:.2f} s | {self.ready_seconds:.2f} s "
+            f"| {memory} | {self.before.files} | {self.peak.files} | {self.after.files} |"
+        )
+
+
+HEADING = (
+    f"| {SECONDS:g} s of | others waited at most | `/readyz` took at most | MiB before | at the peak "
+    f"| {REST_SECONDS:g} s later | descriptors before | at the peak | {REST_SECONDS:g} s later |\n"
+    "|---|---|---|---|---|---|---|---|---|"
+)
 
 
 @dataclass(kw_only=True)
@@ -151,6 +179,12 @@ class Scene:
         files = len(os.listdir(f"/proc/{process.pid}/fd"))
         return Level(files=files, memory_bytes=sizes["VmRSS"], peak_bytes=sizes["VmHWM"])
 
+    def readiness_took(self) -> float:
+        """How long ``/readyz`` needs to say that all is well, in seconds; for ever, if it does not."""
+        begun = time.monotonic()
+        status, _ = get(f"{self.proxy.admin}/readyz", timeout_seconds=HANG_SECONDS)
+        return time.monotonic() - begun if status == 200 else math.inf
+
     def requests_under_way(self) -> int:
         """At the server, the victims' included."""
         sessions = self.proxy.json("/sessions?limit=1000")["upstream_sessions"]
@@ -181,6 +215,15 @@ def play(fleet: Fleet, *options: str) -> Iterator[Scene]:
 
 
 @pytest.fixture(scope="module")
+def table(request: pytest.FixtureRequest) -> Iterator[list[Row]]:
+    """One row for each attack, printed at the end past pytest, which keeps what tests print."""
+    rows: list[Row] = []
+    yield rows
+    with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
+        print("", HEADING, *rows, sep="\n", flush=True)
+
+
+@pytest.fixture(scope="module")
 def scene(module_fleet: Fleet) -> Iterator[Scene]:
     """One proxy for all attacks: what one of them breaks, the victims of the next would meet."""
     with play(module_fleet) as scene:
@@ -196,43 +239,52 @@ def tls_scene(module_fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> 
 
 
 @pytest.mark.parametrize("name", [attack.__name__ for attack in attacks.ATTACKS])
-def test_others_go_on(name: str, scene: Scene, figures: Callable[[str], None]) -> None:
+def test_others_go_on(name: str, scene: Scene, table: list[Row], figures: Callable[[str], None]) -> None:
     """Counts never restart, every call succeeds, the proxy stays ready and has its level again afterwards."""
-    hammer(name, scene, figures)
+    hammer(name, scene, table, figures)
 
 
 @pytest.mark.parametrize("name", [attack.__name__ for attack in attacks.TLS_ATTACKS])
-def test_others_go_on_over_tls(name: str, tls_scene: Scene, figures: Callable[[str], None]) -> None:
+def test_others_go_on_over_tls(
+    name: str, tls_scene: Scene, table: list[Row], figures: Callable[[str], None]
+) -> None:
     """The same, of what strangers can do to a listener with TLS."""
-    hammer(name, tls_scene, figures)
+    hammer(name, tls_scene, table, figures)
 
 
-def hammer(name: str, scene: Scene, figures: Callable[[str], None]) -> None:
+def hammer(name: str, scene: Scene, table: list[Row], figures: Callable[[str], None]) -> None:
     """One attack, and what is left when it is over."""
     scene.forget_peak()
     scene.victims.forget()
     before, series = scene.level(), len(scene.proxy.metrics())
     with under_attack(name, scene.proxy, HERE):
-        peak_files = 0
+        peak_files, ready_seconds = 0, 0.0
         until = time.monotonic() + SECONDS
         while time.monotonic() < until:
             time.sleep(0.2)
             peak_files = max(peak_files, scene.level().files)
+            ready_seconds = max(ready_seconds, scene.readiness_took())
     slowest = max(victim.slowest_seconds for victim in scene.victims.all)
-    during = scene.level()
-    assert get(f"{scene.proxy.admin}/readyz", timeout_seconds=30)[0] == 200
+    peak = dataclasses.replace(scene.level(), files=peak_files)
     for _ in eventually_within(30):
         after = scene.level()
         if after.files <= before.files + FILES_LEFT and scene.requests_under_way() <= len(ERAS):
             break
     time.sleep(REST_SECONDS)
     after = scene.level()
-    figures(
-        f"{name}: others waited {slowest * 1000:.0f} ms at most; before {before}; "
-        f"at most {during.peak_bytes / attacks.MIB:.0f} MiB, {peak_files} descriptors; after {after}"
+    row = Row(
+        name=name,
+        slowest_seconds=slowest,
+        ready_seconds=ready_seconds,
+        before=before,
+        peak=peak,
+        after=after,
     )
+    table.append(row)
+    figures(str(row))
     assert [victim.wrong for victim in scene.victims.all] == [None] * len(ERAS)
     assert slowest < HANG_SECONDS
+    assert ready_seconds < HANG_SECONDS
     assert after.files <= before.files + FILES_LEFT
     assert after.memory_bytes <= before.memory_bytes + MEMORY_LEFT_BYTES
     assert len(scene.proxy.metrics()) <= series + SERIES_LEFT
