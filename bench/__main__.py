@@ -102,6 +102,12 @@ def main() -> int:
     parser.add_argument("--against", type=Path, metavar="FOLDER", help="another tree of the package: `other`")
     parser.add_argument("--write", type=Path, metavar="FILE", help="write the results into this document")
     arguments = parser.parse_args()
+    # Known before, not after a quarter of an hour of measuring: the results go into a document that is there.
+    if arguments.write is not None:
+        try:
+            report.insert(arguments.write.read_text(), "")
+        except (OSError, ValueError) as error:
+            parser.error(f"--write: {error}")
     started = time.monotonic()
     try:
         results = _run(_choose(arguments), arguments)
