@@ -117,6 +117,9 @@ UNHEARD_MESSAGES: Final = 100
 UNHEARD_BYTES: Final = 256 * 1024
 # The same: for how long it is kept. Nothing waits longer for somebody who may never come.
 UNHEARD_SECONDS: Final = 600.0
+# What it has said in one call and its client has not read, where all calls of a session share one way: then
+# it is slowed down, or progress is dropped if others wait for it there.
+CALL_UNREAD_BYTES: Final = 1024 * 1024
 # Refusals of its questions that are on their way to it; they leave room for answers to pings.
 REFUSALS_AT_ONCE: Final = 50
 # Those that wait for their turn.

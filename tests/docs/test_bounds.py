@@ -122,6 +122,7 @@ ROWS = {
         "UNHEARD_BYTES": "and {} a session",
         "UNHEARD_SECONDS": "for {}",
     },
+    "what a server has said in one call": {"CALL_UNREAD_BYTES": "| {};"},
     "the URI of an update": {"LISTENED_URI_CHARS": "{} characters"},
     "documents about signing in": {"METADATA_BYTES": "{}"},
     "progress tokens of tasks": {"TASKS": "{} a session", "TASK_SECONDS": "{} at most"},
