@@ -1,10 +1,13 @@
-"""What asyncio leaves to everybody to write: tasks that are kept until they have ended, and a signal."""
+"""What asyncio leaves to everybody to write: tasks that are kept until they end, a signal, long work."""
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+import time
+from collections.abc import Coroutine, Generator
+from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
+# As long as one piece of long work may take, in which everybody else waits.
+_PIECE_SECONDS: Final = 0.005
 
 
 class Tasks(set[asyncio.Task[Any]]):
@@ -72,3 +75,21 @@ class Signal(list[asyncio.Future[None]]):
             if future in self:
                 self.remove(future)
             raise
+
+
+async def in_pieces(work: Generator[None, None, _T]) -> _T:
+    """Do long work, and let others have their turn where it yields, once some milliseconds have gone by.
+
+    Whoever has several such works does them one after the other: each is a piece in everybody's turn.
+    """
+    now = time.perf_counter
+    until = now() + _PIECE_SECONDS
+    while True:
+        try:
+            next(work)
+        except StopIteration as end:
+            result: _T = end.value
+            return result
+        if now() >= until:
+            await asyncio.sleep(0)
+            until = now() + _PIECE_SECONDS

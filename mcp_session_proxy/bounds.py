@@ -138,7 +138,7 @@ ELICITATIONS: Final = 100
 COMPLETED_ELICITATIONS: Final = 100
 # One of them.
 ELICITATION_ID_CHARS: Final = 1024
-# A kept list; a larger one goes through unread.
+# A kept list.
 LIST_BYTES: Final = 4 * 1024 * 1024
 # Callers of whose tools it is known which have marked parameters.
 MARKING_CALLERS: Final = 10_000
@@ -146,6 +146,8 @@ MARKING_CALLERS: Final = 10_000
 LIST_PAGES: Final = 100
 # Tools with marked parameters, of one caller.
 MARKED_TOOLS: Final = 10_000
+# A tool in which marked parameters are looked for; of larger ones a modern client does not hear.
+TOOL_BYTES: Final = 1024 * 1024
 # Lists that are kept as modern clients get them.
 LIFTED_LISTS: Final = 100
 # Tasks of a session whose progress is followed.

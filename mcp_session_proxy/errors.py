@@ -35,6 +35,7 @@
     │   ├── HandshakeRefused         200  its own handshake-refused
     │   └── UpstreamRejected         its own      upstream-rejected
     └── OverloadError                the proxy has no room, or is going away
+        ├── TooManyConnections       503          too-many-connections
         ├── TooManyExchanges         503          too-many-exchanges
         ├── TooManyParked            503          too-many-parked
         ├── TooManyListeners         503          too-many-listeners
@@ -462,6 +463,12 @@ class TooManyWaiters(OverloadError):
     """``--max-waiters`` requests already wait."""
 
     reason = "too-many-waiters"
+
+
+class TooManyConnections(OverloadError):
+    """One caller may have no more connections."""
+
+    reason = "too-many-connections"
 
 
 class TooManyExchanges(OverloadError):

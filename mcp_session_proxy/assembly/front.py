@@ -48,6 +48,7 @@ class Front:
     ) -> None:
         settings = in_force.settings
         self._core = core
+        self._heartbeats = in_force.build(rules.heartbeat_rules, Heartbeats)
         self._passing = {
             replica: NoOtherPaths()
             if replica.url is None
@@ -111,7 +112,6 @@ class Front:
                 questions=core.memory.questions,
             ),
         )
-        heartbeats = in_force.build(rules.heartbeat_rules, Heartbeats)
         dispatcher = in_force.build(
             rules.endpoint_rules,
             lambda endpoint_rules: Dispatcher(
@@ -144,7 +144,7 @@ class Front:
                 delivery=core.delivery,
                 early=core.early,
                 in_flight=core.in_flight,
-                heartbeats=heartbeats,
+                heartbeats=self._heartbeats,
                 answers=core.memory.answers,
                 rules=endpoint_rules,
             ),
@@ -158,7 +158,7 @@ class Front:
                 era=lambda: core.fleet.best().era,
                 passthrough=self.passthrough,
                 memory=core.memory,
-                heartbeats=heartbeats,
+                heartbeats=self._heartbeats,
                 rules=endpoint_rules,
             ),
         )
@@ -169,7 +169,13 @@ class Front:
         return in_force.build(
             rules.passing_rules,
             lambda passing: Passthrough(
-                plain, url.origin(), url.raw_path, public_url, rules=passing, replicas=replicas
+                plain,
+                url.origin(),
+                url.raw_path,
+                public_url,
+                rules=passing,
+                heartbeats=self._heartbeats,
+                replicas=replicas,
             ),
         )
 
@@ -205,4 +211,4 @@ class Front:
 
     def close(self) -> None:
         """Stop what beats."""
-        self.endpoint.heartbeats.close()
+        self._heartbeats.close()

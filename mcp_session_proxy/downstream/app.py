@@ -40,6 +40,8 @@ SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 # Larger ones are judged with each request, so that idle connections do not hold on to them.
 _MAX_KEPT_HEAD_BYTES: Final = 4096
+# After a larger one a connection ends: the parser keeps the newest head until the next one comes.
+_MAX_IDLE_HEAD_BYTES: Final = 16 * 1024
 # The first in milliseconds, the others in seconds (Linux, tcp(7)).
 _TCP_OPTIONS: Final = {"TCP_USER_TIMEOUT": 60_000, "TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 15}
 
@@ -114,6 +116,8 @@ class FrontDoor:
         head.expects = "Expect" in headers
         if size_bytes <= _MAX_KEPT_HEAD_BYTES:
             connection.head = head
+        elif size_bytes > _MAX_IDLE_HEAD_BYTES:
+            http._message = http._message._replace(should_close=True)
         return head
 
     async def _pass_through(self, http: web.BaseRequest, cors: Mapping[str, str]) -> web.StreamResponse:
@@ -197,6 +201,7 @@ class HttpServer(web.Server):
         )
         connection.place = None
         connection.heads = self.heads
+        connection.places = self.places
         return connection
 
     def answer(self, place: Place) -> Connection:
@@ -212,7 +217,7 @@ class HttpServer(web.Server):
         # Not at once: aiohttp has not begun to listen to this connection, and cannot if it is over before.
         end = partial(self._loop.call_soon, transport.abort)
         if handler.place is None:
-            handler.place = self.places.take()
+            handler.place = self.places.take(transport.get_extra_info("peername"))
             if handler.place is None:
                 end()
                 return

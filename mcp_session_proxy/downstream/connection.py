@@ -14,12 +14,12 @@ from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from ..bounds import HEAD_FIELDS, HEAD_TIMES_A_FIELD
-from ..errors import HeadTooLarge, OverBudget, ProxyError
+from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
 from .head import Head, Sender
-from .places import Place
+from .places import Place, Places
 from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over
 
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
@@ -27,6 +27,8 @@ _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _EARLY_ANSWER_SECONDS: Final = 2.0
 # Of what arrives with the end of a request, as much is not looked at more closely: it is all of that request.
 _SMALL_BYTES: Final = 4096
+# What comes around the bytes of a body, at most so many times as much, is no trailers.
+_CHUNK_TIMES: Final = 8
 _NO_MEMORY: Final = OverBudget(
     "The proxy has no memory left for requests whose heads take so long to arrive. Try again shortly."
 )
@@ -38,14 +40,16 @@ class Connection(web.RequestHandler):
 
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
     request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
-    tells it from all others; ``place`` is its place among all connections, as long as it is open; ``heads``
-    are all that have not ended.
+    tells it from all others; ``place`` is its place among all connections (``places``), as long as it is
+    open; ``heads`` are all that have not ended.
     """
 
     __slots__ = (
         "_binder",
         "_body",
+        "_body_bytes",
         "_ended_by_client",
+        "_framing_bytes",
         "_holds_head",
         "_shared",
         "_streamed",
@@ -55,6 +59,7 @@ class Connection(web.RequestHandler):
         "heads",
         "number",
         "place",
+        "places",
         "sender",
     )
 
@@ -63,6 +68,7 @@ class Connection(web.RequestHandler):
     sender: Sender | None
     client: ClientSession | None
     place: Place | None
+    places: Places
     heads: "UnfinishedHeads[Connection]"
     _binder: Binder | None
 
@@ -71,6 +77,7 @@ class Connection(web.RequestHandler):
         self.departure = task.cancel
         self._streamed = False
         self._body = None if body.is_eof() else body
+        self._body_bytes = self._framing_bytes = 0
 
     def stream(self) -> None:
         """The request is answered by an event stream.
@@ -78,6 +85,22 @@ class Connection(web.RequestHandler):
         Some clients close the connection as soon as they have their answer from it: that says nothing.
         """
         self._streamed = True
+
+    def sent_by(self, sender: Sender) -> None:
+        """The request that has come is this sender's.
+
+        Raises:
+            TooManyConnections: its principal has as many connections as one may have. This one ends.
+        """
+        self.sender = sender
+        if self.place is None:
+            return  # lost already
+        try:
+            self.places.belong(self.place, sender.principal.digest)
+        except TooManyConnections:
+            self.sender = None
+            self.close()
+            raise
 
     def carry(self, client: ClientSession, binder: Binder, *, for_others: bool) -> None:
         """This connection has carried a client session, which is told when it is closed.
@@ -111,6 +134,7 @@ class Connection(web.RequestHandler):
         self.departure = self.head = self.sender = self.client = self._binder = None
         self._shared = self._ended_by_client = self._streamed = self._holds_head = False
         self._body = None
+        self._body_bytes = self._framing_bytes = 0
         self.number = next(_NUMBERS)
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
         # first step (eagerly, from Python 3.12 on).
@@ -128,8 +152,9 @@ class Connection(web.RequestHandler):
         if requests:
             self._let_go()
             size_bytes = left_over(size_bytes, list(self._messages)[-requests:])
-        elif self._is_body():
+        elif (body := self._body_that_came()) is not None:
             self._let_go()
+            self._weigh_framing(size_bytes, body)
             return
         # A connection that is being closed reads no further head.
         if size_bytes and not self._close and not self._force_close and not self._upgraded:
@@ -140,15 +165,34 @@ class Connection(web.RequestHandler):
             for connection in self.heads.excess():
                 connection.give_up(_NO_MEMORY)
 
-    def _is_body(self) -> bool:
-        """Whether what has just arrived was part of a body."""
+    def _body_that_came(self) -> StreamReader | None:
+        """The body that what has just arrived was part of."""
         # Of the newest request: those before it have arrived whole.
         body = self._messages[-1][1] if self._messages else self._body
         if body is None or not body.is_eof():
-            return body is not None
+            return body
         # The piece in which a body ends is still of the body; the next one is not.
-        is_its_end, self._body = body is self._body, None
-        return is_its_end
+        its_end, self._body = self._body if body is self._body else None, None
+        return its_end
+
+    def _weigh_framing(self, size_bytes: int, body: StreamReader) -> None:
+        """See how much has come of a body that is not in it: sizes of chunks, their extensions, trailers.
+
+        aiohttp's parser drops extensions, but keeps trailers until the next request begins.
+        """
+        grown, self._body_bytes = body.total_bytes - self._body_bytes, body.total_bytes
+        # Trailers are what comes last, so it starts anew where the body has grown. Chunks of a byte have five
+        # bytes around them.
+        if grown:
+            self._framing_bytes = max(0, size_bytes - _CHUNK_TIMES * grown)
+        else:
+            self._framing_bytes += size_bytes
+        if self._framing_bytes > _most_of_head(self.max_field_size):
+            body.set_exception(web.RequestPayloadError("trailers are too large"))
+        elif not body.is_eof() or self._framing_bytes <= self.max_field_size:
+            return
+        self.close()  # after the answer: an idle connection must not hold so much
+        self._parser = None
 
     def _let_go(self) -> None:
         if self._holds_head:

@@ -18,6 +18,9 @@ _FOR_ACCEPTED: Final = 25
 # with many must not keep the others out, not even together.
 _FOR_OTHERS: Final = 25
 _FEW: Final = 32
+# Of that, the last of all (1 of this many) is for callers with nothing under way: dozens with a few each must
+# not keep the others out, either.
+_FOR_THE_FIRST: Final = 16
 
 
 class ExchangeLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +61,7 @@ class InFlight:
         self.busy = max(1, most * (100 - _FOR_OTHERS) // 100)
         self.most_own = min(rules.max_exchanges_per_principal, self.busy)
         self.few = max(1, most // _FEW)
+        self.most_with_few = most - most // _FOR_THE_FIRST
 
 
 class UnderWay(msgspec.Struct):
@@ -79,9 +83,10 @@ class UnderWay(msgspec.Struct):
                 f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
             )
         self.accepted = accepted = counts.is_accepted(principal)
-        if counts.count >= (counts.most if own < counts.few else counts.busy) or (
-            not accepted and counts.strangers >= counts.most_strangers
-        ):
+        room = counts.busy
+        if own < counts.few:
+            room = counts.most_with_few if own else counts.most
+        if counts.count >= room or (not accepted and counts.strangers >= counts.most_strangers):
             raise TooManyExchanges(f"{counts.count} requests are under way already (--max-exchanges).")
         counts.count += 1
         counts.own[principal] = own + 1

@@ -25,7 +25,7 @@ from ..errors import (
 from ..events import Observer
 from ..exchange.attribution import Attribution
 from ..exchange.call import Asked, ModernCall, Outcome
-from ..exchange.catalog import LISTS, Catalog, Marks
+from ..exchange.catalog import LISTS, Catalog
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
@@ -35,6 +35,7 @@ from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Request, Response
 from ..protocol.lifting import CacheHint, ServerFacts
 from ..protocol.subscriptions import read_filter
+from ..protocol.tool_lists import Marks
 from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
@@ -105,9 +106,8 @@ class ModernRequests:
         lowered = lowering.lower_params(modern)
         kept = self._catalog.find(key, method, lowered)
         if kept is not None:
-            return self._complete(
-                modern, kept.incarnation.facts, Response(request.message.id, result=kept.result)
-            )
+            response = await self._lift_list(method, Response(request.message.id, result=kept.result))
+            return self._complete(modern, kept.incarnation.facts, response)
         request.trace.waits()
         visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         request.visits(visit)
@@ -132,6 +132,7 @@ class ModernRequests:
         outcome = await self._run(request, call, {})
         if method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
             self._catalog.keep(key, method, lowered, outcome.result, visit.session, generation)
+            outcome = await self._lift_list(method, outcome)
         return self._present(call, outcome, request.principal)
 
     # -- before the call -------------------------------------------------------------------------
@@ -193,6 +194,12 @@ class ModernRequests:
             return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
         return self._complete(call.modern, call.facts, outcome)
 
+    async def _lift_list(self, method: str, response: Response) -> Response:
+        """A list that may hold tools which modern clients cannot call, without those."""
+        if method != revisions.TOOLS_LIST or response.result is None:
+            return response
+        return Response(response.id, result=await self._catalog.lift_tools(response.result))
+
     def _complete(self, modern: ModernRequest, facts: ServerFacts, response: Response) -> Answer:
         """A server's response, lifted."""
         identifier, method = modern.request.id, modern.request.method
@@ -201,8 +208,6 @@ class ModernRequests:
             body = jsonrpc.write_response(identifier, Response(identifier, error=error.raw))
             return Answer(body=body, status=error.status, failed=True)
         result = response.result or b"{}"
-        if method == revisions.TOOLS_LIST:
-            result = self._catalog.lift_tools(result)
         hint = self.rules.hint(method)
         if hint is None:
             lifted = lifting.lift_result(result, facts, None)

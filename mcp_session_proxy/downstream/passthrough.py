@@ -33,9 +33,11 @@ from ..errors import (
 from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
 from ..upstream.http_client import Trouble, trouble_of
+from .following import Reader
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
+from .streams import Heartbeats, break_circle
 
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
@@ -89,7 +91,8 @@ class Passthrough:
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
     ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``replicas`` are the origins of its
     equals, by which it may call itself; ``public_url`` is where clients see us, if that is not where we
-    listen. ``rules`` may be replaced at any time, for requests from then on.
+    listen. ``heartbeats`` finds clients that read nothing. ``rules`` may be replaced at any time, for
+    requests from then on.
     """
 
     def __init__(
@@ -100,6 +103,7 @@ class Passthrough:
         public_url: str | None,
         *,
         rules: PassingRules,
+        heartbeats: Heartbeats,
         replicas: Sequence[URL] = (),
     ) -> None:
         if http.auto_decompress:
@@ -107,6 +111,7 @@ class Passthrough:
         self._http = http
         self._origin = upstream_origin.origin()
         self.rules = rules
+        self._heartbeats = heartbeats
         self._endpoint_path = endpoint_path
         self.rewriter = Rewriter(
             upstream_origin=str(self._origin),
@@ -215,7 +220,12 @@ class Passthrough:
     async def _relay(
         self, request: web.BaseRequest, upstream: aiohttp.ClientResponse, cors: Mapping[str, str]
     ) -> web.StreamResponse:
-        """Pass the answer on as it comes; an answer that breaks off breaks the client's connection."""
+        """Pass the answer on as it comes; an answer that breaks off breaks the client's connection.
+
+        A client that takes nothing of it is cut off, or it would hold a connection to the server for ever.
+        """
+        reader = Reader(request, self._heartbeats.now)
+        self._heartbeats.watch(reader)
         response = web.StreamResponse(
             status=upstream.status,
             reason=None if upstream.reason is None else writable(upstream.reason),
@@ -227,12 +237,14 @@ class Passthrough:
                 body = await self._rewrite_metadata(upstream, response)
             await response.prepare(request)
             async for chunk in body:
-                await response.write(chunk)
-            await response.write_eof()
-        except (aiohttp.ClientError, OSError):
+                await reader.take(response.write(chunk))
+            await reader.take(response.write_eof())
+        except (aiohttp.ClientError, OSError) as error:
             # Whichever side broke: an end that looks complete would be a lie.
-            if request.transport is not None:
-                request.transport.abort()
+            reader.cut_off()
+            break_circle(error)
+        finally:
+            self._heartbeats.unwatch(reader)
         return response
 
     def _response_headers(

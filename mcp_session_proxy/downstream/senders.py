@@ -69,6 +69,7 @@ class Senders:
 
         Raises:
             BadRequest: it would hide from the server who is calling.
+            TooManyConnections: its caller has too many.
         """
         headers, rules = http.headers, self.rules
         sender = head.sender = self._find(http)
@@ -93,6 +94,7 @@ class Senders:
         Raises:
             UpstreamError: the server is away, slow or full, so nothing is known.
             TooManyWaiters: too many tokens are being asked about.
+            TooManyConnections: its caller has too many.
         """
         sender = head.sender
         if sender.claim is None:
@@ -103,7 +105,7 @@ class Senders:
         )
         connection = http.protocol
         assert isinstance(connection, Connection)
-        connection.sender = head.sender
+        connection.sent_by(head.sender)
         if not standing.over:
             standing.heads.add(head)
             head.judged_by = self.rules
@@ -141,7 +143,7 @@ class Senders:
         claim = self._identifier.claim(headers, query)
         if claim is not None:
             sender = self._judge_claim(sender, claim)
-        connection.sender = sender
+        connection.sent_by(sender)
         return sender
 
     def _judge_claim(self, sender: Sender, claim: Claim) -> Sender:

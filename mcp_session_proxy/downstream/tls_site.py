@@ -116,12 +116,12 @@ class _Acceptor:
         """Take in who waits to be accepted."""
         for _ in range(_ACCEPTED_AT_ONCE):
             try:
-                client, _address = listening.accept()
+                client, address = listening.accept()
             except OSError as error:
                 if error.errno in _NONE_LEFT:
                     self._make_room(listening)
                 return  # nobody waits, or who did has gone
-            self._arrive(client)
+            self._arrive(client, address)
 
     def _make_room(self, listening: socket.socket) -> None:
         """There are no descriptors left: somebody makes room, which takes a moment."""
@@ -134,9 +134,9 @@ class _Acceptor:
         if listening in self.sockets:
             self._loop.add_reader(listening, self._accept, listening)
 
-    def _arrive(self, client: socket.socket) -> None:
+    def _arrive(self, client: socket.socket, address: object) -> None:
         """Give a new connection its place, or end it."""
-        place = self._listener.places.take()
+        place = self._listener.places.take(address)
         if place is None:
             client.close()
             return

@@ -12,16 +12,16 @@ with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Valid
 import asyncio
 import hashlib
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Generator
 from typing import Final, NamedTuple
 
+from ..aio import in_pieces
 from ..bounds import LIFTED_LISTS, LIST_BYTES, LIST_PAGES, MARKED_TOOLS, MARKING_CALLERS
 from ..errors import OverBudget
 from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
-from ..protocol import changes, jsonrpc, mirroring, revisions
-from ..protocol.lifting import lift_tools, needs_task, read_input_schema
-from ..protocol.mirroring import MirroredParam
+from ..protocol import changes, jsonrpc, revisions, tool_lists
+from ..protocol.tool_lists import Marks, ToolList, ToolMarks
 from ..sessions.binding import Visit
 from ..sessions.identity import SessionKey
 from ..upstream.incarnation import Incarnation
@@ -35,6 +35,7 @@ _MAX_AGE_OF_THE_TOLD_SECONDS: Final = 300.0
 _MARKS_SECONDS: Final = 60.0
 _PARTIAL_MARKS_SECONDS: Final = 2.0
 _MARK_BYTES: Final = 300  # about what Python makes of one
+_HASHED_AT_ONCE_BYTES: Final = 1024 * 1024
 _FEATURE: Final = {
     "tools/list": "tools",
     "prompts/list": "prompts",
@@ -44,16 +45,6 @@ _FEATURE: Final = {
 LISTS: Final = frozenset(_FEATURE)
 _CHANGES: Final = frozenset(changes.LIST_CHANGES.values())
 _Place = tuple[SessionKey, str, bytes]
-
-
-class ToolMarks(NamedTuple):
-    """What has to be known of a tool before it is called."""
-
-    mirrored: tuple[MirroredParam, ...]
-    needs_task: bool
-
-
-Marks = Mapping[str, ToolMarks]  # by name, and only of tools about which there is something to know
 
 
 class KeptList(NamedTuple):
@@ -66,11 +57,8 @@ class KeptList(NamedTuple):
     kept_at: float
 
 
-class _ReadTools(NamedTuple):
-    """What was made of one page of tools. ``lifted`` is None where a modern client gets it as it came."""
-
-    marks: Marks
-    lifted: bytes | None
+class _ReadList(NamedTuple):
+    tools: ToolList
     size_bytes: int
 
 
@@ -92,7 +80,8 @@ class Catalog:
         self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
         # By their hash: what is made of a page depends on its bytes alone, whoever it was sent to.
-        self._read: OrderedDict[bytes, _ReadTools] = OrderedDict()
+        self._read: OrderedDict[bytes, _ReadList] = OrderedDict()
+        self._reading = asyncio.Lock()
 
     # -- lists -----------------------------------------------------------------------------------
 
@@ -181,28 +170,29 @@ class Catalog:
 
     # -- what is made of tools ---------------------------------------------------------------------
 
-    def lift_tools(self, result: bytes) -> bytes:
+    async def lift_tools(self, result: bytes) -> bytes:
         """A ``tools/list`` result as modern clients get it; each list is read once, not for each request."""
-        if not _may_be_marked(result):
+        if not tool_lists.may_be_marked(result):
             return result
-        lifted = self._read_tools(result).lifted
+        lifted = (await self._read_tools(result)).lifted
         return result if lifted is None else lifted
 
-    def _read_tools(self, result: bytes) -> _ReadTools:
-        digest = hashlib.blake2b(result, digest_size=16).digest()
-        read = self._read.get(digest)
-        if read is None:
-            marks, lifted = _marks_of_page(result), lift_tools(result)
-            kept = None if lifted == result else lifted
-            read = _ReadTools(marks, kept, _size_of_marks(marks) + len(kept or b""))
-            self._read[digest] = read
-            self._share.hold(read.size_bytes)
-            if len(self._read) > LIFTED_LISTS:
-                self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
-            self.keep_to_share()
-        else:
-            self._read.move_to_end(digest)
-        return read
+    async def _read_tools(self, result: bytes) -> ToolList:
+        # One after the other: all that are being read take their piece of everybody's time.
+        async with self._reading:
+            digest = await in_pieces(_digest(result))
+            known = self._read.get(digest)
+            if known is not None:
+                self._read.move_to_end(digest)
+                return known.tools
+            tools = await in_pieces(tool_lists.read(result))
+            size_bytes = _size_of_marks(tools.marks) + len(tools.lifted or b"")
+            self._read[digest] = _ReadList(tools, size_bytes)
+        self._share.hold(size_bytes)
+        if len(self._read) > LIFTED_LISTS:
+            self._share.give_back(self._read.popitem(last=False)[1].size_bytes)
+        self.keep_to_share()
+        return tools
 
     # -- header annotations ------------------------------------------------------------------------
 
@@ -242,8 +232,8 @@ class Catalog:
             response = await inquire(visit, revisions.TOOLS_LIST, params, self._observe)
             if response is None or response.result is None:
                 return marks, False
-            if _may_be_marked(response.result):
-                marks.update(self._read_tools(response.result).marks)
+            if tool_lists.may_be_marked(response.result):
+                marks.update((await self._read_tools(response.result)).marks)
             if len(marks) > MARKED_TOOLS:
                 return marks, False
             cursor = jsonrpc.read_object(response.result).get("nextCursor")
@@ -271,27 +261,10 @@ def _size_of_marks(marks: Marks) -> int:
     )
 
 
-def _may_be_marked(result: bytes) -> bool:
-    """Whether anything has to be known of any tool of a page; many servers have no such tools.
-
-    What no model could ever read is not read here, either: it would hold up everybody.
-    """
-    return len(result) <= LIST_BYTES and any(
-        name in result for name in (b"x-mcp-header", b"execution", b"\\u")
-    )
-
-
-def _marks_of_page(result: bytes) -> Marks:
-    """The marked tools of one page."""
-    found: dict[str, ToolMarks] = {}
-    for tool in jsonrpc.read_array(jsonrpc.read_object(result).get("tools", b"")):
-        name = jsonrpc.read_string(jsonrpc.read_object(tool).get("name"))
-        if name is None:
-            continue
-        try:
-            marks = ToolMarks(mirroring.read_marks(read_input_schema(tool)), needs_task(tool))
-        except mirroring.InvalidMarks:
-            continue  # left out of the client's list as well
-        if marks.mirrored or marks.needs_task:
-            found[name] = marks
-    return found
+def _digest(data: bytes) -> Generator[None, None, bytes]:
+    """The hash of a text, in pieces."""
+    hashed, view = hashlib.blake2b(digest_size=16), memoryview(data)
+    for start in range(0, len(data), _HASHED_AT_ONCE_BYTES):
+        hashed.update(view[start : start + _HASHED_AT_ONCE_BYTES])
+        yield
+    return hashed.digest()

@@ -167,25 +167,8 @@ def _is_fit_hint(name: str, raw: bytes | None) -> bool:
     return jsonrpc.read_string(raw) in _SCOPES
 
 
-def lift_tools(result: bytes) -> bytes:
-    """A ``tools/list`` result without the tools that a modern client cannot call.
-
-    Those are the ones whose ``x-mcp-header`` annotations are invalid, and those that only run as tasks of the
-    earlier revision. How the others may run as tasks means nothing to a modern client, and is left out.
-    """
-    if not any(name in result for name in (b"x-mcp-header", b"execution", b"\\u")):
-        return result
-    members = jsonrpc.read_object(result)
-    tools = jsonrpc.read_array(members.get("tools", b""))
-    lifted = [_lift_tool(tool) for tool in tools]
-    if lifted == tools:
-        return result
-    members["tools"] = jsonrpc.write_batch([tool for tool in lifted if tool is not None])
-    return jsonrpc.write_object(members)
-
-
-def _lift_tool(tool: bytes) -> bytes | None:
-    """One tool of a list; None where it cannot be called."""
+def lift_tool(tool: bytes) -> bytes | None:
+    """One tool of a list as modern clients get it; None where they cannot call it."""
     if needs_task(tool) or not _is_well_marked(tool):
         return None
     members = jsonrpc.read_object(tool)

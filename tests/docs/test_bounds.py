@@ -113,6 +113,7 @@ ROWS = {
         "LIST_BYTES": "{} each",
         "MARKED_TOOLS": "{} tools",
         "LIST_PAGES": "in {} pages",
+        "TOOL_BYTES": "a tool over {}",
         "LIFTED_LISTS": "{} of them as modern clients get them",
         "LISTS_PERCENT": "together {}",
     },

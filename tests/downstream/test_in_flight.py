@@ -48,6 +48,16 @@ def test_several_callers_together_leave_room_for_others() -> None:
     assert fill(counted, "c") == 4
 
 
+def test_dozens_together_leave_room_for_others() -> None:
+    """However many requests dozens of callers have under way, one that has none finds a place."""
+    names = [f"caller {number}" for number in range(14)]
+    counted = in_flight(most=128, each=128, accepted=[*names, "newcomer"])
+    assert [fill(counted, name) for name in names[:7]] == [96, 4, 4, 4, 4, 4, 4]
+    assert len(counted) == 120
+    assert [fill(counted, name) for name in names[7:14]] == [1] * 7
+    assert fill(counted, "newcomer") == 1
+
+
 def test_strangers_leave_room_for_accepted_callers() -> None:
     """However many callers somebody makes up, the last quarter is not for them."""
     counted = in_flight(accepted=("known", "known, too"))

@@ -116,6 +116,22 @@ async def test_who_has_most_connections_makes_room(bench: Bench) -> None:
         writer.close()
 
 
+async def test_one_callers_streams_leave_room_for_others(bench: Bench) -> None:
+    """Streams of a caller that the server knows take three quarters of the connections, and no more."""
+    await bench.start(max_connections=4)
+    greedy = {"Authorization": "Bearer greedy", "Connection": "close"}
+    sessions = [await bench.initialize(headers=greedy) for _ in range(4)]
+    async with AsyncExitStack() as stack:
+        for number, session in enumerate(sessions):
+            stream = await stack.enter_async_context(bench.request("GET", session=session, headers=greedy))
+            assert stream.status == (200 if number < 3 else 503)
+        assert (await stream.json())["error"]["data"]["reason"] == "too-many-connections"
+        await until(lambda: len(bench.listener.places) == 3)  # the refused one was closed
+        for _ in range(2):
+            assert (await bench.post(call(), headers={"Connection": "close"})).status == 200
+    await until(lambda: len(bench.listener.places) == 0)
+
+
 @pytest.mark.parametrize("sent", [b"", b"POST /mcp HT", b"POST /mcp HTTP/1.1\r\nHost: localhost\r\n"])
 async def test_slow_heads(bench: Bench, sent: bytes) -> None:
     """A connection whose request does not begin, or never gets to its end, is closed."""

@@ -17,6 +17,7 @@ from raw_server import always
 from yarl import URL
 
 from mcp_session_proxy.downstream.passthrough import PassingRules, Passthrough, open_client_session
+from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 METADATA = "/.well-known/oauth-protected-resource"
@@ -33,6 +34,11 @@ class Server:
     def port(self) -> int:
         assert self.url.port is not None
         return self.url.port
+
+
+def heartbeats() -> Heartbeats:
+    """What looks for clients that read nothing."""
+    return Heartbeats(HeartbeatRules(interval_seconds=0.3))
 
 
 async def start(handler: Handler) -> Server:
@@ -52,7 +58,8 @@ class Bench:
     servers: list[Server] = field(default_factory=list)
 
     async def proxy(self, origin: URL, public_url: str | None = None, **options: Any) -> Server:
-        handler = Passthrough(self.inner, origin, "/mcp", public_url, rules=PassingRules(**options))
+        rules = PassingRules(**options)
+        handler = Passthrough(self.inner, origin, "/mcp", public_url, rules=rules, heartbeats=heartbeats())
         self.servers.append(await start(handler.handle))
         return self.servers[-1]
 
@@ -432,7 +439,8 @@ async def test_cors_headers_are_added_where_the_server_has_none(bench: Bench) ->
 
     cors = {"Access-Control-Allow-Origin": "https://app.example", "Vary": "Origin"}
     bench.servers.append(await start(upstream))
-    handler = Passthrough(bench.inner, bench.servers[-1].url, "/mcp", None, rules=PassingRules())
+    origin, rules = bench.servers[-1].url, PassingRules()
+    handler = Passthrough(bench.inner, origin, "/mcp", None, rules=rules, heartbeats=heartbeats())
     bench.servers.append(await start(lambda request: handler.handle(request, cors)))
     for path, expected in (("/own", ["*"]), ("/other", ["https://app.example"])):
         async with bench.request("GET", bench.servers[-1], path) as response:
@@ -572,8 +580,47 @@ async def test_malformed_uploads(bench: Bench) -> None:
 async def test_a_decoding_session_is_refused() -> None:
     """A client session that would alter bodies is a programming error, found at start."""
     async with aiohttp.ClientSession() as http:
+        origin, rules = URL("http://127.0.0.1:1"), PassingRules()
         with pytest.raises(ValueError, match="must not decode"):
-            Passthrough(http, URL("http://127.0.0.1:1"), "/mcp", None, rules=PassingRules())
+            Passthrough(http, origin, "/mcp", None, rules=rules, heartbeats=heartbeats())
+
+
+async def test_a_client_that_reads_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is cut off, and the connection to the server is let go of."""
+    monkeypatch.setattr("mcp_session_proxy.downstream.streams.UNREAD_SECONDS", 0.2)
+    given_up = asyncio.Event()
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        try:
+            while True:
+                await response.write(bytes(256 * 1024))
+        finally:
+            given_up.set()
+
+    proxy = await bench.before(endless)
+    _, writer = await asyncio.open_connection("127.0.0.1", proxy.port, limit=1024)
+    writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
+    await given_up.wait()
+    writer.transport.abort()
+
+
+async def test_a_client_that_reads_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets all, however long it takes, and so does one whose server is silent for long."""
+    monkeypatch.setattr("mcp_session_proxy.downstream.streams.UNREAD_SECONDS", 0.3)
+
+    async def pausing(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        for _ in range(2):
+            await response.write(bytes(1000))
+            await asyncio.sleep(0.7)
+        return response
+
+    proxy = await bench.before(pausing)
+    async with bench.request("GET", proxy, "/pausing") as response:
+        assert len(await response.read()) == 2000
 
 
 # -- OAuth documents -----------------------------------------------------------------------------

@@ -139,6 +139,88 @@ async def test_beyond_a_request_that_is_answered(bench: Bench) -> None:
     await until(lambda: held(bench) == 0)
 
 
+CHUNKED = HEAD + (
+    b"Accept: application/json\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+
+
+def chunks(body: bytes, size: int) -> bytes:
+    """A body in chunks of this size, but for its end."""
+    pieces = (body[start : start + size] for start in range(0, len(body), size))
+    return b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_trailers_without_end(bench: Bench, whole: bool) -> None:
+    """What follows a body and is none of it is bounded; the request is refused, and its connection ends."""
+    await bench.start(max_header_bytes="4KiB")
+    connection = await connect(bench)
+    connection[1].write(CHUNKED + chunks(json.dumps(call()).encode(), 1000))
+    await asyncio.sleep(0.05)
+    end = b"0\r\n" + fields(100)
+    answer = asyncio.create_task(connection[0].readline())
+    for piece in (end,) if whole else (end[start : start + 500] for start in range(0, len(end), 500)):
+        if answer.done():
+            break
+        connection[1].write(piece)
+        await asyncio.sleep(0.001)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert b" 400 " in await answer
+    connection[1].close()
+    assert bench.server.posts("tools/call") == []
+
+
+async def test_extensions_without_end(bench: Bench) -> None:
+    """The same of what may stand beside the size of a chunk."""
+    await bench.start(max_header_bytes="4KiB")
+    connection = await connect(bench)
+    connection[1].write(CHUNKED)
+    await asyncio.sleep(0.05)
+    connection[1].write(b"1;" + b"x" * 100_000)
+    assert b" 400 " in (await answer_of(connection)).partition(b"\r\n")[0]
+
+
+async def test_large_trailers_end_their_connection(bench: Bench) -> None:
+    """The request is answered, but what the parser keeps is not kept for the time between two requests."""
+    await bench.start(max_header_bytes="4KiB")
+    connection = await connect(bench)
+    connection[1].write(CHUNKED + chunks(json.dumps(call()).encode(), 1000))
+    await asyncio.sleep(0.05)
+    connection[1].write(b"0\r\n" + fields(6) + b"\r\n")
+    answer = await answer_of(connection)
+    assert b" 200 " in answer.partition(b"\r\n")[0]
+    assert b'"count"' in answer
+
+
+@pytest.mark.parametrize("size", [1, 2, 1000])
+async def test_small_chunks_are_no_trailers(bench: Bench, size: int) -> None:
+    """However small the chunks of a body are, and with a few trailers, its connection goes on."""
+    await bench.start(max_header_bytes="4KiB")
+    reader, writer = await connect(bench)
+    body = json.dumps(call()).encode().ljust(30_000)
+    for _ in range(2):
+        writer.write(CHUNKED)
+        await asyncio.sleep(0.01)
+        sent = chunks(body, size) + b"0\r\nX-Checksum: 1\r\n\r\n"
+        for start in range(0, len(sent), 50_000):
+            writer.write(sent[start : start + 50_000])
+            await asyncio.sleep(0.01)
+        assert b" 200 " in await reader.readline()
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(answer.lower().partition(b"content-length:")[2].split()[0])
+        await reader.readexactly(length)
+    writer.close()
+
+
+async def test_a_large_head_ends_its_connection(bench: Bench) -> None:
+    """It is answered, but not held by a connection that waits for the next request."""
+    await bench.start()
+    connection = await connect(bench)
+    connection[1].write(HEAD + fields(20) + b"Content-Length: 0\r\n\r\n")
+    answer = await answer_of(connection)
+    assert b"Connection: close" in answer
+
+
 def test_under_the_programs_own_event_loop() -> None:
     """A large head that comes with the connection is refused under uvloop, too."""
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Generator
 from typing import Any, cast
 
 import pytest
@@ -13,6 +14,7 @@ from mcp_session_proxy.exchange.catalog import Catalog
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.mirroring import MirroredParam
+from mcp_session_proxy.protocol.tool_lists import ToolList
 from mcp_session_proxy.sessions.identity import SessionKey
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
@@ -422,22 +424,35 @@ async def test_a_list_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     at = await scene()
     reads: list[bytes] = []
 
-    def read(result: bytes) -> bytes:
+    def read(result: bytes) -> Generator[None, None, ToolList]:
         reads.append(result)
-        return result + b" "
+        yield
+        return ToolList({}, result + b" ")
 
-    monkeypatch.setattr("mcp_session_proxy.exchange.catalog.lift_tools", read)
+    monkeypatch.setattr("mcp_session_proxy.protocol.tool_lists.read", read)
     marked = b'{"tools":[{"name":"t","inputSchema":{"x-mcp-header":7}}]}'
     for _ in range(5):
-        assert at.catalog.lift_tools(marked) == marked + b" "
+        assert await at.catalog.lift_tools(marked) == marked + b" "
     assert reads == [marked]
-    assert at.catalog.lift_tools(RESULT) == RESULT
+    assert await at.catalog.lift_tools(RESULT) == RESULT
     assert at.share.used_bytes >= len(marked)
     at.share.max_bytes = 0
     at.catalog.keep_to_share()
     assert at.share.used_bytes == 0
-    assert at.catalog.lift_tools(marked) == marked + b" "
+    assert await at.catalog.lift_tools(marked) == marked + b" "
     assert len(reads) == 2
-    enormous = marked + b" " * 4 * 1024 * 1024
-    assert at.catalog.lift_tools(enormous) == enormous
-    assert len(reads) == 2
+
+
+async def test_lists_of_any_size_are_read() -> None:
+    """What is too large to be kept is read all the same, one after the other, and its marks are checked."""
+    at = await scene()
+    tools = [tool(f"t{number}", MARKED) for number in range(3)]
+    enormous = json.dumps({"tools": [{"name": "x", "description": "x" * 5 * 1024 * 1024}, *tools]}).encode()
+    bad = json.dumps({"tools": [*tools, tool("bad", {"x-mcp-header": "no token"})]}).encode()
+    lists = await asyncio.gather(*(at.catalog.lift_tools(data) for data in (enormous, bad, enormous, bad)))
+    assert lists[0] == lists[2] == enormous
+    assert json.loads(lists[1]) == json.loads(lists[3]) == {"tools": tools}
+    at.keep(enormous)
+    assert at.find() is None
+    at.server.script(LIST, answer(result(json.loads(enormous))))
+    assert await at.marks("t2") == (MARK,)

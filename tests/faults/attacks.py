@@ -13,7 +13,9 @@ import itertools
 import json
 import random
 import resource
+import socket
 import ssl
+import struct
 import uuid
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
@@ -330,6 +332,161 @@ async def holding_streams(attacker: Attacker) -> None:
     held.append(writer)
 
 
+async def trailers(attacker: Attacker) -> None:
+    """Bodies in chunks, with extensions and trailers without end, on connections that stay."""
+    reader, writer = await attacker.connect()
+    head = attacker.head(0).replace(b"Content-Length: 0", b"Transfer-Encoding: chunked")
+    body = json.dumps(attacker.call("increment")).encode()
+    writer.write(head + b"%x;%b\r\n%b\r\n0\r\n" % (len(body), b"e" * 50_000, body))
+    for number in range(120):
+        writer.write(b"X-%d: %b\r\n" % (number, b"x" * 15_000))
+    await writer.drain()
+    writer.write(b"\r\n")
+    held.append(writer)
+    await read_for(reader, 2)
+
+
+async def fat_idle_heads(attacker: Attacker) -> None:
+    """Requests with heads as large as they may be, on connections that stay."""
+    reader, writer = await attacker.connect()
+    head = attacker.head(0, **{f"X-{number}": "x" * 15_000 for number in range(4)})
+    writer.write(head.replace(b"POST", b"DELETE", 1))
+    held.append(writer)
+    await read_for(reader, 2)
+
+
+async def pipelining(attacker: Attacker) -> None:
+    """Thousands of requests on one connection, of whose answers nothing is read."""
+    body = json.dumps(attacker.call("big", size=10_000)).encode()
+    _, writer = await attacker.connect()
+    cast(asyncio.Transport, writer.transport).pause_reading()
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(3):
+            while True:
+                writer.write((attacker.head(len(body)) + body) * 100)
+                await writer.drain()
+    writer.transport.abort()
+
+
+async def unread_pages(attacker: Attacker) -> None:
+    """Large pages beside the endpoint, of which nothing is read."""
+    parts = urlsplit(attacker.url)
+    _, writer = await attacker.connect()
+    cast(asyncio.Transport, writer.transport).pause_reading()
+    writer.write(f"GET /large HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+    held.append(writer)
+
+
+async def hoarded_streams(attacker: Attacker) -> None:
+    """An accepted caller with as many client sessions, GET streams and connections as it can have."""
+    session = await attacker.open()
+    if session is None:
+        return
+    reader, writer = await attacker.connect()
+    head = attacker.head(0, **{"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY})
+    writer.write(head.replace(b"POST", b"GET", 1))
+    held.append(writer)
+    await reader.read(1)
+
+
+async def hoarded_listeners(attacker: Attacker) -> None:
+    """The same with modern listeners."""
+    body = json.dumps(
+        attacker.modern("subscriptions/listen", notifications={"toolsListChanged": True})
+    ).encode()
+    reader, writer = await attacker.connect()
+    routing = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
+    writer.write(attacker.head(len(body), **routing) + body)
+    held.append(writer)
+    await reader.read(1)
+
+
+async def dozens_of_callers(attacker: Attacker) -> None:
+    """Forty accepted callers, each with as many long calls as it can have."""
+    attacker.token = f"one-of-dozens-{random.randrange(40)}"
+    await attacker.post(attacker.call("slow", seconds=2))
+
+
+async def broken_texts(attacker: Attacker) -> None:
+    """4 MiB of halves of characters, and of arrays in arrays, in calls that the server repeats."""
+    for text in (b'"' + b"\\ud800" * 600_000 + b'"', b"[" * 300 + b"[]," * 1_300_000 + b"1" + b"]" * 300):
+        for place in (
+            b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"echo","arguments":{"what":%b}}}',
+            b'{"jsonrpc":"2.0","id":1,"method":%b}',
+            b'{"jsonrpc":"2.0","id":%b,"method":"ping"}',
+        ):
+            await attacker.post(place % text)
+
+
+async def waiting_for_100(attacker: Attacker) -> None:
+    """Clients that want to be asked for their bodies, and then send none."""
+    reader, writer = await attacker.connect()
+    writer.write(attacker.head(4 * MIB - 1, Expect="100-continue"))
+    held.append(writer)
+    await read_for(reader, 1)
+
+
+async def connections_that_break(attacker: Attacker) -> None:
+    """Connections that are reset as soon as they stand, with and without a request."""
+    for sent in (b"", attacker.head(10), attacker.head(2) + b"{}", b"\x00"):
+        _, writer = await attacker.connect()
+        writer.write(sent)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+
+async def slow_bodies_of_many(attacker: Attacker) -> None:
+    """A body a byte at a time, from another made-up caller each time."""
+    attacker.token = uuid.uuid4().hex
+    _, writer = await attacker.connect()
+    writer.write(attacker.head(1_000_000))
+    held.append(writer)
+    for _ in range(20):
+        writer.write(b" ")
+        await asyncio.sleep(0.1)
+
+
+async def odd_requests(attacker: Attacker) -> None:
+    """What a server in front of ours may understand otherwise than we do."""
+    body = json.dumps(attacker.call("increment")).encode()
+    plain = attacker.head(len(body))
+    length = b"Content-Length: %d" % len(body)
+    for sent in (
+        plain.replace(length, length + b"\r\nTransfer-Encoding: chunked") + body,
+        plain.replace(length, length + b"\r\n" + length) + body,
+        plain.replace(length, b"Content-Length: +%d" % len(body)) + body,
+        plain.replace(length, b"Transfer-Encoding: chunked, chunked") + b"0\r\n\r\n",
+        plain.replace(length, b"Transfer-Encoding: \x0bchunked") + b"0\r\n\r\n",
+        plain.replace(length, b"Transfer-Encoding: chunked") + b"%x\n" % len(body) + body + b"\r\n0\r\n\r\n",
+        plain.replace(length, b"Transfer-Encoding: chunked") + b"-1\r\n",
+        plain.replace(length, b"Transfer-Encoding: chunked") + b"f" * 40 + b"\r\n",
+        plain.replace(b"HTTP/1.1", b"HTTP/1.0") + body,
+        plain.replace(b"HTTP/1.1", b"HTTP/2.0") + body,
+        plain.replace(b"POST /mcp", b"POST http://evil.example/mcp") + body,
+        plain.replace(b"POST /mcp", b"CONNECT evil.example:80") + body,
+        plain.replace(b"Host: ", b"Host: evil.example\r\nHost: ") + body,
+        plain.replace(b"Host: ", b"Host: evil.example\r\nX: ") + body,
+        plain.replace(b"Authorization", b"Mcp-Session-Id: " + b"\xff" * 15_000 + b"\r\nAuthorization") + body,
+        plain.replace(b"Authorization", b"Authorization: Bearer other\r\nAuthorization") + body,
+        plain.replace(b"Authorization", b"X-Caf\xc3\xa9: \xf0\x9f\x98\x80\r\nAuthorization") + body,
+        plain.replace(b"Authorization", b"Last-Event-ID: " + b"9" * 15_000 + b"\r\nAuthorization") + body,
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00" * 100,
+    ):
+        reader, writer = await attacker.connect()
+        writer.write(sent)
+        await read_for(reader, 0.05)
+        writer.transport.abort()
+
+
+async def read_for(reader: asyncio.StreamReader, seconds: float) -> None:
+    """Read what comes in this time."""
+    with contextlib.suppress(asyncio.TimeoutError):
+        async with asyncio.timeout(seconds):
+            while await reader.read(MIB):
+                pass
+
+
 async def idle_connections(attacker: Attacker) -> None:
     """Connections that ask for something once, and stay."""
     reader, writer = await attacker.connect_tls()
@@ -424,6 +581,18 @@ ATTACKS: Final[dict[Attack, int]] = {
     handshakes: 8,
     holding_streams: 20,
     idle_connections: 20,
+    trailers: 40,
+    fat_idle_heads: 40,
+    pipelining: 8,
+    unread_pages: 20,
+    hoarded_streams: 20,
+    hoarded_listeners: 20,
+    dozens_of_callers: 200,
+    broken_texts: 2,
+    waiting_for_100: 20,
+    connections_that_break: 20,
+    slow_bodies_of_many: 40,
+    odd_requests: 8,
 }
 # Those of a listener with TLS.
 TLS_ATTACKS: Final[dict[Attack, int]] = {

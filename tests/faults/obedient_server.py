@@ -104,6 +104,11 @@ async def big(request: web.Request, message: Message, session: Session, size: in
     return answer(message, text("x" * size))
 
 
+async def echo(request: web.Request, message: Message, session: Session, what: Any) -> web.StreamResponse:
+    """The same, in a text."""
+    return answer(message, text(json.dumps(what)))
+
+
 async def ask(request: web.Request, message: Message, session: Session, number: int) -> web.StreamResponse:
     """Ask the client so many questions, and wait for no answer if there is more than one."""
     stream = await begin(request)
@@ -141,7 +146,7 @@ async def tell(
     return answer(message, text("told"))
 
 
-TOOLS = {tool.__name__: tool for tool in (increment, slow, big, ask, flood, tell)}
+TOOLS = {tool.__name__: tool for tool in (increment, slow, big, echo, ask, flood, tell)}
 
 
 def text(content: str) -> Message:
@@ -171,6 +176,14 @@ async def login(_: web.Request) -> web.Response:
     return web.Response(text="<form>", content_type="text/html")
 
 
+async def large(request: web.Request) -> web.StreamResponse:
+    """A page without an end."""
+    page = web.StreamResponse()
+    await page.prepare(request)
+    while True:
+        await page.write(bytes(256 * 1024))
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser()
@@ -179,6 +192,7 @@ def main() -> None:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     app.router.add_route("*", "/mcp", endpoint)
     app.router.add_route("*", "/login", login)
+    app.router.add_route("*", "/large", large)
     web.run_app(app, host="127.0.0.1", port=arguments.port, print=None, access_log=None)
 
 

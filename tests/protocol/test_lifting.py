@@ -4,6 +4,7 @@ import json
 from typing import Any
 
 import pytest
+from fuzz.properties import read_tools
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mcp_types import jsonrpc as rpc
@@ -22,7 +23,7 @@ from wire_types import (
     results_of,
 )
 
-from mcp_session_proxy.protocol import jsonrpc, lifting, revisions
+from mcp_session_proxy.protocol import jsonrpc, lifting, revisions, tool_lists
 from mcp_session_proxy.protocol.jsonrpc import Response
 from mcp_session_proxy.protocol.lifting import CacheHint, ServerFacts
 
@@ -232,6 +233,14 @@ def test_offers() -> None:
 # -- tools -----------------------------------------------------------------------------------------
 
 
+def lift_tools(result: bytes) -> bytes:
+    """A list as modern clients get it."""
+    if not tool_lists.may_be_marked(result):
+        return result
+    lifted = read_tools(result).lifted
+    return result if lifted is None else lifted
+
+
 def tool(name: str, header: object) -> dict[str, Any]:
     return {
         "name": name,
@@ -243,7 +252,7 @@ def test_badly_marked_tools_are_left_out() -> None:
     """A tool whose header annotations are invalid is not listed; the others stay, in their order."""
     plain = {"name": "plain", "inputSchema": {"type": "object"}}
     tools = [tool("good", "Region"), tool("bad", "not a token"), plain, tool("odd", 3)]
-    lifted = json.loads(lifting.lift_tools(write({"tools": tools, "nextCursor": "c"})))
+    lifted = json.loads(lift_tools(write({"tools": tools, "nextCursor": "c"})))
     assert lifted == {"tools": [tools[0], plain], "nextCursor": "c"}
 
 
@@ -251,7 +260,7 @@ def test_badly_marked_tools_are_left_out() -> None:
 @given(result=results_of("tools/list"))
 def test_any_list_of_tools(result: dict[str, Any]) -> None:
     """Tools that only run as tasks go, how the others may is left out, and all else stays."""
-    lifted = json.loads(lifting.lift_tools(write(result)))
+    lifted = json.loads(lift_tools(write(result)))
     support = [(tool.get("execution") or {}).get("taskSupport") for tool in result["tools"]]
     kept = [tool for tool, word in zip(result["tools"], support, strict=True) if word != "required"]
     plain = [{key: value for key, value in tool.items() if key != "execution"} for tool in kept]
@@ -261,7 +270,7 @@ def test_any_list_of_tools(result: dict[str, Any]) -> None:
 def test_lists_without_marks_stay_as_they_are() -> None:
     """Lists in which there is nothing to do are not touched."""
     data = write({"tools": [{"name": "a", "inputSchema": {"type": "object"}}], "nextCursor": "c"})
-    assert lifting.lift_tools(data) is data
+    assert lift_tools(data) is data
 
 
 @pytest.mark.parametrize(
@@ -280,7 +289,7 @@ def test_lists_without_marks_stay_as_they_are() -> None:
 def test_tools_that_only_run_as_tasks(key: str, execution: str, stays: bool) -> None:
     """However it is written, a modern client gets no tool that it cannot call, and no mention of tasks."""
     data = f'{{"tools":[{{"name":"a","{key}":{execution}}}]}}'.encode()
-    assert json.loads(lifting.lift_tools(data)) == {"tools": [{"name": "a"}] if stays else []}
+    assert json.loads(lift_tools(data)) == {"tools": [{"name": "a"}] if stays else []}
 
 
 @few
@@ -289,7 +298,17 @@ def test_any_schema_can_be_judged(schemas: list[Any]) -> None:
     """Whatever a server calls a schema, its list gets through."""
     marked = [{"x-mcp-header": "A", **schema} for schema in schemas]
     tools = [{"name": str(n), "inputSchema": schema} for n, schema in enumerate(marked)]
-    assert json.loads(lifting.lift_tools(write({"tools": tools}))) == {"tools": []}
+    assert json.loads(lift_tools(write({"tools": tools}))) == {"tools": []}
+
+
+def test_a_tool_that_is_too_large() -> None:
+    """Nobody looks for marks in a megabyte: a modern client does not hear of it, but of all else."""
+    large = {**tool("large", "A"), "description": "x" * 1024 * 1024}
+    plain = {"name": "plain", "description": "y" * 1024 * 1024}
+    read = read_tools(write({"tools": [large, plain, tool("small", "B")]}))
+    assert read.lifted is not None
+    assert json.loads(read.lifted) == {"tools": [plain, tool("small", "B")]}
+    assert set(read.marks) == {"small"}
 
 
 # -- errors ----------------------------------------------------------------------------------------

@@ -5,18 +5,22 @@ Its descriptors are the proxy's: a thousand silent connections here would leave 
 
 import asyncio
 import ssl
+from functools import partial
 from typing import cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from ...bounds import ADMIN_CONNECTIONS, ADMIN_FIRST_REQUEST_SECONDS
+from ...downstream.places import Place, Places
 
 
 class Admission:
     """Lets at most ``max_connections`` in, and each only to make a request within the given time.
 
-    What comes after the first request is bounded by aiohttp's own time-out between requests.
+    At the limit, one on which nothing is under way makes room, or whoever watches the proxy would be kept out
+    by anybody who connects and stays. What comes after the first request is bounded by aiohttp's own time-out
+    between requests, too.
     """
 
     def __init__(
@@ -25,9 +29,8 @@ class Admission:
         max_connections: int = ADMIN_CONNECTIONS,
         first_request_seconds: float = ADMIN_FIRST_REQUEST_SECONDS,
     ) -> None:
-        self._max_connections = max_connections
-        self._first_request_seconds = first_request_seconds
-        self._silent: set[asyncio.BaseProtocol] = set()
+        self._places = Places(max_connections=max_connections, first_request_seconds=first_request_seconds)
+        self._taken: dict[web.RequestHandler, Place] = {}
 
     def watch(self, app: web.Application) -> None:
         """Hear of every request that this application answers."""
@@ -35,24 +38,35 @@ class Admission:
 
     @web.middleware
     async def _hear(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        self._silent.discard(request.protocol)
+        place = self._taken.get(request.protocol)
+        if place is not None and not place.has_asked:
+            self._places.ask(place)
         return await handler(request)
 
     def admit(self, transport: asyncio.Transport, server: web.Server) -> None:
         """Give a new connection to aiohttp's server, or end it."""
-        if len(server.connections) >= self._max_connections:
+        self._clear()
+        place = self._places.take(transport.get_extra_info("peername"))
+        if place is None:
             transport.abort()
             return
         protocol = server()
         transport.set_protocol(protocol)
         protocol.connection_made(transport)
-        self._silent.add(protocol)
-        asyncio.get_running_loop().call_later(self._first_request_seconds, self._end, protocol, transport)
+        place.end, place.can_go = transport.abort, partial(_is_idle, protocol)
+        self._taken[protocol] = place
 
-    def _end(self, protocol: asyncio.BaseProtocol, transport: asyncio.Transport) -> None:
-        if protocol in self._silent:
-            self._silent.discard(protocol)
-            transport.abort()
+    def _clear(self) -> None:
+        """Nobody tells when a connection is over, so it is looked for; they are few."""
+        for protocol, place in list(self._taken.items()):
+            if protocol.transport is None:
+                del self._taken[protocol]
+                self._places.leave(place)
+
+
+def _is_idle(protocol: web.RequestHandler) -> bool:
+    """Whether it is between two requests: aiohttp waits for the next one then."""
+    return protocol._waiter is not None and not protocol._waiter.done()
 
 
 class AdmittingSite(web.BaseSite):
