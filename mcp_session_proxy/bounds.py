@@ -169,6 +169,20 @@ SHOWN_EVENT_CHARS: Final = 300
 # Kinds of trouble that it tells of: a few reasons come from outside, as a server's statuses.
 SHOWN_TROUBLES: Final = 200
 
+# -- A child, which is a server that speaks over its standard input and output ---------------------
+
+# What it was told and has not read. One message alone may be as large as --max-body-bytes allows.
+CHILD_UNREAD_BYTES: Final = 16 * 1024 * 1024
+# A line on its standard error; the rest of it is the next one.
+STDERR_LINE_CHARS: Final = 1000
+# Lines of its standard error that are logged; the others are counted.
+STDERR_LINES_A_SECOND: Final = 50
+# Of a line on its standard output that is no message, what is logged (at debug).
+NOISE_CHARS: Final = 80
+# How long it may take to leave once its standard input is closed, and again once it got SIGTERM.
+CHILD_LEAVES_SECONDS: Final = 2.0
+CHILD_TERMINATES_SECONDS: Final = 3.0
+
 # -- The budget of memory, in hundredths by share (`memory.py`) ------------------------------------
 
 # Heads of requests that have not ended.

@@ -25,6 +25,7 @@
     ├── UpstreamError                the server behind us did
     │   ├── UpstreamUnreachable      502          upstream-unreachable
     │   ├── UpstreamDown             503          upstream-down
+    │   ├── ServerNotStarted         502          server-not-started
     │   ├── OneSessionOnly           503          one-session-only
     │   ├── UpstreamProtocolError    502          upstream-protocol-error
     │   ├── UpstreamTimeout          504          upstream-timeout
@@ -307,6 +308,12 @@ class UpstreamDown(UpstreamError):
 
     status = 503
     reason = "upstream-down"
+
+
+class ServerNotStarted(UpstreamError):
+    """The command that is the server (``--stdio``) could not be started, or ended before it had answered."""
+
+    reason = "server-not-started"
 
 
 class OneSessionOnly(UpstreamError):

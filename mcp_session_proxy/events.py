@@ -141,6 +141,73 @@ class SessionReused(Event, frozen=True, kw_only=True):
     principal: str
 
 
+# -- children ------------------------------------------------------------------------------------
+
+
+class ChildStarted(Event, frozen=True, kw_only=True):
+    """A child was started: with ``--stdio``, each upstream session has one of its own."""
+
+    name = "child.started"
+    pid: int
+    program: str
+
+
+class ChildEnded(Event, frozen=True, kw_only=True):
+    """A child has ended, and nothing of its process group is left. ``how``: exited (by itself), left (when
+    its standard input was closed), terminated (by SIGTERM, since it did not leave) or killed (by SIGKILL).
+
+    ``status`` is its exit status, ``signal`` what ended it instead. ``last_words``: the last ten lines on its
+    standard error, if it never answered.
+
+    What to do: nothing for those that left. Those that are killed each time ignore the end of their input and
+    SIGTERM; what they keep on disk may suffer.
+    """
+
+    name = "child.ended"
+    pid: int
+    how: str
+    status: int | None
+    signal: str | None
+    seconds: float
+    last_words: str | None = None
+
+
+class ChildFailed(ChildEnded, frozen=True, kw_only=True):
+    """A child has ended by itself before it answered anything."""
+
+    level = Level.WARNING
+
+
+class ServerSaid(Event, frozen=True, kw_only=True):
+    """A child wrote a line to its standard error (``--stdio-stderr log``); ``untold`` counts those before it
+    that were too many for one second. Values of variables that sound secret are left out of it.
+    """
+
+    name = "server.said"
+    pid: int
+    text: str
+    untold: int | None = None
+
+
+class ChildNoise(Event, frozen=True, kw_only=True):
+    """A child wrote a line to its standard output that is no message, and was skipped; here is its beginning.
+
+    What to do: nothing as long as it works. Servers should log to standard error.
+    """
+
+    name = "child.noise"
+    level = Level.DEBUG
+    pid: int
+    text: str
+
+
+class ChildrenSwept(Event, frozen=True, kw_only=True):
+    """Children that a former proxy has left behind, as it was killed, are ended; ``count`` of them."""
+
+    name = "children.swept"
+    count: int
+
+
 # -- client sessions -----------------------------------------------------------------------------
 
 

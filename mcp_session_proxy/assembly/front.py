@@ -63,7 +63,7 @@ class Front:
                 endpoint=self.endpoint,
                 passthrough=self.passthrough,
                 in_flight=core.in_flight,
-                path=URL(settings.upstream).raw_path,
+                path=settings.endpoint_path,
                 observe=observe,
             ),
         )
@@ -82,7 +82,7 @@ class Front:
     def _build_endpoint(self, in_force: InForce, observe: Observer, tracer: Tracer) -> Endpoint:
         settings, core = in_force.settings, self._core
         identifier = Identifier(
-            credential_headers=settings.credential_header,
+            credential_headers=rules.credential_headers(settings),
             credential_query=settings.credential_query,
             affinity_headers=settings.affinity_header,
             affinity_meta=settings.affinity_meta,

@@ -6,12 +6,13 @@ The order of a stop: no new connections and not ready; exchanges in flight are f
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-from yarl import URL
+import aiohttp
 
 from .. import events
 from ..aio import Tasks
@@ -29,6 +30,7 @@ from ..upstream.http_client import http_session
 from ..upstream.key_set import KeySet, fetch_json, open_key_session
 from . import rules
 from .admin import open_admin
+from .command import CommandServer
 from .core import Core
 from .front import Front
 from .in_force import InForce
@@ -70,6 +72,7 @@ class Proxy:
         self._servers = servers
         self._stack = contextlib.AsyncExitStack()
         self._tasks = Tasks()
+        self.command: CommandServer | None = None  # where the server is one
         self._drained = False
 
     @property
@@ -132,15 +135,25 @@ class Proxy:
         memory = self.in_force.build(rules.memory_budget, Memory)
         servers = self._servers
         if servers is None:
-            self.transports = HttpServers(self.in_force, http=http, tls=tls, answers=memory.answers)
-            self._stack.callback(self.transports.close)
-            servers = self.transports.servers
+            servers = self._open_servers(http, tls, memory)
         verify = await self._open_verifier()
         self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe, verify=verify)
         self.front = Front(self.in_force, self.core, plain=plain, observe=observe, tracer=tracer)
         self._stack.callback(self.front.close)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
+
+    def _open_servers(
+        self, http: aiohttp.ClientSession, tls: ssl.SSLContext | None, memory: Memory
+    ) -> Sequence[Server]:
+        if self.settings.command is None:
+            self.transports = HttpServers(self.in_force, http=http, tls=tls, answers=memory.answers)
+            self._stack.callback(self.transports.close)
+            return self.transports.servers
+        command = self.command = CommandServer(self.in_force, self._observe)
+        self._stack.push_async_callback(command.close)
+        self._tasks.spawn(command.sweep(), "sweep")
+        return command.servers
 
     async def _open_verifier(self) -> Callable[[str], Awaitable[bool]] | None:
         settings = self.settings
@@ -163,6 +176,7 @@ class Proxy:
             listening=core.listening,
             fleet=core.fleet,
             memory=core.memory,
+            children=lambda: 0 if self.command is None else len(self.command.transport.children),
             limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": core.memory.max_bytes},
         )
 
@@ -170,7 +184,7 @@ class Proxy:
         settings, sites = self.settings, Sites(self._stack)
         self.listen_url = await self.front.open(sites, settings.listen, self._tls.listener)
         public = settings.public_url or self.listen_url
-        self.endpoint_url = public.rstrip("/") + URL(settings.upstream).raw_path
+        self.endpoint_url = public.rstrip("/") + settings.endpoint_path
         if settings.admin_listen is not None:
             self.admin_url = await open_admin(
                 sites,
@@ -196,6 +210,8 @@ class Proxy:
                 self._alive()
                 self.watchers.metrics.traffic.sample()
                 self.core.maintain()
+                if self.command is not None:
+                    self.command.maintain()
             except Exception as error:
                 self._observe(events.Crashed(where="maintenance", error=repr(error)))
 

@@ -20,6 +20,7 @@ from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra
 from ..sessions.accepting import AcceptanceRules
 from ..sessions.binding import Rules
+from ..sessions.books import Usage
 from ..sessions.directory import DirectoryRules
 from ..sessions.modes import Anonymous, TokenIdentity
 from ..sessions.policy import Limits
@@ -27,6 +28,7 @@ from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
 from ..upstream.fleet import FleetRules
 from ..upstream.record import SessionRules
+from ..upstream.stdio import StdioRules
 from ..upstream.streamable_http import HttpRules
 
 
@@ -51,6 +53,25 @@ def http_rules(settings: Settings) -> HttpRules:
         request_timeout_seconds=settings.request_timeout,
         max_json_depth=settings.max_json_depth,
     )
+
+
+def stdio_rules(settings: Settings) -> StdioRules:
+    """How long things may take with children, and how many are started at once."""
+    return StdioRules(
+        first_start_seconds=settings.stdio_start_timeout,
+        start_seconds=settings.handshake_timeout,
+        spawns=settings.stdio_spawns,
+        request_timeout_seconds=settings.request_timeout,
+        max_children=settings.max_sessions,
+        max_json_depth=settings.max_json_depth,
+    )
+
+
+def opening_seconds(settings: Settings) -> float:
+    """How long it may take until a session is open. A child has a time of its own, and may have to wait."""
+    if settings.command is None:
+        return settings.handshake_timeout
+    return settings.stdio_start_timeout + settings.handshake_timeout
 
 
 def upstream_era(settings: Settings) -> UpstreamEra:
@@ -83,7 +104,7 @@ def session_rules(settings: Settings) -> SessionRules:
     return SessionRules(
         keepalive_seconds=settings.keepalive,
         check_after_seconds=settings.check_after,
-        handshake_timeout_seconds=settings.handshake_timeout,
+        handshake_timeout_seconds=opening_seconds(settings),
         patience_seconds=settings.acquire_timeout,
     )
 
@@ -96,11 +117,13 @@ def pool_limits(settings: Settings) -> Limits:
         max_waiters=settings.max_waiters,
         open_concurrency=settings.open_concurrency,
         min_idle=settings.min_idle,
+        # To start a child costs so much that also a second client at the same time should find one.
+        prewarmed=frozenset({Usage.ONCE} if settings.command is None else Usage),
         idle_timeout_seconds=settings.idle_timeout,
         linger_seconds=settings.linger,
         max_lifetime_seconds=settings.max_lifetime,
         max_requests=settings.max_requests_per_session,
-        handshake_timeout_seconds=settings.handshake_timeout,
+        handshake_timeout_seconds=opening_seconds(settings),
     )
 
 
@@ -153,13 +176,18 @@ def binding_rules(settings: Settings) -> Rules:
 def acceptance_rules(settings: Settings) -> AcceptanceRules:
     """How long may be taken to find out whether the server accepts a token."""
     return AcceptanceRules(
-        handshake_timeout_seconds=settings.handshake_timeout, patience_seconds=settings.acquire_timeout
+        handshake_timeout_seconds=opening_seconds(settings), patience_seconds=settings.acquire_timeout
     )
 
 
 def identity_claims(settings: Settings) -> Sequence[str]:
     """The claims that identify; none where tokens count by their bytes."""
     return () if settings.token_identity is TokenIdentity.BYTES else settings.identity_claims
+
+
+def credential_headers(settings: Settings) -> Sequence[str]:
+    """The headers that say who is calling. What becomes a variable of a caller's children always does."""
+    return (*settings.credential_header, *(each.header for each in settings.stdio_env_from_header))
 
 
 def modern_rules(settings: Settings) -> ModernRules:

@@ -1,4 +1,7 @@
-"""The servers behind us, as the settings name them: what leads to each, and how it is looked at."""
+"""The servers behind us where the settings name URLs: what leads to each, and how it is looked at.
+
+One that is a command is made in ``command``.
+"""
 
 import ssl
 from functools import partial
@@ -23,7 +26,7 @@ class HttpServers:
         settings = in_force.settings
         self.transports: list[StreamableHttp] = []
         self.servers: list[Server] = []
-        for url in map(URL, (settings.upstream, *settings.replica)):
+        for url in map(URL, settings.urls):
             transport = in_force.build(rules.http_rules, partial(_open, http, url, answers))
             self.transports.append(transport)
             self.servers.append(

@@ -100,6 +100,8 @@ def read_plan(
     settings = load({**flags, **_NO_TLS})
     if _is_https(settings.upstream) or not _is_https(through):
         settings = load(flags)
+    if settings.upstream is None:
+        raise ConfigError("URL: a command is checked with --stdio, as in check --stdio -- COMMAND")
     given = tuple(pair for text in headers for pair in _read_headers(text))
     bearers = _read_tokens(tokens, given)
     return Plan(
@@ -126,7 +128,7 @@ def _read_through(text: str, flags: Mapping[str, Any], upstream: str) -> Target:
         settings = load({**flags, "upstream": text, "replica": (), **({} if _is_https(text) else _NO_TLS)})
     except ConfigError as error:
         raise ConfigError(str(error).replace("URL:", "--through:", 1)) from None
-    url = URL(settings.upstream)
+    url = URL(settings.upstream or text)
     if url.raw_path in ("", "/"):
         url = url.with_path(URL(upstream).raw_path, encoded=True, keep_query=True)
     return Target(url=str(url), context=tls.upstream_context(settings))

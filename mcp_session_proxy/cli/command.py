@@ -30,6 +30,7 @@ from .texts import (
 )
 
 PROGRAM: Final = "mcp-session-proxy"
+_STDIO_EXAMPLE: Final = "as in serve --stdio -- npx -y @modelcontextprotocol/server-memory"
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,6 +48,18 @@ class Parser(argparse.ArgumentParser):
         """End the program with status 2 and this message, without a password that was given in a URL."""
         self.exit(2, f"{PROGRAM}: error: {hide_user(message)}\nTry: {self.prog} --help\n")
 
+    def take_words(
+        self, arguments: argparse.Namespace, words: list[str] | None, unknown: Sequence[str]
+    ) -> None:
+        """Take the words after ``--`` as the command; end the program when one is without the other."""
+        is_wanted = getattr(arguments, "stdio", False)
+        if words is not None and not is_wanted:
+            self.error("what follows -- is a server's command; it needs --stdio, " + _STDIO_EXAMPLE)
+        if words is not None:
+            arguments.command = words
+        elif is_wanted and (unknown or getattr(arguments, "upstream", [])):
+            self.error("--stdio: there must be -- before the server's command, " + _STDIO_EXAMPLE)
+
     def refuse_unknown(self, arguments: Sequence[str]) -> None:
         """End the program when there are arguments that it does not know, naming what may be meant."""
         if arguments:
@@ -62,8 +75,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     parser = build_parser()
     answer(parser)
-    arguments, unknown = parser.parse_known_args(argv)
+    own, words = _split(sys.argv[1:] if argv is None else argv)
+    arguments, unknown = parser.parse_known_args(own)
     command: Parser = arguments.parser
+    command.take_words(arguments, words, unknown)
     command.refuse_unknown(unknown)
     try:
         status: int = arguments.run(arguments)
@@ -73,6 +88,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # While it was still starting: whatever runs has an answer of its own to Ctrl-C.
         return 128 + signal.SIGINT
     return status
+
+
+def _split(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
+    """The program's own arguments, and the words of a command after ``--``; None if there is no ``--``."""
+    if "--" not in argv:
+        return argv, None
+    place = list(argv).index("--")
+    return argv[:place], list(argv[place + 1 :])
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -92,6 +115,8 @@ def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
 def _serve(arguments: argparse.Namespace) -> int:
     flags = _flags(arguments)
     settings = load(flags)
+    if getattr(arguments, "stdio", False) and settings.command is None:
+        raise ConfigError("--stdio: the server's command is missing, " + _STDIO_EXAMPLE)
     logs.configure(settings.log_level, settings.log_format)
     # Imported late so that --help and complaints do not wait for the HTTP machinery.
     from ..assembly import process
@@ -160,11 +185,11 @@ def build_parser() -> Parser:
     """The parser of the whole command line. Each command's has ``run``, which gives the exit status."""
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=Parser)
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=Parser)
     serve = commands.add_parser(
         "serve",
         help="put the proxy in front of a server",
-        usage=f"{PROGRAM} serve URL [options]",
+        usage=f"{PROGRAM} serve URL [options]\n       {PROGRAM} serve --stdio [options] -- COMMAND ARGS...",
         description=SERVE_DESCRIPTION,
         epilog=SERVE_EXAMPLES,
     )
@@ -178,7 +203,9 @@ def build_parser() -> Parser:
         "--serve", action="store_true", help="stay up afterwards, to be tried by hand, until Ctrl-C"
     )
     _add_options(serve, options())
-    _add_options(demo, [option for option in options() if option.field != "upstream"])
+    # It brings its own server.
+    others = [option for option in options() if option.group is not Group.STDIO]
+    _add_options(demo, [option for option in others if option.field != "upstream"])
     serve.set_defaults(run=_serve, parser=serve)
     demo.set_defaults(run=_demo, parser=demo)
     _add_check(commands)
@@ -294,6 +321,11 @@ def _add_option(section: Any, option: Option) -> None:
         # Not required here: it may come from the environment or the file.
         section.add_argument(
             "upstream", nargs="*", metavar=option.metavar, help=text, default=argparse.SUPPRESS
+        )
+    elif option.field == "command":
+        # The words after -- are split off beforehand: some of them may look like options of ours.
+        section.add_argument(
+            option.flag, dest="stdio", action="store_true", help=text, default=argparse.SUPPRESS
         )
     elif option.is_switch:
         section.add_argument(

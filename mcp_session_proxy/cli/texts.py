@@ -20,6 +20,9 @@ examples:
   Put the proxy in front of a server, and point the clients at http://127.0.0.1:8080/mcp:
     mcp-session-proxy serve http://127.0.0.1:8000/mcp
 
+  The same for a server that is a command and speaks over stdio; each session has a process of its own:
+    mcp-session-proxy serve --stdio -- npx -y @modelcontextprotocol/server-memory
+
   See all options:
     mcp-session-proxy serve --help
 """
@@ -49,6 +52,9 @@ examples:
   Behind a public name with OAuth:
     mcp-session-proxy serve http://127.0.0.1:8000/mcp --listen :8080 \\
         --public-url https://mcp.example.com --allowed-host mcp.example.com
+
+  A server that is a command; callers bring their own token, which their process gets as a variable:
+    mcp-session-proxy serve --stdio --stdio-env-from-header X-GitHub-Token=GITHUB_TOKEN -- github-server
 
   A clean session for every call, three kept ready:
     mcp-session-proxy serve http://127.0.0.1:8000/mcp --sharing fresh --min-idle 3

@@ -111,5 +111,6 @@ class Gauges:
     waiters: int
     exchanges_parked: int
     streams: Mapping[str, int]
+    children: int = 0
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)

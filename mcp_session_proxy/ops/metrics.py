@@ -85,6 +85,7 @@ class Metrics:
         )
         self._follow_clients()
         self._follow_upstream_sessions()
+        self._follow_children()
         self._follow_leases()
         self._follow_requests()
         self._follow_reloads()
@@ -154,6 +155,22 @@ class Metrics:
         self._on(events.SessionClosed, lambda event: closed.child(event.reason).inc())
         self._on(events.SessionLost, lambda event: lost.child(event.how).inc())
         self._on(events.SessionReused, lambda _: reused.inc())
+
+    def _follow_children(self) -> None:
+        started = self._counter("children_started", "Children started, with --stdio: one for each session.")
+        ended = Family(
+            self._counter("children_ended", "Children that have ended, by how their goodbye went.", "how")
+        )
+        # All are there from the start, so that a chart says none instead of nothing.
+        for how in ("exited", "left", "terminated", "killed"):
+            ended.child(how)
+        noise = self._counter(
+            "children_noise_lines", "Lines that children wrote to standard output and that are no messages."
+        )
+        self._on(events.ChildStarted, lambda _: started.inc())
+        self._on(events.ChildEnded, lambda event: ended.child(event.how).inc())
+        self._on(events.ChildFailed, lambda event: ended.child(event.how).inc())
+        self._on(events.ChildNoise, lambda _: noise.inc())
 
     def _follow_leases(self) -> None:
         failures = Family(
@@ -251,6 +268,9 @@ class GaugeCollector(Collector):
         )
         yield _labelled(
             "upstream_sessions", "Sessions held at the server, by state.", "state", gauges.upstream_sessions
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "children", "Children, those that are leaving among them.", value=gauges.children
         )
         yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
         yield _labelled(

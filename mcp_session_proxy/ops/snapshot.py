@@ -39,8 +39,10 @@ class Snapshot:
         fleet: Fleet,
         memory: Memory,
         limits: Callable[[], Mapping[str, int]],
+        children: Callable[[], int] = lambda: 0,
     ) -> None:
         self._limits = limits
+        self._children = children
         self._binder = binder
         self._endpoint = endpoint
         self._parking = parking
@@ -152,6 +154,7 @@ class Snapshot:
                 "listen": len(self._listening),
                 "upstream": sum(session.streaming for session in sessions),
             },
+            children=self._children(),
             memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},
             memory_limit_bytes={kind: share.max_bytes for kind, share in self._memory.shares.items()},
         )

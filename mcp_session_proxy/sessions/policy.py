@@ -27,13 +27,18 @@ _QUEUE_FOR_KNOWN: Final = 25
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What the operator allows. Times are in seconds."""
+    """What the operator allows. Times are in seconds.
+
+    ``min_idle`` sessions that nobody has used stand ready once somebody has used one in a way that is among
+    ``prewarmed``.
+    """
 
     max_sessions: int = 1000
     max_sessions_per_principal: int = 100
     max_waiters: int = 1000
     open_concurrency: int = 1
     min_idle: int = 0
+    prewarmed: frozenset[Usage] = frozenset({Usage.ONCE})
     idle_timeout_seconds: float = 1800.0
     linger_seconds: float = 30.0
     max_lifetime_seconds: float = 0.0  # 0: no end

@@ -117,8 +117,9 @@ class Pool:
         # What is free is wanted by nobody who waits, for a release serves those in its own step. So to take
         # it at once overtakes nobody (asyncpg #1247).
         if not queue.paused and (slot := bucket.candidate(usage)) is not None:
+            was_unused = not slot.used
             self._take(slot, usage)
-            if usage is Usage.ONCE:  # another one is to stand ready
+            if was_unused and usage in self.rules.prewarmed:  # another one is to stand ready
                 queue.want(key, profile, caller)
                 self._prewarm(bucket)
             return Lease(self, slot, usage, self._now())
@@ -252,7 +253,7 @@ class Pool:
             needy = next(islice(waiting, bucket.opening, None), waiting[0])
             self._open(bucket, step, "demand", needy.caller)
         # Last, for a session in advance must not take the room of one that somebody waits for.
-        if Usage.ONCE in granted:
+        if not granted.isdisjoint(self.rules.prewarmed):
             self._prewarm(bucket)
 
     def serve_everyone(self) -> None:

@@ -10,7 +10,7 @@ from .sources import FILE_PROBLEMS, Source, key_name, origin
 from .values import mask, show_secret
 
 # Options that are shown to nobody, not even when they are wrong.
-_SECRETS: Final = frozenset({"admin_token"})
+_SECRETS: Final = frozenset({"admin_token", "command", "stdio_env"})
 
 
 def describe(error: ValidationError, flags: Mapping[str, Any]) -> Iterator[str]:
@@ -27,8 +27,13 @@ def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> list[str]:
     field = str(detail["loc"][0])
     if field == FILE_PROBLEMS:
         return list(detail["input"])
+    if detail["type"] == "default_factory_not_called":
+        return []  # a default that follows from an option which is wrong, and is complained of
     if detail["type"] == "missing":
-        return ["URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp"]
+        return [
+            "URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp, "
+            "or its command as in serve --stdio -- npx -y @modelcontextprotocol/server-memory"
+        ]
     return [_complaint(field, detail["input"], _problem(detail), flags)]
 
 

@@ -11,7 +11,7 @@ from enum import StrEnum
 from importlib.util import find_spec
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
@@ -49,8 +49,10 @@ from .kinds import (
     Upstream,
     Upstreams,
     Words,
+    by_server,
 )
 from .sources import ENV_PREFIX, ConfigError, FileSource, flag_name
+from .stdio import StdioSettings
 from .values import Address, mask
 
 # The interpreter's own stack ends not far above.
@@ -77,7 +79,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(BaseSettings):
+class Settings(StdioSettings):
     """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
@@ -89,9 +91,10 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    upstream: Annotated[Upstream, Group.LISTENING]
+    upstream: Annotated[Upstream, Group.LISTENING, Field(validate_default=True)] = None
     """The MCP endpoint of the stateful server behind the proxy. The proxy's own endpoint has the same
-    path; every other path is passed through to the same origin."""
+    path; every other path is passed through to the same origin. A server that is a command has none: see
+    --stdio."""
 
     replica: Annotated[Upstreams, Group.LISTENING] = ()
     """More servers like the first, with the same path. Each session lives on one of them; new ones go where
@@ -155,8 +158,8 @@ class Settings(BaseSettings):
     sooner, when it closes all its connections just after its last answer."""
 
     min_idle: Annotated[CountOrZero, Group.SESSIONS, LIVE] = 0
-    """With --sharing fresh: how many unused upstream sessions to keep open in advance for each kind of
-    caller seen lately, so that requests need not wait for a handshake."""
+    """With --sharing fresh, and with --stdio in any mode: how many unused upstream sessions to keep open in
+    advance for each kind of caller seen lately, so that requests need not wait for a handshake."""
 
     max_buffered_events: Annotated[CountOrZero, Group.SESSIONS, LIVE] = 256
     """Server messages kept for each client session, so that a client whose GET stream broke misses
@@ -219,12 +222,15 @@ class Settings(BaseSettings):
     """Whether the query string of the URL tells callers apart, too. It separates; only a header makes a
     caller known to --anonymous isolate."""
 
-    token_identity: Annotated[TokenIdentity, Group.IDENTITY] = TokenIdentity.SERVER
+    token_identity: Annotated[TokenIdentity, Group.IDENTITY] = by_server(
+        url=TokenIdentity.SERVER, command=TokenIdentity.BYTES
+    )
     """When a caller stays itself although its token changes. A bearer token that is a JWT says whom it speaks
     for (--identity-claims); that is believed of one that was accepted. server: the server took it in a
     handshake (one for each new token), and it is known to refuse a wrong signature. Where it takes one, its
     callers are told apart by bytes, and an event says so. jwks: the proxy checked it itself (--jwks-url or
-    --token-issuer; needs the extra jwt). bytes: never, so each new token is a new caller."""
+    --token-issuer; needs the extra jwt). bytes: never, so each new token is a new caller; the default
+    with --stdio, because a command takes everybody."""
 
     identity_claims: Annotated[Words, Group.IDENTITY] = DEFAULT_CLAIMS
     """The claims by which accepted tokens count as the same caller's. The issuer (iss) always counts, and a
@@ -251,9 +257,10 @@ class Settings(BaseSettings):
 
     # -- limits ----------------------------------------------------------------------------------
 
-    max_sessions: Annotated[Count, Group.LIMITS, LIVE] = 1000
-    """Upstream sessions at most. At the limit, an idle one of the caller that has the most makes room. A
-    tenth of them, four at most, is kept to try callers in whom the server has not accepted yet."""
+    max_sessions: Annotated[Count, Group.LIMITS, LIVE] = by_server(url=1000, command=32)
+    """Upstream sessions at most; with --stdio, where each is a process, the default is 32. At the limit, an
+    idle one of the caller that has the most makes room. A tenth of them, four at most, is kept to try callers
+    in whom the server has not accepted yet."""
 
     max_sessions_per_principal: Annotated[Count, Group.LIMITS, LIVE] = 100
     """Upstream sessions of one caller at most."""
@@ -313,9 +320,10 @@ class Settings(BaseSettings):
     """How long a request waits for an upstream session to become free, or for a server that takes no
     connections, before it is answered 503. A handshake that is under way has its own time."""
 
-    handshake_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 60.0
+    handshake_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = by_server(url=60.0, command=30.0)
     """How long the server may take to open a session: servers that start when somebody comes may need a
-    minute. Whoever waits for that waits as long, whatever --acquire-timeout says."""
+    minute. Whoever waits for that waits as long, whatever --acquire-timeout says. With --stdio the default is
+    30 s, for children after the first one; for that, see --stdio-start-timeout."""
 
     breaker_threshold: Annotated[Count, Group.LIMITS, LIVE] = 5
     """Handshakes with a server that fail in a row before it is left alone for a moment."""
@@ -425,9 +433,29 @@ class Settings(BaseSettings):
     and how many."""
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The servers' URLs; none for one that is a command."""
+        return () if self.upstream is None else (self.upstream, *self.replica)
+
+    @property
+    def endpoint_path(self) -> str:
+        """The path of the MCP endpoint: the server's own, if it has one."""
+        return self.path if self.upstream is None else URL(self.upstream).raw_path
+
+    @property
     def upstream_shown(self) -> str:
-        """The servers' URLs for logs and people, without their query, in which a secret may travel."""
-        return ", ".join(mask(url) for url in (self.upstream, *self.replica))
+        """The servers for logs and people, without what may be secret: queries of URLs, a command's words."""
+        if self.command is not None:
+            return f"stdio {self.command.name}"
+        return ", ".join(map(mask, self.urls))
+
+    @field_validator("upstream")
+    @classmethod
+    def _needs_a_server(cls, upstream: str | None, info: ValidationInfo) -> str | None:
+        # A command that is wrong is not in there, and was complained of.
+        if upstream is None and "command" in info.data and info.data["command"] is None:
+            raise PydanticCustomError("missing", "missing")
+        return upstream
 
     @model_validator(mode="after")
     def _check_together(self) -> Self:
@@ -439,9 +467,12 @@ class Settings(BaseSettings):
 
     def _conflicts(self) -> Iterator[tuple[str, str]]:
         """Options that do not go with others, and why."""
-        path = URL(self.upstream).raw_path
+        path = self.endpoint_path
         if any(URL(url).raw_path != path for url in self.replica):
             yield "replica", f"must have the path of the first server, {path}"
+        yield from self.stdio_conflicts()
+        if self.command is not None:
+            yield from self._conflicts_with_a_command()
         if self.token_identity is TokenIdentity.JWKS:
             if self.jwks_url is None and self.token_issuer is None:
                 yield "token_identity", "jwks needs --jwks-url or --token-issuer"
@@ -458,12 +489,23 @@ class Settings(BaseSettings):
                 blamed, other = "listen", "--admin-listen"
             yield blamed, f"must differ from {other}"
 
+    def _conflicts_with_a_command(self) -> Iterator[tuple[str, str]]:
+        """Options that mean nothing for a server without a URL."""
+        if self.upstream is not None:
+            yield "upstream", "must not be given together with a command (--stdio): the server is one of both"
+        elif self.replica:
+            yield "replica", "must be left out for a command (--stdio): each session has a child of its own"
+        if self.upstream_era is UpstreamEra.MODERN:
+            yield "upstream_era", "needs a server with a URL: what a command is told belongs to a session"
+        if self.token_identity is TokenIdentity.SERVER:
+            yield "token_identity", "needs a server with a URL: a command takes everybody"
+
     def _tls_conflicts(self) -> Iterator[tuple[str, str]]:
         """Every file of TLS comes with those that it means nothing without."""
         for field, needed in _TLS_PAIRS:
             if getattr(self, field) is not None and getattr(self, needed) is None:
                 yield field, f"needs {flag_name(needed)}"
-        plain = not any(url.startswith("https:") for url in (self.upstream, *self.replica))
+        plain = not any(url.startswith("https:") for url in self.urls)
         for field in ("upstream_ca", "upstream_cert"):
             if plain and getattr(self, field) is not None:
                 yield field, "needs a server with an https URL"

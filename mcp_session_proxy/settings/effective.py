@@ -17,12 +17,15 @@ from .config import Settings, load
 from .kinds import Group
 from .options import Option, options
 from .sources import ConfigError, Provenance, Source, origin
+from .stdio import check_command
 from .tls import listener_context, upstream_context
 from .values import show
 
-_TLS_READERS: Final[tuple[Callable[[Settings], SSLContext | None], ...]] = (
+# What a configuration names on this machine has to be there.
+_LOOKS: Final[tuple[Callable[[Settings], SSLContext | None], ...]] = (
     listener_context,
     upstream_context,
+    check_command,
 )
 
 
@@ -67,13 +70,13 @@ def collect(flags: Mapping[str, Any]) -> list[Row]:
 
 
 def problems(flags: Mapping[str, Any]) -> list[str]:
-    """All that is wrong with the configuration and the TLS files that it names; a line for each."""
+    """All that is wrong with the configuration, and with what it names on this machine; a line for each."""
     try:
         settings = load(flags)
     except ConfigError as error:
         return str(error).splitlines()
     found = []
-    for read in _TLS_READERS:
+    for read in _LOOKS:
         try:
             read(settings)
         except ConfigError as error:

@@ -6,7 +6,7 @@ How a single value is written and read is in ``values``; here that becomes types
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Field, SecretStr
 
@@ -40,6 +40,7 @@ class Group(StrEnum):
     """The parts of the help page."""
 
     LISTENING = "Listening"
+    STDIO = "Servers that are commands"
     SESSIONS = "Sessions"
     MODERN = "Modern clients"
     IDENTITY = "Identity"
@@ -82,6 +83,14 @@ def _parse_status(value: object) -> object:
     return int(value) if isinstance(value, str) and value.isdecimal() else value
 
 
+def _parse_optional_upstream(value: object) -> str | None:
+    return None if value is None else parse_upstream(value)
+
+
+def _show_url(url: str | None) -> str:
+    return show(url) if url is None else mask(url)
+
+
 def _show_urls(urls: tuple[str, ...]) -> str:
     return show(tuple(map(mask, urls)))
 
@@ -97,6 +106,11 @@ def _refuse_bool(value: object) -> object:
     return value
 
 
+def by_server(*, url: Any, command: Any) -> Any:
+    """The default of an option that depends on what the server is, which the model knows by then."""
+    return Field(default_factory=lambda data: url if data.get("command") is None else command)
+
+
 Listener = Annotated[Address, BeforeValidator(Address.parse), Form("HOST:PORT", show)]
 OptionalListener = Annotated[
     Address | None, BeforeValidator(_parse_optional_address), Form("HOST:PORT", show)
@@ -110,7 +124,7 @@ CountOrZero = Annotated[int, BeforeValidator(_refuse_bool), Form("N", show), Fie
 Count = Annotated[CountOrZero, Field(ge=1)]
 Words = Annotated[tuple[str, ...], BeforeValidator(parse_words), Form("NAME", show)]
 Status = Annotated[Literal[405, 200, 204], BeforeValidator(_parse_status), Form("{405,200,204}", show)]
-Upstream = Annotated[str, BeforeValidator(parse_upstream), Form("URL", mask)]
+Upstream = Annotated[str | None, BeforeValidator(_parse_optional_upstream), Form("URL", _show_url)]
 Upstreams = Annotated[tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls)]
 PublicUrl = Annotated[str | None, BeforeValidator(parse_public_url), Form("URL", show)]
 IssuerUrl = Annotated[str | None, BeforeValidator(parse_issuer), Form("URL", show)]

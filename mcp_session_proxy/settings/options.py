@@ -46,8 +46,10 @@ class Option:
 
 
 def options() -> list[Option]:
-    """All options, in the order of the settings model."""
-    return [_option(field, info) for field, info in Settings.model_fields.items()]
+    """All options, by their groups, and in each in the order of the settings model."""
+    found = [_option(field, info) for field, info in Settings.model_fields.items()]
+    order = list(Group)
+    return sorted(found, key=lambda option: order.index(option.group))
 
 
 def _option(field: str, info: FieldInfo) -> Option:
@@ -57,13 +59,18 @@ def _option(field: str, info: FieldInfo) -> Option:
         field=field,
         group=_find(info, Group) or Group.LISTENING,
         metavar=form.metavar if form else _choices(info.annotation),
-        default=None if info.is_required() else write(info.default),
+        default=None if field == "upstream" else write(_default(info)),
         text=" ".join((info.description or "").split()),
         show=write,
         is_switch=info.annotation is bool,
         is_list=isinstance(info.default, tuple),
         is_live=_find(info, Live) is not None,
     )
+
+
+def _default(info: FieldInfo) -> Any:
+    """What it is where a URL is all that is given."""
+    return info.get_default(call_default_factory=True, validated_data={})
 
 
 def _find(info: FieldInfo, kind: type[T]) -> T | None:

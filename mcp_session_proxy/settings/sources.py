@@ -18,6 +18,7 @@ from pydantic_settings import PydanticBaseSettingsSource
 from .values import hide_user
 
 ENV_PREFIX: Final = "MCP_SESSION_PROXY_"
+_FLAGS: Final = {"upstream": "URL", "command": "--stdio"}
 # No option has this name, so the model complains of it, together with all that is wrong elsewhere.
 FILE_PROBLEMS: Final = ""
 
@@ -55,8 +56,8 @@ def env_name(field: str) -> str:
 
 
 def flag_name(field: str) -> str:
-    """The flag of an option; the upstream's URL is the one positional argument."""
-    return "URL" if field == "upstream" else "--" + key_name(field)
+    """The flag of an option; the upstream's URL is the one positional argument, and a command follows --."""
+    return _FLAGS.get(field) or "--" + key_name(field)
 
 
 def key_name(field: str) -> str:

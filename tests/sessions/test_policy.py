@@ -1,5 +1,6 @@
 """The decisions about who gets which upstream session."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -315,7 +316,8 @@ def test_prewarming_is_one_at_a_time(desk):
 def test_prewarming_never_costs_a_living_session(desk, limit):
     """At a limit nothing is evicted for a session that nobody has asked for."""
     desk.idle("a", session_key=key(affinity="1"))
-    assert not policy.wants_prewarming(desk.bucket(), desk.books, Limits(min_idle=1, **{limit: 1}))
+    limits = replace(Limits(min_idle=1), **{limit: 1})
+    assert not policy.wants_prewarming(desk.bucket(), desk.books, limits)
 
 
 # -- wear ------------------------------------------------------------------------------------------

@@ -1,0 +1,241 @@
+"""One child: a process in a group of its own, its three pipes, and how it ends.
+
+It leads a process group because shells and ``npx`` pass no signals on: whoever signals the child signals what
+it has started, too. What it says comes line by line and is given on at once; what it is told is written at
+once, or kept up to a bound.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Any, Final, NamedTuple, cast
+
+from ..bounds import CHILD_UNREAD_BYTES, SERVER_EVENT_BYTES, STDERR_LINE_CHARS, STDERR_LINES_A_SECOND
+from ..errors import UpstreamTimeout
+from ..protocol.lines import LineSplitter, LineTooLong
+
+_STDIN, _STDOUT = 0, 1
+# Its exit and the end of its pipes are heard of one after the other: how long for the one after the other.
+_LAST_WORD_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.02
+
+
+class Stderr(StrEnum):
+    """What becomes of what children write to standard error."""
+
+    LOG = "log"
+    INHERIT = "inherit"
+    DISCARD = "discard"
+
+
+class Ending(NamedTuple):
+    """How a process ended: by itself, with a status, or by a signal. Neither: it has not."""
+
+    status: int | None = None
+    signal: str | None = None
+
+    def __str__(self) -> str:
+        if self.signal is not None:
+            return f"was ended by {self.signal}"
+        return "goes on" if self.status is None else f"ended with exit status {self.status}"
+
+
+class Child(asyncio.SubprocessProtocol):
+    """A process that was started, until nothing of its group is left.
+
+    ``heard`` is given each line that it writes to standard output, ``said`` each of standard error. ``over``
+    is told once, why it can be of no use any more, when all that it had written has been heard. None of them
+    may block or raise.
+    """
+
+    def __init__(
+        self,
+        *,
+        heard: Callable[[bytes], None],
+        said: Callable[[str], None],
+        over: Callable[[str], None],
+    ) -> None:
+        self.answered = False  # whoever talks to it says so
+        self.is_over = False
+        self._heard = heard
+        self._said = said
+        self._on_over = over
+        self._lines = LineSplitter(SERVER_EVENT_BYTES)
+        self._words = LineSplitter(STDERR_LINE_CHARS)
+        self._process: asyncio.SubprocessTransport
+        self.pid = 0  # and the number of its group
+        self._exited = asyncio.get_running_loop().create_future()
+        self._heard_all = False
+        self._dropped_bytes = 0
+        self._end: asyncio.TimerHandle | None = None
+        self._why = ""
+
+    def __repr__(self) -> str:
+        return f"<Child {self.pid} {self.ending}>"
+
+    @property
+    def ending(self) -> Ending:
+        """How the process ended, if it has."""
+        code = self._process.get_returncode()
+        if code is None:
+            return Ending()
+        if code >= 0:
+            return Ending(status=code)
+        try:
+            return Ending(signal=signal.Signals(-code).name)
+        except ValueError:  # a real-time signal has no name
+            return Ending(signal=f"signal {-code}")
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether the process itself has ended; others in its group may go on."""
+        return self._exited.done()
+
+    # -- what it is told -----------------------------------------------------------------------------
+
+    def write(self, line: bytes) -> None:
+        """Write a line, which has no end yet.
+
+        Raises:
+            UpstreamTimeout: it reads nothing, and has too much to read already. It is of no use any more.
+        """
+        # Why it ends is told in a moment; until then, this counts as not written.
+        if self._end is not None or self.is_over:
+            self._dropped_bytes += len(line) + 1
+            return
+        waiting = self.unwritten_bytes
+        # One line alone may be larger than that: how large, the limit of clients' bodies says.
+        if waiting and waiting + len(line) > CHILD_UNREAD_BYTES:
+            self._begin_end("it reads nothing of what it is told")
+            raise UpstreamTimeout("The MCP server reads nothing of what it is told.")
+        # Between its tokens, JSON may have ends of lines, and within them none.
+        if b"\n" in line:
+            line = line.replace(b"\n", b" ")
+        self._pipe(_STDIN).write(line + b"\n")
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """How much of what it was told last was certainly not written."""
+        pipe = self._pipe(_STDIN)
+        waiting = 0 if pipe is None or pipe.is_closing() else pipe.get_write_buffer_size()
+        return self._dropped_bytes + int(waiting)
+
+    def _pipe(self, fd: int) -> Any:
+        return self._process.get_pipe_transport(fd)
+
+    def pause(self) -> None:
+        """Let it wait with what it writes."""
+        if not self._heard_all:
+            self._pipe(_STDOUT).pause_reading()
+
+    def resume(self) -> None:
+        """Go on reading."""
+        if not self._heard_all:
+            self._pipe(_STDOUT).resume_reading()
+
+    # -- what asyncio tells --------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """It was started."""
+        self._process = cast(asyncio.SubprocessTransport, transport)
+        self.pid = self._process.get_pid() or 0
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """It has written something."""
+        if fd == _STDOUT:
+            try:
+                lines = self._lines.feed(data)
+            except LineTooLong:
+                self._begin_end(f"it wrote a line of more than {SERVER_EVENT_BYTES} bytes")
+                return
+            for line in lines:
+                self._heard(line)
+        else:
+            self._take_words(data)
+
+    def _take_words(self, data: bytes) -> None:
+        try:
+            lines = self._words.feed(data)
+        except LineTooLong:
+            # What there is of it is a line, and the rest is the next one.
+            lines = self._words.take_pending().split(b"\n")[:STDERR_LINES_A_SECOND]
+        for line in lines:
+            self._said(line[:STDERR_LINE_CHARS].decode("utf-8", "replace"))
+
+    def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
+        """One of its pipes is closed, at its end or at ours."""
+        if fd == _STDOUT:
+            self._heard_all = True
+            self._begin_end("it closed its standard output")
+        elif fd == _STDIN:
+            self._begin_end("it closed its standard input")
+
+    def process_exited(self) -> None:
+        """The process itself has ended; others in its group may go on."""
+        if not self._exited.done():
+            self._exited.set_result(None)
+        self._begin_end("its process has ended")
+
+    def _begin_end(self, why: str) -> None:
+        """Something shows that it is of no use any more. What that is, the next moment says more of."""
+        if self.is_over:
+            return
+        if self._end is None:
+            self._why = why
+            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
+        if self._exited.done() and self._heard_all:
+            self._tell_end()
+
+    def _tell_end(self) -> None:
+        if self.is_over:
+            return
+        self.is_over = True
+        if self._end is not None:
+            self._end.cancel()
+        self._on_over(f"its process {self.ending}" if self._exited.done() else self._why)
+
+    # -- the end -------------------------------------------------------------------------------------
+
+    def close_stdin(self) -> None:
+        """Tell it that there is nothing more: a server that behaves leaves then."""
+        self.is_over = True
+        if self._end is not None:
+            self._end.cancel()
+        if (pipe := self._pipe(_STDIN)) is not None:
+            pipe.close()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the whole group."""
+        # Nobody is left, or nobody who is ours.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    async def left(self, seconds: float) -> bool:
+        """Whether nothing of its group is left; waits for that, up to so many seconds."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        await asyncio.wait([self._exited], timeout=seconds)
+        while True:
+            # A group's end is told by nobody. Its number is nobody else's for as long as anybody is in it.
+            if self._exited.done() and not _is_alive(self.pid):
+                return True
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def close(self) -> None:
+        """Close what is left of its pipes: somebody who has left the group may still hold the other ends."""
+        self._process.close()
+
+
+def _is_alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

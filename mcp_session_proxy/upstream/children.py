@@ -1,0 +1,268 @@
+"""All children of one command: they are started here, a few at a time, and here they are seen off.
+
+Whoever is done with one dismisses it and need not wait; the goodbye goes on until nothing of the child's
+group is left, and is never longer than its bound. So there are as many children as sessions, and those that
+are leaving; where too many are, the next ones are hurried.
+"""
+
+import asyncio
+import secrets
+import shutil
+import signal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .. import events
+from ..aio import Signal, Tasks
+from ..bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
+from ..errors import ServerNotStarted
+from ..events import Observer
+from .child import Child, Stderr
+from .environment import Environment, hide
+from .leftovers import Ledger
+
+# What each step of a goodbye may take where too many are under way.
+_HURRIED_SECONDS: Final = 0.2
+# After SIGKILL, only the kernel can hold a process back.
+_DIES_SECONDS: Final = 2.0
+_LAST_LINES: Final = 10
+# In the working directory: stands for a new one that belongs to the child alone.
+PRIVATE: Final = "{session}"
+_STDERR: Final = {
+    Stderr.LOG: asyncio.subprocess.PIPE,
+    Stderr.INHERIT: None,
+    Stderr.DISCARD: asyncio.subprocess.DEVNULL,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Program:
+    """What is started, and with what. The arguments may hold secrets, so only the ``name`` is shown."""
+
+    words: tuple[str, ...]
+    environment: Environment
+    cwd: Path | None = None
+    stderr: Stderr = Stderr.LOG
+
+    @property
+    def name(self) -> str:
+        """The program, without its arguments and its directory."""
+        return Path(self.words[0]).name
+
+
+class Places:
+    """How many may be started at the same time: ``limit`` may change at any time."""
+
+    def __init__(self, limit: Callable[[], int]) -> None:
+        self._limit = limit
+        self._taken = 0
+        self._freed = Signal()
+
+    async def take(self) -> None:
+        """Wait for a place. Whoever was given one has to ``give_back``."""
+        while self._taken >= self._limit():
+            await self._freed.wait()
+        self._taken += 1
+
+    def give_back(self) -> None:
+        """Somebody has started."""
+        self._taken -= 1
+        self._freed.give()
+
+
+class Children:
+    """The children of one program. ``max_leaving`` of them at most are given time to leave."""
+
+    def __init__(
+        self, program: Program, *, ledger: Ledger, observe: Observer, max_leaving: Callable[[], int]
+    ) -> None:
+        self.program = program
+        self._ledger = ledger
+        self._observe = observe
+        self._max_leaving = max_leaving
+        self._now = asyncio.get_running_loop().time
+        self._alive: dict[Child, float] = {}  # and since when
+        self._words: dict[Child, Words] = {}
+        self._homes: dict[Child, Path] = {}
+        self._leaving: dict[Child, asyncio.Event] = {}
+        self._tasks = Tasks()
+
+    def __len__(self) -> int:
+        """How many there are, those that are leaving among them."""
+        return len(self._alive)
+
+    def __contains__(self, pid: object) -> bool:
+        """Whether this process is one of them, or may be."""
+        return any(child.pid == pid for child in self._words)
+
+    # -- the beginning ---------------------------------------------------------------------------------
+
+    def prepare(self, *, heard: Callable[[bytes], None], over: Callable[[str], None]) -> Child:
+        """A child that is to be started; what is told is as for any ``Child``."""
+        words = Words(self._observe, self._now)
+        child = Child(heard=heard, said=words.take, over=over)
+        self._words[child] = words
+        return child
+
+    async def start(self, child: Child, variables: Mapping[str, str]) -> None:
+        """Start a child with these variables. Whoever does sees to it that it is dismissed.
+
+        Cancelled or failed, this leaves nothing behind.
+
+        Raises:
+            ServerNotStarted: the system does not start it.
+        """
+        # In a task of its own: cut short amid it, a process may be there that nobody knows of.
+        starting = self._tasks.spawn(self._start(child, variables), f"start {self.program.name}")
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            starting.add_done_callback(lambda task: task.exception() or self.dismiss(child))
+            raise
+
+    async def _start(self, child: Child, variables: Mapping[str, str]) -> None:
+        program, words = self.program, self._words[child]
+        words.secrets = program.environment.secrets(variables)
+        try:
+            await asyncio.get_running_loop().subprocess_exec(
+                lambda: child,
+                *program.words,
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=_STDERR[program.stderr],
+                env=dict(variables),
+                cwd=self._make_home(child),
+                start_new_session=True,
+            )
+        except (OSError, ValueError) as error:  # a NUL in a word is a ValueError
+            why = getattr(error, "strerror", None) or str(error)
+            raise ServerNotStarted(
+                f"The MCP server's command ({program.name}) cannot be started: {why}."
+            ) from error
+        else:
+            self._alive[child] = self._now()
+            self._ledger.note(child.pid)
+            self._observe(events.ChildStarted(pid=child.pid, program=program.name))
+        finally:
+            words.pid = child.pid
+            if child not in self._alive:
+                del self._words[child]
+                await self._remove_home(child)
+        # It may have ended before anybody could know of it here.
+        if child.is_over:
+            self.dismiss(child)
+
+    # -- the end ---------------------------------------------------------------------------------------
+
+    def dismiss(self, child: Child) -> asyncio.Event:
+        """Say goodbye to a child, if nobody has done so yet; gives what is set when nothing is left of it."""
+        gone = self._leaving.get(child)
+        if gone is None:
+            gone = asyncio.Event()
+            if child in self._alive:
+                self._leaving[child] = gone
+                self._tasks.spawn(self._see_off(child, gone), f"goodbye {child.pid}")
+            else:
+                gone.set()
+        return gone
+
+    async def _see_off(self, child: Child, gone: asyncio.Event) -> None:
+        """Close its standard input; SIGTERM; SIGKILL. Then its group is empty, and its pipes are closed."""
+        by_itself = child.has_exited
+        how = "exited" if by_itself else "left"
+        hurried = len(self._leaving) > self._max_leaving()
+        child.close_stdin()
+        try:
+            # Also of one whose process has ended: what that has started may be there still.
+            if not await child.left(_HURRIED_SECONDS if hurried else CHILD_LEAVES_SECONDS):
+                how = how if by_itself else "terminated"
+                child.signal(signal.SIGTERM)
+                if not await child.left(_HURRIED_SECONDS if hurried else CHILD_TERMINATES_SECONDS):
+                    how = how if by_itself else "killed"
+                    child.signal(signal.SIGKILL)
+                    await child.left(_DIES_SECONDS)
+        finally:
+            child.close()
+            self._forget(child, how)
+            await self._remove_home(child)
+            gone.set()
+
+    def _forget(self, child: Child, how: str) -> None:
+        """Nothing is left of it, or nothing that can be helped."""
+        self._ledger.strike(child.pid)
+        words, ending, began = self._words.pop(child), child.ending, self._alive.pop(child)
+        del self._leaving[child]
+        kind = events.ChildEnded if child.answered or how != "exited" else events.ChildFailed
+        self._observe(
+            kind(
+                pid=child.pid,
+                how=how,
+                status=ending.status,
+                signal=ending.signal,
+                seconds=self._now() - began,
+                last_words=None if child.answered else "\n".join(words.last) or None,
+            )
+        )
+
+    async def close(self) -> None:
+        """Say goodbye to all, and wait until they have left."""
+        for child in tuple(self._alive):
+            self.dismiss(child)
+        await self._tasks.ended()
+
+    # -- working directories ---------------------------------------------------------------------------
+
+    def _make_home(self, child: Child) -> Path | None:
+        """The child's working directory, which is made where it is the child's own."""
+        cwd = self.program.cwd
+        if cwd is None or PRIVATE not in str(cwd):
+            return cwd
+        name = f"session-{secrets.token_hex(8)}"
+        home = Path(*(part.replace(PRIVATE, name) for part in cwd.parts))
+        first = next(index for index, part in enumerate(cwd.parts) if PRIVATE in part)
+        # What is the child's own begins with the first part that names it, and is removed with the child.
+        own = self._homes[child] = Path(*home.parts[: first + 1])
+        try:
+            own.mkdir(mode=0o700, parents=True)
+            home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ServerNotStarted(
+                f"The MCP server's working directory (--stdio-cwd) cannot be made: {error.strerror}."
+            ) from error
+        return home
+
+    async def _remove_home(self, child: Child) -> None:
+        home = self._homes.pop(child, None)
+        if home is not None:
+            await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
+
+
+class Words:
+    """What one child writes to standard error, on its way to the log: without secrets, and only so much."""
+
+    def __init__(self, observe: Observer, now: Callable[[], float]) -> None:
+        self.pid = 0
+        self.secrets: tuple[str, ...] = ()
+        self.last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._observe = observe
+        self._now = now
+        self._second = 0
+        self._told = 0
+        self._untold = 0
+
+    def take(self, line: str) -> None:
+        """Tell a line, unless this second has heard enough."""
+        line = hide(line, self.secrets)
+        self.last.append(line)
+        second = int(self._now())
+        if second != self._second:
+            self._second, self._told = second, 0
+        if self._told >= STDERR_LINES_A_SECOND:
+            self._untold += 1
+            return
+        self._told += 1
+        self._observe(events.ServerSaid(pid=self.pid, text=line, untold=self._untold or None))
+        self._untold = 0

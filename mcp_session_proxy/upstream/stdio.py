@@ -1,0 +1,203 @@
+"""Servers that speak over their standard input and output (MCP 2025-11-25, basic/transports, "stdio").
+
+Each session has a child of its own: the state that a server keeps is then one caller's, what it asks and
+tells needs no address, and so a child may be given its caller's credentials. What a session says and hears on
+its two pipes is ``duplex``'s; here are the child's beginning and its end, in the words of ``transport``:
+
+=============================================  ===========================================================
+the command cannot be started                  ``ServerNotStarted``
+the child ends before it has answered          the same, with how it ended
+it says nothing for too long at its start      ``UpstreamTimeout``, and it is dismissed
+it ends later                                  the session's link is over (``duplex``)
+it reads nothing of what it is told            the same, and ``UpstreamTimeout`` for who noticed
+=============================================  ===========================================================
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from .. import events
+from ..bounds import NOISE_CHARS
+from ..errors import ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
+from ..events import Observer
+from ..protocol import jsonrpc
+from ..protocol.depth import DEFAULT_MAX_DEPTH
+from .children import Children, Places, Program
+from .duplex import DuplexSession, Sweeper
+from .environment import hide
+from .leftovers import Ledger
+from .transport import Caller
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StdioRules:
+    """What the operator chose for children.
+
+    The first one may take ``first_start_seconds`` to answer its handshake, since some commands fetch the
+    server first, and later ones ``start_seconds``; ``spawns`` may be at it at once.
+    ``request_timeout_seconds`` bounds the silence about one request. ``max_children`` may take their time to
+    leave.
+    """
+
+    first_start_seconds: float
+    start_seconds: float
+    spawns: int
+    request_timeout_seconds: float
+    max_children: int
+    max_json_depth: int = DEFAULT_MAX_DEPTH
+
+
+class Stdio:
+    """The transport to a server that is a command. Implements ``transport.Transport``.
+
+    ``rules`` may be replaced at any time.
+    """
+
+    def __init__(self, program: Program, *, rules: StdioRules, ledger: Ledger, observe: Observer) -> None:
+        self.sweeper = Sweeper(rules.request_timeout_seconds)
+        self.rules = rules
+        self.observe = observe
+        self.children = Children(
+            program, ledger=ledger, observe=observe, max_leaving=lambda: self.rules.max_children
+        )
+        self.places = Places(lambda: self.rules.spawns)
+        self.has_started = False  # some child has answered
+
+    @property
+    def rules(self) -> StdioRules:
+        """What the operator chose."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: StdioRules) -> None:
+        self._rules = rules
+        self.sweeper.silence_seconds = rules.request_timeout_seconds
+
+    @property
+    def start_seconds(self) -> float:
+        """How long the next child may take to answer its handshake."""
+        return self._rules.start_seconds if self.has_started else self._rules.first_start_seconds
+
+    def connect(self) -> DuplexSession:
+        """A channel for a session that is to be opened: its child is started then."""
+        return DuplexSession(self._open_link, self.sweeper)
+
+    def reconnect(self, session_id: str | None) -> DuplexSession:  # noqa: ARG002
+        """Sessions end with their children, and those with their proxy."""
+        raise SessionLost("The MCP server that the session lived in has ended.")
+
+    async def _open_link(self, session: DuplexSession, caller: Caller) -> "ChildLink":
+        """Start a child for a session of this caller's; see ``DuplexSession``."""
+        variables = self.children.program.environment.of(caller)
+        await self.places.take()
+        link = ChildLink(self, session, self.children.program.environment.secrets(variables))
+        try:
+            await self.children.start(link.child, variables)
+            link.begin()
+        except BaseException:
+            self.places.give_back()
+            raise
+        return link
+
+    async def close(self) -> None:
+        """Say goodbye to all children that are left."""
+        await self.children.close()
+
+
+class ChildLink:
+    """What carries the messages of one session: a child's pipes. Implements ``duplex.Link``."""
+
+    def __init__(self, transport: Stdio, session: DuplexSession, secrets: tuple[str, ...]) -> None:
+        self._transport = transport
+        self._session = session
+        self._secrets = secrets
+        self._starting: asyncio.TimerHandle | None = None
+        self._failure: ProxyError | None = None
+        self.child = transport.children.prepare(heard=self.heard, over=self.over)
+
+    # -- the beginning -------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """The child was started: it is to answer the handshake in time, and holds a place until then.
+
+        Raises:
+            ServerNotStarted: it has ended already.
+        """
+        if self._failure is not None:
+            raise self._failure
+        seconds = self._transport.start_seconds
+        loop = asyncio.get_running_loop()
+        self._starting = loop.call_later(seconds, self._too_slow, seconds)
+
+    def _too_slow(self, seconds: float) -> None:
+        option = "--handshake-timeout" if self._transport.has_started else "--stdio-start-timeout"
+        self._end(
+            "it did not answer the handshake in time",
+            UpstreamTimeout(
+                f"The MCP server's command ({self._transport.children.program.name}) did not answer the "
+                f"handshake within {seconds:g} s, which is what {option} allows."
+            ),
+        )
+
+    def _started(self) -> None:
+        """It has answered, or never will."""
+        if self._starting is not None:
+            self._starting.cancel()
+            self._starting = None
+            self._transport.places.give_back()
+
+    # -- duplex.Link -----------------------------------------------------------------------------------
+
+    def send(self, body: bytes, _: Caller) -> None:
+        """Write one message; see ``duplex.Link.send``."""
+        self.child.write(body)
+
+    def pause(self) -> None:
+        """Read no more for now."""
+        self.child.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self.child.resume()
+
+    async def close(self, _: Caller) -> None:
+        """Dismiss the child, and wait until it has left."""
+        self._started()
+        await self._transport.children.dismiss(self.child).wait()
+
+    def drop(self) -> None:
+        """Dismiss it, and let it leave by itself."""
+        self._started()
+        self._transport.children.dismiss(self.child)
+
+    # -- what the child does -----------------------------------------------------------------------------
+
+    def heard(self, line: bytes) -> None:
+        """It has written a line to its standard output."""
+        depth = self._transport.rules.max_json_depth
+        messages = jsonrpc.parse_upstream_body(line, max_depth=depth)
+        if not messages:
+            text = line[:NOISE_CHARS].decode("utf-8", "replace")
+            self._transport.observe(events.ChildNoise(pid=self.child.pid, text=hide(text, self._secrets)))
+        for message in messages:
+            self._session.take(message)
+        if self._starting is not None and not self._session.opening:
+            self._transport.has_started = self.child.answered = True
+            self._started()
+
+    def over(self, why: str) -> None:
+        """It is of no use any more."""
+        error: ProxyError | None = None
+        if self._session.opening:
+            name = self._transport.children.program.name
+            error = self._failure = ServerNotStarted(
+                f"The MCP server's command ({name}) gave no answer to the handshake: {why}. What it has "
+                "written to standard error is in the proxy's log (--stdio-stderr)."
+            )
+        self._end(why, error)
+
+    def _end(self, why: str, error: ProxyError | None) -> None:
+        # Of a handshake, ``error`` says more than that it was not written.
+        unwritten_bytes = 0 if error is not None else self.child.unwritten_bytes
+        self._session.end(why, unwritten_bytes=unwritten_bytes, error=error)
+        self.drop()
