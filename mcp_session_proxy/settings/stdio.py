@@ -14,9 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from yarl import URL
 
 from ..protocol.headers import is_forwarded
-from ..upstream.child import Stderr
-from ..upstream.children import PRIVATE
-from ..upstream.environment import HIDDEN, INHERITED, Environment
+from ..upstream.environment import HIDDEN, INHERITED, PRIVATE, Environment, Stderr
 from .kinds import LIVE, Count, Duration, Group
 from .sources import ConfigError
 from .values import Form, show
@@ -189,7 +187,7 @@ class StdioSettings(BaseSettings):
         """Options that mean nothing for a URL, each with the end of a sentence that says so."""
         if self.command is None:
             for name in StdioSettings.model_fields:
-                if name in self.model_fields_set and name != "command":
+                if name != "command" and getattr(self, name) != StdioSettings.model_fields[name].default:
                     yield name, "needs a server that is a command (serve --stdio -- COMMAND)"
 
 

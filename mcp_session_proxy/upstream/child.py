@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Any, Final, NamedTuple, cast
 
 from ..bounds import CHILD_UNREAD_BYTES, SERVER_EVENT_BYTES, STDERR_LINE_CHARS, STDERR_LINES_A_SECOND
@@ -21,14 +20,6 @@ _STDIN, _STDOUT = 0, 1
 # Its exit and the end of its pipes are heard of one after the other: how long for the one after the other.
 _LAST_WORD_SECONDS: Final = 0.2
 _POLL_SECONDS: Final = 0.02
-
-
-class Stderr(StrEnum):
-    """What becomes of what children write to standard error."""
-
-    LOG = "log"
-    INHERIT = "inherit"
-    DISCARD = "discard"
 
 
 class Ending(NamedTuple):

@@ -20,8 +20,8 @@ from ..aio import Signal, Tasks
 from ..bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
 from ..errors import ServerNotStarted
 from ..events import Observer
-from .child import Child, Stderr
-from .environment import Environment, hide
+from .child import Child
+from .environment import PRIVATE, Environment, Stderr, hide
 from .leftovers import Ledger
 
 # What each step of a goodbye may take where too many are under way.
@@ -29,8 +29,6 @@ _HURRIED_SECONDS: Final = 0.2
 # After SIGKILL, only the kernel can hold a process back.
 _DIES_SECONDS: Final = 2.0
 _LAST_LINES: Final = 10
-# In the working directory: stands for a new one that belongs to the child alone.
-PRIVATE: Final = "{session}"
 _STDERR: Final = {
     Stderr.LOG: asyncio.subprocess.PIPE,
     Stderr.INHERIT: None,
@@ -53,7 +51,7 @@ class Program:
         return Path(self.words[0]).name
 
 
-class Places:
+class Starts:
     """How many may be started at the same time: ``limit`` may change at any time."""
 
     def __init__(self, limit: Callable[[], int]) -> None:
@@ -72,6 +70,10 @@ class Places:
         self._taken -= 1
         self._freed.give()
 
+    def look_again(self) -> None:
+        """There may be room now."""
+        self._freed.give()
+
 
 class Children:
     """The children of one program. ``max_leaving`` of them at most are given time to leave."""
@@ -85,7 +87,7 @@ class Children:
         self._max_leaving = max_leaving
         self._now = asyncio.get_running_loop().time
         self._alive: dict[Child, float] = {}  # and since when
-        self._words: dict[Child, Words] = {}
+        self._words: dict[Child, _Words] = {}
         self._homes: dict[Child, Path] = {}
         self._leaving: dict[Child, asyncio.Event] = {}
         self._tasks = Tasks()
@@ -102,7 +104,7 @@ class Children:
 
     def prepare(self, *, heard: Callable[[bytes], None], over: Callable[[str], None]) -> Child:
         """A child that is to be started; what is told is as for any ``Child``."""
-        words = Words(self._observe, self._now)
+        words = _Words(self._observe, self._now)
         child = Child(heard=heard, said=words.take, over=over)
         self._words[child] = words
         return child
@@ -240,7 +242,7 @@ class Children:
             await asyncio.to_thread(shutil.rmtree, home, ignore_errors=True)
 
 
-class Words:
+class _Words:
     """What one child writes to standard error, on its way to the log: without secrets, and only so much."""
 
     def __init__(self, observe: Observer, now: Callable[[], float]) -> None:

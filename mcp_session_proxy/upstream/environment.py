@@ -1,4 +1,4 @@
-"""What a child finds in its environment: very little of ours, what the operator gives, and its caller's own.
+"""What a child is started with: very little of our environment, what the operator gives, its caller's own.
 
 A server that is started for one caller may get that caller's credentials as variables: nobody else ever uses
 its session. Pure.
@@ -7,6 +7,7 @@ its session. Pure.
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final
 
 from ..errors import BadRequest
@@ -18,6 +19,16 @@ _SOUNDS_SECRET: Final = re.compile(r"auth|token|key|secret|passw|credential|cook
 # A shorter one may stand anywhere by chance, and what hides it would hide the rest of the text.
 _LEAST_SECRET_CHARS: Final = 4
 HIDDEN: Final = "***"
+# In a working directory: stands for a new one that belongs to the child alone.
+PRIVATE: Final = "{session}"
+
+
+class Stderr(StrEnum):
+    """What becomes of what children write to standard error."""
+
+    LOG = "log"
+    INHERIT = "inherit"
+    DISCARD = "discard"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,9 +22,10 @@ from ..errors import ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
 from ..events import Observer
 from ..protocol import jsonrpc
 from ..protocol.depth import DEFAULT_MAX_DEPTH
-from .children import Children, Places, Program
-from .duplex import DuplexSession, Sweeper
+from .children import Children, Program, Starts
+from .duplex import DuplexSession
 from .environment import hide
+from .inbox import Sweeper
 from .leftovers import Ledger
 from .transport import Caller
 
@@ -55,12 +56,12 @@ class Stdio:
 
     def __init__(self, program: Program, *, rules: StdioRules, ledger: Ledger, observe: Observer) -> None:
         self.sweeper = Sweeper(rules.request_timeout_seconds)
+        self.starts = Starts(lambda: self._rules.spawns)
         self.rules = rules
         self.observe = observe
         self.children = Children(
             program, ledger=ledger, observe=observe, max_leaving=lambda: self.rules.max_children
         )
-        self.places = Places(lambda: self.rules.spawns)
         self.has_started = False  # some child has answered
 
     @property
@@ -72,6 +73,7 @@ class Stdio:
     def rules(self, rules: StdioRules) -> None:
         self._rules = rules
         self.sweeper.silence_seconds = rules.request_timeout_seconds
+        self.starts.look_again()
 
     @property
     def start_seconds(self) -> float:
@@ -89,13 +91,13 @@ class Stdio:
     async def _open_link(self, session: DuplexSession, caller: Caller) -> "ChildLink":
         """Start a child for a session of this caller's; see ``DuplexSession``."""
         variables = self.children.program.environment.of(caller)
-        await self.places.take()
+        await self.starts.take()
         link = ChildLink(self, session, self.children.program.environment.secrets(variables))
         try:
             await self.children.start(link.child, variables)
             link.begin()
         except BaseException:
-            self.places.give_back()
+            self.starts.give_back()
             raise
         return link
 
@@ -144,7 +146,7 @@ class ChildLink:
         if self._starting is not None:
             self._starting.cancel()
             self._starting = None
-            self._transport.places.give_back()
+            self._transport.starts.give_back()
 
     # -- duplex.Link -----------------------------------------------------------------------------------
 

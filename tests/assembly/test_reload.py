@@ -17,6 +17,7 @@ from certificates import Authority
 from http_server import HttpServer, begin_stream, reply_to, write_event
 from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
+from stdio_bench import StdioBench
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.downstream.passthrough import Passthrough
@@ -234,6 +235,33 @@ async def test_min_idle(bench: Reloaded) -> None:
     bench.change(min_idle=2)
     await bench.post(call())
     await until(lambda: bench.sessions == 2)
+
+
+@pytest.fixture
+async def hanging() -> AsyncIterator[StdioBench]:
+    """To be started before a command that never answers a handshake."""
+    async with HttpServer() as nobody, StdioBench(nobody) as bench:
+        yield bench
+
+
+@tries("stdio_spawns")
+async def test_stdio_spawns(hanging: StdioBench) -> None:
+    """Who waits for a start need not wait for the end of another one."""
+    await hanging.start("--at", "initialize", "hang", stdio_spawns=1)
+    async with hanging.asking(call()), hanging.asking(call(), headers={"Authorization": "ada"}):
+        await until(lambda: hanging.told("child.started"))
+        await asyncio.sleep(0)
+        assert hanging.children == 1
+        hanging.reload(stdio_spawns=2)
+        await until(lambda: hanging.children == 2)
+
+
+@tries("stdio_start_timeout")
+async def test_stdio_start_timeout(hanging: StdioBench) -> None:
+    """The next child has the new time."""
+    await hanging.start("--at", "initialize", "hang", stdio_start_timeout="1h")
+    hanging.reload(stdio_start_timeout="10ms")
+    assert (await hanging.post(call())).error == (1, -32603, "upstream-timeout")
 
 
 @tries("max_buffered_events")

@@ -117,6 +117,16 @@ ROWS = {
         "LIFTED_LISTS": "{} of them as modern clients get them",
         "LISTS_PERCENT": "together {}",
     },
+    "children": {
+        "CHILD_LEAVES_SECONDS": "{} to leave",
+        "CHILD_TERMINATES_SECONDS": "{} more after SIGTERM",
+    },
+    "what a child is told": {"CHILD_UNREAD_BYTES": "{};"},
+    "what a child writes to": {
+        "STDERR_LINES_A_SECOND": "{} lines a second",
+        "STDERR_LINE_CHARS": "at most {} characters",
+        "NOISE_CHARS": "first {} characters",
+    },
     "cookies": {"COOKIES": "{}, and", "COOKIES_BYTES": "and {}"},
     "what a server says before": {
         "UNHEARD_MESSAGES": "{} messages",

@@ -48,6 +48,18 @@ async def test_a_prewarmed_session_is_at_hand():
     await stand.close_and_check()
 
 
+@pytest.mark.parametrize("usage", ALL_USAGES)
+async def test_every_usage_can_be_prewarmed(usage):
+    """Where that is wanted, unused sessions stand ready for each way of using one, and never more of them."""
+    stand = prompt(min_idle=2, prewarmed=frozenset(Usage))
+    for _ in range(3):
+        lease = await stand.acquire(usage=usage)
+        assert await unused(stand) == 2
+        lease.release()
+        assert await unused(stand) == 2
+    await stand.close_and_check()
+
+
 @pytest.mark.parametrize("usage", [usage for usage in ALL_USAGES if usage is not Usage.ONCE])
 async def test_only_fresh_sessions_are_prewarmed(usage):
     """Nothing is opened in advance for those who do not use a new session for every request."""

@@ -11,8 +11,9 @@ from messages import call
 from proxy_bench import Answer, Bench, until
 
 from mcp_session_proxy.events import Event
+from mcp_session_proxy.settings.config import load
 
-SERVER = str(Path(__file__).parent.parent / "servers" / "stdio_server.py")
+SERVER = str(Path(__file__).parent / "servers" / "stdio_server.py")
 
 
 class StdioBench(Bench):
@@ -27,6 +28,10 @@ class StdioBench(Bench):
         words = command or [sys.executable, "-I", "-S", SERVER, *arguments]
         await super().start(upstream=None, command=words, **options)
         self.watch(self.events.append)
+
+    def reload(self, **options: Any) -> None:
+        """Change these options of the proxy that runs."""
+        self.proxy.reload(lambda: load({**self._flags, **options}))
 
     @property
     def url(self) -> str:
