@@ -132,6 +132,33 @@ class ServerChanged(Event, frozen=True, kw_only=True):
     after: str
 
 
+class SessionRestored(Event, frozen=True, kw_only=True):
+    """What was stored of an upstream session was found at the start (``--state-dir``). ``outcome`` says what
+    came of it.
+
+    asleep: its caller is waited for, who goes on with it. no-server: it lives at a server that is none of
+    ours now. no-room: there are more than ``--max-sessions`` allow. unreadable: it was sealed by another key,
+    or written by a later version. unowned: it belonged to one client for life, of whom nothing is known.
+    """
+
+    name = "session.restored"
+    level = Level.DEBUG
+    session: str
+    principal: str
+    outcome: str
+
+
+class SessionWoken(Event, frozen=True, kw_only=True):
+    """The caller of a session from before a restart has come. ``outcome``: resumed, if its server knows it
+    still, state included; or gone, and it is opened anew.
+    """
+
+    name = "session.woken"
+    session: str
+    principal: str
+    outcome: str
+
+
 class SessionReused(Event, frozen=True, kw_only=True):
     """A living upstream session was given to a client that asked for a new one."""
 
@@ -509,6 +536,60 @@ class ReloadFailed(Event, frozen=True, kw_only=True):
     name = "config.reload_failed"
     level = Level.ERROR
     problem: str
+
+
+class StateRestored(Event, frozen=True, kw_only=True):
+    """The state of before was read (``--state-dir``): so many upstream sessions, which sleep until their
+    callers come, and so many client sessions, whose ids go on. ``lost`` could not be gone on with.
+    """
+
+    name = "state.restored"
+    sessions: int
+    clients: int
+    lost: int
+    seconds: float
+
+
+class StateSetAside(Event, frozen=True, kw_only=True):
+    """The file in ``--state-dir`` was damaged. It was moved to ``file``; the proxy begins without sessions.
+
+    What to do: see whether the disk is sound; then the file can be deleted.
+    """
+
+    name = "state.set_aside"
+    level = Level.ERROR
+    problem: str
+    file: str
+
+
+class StoreFailed(Event, frozen=True, kw_only=True):
+    """State could not be written or read. Told once, until it can be again.
+
+    Nothing is lost as long as the process lives: it goes on from memory, and writes what it has when that is
+    possible again. What is not written by the end of the process is lost with it.
+
+    What to do: see whether the disk is full, read-only or gone.
+    """
+
+    name = "store.failed"
+    level = Level.ERROR
+    problem: str
+
+
+class StoreRecovered(Event, frozen=True, kw_only=True):
+    """State can be written again, and all that was missed has been."""
+
+    name = "store.recovered"
+    seconds: float
+
+
+class StoreAsked(Event, frozen=True, kw_only=True):
+    """The store did something. ``verb``: beat, claim, write, load, shards, members, bury or leave."""
+
+    name = "store.asked"
+    level = Level.DEBUG
+    verb: str
+    seconds: float
 
 
 class DrainStarted(Event, frozen=True, kw_only=True):

@@ -21,12 +21,14 @@ from ..memory import Keeper, Memory
 from ..sessions import upkeep
 from ..sessions.accepting import Acceptances
 from ..sessions.binding import Binder
+from ..sessions.books import Slot
 from ..sessions.directory import Directory
 from ..sessions.identity import Profile, SessionKey, sessionless_profile
 from ..sessions.pool import Pool
+from ..sessions.profiles import Profiles
 from ..upstream.breaker import Breakers
 from ..upstream.fleet import Fleet, Replica, Server
-from ..upstream.record import SessionRules
+from ..upstream.record import KnownSession, SessionRules
 from ..upstream.session import UpstreamSession
 from ..upstream.trial import Trials
 from . import rules
@@ -49,13 +51,14 @@ class Core:
         verify: Callable[[str], Awaitable[bool]] | None = None,
     ) -> None:
         self.memory = memory
+        self.profiles = Profiles(memory.profiles)
         build = in_force.build
         replicas = [
             build(rules.upstream_era, partial(Replica, server, build(rules.breaker_rules, Breakers), observe))
             for server in servers
         ]
         self.fleet = build(rules.fleet_rules, partial(Fleet, replicas))
-        opener = build(
+        self.opener = opener = build(
             rules.session_rules, partial(Opener, fleet=self.fleet, observe=observe, memory=self.memory)
         )
         self.pool = build(
@@ -121,13 +124,16 @@ class Core:
         self.delivery.maintain()
         self.catalog.keep_to_share()
 
-    async def end(self) -> None:
-        """Let go of whatever waits, and of every session."""
+    async def end(self, spared: Callable[[], Awaitable[frozenset[Slot[UpstreamSession]]]]) -> None:
+        """Let go of whatever waits, and of every session: with a goodbye, but for those that are ``spared``.
+
+        Which those are is asked when nothing goes on in any of them.
+        """
         self.parking.close()
         self.acceptances.close()
         self.binder.end_streams()
         self.early.end()
-        await self.pool.close()
+        await self.pool.close(spared=await spared())
 
 
 class Opener:
@@ -157,8 +163,8 @@ class Opener:
         for session in self._made:
             session.record.rules = rules
 
-    def make(self, key: SessionKey, profile: Profile) -> UpstreamSession:
-        """A session for clients of this key, not open yet."""
+    def make(self, key: SessionKey, profile: Profile, known: KnownSession | None = None) -> UpstreamSession:
+        """A session for clients of this key, not open yet; the one that is ``known`` from elsewhere."""
         session = UpstreamSession(
             fleet=self._fleet,
             initialize_params=profile.params,
@@ -173,6 +179,7 @@ class Opener:
             room_for_questions=self._memory.questions,
             room_for_subscriptions=self._memory.subscriptions,
             results=self._results,
+            known=known,
         )
         self._made.add(session)
         return session

@@ -22,7 +22,6 @@ from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer
 from ..sessions.identity import Identifier
-from ..sessions.profiles import Profiles
 from ..settings.values import Address
 from ..tracing import Tracer
 from . import rules
@@ -35,7 +34,10 @@ _CLOSE_SECONDS: Final = 5.0
 
 
 class Front:
-    """All that stands between the clients' connections and the core."""
+    """All that stands between the clients' connections and the core.
+
+    ``secret`` is what principals are hashed with: who is to know them again after a restart keeps it.
+    """
 
     def __init__(
         self,
@@ -45,6 +47,7 @@ class Front:
         plain: aiohttp.ClientSession,
         observe: Observer,
         tracer: Tracer,
+        secret: bytes | None = None,
     ) -> None:
         settings = in_force.settings
         self._core = core
@@ -55,7 +58,7 @@ class Front:
             else self._build_passthrough(in_force, plain, replica.url)
             for replica in core.fleet.replicas
         }
-        self.endpoint = self._build_endpoint(in_force, observe, tracer)
+        self.endpoint = self._build_endpoint(in_force, observe, tracer, secret)
         door = in_force.build(
             rules.guard,
             lambda guard: FrontDoor(
@@ -79,7 +82,9 @@ class Front:
         )
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)
 
-    def _build_endpoint(self, in_force: InForce, observe: Observer, tracer: Tracer) -> Endpoint:
+    def _build_endpoint(
+        self, in_force: InForce, observe: Observer, tracer: Tracer, secret: bytes | None
+    ) -> Endpoint:
         settings, core = in_force.settings, self._core
         identifier = Identifier(
             credential_headers=rules.credential_headers(settings),
@@ -87,11 +92,11 @@ class Front:
             affinity_headers=settings.affinity_header,
             affinity_meta=settings.affinity_meta,
             identity_claims=rules.identity_claims(settings),
+            secret=secret,
         )
-        profiles = Profiles(core.memory.profiles)
         legacy = LegacyRequests(
             binder=core.binder,
-            profiles=profiles,
+            profiles=core.profiles,
             catalog=core.catalog,
             delivery=core.delivery,
             wishes=core.wishes,
@@ -102,7 +107,7 @@ class Front:
             rules.modern_rules,
             lambda modern_rules: ModernRequests(
                 binder=core.binder,
-                profiles=profiles,
+                profiles=core.profiles,
                 attribution=core.attribution,
                 catalog=core.catalog,
                 listening=core.listening,

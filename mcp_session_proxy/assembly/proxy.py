@@ -1,7 +1,8 @@
 """Start, ready, drain, stop: puts the rooms of the house together and takes them apart in order.
 
 The order of a stop: no new connections and not ready; exchanges in flight are finished, up to
-``--drain-timeout``; the rest is told so; streams end; upstream sessions are DELETEd; listeners close.
+``--drain-timeout``; the rest is told so; streams end; upstream sessions are DELETEd, or written down and left
+where they are; listeners close.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
 from ..memory import Memory
 from ..ops.snapshot import Snapshot
+from ..sessions.books import Slot
 from ..sessions.modes import TokenIdentity
 from ..settings.config import Settings
 from ..settings.reloading import Change, compare
@@ -28,6 +30,7 @@ from ..tracing import UNTRACED, Tracer
 from ..upstream.fleet import Server
 from ..upstream.http_client import http_session
 from ..upstream.key_set import KeySet, fetch_json, open_key_session
+from ..upstream.session import UpstreamSession
 from . import rules
 from .admin import open_admin
 from .command import CommandServer
@@ -36,6 +39,7 @@ from .front import Front
 from .in_force import InForce
 from .servers import HttpServers
 from .sites import Sites, announce
+from .state import KeptState
 from .watchers import Watchers
 
 _MAINTENANCE_SECONDS: Final = 1.0
@@ -74,6 +78,7 @@ class Proxy:
         self._tasks = Tasks()
         self.command: CommandServer | None = None  # where the server is one
         self._drained = False
+        self._state: KeptState | None = None
 
     @property
     def settings(self) -> Settings:
@@ -137,9 +142,19 @@ class Proxy:
         if servers is None:
             servers = self._open_servers(http, tls, memory)
         verify = await self._open_verifier()
+        state = self._state = await self._open_state()
         self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe, verify=verify)
-        self.front = Front(self.in_force, self.core, plain=plain, observe=observe, tracer=tracer)
+        self.front = Front(
+            self.in_force,
+            self.core,
+            plain=plain,
+            observe=observe,
+            tracer=tracer,
+            secret=None if state is None else state.keys.identity,
+        )
         self._stack.callback(self.front.close)
+        if state is not None:
+            await state.restore(self.in_force, self.core)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
 
@@ -154,6 +169,15 @@ class Proxy:
         self._stack.push_async_callback(command.close)
         self._tasks.spawn(command.sweep(), "sweep")
         return command.servers
+
+    async def _open_state(self) -> KeptState | None:
+        path = self.settings.state_directory
+        if path is None:
+            return None
+        state = await KeptState.open(path, self._observe)
+        # After everything that is built later has been taken apart.
+        self._stack.push_async_callback(state.close)
+        return state
 
     async def _open_verifier(self) -> Callable[[str], Awaitable[bool]] | None:
         settings = self.settings
@@ -235,6 +259,12 @@ class Proxy:
         )
         return change
 
+    async def _spare(self) -> frozenset[Slot[UpstreamSession]]:
+        """The sessions that are not ended with the proxy."""
+        if self._state is None:
+            return frozenset()
+        return await self._state.spare(self.core, self.settings.on_stop)
+
     # -- stop --------------------------------------------------------------------------------------
 
     async def drain(self) -> None:
@@ -251,7 +281,7 @@ class Proxy:
         await self.front.shut()
         self.core.listening.close()
         cut_off = await self.front.finish(patience_seconds)
-        await self.core.end()
+        await self.core.end(self._spare)
         self._tasks.cancel()
         await self._tasks.ended()
         self._observe(events.Stopped(cut_off=cut_off))

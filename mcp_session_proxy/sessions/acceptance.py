@@ -129,12 +129,16 @@ class Acceptance:
         # Who was first stays: it has sessions already, and a second one would part them.
         if claim.digest in self._callers:
             return False
-        if len(self._callers) >= KNOWN_CLAIMANTS:
-            self._callers.popitem(last=False)
-        self._callers[claim.digest] = principal
+        self.remember(claim.digest, principal)
         if (standing := self._strange.pop(claim.token, None)) is not None:
             self._keep(claim, standing, self._accepted)
         return True
+
+    def remember(self, claim: str, principal: str) -> None:
+        """All tokens with this claim count as this principal, as it was found out."""
+        if len(self._callers) >= KNOWN_CLAIMANTS:
+            self._callers.popitem(last=False)
+        self._callers[claim] = principal
 
     # -- who issues them -------------------------------------------------------------------------
 

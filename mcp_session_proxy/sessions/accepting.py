@@ -70,6 +70,8 @@ class Acceptances:
         self._observe = observe
         self._verify = verify
         self._clock = clock
+        # Told of a claim of which an accepted token has shown who all that claim the same count as.
+        self.on_found: list[Callable[[str, str], None]] = []
         self._known = Acceptance()
         self._turns = asyncio.Semaphore(TOKEN_HANDSHAKES)
         self._asking: dict[Claim, asyncio.Task[TokenStanding]] = {}
@@ -118,11 +120,20 @@ class Acceptances:
         if claim is None or replica is None or self._known.principal_of(claim) is not None:
             return
         if claim.issuer in replica.checks:
-            self._known.found(claim, principal)
+            self._note_found(claim, principal)
         elif claim.digest not in self._founding and len(self._founding) < NEW_TOKENS:
             founding = self._tasks.spawn(self._found(claim, principal, caller, replica), "first token")
             self._founding[claim.digest] = founding
             founding.add_done_callback(lambda task: _drop(self._founding, claim.digest, task))
+
+    def _note_found(self, claim: Claim, principal: str) -> None:
+        if self._known.found(claim, principal):
+            for told in self.on_found:
+                told(claim.digest, principal)
+
+    def remember(self, claim: str, principal: str) -> None:
+        """Who tokens with this claim count as, each once it was accepted, is known from before a restart."""
+        self._known.remember(claim, principal)
 
     async def _found(self, claim: Claim, principal: str, caller: Caller, replica: Replica) -> None:
         """Find out whether the server would have refused this token with another signature."""
@@ -130,7 +141,7 @@ class Acceptances:
         for _ in range(_FOUNDING_TRIES):
             try:
                 if await self._checks(replica, claim, caller):
-                    self._known.found(claim, principal)
+                    self._note_found(claim, principal)
                 return
             except ProxyError:
                 pause_seconds = _FOUNDING.after(pause_seconds)

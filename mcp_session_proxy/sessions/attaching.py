@@ -26,6 +26,8 @@ class Attachments:
         self.on_attached: list[Callable[[ClientSession, UpstreamSession], None]] = []
         # Told when a client session comes to another upstream session (the last) than it had.
         self.on_moved: list[Callable[[ClientSession, UpstreamSession, UpstreamSession], None]] = []
+        # Told when a client session has let go of its upstream session.
+        self.on_detached: list[Callable[[ClientSession], None]] = []
         self._pool = pool
         self._presence = Presence()
         self._now = asyncio.get_running_loop().time
@@ -75,6 +77,8 @@ class Attachments:
         if client.lease is not None:
             lease, client.lease = client.lease, None
             lease.release()
+            for told in self.on_detached:
+                told(client)
         if state is Attachment.DETACHED and event is AttachmentEvent.LEFT and client.forgotten:
             self.let_linger(client)
 
@@ -155,6 +159,14 @@ class Attachments:
         for told in self.on_attached:
             told(client, lease.slot.session)
         return lease
+
+    def resume(self, client: ClientSession) -> None:
+        """It was attached to its home before a restart, and may come back: it has it, as if used just now."""
+        lease = None if client.home is None else self._pool.reclaim(client.home, client.record.usage)
+        if lease is not None:
+            client.lease = lease
+            self._advance(client, AttachmentEvent.TAKEN)
+            self.look_at(client)
 
     def _tried(self, client: ClientSession, task: asyncio.Task[Lease]) -> None:
         """The attempt is over. Everyone who asked for it may have left meanwhile."""

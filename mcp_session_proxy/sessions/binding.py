@@ -13,6 +13,7 @@ from .. import events
 from ..aio import Tasks
 from ..errors import ProxyError, UnknownSession
 from ..events import Observer
+from ..upstream.life import Life
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import audience, minting, policy, presence
@@ -115,6 +116,8 @@ class Binder:
         self.attachments = Attachments(pool=pool, patience=rules.patience)
         # Told of a client session that has begun.
         self.on_arrival: list[Callable[[ClientSession], None]] = []
+        # Told of one that is no more.
+        self.on_departure: list[Callable[[ClientSession], None]] = []
         self._rules = rules
         self._sessionless = sessionless
         self._observe = observe
@@ -292,6 +295,18 @@ class Binder:
             )
         )
 
+    def readmit(self, client: ClientSession, home: Slot[UpstreamSession] | None, *, attached: bool) -> None:
+        """Go on with a client session from before a restart, whose ``home`` is here again, if it is.
+
+        ``attached``: it held that. To come from the least to the most recently used.
+        """
+        self._close_departed(self.directory.add(client))
+        if home is not None and not client.forgotten:
+            client.home = home
+            audience.join(home.session, client)
+            if attached:
+                self.attachments.resume(client)
+
     def absorb_delete(self, client: ClientSession) -> None:
         """The client says goodbye. Its upstream session stays, and so does the id."""
         client.farewell = Farewell.DELETED
@@ -305,9 +320,13 @@ class Binder:
         client.record.contact = Contact.STREAMED
         self.attachments.withdraw_goodbye(client)
         self.attachments.note_opening(client)
-        if usable_lease(client) is None:
+        lease = usable_lease(client)
+        if lease is None:
             # Beside the stream, which is open at once: no session now is no reason to refuse it.
             self._tasks.spawn(self._attach_quietly(client, caller), f"attach {client.tag}")
+        elif lease.slot.session.life is Life.ASLEEP:
+            # What the server says is to be heard, though nothing is asked.
+            self._tasks.spawn(_wake_quietly(lease.slot.session, caller), f"wake {client.tag}")
 
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
         """Attach without a request; when that fails now, the next request tries again."""
@@ -418,6 +437,8 @@ class Binder:
     def _close_departed(self, departures: list[Departure]) -> None:
         for client, reason in departures:
             self._close(client)
+            for told in self.on_departure:
+                told(client)
             self._observe(
                 events.ClientSessionExpired(client=client.tag, principal=client.principal.tag, reason=reason)
             )
@@ -433,3 +454,11 @@ class Binder:
         for client in self.directory:
             if client.mailbox is not None:
                 client.mailbox.close()
+
+
+async def _wake_quietly(session: UpstreamSession, caller: Caller) -> None:
+    """Go on with a session that is asleep; when that fails now, the next request tries again."""
+    try:
+        await session.wake(caller)
+    except ProxyError:
+        return

@@ -56,6 +56,10 @@ class Directory:
         """All client sessions, the one that came last first."""
         return reversed(self._arrivals)
 
+    def newest_used_first(self) -> Iterator[ClientSession]:
+        """All client sessions, the one that was used last first."""
+        return reversed(self._sessions.values())
+
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
         client = self._sessions.get((principal.digest, identifier))

@@ -26,6 +26,13 @@ class UnknownSessionRule(StrEnum):
     REJECT = "reject"
 
 
+class OnStop(StrEnum):
+    """What becomes of upstream sessions when the proxy stops."""
+
+    KEEP = "keep"
+    END = "end"
+
+
 class TokenIdentity(StrEnum):
     """What makes a token count as whoever it claims to speak for."""
 

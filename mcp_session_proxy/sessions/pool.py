@@ -84,6 +84,9 @@ class Pool:
         self.rules = rules
         # Told of each handshake that has succeeded: whose it was, with whose request, and what it opened.
         self.on_opened: list[Callable[[str, Caller, UpstreamSession], None]] = []
+        # Told of each session that begins to be of use here, and of each that is none any more.
+        self.on_added: list[Callable[[Slot[UpstreamSession]], None]] = []
+        self.on_removed: list[Callable[[Slot[UpstreamSession]], None]] = []
         self._connect = connect
         self._observe = observe
         self._random = random
@@ -328,6 +331,8 @@ class Pool:
         self.books.opened(slot, self._now())
         for told in self.on_opened:
             told(slot.key.principal, opening.caller, slot.session)
+        for noted in self.on_added:
+            noted(slot)
         self._observe(
             events.SessionOpened(
                 session=slot.session.tag, principal=slot.key.principal_tag, why=opening.why, seconds=seconds
@@ -340,6 +345,34 @@ class Pool:
         # Handshakes of a key go one after the other, so each in advance sees to the next.
         if opening.why == "prewarm":
             self._prewarm(bucket)
+
+    def adopt(
+        self,
+        session: UpstreamSession,
+        key: SessionKey,
+        profile: Profile,
+        *,
+        reserved: bool,
+        idle_since: float,
+    ) -> Slot[UpstreamSession] | None:
+        """Take over an open session that somebody has used before; None if there is no room for it.
+
+        ``reserved``: it belongs to one holder for life, who will ``reclaim`` it. Of several, the one that has
+        been idle for longest comes first.
+        """
+        books = self.books
+        full = books.counted_of(key.principal) >= self.rules.max_sessions_per_principal
+        if full or books.counted >= self.rules.places:
+            return None
+        self.queue.want(key, profile, session.record.credentials)
+        slot = Slot(session, key, born=session.born, jitter=self._random())
+        books.add(slot)
+        session.watch(lambda how: self._lost(slot, how))
+        books.opened(slot, idle_since)
+        usage = Usage.OWNED if reserved else Usage.COMMON
+        books.take(slot, usage)
+        books.give_back(slot, usage, idle_since)
+        return slot
 
     def _opening_failed(self, opening: Opening, error: ProxyError) -> None:
         slot, bucket, demand = opening.slot, opening.bucket, opening.demand
@@ -406,6 +439,8 @@ class Pool:
         self.books.retire(slot)
         self.queue.with_sole_session.discard(slot.key.principal)  # there may be room for another one now
         self._forget_if_empty(bucket)
+        for noted in self.on_removed:
+            noted(slot)
         self._tasks.spawn(self._goodbye(slot, reason), f"close {slot.session.tag}")
 
     async def _goodbye(self, slot: Slot[UpstreamSession], reason: str) -> None:
@@ -466,16 +501,23 @@ class Pool:
         except ProxyError as error:
             raise self._refusal(key, error, self._now() - started) from None
 
-    async def close(self, reason: str = "shutdown") -> None:
-        """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent."""
+    async def close(
+        self, reason: str = "shutdown", spared: frozenset[Slot[UpstreamSession]] = frozenset()
+    ) -> None:
+        """Refuse new demands, fail the waiters, say goodbye to every session. Idempotent.
+
+        Those that are ``spared`` are let go of without a word, for somebody who will go on with them.
+        """
         self.queue.closed = True
         self.queue.fail(list(self.queue.waiters), Draining("The proxy is shutting down."))
         # A shutdown does not wait for an operator: who waited through a pause is told now.
         self.resume()
+        for slot in spared:
+            slot.session.abandon()
         # Goodbyes are said while handshakes come to their ends: the two take the longer time, not the sum.
         opening = [slot for slot in self.books.slots() if slot.state is SessionState.OPENING]
         for slot in list(self.books.slots()):
-            if slot.state is not SessionState.OPENING:
+            if slot.state is not SessionState.OPENING and slot not in spared:
                 self.retire(slot, reason)
         if opening:
             # Cut short, a handshake may leave a session behind whose id nobody has learnt.
@@ -483,5 +525,6 @@ class Pool:
         for slot in list(self.books.slots()):
             if slot.state is SessionState.OPENING:
                 slot.session.abandon()
-            self.retire(slot, reason)
+            if slot not in spared:
+                self.retire(slot, reason)
         await self._tasks.ended()

@@ -6,9 +6,11 @@ over the defaults. Where they are given is in ``sources``, of which kind they ar
 said of wrong ones in ``complaints``.
 """
 
+import os
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
 from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
@@ -22,7 +24,7 @@ from ..protocol.inbound import HeartbeatFormat
 from ..protocol.revisions import ServedEras, UpstreamEra
 from ..protocol.tokens import DEFAULT_CLAIMS
 from ..sessions.credentials import DEFAULT_PATTERNS
-from ..sessions.modes import Anonymous, Sharing, TokenIdentity, UnknownSessionRule
+from ..sessions.modes import Anonymous, OnStop, Sharing, TokenIdentity, UnknownSessionRule
 from .complaints import describe
 from .kinds import (
     LIVE,
@@ -37,6 +39,7 @@ from .kinds import (
     IssuerUrl,
     Listener,
     Networks,
+    OptionalFolder,
     OptionalListener,
     OptionalPath,
     OptionalSize,
@@ -139,6 +142,18 @@ class Settings(StdioSettings):
     """A session id that this proxy does not know (from before a restart, or a platform's own) is adopted as
     the name of a conversation, or answered 404. One that it gave to a client with capabilities and has
     forgotten is always answered 404: adopted, that client could not be asked any more."""
+
+    state_dir: Annotated[OptionalFolder, Group.SESSIONS] = None
+    """A directory in which sessions outlive the proxy: after a restart, an upgrade or a crash, clients go on
+    with their ids in the same upstream sessions, state included. It is made if need be, for this user alone,
+    belongs to one proxy at a time, and must be on a disk of this machine. Without it, that of
+    $STATE_DIRECTORY, which systemd sets (StateDirectory=); without either, sessions are in memory.
+    Credentials are never stored."""
+
+    on_stop: Annotated[OnStop, Group.SESSIONS, LIVE] = OnStop.KEEP
+    """What becomes of upstream sessions when the proxy stops. keep: they stay at the server for whoever goes
+    on with the directory of --state-dir. end: each is ended, as always without such a directory; clients keep
+    their ids."""
 
     delete_status: Annotated[Status, Group.SESSIONS, LIVE] = 405
     """The answer to a client's DELETE, which does not end the upstream session. 405 is MCP's way to say
@@ -441,6 +456,15 @@ class Settings(StdioSettings):
     def endpoint_path(self) -> str:
         """The path of the MCP endpoint: the server's own, if it has one."""
         return self.path if self.upstream is None else URL(self.upstream).raw_path
+
+    @property
+    def state_directory(self) -> Path | None:
+        """Where state is kept, by the option or by the service manager."""
+        if self.state_dir is not None:
+            return self.state_dir
+        # Several directories are parted by colons (systemd.exec, "StateDirectory=").
+        given = os.environ.get("STATE_DIRECTORY", "").partition(":")[0]
+        return Path(given) if given else None
 
     @property
     def upstream_shown(self) -> str:

@@ -115,6 +115,7 @@ Listener = Annotated[Address, BeforeValidator(Address.parse), Form("HOST:PORT", 
 OptionalListener = Annotated[
     Address | None, BeforeValidator(_parse_optional_address), Form("HOST:PORT", show)
 ]
+OptionalFolder = Annotated[Path | None, BeforeValidator(_parse_optional_path), Form("DIR", show)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_parse_optional_path), Form("FILE", show)]
 DurationOrZero = Annotated[float, BeforeValidator(parse_duration), Form("DURATION", show_duration)]
 Duration = Annotated[DurationOrZero, Field(gt=0)]

@@ -24,7 +24,7 @@ from ..protocol.lost import Verdict
 from .calls import Calls, is_progress
 from .deadlock import Refusals, is_deadlocked
 from .fleet import Residence
-from .record import Record
+from .record import KnownSession, Record
 from .refusing import Refusing
 from .stream import StandaloneStream
 from .transport import Caller, Channel, ConnectionLost, Refused, first_response
@@ -76,6 +76,7 @@ class Incarnation:
         self._on_lost = on_lost
         self._owes_goodbye = False
         self._stream: StandaloneStream | None = None
+        self.former: KnownSession | None = None  # what it was elsewhere, if it goes on from there
         self._confirming: asyncio.Task[bool] | None = None
         self._resolving: asyncio.Task[None] | None = None
         self.tasks = Tasks()  # end with it at the latest
@@ -292,6 +293,13 @@ class Incarnation:
         return self._stream is not None and self._stream.is_open
 
     @property
+    def last_event_id(self) -> str | None:
+        """Where somebody else could go on with the stream."""
+        if self._stream is not None:
+            return self._stream.last_event_id
+        return None if self.former is None else self.former.last_event_id
+
+    @property
     def gaps(self) -> int:
         """How often messages of the stream may have been missed, as it was opened anew."""
         return 0 if self._stream is None else self._stream.gaps
@@ -305,6 +313,8 @@ class Incarnation:
             unreachable=self._is_better_elsewhere,
             vanished=lambda: self._check("stream"),
             missed=self._missed,
+            goes_on=self.former is not None,
+            after=self.last_event_id,
         )
         self.tasks.spawn(stream.hold(), f"listen {self.record.tag}")
         await stream.tried()

@@ -92,19 +92,18 @@ class Initialization:
             channel.agree(known.version)
         incarnation.opened(channel)
         incarnation.stand(record.results.keep(known.initialize_result))
+        if known.asleep:
+            incarnation.former = known
         for method, params in known.told:
             record.journal.record(method, params)
 
-    async def hand_over(self, hear: Callable[[Message], None]) -> None:
-        """Let ``hear`` hear what the server said, and what it says from now on; wait for its stream."""
+    def hand_over(self, hear: Callable[[Message], None]) -> None:
+        """Let ``hear`` hear what the server said, and what it says from now on."""
         # In this order, and in one step: what was held goes first, and nothing comes in between.
         self._over = True
         self._incarnation.hear = hear
         for message in self._said.drain():
             hear(message)
-        # It stands already where the server was slow to take ``initialized``.
-        if not self._incarnation.wants_stream:
-            await self._incarnation.open_stream()
 
     async def _initialize(self, caller: Caller) -> bytes:
         record, replica = self._record, self._incarnation.residence.replica

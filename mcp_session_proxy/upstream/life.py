@@ -15,6 +15,7 @@ class Life(StrEnum):
     NEW = "new"  # nothing at the server yet
     OPENING = "opening"  # the first handshake is under way
     OPEN = "open"  # an incarnation of it stands
+    ASLEEP = "asleep"  # one stood before this process began, and nothing was said on it since
     REVIVING = "reviving"  # the server has lost it; the handshake of its next incarnation is under way
     LOST = "lost"  # that has failed; whoever needs the session tries again
     CLOSED = "closed"  # the proxy is done with it; what is left is the goodbye
@@ -25,6 +26,8 @@ class Turn(StrEnum):
 
     BEGUN = "begun"  # a first handshake
     OPENED = "opened"  # a handshake succeeded, or none was needed: the session is known from elsewhere
+    LAID_DOWN = "laid down"  # none was needed, and the session is to sleep until its caller comes
+    WOKEN = "woken"  # its caller has come, and the server knows it still
     FAILED = "failed"  # the handshake that was under way
     LOST = "lost"
     CLOSED = "closed"
@@ -36,8 +39,14 @@ class IllegalTransition(Exception):
 
 TRANSITIONS: Final[Mapping[Life, Mapping[Turn, Life]]] = {
     Life.NEW: {Turn.BEGUN: Life.OPENING, Turn.CLOSED: Life.CLOSED},
-    Life.OPENING: {Turn.OPENED: Life.OPEN, Turn.FAILED: Life.NEW, Turn.CLOSED: Life.CLOSED},
+    Life.OPENING: {
+        Turn.OPENED: Life.OPEN,
+        Turn.LAID_DOWN: Life.ASLEEP,
+        Turn.FAILED: Life.NEW,
+        Turn.CLOSED: Life.CLOSED,
+    },
     Life.OPEN: {Turn.LOST: Life.REVIVING, Turn.CLOSED: Life.CLOSED},
+    Life.ASLEEP: {Turn.WOKEN: Life.OPEN, Turn.LOST: Life.REVIVING, Turn.CLOSED: Life.CLOSED},
     Life.REVIVING: {Turn.OPENED: Life.OPEN, Turn.FAILED: Life.LOST, Turn.CLOSED: Life.CLOSED},
     Life.LOST: {Turn.LOST: Life.REVIVING, Turn.CLOSED: Life.CLOSED},
     # A handshake that is under way when its session is closed still comes to an end, which changes nothing.

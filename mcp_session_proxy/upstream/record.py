@@ -32,7 +32,12 @@ class KnownSession:
 
     ``server`` is the name of the replica that it lives on. ``session_id`` and ``version`` are what the server
     calls it and what was agreed on; ``initialize_result`` is what the server said of itself, raw; ``told``
-    are the requests of its journal.
+    are the requests of its journal. ``told_lists`` are the features whose changes clients expect to hear of,
+    ``last_event_id`` is where its standalone stream goes on; ``asked_for_roots``: the server may know those
+    of some client. ``tag`` is its name in logs; without one it gets another.
+
+    ``first_id`` is that of its first request from here, so that none has the id of one that is still under
+    way from elsewhere. ``asleep``: nothing is said on it, not even a ping, until the first request comes.
     """
 
     server: str
@@ -40,6 +45,12 @@ class KnownSession:
     version: str | None
     initialize_result: bytes
     told: tuple[tuple[str, bytes], ...] = ()
+    told_lists: frozenset[str] = frozenset()
+    last_event_id: str | None = None
+    asked_for_roots: bool = False
+    tag: str = ""
+    first_id: int = 1
+    asleep: bool = False
 
 
 @dataclass(slots=True, kw_only=True)

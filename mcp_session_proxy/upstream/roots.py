@@ -15,6 +15,7 @@ from ..aio import Signal
 _ASK_SECONDS: Final = 0.5
 # Clients answer by themselves; a server that gets no answer works with what it has.
 _ANSWER_SECONDS: Final = 10.0
+_SOMEBODY: Final = "somebody"
 
 
 class RootsTalk:
@@ -34,6 +35,10 @@ class RootsTalk:
         self._asks_at_once = True  # as far as is known
         self._introducing = False
         self._news = Signal()
+
+    def know_somebodys(self) -> None:
+        """The server knows the roots of a client that this process has never met."""
+        self.wanted, self.respondent = True, _SOMEBODY
 
     def asked(self, identifier: bytes) -> None:
         """The server asks for the roots, in a request of this raw id."""

@@ -6,6 +6,7 @@ tasks of its own; a client's request only borrows an incarnation.
 """
 
 import asyncio
+import itertools
 import secrets
 from collections.abc import Callable, Coroutine, Hashable
 from typing import Any, Final, Protocol
@@ -80,7 +81,7 @@ class UpstreamSession:
         known: KnownSession | None = None,
     ) -> None:
         self.record = Record(
-            tag="u" + secrets.token_hex(4),
+            tag=(known and known.tag) or "u" + secrets.token_hex(4),
             principal=principal,
             principal_tag=principal_tag,
             client_name=client_name,
@@ -91,11 +92,15 @@ class UpstreamSession:
             journal=Journal(room_for_subscriptions),
             results=results,
         )
+        if known is not None:
+            self.record.next_id = itertools.count(known.first_id).__next__
+            if known.asked_for_roots:
+                self.record.roots.know_somebodys()
         self.tag = self.record.tag
         self.principal = principal
         self.born = asyncio.get_running_loop().time()
         # Features whose list_changed some incarnation has promised: clients were told of it.
-        self.told_lists: frozenset[str] = frozenset()
+        self.told_lists: frozenset[str] = frozenset() if known is None else known.told_lists
         # Who finds this session when coming back; only ``sessions.audience`` reads and writes it.
         self.audience: dict[Hashable, None] = {}
         self.router = router
@@ -103,7 +108,7 @@ class UpstreamSession:
         self._fleet = fleet
         self._known = known
         self._observe = observe
-        self._life = Life.NEW
+        self.life = Life.NEW  # only ``_turn`` changes it
         self._incarnation: Incarnation | None = None
         self._next: Incarnation | None = None  # whose handshake is under way, or has failed
         self._handshake: asyncio.Task[None] | None = None  # the task that is at it: an opening, or a revival
@@ -129,7 +134,7 @@ class UpstreamSession:
     @property
     def closed(self) -> bool:
         """Whether this object's life is over."""
-        return self._life is Life.CLOSED
+        return self.life is Life.CLOSED
 
     @property
     def in_flight(self) -> int:
@@ -232,7 +237,13 @@ class UpstreamSession:
         # Only ever more: what clients were told of by a former incarnation, they still expect to hear.
         self.told_lists |= changes.lists_told_of(incarnation.facts)
         # Only now: whoever is given what the server has said looks for the incarnation that it was said on.
-        await initialization.hand_over(lambda message: self.router.route(self, message))
+        initialization.hand_over(lambda message: self.router.route(self, message))
+        if known is not None and known.asleep:
+            self._turn(Turn.LAID_DOWN)
+            return
+        # It stands already where the server was slow to take ``initialized``.
+        if not incarnation.wants_stream:
+            await incarnation.open_stream()
         self._turn(Turn.OPENED)
 
     async def close(self, reason: str) -> None:
@@ -242,7 +253,10 @@ class UpstreamSession:
         the server whose id nobody has learnt. Whoever opens the session says goodbye then.
         """
         if not self.closed:
-            opening = self._life is Life.OPENING
+            opening = self.life is Life.OPENING
+            if self.life is Life.ASLEEP:
+                # A goodbye wants its caller's credentials, which nobody has: the server's own time ends it.
+                self.incarnation.end(Standing.LOST)
             self._end()
             self._observe(
                 events.SessionClosed(
@@ -281,7 +295,7 @@ class UpstreamSession:
                 incarnation.end(Standing.CLOSED)
 
     def _turn(self, turn: Turn) -> None:
-        self._life = advance(self._life, turn)
+        self.life = advance(self.life, turn)
 
     # -- requests ----------------------------------------------------------------------------
 
@@ -297,10 +311,12 @@ class UpstreamSession:
         """
         incarnation = self.incarnation
         quiet_seconds = self.record.rules.check_after_seconds
-        if self._life is Life.REVIVING:
+        if self.life is Life.REVIVING:
             assert self._handshake is not None
             await _join(self._handshake)
-        elif self._life is Life.LOST or (
+        elif self.life is Life.ASLEEP:
+            await self.wake(caller)
+        elif self.life is Life.LOST or (
             quiet_seconds
             and incarnation.calls.are_quiet_for(quiet_seconds)
             and not await incarnation.confirm()
@@ -309,6 +325,29 @@ class UpstreamSession:
         else:
             return incarnation
         return self.incarnation
+
+    async def wake(self, caller: Caller) -> None:
+        """Go on with a session that is asleep, if its server knows it still, in the name of this caller.
+
+        All who come at once share one ping. Raises as ``ready``.
+        """
+        incarnation = self.incarnation
+        self.record.credentials = caller.credentials
+        alive = await incarnation.confirm()
+        if self.life is not Life.ASLEEP:
+            return
+        self._observe(
+            events.SessionWoken(
+                session=self.tag,
+                principal=self.record.principal_tag,
+                outcome="resumed" if alive else "gone",
+            )
+        )
+        if not alive:
+            await self.revive(incarnation, "check", caller)
+            return
+        self._turn(Turn.WOKEN)
+        await incarnation.open_stream()
 
     async def refused(self, caller: Caller) -> None:
         """A connection to the server was refused, so nothing was sent: move elsewhere, where that can be.
@@ -341,7 +380,7 @@ class UpstreamSession:
 
     def tick(self, now: float) -> None:
         """Called regularly: pings a session that was quiet for the keep-alive time."""
-        if self._life is Life.OPEN:
+        if self.life is Life.OPEN:
             self.incarnation.tick(now, self.record.rules.keepalive_seconds * self._keepalive_part)
 
     # -- loss and revival --------------------------------------------------------------------
@@ -350,7 +389,7 @@ class UpstreamSession:
         """An incarnation turned out to be gone, and no request needs it now: tell whoever watches."""
         # What a former one notices late is known, and what is being made good as well. A session that is
         # still opening counts: its stream may be the first to find out.
-        if incarnation is self._incarnation and self._life in (Life.OPENING, Life.OPEN):
+        if incarnation is self._incarnation and self.life in (Life.OPENING, Life.OPEN, Life.ASLEEP):
             self._on_lost(how)
 
     async def revive(self, lost: Incarnation, how: str, caller: Caller) -> None:
@@ -366,7 +405,7 @@ class UpstreamSession:
             SessionLost: no new session could be opened.
             UpstreamRejected: the server does not want this caller any more.
         """
-        if self._life is not Life.REVIVING:
+        if self.life is not Life.REVIVING:
             # Somebody has met the same loss before, and it is made good already.
             if self._incarnation is not lost:
                 return

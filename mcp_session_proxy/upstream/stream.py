@@ -40,6 +40,7 @@ class StandaloneStream:
     ``unreachable`` is told that the server takes no connections, and ``vanished`` looks whether the session
     itself is gone; both give whether to stop trying. ``missed`` is told, once the stream
     stands again, that messages may have been lost meanwhile.
+    A stream that ``goes_on`` was held elsewhere before: behind the event ``after``, if that is known.
     """
 
     def __init__(
@@ -50,6 +51,8 @@ class StandaloneStream:
         unreachable: Callable[[], bool],
         vanished: Callable[[], Awaitable[bool]],
         missed: Callable[[], None],
+        goes_on: bool = False,
+        after: str | None = None,
     ) -> None:
         self.is_open = False
         self.gaps = 0  # how often it was opened again without going on from where it broke
@@ -60,14 +63,21 @@ class StandaloneStream:
         self._missed = missed
         self._now = asyncio.get_running_loop().time
         self._tried = asyncio.Event()
-        self._last_event_id: str | None = None
+        self._last_event_id = after
+        self._reply: Reply | None = None  # while it stands
         self._doubts = 0  # about that id: failures in a row that it may be the reason of
-        self._id_refused = False
+        # What came between then and now is lost, as it is when the server does not take the id.
+        self._id_refused = goes_on and after is None
         self._retry_seconds = 0.0
         self._given = False  # whether the server has ever given a stream
         self._closed_since = self._now()
         self._pause_seconds = 0.0  # the last one, as ``_seldom_seconds`` is
         self._seldom_seconds = 0.0
+
+    @property
+    def last_event_id(self) -> str | None:
+        """Where somebody else could go on with it."""
+        return (self._reply and self._reply.last_event_id) or self._last_event_id
 
     async def tried(self) -> None:
         """Wait until it stands or has failed, but a moment only."""
@@ -119,6 +129,7 @@ class StandaloneStream:
     async def _follow(self, reply: Reply) -> None:
         """Take what a stream brings, until it ends or breaks."""
         began, brought = self._now(), False
+        self._reply = reply
         self._stands()
         try:
             while (messages := await reply.read()) is not None:
@@ -129,6 +140,7 @@ class StandaloneStream:
         except ConnectionLost:
             pass
         finally:
+            self._reply = None
             self.is_open = False
             self._closed_since = self._now()
             brought = brought or (reply.last_event_id or self._last_event_id) != self._last_event_id

@@ -178,6 +178,16 @@ async def test_delete_status(bench: Reloaded) -> None:
             bench.change(delete_status="204")
 
 
+@tries("on_stop")
+async def test_on_stop(bench: Reloaded, tmp_path: Path) -> None:
+    """What becomes of sessions at the end is what was chosen last."""
+    await bench.start(state_dir=str(tmp_path / "state"), on_stop="end")
+    await bench.initialize()
+    bench.change(on_stop="keep")
+    await bench.stop()
+    assert not bench.server.deleted
+
+
 @tries("linger")
 async def test_linger(bench: Reloaded) -> None:
     """A session that lingers already goes by the new time."""

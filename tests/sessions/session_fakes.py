@@ -17,6 +17,7 @@ from mcp_session_proxy.sessions.policy import Limits, Open
 from mcp_session_proxy.sessions.pool import Pool
 from mcp_session_proxy.sessions.state import SessionState
 from mcp_session_proxy.upstream.journal import Journal
+from mcp_session_proxy.upstream.life import Life
 from mcp_session_proxy.upstream.transport import NOBODY
 
 PROFILE = Profile(digest="profile", client_name="client", params=b"{}")
@@ -50,6 +51,7 @@ class FakeSession:
         self.key = session_key
         self.tag = f"u{number}"
         self.closed = False
+        self.life = Life.OPEN
         self.closed_for = None
         self.abandoned = False
         self.opened_by = None

@@ -1,0 +1,232 @@
+"""What outlives the process (``--state-dir``): opened before anything is built, restored into what was built,
+written behind its work, and left whole at its end.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Final, TypeAlias
+
+from .. import __version__, events
+from ..aio import Tasks
+from ..events import Observer
+from ..sessions.books import Slot
+from ..sessions.ledger import SessionLedger
+from ..sessions.modes import OnStop
+from ..sessions.restoring import Restored, Restorer
+from ..settings.config import Settings
+from ..store import state_dir
+from ..store.engine import ClaimOutcome, StoredMember, StoreFailure
+from ..store.membership import Membership
+from ..store.sealing import Keys
+from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
+from ..upstream.keeping import describe
+from ..upstream.session import UpstreamSession
+from .core import Core
+from .in_force import InForce
+from .sites import CannotStart
+
+_MEMBER_BYTES: Final = 8
+# A process that was just killed may not be gone yet.
+_GONE_SECONDS: Final = 2.0
+
+_Slots: TypeAlias = frozenset[Slot[UpstreamSession]]
+
+
+class CannotKeepState(CannotStart):
+    """Nothing can be kept in the directory that the settings name."""
+
+    def __init__(self, problem: str, advice: str) -> None:
+        super().__init__(f"--state-dir: {problem}. {advice}")
+
+
+class KeptState:
+    """The state directory, as this process uses it, from ``open`` to ``close``."""
+
+    def __init__(self, path: Path, keys: Keys, observe: Observer) -> None:
+        self.path = path
+        self.keys = keys
+        self.restored = Restored()
+        self.ledger: SessionLedger
+        self._observe = observe
+        self._member = secrets.token_hex(_MEMBER_BYTES)
+        self._engine = SqliteEngine(path / state_dir.FILE)
+        self._started = time.time()
+        self._tasks = Tasks()
+        self.membership = Membership(self._engine, self._member, card=self._card, told=self._tell)
+
+    def _card(self) -> bytes:
+        facts = {"pid": os.getpid(), "started": self._started, "version": __version__}
+        return json.dumps(facts).encode()
+
+    def _tell(self, verb: str, seconds: float) -> None:
+        self._observe(events.StoreAsked(verb=verb, seconds=seconds))
+
+    # -- the beginning -----------------------------------------------------------------------------
+
+    @classmethod
+    async def open(cls, path: Path, observe: Observer) -> "KeptState":
+        """Open the directory, alone.
+
+        Raises:
+            CannotKeepState: it cannot be used, or another process uses it.
+        """
+        advice = "Choose another directory, or leave the option out to keep sessions in memory only"
+        try:
+            state_dir.prepare(path)
+            state = cls(path, Keys(state_dir.read_key(path)), observe)
+            await state._open_engine()
+        except NewerStore as error:
+            raise CannotKeepState(str(error), "Run that version, or choose another directory") from error
+        except StoreFailure as error:
+            raise CannotKeepState(str(error), advice) from error
+        try:
+            await state._join()
+        except BaseException:
+            await state._engine.close()
+            raise
+        return state
+
+    async def _open_engine(self) -> None:
+        try:
+            await self._engine.open()
+        except DamagedStore as error:
+            aside = state_dir.set_aside(self.path, int(time.time()))
+            self._observe(events.StateSetAside(problem=str(error), file=str(aside)))
+            await self._engine.open()
+
+    async def _join(self) -> None:
+        self._lock = state_dir.take_lock(self.path, self._member)
+        try:
+            living = await self._find_living()
+            if living:
+                raise CannotKeepState(
+                    f"{self.path} is in use by {_describe(living[0])}",
+                    "Stop that one first, or give each a directory of its own",
+                )
+            await self.membership.beat()
+        except StoreFailure as error:
+            # A disk that is full keeps nobody from serving.
+            self._observe(events.StoreFailed(problem=str(error)))
+        except BaseException:
+            self._lock.close()
+            raise
+
+    async def _find_living(self) -> list[StoredMember]:
+        """Who else uses the directory. Those that have died are buried on the way."""
+        deadline = time.monotonic() + _GONE_SECONDS
+        while True:
+            living = []
+            for other in await self.membership.others():
+                if state_dir.is_gone(self.path, other.member):
+                    await self.membership.bury(other)
+                else:
+                    living.append(other)
+            if not living or time.monotonic() > deadline:
+                return living
+            await asyncio.sleep(0.05)
+
+    async def restore(self, in_force: InForce, core: Core) -> None:
+        """Make what was stored what it was, and write down from now on what becomes of it.
+
+        Raises:
+            CannotKeepState: all of it is of other servers.
+        """
+        settings = in_force.settings
+        pool, binder = core.pool, core.binder
+        ledger = SessionLedger(
+            self.membership,
+            self.keys,
+            books=pool.books,
+            directory=binder.directory,
+            ttl_seconds=lambda: _ttl_seconds(in_force.settings),
+            observe=self._observe,
+        )
+        restorer = Restorer(
+            binder=binder,
+            make=core.opener.make,
+            keys=self.keys,
+            profile_of=core.profiles.of_initialize,
+            room=core.memory.subscriptions,
+            note_claim=core.acceptances.remember,
+            drop=ledger.drop,
+            observe=self._observe,
+        )
+        began = time.monotonic()
+        try:
+            for stored in await self.membership.shards():
+                claimed = await self.membership.claim(stored.shard, _ttl_seconds(settings))
+                if claimed.outcome in (ClaimOutcome.TAKEN, ClaimOutcome.MINE):
+                    records = await self.membership.load(stored.shard)
+                    await restorer.restore(stored.shard, claimed.fence, records, self.restored)
+        except StoreFailure as error:
+            self._observe(events.StoreFailed(problem=str(error)))
+        found = self.restored
+        if found.strange and not found.sessions:
+            raise CannotKeepState(
+                f"{self.path} holds sessions of {', '.join(sorted(found.strange))}, "
+                f"and this proxy is in front of {settings.upstream_shown}",
+                f"Give it a directory of its own, or remove {self.path / state_dir.FILE}",
+            )
+        self.ledger = ledger
+        if found.sessions or found.clients or found.lost:
+            self._observe(
+                events.StateRestored(
+                    sessions=found.sessions,
+                    clients=found.clients,
+                    lost=found.lost,
+                    seconds=time.monotonic() - began,
+                )
+            )
+        pool.on_added.append(ledger.note_session)
+        pool.on_removed.append(ledger.drop_session)
+        binder.on_arrival.append(ledger.note_client)
+        binder.on_departure.append(ledger.drop_client)
+        binder.attachments.on_attached.append(ledger.attached)
+        binder.attachments.on_detached.append(ledger.note_client)
+        core.acceptances.on_found.append(ledger.note_claim)
+        self._tasks.spawn(self.membership.beat_on(), "beat")
+        self._tasks.spawn(ledger.keep_up(), "ledger")
+        self._tasks.spawn(restorer.wake_anonymous(), "wake")
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    async def spare(self, core: Core, on_stop: OnStop) -> _Slots:
+        """Write all that there is; gives the sessions that stay at their servers for whoever comes next."""
+        if on_stop is OnStop.END or not await self.ledger.finish():
+            return frozenset()
+        return frozenset(
+            slot
+            for slot in core.pool.books.slots()
+            if slot.usable and slot.used and slot.aside is None and describe(slot.session) is not None
+        )
+
+    async def close(self) -> None:
+        """Write what is left to be written, and let go of the directory."""
+        self._tasks.cancel()
+        await self._tasks.ended()
+        try:
+            if hasattr(self, "ledger"):
+                await self.ledger.flush()
+            await self.membership.leave()
+        except StoreFailure as error:
+            self._observe(events.StoreFailed(problem=str(error)))
+        await self._engine.close()
+        self._lock.close()
+
+
+def _ttl_seconds(settings: Settings) -> float:
+    """How long records are kept that nobody comes for: none is of use for longer."""
+    return 2 * max(settings.client_session_timeout, settings.idle_timeout)
+
+
+def _describe(other: StoredMember) -> str:
+    """Another process, for people."""
+    try:
+        card = json.loads(other.card)
+        return f"another mcp-session-proxy (process {card['pid']})"
+    except (ValueError, KeyError, TypeError):
+        return "another mcp-session-proxy"

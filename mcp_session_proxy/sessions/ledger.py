@@ -1,0 +1,276 @@
+"""Writes down what a store is to keep: behind the work, in batches, and never more than there is.
+
+What has changed is noted as the thing itself, and read when it is written: the newest state wins, and a
+store that is away costs no memory but these notes. Nothing here is on the way of a call. What changes slowly
+(when a session was used last, where its stream is) is looked for now and then, among what was used since.
+"""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from .. import events
+from ..events import Observer
+from ..store.engine import RecordPlace, StoreFailure
+from ..store.membership import Membership
+from ..store.sealing import Keys
+from ..upstream.keeping import describe
+from ..upstream.session import UpstreamSession
+from .books import Books, Slot
+from .client import ClientSession, Farewell
+from .directory import Directory
+from .stored import (
+    CLAIM,
+    CLIENT,
+    UPSTREAM,
+    StoredClientSession,
+    UpstreamRecord,
+    write_client,
+    write_upstream,
+)
+
+# Long enough that what belongs together (a session, its client, that it was taken) is one write.
+_BATCH_SECONDS: Final = 0.005
+_RETRY_SECONDS: Final = 1.0
+# How often it is looked for what has changed in a session, and for clients that were used.
+_LOOK_SECONDS: Final = 1.0
+_LOOK_AT_CLIENTS_SECONDS: Final = 10.0
+# How far what is stored of a session's use may be behind it.
+_USED_SECONDS: Final = 30.0
+_LAST_WRITE_SECONDS: Final = 5.0
+
+# What a note is about: a session, a client session, or bytes; None if the record is to go.
+Subject: TypeAlias = "Slot[UpstreamSession] | ClientSession | bytes | None"
+
+
+class SessionLedger:
+    """Writes what is in the pool's ``books`` and in the ``directory`` by ``membership``, sealed by ``keys``.
+
+    ``ttl_seconds`` gives how long records are kept that nobody comes for.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        keys: Keys,
+        *,
+        books: Books[UpstreamSession],
+        directory: Directory,
+        ttl_seconds: Callable[[], float],
+        observe: Observer,
+    ) -> None:
+        self.keys = keys
+        self.membership = membership
+        self._books = books
+        self._directory = directory
+        self._ttl_seconds = ttl_seconds
+        self._observe = observe
+        self._now = asyncio.get_running_loop().time
+        self._notes: dict[str, dict[RecordPlace, Subject]] = {}
+        self._noted = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._finished = False
+        self._failing_since: float | None = None
+        self._written: dict[Slot[UpstreamSession], object] = {}  # what each session was like
+        self._clients_until = self._now()  # those that were used before this are written
+
+    @property
+    def pending(self) -> int:
+        """How many records are to be written."""
+        return sum(map(len, self._notes.values()))
+
+    # -- notes -------------------------------------------------------------------------------------
+
+    def note_session(self, slot: Slot[UpstreamSession]) -> None:
+        """Something of an upstream session has changed."""
+        self._note(slot.key.principal, RecordPlace(UPSTREAM, slot.session.tag), slot)
+
+    def drop_session(self, slot: Slot[UpstreamSession]) -> None:
+        """An upstream session is none any more."""
+        self._written.pop(slot, None)
+        self._note(slot.key.principal, RecordPlace(UPSTREAM, slot.session.tag), None)
+
+    def note_client(self, client: ClientSession) -> None:
+        """Something of a client session has changed."""
+        self._note(client.principal.digest, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
+        # That it belongs to this one, or to nobody else now, is written on the upstream session.
+        if client.home is not None and client.home.usable:
+            self.note_session(client.home)
+
+    def attached(self, client: ClientSession, _: UpstreamSession) -> None:
+        """A client session holds an upstream session now."""
+        self.note_client(client)
+
+    def drop_client(self, client: ClientSession) -> None:
+        """A client session is no more."""
+        self._note(client.principal.digest, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
+
+    def note_claim(self, claim: str, principal: str) -> None:
+        """All tokens with this claim count as this principal, once they are accepted."""
+        self._note(principal, RecordPlace(CLAIM, claim), b"{}")
+
+    def drop(self, shard: str, place: RecordPlace) -> None:
+        """A record is of no use any more."""
+        self._note(shard, place, None)
+
+    def _note(self, shard: str, place: RecordPlace, subject: Subject) -> None:
+        # What is let go of at the end has changed for us, and not for who goes on with it.
+        if self._finished and subject is not None:
+            return
+        self._notes.setdefault(shard, {})[place] = subject
+        self._noted.set()
+
+    # -- writing -----------------------------------------------------------------------------------
+
+    async def keep_up(self) -> None:
+        """Write what is noted, until this is cancelled."""
+        looked = 0.0
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_SECONDS):
+                    await self._noted.wait()
+            await asyncio.sleep(_BATCH_SECONDS if self._failing_since is None else _RETRY_SECONDS)
+            if self._now() - looked >= _LOOK_SECONDS:
+                looked = self._now()
+                self.look()
+            await self.flush()
+
+    async def finish(self) -> bool:
+        """Write all that there is, as it is now: the process is about to end, and somebody else to go on.
+
+        From now on only what has gone is noted. Gives whether all was written.
+        """
+        self._written.clear()
+        self._clients_until = 0.0
+        self.look(everybody=True)
+        self._finished = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WRITE_SECONDS):
+                await self.flush()
+        return not self._notes
+
+    def look(self, *, everybody: bool = False) -> None:
+        """Note what has changed without anybody's telling."""
+        for slot in self._books.slots():
+            if slot.usable and self._written.get(slot) != _state_of(slot):
+                self.note_session(slot)
+        now = self._now()
+        if everybody or now - self._clients_until >= _LOOK_AT_CLIENTS_SECONDS:
+            for client in self._directory.newest_used_first():
+                if client.record.last_used < self._clients_until:
+                    break
+                self.note_client(client)
+            self._clients_until = now
+
+    async def flush(self) -> None:
+        """Write what is noted now, unless the store fails: then it stays noted."""
+        async with self._turn:
+            notes, self._notes = self._notes, {}
+            self._noted.clear()
+            while notes:
+                shard, places = notes.popitem()
+                try:
+                    done = await self.membership.write(
+                        shard,
+                        {place: self._seal(shard, place, places[place]) for place in places},
+                        self._ttl_seconds(),
+                    )
+                except StoreFailure as error:
+                    self._failed(error)
+                    notes[shard] = places
+                    break
+                if done:
+                    self._succeeded()
+                else:
+                    self._keep_noted(shard, places)
+            for shard, places in notes.items():
+                self._keep_noted(shard, places)
+
+    def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
+        """What was noted since is newer."""
+        self._notes[shard] = places | self._notes.get(shard, {})
+
+    def _failed(self, error: StoreFailure) -> None:
+        if self._failing_since is None:
+            self._failing_since = self._now()
+            self._observe(events.StoreFailed(problem=str(error)))
+
+    def _succeeded(self) -> None:
+        if self._failing_since is not None:
+            seconds = self._now() - self._failing_since
+            self._failing_since = None
+            self._observe(events.StoreRecovered(seconds=seconds))
+
+    def _seal(self, shard: str, place: RecordPlace, subject: Subject) -> bytes | None:
+        data = self._write(subject)
+        return None if data is None else self.keys.seal(place_of(shard, place), data)
+
+    def _write(self, subject: Subject) -> bytes | None:
+        if isinstance(subject, Slot):
+            return self._write_session(subject)
+        if isinstance(subject, ClientSession):
+            return self._write_client(subject)
+        return subject
+
+    def _write_session(self, slot: Slot[UpstreamSession]) -> bytes | None:
+        # One that nobody has used is as good as a new one, and one that is set aside soon gone.
+        known = describe(slot.session) if slot.usable and slot.used and slot.aside is None else None
+        if known is None:
+            return None
+        now, session = self._now(), slot.session
+        self._written[slot] = _state_of(slot)
+        lingering = slot.lingering_since
+        return write_upstream(
+            UpstreamRecord(
+                known=known,
+                affinity=slot.key.affinity,
+                params=session.record.initialize_params,
+                version_is_free=session.record.version_is_free,
+                requests=session.requests,
+                reserved=slot.reserved,
+                age_seconds=now - session.born,
+                unused_seconds=0.0 if slot.leases else now - slot.idle_since,
+                lingering_seconds=None if lingering is None else now - lingering,
+            ),
+            time.time(),
+        )
+
+    def _write_client(self, client: ClientSession) -> bytes | None:
+        if client.forgotten:
+            return None
+        home = client.home
+        return write_client(
+            StoredClientSession(
+                record=client.record,
+                home=None if home is None else home.session.tag,
+                attached=client.lease is not None,
+                deleted=client.farewell is Farewell.DELETED,
+            ),
+            time.time() - self._now(),
+        )
+
+
+def place_of(shard: str, place: RecordPlace) -> str:
+    """What a record is sealed for: it means nothing anywhere else."""
+    return f"{shard}/{place.kind}/{place.name}"
+
+
+def _state_of(slot: Slot[UpstreamSession]) -> object:
+    """What is compared to see whether a session has changed."""
+    session = slot.session
+    journal = session.record.journal
+    return (
+        session.number,
+        session.life,
+        session.record.last_used // _USED_SECONDS,
+        slot.used,
+        slot.reserved,
+        slot.aside,
+        slot.lingering_since,
+        journal.log_level,
+        tuple(journal.subscriptions),
+        session.incarnation.last_event_id,
+        session.told_lists,
+    )

@@ -1,0 +1,207 @@
+"""Makes of records what they tell of: client sessions, and upstream sessions that sleep until a caller comes.
+
+A credential is never stored, so nothing can be said to a server in a caller's name before that caller comes.
+Who has shown none is no secret, and is gone on with at once.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from .. import events
+from ..errors import BadRequest, InvalidParams, OverBudget, ProxyError
+from ..events import Observer
+from ..memory import Share
+from ..store.engine import RecordPlace
+from ..store.sealing import Keys, Unsealed
+from ..upstream.life import Life
+from ..upstream.record import KnownSession
+from ..upstream.session import UpstreamSession
+from ..upstream.transport import NOBODY
+from .binding import Binder
+from .books import Slot
+from .client import ClientSession, Farewell
+from .identity import ANONYMOUS, Profile, SessionKey
+from .ledger import place_of
+from .record import UnreadableRecord
+from .stored import (
+    CLAIM,
+    CLIENT,
+    UPSTREAM,
+    StoredClientSession,
+    UpstreamRecord,
+    read_client,
+    read_upstream,
+)
+
+# Of the ids that requests have at a server, each owner of a shard has this many, below 2**31 in all.
+_IDS: Final = 1 << 20
+_BLOCKS: Final = 1 << 11
+_WAKES_A_SECOND: Final = 20
+
+# What makes an upstream session that is known from elsewhere.
+Make = Callable[[SessionKey, Profile, KnownSession], UpstreamSession]
+
+
+@dataclass(slots=True)
+class Restored:
+    """What came of the records of one or more shards.
+
+    ``strange`` are the names of servers that are none of ours, and that sessions were found of.
+    """
+
+    sessions: int = 0
+    clients: int = 0
+    lost: int = 0
+    strange: set[str] = field(default_factory=set)
+
+
+class Restorer:
+    """Restores shards. ``profile_of`` reads a client's ``initialize``, ``room`` is for what clients want."""
+
+    def __init__(
+        self,
+        *,
+        binder: Binder,
+        make: Make,
+        keys: Keys,
+        profile_of: Callable[[bytes | None], Profile],
+        room: Share,
+        note_claim: Callable[[str, str], None],
+        drop: Callable[[str, RecordPlace], None],
+        observe: Observer,
+    ) -> None:
+        self._binder = binder
+        self._make = make
+        self._keys = keys
+        self._profile_of = profile_of
+        self._room = room
+        self._note_claim = note_claim
+        self._drop = drop
+        self._observe = observe
+        self._now = asyncio.get_running_loop().time
+
+    async def restore(
+        self, shard: str, fence: int, records: Mapping[RecordPlace, bytes], result: Restored
+    ) -> None:
+        """Restore one shard, owned under this fence; what came of it is added to ``result``."""
+        sessions: list[UpstreamRecord] = []
+        clients: list[StoredClientSession] = []
+        for place, sealed in records.items():
+            try:
+                self._read(
+                    shard, fence, place, self._keys.open(place_of(shard, place), sealed), sessions, clients
+                )
+            except (Unsealed, UnreadableRecord, OverBudget):
+                self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
+        owners = {client.home for client in clients}
+        homes: dict[str, Slot[UpstreamSession]] = {}
+        for record in sorted(sessions, key=lambda record: -record.unused_seconds):
+            slot = await self._adopt(shard, record, owners, result)
+            if slot is not None:
+                homes[record.known.tag] = slot
+        timeout_seconds = self._binder.directory.rules.timeout_seconds
+        for stored in sorted(clients, key=lambda client: (client.attached, client.record.last_used)):
+            if self._now() - stored.record.last_used < timeout_seconds:
+                self._readmit(stored, homes)
+                result.clients += 1
+            else:
+                self._drop(shard, RecordPlace(CLIENT, self._keys.name_of(stored.record.id)))
+
+    def _read(
+        self,
+        shard: str,
+        fence: int,
+        place: RecordPlace,
+        data: bytes,
+        sessions: list[UpstreamRecord],
+        clients: list[StoredClientSession],
+    ) -> None:
+        wall, now = time.time(), self._now()
+        if place.kind == UPSTREAM:
+            sessions.append(read_upstream(data, wall, fence % _BLOCKS * _IDS + 1))
+        elif place.kind == CLIENT:
+            clients.append(read_client(data, shard, now, wall - now, self._profile_of, self._room))
+        elif place.kind == CLAIM:
+            self._note_claim(place.name, shard)
+
+    async def _adopt(
+        self, shard: str, record: UpstreamRecord, owners: set[str | None], result: Restored
+    ) -> Slot[UpstreamSession] | None:
+        known, now = record.known, self._now()
+        if record.reserved and known.tag not in owners:
+            self._tell(shard, known.tag, "unowned", result)
+            return None
+        try:
+            profile = self._profile_of(record.params)
+            if record.version_is_free:
+                profile = replace(profile, version_is_free=True)
+            key = SessionKey(shard, record.affinity, profile.digest)
+            session = self._make(key, profile, known)
+            await session.open(NOBODY)
+        except (BadRequest, InvalidParams):
+            self._tell(shard, known.tag, "unreadable", result)
+            return None
+        except ProxyError:
+            result.strange.add(known.server)
+            self._tell(shard, known.tag, "no-server", result)
+            return None
+        session.born = now - record.age_seconds
+        session.record.requests = record.requests
+        session.record.last_used = now - record.unused_seconds
+        slot = self._binder.pool.adopt(
+            session, key, profile, reserved=record.reserved, idle_since=now - record.unused_seconds
+        )
+        if slot is None:
+            session.abandon()
+            self._tell(shard, known.tag, "no-room", result)
+            return None
+        if record.lingering_seconds is not None:
+            slot.lingering_since = now - record.lingering_seconds
+        self._tell(shard, known.tag, "asleep", result)
+        return slot
+
+    def _readmit(self, stored: StoredClientSession, homes: Mapping[str, Slot[UpstreamSession]]) -> None:
+        client = ClientSession(stored.record)
+        if stored.deleted:
+            client.farewell = Farewell.DELETED
+        if stored.attached:
+            client.record.last_used = self._now()
+        home = None if stored.home is None else homes.get(stored.home)
+        self._binder.readmit(client, home, attached=stored.attached)
+
+    def _tell(self, shard: str, session: str, outcome: str, result: Restored) -> None:
+        if outcome == "asleep":
+            result.sessions += 1
+        else:
+            result.lost += 1
+            # What cannot be read may be read by whoever wrote it, and ends by itself.
+            if outcome != "unreadable":
+                self._drop(shard, RecordPlace(UPSTREAM, session))
+        tag = SessionKey(shard, None, "").principal_tag
+        self._observe(events.SessionRestored(session=session, principal=tag, outcome=outcome))
+
+    async def wake_anonymous(self) -> None:
+        """Go on with the sessions of callers who have shown nothing, a few at a time."""
+        for slot in list(self._binder.pool.books.slots()):
+            if slot.key.principal == ANONYMOUS.digest and slot.session.life is Life.ASLEEP:
+                await self._wake(slot.session)
+                await asyncio.sleep(1 / _WAKES_A_SECOND)
+
+    async def _wake(self, session: UpstreamSession) -> None:
+        """Go on with a session in nobody's name. One that its server has forgotten is opened anew only if
+        somebody holds it: that is for the pool to decide.
+        """
+        incarnation = session.incarnation
+        try:
+            if await incarnation.confirm():
+                await session.wake(NOBODY)
+                return
+        except ProxyError:
+            return  # the first request tries again
+        if session.life is Life.ASLEEP:
+            tag = session.record.principal_tag
+            self._observe(events.SessionWoken(session=session.tag, principal=tag, outcome="gone"))
+            session.lost(incarnation, "check")

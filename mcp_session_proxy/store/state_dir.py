@@ -1,0 +1,173 @@
+"""The directory that state lies in: whether it can be used, its key, and who uses it now.
+
+Locks tell who lives: the system gives up the lock of a process that was killed, at once, and in another
+container, too, as long as the machine is the same.
+"""
+
+import contextlib
+import fcntl
+import os
+import secrets
+import stat
+from pathlib import Path
+from typing import Final
+
+from .engine import StoreFailure
+from .sealing import KEY_BYTES
+
+FILE: Final = "state.db"
+_KEY: Final = "key"
+_LOCKS: Final = "lock-"
+_MOUNTS: Final = Path("/proc/self/mounts")
+# Where locks and mapped memory do not do what SQLite's journal needs.
+_NETWORK: Final = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "9p"}
+)
+
+
+class UnusableDirectory(StoreFailure):
+    """Nothing can be kept there. The text says why, and what to do."""
+
+
+def prepare(path: Path, *, mounts: Path = _MOUNTS) -> None:
+    """Make the directory if need be, for this user alone, and see whether state can lie there.
+
+    Raises:
+        UnusableDirectory: it cannot.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        found = path.stat()
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be made ({error.strerror})") from error
+    if found.st_uid != os.geteuid():
+        raise UnusableDirectory(
+            f"{path} belongs to another user (uid {found.st_uid}), and we are {os.geteuid()}"
+        )
+    if found.st_mode & stat.S_IWOTH:
+        raise UnusableDirectory(f"everybody can write to {path}: chmod o-w it")
+    if (kind := filesystem_of(path.resolve(), mounts)) in _NETWORK:
+        raise UnusableDirectory(
+            f"{path} is on a network file system ({kind}), where locks cannot be relied on"
+        )
+    if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
+        raise UnusableDirectory(f"{path} cannot be written to")
+
+
+def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The kind of file system that a path is on; None where that cannot be told."""
+    try:
+        lines = mounts.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None
+    found, longest = None, -1
+    for line in lines:
+        fields = line.split()
+        if len(fields) < 3:
+            continue
+        # Blanks are written as \040 there.
+        point = fields[1].replace("\\040", " ")
+        # A later mount on the same place hides the one before.
+        if len(point) >= longest and path.is_relative_to(point):
+            found, longest = fields[2], len(point)
+    return found
+
+
+def read_key(path: Path) -> bytes:
+    """The directory's key, made at the first start.
+
+    Raises:
+        UnusableDirectory: it cannot be read or made, or is none.
+    """
+    file = path / _KEY
+    try:
+        with contextlib.suppress(FileExistsError):
+            _make_key(file)
+        text = file.read_text("ascii", errors="replace").strip()
+    except OSError as error:
+        raise UnusableDirectory(f"{file} cannot be read or made ({error.strerror})") from error
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise UnusableDirectory(
+            f"{file} holds no key; without the one that it held, {path / FILE} is of no use"
+        )
+    return key
+
+
+def _make_key(file: Path) -> None:
+    """Make the key, whole or not at all, unless there is one."""
+    if file.exists():
+        return
+    draft = file.with_name(f"{_KEY}.{secrets.token_hex(4)}.tmp")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        with os.fdopen(descriptor, "w") as opened:
+            opened.write(secrets.token_hex(KEY_BYTES) + "\n")
+            opened.flush()
+            os.fsync(opened.fileno())
+        os.link(draft, file)  # fails if another process was faster
+    finally:
+        draft.unlink()
+
+
+class MemberLock:
+    """Held for as long as this process lives, or until ``close``."""
+
+    def __init__(self, path: Path, member: str) -> None:
+        self._file = path / f"{_LOCKS}{member}"
+        self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def close(self) -> None:
+        """Let go of it."""
+        with contextlib.suppress(OSError):
+            self._file.unlink()
+        os.close(self._descriptor)
+
+
+def take_lock(path: Path, member: str) -> MemberLock:
+    """The lock by which others see that this member lives. Raises UnusableDirectory."""
+    try:
+        return MemberLock(path, member)
+    except OSError as error:
+        raise UnusableDirectory(f"{path} cannot be written to ({error.strerror})") from error
+
+
+def is_gone(path: Path, member: str) -> bool:
+    """Whether no process holds this member's lock any more."""
+    file = path / f"{_LOCKS}{member}"
+    try:
+        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    with contextlib.suppress(OSError):
+        file.unlink()
+    return True
+
+
+def set_aside(path: Path, when: int) -> Path:
+    """Move a damaged file and its journal out of the way, to be looked at; gives where the file is now.
+
+    Raises:
+        UnusableDirectory: it cannot be moved.
+    """
+    aside = path / f"{FILE}.damaged-{when}"
+    try:
+        (path / FILE).rename(aside)
+        for suffix in ("-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                (path / f"{FILE}{suffix}").rename(f"{aside}{suffix}")
+    except OSError as error:
+        raise UnusableDirectory(f"{path / FILE} is damaged and cannot be moved ({error.strerror})") from error
+    return aside

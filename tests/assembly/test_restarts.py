@@ -1,0 +1,359 @@
+"""Sessions that outlive the proxy: it is stopped, or killed, and another one goes on in its directory."""
+
+import asyncio
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from http_server import HttpServer, begin_stream, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import Bench, read_events, until
+
+from mcp_session_proxy import events
+from mcp_session_proxy.assembly.proxy import Proxy
+from mcp_session_proxy.assembly.sites import CannotStart
+from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.upstream.life import Life
+
+CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
+ME = {"Authorization": "Bearer me"}
+YOU = {"Authorization": "Bearer you"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[HttpServer]:
+    async with HttpServer() as running:
+        yield running
+
+
+class Restarts:
+    """One bench after another, each with a proxy of its own before the same server."""
+
+    def __init__(self, server: HttpServer, path: Path) -> None:
+        self.server = server
+        self.path = path
+        self.told: list[events.Event] = []
+
+    async def __aenter__(self) -> "Restarts":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.bench.stop()
+
+    async def start(self, **options: Any) -> Bench:
+        """A proxy on the directory."""
+        self.bench = Bench(self.server)
+        await self.bench.__aenter__()
+        await self.bench.start(**{"state_dir": str(self.path), "drain_timeout": "1s", **options})
+        self.bench.watch(self.told.append)
+        return self.bench
+
+    async def restart(self, **options: Any) -> Bench:
+        """SIGTERM, and another one."""
+        await self.bench.stop()
+        return await self.start(**options)
+
+    async def crash(self, **options: Any) -> Bench:
+        """Go on with what lies on the disk now, as after kill -9: no goodbye of the former one is heard."""
+        ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
+        await until(lambda: not ledger.pending and not ledger._turn.locked())
+        copy = self.path.with_name(self.path.name + "'")
+        shutil.copytree(self.path, copy)
+        self.server.on["DELETE"] = _unheard
+        await self.bench.stop()
+        del self.server.on["DELETE"]
+        self.path = copy
+        return await self.start(**options)
+
+    def told_of(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+
+@pytest.fixture
+async def restarts(server: HttpServer, tmp_path: Path) -> AsyncIterator[Restarts]:
+    async with Restarts(server, tmp_path / "state") as ready:
+        yield ready
+
+
+async def _unheard(*_: Any) -> web.Response:
+    return web.Response()
+
+
+async def count(bench: Bench, **options: Any) -> int:
+    """What the server's counter of this session says after one more call."""
+    answer = await bench.post(call(), **options)
+    assert answer.status == 200, answer.body
+    return int(answer.json["result"]["count"])
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared"])
+async def test_a_client_goes_on(restarts: Restarts, server: HttpServer, how: str, sharing: str) -> None:
+    """With its id, in its session, state included: the server is told neither good-bye nor hello."""
+    bench = await restarts.start(sharing=sharing)
+    session = await bench.initialize(headers=ME)
+    assert await count(bench, session=session, headers=ME) == 1
+    bench = await getattr(restarts, how)(sharing=sharing)
+    assert await count(bench, session=session, headers=ME) == 2
+    assert len(server.posts("initialize")) == 1
+    assert server.deleted == []
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+async def test_everybody_finds_their_own(restarts: Restarts, server: HttpServer, how: str) -> None:
+    """Clients with capabilities, foreign ids, callers without a session, conversations: each its count."""
+    bench = await restarts.start(affinity_header="X-Talk")
+    capable = (await bench.post(CAPABLE, headers=ME)).headers["Mcp-Session-Id"]
+    who: list[dict[str, Any]] = [
+        {"session": capable, "headers": ME},
+        {"session": await bench.initialize(headers=ME), "headers": ME},
+        {"session": "platform-17", "headers": ME},
+        {"headers": ME},
+        {"headers": YOU},
+        {},
+        {"headers": {**ME, "X-Talk": "one"}},
+        {"headers": {**ME, "X-Talk": "two"}},
+    ]
+    for times, options in enumerate(who, 1):
+        for n in range(1, times + 1):
+            assert await count(bench, **options) == n
+    bench = await getattr(restarts, how)(affinity_header="X-Talk")
+    opened = len(server.posts("initialize"))
+    assert [await count(bench, **options) for options in who] == [2, 3, 4, 5, 6, 7, 8, 9]
+    assert len(server.posts("initialize")) == opened
+
+
+async def test_sessions_sleep_until_their_callers_come(restarts: Restarts, server: HttpServer) -> None:
+    """Nothing is said in a caller's name without its credentials; who has none is gone on with at once."""
+    bench = await restarts.start(keepalive="1s", check_after="0s")
+    for headers in (ME, {}):
+        await count(bench, headers=headers)
+    bench = await restarts.restart(keepalive="1s", check_after="0s")
+    seen = len(server.seen)
+    await until(lambda: len(server.posts("ping")) > 1)
+    assert not any("Authorization" in request.headers for request, _ in server.seen[seen:])
+    lives = {slot.session.life for slot in bench.proxy.core.pool.books.slots()}
+    assert lives == {Life.ASLEEP, Life.OPEN}
+    assert {r.headers["Mcp-Session-Id"] for r, _ in server.posts("ping")} == {"upstream-2"}
+    seen = len(server.seen)
+    assert await count(bench, headers=ME) == 2
+    own = [request for request, _ in server.seen[seen:] if request.headers["Mcp-Session-Id"] == "upstream-1"]
+    assert {request.headers["Authorization"] for request in own} == {"Bearer me"}
+
+
+async def test_a_server_that_has_forgotten_it(restarts: Restarts, server: HttpServer) -> None:
+    """The session is opened anew, and the call is made once."""
+    bench = await restarts.start()
+    session = await bench.initialize(headers=ME)
+    await count(bench, session=session, headers=ME)
+    server.sessions.clear()
+    bench = await restarts.restart()
+    assert await count(bench, session=session, headers=ME) == 1
+    assert [event.outcome for event in restarts.told_of(events.SessionWoken)] == ["gone"]
+
+
+async def test_a_handover_that_was(restarts: Restarts, server: HttpServer) -> None:
+    """Who had the session last has it; the one before finds its own again, as without a restart."""
+    bench = await restarts.start(detach_after="0.2s")
+    first = await bench.initialize(headers=ME)
+    await count(bench, session=first, headers=ME)
+    await until(lambda: not any(client.lease for client in bench.proxy.core.binder.directory))
+    second = await bench.initialize(headers=ME)
+    assert await count(bench, session=second, headers=ME) == 2
+    bench = await restarts.restart()
+    third = await bench.initialize(headers=ME)
+    assert await count(bench, session=third, headers=ME) == 1, "the second one may come back"
+    assert await count(bench, session=second, headers=ME) == 3
+    assert await count(bench, session=first, headers=ME) == 4
+
+
+async def test_the_stream_goes_on(restarts: Restarts, server: HttpServer) -> None:
+    """It is asked for behind the last event, and what comes is heard by the client that was there before."""
+    asked: list[str | None] = []
+
+    async def stream(request: Any, _: Any) -> Any:
+        asked.append(request.headers.get("Last-Event-ID"))
+        response = await begin_stream(request)
+        message = notification("notifications/message", level="info", data=f"after {asked[-1]}")
+        await write_event(response, message, event_id=f"e{len(asked)}")
+        await asyncio.Event().wait()
+
+    server.on["GET"] = stream
+    bench = await restarts.start()
+    session = await bench.initialize(headers=ME)
+    async with bench.request("GET", session=session, headers=ME, accept="text/event-stream") as response:
+        [(_, message)] = await read_events(response.content, 1)
+        assert message["params"]["data"] == "after None"
+    bench = await restarts.restart()
+    async with bench.request("GET", session=session, headers=ME, accept="text/event-stream") as response:
+        [(_, message)] = await read_events(response.content, 1)
+        assert message["params"]["data"] == "after e1"
+    assert asked == [None, "e1"]
+
+
+async def test_ids_of_requests_are_new(restarts: Restarts, server: HttpServer) -> None:
+    """No request of the new process has the id of one that may still be under way from the old one."""
+    bench = await restarts.start()
+    await count(bench)
+    bench = await restarts.restart()
+    await count(bench)
+    ids = [message["id"] for _, message in server.seen if message and "id" in message]
+    assert len(ids) == len(set(ids))
+    assert max(ids) < 2**31
+
+
+async def test_sessions_are_ended_on_request(restarts: Restarts, server: HttpServer) -> None:
+    """With --on-stop end the server is told, and clients keep their ids."""
+    bench = await restarts.start(on_stop="end")
+    session = (await bench.post(CAPABLE, headers=ME)).headers["Mcp-Session-Id"]
+    await count(bench, session=session, headers=ME)
+    bench = await restarts.restart()
+    assert server.deleted == ["upstream-1"]
+    assert await count(bench, session=session, headers=ME) == 1
+
+
+async def test_what_has_gone_is_not_restored(restarts: Restarts, server: HttpServer) -> None:
+    """A session that was closed leaves nothing behind."""
+    bench = await restarts.start(idle_timeout="0.1s")
+    await count(bench)
+    await until(lambda: server.deleted)
+    bench = await restarts.restart()
+    assert not list(bench.proxy.core.pool.books.slots())
+    assert await count(bench) == 1
+
+
+async def test_nothing_secret_is_written(restarts: Restarts, server: HttpServer) -> None:
+    """Neither credentials nor ids nor names nor arguments are to be found in any file."""
+    bench = await restarts.start()
+    session = await bench.initialize(headers={"Authorization": "Bearer s3cret-credential"})
+    await bench.post(
+        call(name="t", arguments={"a": "s3cret-argument"}),
+        session=session,
+        headers={"Authorization": "Bearer s3cret-credential"},
+    )
+    await restarts.bench.stop()
+    told = b"".join(file.read_bytes() for file in restarts.path.iterdir())
+    for secret in ("s3cret", session, "upstream-1", "clientInfo", "Bearer"):
+        assert secret.encode() not in told
+    assert {oct(file.stat().st_mode & 0o777) for file in restarts.path.iterdir()} == {"0o600"}
+    assert oct(restarts.path.stat().st_mode & 0o777) == "0o700"
+
+
+# -- directories that are of no use --------------------------------------------------------------------
+
+
+async def refused(restarts: Restarts, server: HttpServer, **options: Any) -> str:
+    flags = {
+        "upstream": server.url,
+        "listen": "127.0.0.1:0",
+        "admin_listen": "off",
+        "state_dir": str(restarts.path),
+        "log_level": "error",
+        **options,
+    }
+    with pytest.raises(CannotStart) as error:
+        async with Proxy(load(flags)):
+            pass
+    return str(error.value)
+
+
+async def test_one_process_at_a_time(restarts: Restarts, server: HttpServer) -> None:
+    """The second one is told who uses it; once that has gone, it can."""
+    await restarts.start()
+    assert f"in use by another mcp-session-proxy (process {os.getpid()})" in await refused(restarts, server)
+    await restarts.restart()
+
+
+async def test_the_sessions_of_another_server(restarts: Restarts, server: HttpServer) -> None:
+    """They are left as they are, and the message says whose they are."""
+    bench = await restarts.start()
+    await count(bench)
+    await bench.stop()
+    async with HttpServer() as other:
+        problem = await refused(restarts, other)
+    assert server.url.removesuffix("/mcp") in problem
+    assert "a directory of its own" in problem
+    bench = await restarts.start()
+    assert await count(bench) == 2
+
+
+async def test_a_newer_version_was_here(restarts: Restarts, server: HttpServer) -> None:
+    """Its file is left as it is."""
+    bench = await restarts.start()
+    await bench.stop()
+    with sqlite3.connect(restarts.path / "state.db") as db:
+        db.execute("PRAGMA user_version=99")
+    db.close()
+    assert "newer version" in await refused(restarts, server)
+    with sqlite3.connect(restarts.path / "state.db") as db:
+        db.execute("PRAGMA user_version=1")
+    db.close()
+    await restarts.start()
+
+
+async def test_a_damaged_file_is_set_aside(restarts: Restarts, server: HttpServer) -> None:
+    """The proxy starts without the sessions of before, and keeps the file for whoever wants to look at it."""
+    bench = await restarts.start()
+    await count(bench)
+    await bench.stop()
+    (restarts.path / "state.db").write_bytes(b"no database at all" * 100)
+    bench = await restarts.start()
+    assert await count(bench) == 1
+    assert len(list(restarts.path.glob("state.db.damaged-*"))) == 1
+    bench = await restarts.restart()
+    assert await count(bench) == 2
+
+
+async def test_another_key(restarts: Restarts, server: HttpServer) -> None:
+    """Without the key that it was sealed with, a file is no use: the proxy starts without its sessions."""
+    bench = await restarts.start()
+    await count(bench)
+    await bench.stop()
+    (restarts.path / "key").unlink()
+    bench = await restarts.start()
+    assert await count(bench) == 1
+    await bench.stop()
+    (restarts.path / "key").write_text("what is this\n")
+    assert "holds no key" in await refused(restarts, server)
+    (restarts.path / "key").unlink()
+    await restarts.start()
+
+
+async def test_a_disk_that_is_full(restarts: Restarts, server: HttpServer) -> None:
+    """Nobody notices but the operator; when there is room again, all is written."""
+    bench = await restarts.start()
+    state = bench.proxy._state
+    assert state is not None
+    engine = state._engine
+    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
+    sessions = [await bench.initialize(headers={"Authorization": f"Bearer {n}" * 50}) for n in range(20)]
+    await until(lambda: restarts.told_of(events.StoreFailed))
+    assert not state.membership.up
+    for n, session in enumerate(sessions):
+        headers = {"Authorization": f"Bearer {n}" * 50}
+        assert await count(bench, session=session, headers=headers) == 1
+    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
+    await until(lambda: restarts.told_of(events.StoreRecovered))
+    bench = await restarts.restart()
+    for n, session in enumerate(sessions):
+        headers = {"Authorization": f"Bearer {n}" * 50}
+        assert await count(bench, session=session, headers=headers) == 2
+
+
+async def test_a_disk_that_stays_full(restarts: Restarts, server: HttpServer) -> None:
+    """What could not be written nobody will find again, so it is ended at the server."""
+    bench = await restarts.start()
+    state = bench.proxy._state
+    assert state is not None
+    engine = state._engine
+    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
+    for n in range(20):
+        await count(bench, headers={"Authorization": f"Bearer {n}" * 50})
+    await bench.stop()
+    assert len(server.deleted) == 20
+    restarts.bench = await restarts.start()
