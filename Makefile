@@ -61,7 +61,7 @@ envs: $(READY)
 
 fuzz: $(READY)
 	$(BIN)/python tests/envs/install.py fuzz
-	for target in inbound sse lifting heads json_cost; do \
+	for target in inbound sse lifting heads answers json_cost; do \
 	  .envs/fuzz/bin/python tests/fuzz/$$target.py -max_total_time=$(FUZZ_SECONDS) $(ARGS) || exit 1; done
 
 $(READY): pyproject.toml

@@ -103,8 +103,10 @@ CRASHING_SECONDS: Final = 15.0
 RETRY_SECONDS: Final = 30.0
 # Header fields of its answer: cookies, policies and tokens grow fat.
 SERVER_FIELDS: Final = 512
-# One of them.
-SERVER_FIELD_BYTES: Final = 64 * 1024
+# The whole head, interim answers included; on other paths than the endpoint's, one field of it.
+SERVER_HEAD_BYTES: Final = 64 * 1024
+# Connections to it that are kept for a moment because another request may come.
+KEPT_CONNECTIONS: Final = 1000
 # What it says of itself in a handshake, kept as long as a session lives.
 INITIALIZE_RESULT_BYTES: Final = 1024 * 1024
 # Cookies that it sets on one session. Browsers keep more, but for many sites.

@@ -13,8 +13,6 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
-import aiohttp
-
 from .. import events
 from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
@@ -28,7 +26,6 @@ from ..settings.sources import ConfigError
 from ..settings.tls import Contexts
 from ..tracing import UNTRACED, Tracer
 from ..upstream.fleet import Server
-from ..upstream.http_client import http_session
 from ..upstream.key_set import KeySet, fetch_json, open_key_session
 from ..upstream.session import UpstreamSession
 from . import rules
@@ -136,11 +133,11 @@ class Proxy:
 
     async def _build(self, tracer: Tracer) -> None:
         enter, tls, observe = self._stack.enter_async_context, self._tls.upstream, self._observe
-        http, plain = await enter(http_session(tls=tls)), await enter(open_client_session(tls=tls))
+        plain = await enter(open_client_session(tls=tls))
         memory = self.in_force.build(rules.memory_budget, Memory)
         servers = self._servers
         if servers is None:
-            servers = self._open_servers(http, tls, memory)
+            servers = self._open_servers(tls, memory)
         verify = await self._open_verifier()
         state = self._state = await self._open_state()
         self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe, verify=verify)
@@ -158,11 +155,9 @@ class Proxy:
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
 
-    def _open_servers(
-        self, http: aiohttp.ClientSession, tls: ssl.SSLContext | None, memory: Memory
-    ) -> Sequence[Server]:
+    def _open_servers(self, tls: ssl.SSLContext | None, memory: Memory) -> Sequence[Server]:
         if self.settings.command is None:
-            self.transports = HttpServers(self.in_force, http=http, tls=tls, answers=memory.answers)
+            self.transports = HttpServers(self.in_force, tls=tls, answers=memory.answers)
             self._stack.callback(self.transports.close)
             return self.transports.servers
         command = self.command = CommandServer(self.in_force, self._observe)

@@ -6,7 +6,6 @@ One that is a command is made in ``command``.
 import ssl
 from functools import partial
 
-import aiohttp
 from yarl import URL
 
 from ..memory import Share
@@ -20,14 +19,12 @@ from .in_force import InForce
 class HttpServers:
     """The servers that speak Streamable HTTP."""
 
-    def __init__(
-        self, in_force: InForce, *, http: aiohttp.ClientSession, tls: ssl.SSLContext | None, answers: Share
-    ) -> None:
+    def __init__(self, in_force: InForce, *, tls: ssl.SSLContext | None, answers: Share) -> None:
         settings = in_force.settings
         self.transports: list[StreamableHttp] = []
         self.servers: list[Server] = []
         for url in map(URL, settings.urls):
-            transport = in_force.build(rules.http_rules, partial(_open, http, url, answers))
+            transport = in_force.build(rules.http_rules, partial(_open, url, tls, answers))
             self.transports.append(transport)
             self.servers.append(
                 Server(name=str(url.origin()), transport=transport, probe=probe_of(url, tls), url=url)
@@ -39,5 +36,5 @@ class HttpServers:
             transport.close()
 
 
-def _open(http: aiohttp.ClientSession, url: URL, answers: Share, http_rules: HttpRules) -> StreamableHttp:
-    return StreamableHttp(http, url, rules=http_rules, answers=answers)
+def _open(url: URL, tls: ssl.SSLContext | None, answers: Share, http_rules: HttpRules) -> StreamableHttp:
+    return StreamableHttp(url, rules=http_rules, tls=tls, answers=answers)

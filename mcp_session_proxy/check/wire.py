@@ -6,6 +6,7 @@ Remembers every session that the server opened, also for what it refused, and en
 import asyncio
 import contextlib
 import os
+import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,8 +21,9 @@ from ..errors import SOURCE, ProxyError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
 from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Response
+from ..upstream.aiohttp_client import http_session
 from ..upstream.cookies import SessionCookies
-from ..upstream.http_client import HttpAnswer, http_session
+from ..upstream.http1 import HttpAnswer
 from ..upstream.http_reply import HttpReply
 from ..upstream.refusal import media_type, read_refusal
 from ..upstream.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
@@ -244,8 +246,8 @@ class Wire:
     def _connect(self) -> None:
         self._http = http_session(tls=self._tls)
         self._transport = StreamableHttp(
-            self._http,
             self.url,
+            tls=self._tls,
             rules=HttpRules(
                 connect_timeout_seconds=self._timeout_seconds,
                 # Each request has a deadline of its own; this one is only for what it leaves behind.
@@ -386,10 +388,10 @@ def _read_source(error: bytes) -> str | None:
 def _cause(error: ProxyError) -> str:
     """What the system says about a connection that did not come about."""
     cause = error.__cause__
-    if isinstance(cause, aiohttp.ClientConnectorDNSError):
+    if isinstance(cause, socket.gaierror):
         return "its name cannot be resolved"
-    if isinstance(cause, aiohttp.ClientConnectorError):
-        return os.strerror(cause.os_error.errno).lower() if cause.os_error.errno else str(cause.os_error)
     if isinstance(cause, TimeoutError):
         return "the connection took too long"
+    if isinstance(cause, OSError):
+        return os.strerror(cause.errno).lower() if cause.errno else str(cause)
     return error.message

@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..bounds import METADATA_BYTES, SERVER_FIELD_BYTES, SERVER_FIELDS
+from ..bounds import METADATA_BYTES, SERVER_FIELDS, SERVER_HEAD_BYTES
 from ..errors import (
     SOURCE,
     BadRequest,
@@ -32,7 +32,8 @@ from ..errors import (
 )
 from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
-from ..upstream.http_client import Trouble, trouble_of
+from ..upstream.aiohttp_client import trouble_of
+from ..upstream.trouble import Trouble
 from .following import Reader
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
@@ -59,8 +60,8 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
         # A limit would be a second, hidden queue: ``in_flight`` bounds what is under way.
         connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
         cookie_jar=aiohttp.DummyCookieJar(),
-        max_line_size=SERVER_FIELD_BYTES,
-        max_field_size=SERVER_FIELD_BYTES,
+        max_line_size=SERVER_HEAD_BYTES,
+        max_field_size=SERVER_HEAD_BYTES,
         max_headers=SERVER_FIELDS,
     )
 

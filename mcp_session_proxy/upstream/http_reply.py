@@ -14,7 +14,7 @@ from ..protocol import jsonrpc, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.jsonrpc import Message
 from ..protocol.sse import SseParser
-from .http_client import HttpAnswer
+from .http1 import HttpAnswer
 
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
 
@@ -47,7 +47,7 @@ class HttpReply:
         self._limits = limits
         self._parser: SseParser | None = None
         self._taken = 0
-        self.is_stream = is_event_stream(answer.headers.get("Content-Type", ""))
+        self.is_stream = is_event_stream(answer.content_type)
 
     @property
     def last_event_id(self) -> str | None:

@@ -9,7 +9,7 @@ from yarl import URL
 
 from ..errors import UpstreamProtocolError
 from ..protocol import revisions
-from .http_client import HttpAnswer
+from .http1 import HttpAnswer
 from .refusal import media_type
 
 REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})

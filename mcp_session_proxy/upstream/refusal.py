@@ -13,7 +13,7 @@ from ..protocol import jsonrpc, lost, revisions
 from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Message, Response
 from ..protocol.sse import SseParser
-from .http_client import HttpAnswer
+from .http1 import HttpAnswer
 from .transport import Concern, NoStream, Refused
 
 _MAX_TEXT_BYTES: Final = 64 * 1024

@@ -7,22 +7,23 @@ nothing ever goes to another origin. What a status means is read in ``refusal``,
 
 import asyncio
 import re
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
-import aiohttp
-from aiohttp import hdrs
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..errors import ProxyError, UpstreamProtocolError
+from ..errors import ProxyError
 from ..memory import UNBOUNDED, Share
 from ..protocol import revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from .cookies import SessionCookies
-from .http_client import HttpAnswer, HttpClient, Patience, patience
+from .http1 import HttpAnswer
+from .http_client import HttpClient, Timeouts, patience
+from .http_head import write_end, write_fields_or_none, write_post
 from .http_reply import BodyLimits, HttpReply
 from .redirects import REDIRECTS, is_same_but_for_a_slash, redirected, speaks_mcp
 from .refusal import read_refusal, why_no_stream
@@ -46,13 +47,14 @@ class SessionRef:
     version: str | None
     cookies: SessionCookies | None = field(default=None, repr=False, compare=False)
     headers: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    written: bytes | None = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """``headers`` say the same to the server, with each request."""
+        """``headers`` say the same to the server, with each request; ``written`` are they as bytes."""
         pairs = ((revisions.SESSION_HEADER, self.session_id), (revisions.VERSION_HEADER, self.version))
-        object.__setattr__(
-            self, "headers", tuple((name, value) for name, value in pairs if value is not None)
-        )
+        headers = tuple((name, value) for name, value in pairs if value is not None)
+        object.__setattr__(self, "headers", headers)
+        object.__setattr__(self, "written", write_fields_or_none(headers))
 
 
 NO_SESSION: Final = SessionRef(None, None)
@@ -75,7 +77,7 @@ class _Sending(HttpReply):
     names_session: ClassVar[bool] = False
 
     def __init__(
-        self, channel: "HttpChannel", body: bytes, caller: Caller, patience: Patience | None = None
+        self, channel: "HttpChannel", body: bytes, caller: Caller, patience: Timeouts | None = None
     ) -> None:
         self._channel = channel
         self._body = body
@@ -86,9 +88,7 @@ class _Sending(HttpReply):
         """The reply, once the server has begun one."""
         channel = self._channel
         transport = channel.transport
-        answer = await transport.request(
-            "POST", channel.ref, self._caller, _JSON_BODY, self._body, self._patience
-        )
+        answer = await transport.post(channel.ref, self._caller, self._body, self._patience)
         if self.names_session:
             # Before anything can fail: a session that a refusal names is ended like any other.
             channel.note_session(answer)
@@ -198,7 +198,7 @@ class HttpChannel:
 
     @asynccontextmanager
     async def _get(
-        self, caller: Caller, last_event_id: str | None, patience: Patience | None
+        self, caller: Caller, last_event_id: str | None, patience: Timeouts | None
     ) -> AsyncIterator[HttpReply]:
         headers = {"Accept": revisions.SSE}
         if last_event_id is not None:
@@ -255,17 +255,16 @@ class StreamableHttp:
     """
 
     def __init__(
-        self,
-        http: aiohttp.ClientSession,
-        url: URL,
-        *,
-        rules: HttpRules,
-        answers: Share = UNBOUNDED,
+        self, url: URL, *, rules: HttpRules, tls: ssl.SSLContext | None = None, answers: Share = UNBOUNDED
     ) -> None:
         self._answers = answers
-        self._client = HttpClient(http)
-        self._url = url
+        self._client = HttpClient(url, tls)
+        self._go_to(url)
         self.rules = rules
+
+    def _go_to(self, url: URL) -> None:
+        self._url = url
+        self._post = write_post(url)
 
     @property
     def rules(self) -> HttpRules:
@@ -280,7 +279,7 @@ class StreamableHttp:
         self.silence_seconds = rules.request_timeout_seconds
         self._usual_patience = self.patience(rules.request_timeout_seconds)
 
-    def patience(self, silence_seconds: float | None) -> Patience:
+    def patience(self, silence_seconds: float | None) -> Timeouts:
         """For a request whose server may be silent for so long, or for ever."""
         return patience(connect_seconds=self._rules.connect_timeout_seconds, silence_seconds=silence_seconds)
 
@@ -293,8 +292,22 @@ class StreamableHttp:
         return HttpChannel(self, session_id)
 
     def close(self) -> None:
-        """Cut what is about to end."""
+        """Cut all connections."""
         self._client.close()
+
+    async def post(
+        self, session: SessionRef, caller: Caller, body: bytes, patience: Timeouts | None = None
+    ) -> HttpAnswer:
+        """``request`` for what nearly all requests are: nothing in it has to be merged or worked out anew."""
+        fields, named, cookies = caller.written, session.written, session.cookies
+        if fields is None or named is None or caller.query or (cookies is not None and cookies.kept):
+            return await self.request("POST", session, caller, _JSON_BODY, body, patience)
+        url = self._url
+        head = b"".join((self._post, fields, named, write_end(len(body))))
+        answer = await self._client.send(head, body, patience or self._usual_patience)
+        if answer.sets_cookies or answer.status in REDIRECTS:
+            return await self._follow(answer, url, "POST", session, caller, _JSON_BODY, body, patience)
+        return answer
 
     async def request(
         self,
@@ -303,7 +316,7 @@ class StreamableHttp:
         caller: Caller,
         headers: Mapping[str, str],
         body: bytes | None,
-        patience: Patience | None = None,
+        patience: Timeouts | None = None,
         *,
         at: URL | None = None,
     ) -> HttpAnswer:
@@ -321,32 +334,38 @@ class StreamableHttp:
         sent.update(headers)
         sent.update(session.headers)
         answer = await self._client.request(
-            verb,
-            _with_query(url, caller.query) if caller.query else url,
-            sent,
-            body,
-            patience or self._usual_patience,
+            verb, url, sent.items(), body, patience or self._usual_patience, query=caller.query
         )
-        if cookies is not None and hdrs.SET_COOKIE in answer.headers:
-            cookies.take(answer.headers.getall(hdrs.SET_COOKIE), url)
         # Followed once: a server that redirects back and forth is shown as it is.
-        if answer.status not in REDIRECTS or at is not None:
+        if at is not None:
+            _take_cookies(answer, session, url)
+            return answer
+        return await self._follow(answer, url, verb, session, caller, headers, body, patience)
+
+    async def _follow(
+        self,
+        answer: HttpAnswer,
+        asked: URL,
+        verb: str,
+        session: SessionRef,
+        caller: Caller,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        patience: Timeouts | None,
+    ) -> HttpAnswer:
+        """The answer of a request, or of the one that it is redirected to."""
+        _take_cookies(answer, session, asked)
+        if answer.status not in REDIRECTS:
             return answer
         answer.close()
-        target = redirected(url, answer, verb)
+        target = redirected(asked, answer, verb)
         answer = await self.request(verb, session, caller, headers, body, patience, at=target)
         # Else it stays this request's affair: who is sent to a login page takes nobody along.
-        if is_same_but_for_a_slash(url, target) and speaks_mcp(answer):
-            self._url = target
+        if is_same_but_for_a_slash(asked, target) and speaks_mcp(answer):
+            self._go_to(target)
         return answer
 
 
-def _with_query(url: URL, query: str) -> URL:
-    """The server's URL with the client's raw query string added to its own."""
-    # Byte for byte: encoded anew, it could say something else.
-    own = url.raw_query_string
-    text = f"{own}&{query}" if own else query
-    try:
-        return URL(f"{url.with_query(None)}?{text}", encoded=True)
-    except ValueError as error:
-        raise UpstreamProtocolError("The request cannot be sent to the MCP server.") from error
+def _take_cookies(answer: HttpAnswer, session: SessionRef, url: URL) -> None:
+    if session.cookies is not None and answer.sets_cookies:
+        session.cookies.take(answer.headers.getall("Set-Cookie"), url)

@@ -21,6 +21,7 @@ tests put others in its place.
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from enum import Enum
+from functools import cached_property
 from typing import Final, Protocol
 
 import msgspec
@@ -29,9 +30,10 @@ from ..errors import ProxyError
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
+from .http_head import write_callers
 
 
-class Caller(msgspec.Struct, frozen=True, kw_only=True):
+class Caller(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """The headers and the raw query string of one request of a client's that travel upstream with it.
 
     ``reduced`` is the same with the headers that say who is calling, and no others; None where there are no
@@ -41,6 +43,11 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = ()
     query: str = ""
     reduced: "Caller | None" = None
+
+    @cached_property
+    def written(self) -> bytes | None:
+        """``headers`` as lines of HTTP, worked out once for all requests; see ``http_head.write_callers``."""
+        return write_callers(self.headers)
 
     @property
     def credentials(self) -> "Caller":

@@ -108,7 +108,8 @@ ROWS = {
     },
     "one event or answer": {"SERVER_EVENT_BYTES": "{};", "ANSWERS_PERCENT": "together {}"},
     "what a server says of itself": {"INITIALIZE_RESULT_BYTES": "{},"},
-    "the head of a server's answer": {"SERVER_FIELDS": "{} headers", "SERVER_FIELD_BYTES": "most {} each"},
+    "the head of a server's answer": {"SERVER_FIELDS": "{} headers", "SERVER_HEAD_BYTES": "{} all together"},
+    "idle connections to a server": {"KEPT_CONNECTIONS": "{} at most"},
     "kept lists": {
         "LIST_BYTES": "{} each",
         "MARKED_TOOLS": "{} tools",

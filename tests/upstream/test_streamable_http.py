@@ -3,10 +3,9 @@
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 
-import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import unused_port
@@ -22,8 +21,7 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.protocol.jsonrpc import Message, Response
 from mcp_session_proxy.protocol.lost import Verdict
-from mcp_session_proxy.upstream import http_client, http_reply, redirects, streamable_http
-from mcp_session_proxy.upstream.http_client import http_session
+from mcp_session_proxy.upstream import http1, http_head, http_reply, redirects, streamable_http
 from mcp_session_proxy.upstream.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
     NOBODY,
@@ -40,24 +38,23 @@ PING = b'{"jsonrpc":"2.0","id":1,"method":"ping"}'
 PONG = b'{"jsonrpc":"2.0","id":1,"result":{}}'
 
 
+Ways = list[StreamableHttp]
+
+
 @pytest.fixture
-async def http() -> AsyncIterator[aiohttp.ClientSession]:
-    """The HTTP client of a proxy."""
-    async with http_session() as session:
-        yield session
-        for way in WAYS:
-            way.close()
-        WAYS.clear()
+def http() -> Iterator[Ways]:
+    """The transports of a test, which are closed behind it."""
+    ways: Ways = []
+    yield ways
+    for way in ways:
+        way.close()
 
 
-WAYS: list[StreamableHttp] = []
-
-
-def transport(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: float = 5.0) -> StreamableHttp:
+def transport(http: Ways, url: URL | str, *, silence_seconds: float = 5.0) -> StreamableHttp:
     """A transport that is closed behind the test."""
     rules = HttpRules(connect_timeout_seconds=5, request_timeout_seconds=silence_seconds)
-    way = StreamableHttp(http, URL(url), rules=rules)
-    WAYS.append(way)
+    way = StreamableHttp(URL(url), rules=rules)
+    http.append(way)
     return way
 
 
@@ -68,7 +65,7 @@ def session_of(way: StreamableHttp) -> HttpChannel:
     return channel
 
 
-def session_at(http: aiohttp.ClientSession, url: URL | str, *, silence_seconds: float = 5.0) -> HttpChannel:
+def session_at(http: Ways, url: URL | str, *, silence_seconds: float = 5.0) -> HttpChannel:
     """The same by a transport of its own."""
     return session_of(transport(http, url, silence_seconds=silence_seconds))
 
@@ -109,7 +106,7 @@ def results(messages: list[Message]) -> list[object]:
 # -- what is sent ----------------------------------------------------------------------------------
 
 
-async def test_request_headers(http: aiohttp.ClientSession) -> None:
+async def test_request_headers(http: Ways) -> None:
     """The server sees what MCP asks for, the caller's headers, its own Host, and who asks if nobody says."""
     seen: list[web.Request] = []
 
@@ -138,7 +135,36 @@ async def test_request_headers(http: aiohttp.ClientSession) -> None:
     }
 
 
-async def test_get_and_delete(http: aiohttp.ClientSession) -> None:
+@pytest.mark.parametrize(
+    "headers",
+    [
+        (),
+        (("Authorization", "Bearer x"), ("X-Twice", "1"), ("x-twice", "2")),
+        (("User-Agent", "somebody"), ("X-Latin", "na\u00efve")),
+    ],
+)
+def test_a_post_is_written_as_any_other_request(headers: tuple[tuple[str, str], ...]) -> None:
+    """The parts that are written once come to the same head."""
+    url, ref, caller = URL("http://h:1/mcp?own=1"), SessionRef("s1", "2025-11-25"), Caller(headers=headers)
+    assert caller.written is not None
+    assert ref.written is not None
+    parts = http_head.write_post(url) + caller.written + ref.written + http_head.write_end(7)
+    said = [*headers, ("Content-Type", "application/json"), *ref.headers]
+    whole_head = http_head.write_head("POST", url, said, 7)
+    assert sorted(parts.split(b"\r\n")) == sorted(whole_head.split(b"\r\n"))
+    assert parts.split(b"\r\n")[:2] == [b"POST /mcp?own=1 HTTP/1.1", b"Host: h:1"]
+
+
+@pytest.mark.parametrize("name", ["Accept", "content-type", "MCP-Session-Id", "Host", "Content-Length"])
+def test_a_caller_who_says_what_a_post_says(name: str) -> None:
+    """Is written with more care: nothing is said twice, and lengths and hosts are as they are."""
+    assert Caller(headers=((name, "x"),)).written is None
+    head = http_head.write_head("POST", URL("http://h/mcp"), [(name, "x")], 7).lower().split(b"\r\n")
+    assert sum(line.startswith(name.lower().encode() + b":") for line in head) == 1
+    assert b"content-length: 7" in head
+
+
+async def test_get_and_delete(http: Ways) -> None:
     """The stream is asked for as one, from the last event on; DELETE names the session."""
     seen: list[web.Request] = []
 
@@ -167,9 +193,7 @@ async def test_get_and_delete(http: aiohttp.ClientSession) -> None:
         ("k=%2B&flag", "a=%20+%zz", "k=%2B&flag&a=%20+%zz"),
     ],
 )
-async def test_query_strings_are_joined(
-    http: aiohttp.ClientSession, own: str, clients: str, sent: str
-) -> None:
+async def test_query_strings_are_joined(http: Ways, own: str, clients: str, sent: str) -> None:
     """The client's query string goes behind the server's own, byte for byte."""
     seen: list[str] = []
 
@@ -184,7 +208,7 @@ async def test_query_strings_are_joined(
     assert seen == ["/mcp" + (f"?{sent}" if sent else "")]
 
 
-async def test_what_cannot_be_written_is_not_sent(http: aiohttp.ClientSession) -> None:
+async def test_what_cannot_be_written_is_not_sent(http: Ways) -> None:
     """A header that would smuggle in another is refused, and is no crash."""
     caller = Caller(headers=(("X-Bad", "a\r\nX-Evil: b"),))
 
@@ -201,13 +225,13 @@ def test_credentials_are_not_shown() -> None:
     """The transport's debug line holds nothing of the callers."""
 
     async def show() -> str:
-        async with http_session() as session:
-            return repr(transport(session, "http://h/mcp?key=sesame"))
+        way = transport([], "http://h/mcp?key=sesame")
+        return f"{way!r} {way._client!r}"
 
     assert "sesame" not in asyncio.run(show())
 
 
-async def test_cookies_are_not_kept(http: aiohttp.ClientSession) -> None:
+async def test_cookies_are_not_kept(http: Ways) -> None:
     """A cookie that one caller was given is never sent for another."""
     seen: list[str | None] = []
 
@@ -228,7 +252,7 @@ async def test_cookies_are_not_kept(http: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 307, 308])
 @pytest.mark.parametrize("location", ["/mcp/", "mcp/", "{origin}/mcp/", "https://127.0.0.1:{port}/mcp/"])
-async def test_redirect_to_the_slash(http: aiohttp.ClientSession, status: int, location: str) -> None:
+async def test_redirect_to_the_slash(http: Ways, status: int, location: str) -> None:
     """A redirect within the origin is followed once, with method and body, and remembered."""
     seen: list[tuple[str, str, bytes]] = []
 
@@ -248,7 +272,7 @@ async def test_redirect_to_the_slash(http: aiohttp.ClientSession, status: int, l
     assert seen == [("POST", f"{path}?a=%2F", PING) for path in ("/mcp", "/mcp/", "/mcp/")]
 
 
-async def test_redirects_that_meet(http: aiohttp.ClientSession) -> None:
+async def test_redirects_that_meet(http: Ways) -> None:
     """Requests that were all sent before the first redirect was known all find their way."""
     gathered = asyncio.Barrier(5)
 
@@ -268,7 +292,7 @@ async def test_redirects_that_meet(http: aiohttp.ClientSession) -> None:
         assert await asyncio.gather(*(ask() for _ in range(5))) == [[{}]] * 5
 
 
-async def test_a_redirect_concerns_one_request(http: aiohttp.ClientSession) -> None:
+async def test_a_redirect_concerns_one_request(http: Ways) -> None:
     """Who is sent to a login page takes nobody along: the next caller's call goes to the endpoint."""
     seen: list[tuple[str, str | None]] = []
 
@@ -289,7 +313,7 @@ async def test_a_redirect_concerns_one_request(http: aiohttp.ClientSession) -> N
 
 
 @pytest.mark.parametrize("status", [301, 302, 303])
-async def test_a_redirect_that_would_change_the_method(http: aiohttp.ClientSession, status: int) -> None:
+async def test_a_redirect_that_would_change_the_method(http: Ways, status: int) -> None:
     """A request that would have to become a GET elsewhere is not sent there; the error says so."""
     seen: list[str] = []
 
@@ -314,9 +338,7 @@ async def test_a_redirect_that_would_change_the_method(http: aiohttp.ClientSessi
         {"status": 500, "content_type": "application/json"},
     ],
 )
-async def test_a_slash_that_leads_to_no_endpoint(
-    http: aiohttp.ClientSession, after: dict[str, object]
-) -> None:
+async def test_a_slash_that_leads_to_no_endpoint(http: Ways, after: dict[str, object]) -> None:
     """Another spelling of the endpoint is kept only once it has answered as one."""
     seen: list[str] = []
 
@@ -348,7 +370,7 @@ async def test_a_slash_that_leads_to_no_endpoint(
         None,
     ],
 )
-async def test_redirect_elsewhere_is_refused(http: aiohttp.ClientSession, location: str | None) -> None:
+async def test_redirect_elsewhere_is_refused(http: Ways, location: str | None) -> None:
     """Credentials never go to another origin, and nothing goes round in circles."""
     seen: list[str] = []
 
@@ -363,7 +385,7 @@ async def test_redirect_elsewhere_is_refused(http: aiohttp.ClientSession, locati
     assert seen == ["/mcp"]
 
 
-async def test_second_redirect_is_not_followed(http: aiohttp.ClientSession) -> None:
+async def test_second_redirect_is_not_followed(http: Ways) -> None:
     """A server that redirects back and forth is shown as it is."""
     seen: list[str] = []
 
@@ -399,7 +421,7 @@ def test_where_redirects_lead(asked: str, location: str, followed: str | None) -
 # -- trouble ---------------------------------------------------------------------------------------
 
 
-async def test_refused_connection(http: aiohttp.ClientSession) -> None:
+async def test_refused_connection(http: Ways) -> None:
     """Nothing was sent, and that is what is said."""
     way = session_at(http, f"http://127.0.0.1:{unused_port()}/mcp")
     with pytest.raises(UpstreamUnreachable):
@@ -411,14 +433,14 @@ async def test_refused_connection(http: aiohttp.ClientSession) -> None:
     await way.close(NOBODY)
 
 
-async def test_unknown_host(http: aiohttp.ClientSession) -> None:
+async def test_unknown_host(http: Ways) -> None:
     """A name that cannot be looked up is a server that cannot be reached."""
     with pytest.raises(UpstreamUnreachable):
         async with session_at(http, "http://no-such-host.invalid/mcp").send(PING, NOBODY):
             pass
 
 
-async def test_closed_after_sending(http: aiohttp.ClientSession) -> None:
+async def test_closed_after_sending(http: Ways) -> None:
     """A connection that ends without an answer leaves the outcome open, and POST is not sent twice."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
@@ -445,7 +467,7 @@ def _with_headers(*headers: bytes) -> bytes:
         whole(PONG, status=b"200 " + b"O" * 60_000),
     ],
 )
-async def test_heads_may_be_large(http: aiohttp.ClientSession, answer: bytes) -> None:
+async def test_heads_may_be_large(http: Ways, answer: bytes) -> None:
     """Up to 64 KiB, in one header or in many."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -470,7 +492,7 @@ async def test_heads_may_be_large(http: aiohttp.ClientSession, answer: bytes) ->
         b"SSH-2.0-OpenSSH_9.2p1 Debian-2\r\n\r\n",
     ],
 )
-async def test_heads_that_cannot_be_read(http: aiohttp.ClientSession, answer: bytes) -> None:
+async def test_heads_that_cannot_be_read(http: Ways, answer: bytes) -> None:
     """The error says so, and that the request may have been executed; it is not sent again."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -486,7 +508,7 @@ async def test_heads_that_cannot_be_read(http: aiohttp.ClientSession, answer: by
     assert len(raw.requests) == 1
 
 
-async def test_closed_kept_connection(http: aiohttp.ClientSession) -> None:
+async def test_closed_kept_connection(http: Ways) -> None:
     """Also on a connection that was used before: the HTTP client must not repeat a POST by itself."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -513,7 +535,7 @@ async def test_closed_kept_connection(http: aiohttp.ClientSession) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nXYZ\r\n",
     ],
 )
-async def test_body_that_breaks_off(http: aiohttp.ClientSession, answer: bytes) -> None:
+async def test_body_that_breaks_off(http: Ways, answer: bytes) -> None:
     """An answer whose body ends too early is no answer."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -527,7 +549,7 @@ async def test_body_that_breaks_off(http: aiohttp.ClientSession, answer: bytes) 
                 await read_all(reply)
 
 
-async def test_no_http_at_all(http: aiohttp.ClientSession) -> None:
+async def test_no_http_at_all(http: Ways) -> None:
     """Something that is no HTTP server has had the request all the same."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -543,7 +565,7 @@ async def test_no_http_at_all(http: aiohttp.ClientSession) -> None:
 
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n: hi\n\n"])
 @pytest.mark.parametrize("verb", ["post", "resume"])
-async def test_silence(http: aiohttp.ClientSession, head: bytes, verb: str) -> None:
+async def test_silence(http: Ways, head: bytes, verb: str) -> None:
     """A server that accepts a request and says nothing is given up, before and after its first words."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -559,7 +581,7 @@ async def test_silence(http: aiohttp.ClientSession, head: bytes, verb: str) -> N
                 await read_all(reply)
 
 
-async def test_stream_may_be_silent_for_ever(http: aiohttp.ClientSession) -> None:
+async def test_stream_may_be_silent_for_ever(http: Ways) -> None:
     """The stream for what the server says of its own accord has no time limit."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -576,9 +598,7 @@ async def test_stream_may_be_silent_for_ever(http: aiohttp.ClientSession) -> Non
                 await reply.read()
 
 
-async def test_goodbye_is_not_waited_for_for_long(
-    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_goodbye_is_not_waited_for_for_long(http: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs on DELETE does not hold up a shutdown."""
     monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", 0.05)
 
@@ -603,7 +623,7 @@ EVENTS = (
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
-async def test_stream_split_anywhere(http: aiohttp.ClientSession, size: int) -> None:
+async def test_stream_split_anywhere(http: Ways, size: int) -> None:
     """However the bytes of a stream arrive, the same messages come out."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -636,7 +656,7 @@ async def test_stream_split_anywhere(http: aiohttp.ClientSession, size: int) -> 
     ],
     ids=["one", "batch", "empty", "html", "null", "large"],
 )
-async def test_json_bodies(http: aiohttp.ClientSession, body: bytes, found: list[object]) -> None:
+async def test_json_bodies(http: Ways, body: bytes, found: list[object]) -> None:
     """A body holds one message, a batch, or none; size does not matter."""
 
     async def handler(_: web.Request) -> web.Response:
@@ -650,7 +670,7 @@ async def test_json_bodies(http: aiohttp.ClientSession, body: bytes, found: list
         assert (reply.last_event_id, reply.retry_seconds) == (None, None)
 
 
-async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
+async def test_json_body_in_pieces(http: Ways) -> None:
     """A JSON body is whole before it is read."""
 
     async def handler(request: web.Request) -> web.StreamResponse:
@@ -668,7 +688,7 @@ async def test_json_body_in_pieces(http: aiohttp.ClientSession) -> None:
         assert results(await read_all(reply)) == [{}]
 
 
-async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_json_body_without_end(http: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     """An answer that never stops growing is refused before it fills our memory."""
     monkeypatch.setattr(http_reply, "SERVER_EVENT_BYTES", 1_000_000)
 
@@ -684,7 +704,7 @@ async def test_json_body_without_end(http: aiohttp.ClientSession, monkeypatch: p
                 await read_all(reply)
 
 
-async def test_compressed_answers(http: aiohttp.ClientSession) -> None:
+async def test_compressed_answers(http: Ways) -> None:
     """A server that compresses without being asked is understood."""
 
     async def handler(_: web.Request) -> web.Response:
@@ -700,7 +720,7 @@ async def test_compressed_answers(http: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize(("status", "adopted"), [(200, "new"), (202, "new"), (400, None), (404, None)])
-async def test_session_id_of_2xx_only(http: aiohttp.ClientSession, status: int, adopted: str | None) -> None:
+async def test_session_id_of_2xx_only(http: Ways, status: int, adopted: str | None) -> None:
     """The id that comes with a refusal is a throwaway."""
 
     async def handler(_: web.Request) -> web.Response:
@@ -714,7 +734,7 @@ async def test_session_id_of_2xx_only(http: aiohttp.ClientSession, status: int, 
     assert channel.session_id == adopted
 
 
-async def test_refusal(http: aiohttp.ClientSession) -> None:
+async def test_refusal(http: Ways) -> None:
     """A refusal gives its text, within a bound, and the headers that explain it."""
 
     async def handler(_: web.Request) -> web.Response:
@@ -732,7 +752,7 @@ async def test_refusal(http: aiohttp.ClientSession) -> None:
     assert error.headers() == {"WWW-Authenticate": 'Basic, Bearer realm="x"'}
 
 
-async def test_refusal_that_breaks_off(http: aiohttp.ClientSession) -> None:
+async def test_refusal_that_breaks_off(http: Ways) -> None:
     """What came of a refusal's text is enough."""
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -752,7 +772,7 @@ async def test_refusal_that_breaks_off(http: aiohttp.ClientSession) -> None:
 
 
 @pytest.mark.parametrize("kind", ["json", "stream"])
-async def test_connections_are_reused(http: aiohttp.ClientSession, kind: str) -> None:
+async def test_connections_are_reused(http: Ways, kind: str) -> None:
     """A connection serves again once its answer is read, also when a stream ends just after its response."""
     event = b"data: " + PONG + b"\n\n"
 
@@ -776,16 +796,14 @@ async def test_connections_are_reused(http: aiohttp.ClientSession, kind: str) ->
             async with way.send(PING, NOBODY) as reply:
                 while not await reply.read():
                     pass
-            while http.connector is not None and not http.connector._conns:  # until it is back in its pool
+            while not way.transport._client._idle:  # until it is back in its pool
                 await asyncio.sleep(0)
     assert (raw.connections, len(raw.requests)) == (1, 3)
 
 
-async def test_stream_that_stays_open_is_cut(
-    http: aiohttp.ClientSession, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_stream_that_stays_open_is_cut(http: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that does not end its stream after the response does not keep a connection of ours."""
-    monkeypatch.setattr(http_client, "_END_OF_STREAM_SECONDS", 0.02)
+    monkeypatch.setattr(http1, "_END_OF_STREAM_SECONDS", 0.02)
     cut = asyncio.Event()
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -803,7 +821,7 @@ async def test_stream_that_stays_open_is_cut(
 
 
 @pytest.mark.parametrize("verb", ["post", "listen"])
-async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb: str) -> None:
+async def test_giving_up_closes_the_connection(http: Ways, verb: str) -> None:
     """A cancelled request leaves no connection behind on which an answer could still come."""
     started, cut = asyncio.Event(), asyncio.Event()
 
@@ -831,7 +849,7 @@ async def test_giving_up_closes_the_connection(http: aiohttp.ClientSession, verb
             await cut.wait()
 
 
-async def test_connections_are_not_limited(http: aiohttp.ClientSession) -> None:
+async def test_connections_are_not_limited(http: Ways) -> None:
     """More calls than any usual connection limit can be under way at once."""
     everyone = asyncio.Barrier(150)
 

@@ -1,0 +1,486 @@
+"""One connection to a server, as a client speaks HTTP/1.1 on it (RFC 9112): one request at a time.
+
+``httptools`` (llhttp) finds the parts of an answer and calls what is named ``on_...`` here; when, and with
+what, is the server's choice, so everything that those keep has a bound. For one request::
+
+    ServerConnection.ask      the request is written, as far as the server takes it
+    HttpAnswer.begin    the head has come
+    HttpAnswer.read     the body, as it comes, until it is empty
+    HttpAnswer.close    nobody wants the rest: the connection is cut if there is any
+    HttpAnswer.let_end  the rest does not matter: the connection serves again if it ends soon
+
+An answer lets go of its connection in the step in which its last byte arrives, whoever has read how much of
+it by then; so a connection is never tied to what somebody forgot to read.
+"""
+
+import asyncio
+import math
+import zlib
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, cast
+
+from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
+from multidict import CIMultiDict, CIMultiDictProxy
+
+from ..bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
+from ..errors import UpstreamTimeout
+from .inflating import Decompressor
+from .transport import ConnectionLost
+from .trouble import Trouble, told
+
+# What has come and was not read: a server that sends more has to wait.
+_UNREAD_BYTES: Final = 512 * 1024
+# A body is written in pieces of this size, so that a server that takes none makes nothing grow.
+_PIECE_BYTES: Final = 128 * 1024
+_END_OF_STREAM_SECONDS: Final = 1.0
+_DECODING: Final = ("utf-8", "surrogateescape")
+
+
+class _Malformed(Exception):
+    """The server may not say that here."""
+
+
+class AnswerStage(Enum):
+    """How much of an answer has come."""
+
+    HEAD = "head"  # not even its head
+    BODY = "body"
+    ENDED = "ended"  # all of it
+    BROKEN = "broken"  # as much as ever will
+
+
+# -- an answer ---------------------------------------------------------------------------------------
+
+
+class HttpAnswer:
+    """One answer of a server. Whoever gets it calls ``close`` or ``let_end``.
+
+    ``status`` is 0 until ``begin`` is over. ``content_type`` is as it came, empty if there is none.
+    """
+
+    __slots__ = (
+        "_connection",
+        "_headers",
+        "_inflater",
+        "_pieces",
+        "_unread_bytes",
+        "_waiter",
+        "content_type",
+        "fields",
+        "is_unwanted",
+        "sets_cookies",
+        "stage",
+        "status",
+        "trouble",
+    )
+
+    def __init__(self, connection: "ServerConnection") -> None:
+        self._connection: ServerConnection | None = connection
+        self._headers: CIMultiDictProxy[str] | None = None
+        self._inflater: Decompressor | None = None
+        self._pieces: list[bytes] = []
+        self._unread_bytes = 0
+        self._waiter: asyncio.Future[None] | None = None
+        self.content_type = ""
+        self.fields: list[tuple[bytes, bytes]] = []
+        self.is_unwanted = False
+        self.sets_cookies = False
+        self.stage = AnswerStage.HEAD
+        self.status = 0
+        self.trouble = Trouble.BROKEN
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]:
+        """The headers, in their order; bytes that are no UTF-8 are surrogates."""
+        if self._headers is None:
+            pairs = [(name.decode(*_DECODING), value.decode(*_DECODING)) for name, value in self.fields]
+            self._headers = CIMultiDictProxy(CIMultiDict(pairs))
+        return self._headers
+
+    # -- for who reads it ----------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Wait for the head.
+
+        Raises:
+            UpstreamProtocolError: what came is not HTTP.
+            UpstreamTimeout: nothing came for too long.
+            ConnectionLost: the connection ended.
+        """
+        while self.stage is AnswerStage.HEAD:
+            await self._hear()
+        if not self.status:
+            raise told(self.trouble)
+
+    def take(self) -> bytes:
+        """What has come of the body and was not taken yet; empty if that is nothing. Raises as ``read``."""
+        pieces = self._pieces
+        data = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        pieces.clear()
+        if self._unread_bytes > _UNREAD_BYTES and self._connection is not None:
+            self._connection.go_on()
+        self._unread_bytes = 0
+        return data if self._inflater is None else self._inflate(self._inflater, data)
+
+    async def read(self) -> bytes:
+        """What has come of the body, or comes next; empty at its end.
+
+        Raises:
+            ConnectionLost: it broke off, or is not what it was said to be.
+            UpstreamTimeout: nothing came for too long.
+        """
+        while not (data := self.take()):
+            if self.stage is AnswerStage.ENDED:
+                return b""
+            if self.stage is AnswerStage.BROKEN:
+                raise ConnectionLost if self.trouble is not Trouble.SILENT else told(Trouble.SILENT)
+            await self._hear()
+        return data
+
+    async def read_beginning(self, size_bytes: int) -> bytes:
+        """At most so much of the body, as far as it comes: a beginning is enough. Raises nothing."""
+        pieces: list[bytes] = []
+        missing = size_bytes
+        try:
+            while missing > 0 and (piece := await self.read()):
+                pieces.append(piece[:missing])
+                missing -= len(piece)
+        except (ConnectionLost, UpstreamTimeout):
+            pass
+        return b"".join(pieces)
+
+    def at_end(self) -> bool:
+        """Whether the whole body has been read."""
+        has_more = self._inflater is not None and self._inflater.has_more
+        return self.stage is AnswerStage.ENDED and not self._pieces and not has_more
+
+    def close(self) -> None:
+        """Nobody wants more of it: a connection on which there is more is cut."""
+        if self._connection is not None:
+            self._connection.cut()
+
+    def let_end(self) -> None:
+        """All that matters was read. The connection serves again, if its body ends within a moment.
+
+        Servers end an event stream just after its last event.
+        """
+        if self._connection is not None:
+            self._connection.let_end()
+
+    async def _hear(self) -> None:
+        """Wait until the connection brings something."""
+        waiter = self._waiter = asyncio.get_running_loop().create_future()
+        try:
+            await waiter
+        finally:
+            self._waiter = None
+
+    def _inflate(self, inflater: Decompressor, data: bytes) -> bytes:
+        try:
+            piece = inflater.inflate(data)
+            if not piece and self.stage is AnswerStage.ENDED:
+                inflater.check_end()
+        except zlib.error as error:
+            raise ConnectionLost from error
+        return piece
+
+    # -- for its connection --------------------------------------------------------------------------
+
+    def note_head(self, status: int) -> bool:
+        """The head is whole. Gives whether the body ends with the connection (RFC 9112, section 6.3)."""
+        # Of repeated ones the first counts.
+        said = {name.lower(): value for name, value in reversed(self.fields)}
+        self.status = status
+        self.stage = AnswerStage.BODY
+        self.content_type = said.get(b"content-type", b"").decode(*_DECODING)
+        self.sets_cookies = b"set-cookie" in said
+        if b"content-encoding" in said:
+            self._inflater = Decompressor.of(said[b"content-encoding"])
+        if b"transfer-encoding" in said:
+            return not said[b"transfer-encoding"].lower().endswith(b"chunked")
+        return b"content-length" not in said
+
+    def note_body(self, piece: bytes) -> bool:
+        """More of the body has come. Gives whether that is enough for now."""
+        self._pieces.append(piece)
+        self._unread_bytes += len(piece)
+        return self._unread_bytes > _UNREAD_BYTES
+
+    def wake(self) -> None:
+        """Something has changed: whoever waits looks what."""
+        waiter = self._waiter
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    def let_go(self, trouble: Trouble = Trouble.BROKEN) -> None:
+        """The connection is gone, or somebody else's; without an end, ``trouble`` says why there is none."""
+        self._connection = None
+        if self.stage is not AnswerStage.ENDED:
+            self.stage, self.trouble = AnswerStage.BROKEN, trouble
+        self.wake()
+
+
+# -- a connection ------------------------------------------------------------------------------------
+
+
+class ServerConnection(asyncio.Protocol):
+    """One connection: idle, or with one request under way.
+
+    ``deadline`` is when it is overdue, by the clock ``now``; whoever keeps it looks at that, and calls
+    ``give_up``. ``on_idle`` is told when it can take the next request, ``on_lost`` when it has ended, and
+    ``watch`` whenever the deadline is earlier than one would think.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_ends_body",
+        "_keeps",
+        "_now",
+        "_on_idle",
+        "_on_lost",
+        "_parser",
+        "_paused",
+        "_quiet_bytes",
+        "_silence_seconds",
+        "_transport",
+        "_unsent",
+        "_watch",
+        "_writing_paused",
+        "deadline",
+        "spoke_unasked",
+    )
+
+    def __init__(
+        self,
+        on_idle: Callable[["ServerConnection"], None],
+        on_lost: Callable[["ServerConnection"], None],
+        watch: Callable[[float], None],
+        now: Callable[[], float],
+    ) -> None:
+        self._on_idle = on_idle
+        self._on_lost = on_lost
+        self._watch = watch
+        self._now = now
+        self._transport: asyncio.Transport | None = None
+        self._parser: HttpResponseParser | None = None
+        self._answer: HttpAnswer | None = None
+        self._silence_seconds = math.inf
+        self._quiet_bytes = 0  # have come since there was last something to show for them
+        self._unsent: memoryview | None = None  # of the body
+        self._writing_paused = False
+        self._paused = False
+        self._ends_body = False  # the body ends with the connection
+        self._keeps = False
+        self.deadline = math.inf
+        self.spoke_unasked = False
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a request can be sent on it, as far as is known here."""
+        return self._transport is not None and not self._transport.is_closing()
+
+    def ask(self, head: bytes, body: bytes, silence_seconds: float) -> HttpAnswer:
+        """Send a request; the connection is open and idle. What was sent is never sent again here.
+
+        ``silence_seconds`` bounds the time between two signs of the server's; ``math.inf`` is without end.
+        """
+        assert self._transport is not None
+        answer = self._answer = HttpAnswer(self)
+        self._parser = parser = HttpResponseParser(self)
+        # As much as servers in use get wrong, and nothing that makes an answer's end ambiguous.
+        parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+        self._quiet_bytes = 0
+        self._silence_seconds = silence_seconds
+        self._note_sign()
+        self._watch(self.deadline)
+        if len(body) <= _PIECE_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._unsent = memoryview(body)
+            self._transport.write(head)
+            self._write_on(self._transport)
+        return answer
+
+    def let_end(self) -> None:
+        """What still comes of the answer is dropped, and it has a moment to end."""
+        if self._answer is not None:
+            self._answer.is_unwanted = True
+            self.deadline = self._now() + _END_OF_STREAM_SECONDS
+            self._watch(self.deadline)
+            self._resume_reading()
+
+    def go_on(self) -> None:
+        """What has come was read, so more may."""
+        if self._paused:
+            self._resume_reading()
+            self._note_sign()
+            self._watch(self.deadline)
+
+    def give_up(self) -> None:
+        """The deadline is over."""
+        self.cut(Trouble.SILENT)
+
+    def cut(self, trouble: Trouble = Trouble.BROKEN) -> None:
+        """End it now. An answer that has not ended never does, because of this ``trouble``."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._let_go(trouble)
+
+    def _let_go(self, trouble: Trouble = Trouble.BROKEN) -> None:
+        self._transport = self._parser = self._unsent = None
+        answer, self._answer = self._answer, None
+        if answer is not None:
+            answer.let_go(trouble)
+
+    def _note_sign(self) -> None:
+        """The server has taken or said something."""
+        # While it may not speak, its silence means nothing; and what is unwanted may not go on for long.
+        if self._answer is not None and not self._answer.is_unwanted:
+            self.deadline = math.inf if self._paused else self._now() + self._silence_seconds
+
+    def _resume_reading(self) -> None:
+        if self._paused and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+
+    # -- asyncio's side ------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """There is a connection, with TLS where that is wanted."""
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes of an answer, or some that nobody asked for."""
+        answer, parser = self._answer, self._parser
+        if answer is None or parser is None:
+            self.spoke_unasked = True
+            self.cut()
+            return
+        self._quiet_bytes += len(data)
+        try:
+            if self._quiet_bytes > SERVER_HEAD_BYTES and answer.stage is AnswerStage.HEAD:
+                self._feed_long_head(parser, answer, data)
+            else:
+                parser.feed_data(data)
+        except (HttpParserError, HttpParserUpgrade, _Malformed):
+            # Whatever follows the end of an answer takes nothing from it.
+            if answer.stage is not AnswerStage.ENDED:
+                self.cut(Trouble.BAD_HEAD if answer.stage is AnswerStage.HEAD else Trouble.BROKEN)
+                return
+            self._keeps = False
+        if answer.stage is AnswerStage.ENDED:
+            self._end()
+        elif self._quiet_bytes > SERVER_HEAD_BYTES:
+            self.cut(Trouble.BAD_HEAD if answer.stage is AnswerStage.HEAD else Trouble.BROKEN)
+        else:
+            self._note_sign()
+            answer.wake()
+
+    def _feed_long_head(self, parser: HttpResponseParser, answer: HttpAnswer, data: bytes) -> None:
+        """A head has to end within its limit, to the byte; what follows it may be as long as it likes."""
+        view = memoryview(data)
+        allowed = len(data) - (self._quiet_bytes - SERVER_HEAD_BYTES)
+        parser.feed_data(view[:allowed])
+        if answer.stage is AnswerStage.HEAD:
+            raise _Malformed
+        parser.feed_data(view[allowed:])
+
+    def eof_received(self) -> None:
+        """The server says no more. The transport closes by itself."""
+        self._end_with_connection()
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """It has ended, in whatever way."""
+        self._end_with_connection()
+        self._let_go()
+        self._on_lost(self)
+
+    def _end_with_connection(self) -> None:
+        # Of a body without a length nobody knows more than that nothing follows.
+        if self._ends_body and self._answer is not None and self._answer.stage is AnswerStage.BODY:
+            self._answer.stage = AnswerStage.ENDED
+            self._keeps = False
+            self._end()
+
+    def _end(self) -> None:
+        """The answer has come whole: the connection is free, or of no more use."""
+        transport, answer = self._transport, self._answer
+        if not self._keeps or self._unsent is not None or transport is None or transport.is_closing():
+            self.cut()
+            return
+        self._resume_reading()
+        self._answer = self._parser = None
+        if answer is not None:
+            answer.let_go()
+        self._on_idle(self)
+
+    def pause_writing(self) -> None:
+        """The server takes less than it is sent."""
+        self._writing_paused = True
+
+    def resume_writing(self) -> None:
+        """It has taken most of it."""
+        self._writing_paused = False
+        if self._unsent is not None and self._transport is not None:
+            self._write_on(self._transport)
+            self._note_sign()
+
+    def _write_on(self, transport: asyncio.Transport) -> None:
+        """Write of the body what the server takes."""
+        # In no task: a server may answer before it has read all, and its answer is read meanwhile.
+        while self._unsent is not None and not self._writing_paused:
+            piece, rest = self._unsent[:_PIECE_BYTES], self._unsent[_PIECE_BYTES:]
+            self._unsent = rest or None
+            transport.write(piece)
+
+    # -- httptools' side -----------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """An answer begins, or an interim one, or what nobody asked for."""
+        if self._answer is None or self._answer.stage is not AnswerStage.HEAD:
+            raise _Malformed
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header; behind the body it is a trailer, which says nothing here."""
+        if self._answer is not None and self._answer.stage is AnswerStage.HEAD:
+            if b"\0" in value:
+                raise _Malformed
+            self._answer.fields.append((name, value.rstrip(b" \t")))
+
+    def on_headers_complete(self) -> None:
+        """A head has ended."""
+        answer, parser = self._answer, self._parser
+        if answer is None or parser is None or len(answer.fields) > SERVER_FIELDS:
+            raise _Malformed
+        status = parser.get_status_code()
+        if status < 200:
+            # Nobody has asked for another protocol; any other interim answer says that there will be one.
+            if status < 100 or status == 101:
+                raise _Malformed
+            answer.fields.clear()
+            return
+        self._quiet_bytes = 0
+        self._ends_body = answer.note_head(status)
+        # RFC 9112, section 9.5: a server that refuses and will close does not want the rest of the request.
+        if self._unsent is not None and status >= 400 and not parser.should_keep_alive():
+            self._unsent = None
+
+    def on_body(self, piece: bytes) -> None:
+        """Some of the body."""
+        self._quiet_bytes = 0
+        answer = self._answer
+        if answer is None or answer.is_unwanted:
+            return
+        if answer.note_body(piece) and not self._paused and self._transport is not None:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def on_message_complete(self) -> None:
+        """An answer has ended, or an interim one."""
+        answer, parser = self._answer, self._parser
+        if answer is not None and parser is not None and answer.stage is AnswerStage.BODY:
+            answer.stage = AnswerStage.ENDED
+            self._keeps = parser.should_keep_alive()
