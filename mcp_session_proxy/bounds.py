@@ -41,6 +41,10 @@ PARAMS_MEMBERS: Final = 1000
 ID_BYTES: Final = 1024
 # Capabilities and clientInfo, which are kept with each session; the largest seen have 2 KiB.
 PROFILE_BYTES: Final = 64 * 1024
+# Those that travel in a session id; in it, they may have so many characters.
+CARRIED_PROFILE_BYTES: Final = 4096
+CARRIED_PROFILE_DEPTH: Final = 32
+PACKED_PROFILE_CHARS: Final = 600
 # Profiles of modern clients that are looked up instead of read.
 REMEMBERED_PROFILES: Final = 1024
 # A profile that is remembered, or may take the last quarter of its share.
@@ -60,9 +64,10 @@ KNOWN_CLAIMANTS: Final = 20_000
 KNOWN_ISSUERS: Final = 256
 # New tokens that the server is being asked about, all together, and those with one claim.
 NEW_TOKENS: Final = 1000
-NEW_TOKENS_A_CLAIMANT: Final = 16
-# Handshakes for them at once.
+NEW_TOKENS_A_CLAIMANT: Final = 250
+# Handshakes for them at once, likewise.
 TOKEN_HANDSHAKES: Final = 32
+TOKEN_HANDSHAKES_A_CLAIMANT: Final = 16
 # Keys of the issuer of tokens.
 ISSUER_KEYS: Final = 100
 # Resources that one client session wants to be told of.

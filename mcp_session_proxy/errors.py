@@ -207,7 +207,9 @@ class NotPassed(ClientError):
 
 
 class UnknownSession(ClientError):
-    """A session id that is not ours, under ``--unknown-session reject``."""
+    """A session id that nothing is known of, under ``--unknown-session reject``; or one of ours that was
+    forgotten, of a client that declared more than an id can carry.
+    """
 
     status = 404
     code = SESSION_NOT_FOUND

@@ -453,11 +453,12 @@ class UncountedIdentity(Event, frozen=True, kw_only=True):
 
 
 class TokenJudged(Event, frozen=True, kw_only=True):
-    """A token that nobody had seen claims to speak for a caller who is known. ``outcome``: accepted by the
-    server, or refused by it.
+    """It was found out of a token that nobody had seen whether what it claims counts. ``outcome``: accepted,
+    refused, or not-believed.
 
     One that is accepted counts as that ``principal``, so a client whose token was refreshed goes on with its
-    sessions. One that is refused counts as nobody but itself.
+    sessions. One that is refused counts as nobody but itself. One that is not believed counts by its bytes,
+    because its issuer's tokens are not checked (``identity.tokens_not_checked``).
     """
 
     name = "identity.token_judged"

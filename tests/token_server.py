@@ -6,6 +6,7 @@
     forged = token("alice", key=b"of somebody else")
 """
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -65,8 +66,8 @@ def bearer(text: str) -> dict[str, str]:
 class TokenServer(HttpServer):
     """Checks signature, issuer, audience and time, and whose session it is, as official servers do.
 
-    ``checks`` turns all of that off. ``owners``: who has opened each session. Tokens that are over are taken
-    for ``leeway_seconds`` more, as clocks may differ.
+    ``checks`` turns all of that off; ``refuses_when`` holds back refusals, by header. ``owners``: who has
+    opened each session. Tokens that are over are taken for ``leeway_seconds`` more, as clocks may differ.
     """
 
     def __init__(self) -> None:
@@ -75,6 +76,7 @@ class TokenServer(HttpServer):
         self.leeway_seconds = 0.0
         self.owners: dict[str, str] = {}
         self.refused: list[web.Request] = []
+        self.refuses_when: dict[str, asyncio.Event] = {}
 
     def caller_of(self, request: web.Request) -> str | None:
         """Who has sent a request, if its token is good."""
@@ -86,6 +88,8 @@ class TokenServer(HttpServer):
         caller = self.caller_of(request)
         if caller is None:
             self.refused.append(request)
+            if (moment := self.refuses_when.get(request.headers.get("Authorization", ""))) is not None:
+                await moment.wait()
             return web.Response(status=401, headers={"WWW-Authenticate": CHALLENGE})
         session = request.headers.get("Mcp-Session-Id")
         if session is not None and self.owners.get(session, caller) != caller:

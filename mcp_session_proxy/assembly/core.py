@@ -75,6 +75,7 @@ class Core:
             ),
         )
         self.in_flight = build(rules.exchange_limits, partial(InFlight, is_accepted=self.pool.books.has_open))
+        self.profiles = Profiles(self.memory.profiles)
         directory = build(rules.directory_rules, Directory)
         self.binder = build(
             rules.binding_rules,
@@ -84,6 +85,7 @@ class Core:
                 sessionless=sessionless_profile(__version__),
                 directory=directory,
                 observe=observe,
+                profile_of=self.profiles.of_initialize,
             ),
         )
         self.delivery = build(

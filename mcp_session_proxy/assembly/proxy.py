@@ -196,6 +196,8 @@ class Proxy:
             fleet=core.fleet,
             memory=core.memory,
             children=lambda: 0 if self.command is None else len(self.command.transport.children),
+            acceptances=core.acceptances,
+            token_identity=self.settings.token_identity,
             limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": core.memory.max_bytes},
         )
 

@@ -102,11 +102,7 @@ class Dispatcher:
             if answer.failed:
                 request.outcome = "error"
         except ProxyError as error:
-            self._observe(request.failed(error))
-            if request.era is Era.MODERN:
-                # Only now: the log has what the server said, the client what its revision has words for.
-                error = in_modern_words(error, request.message)
-            answer = self._refusal(error, request.message.id)
+            answer = self._fail(request, error)
         except Exception as error:
             request.outcome, request.fault = InternalError.reason, InternalError.culprit
             self._observe(
@@ -128,6 +124,26 @@ class Dispatcher:
         self._observe(request.finished(time.perf_counter() - started))
         trace.finished(request.outcome, answer.body)
         return answer
+
+    def refuse(self, request: ClientRequest, error: ProxyError, seconds: float) -> Answer:
+        """The answer to a request on which nothing could be begun, told like that of every other.
+
+        ``seconds`` is how long it took to find that out.
+        """
+        request.id = f"r{next(self._numbers)}"
+        request.trace = self._tracer.begin(request.trace_facts)
+        answer = self._fail(request, error)
+        self._observe(request.finished(seconds))
+        request.trace.finished(request.outcome, answer.body)
+        return answer
+
+    def _fail(self, request: ClientRequest, error: ProxyError) -> Answer:
+        """The answer to a request that ends in an error, which is told."""
+        self._observe(request.failed(error))
+        if request.era is Era.MODERN:
+            # Only now: the log has what the server said, the client what its revision has words for.
+            error = in_modern_words(error, request.message)
+        return self._refusal(error, request.message.id)
 
     def _check_modern(self, request: ClientRequest) -> ModernRequest:
         """What a modern request says, once it has passed the front-door checks.

@@ -5,6 +5,7 @@ handler is cancelled with its connection (MCP 2026-07-28, basic/transports/strea
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -113,8 +114,10 @@ class Endpoint:
                 return refuse(error, identifier, head.cors)
             first = messages[0]
             # Only now a refusal has the id of what it refuses, and who sends no MCP makes no handshake.
-            if head.judged_by is None and (refusal := await self._settle(http, head, messages)) is not None:
-                return refusal
+            if head.judged_by is None:
+                refusal = await self._settle(http, head, messages, batch=batch)
+                if refusal is not None:
+                    return refusal
             meta: Mapping[str, bytes] = {}
             if not batch and isinstance(first, Request):
                 meta = jsonrpc.read_meta(first.params)
@@ -133,22 +136,49 @@ class Endpoint:
             bodies.give_back(len(body))
 
     async def _settle(
-        self, http: web.BaseRequest, head: Head, messages: Sequence[Message | Rejection]
-    ) -> web.Response | None:
+        self, http: web.BaseRequest, head: Head, messages: Sequence[Message | Rejection], *, batch: bool
+    ) -> web.StreamResponse | None:
         """Find out who sends this, where the server has to be asked; gives the answer where it cannot be.
 
         What wants no answer is taken all the same, as somebody's to whom nothing belongs: most clients give
         up over more.
         """
+        started = time.perf_counter()
         try:
             await self._senders.settle(http, head)
         except ProxyError as error:
-            if not any(isinstance(message, Request | Rejection) for message in messages):
-                return None
-            first = messages[0]
-            identifier = first.id if isinstance(first, Request) else jsonrpc.ABSENT
-            return refuse(error, identifier, head.cors)
+            if any(isinstance(message, Request | Rejection) for message in messages):
+                seconds = time.perf_counter() - started
+                return await self._refuse(http, head, messages, error, seconds, batch=batch)
         return None
+
+    async def _refuse(
+        self,
+        http: web.BaseRequest,
+        head: Head,
+        messages: Sequence[Message | Rejection],
+        error: ProxyError,
+        seconds: float,
+        *,
+        batch: bool,
+    ) -> web.StreamResponse:
+        """Each request of a POST has failed over who sends it: the client is told once, observers of each."""
+        responder = Responder(http, head, self.heartbeats, share=self._memory.answers)
+        principal, caller = head.sender.principal, head.sender.caller
+        answers = []
+        try:
+            for message in messages:
+                if isinstance(message, Request):
+                    meta = jsonrpc.read_meta(message.params)
+                    era = Era.MODERN if head.names_modern else inbound.era_of(message, None, meta)
+                    request = ClientRequest(http, head, message, meta, era, responder, principal, caller)
+                    answers.append(self._dispatcher.refuse(request, error, seconds))
+            if answers and not batch:
+                return await responder.finish(answers[0])
+        finally:
+            responder.close()
+        first = messages[0]
+        return refuse(error, first.id if isinstance(first, Request) else jsonrpc.ABSENT, head.cors)
 
     async def _handle_other(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
         if head.judged_by is None and http.method == "GET":

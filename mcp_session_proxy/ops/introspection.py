@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..sessions.modes import TokenIdentity
+
 
 class Phase(StrEnum):
     """Whether the proxy can take work. Only ``ready`` answers 200 on ``/readyz``."""
@@ -92,6 +94,27 @@ class ReplicaView:
     modern_requests: str
     sessions: int
     retry_after_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TokensView:
+    """How callers' tokens count that say whom they speak for (JWTs). ``identity`` is --token-identity.
+
+    ``accepted``, ``refused`` and ``not_believed`` count new tokens since the start: those that count by what
+    they claim, those that count as nobody but themselves, and those that count by their bytes because their
+    issuer's are not checked. ``believed`` is how many count by what they claim now, ``callers`` how many
+    callers are known by it, and ``asking`` how many tokens the server is being asked about.
+    ``unchecked_issuers`` are the newest whose tokens the server takes with any signature.
+    """
+
+    identity: TokenIdentity
+    accepted: int
+    refused: int
+    not_believed: int
+    believed: int
+    callers: int
+    asking: int
+    unchecked_issuers: Sequence[str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
+from ..sessions.acceptance import TokenOutcome
 from ..upstream.fleet import Condition
 from .introspection import Gauges, Phase
 from .tally import Distribution, RequestTally
@@ -109,12 +110,13 @@ class Metrics:
         judged = Family(
             self._counter(
                 "tokens_judged",
-                "New tokens of callers who are known, by whether the server accepted them.",
+                "New tokens that claim to speak for somebody: accepted, refused, or not-believed, where the "
+                "server checks none of their issuer's.",
                 "outcome",
             )
         )
-        # Both are there from the start: where nobody has tokens, a chart says none instead of nothing.
-        for outcome in ("accepted", "refused"):
+        # All are there from the start: where nobody has tokens, a chart says none instead of nothing.
+        for outcome in TokenOutcome:
             judged.child(outcome)
         self._on(events.TokenJudged, lambda event: judged.child(event.outcome).inc())
         self._on(events.ClientSessionCreated, lambda _: created.inc())

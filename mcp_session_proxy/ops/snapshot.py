@@ -4,13 +4,17 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from typing import Final
 
 from ..downstream.endpoint import Endpoint
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..memory import Memory
+from ..sessions.acceptance import TokenOutcome
+from ..sessions.accepting import Acceptances
 from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
+from ..sessions.modes import TokenIdentity
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from .introspection import (
@@ -19,8 +23,12 @@ from .introspection import (
     Phase,
     Readiness,
     ReplicaView,
+    TokensView,
     UpstreamSessionView,
 )
+
+_SHOWN_ISSUERS: Final = 20
+_MAX_ISSUER_CHARS: Final = 200
 
 
 class Snapshot:
@@ -38,6 +46,8 @@ class Snapshot:
         listening: Listening,
         fleet: Fleet,
         memory: Memory,
+        acceptances: Acceptances,
+        token_identity: TokenIdentity,
         limits: Callable[[], Mapping[str, int]],
         children: Callable[[], int] = lambda: 0,
     ) -> None:
@@ -49,6 +59,8 @@ class Snapshot:
         self._listening = listening
         self._fleet = fleet
         self._memory = memory
+        self._acceptances = acceptances
+        self._token_identity = token_identity
 
     @property
     def paused(self) -> bool:
@@ -134,6 +146,24 @@ class Snapshot:
             parked=client.open_questions,
             server=server,
             server_condition=condition,
+        )
+
+    def tokens(self) -> TokensView:
+        """How callers' tokens count."""
+        acceptances = self._acceptances
+        judged, known = acceptances.judged, acceptances.known
+        return TokensView(
+            identity=self._token_identity,
+            accepted=judged[TokenOutcome.ACCEPTED],
+            refused=judged[TokenOutcome.REFUSED],
+            not_believed=judged[TokenOutcome.NOT_BELIEVED],
+            believed=known.believed,
+            callers=known.callers,
+            asking=acceptances.asking,
+            # They are whatever a token says.
+            unchecked_issuers=[
+                issuer[:_MAX_ISSUER_CHARS] for issuer in islice(known.unchecked_issuers, _SHOWN_ISSUERS)
+            ],
         )
 
     def gauges(self) -> Gauges:

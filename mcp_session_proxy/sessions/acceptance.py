@@ -7,11 +7,15 @@ and nothing is given to it that belongs to whoever it claims to speak for.
 The first token of somebody is a principal of its own, by its bytes. Once the server has taken it, that
 principal is who all further tokens with the same claim count as, each after it was accepted itself. So
 nothing has to move when the second token comes, and the first costs no handshake but that of its session.
+
+There is one such *first* at a time for each claim. Whoever brings another token with the same claim meanwhile
+is asked about, and counts as the first once that has got its session, or in its place if it gets none.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Iterable
+from enum import StrEnum
+from typing import Final, NamedTuple
 from weakref import WeakSet
 
 from ..bounds import KNOWN_CLAIMANTS, KNOWN_ISSUERS, KNOWN_TOKENS
@@ -22,6 +26,14 @@ _ENDLESS_SECONDS: Final = 3600.0
 _LONGEST_SECONDS: Final = 24 * 3600.0
 # Servers allow for clocks that differ, so one that is over here may be taken there. It is asked often then.
 _OVER_SECONDS: Final = 2.0
+
+
+class TokenOutcome(StrEnum):
+    """What was found out of a token that nobody had seen."""
+
+    ACCEPTED = "accepted"  # it counts by what it claims
+    REFUSED = "refused"  # it counts as nobody but itself
+    NOT_BELIEVED = "not-believed"  # it counts by its bytes, as its issuer's are not checked
 
 
 class TokenStanding:
@@ -62,6 +74,13 @@ class Judged:
     judged_by: object | None
 
 
+class First(NamedTuple):
+    """The first token with its claim: it counts as this ``principal``, which is its own."""
+
+    claim: Claim
+    principal: str
+
+
 class Acceptance:
     """What is known of tokens, of those who have them, and of who issues them. All of it is bounded.
 
@@ -73,8 +92,25 @@ class Acceptance:
         self._accepted: OrderedDict[str, TokenStanding] = OrderedDict()
         self._strange: OrderedDict[str, TokenStanding] = OrderedDict()
         self._callers: OrderedDict[str, str] = OrderedDict()  # principals, by claim
-        self._founders: OrderedDict[str, Claim] = OrderedDict()  # whose handshake is awaited, by principal
+        # Those whose claim nobody has been accepted with yet: by claim, and by principal.
+        self._firsts: OrderedDict[str, First] = OrderedDict()
+        self._firsts_by_principal: dict[str, First] = {}
         self._blind: OrderedDict[str, None] = OrderedDict()  # issuers
+
+    @property
+    def believed(self) -> int:
+        """How many tokens count by what they claim now."""
+        return len(self._accepted)
+
+    @property
+    def callers(self) -> int:
+        """How many callers are known by the claims of their tokens."""
+        return len(self._callers)
+
+    @property
+    def unchecked_issuers(self) -> Iterable[str]:
+        """The issuers of whose tokens a server has taken one with a wrong signature, the newest first."""
+        return reversed(self._blind)
 
     # -- tokens ----------------------------------------------------------------------------------
 
@@ -113,25 +149,48 @@ class Acceptance:
             self._callers.move_to_end(claim.digest)
         return principal
 
-    def await_founder(self, claim: Claim, principal: str) -> None:
-        """This token is the first with its claim: a handshake in its own name would accept it."""
-        self._founders.pop(principal, None)
-        if len(self._founders) >= KNOWN_TOKENS:
-            self._founders.popitem(last=False)
-        self._founders[principal] = claim
+    def first(self, claim: Claim) -> First | None:
+        """The token that was first with this claim, as long as none with it was accepted."""
+        return self._firsts.get(claim.digest)
 
-    def take_founder(self, principal: str) -> Claim | None:
-        """A handshake in this principal's name has succeeded; gives the claim of its token."""
-        return self._founders.pop(principal, None)
+    def first_named(self, principal: str) -> First | None:
+        """The same, by the principal that it counts as."""
+        return self._firsts_by_principal.get(principal)
+
+    def note_first(self, claim: Claim, principal: str) -> None:
+        """This token is the first with its claim: a handshake in its own name would accept it."""
+        self._drop_first(claim.digest)
+        if len(self._firsts) >= KNOWN_TOKENS:
+            self.pass_over(next(iter(self._firsts.values())))
+        first = self._firsts[claim.digest] = First(claim, principal)
+        self._firsts_by_principal[principal] = first
+
+    def pass_over(self, first: First) -> None:
+        """Nothing has come of this one: it is judged anew when it comes again, and others may be first."""
+        self._drop_first(first.claim.digest)
+        if (standing := self._strange.pop(first.claim.token, None)) is not None:
+            standing.end()
+
+    def _drop_first(self, digest: str) -> None:
+        if (first := self._firsts.pop(digest, None)) is not None:
+            del self._firsts_by_principal[first.principal]
 
     def found(self, claim: Claim, principal: str) -> bool:
-        """All tokens with this claim count as this principal, unless another one was faster."""
-        # Who was first stays: it has sessions already, and a second one would part them.
+        """All tokens with this claim count as this principal, unless another one was faster; gives which.
+
+        The one that was first, if it counted as another, is judged anew when it comes again.
+        """
+        # Who was faster stays: it has sessions already, and a second one would part them.
         if claim.digest in self._callers:
             return False
         self.remember(claim.digest, principal)
-        if (standing := self._strange.pop(claim.token, None)) is not None:
-            self._keep(claim, standing, self._accepted)
+        first = self._firsts.get(claim.digest) or First(claim, principal)
+        if first.principal != principal:
+            self.pass_over(first)
+            return True
+        self._drop_first(claim.digest)
+        if (standing := self._strange.pop(first.claim.token, None)) is not None:
+            self._keep(first.claim, standing, self._accepted)
         return True
 
     def remember(self, claim: str, principal: str) -> None:

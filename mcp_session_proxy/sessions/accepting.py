@@ -6,15 +6,23 @@ nothing is kept of it.
 """
 
 import asyncio
+import contextlib
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, TypeVar
+from weakref import WeakValueDictionary
 
 from .. import events
-from ..aio import Tasks
+from ..aio import Signal, Tasks
 from ..backoff import Backoff
-from ..bounds import NEW_TOKENS, NEW_TOKENS_A_CLAIMANT, TOKEN_HANDSHAKES
+from ..bounds import (
+    NEW_TOKENS,
+    NEW_TOKENS_A_CLAIMANT,
+    TOKEN_HANDSHAKES,
+    TOKEN_HANDSHAKES_A_CLAIMANT,
+)
 from ..errors import ProxyError, TooManyWaiters, UpstreamUnreachable
 from ..events import Observer
 from ..protocol.tokens import damage
@@ -23,7 +31,7 @@ from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from ..upstream.trial import Outcome, Trials
 from . import sole, upkeep
-from .acceptance import Acceptance, TokenStanding, is_over, standing_seconds
+from .acceptance import Acceptance, TokenOutcome, TokenStanding, is_over, standing_seconds
 from .identity import Claim, Principal
 from .pool import Pool
 
@@ -36,6 +44,8 @@ _FOUNDING_TRIES: Final = 6
 # A token that was refused is asked about again then, and counts as itself until then.
 _REFUSED_SECONDS: Final = 2.0
 _UNVERIFIED_SECONDS: Final = 10.0
+# A token that is over stays so. It is looked at again because clocks may be set.
+_OVER_SECONDS: Final = 60.0
 _AUTHORIZATION: Final = "authorization"
 _MAX_ISSUER_CHARS: Final = 200
 
@@ -72,13 +82,22 @@ class Acceptances:
         self._clock = clock
         # Told of a claim of which an accepted token has shown who all that claim the same count as.
         self.on_found: list[Callable[[str, str], None]] = []
-        self._known = Acceptance()
+        self.known = Acceptance()
+        self.judged: Counter[TokenOutcome] = Counter()  # new tokens, since the beginning
         self._turns = asyncio.Semaphore(TOKEN_HANDSHAKES)
+        self._turns_by_claim: WeakValueDictionary[str, asyncio.Semaphore] = WeakValueDictionary()
+        self._first_decided = Signal()
         self._asking: dict[Claim, asyncio.Task[TokenStanding]] = {}
         self._founding: dict[str, asyncio.Task[None]] = {}  # by claim
         self._questions: dict[tuple[str, str], asyncio.Task[bool]] = {}  # by server and issuer
         self._tasks = Tasks()
         pool.on_opened.append(self._opened)
+        pool.on_failed.append(self._failed)
+
+    @property
+    def asking(self) -> int:
+        """How many tokens the server is being asked about."""
+        return len(self._asking) + len(self._founding)
 
     # -- what is known ---------------------------------------------------------------------------
 
@@ -89,51 +108,69 @@ class Acceptances:
         to use for the first token with its claim; for any other there is another principal of this kind,
         which nothing can belong to.
         """
-        known = self._known
+        known = self.known
         standing = known.find(claim)
         if standing is not None:
             return standing
         if self._verify is not None:
             return None
-        if known.is_blind(claim):
-            return TokenStanding(shown.digest)
-        # While the first token is being asked about, a second one waits: that decides who it counts as.
-        if known.principal_of(claim) is not None or claim.digest in self._founding:
-            return None
         now = self._clock()
+        if known.is_blind(claim):
+            return self._disbelieve(claim, shown)
+        if known.principal_of(claim) is not None:
+            return None
+        first = known.first(claim)
+        if first is not None and first.claim.token != claim.token:
+            return None
         if is_over(claim, now):
             return TokenStanding(claim.token)
-        known.await_founder(claim, shown.digest)
+        known.note_first(claim, shown.digest)
+        return self._stand(claim, shown.digest, standing_seconds(claim, now), accepted=False)
+
+    def _disbelieve(self, claim: Claim, shown: Principal) -> TokenStanding:
+        """Nothing that a token claims counts, since its issuer's are not checked; its end does all the same.
+
+        What was kept for it until then may be what the server refuses it from then on.
+        """
+        now = self._clock()
+        if is_over(claim, now):
+            return self._stand(claim, claim.token, _OVER_SECONDS, accepted=False)
+        self._tell(shown.digest, TokenOutcome.NOT_BELIEVED)
         return self._stand(claim, shown.digest, standing_seconds(claim, now), accepted=False)
 
     def _stand(self, claim: Claim, principal: str, seconds: float, *, accepted: bool) -> TokenStanding:
-        standing = self._known.stand(claim, principal, accepted=accepted)
+        standing = self.known.stand(claim, principal, accepted=accepted)
         loop = asyncio.get_running_loop()
-        standing.forget_timer = loop.call_later(seconds, self._known.end, claim, standing).cancel
+        standing.forget_timer = loop.call_later(seconds, self.known.end, claim, standing).cancel
         return standing
 
     # -- the first token -------------------------------------------------------------------------
 
     def _opened(self, principal: str, caller: Caller, session: UpstreamSession) -> None:
         """A handshake has succeeded. If its token was the first with its claim, that is accepted by it."""
-        claim, replica = self._known.take_founder(principal), session.replica
-        if claim is None or replica is None or self._known.principal_of(claim) is not None:
+        first, replica = self.known.first_named(principal), session.replica
+        if first is None or replica is None:
             return
+        claim = first.claim
         if claim.issuer in replica.checks:
-            self._note_found(claim, principal)
+            self._believe(claim, principal)
         elif claim.digest not in self._founding and len(self._founding) < NEW_TOKENS:
             founding = self._tasks.spawn(self._found(claim, principal, caller, replica), "first token")
             self._founding[claim.digest] = founding
             founding.add_done_callback(lambda task: _drop(self._founding, claim.digest, task))
+            founding.add_done_callback(self._first_decided.give)
+        self._first_decided.give()
 
-    def _note_found(self, claim: Claim, principal: str) -> None:
-        if self._known.found(claim, principal):
-            for told in self.on_found:
-                told(claim.digest, principal)
+    def _failed(self, principal: str) -> None:
+        """A handshake has failed. If nothing else is there or comes of a first token, others may be first."""
+        first, books = self.known.first_named(principal), self._pool.books
+        if first is not None and not books.has_open(principal) and not books.is_opening(principal):
+            self.known.pass_over(first)
+        self._first_decided.give()
 
     def remember(self, claim: str, principal: str) -> None:
         """Who tokens with this claim count as, each once it was accepted, is known from before a restart."""
-        self._known.remember(claim, principal)
+        self.known.remember(claim, principal)
 
     async def _found(self, claim: Claim, principal: str, caller: Caller, replica: Replica) -> None:
         """Find out whether the server would have refused this token with another signature."""
@@ -141,11 +178,24 @@ class Acceptances:
         for _ in range(_FOUNDING_TRIES):
             try:
                 if await self._checks(replica, claim, caller):
-                    self._note_found(claim, principal)
+                    self._believe(claim, principal)
                 return
             except ProxyError:
                 pause_seconds = _FOUNDING.after(pause_seconds)
             await asyncio.sleep(pause_seconds)
+
+    def _believe(self, claim: Claim, principal: str) -> None:
+        """The first token with its claim is accepted."""
+        if self._note_found(claim, principal):
+            self._tell(principal, TokenOutcome.ACCEPTED)
+
+    def _note_found(self, claim: Claim, principal: str) -> bool:
+        """As ``Acceptance.found``, for everybody who is told of that."""
+        if not self.known.found(claim, principal):
+            return False
+        for told in self.on_found:
+            told(claim.digest, principal)
+        return True
 
     async def _checks(self, replica: Replica, claim: Claim, caller: Caller) -> bool:
         """Whether this server refuses a token that it takes, once its signature is damaged.
@@ -173,8 +223,8 @@ class Acceptances:
         if outcome is Outcome.REFUSED:
             replica.checks.add(claim.issuer)
             return True
-        if not self._known.is_blind(claim):
-            self._known.note_blind(claim)
+        if not self.known.is_blind(claim):
+            self.known.note_blind(claim)
             self._observe(events.TokensNotChecked(issuer=claim.issuer[:_MAX_ISSUER_CHARS]))
         return False
 
@@ -201,20 +251,51 @@ class Acceptances:
     async def _ask(self, claim: Claim, shown: Principal, caller: Caller) -> TokenStanding:
         if self._verify is not None:
             return await self._verified(claim, shown, caller, self._verify)
-        if (founding := self._founding.get(claim.digest)) is not None:
-            await asyncio.wait([founding], timeout=self.rules.patience_seconds)
+        known = self.known
+        deadline = asyncio.get_running_loop().time() + self.rules.patience_seconds
+        await self._wait_for_first(claim, deadline)
         # Whatever came of that, and if it takes too long, what is known has to be looked at anew.
-        standing = self.judge(claim, shown)
-        if standing is not None:
+        if (standing := self.judge(claim, shown)) is not None:
             return standing
-        principal = self._known.principal_of(claim)
-        if principal is None or not await self._is_accepted(claim, caller):
-            if self._known.is_blind(claim):
-                return TokenStanding(shown.digest)
+        if not await self._is_accepted(claim, caller, deadline):
+            if known.is_blind(claim):
+                return self._disbelieve(claim, shown)
             return self._stand(claim, claim.token, _REFUSED_SECONDS, accepted=False)
-        self._tell(principal, "accepted")
+        # The first one may have begun to open its session only while this one was asked about.
+        await self._wait_for_first(claim, deadline)
+        principal = known.principal_of(claim) or self._succeed(claim, shown)
+        self._tell(principal, TokenOutcome.ACCEPTED)
         upkeep.renew_credentials(self._pool, principal, caller)
         return self._stand(claim, principal, standing_seconds(claim, self._clock()), accepted=True)
+
+    async def _wait_for_first(self, claim: Claim, deadline: float) -> None:
+        """Wait until it is known what comes of another token with this claim that was first.
+
+        Its bearer is on its way to a session of the same caller's, so who comes meanwhile goes there, too,
+        instead of being a second one. That takes a handshake at most: a first one that gets no further keeps
+        nobody waiting.
+        """
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout_at(deadline):
+                while self._is_under_way(claim):
+                    await self._first_decided.wait()
+
+    def _is_under_way(self, claim: Claim) -> bool:
+        first = self.known.first(claim)
+        return (
+            first is not None
+            and first.claim.token != claim.token
+            and (claim.digest in self._founding or self._pool.books.is_opening(first.principal))
+        )
+
+    def _succeed(self, claim: Claim, shown: Principal) -> str:
+        """A token was accepted before the one that was first with its claim; gives who such count as."""
+        first = self.known.first(claim)
+        # The server has taken that one, too, though it was not known then whether it looks.
+        taken = first is not None and self._pool.books.has_open(first.principal)
+        principal = first.principal if first is not None and taken else shown.digest
+        self._note_found(claim, principal)
+        return principal
 
     async def _verified(
         self, claim: Claim, shown: Principal, caller: Caller, verify: Callable[[str], Awaitable[bool]]
@@ -225,34 +306,39 @@ class Acceptances:
         """
         token = next(value for name, value in caller.headers if name.lower() == _AUTHORIZATION)
         if not await verify(token):
-            self._tell(shown.digest, "refused")
-            return self._stand(claim, shown.digest, _UNVERIFIED_SECONDS, accepted=False)
-        self._tell(claim.digest, "accepted")
+            self._tell(shown.digest, TokenOutcome.REFUSED)
+            now = self._clock()
+            if is_over(claim, now):
+                return self._stand(claim, claim.token, _UNVERIFIED_SECONDS, accepted=False)
+            seconds = min(standing_seconds(claim, now), _UNVERIFIED_SECONDS)
+            return self._stand(claim, shown.digest, seconds, accepted=False)
+        self._tell(claim.digest, TokenOutcome.ACCEPTED)
         upkeep.renew_credentials(self._pool, claim.digest, caller)
         return self._stand(claim, claim.digest, standing_seconds(claim, self._clock()), accepted=True)
 
-    async def _is_accepted(self, claim: Claim, caller: Caller) -> bool:
+    async def _is_accepted(self, claim: Claim, caller: Caller, deadline: float) -> bool:
         """Whether the server takes this very token, and looks at such. Raises UpstreamError."""
         try:
-            outcome, replica = await self._try_patiently(claim, caller)
+            outcome, replica = await self._try_patiently(claim, caller, deadline)
         except ProxyError as error:
             # It has looked at the token before it said so, since it would have refused a wrong one.
             if sole.refuses_another(error) and self._trials.all_check(claim.issuer):
                 return True
             raise
         if outcome is Outcome.REFUSED:
-            self._tell(claim.token, "refused")
+            self._tell(claim.token, TokenOutcome.REFUSED)
             return False
         return await self._checks(replica, claim, caller)
 
-    async def _try_patiently(self, claim: Claim, caller: Caller) -> tuple[Outcome, Replica]:
+    async def _try_patiently(self, claim: Claim, caller: Caller, deadline: float) -> tuple[Outcome, Replica]:
         """Try the token; a server that takes no connections is waited for, as for a session."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.rules.patience_seconds
         pause_seconds = 0.0
+        # One claim's turns first: many tokens with it must not stand in everybody's line.
+        turns = self._turns_by_claim.setdefault(claim.digest, asyncio.Semaphore(TOKEN_HANDSHAKES_A_CLAIMANT))
         while True:
             try:
-                async with self._turns:
+                async with turns, self._turns:
                     return await self._trials.hold(claim.token, caller, self.rules.handshake_timeout_seconds)
             except UpstreamUnreachable:
                 # The pause is outside of the turn: a server that is away keeps no other handshake waiting.
@@ -261,7 +347,8 @@ class Acceptances:
                     raise
             await asyncio.sleep(pause_seconds)
 
-    def _tell(self, principal: str, outcome: str) -> None:
+    def _tell(self, principal: str, outcome: TokenOutcome) -> None:
+        self.judged[outcome] += 1
         tag = Principal(digest=principal, anonymous=False).tag
         self._observe(events.TokenJudged(principal=tag, outcome=outcome))
 

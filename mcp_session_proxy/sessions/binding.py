@@ -21,7 +21,7 @@ from .attaching import Attachments, usable_lease
 from .books import Slot, Usage
 from .client import ClientSession, Farewell, new_tag
 from .directory import Departure, Directory
-from .identity import Principal, Profile, SessionKey, affinity_of_id
+from .identity import Principal, Profile, SessionKey, affinity_of_id, read_profile
 from .modes import Anonymous, Sharing, UnknownSessionRule
 from .pool import Lease, Pool
 from .presence import Patience
@@ -100,7 +100,10 @@ class Visit:
 
 
 class Binder:
-    """Finds the upstream session for each request. ``rules`` may be replaced at any time."""
+    """Finds the upstream session for each request. ``rules`` may be replaced at any time.
+
+    ``profile_of`` reads the profile that an id carries, as that of an ``initialize``.
+    """
 
     def __init__(
         self,
@@ -110,6 +113,7 @@ class Binder:
         sessionless: Profile,
         directory: Directory,
         observe: Observer,
+        profile_of: Callable[[bytes], Profile] = read_profile,
     ) -> None:
         self.pool = pool
         self.directory = directory
@@ -120,6 +124,7 @@ class Binder:
         self.on_departure: list[Callable[[ClientSession], None]] = []
         self._rules = rules
         self._sessionless = sessionless
+        self._profile_of = profile_of
         self._observe = observe
         self._now = asyncio.get_running_loop().time
         self._tasks = Tasks()
@@ -167,7 +172,9 @@ class Binder:
             return known, await self.enter(known, caller)
         sharing = self._sharing_for(principal, affinity)
         client = self._begin(
-            brought_id if foreign and brought_id else minting.mint_id(capable=profile.capable),
+            brought_id
+            if foreign and brought_id
+            else minting.mint_id(capable=profile.capable, profile=profile.params),
             principal,
             key,
             profile,
@@ -246,9 +253,9 @@ class Binder:
         """The client session under this id; a foreign id is adopted.
 
         An id that is known under another principal is most likely this client's own, from before its token
-        was renewed. The id proves too little to hand over a session or anything that is kept for it, but the
-        profile goes with it, so that the server can go on asking. To a thief that is worth nothing: anybody
-        may declare any capabilities.
+        was renewed; one of ours that is known to nobody, from before a restart. The id proves too little to
+        hand over a session or anything that is kept for it, but the profile goes with it, so that the server
+        can go on asking. To a thief that is worth nothing: anybody may declare any capabilities.
 
         Raises:
             UnknownSession: it is adopted by nobody; see ``adopts``.
@@ -256,9 +263,9 @@ class Binder:
         client = self.find_known(principal, identifier)
         if client is not None:
             return client
-        if not self.adopts(identifier):
+        profile = self._profile_for(identifier)
+        if profile is None:
             raise UnknownSession("Session not found. Send initialize to get a new one.")
-        profile = self.directory.find_profile(identifier) or self._sessionless
         client = self._begin(
             identifier,
             principal,
@@ -271,15 +278,27 @@ class Binder:
         return client
 
     def adopts(self, identifier: str) -> bool:
-        """Whether an id that the principal is not known by would be adopted.
+        """Whether an id that the principal is not known by would be adopted."""
+        return self._profile_for(identifier) is not None
 
-        Not where the rules say to refuse, and not where the id is one of ours whose client can be asked:
-        adopted, it would be asked no more, without knowing; told 404, it starts anew (MCP 2025-11-25,
-        basic/transports, "Session Management"). Other ids of ours are: most clients take a 404 for the end.
+    def _profile_for(self, identifier: str) -> Profile | None:
+        """The profile with which an id that the principal is not known by is adopted; None if it is not.
+
+        Not where the rules say to refuse, and not where the id is one of ours whose client can be asked in
+        ways that are not known any more: adopted, it would be asked no more, without knowing; told 404, it
+        starts anew (MCP 2025-11-25, basic/transports, "Session Management"). Other ids of ours are: most
+        clients take a 404 for the end.
         """
         if self.rules.unknown_session is UnknownSessionRule.REJECT:
-            return False
-        return not minting.is_of_capable_client(identifier) or bool(self.directory.find_profile(identifier))
+            return None
+        known = self.directory.find_profile(identifier)
+        if known is not None or not minting.is_of_capable_client(identifier):
+            return known or self._sessionless
+        carried = minting.read_profile_of(identifier)
+        try:
+            return None if carried is None else self._profile_of(carried)
+        except ProxyError:  # a forgery, or no memory for one more: then its client starts anew
+            return None
 
     def _remember(self, client: ClientSession) -> None:
         self._close_departed(self.directory.add(client))

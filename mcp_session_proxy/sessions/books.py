@@ -148,6 +148,11 @@ class Books(Generic[S]):
         share = self._shares.get(principal)
         return share is not None and share.open > 0
 
+    def is_opening(self, principal: str) -> bool:
+        """Whether a handshake for this principal is under way."""
+        share = self._shares.get(principal)
+        return share is not None and self._holdings[principal] > share.open
+
     def longest_idle(self, principal: str) -> Slot[S] | None:
         """The session that a principal gives up first for another one of its own."""
         share = self._shares.get(principal)

@@ -84,6 +84,8 @@ class Pool:
         self.rules = rules
         # Told of each handshake that has succeeded: whose it was, with whose request, and what it opened.
         self.on_opened: list[Callable[[str, Caller, UpstreamSession], None]] = []
+        # Told of each that has failed: whose it was.
+        self.on_failed: list[Callable[[str], None]] = []
         # Told of each session that begins to be of use here, and of each that is none any more.
         self.on_added: list[Callable[[Slot[UpstreamSession]], None]] = []
         self.on_removed: list[Callable[[Slot[UpstreamSession]], None]] = []
@@ -381,6 +383,8 @@ class Pool:
             return
         demand.last_error = None  # it is told here; whoever comes later has other reasons
         self.books.open_failed(slot)
+        for told in self.on_failed:
+            told(slot.key.principal)
         shared = False
         if sole.refuses_another(error):
             error = OneSessionOnly(

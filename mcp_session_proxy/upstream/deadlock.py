@@ -16,7 +16,7 @@ from typing import Final
 
 from ..errors import ProxyError
 from ..protocol import jsonrpc, revisions
-from .handshake import Handshake
+from .handshake import open_and_close
 from .transport import Caller, Channel, Concern, ConnectionLost, Refused, Transport
 
 _OTHER_MATTERS: Final = frozenset({Concern.CALLER, Concern.RATE})
@@ -93,30 +93,18 @@ async def _opens_another(
     initialize_params: bytes,
     patience_seconds: float,
 ) -> bool:
-    opened: Channel | None = None
-
-    def stands(channel: Channel | None) -> None:
-        nonlocal opened
-        opened = channel
-
-    handshake = Handshake(
-        transport,
-        caller,
-        allocate=lambda: int(_OWN_ID),
-        take=lambda _: None,
-        stands=stands,
-        silence_seconds=patience_seconds,
-    )
     # In the version that it took for this session: it must not refuse the other one over that.
     if session.version is not None:
         version = {"protocolVersion": jsonrpc.quote(session.version)}
         initialize_params = jsonrpc.replace_members(initialize_params, version)
     try:
-        async with asyncio.timeout(patience_seconds):
-            await handshake.initialize(initialize_params)
+        await open_and_close(
+            transport,
+            caller,
+            lambda handshake: handshake.initialize(initialize_params),
+            timeout_seconds=patience_seconds,
+            is_somebodys=lambda opened: opened.session_id == session.session_id is not None,
+        )
     except (ProxyError, ConnectionLost, TimeoutError):
         return False
-    finally:
-        if opened is not None:
-            await opened.close(caller)
     return True

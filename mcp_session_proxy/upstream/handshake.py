@@ -7,8 +7,10 @@ A client's own version is never changed.
 MCP 2025-11-25: basic/lifecycle, "Initialization" and "Version Negotiation".
 """
 
+import asyncio
+import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..bounds import INITIALIZE_RESULT_BYTES
@@ -149,6 +151,49 @@ class Handshake:
             return result
         assert first_error is not None
         raise first_error
+
+
+async def open_and_close(
+    transport: Transport,
+    caller: Caller,
+    begin: Callable[[Handshake], Awaitable[bytes]],
+    *,
+    timeout_seconds: float,
+    is_somebodys: Callable[[Channel], bool],
+) -> Channel:
+    """What a handshake opens for nothing but to see that it can be opened; it is ended at once.
+
+    ``begin`` says with which parameters. Servers that keep one session for each user give the id of one that
+    stands already: where ``is_somebodys`` says so, it is not ended.
+
+    Raises:
+        UpstreamError, ConnectionLost: as ``Handshake``.
+        TimeoutError: it took longer than this.
+    """
+    numbers = itertools.count(1)
+    opened: Channel | None = None
+
+    def stands(channel: Channel | None) -> None:
+        nonlocal opened
+        opened = channel
+
+    handshake = Handshake(
+        transport,
+        caller,
+        allocate=lambda: next(numbers),
+        take=lambda _: None,
+        stands=stands,
+        silence_seconds=timeout_seconds,
+    )
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            await begin(handshake)
+    finally:
+        # Also after a failure: a server may have opened a session before the rest went wrong.
+        if opened is not None and not is_somebodys(opened):
+            await opened.close(caller)
+    assert opened is not None
+    return opened
 
 
 def _is_about_the_version(refusal: Refused | HandshakeRefused) -> bool:

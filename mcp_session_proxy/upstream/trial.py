@@ -4,13 +4,11 @@ Nothing is done on the session that it opens. It is ended like any other, unless
 id of one that somebody has: a goodbye would end that.
 """
 
-import asyncio
-import itertools
 from enum import Enum
 
 from ..errors import ProxyError, UpstreamTimeout, UpstreamUnreachable
 from .fleet import Fleet, Replica
-from .handshake import Handshake
+from .handshake import open_and_close
 from .transport import Caller, Channel, Concern, ConnectionLost, Refused
 
 
@@ -72,24 +70,14 @@ class Trials:
 
     async def _shake_hands(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Channel | None:
         """What a handshake has opened, ended already; None if the server does not want this caller."""
-        numbers = itertools.count(1)
-        channel: Channel | None = None
-
-        def stand(opened: Channel | None) -> None:
-            nonlocal channel
-            channel = opened
-
-        handshake = Handshake(
-            replica.transport,
-            caller,
-            allocate=lambda: next(numbers),
-            take=lambda _: None,
-            stands=stand,
-            silence_seconds=timeout_seconds,
-        )
         try:
-            async with asyncio.timeout(timeout_seconds):
-                await handshake.initialize_in(replica.versions, self._params)
+            return await open_and_close(
+                replica.transport,
+                caller,
+                lambda handshake: handshake.initialize_in(replica.versions, self._params),
+                timeout_seconds=timeout_seconds,
+                is_somebodys=lambda channel: _is_somebodys(channel, replica),
+            )
         except ProxyError as error:
             # What a refusal was about, the error for the client does not tell.
             if isinstance(error.__cause__, Refused) and error.__cause__.concern is Concern.CALLER:
@@ -102,13 +90,9 @@ class Trials:
                 f"The MCP server did not finish the handshake within {timeout_seconds:g} s, "
                 "which is what --handshake-timeout allows."
             ) from error
-        finally:
-            if channel is not None and not _is_anybodys(channel, replica):
-                await channel.close(caller)
-        return channel
 
 
-def _is_anybodys(channel: Channel, replica: Replica) -> bool:
+def _is_somebodys(channel: Channel, replica: Replica) -> bool:
     """Whether the server has given the session an id that somebody's has."""
     identifier = channel.session_id
     return identifier is not None and any(

@@ -1,6 +1,7 @@
 """Session ids that come back, that are forgotten, stolen or a platform's own. On the wire."""
 
 import copy
+import secrets
 from typing import Any
 
 import pytest
@@ -48,10 +49,34 @@ async def test_initialize_as_another_under_a_former_id(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("body", [call("x"), [call("x"), call("y")]])
-async def test_after_a_restart_a_capable_client_is_told(bench: Bench, body: Any) -> None:
-    """An id of ours that is forgotten is 404 where its client could be asked: it has to start anew."""
+async def test_after_a_restart_a_capable_client_can_be_asked(bench: Bench, body: Any) -> None:
+    """An id of ours that is forgotten carries what its client said of itself: the server hears that again."""
     await bench.start()
     session = (await bench.post(CAPABLE)).headers["Mcp-Session-Id"]
+    await bench.start()
+    assert (await bench.post(notification("notifications/x"), session=session)).status == 202
+    async with bench.request("DELETE", session=session) as response:
+        assert response.status == 405
+    assert len(bench.proxy.core.binder.directory) == 0
+    answer = await bench.post(body, session=session)
+    assert answer.status == 200
+    first, second = bench.server.posts("initialize")
+    assert second[1]["params"] == first[1]["params"] == CAPABLE["params"]
+    [client] = bench.proxy.core.binder.directory
+    async with bench.request("GET", session=session) as response:
+        assert response.status == 200
+        await until(lambda: client.streams)
+    answer = await bench.post(CAPABLE, session=session)
+    assert answer.status == 200
+
+
+@pytest.mark.parametrize("body", [call("x"), [call("x"), call("y")]])
+async def test_after_a_restart_a_client_with_a_large_profile_is_told(bench: Bench, body: Any) -> None:
+    """What is too large for a header is not in the id: its client is told 404, and has to start anew."""
+    large = copy.deepcopy(CAPABLE)
+    large["params"]["capabilities"]["experimental"] = {"x": secrets.token_hex(1000)}
+    await bench.start()
+    session = (await bench.post(large)).headers["Mcp-Session-Id"]
     await bench.start()
     answer = await bench.post(body, session=session)
     assert answer.status == 404
@@ -61,9 +86,18 @@ async def test_after_a_restart_a_capable_client_is_told(bench: Bench, body: Any)
         async with bench.request(verb, session=session) as response:
             assert response.status == 405
     assert len(bench.proxy.core.binder.directory) == 0
-    answer = await bench.post(CAPABLE, session=session)
+    answer = await bench.post(large, session=session)
     assert answer.status == 200
     assert answer.headers["Mcp-Session-Id"] != session
+
+
+async def test_after_a_restart_under_another_token(bench: Bench) -> None:
+    """The profile comes from the id, whoever brings it: it is worth nothing to a thief."""
+    await bench.start()
+    session = (await bench.post(CAPABLE, headers=ALICE)).headers["Mcp-Session-Id"]
+    await bench.start()
+    assert [await count(bench, session, headers=ALICE_LATER) for _ in range(2)] == [1, 2]
+    assert bench.server.posts("initialize")[-1][1]["params"] == CAPABLE["params"]
 
 
 async def test_after_a_restart_a_plain_client_goes_on(bench: Bench) -> None:

@@ -23,6 +23,8 @@ OTHERS = {
     "unsigned": unsigned,
     "expired": lambda: token(seconds=-5),
     "other tenant": lambda: token(tid="other"),
+    "other issuer": lambda: token(iss="https://mine.example"),
+    "other audience": lambda: token(aud="https://mine.example"),
 }
 
 
@@ -87,7 +89,8 @@ async def test_a_parked_call(bench: Modern, other: str, sharing: str) -> None:
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_kept_lists(bench: Modern, other: str) -> None:
+@pytest.mark.parametrize("sharing", SHARING)
+async def test_kept_lists(bench: Modern, other: str, sharing: str) -> None:
     """They serve the next token, once it was accepted; nobody else gets them, or puts his own there."""
     bench.offer(CHANGING)
 
@@ -97,7 +100,7 @@ async def test_kept_lists(bench: Modern, other: str) -> None:
         return reply_to(message, {"tools": [tool]})
 
     bench.server.on["tools/list"] = tools
-    await bench.start(token_identity="server")
+    await bench.start(token_identity="server", sharing=sharing)
     first = token()
     for text in (first, token(), token()):
         answer = await bench.post(call(method="tools/list"), headers=bearer(text))
@@ -139,10 +142,11 @@ async def _heard(stream: aiohttp.ClientResponse) -> bytes:
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_events_that_are_kept(bench: Modern, other: str) -> None:
+@pytest.mark.parametrize("sharing", SHARING)
+async def test_events_that_are_kept(bench: Modern, other: str, sharing: str) -> None:
     """Whoever comes back for them under the next token gets them; a thief of the event's id does not."""
     bench.offer(CHANGING)
-    await bench.start(token_identity="server")
+    await bench.start(token_identity="server", sharing=sharing)
     session = await bench.initialize(headers=bearer(token()))
     await bench.post(call(), session=session, headers=bearer(token()))
     async with bench.request("GET", session=session, headers=bearer(token())) as stream:
@@ -159,10 +163,11 @@ async def test_events_that_are_kept(bench: Modern, other: str) -> None:
 
 
 @pytest.mark.parametrize("other", OTHERS)
-async def test_listeners(bench: Modern, other: str) -> None:
+@pytest.mark.parametrize("sharing", SHARING)
+async def test_listeners(bench: Modern, other: str, sharing: str) -> None:
     """One that was opened under the first token goes on; another's hears nothing of it."""
     bench.offer(CHANGING)
-    await bench.start(token_identity="server")
+    await bench.start(token_identity="server", sharing=sharing)
     await found(bench)
     message = modern("subscriptions/listen", "l", notifications={"toolsListChanged": True})
     headers = routing(message)

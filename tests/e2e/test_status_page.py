@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from token_server import token
 
 from .conftest import Desk
 from .launch import chromium, program_environment
@@ -269,6 +270,29 @@ async def test_trouble_is_summed_up(own_desk: Callable[..., Desk], open_page: Ca
         await expect(target).to_be_in_viewport()
         await page.get_by_role("link", name="Status", exact=True).click()
         await expect(headline(page)).to_have_text("Server down")
+
+
+async def test_tokens_show(page_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """What became of them, and whose are not believed; an issuer may call itself what it likes."""
+    at = page_desk()
+    async with open_page(at) as page:
+        await expect(page.locator("#tokens-mode")).to_have_text("the server says who they speak for")
+        await expect(page.locator("#tokens")).to_have_text("No token has claimed to speak for anybody.")
+        for _ in range(2):  # this server takes any
+            await at.another(token=token(iss=HOSTILE)).open()
+            await eventually(lambda: _asked(at))
+        await expect(page.locator("#tokens")).to_have_text(
+            "Since the start: 0 accepted, 0 refused, 1 not believed."
+        )
+        await expect(page.locator("#unchecked")).to_have_text(
+            f"Taken with any signature, so not believed: tokens of {HOSTILE}"
+        )
+        await expect(page.locator("#troubles")).to_contain_text("tokens not checked by the server")
+        assert await page.locator("main img, main script").count() == 0
+
+
+async def _asked(at: Desk) -> bool:
+    return bool(at.proxy.json("/api/v1/status")["tokens"]["unchecked_issuers"])
 
 
 async def test_callers_at_fault_are_no_trouble(

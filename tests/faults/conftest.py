@@ -24,6 +24,12 @@ KINDS["recording"] = Kind(
         *("--port", str(port), "--record", "executions.txt"),
     ],
 )
+# Checks tokens that are signed with this.
+SECRET = "of the issuer of the fault tests' tokens"
+KINDS["recording-tokens"] = Kind(
+    name="recording-tokens",
+    command=lambda port: [*KINDS["recording"].command(port), "--signed-with", SECRET],
+)
 
 
 @dataclass(kw_only=True)

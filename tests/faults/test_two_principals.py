@@ -1,23 +1,29 @@
 """Two principals at work at the same proxy, as hard as they can: neither ever sees a trace of the other.
 
-HAMMER_SECONDS says for how long, in each sharing mode.
+HAMMER_SECONDS says for how long, in each sharing mode; half as long where their tokens change every second.
 """
 
 import asyncio
+import base64
 import contextlib
 import itertools
 import json
 import os
+import re
+import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import aiohttp
+import jwt
 import pytest
 from e2e.launch import Fleet
 from e2e.modern_wire import ModernCaller, accept
 from e2e.wire import Caller, Message, Reply
+
+from .conftest import SECRET
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
@@ -25,34 +31,80 @@ SECONDS = float(os.environ.get("HAMMER_SECONDS", "10"))
 WORKERS = 4
 
 
-class Party:
-    """One principal: a word that occurs in everything it says, and the other's, which it must never hear."""
+TOKEN = re.compile(rb"[\w-]+\.([\w-]+)\.[\w-]+")
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, word: str, foreign: str) -> None:
+
+def signed(word: str, number: int, secret: str = SECRET) -> str:
+    """A token that speaks for whoever has this word."""
+    claims = {"iss": "https://issuer.example", "sub": word, "jti": str(number), "exp": int(time.time()) + 4}
+    return jwt.encode(claims, secret, algorithm="HS256")
+
+
+def speaks_for(authorization: str) -> str:
+    """The word of whoever shows this."""
+    text = authorization.removeprefix("Bearer ")
+    if text.count(".") != 2:
+        return text
+    return str(jwt.decode(text, options={"verify_signature": False})["sub"])
+
+
+class Party:
+    """One principal: a word that occurs in everything it says, and the other's, which it must never hear.
+
+    Its token is the word, or, if it ``rotates``, a signed one that is another one each second.
+    """
+
+    def __init__(
+        self, http: aiohttp.ClientSession, url: str, word: str, foreign: str, *, rotates: bool
+    ) -> None:
         self.http = http
         self.url = url
         self.word = word
         self.foreign = foreign.encode()
+        self.rotates = rotates
         self.checked: Counter[str] = Counter()
+        self.tokens: dict[int, str] = {}
+
+    @property
+    def authorization(self) -> str:
+        """What it shows now."""
+        if not self.rotates:
+            return f"Bearer {self.word}"
+        second = int(time.time())
+        if second not in self.tokens:
+            self.tokens[second] = signed(self.word, second)
+        return f"Bearer {self.tokens[second]}"
 
     def caller(self) -> Caller:
         """A legacy caller of this principal."""
-        return _Checked(self, Caller)(self.http, self.url, token=self.word)
+        return _Checked(self, Caller)(self.http, self.url)
 
     def modern(self) -> ModernCaller:
         """A modern one."""
-        return _Checked(self, ModernCaller)(self.http, self.url, token=self.word)
+        return _Checked(self, ModernCaller)(self.http, self.url)
+
+    def is_told_of_itself(self, authorization: str) -> bool:
+        """Whether the server has been shown a token of this very principal."""
+        return speaks_for(authorization) == self.word
 
     def check(self, what: str, data: bytes) -> None:
         """Look for the other's word, in bytes, so that no form of a message is overlooked."""
         self.checked[what] += 1
         assert self.foreign not in data, (what, data)
+        for token in TOKEN.finditer(data) if self.rotates else ():
+            with contextlib.suppress(ValueError):
+                claims = base64.urlsafe_b64decode(token[1] + b"=" * (-len(token[1]) % 4))
+                assert self.foreign not in claims, (what, data)
 
 
 def _Checked(party: Party, kind: Any) -> Any:
     """The caller's class, with every whole reply looked through."""
 
     class Checked(kind):  # type: ignore[misc]
+        @property
+        def authorization(self) -> str:
+            return party.authorization
+
         async def send(self, method: str, **options: object) -> Reply:
             reply: Reply = await super().send(method, **options)
             head = json.dumps(dict(reply.headers)).encode()
@@ -119,9 +171,8 @@ async def common_calls(party: Party, caller: Caller, session: str | None, turn: 
     word = party.word
     assert (await caller.call("echo", {"message": word}, session=session)).text == f"Echo: {word}"
     who = json.loads((await caller.call("whoami", session=session)).text)
-    assert who["authorization"] == f"Bearer {word}"
-    tools = await caller.ask("tools/list", session=session)
-    assert all(f"For Bearer {word}." in tool["description"] for tool in tools.result["tools"])
+    assert party.is_told_of_itself(who["authorization"])
+    check_tools(party, await caller.ask("tools/list", session=session))
     failure = await caller.call("fail", {"message": f"failed {word}"}, session=session)
     assert word in json.dumps(failure.result)
     await caller.ask("resources/read", {"uri": f"counter://unknown-{word}"}, session=session)
@@ -130,13 +181,18 @@ async def common_calls(party: Party, caller: Caller, session: str | None, turn: 
     await caller.call("progress", {"n": 3}, session=session, meta=meta)
 
 
+def check_tools(party: Party, listed: Reply) -> None:
+    """Each tool says for whom it was listed, now or a while ago."""
+    for tool in listed.result["tools"]:
+        assert party.is_told_of_itself(tool["description"].rpartition(" For ")[2].removesuffix("."))
+
+
 async def modern_life(party: Party, turn: int) -> None:
     """A modern client: lists that are kept, a call that is parked, a listen stream."""
     caller, word = party.modern(), party.word
     uri = f"counter://{word}-{uuid.uuid4().hex}"
     for _ in range(2):
-        tools = (await caller.ask_modern("tools/list")).result["tools"]
-        assert all(f"For Bearer {word}." in tool["description"] for tool in tools)
+        check_tools(party, await caller.ask_modern("tools/list"))
     assert (await caller.call_modern("echo", {"message": word})).text == f"Echo: {word}"
     failed = await caller.call_modern("fail", {"message": f"failed {word}"})
     assert word in json.dumps(failed.result)
@@ -164,9 +220,27 @@ async def steal(party: Party, other: Party) -> None:
     assert (await theirs.resume_call(asked, done, "elicit_name")).text == f"accept:{party.word}"
     session = await party.caller().open(client="hammer")
     who = json.loads((await other.caller().call("whoami", session=session)).text)
-    assert who["authorization"] == f"Bearer {other.word}"
+    assert other.is_told_of_itself(who["authorization"])
     await other.caller().delete(session)
     await party.caller().delete(session)
+
+
+async def forge(party: Party, other: Party, turn: int) -> None:
+    """A token that claims to be the other's, signed with something else, gets nothing of the other's."""
+    session = await other.caller().open(client="hammer")
+    asked = (await other.modern().call_modern("elicit_name")).result
+    forged = ModernCaller(
+        party.http, party.url, token=signed(other.word, turn, "of a forger, and long enough too")
+    )
+    answers = {key: accept(name=party.word) for key in asked["inputRequests"]}
+    assert (await forged.resume_call(asked, answers, "elicit_name")).status in (400, 401)
+    for brought in (session, None):
+        reply = await Caller(party.http, party.url, token=forged.token).call("whoami", session=brought)
+        party.check("refusal", reply.body)
+        assert reply.status == 401
+    done = {key: accept(name=other.word) for key in asked["inputRequests"]}
+    assert (await other.modern().resume_call(asked, done, "elicit_name")).text == f"accept:{other.word}"
+    await other.caller().delete(session)
 
 
 async def listen_to(party: Party, what: str, response: aiohttp.ClientResponse) -> None:
@@ -180,20 +254,42 @@ async def listen_to(party: Party, what: str, response: aiohttp.ClientResponse) -
 LIVES = (legacy_life, sessionless_life, adopted_life, modern_life)
 
 
+def who_was_on(seen: list[Message]) -> dict[str, set[str]]:
+    """Of each session at the server, the words of all that have sent something on it."""
+    owners: dict[str, set[str]] = {}
+    for request in seen:
+        if session := request["headers"].get("mcp-session-id"):
+            owners.setdefault(session, set()).add(speaks_for(request["headers"]["authorization"]))
+    return owners
+
+
+def check_judgements(parties: list[Party], log: str, judged: Message) -> None:
+    """Both are known, by all of their tokens; the forged ones were refused, and none is in the log."""
+    texts = [text for party in parties for text in party.tokens.values()]
+    assert not any(part in log for text in texts for part in text.split("."))
+    assert (judged["callers"], judged["not_believed"]) == (2, 0)
+    assert judged["accepted"] >= len(parties[0].tokens)
+    assert judged["refused"] > 0
+
+
+@pytest.mark.parametrize("tokens", ["opaque", "rotating"])
 @pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
 async def test_two_principals(
-    sharing: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
+    sharing: str, tokens: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
 ) -> None:
     """In every sharing mode: no reply, error, list, notification, question or stream tells of the other."""
-    server = fleet.new_server("recording")
+    rotates = tokens == "rotating"
+    server = fleet.new_server("recording-tokens" if rotates else "recording")
     options = ("--detach-after", "1s", "--idle-timeout", "2s", "--linger", "500ms")
     proxy = fleet.new_proxy(server.url, "--sharing", sharing, *options)
     words = [f"principal{uuid.uuid4().hex}" for _ in range(2)]
     parties = [
-        Party(http, proxy.url, word, foreign) for word, foreign in zip(words, reversed(words), strict=True)
+        Party(http, proxy.url, word, foreign, rotates=rotates)
+        for word, foreign in zip(words, reversed(words), strict=True)
     ]
     loop = asyncio.get_running_loop()
-    until = loop.time() + SECONDS
+    seconds = SECONDS / 2 if rotates else SECONDS
+    until = loop.time() + seconds
     lives: Counter[str] = Counter()
 
     async def work(party: Party, number: int) -> None:
@@ -210,6 +306,9 @@ async def test_two_principals(
                 return
             await steal(parties[turn % 2], parties[1 - turn % 2])
             lives["steal"] += 1
+            if rotates:
+                await forge(parties[turn % 2], parties[1 - turn % 2], turn)
+                lives["forge"] += 1
 
     async with asyncio.TaskGroup() as tasks:
         for party in parties:
@@ -218,15 +317,13 @@ async def test_two_principals(
         tasks.create_task(intrude())
     async with http.get(f"{server.origin}/requests") as response:
         seen = await response.json()
-    owners: dict[str, set[str]] = {}
-    for request in seen:
-        if session := request["headers"].get("mcp-session-id"):
-            owners.setdefault(session, set()).add(request["headers"].get("authorization"))
+    owners = who_was_on(seen)
     mixed = {session: who for session, who in owners.items() if len(who) != 1}
     checked = parties[0].checked + parties[1].checked
     figures(
-        f"--sharing {sharing}: {sum(lives.values())} client lives in {SECONDS:.0f} s, {len(seen)} requests "
-        f"on {len(owners)} sessions at the server, {len(mixed)} of them of both principals; "
+        f"--sharing {sharing}, {tokens} tokens: {sum(lives.values())} client lives in {seconds:.0f} s, "
+        f"{len(seen)} requests on {len(owners)} sessions at the server, {len(mixed)} of them of both "
+        f"principals; "
         f"looked through: {dict(checked)}"
     )
     assert not mixed
@@ -234,3 +331,5 @@ async def test_two_principals(
     assert proxy.metrics()["bugs_total"] == 0
     log = proxy.program.log.read_text()
     assert not any(word in log for word in words)
+    if rotates:
+        check_judgements(parties, log, proxy.json("/api/v1/status")["tokens"])

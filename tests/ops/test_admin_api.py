@@ -12,6 +12,7 @@ from http_server import HttpServer, reply_to
 from messages import call
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from proxy_bench import PATIENCE_SECONDS, Answer, Bench, until
+from token_server import bearer, token
 
 from mcp_session_proxy import __version__
 
@@ -108,6 +109,22 @@ async def test_status_of_the_last_minute(bench: AdminBench) -> None:
     for kind in ("upstream_sessions", "client_sessions"):
         (shown,) = held[kind]
         assert shown["server"] == bench.server.url.removesuffix("/mcp")
+
+
+async def test_what_became_of_tokens(bench: AdminBench, server: HttpServer) -> None:
+    """How many count by whom they speak for, and whose the server does not check."""
+    await bench.start()
+    assert (await bench.read("/api/v1/status"))["tokens"] == {
+        "identity": "server",
+        **dict.fromkeys(("accepted", "refused", "not_believed", "believed", "callers", "asking"), 0),
+        "unchecked_issuers": [],
+    }
+    for _ in range(3):  # this server takes any
+        assert (await bench.post(call(), headers=bearer(token(iss="x" * 1000)))).status == 200
+        await until(lambda: not bench.proxy.core.acceptances.asking)
+    tokens = (await bench.read("/api/v1/status"))["tokens"]
+    assert (tokens["accepted"], tokens["refused"], tokens["not_believed"]) == (0, 0, 2)
+    assert tokens["unchecked_issuers"] == ["x" * 200]
 
 
 async def test_troubles_of_the_last_hour(bench: AdminBench) -> None:

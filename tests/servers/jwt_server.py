@@ -1,7 +1,9 @@
 """A stateful MCP server whose callers show JWTs: mcp's FastMCP with PyJWT, or fastmcp with its verifier.
 
 python jwt_server.py --port 8000 --library mcp|fastmcp --algorithm RS256|HS256 --key FILE
-                     --issuer URL --audience URL
+                     --issuer URL --audience URL [--public URL]
+
+With ``--public``, it tells clients that its name is this, and that the issuer is where they sign in.
 """
 
 import argparse
@@ -47,7 +49,7 @@ def build_mcp(arguments: argparse.Namespace, key: str) -> tuple[Any, Any]:
                 claims=claims,
             )
 
-    origin = f"http://127.0.0.1:{arguments.port}"
+    origin = arguments.public or f"http://127.0.0.1:{arguments.port}"
     settings = AuthSettings(
         issuer_url=AnyHttpUrl(arguments.issuer), resource_server_url=AnyHttpUrl(f"{origin}/mcp")
     )
@@ -58,12 +60,17 @@ def build_mcp(arguments: argparse.Namespace, key: str) -> tuple[Any, Any]:
 def build_fastmcp(arguments: argparse.Namespace, key: str) -> tuple[Any, Any]:
     """The other library's server, and its application."""
     from fastmcp import FastMCP
+    from fastmcp.server.auth import RemoteAuthProvider
     from fastmcp.server.auth.providers.jwt import JWTVerifier
 
     verifier = JWTVerifier(
         public_key=key, issuer=arguments.issuer, audience=arguments.audience, algorithm=arguments.algorithm
     )
-    mcp = FastMCP("jwt", auth=verifier)
+    auth: Any = verifier
+    if arguments.public:
+        issuers = [AnyHttpUrl(arguments.issuer)]
+        auth = RemoteAuthProvider(verifier, authorization_servers=issuers, base_url=arguments.public)
+    mcp = FastMCP("jwt", auth=auth)
     return mcp, mcp.http_app
 
 
@@ -76,6 +83,7 @@ def main() -> None:
     parser.add_argument("--key", type=Path, required=True)
     parser.add_argument("--issuer", required=True)
     parser.add_argument("--audience", required=True)
+    parser.add_argument("--public", default="")
     arguments = parser.parse_args()
     build = build_mcp if arguments.library == "mcp" else build_fastmcp
     mcp, make_app = build(arguments, arguments.key.read_text())

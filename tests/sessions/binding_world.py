@@ -13,7 +13,7 @@ from mcp_session_proxy.sessions.attachment import ATTACHED, Attachment
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.binding import Binder, Rules
 from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
-from mcp_session_proxy.sessions.identity import Principal, Profile
+from mcp_session_proxy.sessions.identity import Principal, Profile, read_profile
 from mcp_session_proxy.sessions.modes import Anonymous, Sharing, UnknownSessionRule
 from mcp_session_proxy.sessions.record import Contact
 from mcp_session_proxy.upstream.transport import NOBODY
@@ -22,7 +22,9 @@ ME, YOU = (Principal(digest=name * 8, anonymous=False) for name in ("me", "you")
 ALPHA, BETA, NONE = (
     Profile(digest=name, client_name=name, params=b"{}") for name in ("alpha", "beta", "sessionless")
 )
-CAPABLE = Profile(digest="capable", client_name="capable", params=b"{}", capable=True)
+CAPABLE = read_profile(
+    b'{"protocolVersion":"2025-11-25","capabilities":{"elicitation":{}},"clientInfo":{"name":"capable"}}'
+)
 DETACH, GRACE, CLAIM, LINGER, IDLE, AGE = 60.0, 8.0, 5.0, 30.0, 1800.0, 86400.0
 
 

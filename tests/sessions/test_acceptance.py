@@ -3,7 +3,7 @@
 import pytest
 
 from mcp_session_proxy.sessions import acceptance
-from mcp_session_proxy.sessions.acceptance import Acceptance, Judged, is_over, standing_seconds
+from mcp_session_proxy.sessions.acceptance import Acceptance, First, Judged, is_over, standing_seconds
 from mcp_session_proxy.sessions.identity import Claim
 
 
@@ -41,15 +41,41 @@ def test_the_end_of_a_former_standing_ends_no_later_one() -> None:
 
 
 def test_the_first_token_stands_for_all_further_ones() -> None:
-    """Whoever was faster stays: the second of two first tokens is somebody else."""
+    """Whoever was faster stays: the second of two first tokens counts as that one."""
     known = Acceptance()
     assert known.principal_of(claim()) is None
-    known.await_founder(claim(), "bytes of t1")
-    assert known.take_founder("bytes of t1") == claim()
-    assert known.take_founder("bytes of t1") is None
+    known.note_first(claim(), "bytes of t1")
+    assert known.first(claim(token="t2")) == known.first_named("bytes of t1") == First(claim(), "bytes of t1")
+    standing = known.stand(claim(), "bytes of t1", accepted=False)
     assert known.found(claim(), "bytes of t1")
+    assert known.first(claim()) is known.first_named("bytes of t1") is None
     assert not known.found(claim(token="t2"), "bytes of t2")
     assert known.principal_of(claim(token="t3")) == "bytes of t1"
+    assert (known.find(claim()), standing.over, known.believed, known.callers) == (standing, False, 1, 1)
+
+
+def test_a_first_token_that_is_passed_over() -> None:
+    """Another one with its claim was accepted before it: it is judged anew, and counts as that one then."""
+    known = Acceptance()
+    known.note_first(claim(), "bytes of t1")
+    standing = known.stand(claim(), "bytes of t1", accepted=False)
+    assert known.found(claim(token="t2"), "bytes of t2")
+    assert standing.over
+    assert known.find(claim()) is None
+    assert known.first_named("bytes of t1") is None
+    assert known.principal_of(claim()) == "bytes of t2"
+
+
+def test_firsts_that_are_displaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes up many takes nothing but a moment: who was displaced is judged anew, and first again."""
+    monkeypatch.setattr(acceptance, "KNOWN_TOKENS", 2)
+    known = Acceptance()
+    known.note_first(claim(), "bytes of t1")
+    standing = known.stand(claim(), "bytes of t1", accepted=False)
+    for number in range(2):
+        known.note_first(claim(f"c{number}", f"f{number}"), f"bytes of f{number}")
+    assert standing.over
+    assert known.first(claim()) is known.first_named("bytes of t1") is None
 
 
 def test_tokens_that_were_made_up_displace_none_that_was_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,10 +108,10 @@ def test_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(3):
         one = Claim(f"c{number}", f"t{number}", f"i{number}", None)
         standings.append(known.stand(one, "p", accepted=True))
-        known.await_founder(one, f"p{number}")
+        known.note_first(one, f"p{number}")
         known.found(one, f"p{number}")
     assert [standing.over for standing in standings] == [True, False, False]
-    assert [known.take_founder(f"p{number}") is None for number in range(3)] == [True, False, False]
+    assert [known.first_named(f"p{number}") for number in range(3)] == [None] * 3
     callers = [known.principal_of(claim(f"c{number}")) for number in range(3)]
     assert callers == [None, "p1", "p2"]
     for number in range(3):

@@ -150,16 +150,29 @@ async def test_initialize_anew_while_a_request_is_in_flight():
 
 
 async def test_ids_of_ours_that_are_forgotten():
-    """An id of ours is adopted after a restart; where its client had declared capabilities, it is 404."""
+    """An id of ours is adopted after a restart, with the profile that it carries; 404 if its client could
+    be asked in ways that are not known any more.
+    """
     world = World()
     one = await world.start(CAPABLE)
     assert world.find(mint_id(capable=False)).record.adopted
-    for forgotten in (mint_id(capable=True), one.id):
-        if forgotten == one.id:
-            world.binder.forget(one, "room")
+    with pytest.raises(UnknownSession):
+        world.find(mint_id(capable=True))
+    world.binder.forget(one, "room")
+    again = world.find(one.id)
+    assert again.record.adopted
+    assert again.profile == CAPABLE
+    await world.call(again)
+    await world.end()
+
+
+async def test_a_profile_that_nobody_could_have_sent():
+    """What a forged id carries is read like an ``initialize``: what is none is 404."""
+    world = World()
+    for profile in (b"[]", b"{}", b'{"protocolVersion":""}', b"not json"):
         with pytest.raises(UnknownSession):
-            world.find(forgotten)
-    assert len(world.binder.directory) == 1
+            world.find(mint_id(capable=True, profile=profile))
+    assert len(world.binder.directory) == 0
     await world.end()
 
 
@@ -181,12 +194,13 @@ async def test_an_id_that_comes_with_another_credential_keeps_its_profile(brough
 
 
 async def test_no_profile_is_kept_of_what_is_forgotten():
-    """The profile is remembered as long as its client session, and no longer."""
+    """The profile is remembered as long as its client session, and no longer; then the id alone has it."""
     world = World()
     one = await world.start(CAPABLE)
     world.binder.forget(one, "age")
-    with pytest.raises(UnknownSession):
-        world.find(one.id, YOU)
+    assert world.binder.directory.find_profile(one.id) is None
+    assert world.find(one.id, YOU).profile == CAPABLE
+    world.binder.forget(world.find(one.id, YOU), "age")
     assert not world.binder.directory._newest
     await world.end()
 

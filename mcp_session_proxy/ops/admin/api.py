@@ -106,6 +106,7 @@ class Api:
                 churn=ChurnSeries(**self._churn.series()),
                 traffic=self._metrics.traffic.read(),
                 troubles=self._recent.troubles(),
+                tokens=self._view.tokens(),
             )
         )
 

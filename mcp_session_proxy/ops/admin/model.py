@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...sessions.modes import Sharing
-from ..introspection import ClientSessionView, Phase, ReplicaView, UpstreamSessionView
+from ..introspection import ClientSessionView, Phase, ReplicaView, TokensView, UpstreamSessionView
 from ..recent import Entry
 from ..traffic import Traffic
 from ..troubles import Trouble
@@ -63,7 +63,8 @@ class ChurnSeries:
 class Status:
     """How the proxy does. ``changes`` says who may change something: open, token or refused.
 
-    ``traffic`` is that of the last minute, ``troubles`` are those of the last hour.
+    ``traffic`` is that of the last minute, ``troubles`` are those of the last hour, ``tokens`` says how
+    callers' tokens count.
     """
 
     version: str
@@ -78,6 +79,7 @@ class Status:
     churn: ChurnSeries
     traffic: Traffic
     troubles: Sequence[Trouble]
+    tokens: TokensView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

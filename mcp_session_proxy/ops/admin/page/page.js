@@ -535,6 +535,8 @@ const TROUBLES = {
   "upstream.down": "server away",
   "proxy.bug": "bug of the proxy",
   "config.reload_failed": "configuration refused",
+  "identity.tokens_not_checked": "tokens not checked by the server",
+  "identity.keys_unavailable": "no keys for tokens",
 };
 
 function describeTrouble({ event, level }) {
@@ -570,6 +572,24 @@ function makeTrouble(trouble) {
   if (trouble.runbook !== null) element.append(makeLink(trouble.runbook, trouble.reason));
   element.dataset.level = trouble.level;
   return element;
+}
+
+// -- tokens --------------------------------------------------------------------------------------------
+
+const IDENTITIES = {
+  server: "the server says who they speak for",
+  jwks: "checked by the proxy",
+  bytes: "each new one is a new caller",
+};
+
+function showTokens({ identity, accepted, refused, not_believed: notBelieved, callers, asking, unchecked_issuers: unchecked }) {
+  setText($("tokens-mode"), IDENTITIES[identity] ?? identity);
+  const seen = accepted + refused + notBelieved;
+  const counted = `Since the start: ${count.format(accepted)} accepted, ${count.format(refused)} refused, ${count.format(notBelieved)} not believed.`;
+  const known = callers > 0 ? ` ${plural(callers, "caller is", "callers are")} known by what they claim.` : "";
+  const asked = asking > 0 ? ` ${count.format(asking)} being asked about.` : "";
+  setText($("tokens"), seen === 0 ? `No token has claimed to speak for anybody.${asked}` : counted + known + asked);
+  setText($("unchecked"), unchecked.length === 0 ? "" : `Taken with any signature, so not believed: tokens of ${unchecked.join(", ")}`);
 }
 
 // -- events --------------------------------------------------------------------------------------------
@@ -823,6 +843,7 @@ function show(now, held, told) {
   showControls();
   showNumbers(now);
   showTroubles(now.troubles);
+  showTokens(now.tokens);
   showChurn(now.churn);
   servers.show(now.replicas);
   showSessions();
