@@ -140,9 +140,9 @@ class Settings(StdioSettings):
 
     unknown_session: Annotated[UnknownSessionRule, Group.SESSIONS, LIVE] = UnknownSessionRule.ADOPT
     """A session id that this proxy does not know (from before a restart, or a platform's own) is adopted as
-    the name of a conversation, or answered 404. One that a proxy like this gave out carries what its client can be
-    asked; one of a client that declared too much for that is always answered 404: adopted, that client could not
-    be asked any more."""
+    the name of a conversation, or answered 404. One that a proxy gave out says what its client can be asked;
+    of a client that declared too much for that, it is always answered 404: adopted, that client could not be
+    asked any more."""
 
     state_dir: Annotated[OptionalFolder, Group.SESSIONS] = None
     """A directory in which sessions outlive the proxy: after a restart, an upgrade or a crash, clients go on

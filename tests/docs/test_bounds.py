@@ -60,6 +60,9 @@ ROWS = {
         "PROFILE_BYTES": "{} (capabilities",
         "PROFILES_PERCENT": "of themselves {}",
         "REMEMBERED_PROFILE_BYTES": "for what has {} at most",
+        "CARRIED_PROFILE_BYTES": "up to {} of it",
+        "CARRIED_PROFILE_DEPTH": "and {} levels",
+        "PACKED_PROFILE_CHARS": "fit into {} characters",
     },
     "events kept for lost clients": {
         "KEPT_STREAM_BYTES": "{} a stream, ",
@@ -100,6 +103,7 @@ ROWS = {
         "NEW_TOKENS": "{} new ones at a time",
         "NEW_TOKENS_A_CLAIMANT": ", {} with one claim",
         "TOKEN_HANDSHAKES": "{} handshakes at once",
+        "TOKEN_HANDSHAKES_A_CLAIMANT": "handshakes at once, {} with one claim",
     },
     "what a server asks in one call": {"QUESTIONS_A_CALL": "{} questions"},
     "questions to clients": {
