@@ -89,7 +89,7 @@ async def test_a_parked_call(bench: Modern, other: str, sharing: str) -> None:
 
 
 @pytest.mark.parametrize("other", OTHERS)
-@pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared"])
 async def test_kept_lists(bench: Modern, other: str, sharing: str) -> None:
     """They serve the next token, once it was accepted; nobody else gets them, or puts his own there."""
     bench.offer(CHANGING)
