@@ -1,47 +1,39 @@
 # One command each; CI runs the same ones. The environment in .venv is made once, and again when
-# pyproject.toml changes.
+# pyproject.toml changes. What stands behind ## is what `make help` says.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# What the program needs, and what its developers need besides.
+RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 # More options for the program or for pytest: make run ARGS="--sharing fresh", make unit ARGS="-k pool"
 ARGS ?=
 WORKERS ?= 2
 
-# Seconds for each target of make fuzz.
-FUZZ_SECONDS ?= 60
-
-.PHONY: help run demo test unit check docs envs fuzz faults soak bench bench-quick bench-envs clean
+.PHONY: help run demo unit watch test again check docs site site-serve envs test-python test-root matrix \
+	dist fuzz faults soak bench bench-quick bench-envs clean
 
 help:
-	@echo "make run     the proxy in front of a bundled stateful server, until Ctrl-C"
-	@echo "make demo    the same, before and after, and then it ends"
-	@echo "make test    all tests, with real servers and clients"
-	@echo "make unit    the quick tests only"
-	@echo "make check   format, lint, types (in CI: nothing is changed)"
-	@echo "make docs    write docs/configuration.md, events.md and metrics.md anew"
-	@echo "make envs    the environments of the end-to-end tests"
-	@echo "make fuzz    the fuzz targets, FUZZ_SECONDS (60) each"
-	@echo "make faults  the fault tests in full: more calls, kills and stops than make test (an hour)"
-	@echo "make soak    mixed clients for SECONDS (600), with a plot and a table in docs/"
-	@echo "make bench   the benchmark, ROUNDS (5) of every case, into docs/ (20 minutes, on an idle machine)"
-	@echo "make bench-quick  what its targets are about, in two minutes, and only printed"
-	@echo "make clean   remove everything that was made"
+	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: $(READY)
+##@ See it
+run: $(RUNS) ## the proxy in front of a bundled stateful server, until Ctrl-C
 	$(BIN)/mcp-session-proxy demo --serve $(ARGS)
 
-demo: $(READY)
+demo: $(RUNS) ## the same, before and after, and then it ends
 	$(BIN)/mcp-session-proxy demo $(ARGS)
 
-test: $(READY) envs
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
-
-unit: $(READY)
+##@ Change it
+unit: $(READY) ## the quick tests
 	$(BIN)/python -m pytest -n $(WORKERS) -m "not e2e" $(ARGS)
 
-check: $(READY)
+watch: $(READY) ## the quick tests again whenever a file changes, failed ones first (ARGS=tests/sessions for some)
+	$(BIN)/watchfiles --filter python '$(BIN)/python -m pytest -x --failed-first -q -m "not e2e" $(ARGS)' \
+	  mcp_session_proxy tests tools
+
+check: $(READY) ## format, lint, types (in CI: nothing is changed)
 ifeq ($(CI),)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -51,43 +43,88 @@ else
 endif
 	$(BIN)/mypy
 
-docs: $(READY)
+docs: $(READY) ## docs/configuration.md, events.md and metrics.md anew
 	$(BIN)/python -m tools.configuration > docs/configuration.md
 	$(BIN)/python -m tools.handbook events > docs/events.md
 	$(BIN)/python -m tools.handbook metrics > docs/metrics.md
 
-envs: $(READY)
+site: $(READY) ## the documents as a site, in build/site
+	$(BIN)/python tests/envs/install.py site
+	$(BIN)/python -m tools.site build
+
+site-serve: site ## the same, at http://127.0.0.1:8099
+	$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site 8099
+
+##@ Test it
+test: $(READY) envs ## all tests, with real servers and clients
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
+# Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
+TEST ?= --last-failed
+again: $(READY) ## one test (TEST=tests/…::test_…), or what failed last: one at a time, all logs kept
+	$(BIN)/python -m pytest -x -v --log-level=DEBUG --basetemp=.cache/again $(TEST) $(ARGS); \
+	  status=$$?; find .cache/again -name '*.log' -size +0 2>/dev/null; exit $$status
+
+envs: $(READY) ## the environments of the end-to-end tests
 	$(BIN)/python tests/envs/install.py
 
-fuzz: $(READY)
+test-python: ## the quick tests on another Python (PYTHON=python3.13)
+	$(PYTHON) tests/envs/pythons.py here $(ARGS)
+
+SUITE ?= trixie
+test-root: ## the quick tests on the Python of another Debian (SUITE=trixie); needs root and debootstrap
+	$(PYTHON) tests/envs/pythons.py debian $(SUITE) $(ARGS)
+
+matrix: $(READY) ## docs/clients.md anew: every client that can be installed, directly and through the proxy
+	cd tests && ../$(BIN)/python -m matrix $(ARGS)
+
+# Seconds for each target.
+FUZZ_SECONDS ?= 60
+fuzz: $(READY) ## the fuzz targets, FUZZ_SECONDS (60) each
 	$(BIN)/python tests/envs/install.py fuzz
 	for target in inbound sse lifting heads answers json_cost; do \
 	  .envs/fuzz/bin/python tests/fuzz/$$target.py -max_total_time=$(FUZZ_SECONDS) $(ARGS) || exit 1; done
 
-$(READY): pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[dev]"
-	@touch $@
-
-faults: $(READY) envs
+faults: $(READY) envs ## the fault tests in full: more calls, kills and stops than make test (an hour)
 	FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Only what make itself is given counts: many shells have a SECONDS of their own.
 soak: SECONDS = 600
-soak: $(READY)
+soak: $(READY) ## mixed clients for SECONDS (600), with a plot and a table in docs/
 	$(BIN)/python tests/soak/soak.py --seconds $(SECONDS) --plot docs/soak.svg --table docs/soak.md
 
+##@ Measure it
 bench: ROUNDS = 5
-bench: $(READY) bench-envs
+bench: $(READY) bench-envs ## the benchmark, ROUNDS (5) of every case, into docs/ (20 minutes, on an idle machine)
 	$(BIN)/python -m bench --rounds $(ROUNDS) --write docs/benchmarks.md $(ARGS)
 
-bench-quick: $(READY) bench-envs
+bench-quick: $(READY) bench-envs ## what its targets are about, in two minutes, and only printed
 	$(BIN)/python -m bench --quick --rounds 2 $(ARGS)
 
 bench-envs: $(READY)
 	$(BIN)/python tests/envs/install.py node bench wrk nginx
 
-clean:
+##@ Release it
+dist: $(READY) ## wheel, sdist and SBOM in dist/, checked, and the wheel tried in an empty environment
+	$(BIN)/python tests/envs/install.py release
+	$(BIN)/python -m tools.distribution
+
+clean: ## remove everything that was made
 	rm -rf $(VENV) .envs .fuzz .cache .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Installs what is named, into an environment that is made if there is none.
+define install
+@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name it with PYTHON=...")'
+test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[$(1)]"
+@touch $@
+endef
+
+# Whoever only looks at it need not wait for the developers' tools; whoever has them keeps them.
+$(RUNS): pyproject.toml
+	$(call install,$(if $(wildcard $(READY)),dev,demo))
+
+$(READY): pyproject.toml
+	$(call install,dev)
+	@touch $(RUNS)

@@ -18,4 +18,4 @@ The map, from the outside in; imports point down only::
 ``docs/architecture.md`` tells why.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -169,6 +169,8 @@ def _check_config(arguments: argparse.Namespace) -> int:
     if problems:
         sys.stderr.write("".join(f"{problem}\n" for problem in problems))
         return 2
+    if "config" not in load(_flags(arguments)).model_fields_set:
+        sys.stderr.write("No file was read; --config FILE names one.\n")
     sys.stdout.write("The configuration is right.\n")
     return 0
 

@@ -198,6 +198,15 @@ class TestConfig:
         assert command.main(["config", "check", URL]) == 0
         assert capsys.readouterr().out == "The configuration is right.\n"
 
+    def test_check_says_that_no_file_was_read(self, capsys, tmp_path, monkeypatch):
+        """A file is not read for its name: who wrote proxy.toml and does not name it hears so."""
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "proxy.toml").write_text(f'upstream = "{URL}"\n')
+        assert command.main(["config", "check", URL]) == 0
+        assert "--config" in capsys.readouterr().err
+        assert command.main(["config", "check", "--config", "proxy.toml"]) == 0
+        assert capsys.readouterr() == ("The configuration is right.\n", "")
+
     def test_check_finds_problems(self, capsys):
         """Each in a line, nothing else, and status 2."""
         assert command.main(["config", "check", URL, "--linger", "x", "--sharing", "y"]) == 2

@@ -92,6 +92,10 @@ class Reader:
             self._stay(stays[1], ["env", *shlex.split(command, comments=True)])
         return printed + self._run(pending)
 
+    def write(self, name: str, text: str) -> None:
+        """Save a file that the document shows, under the name that it gives."""
+        (self.folder / name).write_text(self.adapt(text))
+
     def run_python(self, text: str, interpreter: str) -> str:
         """Run a Python program; gives what it printed."""
         program = self.folder / "program.py"
@@ -180,4 +184,4 @@ def _end(process: "subprocess.Popen[bytes]", number: signal.Signals) -> None:
 
 def interpreters() -> Mapping[str, str]:
     """The Python that runs a block, by the remark above it."""
-    return {"": python("mcp-1.30"), "langchain": python("langchain")}
+    return {"mcp-1": python("mcp-1.30")} | {name: python(name) for name in ("newest-mcp", "newest-langchain")}

@@ -24,6 +24,8 @@ NOT_RUN = re.compile(r"not run: (.{10,})")
 # The output of the block before.
 PRINTS = "prints"
 RUN_WITH = re.compile(r"run with: ([\w-]+)")
+# A file that the page has its reader write, by its first line.
+FILE = re.compile(r"# ([\w.-]+\.toml)\n")
 
 
 def of(language: str) -> list[Any]:
@@ -68,7 +70,11 @@ def test_programs_that_are_not_run_are_programs() -> None:
 )
 def test_commands_and_programs(document: Path, tmp_path: Path) -> None:
     """Shell and Python blocks, in order, as somebody would who follows the page; they print what it says."""
-    todo = [each for each in ALL[document] if each.language in ("sh", "python") or each.remark == PRINTS]
+    todo = [
+        each
+        for each in ALL[document]
+        if each.language in ("sh", "python") or each.remark == PRINTS or FILE.match(each.text)
+    ]
     todo = [each for each in todo if not NOT_RUN.fullmatch(each.remark)]
     if not todo:
         return
@@ -79,6 +85,8 @@ def test_commands_and_programs(document: Path, tmp_path: Path) -> None:
         for block in todo:
             if block.remark == PRINTS:
                 assert printed.strip() == block.text.strip(), block
+            elif (file := FILE.match(block.text)) is not None:
+                reader.write(file[1], block.text)
             elif block.language == "sh":
                 if "mcp-session-proxy serve" not in block.text and re.search(r":(8080|9090)", block.text):
                     reader.have_a_proxy()
@@ -86,7 +94,8 @@ def test_commands_and_programs(document: Path, tmp_path: Path) -> None:
             else:
                 reader.have_a_proxy()
                 with_what = RUN_WITH.fullmatch(block.remark)
-                printed = reader.run_python(block.text, interpreters()[with_what[1] if with_what else ""])
+                assert with_what is not None, f"{block}: which interpreter runs it?"
+                printed = reader.run_python(block.text, interpreters()[with_what[1]])
 
 
 @pytest.mark.parametrize("block", of("toml"))

@@ -1,6 +1,7 @@
 """The descriptions of the environments that the end-to-end tests run in."""
 
 import json
+import os
 import re
 from pathlib import Path
 
@@ -13,10 +14,11 @@ FOLDERS = [path for path in sorted(install.SPECS.iterdir()) if (path / "requirem
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_specs_are_pinned(folder: Path) -> None:
-    """Every package that a description names is pinned to one version."""
+    """Every package that a description names is pinned to one version; those of the newest, to the oldest."""
     lines = (folder / "requirements.txt").read_text().split()
+    relation = ">=" if folder.name.startswith(install.NEWEST) else "=="
     assert lines
-    assert all(re.fullmatch(r"[\w.\[\]-]+==[\w.]+", line) for line in lines)
+    assert all(re.fullmatch(rf"[\w.\[\]-]+{relation}[\w.]+", line) for line in lines)
 
 
 def test_npm_packages_are_pinned() -> None:
@@ -46,6 +48,21 @@ def test_a_changed_description_means_another_stamp(tmp_path: Path, monkeypatch: 
     assert install.is_installed("one")
     (specs / "one" / "requirements.txt").write_text("a==2\n")
     assert not install.is_installed("one")
+
+
+def test_the_newest_do_not_stay_the_newest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not pinned is installed anew after a while; what is, stays."""
+    monkeypatch.setattr(install, "SPECS", tmp_path / "specs")
+    monkeypatch.setattr(install, "ROOT", tmp_path / "root")
+    for name in ("one", "newest-one"):
+        (tmp_path / "specs" / name).mkdir(parents=True)
+        (tmp_path / "root" / name).mkdir(parents=True)
+        stamp = tmp_path / "root" / name / install.STAMP
+        stamp.write_text(install._spec_hash(name))
+        assert install.is_installed(name)
+        os.utime(stamp, (0, 0))
+    assert install.is_installed("one")
+    assert not install.is_installed("newest-one")
 
 
 def test_a_missing_environment_fails_its_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,15 +44,22 @@ NAMES = (
     "deploy",
     "prometheus",
     "systemd",
+    "release",
     "wrk",
     "zsh",
     "fish",
     "haproxy",
     "langchain",
+    "newest-langchain",
+    "newest-mcp",
+    "site",
     "mcp-1.23",
 )
 # Not built unless named: no test needs them, only `make fuzz` and `make bench`.
 ON_DEMAND = ("fuzz", "bench", "nginx")
+# Not pinned: what somebody gets who installs it today. Built anew when it is older than this.
+NEWEST = "newest-"
+NEWEST_SECONDS = 7 * 24 * 3600
 COMMAND_TIMEOUT_SECONDS = 600
 
 
@@ -75,7 +82,9 @@ def is_installed(name: str) -> bool:
     if name in DEBIAN:
         return find_program(name) is not None
     stamp = directory(name) / STAMP
-    return stamp.is_file() and stamp.read_text() == _spec_hash(name)
+    if not stamp.is_file() or stamp.read_text() != _spec_hash(name):
+        return False
+    return not name.startswith(NEWEST) or time.time() - stamp.stat().st_mtime < NEWEST_SECONDS
 
 
 def install(name: str) -> str:
