@@ -7,6 +7,7 @@ table of contents here.
 """
 
 import argparse
+import json
 import os
 import re
 import shutil
@@ -17,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parent.parent
-GENERATOR: Final = ROOT / ".envs" / "site" / "bin" / "zensical"
+GENERATOR: Final = ROOT / ".envs" / "site" / "bin" / "mkdocs"
 BUILD: Final = ROOT / "build"
 
 # The table of contents: files as they are in the project.
@@ -56,43 +57,55 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
 }
 # What the landing page stands for on the site.
 _SAME: Final = {"README.md": "docs/index.md"}
+# There is another page of this name.
+_NAMED: Final = {"SECURITY.md": "reporting.md"}
 
 _LINK: Final = re.compile(r"(\]\()([^)\s#]+)(#[^)\s]*)?(\))")
 _FENCE: Final = re.compile(r"(^```.*?^```[ \t]*$)", re.MULTILINE | re.DOTALL)
 
-_CONFIGURATION: Final = """\
-[project]
-site_name = "mcp-session-proxy"
-site_description = "Stateful MCP servers for stateless MCP clients, with neither of them changed"
-docs_dir = "pages"
-site_dir = "site"
-nav = [
-{nav}
-]
-extra_css = ["site.css"]
-
-[project.validation]
-invalid_links = true
-invalid_link_anchors = true
-
-[project.theme]
-language = "en"
-# Readers' browsers ask nobody else for letters.
-font = false
-features = ["navigation.sections", "navigation.top", "content.code.copy", "search.highlight"]
-
-[[project.theme.palette]]
-media = "(prefers-color-scheme: light)"
-scheme = "default"
-toggle.icon = "lucide/sun"
-toggle.name = "Dark"
-
-[[project.theme.palette]]
-media = "(prefers-color-scheme: dark)"
-scheme = "slate"
-toggle.icon = "lucide/moon"
-toggle.name = "Light"
-"""
+# Fragments as code hosts make them, so that links lead to the same headings here and there.
+_SLUGS: Final = '!!python/object/apply:pymdownx.slugs.slugify {"kwds": {"case": "lower"}}'
+# JSON is YAML, so nothing else has to be written as YAML by hand.
+_CONFIGURATION: Final = {
+    "site_name": "mcp-session-proxy",
+    "site_description": "Stateful MCP servers for stateless MCP clients, with neither of them changed",
+    "docs_dir": "pages",
+    "site_dir": "site",
+    # Pictures stay beside the pages, as they are in the project, and pages can be read without a server.
+    "use_directory_urls": False,
+    "extra_css": ["site.css"],
+    "plugins": ["search"],
+    "markdown_extensions": [
+        "tables",
+        "fenced_code",
+        "attr_list",
+        {"toc": {"permalink": True, "slugify": "SLUGS"}},
+    ],
+    # Each of these is an error, as the build is strict.
+    "validation": {
+        "nav": {"omitted_files": "warn", "not_found": "warn"},
+        "links": {"not_found": "warn", "anchors": "warn", "unrecognized_links": "warn"},
+    },
+    "theme": {
+        "name": "material",
+        "language": "en",
+        # Readers' browsers ask nobody else for letters.
+        "font": False,
+        "features": ["navigation.sections", "navigation.top", "content.code.copy", "search.highlight"],
+        "palette": [
+            {
+                "media": "(prefers-color-scheme: light)",
+                "scheme": "default",
+                "toggle": {"icon": "material/weather-sunny", "name": "Dark"},
+            },
+            {
+                "media": "(prefers-color-scheme: dark)",
+                "scheme": "slate",
+                "toggle": {"icon": "material/weather-night", "name": "Light"},
+            },
+        ],
+    },
+}
 
 
 def pages() -> Iterator[tuple[str, str]]:
@@ -105,6 +118,8 @@ def pages() -> Iterator[tuple[str, str]]:
 def page_of(path: str) -> str:
     """Where a document is on the site, by its path in the project."""
     path = _SAME.get(path, path)
+    if path in _NAMED:
+        return _NAMED[path]
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     return path.removesuffix("/README.md").removesuffix(".md").lower().replace("_", "-") + ".md"
@@ -136,11 +151,12 @@ def gather(folder: Path) -> None:
     for picture in [*(ROOT / "docs").glob("*.svg"), *(ROOT / "docs").glob("*.png")]:
         shutil.copy(picture, folder / "pages")
     shutil.copy(ROOT / "tools" / "site.css", folder / "pages")
-    nav = []
-    for section, entries in CONTENTS.items():
-        inside = ", ".join(f'{{"{title}" = "{page_of(path)}"}}' for title, path in entries.items())
-        nav.append(f'{{"{section}" = [{inside}]}},')
-    (folder / "zensical.toml").write_text(_CONFIGURATION.replace("{nav}", "\n".join(nav)))
+    nav = [
+        {section: [{title: page_of(path)} for title, path in entries.items()]}
+        for section, entries in CONTENTS.items()
+    ]
+    configuration = json.dumps({**_CONFIGURATION, "nav": nav}, indent=2)
+    (folder / "mkdocs.yml").write_text(configuration.replace('"SLUGS"', _SLUGS))
 
 
 def build(folder: Path = BUILD) -> int:
@@ -148,7 +164,7 @@ def build(folder: Path = BUILD) -> int:
     gather(folder)
     shutil.rmtree(folder / "site", ignore_errors=True)
     return subprocess.run(
-        [str(GENERATOR), "build", "--clean", "--strict"], cwd=folder, check=False
+        [str(GENERATOR), "build", "--clean", "--strict", "--quiet"], cwd=folder, check=False
     ).returncode
 
 

@@ -11,15 +11,15 @@ What `make matrix` saw of every client that it could install, in the version tha
 front of a server of the official Python SDK whose tool counts: two connections one after the other, two calls
 in each. With its state kept, it counts 1, 2 and then 3, 4.
 
-| client | version | speaks | directly | through the proxy | its sessions | sessions with the proxy |
+| client | version | speaks | directly | through the proxy | its sessions | with the proxy |
 |---|---|---|---|---|---|---|
 """
 FOOT: Final = """
-*Speaks* is what the client spoke to the server, and, if that is another revision, what it speaks to the proxy:
-clients that can do both [become modern through the proxy](quickstart.md#sdks-that-speak-both-revisions). *Its
-sessions* are those that the client opened at the server directly, and how many of them it left behind when it
-had ended: a server without an idle timeout keeps such sessions for good. The proxy closes its own after
-`--idle-timeout`.
+*Speaks* is what the client spoke to the server, and, if that is another revision, what it speaks to the
+proxy: clients that can do both
+[become modern through the proxy](quickstart.md#sdks-that-speak-both-revisions). *Its sessions* are those that
+the client opened at the server directly, and how many of them it left behind when it had ended: a server
+without an idle timeout keeps such sessions for good. The proxy closes its own after `--idle-timeout`.
 
 Services that call from the internet cannot be run here; how they behave stands in [the quick
 start](quickstart.md).

@@ -21,10 +21,18 @@ PHONE = {"width": 360, "height": 740}
 ELSEWHERE = {"README.md"}
 
 
+class Quiet(SimpleHTTPRequestHandler):
+    """Serves files, and does not tell."""
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
 def test_every_document_is_on_it() -> None:
     """A page that is not in the table of contents would be found by nobody."""
     listed = {path for path, _ in site.pages()}
     assert {str(path.relative_to(ROOT)) for path in DOCUMENTS} - ELSEWHERE == listed
+    assert len({page for _, page in site.pages()}) == len(listed)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +68,7 @@ def test_strict(tmp_path: Path) -> None:
     site.gather(tmp_path)
     page = tmp_path / "pages" / "sharing.md"
     page.write_text(page.read_text() + "\n[gone](no-such-page.md)\n")
-    command = [str(environment("site") / "bin" / "zensical"), "build", "--clean", "--strict"]
+    command = [str(environment("site") / "bin" / "mkdocs"), "build", "--clean", "--strict"]
     assert subprocess.run(command, cwd=tmp_path, capture_output=True).returncode != 0
 
 
@@ -85,9 +93,7 @@ def test_links_of_the_pages(built: Path) -> None:
 @pytest.fixture
 def address(built: Path) -> Iterator[str]:
     """The site, as a browser gets it."""
-    handler = partial(SimpleHTTPRequestHandler, directory=str(built))
-    handler.log_message = lambda *_: None  # type: ignore[attr-defined]
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(built))) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         yield f"http://127.0.0.1:{server.server_port}"
@@ -122,11 +128,11 @@ async def test_in_a_browser(browser: Browser, address: str) -> None:
     await page.goto(address)
     await expect(page.get_by_role("img").first).to_be_visible()
     await expect(page.get_by_text("mcp-session-proxy serve http://127.0.0.1:8000/mcp").first).to_be_visible()
-    await page.get_by_role("main").get_by_role("link", name="Quick start, by client").click()
+    await page.get_by_role("article").get_by_role("link", name="Quick start, by client").click()
     await expect(page.get_by_role("heading", level=1)).to_have_text(re.compile("Quick start"))
-    await page.keyboard.press("/")
-    await page.keyboard.type("max-json-depth")
-    await expect(page.get_by_role("link", name=re.compile("max-json-depth")).first).to_be_visible()
+    await page.get_by_role("textbox", name="Search").fill("max-json-depth")
+    found = page.locator(".md-search-result__link")
+    await expect(found.filter(has_text=re.compile("max-json-depth")).first).to_be_visible()
     assert {each for each in asked if not each.startswith("blob:")} <= {address, "data:"}
 
 
@@ -139,8 +145,8 @@ async def test_on_a_phone(browser: Browser, address: str, scheme: str) -> None:
         color_scheme=scheme,  # type: ignore[arg-type]
     )
     page = await context.new_page()
-    for name in ("", "quickstart/", "configuration/", "security/", "benchmarks/", "deploy/"):
-        await page.goto(f"{address}/{name}")
+    for name in ("index", "quickstart", "configuration", "security", "benchmarks", "deploy", "clients"):
+        await page.goto(f"{address}/{name}.html")
         wide = await page.evaluate(
             "document.documentElement.scrollWidth - document.documentElement.clientWidth"
         )
