@@ -16,6 +16,8 @@ FIRST_REQUEST_SECONDS: Final = 30.0
 TLS_HANDSHAKE_SECONDS: Final = 10.0
 # Header fields in one head, trailers included.
 HEAD_FIELDS: Final = 128
+# The name of one of them: of names it is remembered what they mean.
+HEAD_NAME_BYTES: Final = 256
 # All fields of a head may have so many times --max-header-bytes.
 HEAD_TIMES_A_FIELD: Final = 4
 # Until a body has arrived.

@@ -13,7 +13,7 @@ from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
-from ..bounds import HEAD_FIELDS, HEAD_TIMES_A_FIELD
+from ..bounds import HEAD_FIELDS, HEAD_NAME_BYTES, HEAD_TIMES_A_FIELD
 from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
@@ -286,6 +286,8 @@ def measure_head(http: web.BaseRequest) -> int:
         HeadTooLarge: they are too large together.
     """
     limit = http.protocol.max_field_size
+    if any(len(name) > HEAD_NAME_BYTES for name, _ in http.raw_headers):
+        raise HeadTooLarge(f"The name of a header field may have {HEAD_NAME_BYTES} bytes.")
     size_bytes = len(b"".join(map(b"".join, http.raw_headers)))
     if size_bytes > HEAD_TIMES_A_FIELD * limit:
         raise head_too_large(limit)

@@ -3,7 +3,7 @@
 import itertools
 import time
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final
 
@@ -144,6 +144,18 @@ class Dispatcher:
             # Only now: the log has what the server said, the client what its revision has words for.
             error = in_modern_words(error, request.message)
         return self._refusal(error, request.message.id)
+
+    def refuse_batch(self, requests: Sequence[ClientRequest], error: ProxyError) -> list[Answer]:
+        """The same error for all of these, of which none begins. Each counts, but only the first is told."""
+        answers = []
+        for place, request in enumerate(requests):
+            request.id = f"r{next(self._numbers)}"
+            failed = request.failed(error)
+            if place == 0:
+                self._observe(failed)
+            self._observe(request.finished(0.0))
+            answers.append(self._refusal(error, request.message.id))
+        return answers
 
     def _check_modern(self, request: ClientRequest) -> ModernRequest:
         """What a modern request says, once it has passed the front-door checks.

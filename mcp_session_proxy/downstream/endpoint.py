@@ -11,11 +11,13 @@ from typing import Final
 
 from aiohttp import web
 
+from ..aio import in_pieces
+from ..bounds import SMALL_BYTES
 from ..errors import BadRequest, ProxyError
 from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
 from ..memory import Memory
-from ..protocol import inbound, jsonrpc
+from ..protocol import inbound, jsonrpc, large
 from ..protocol.jsonrpc import Message, Notification, Rejection, Request
 from ..protocol.revisions import Era, ServedEras
 from ..upstream.era import EraProbe
@@ -106,7 +108,7 @@ class Endpoint:
         body = await read_body(http, self.rules.max_body_bytes, bodies)
         try:
             try:
-                messages, batch = jsonrpc.parse_body(body, max_depth=self.rules.max_json_depth)
+                messages, batch = await _parse(body, self.rules.max_json_depth)
             except ProxyError as error:
                 identifier = jsonrpc.peek_id(body)
                 if identifier == jsonrpc.NULL:
@@ -221,3 +223,10 @@ class Endpoint:
             return web.Response(status=202, headers=head.cors)
         error = BadRequest("In this protocol version a POST holds one request or notification.")
         return refuse(error, jsonrpc.ABSENT, head.cors)
+
+
+async def _parse(body: bytes, max_depth: int) -> tuple[list[Message | Rejection], bool]:
+    """The messages of a body. Where that may take long, others have their turn meanwhile."""
+    if len(body) <= SMALL_BYTES:
+        return jsonrpc.parse_body(body, max_depth=max_depth)
+    return jsonrpc.parse_body(await in_pieces(large.examine(body, max_depth=max_depth)), max_depth=None)

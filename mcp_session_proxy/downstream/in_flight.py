@@ -63,6 +63,20 @@ class InFlight:
         self.few = max(1, most // _FEW)
         self.most_with_few = most - most // _FOR_THE_FIRST
 
+    def room(self, principal: str) -> int:
+        """How many more of this caller can begin now, at most; looked at one by one, it may be fewer."""
+        own = self.own.get(principal, 0)
+        return min(self.most_own - own, max(self.busy - self.count, self.few - own))
+
+    def no_room(self, principal: str) -> TooManyExchanges:
+        """The error about one more of this caller."""
+        own = self.own.get(principal, 0)
+        if own >= self.most_own:
+            return TooManyExchanges(
+                f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
+            )
+        return TooManyExchanges(f"{self.count} requests are under way already (--max-exchanges).")
+
 
 class UnderWay(msgspec.Struct):
     """One request of a caller, named by its digest: ``with`` this around it. It is made for one ``with``.
@@ -79,15 +93,13 @@ class UnderWay(msgspec.Struct):
         counts, principal = self.counts, self.principal
         own = counts.own.get(principal, 0)
         if own >= counts.most_own:
-            raise TooManyExchanges(
-                f"{own} requests of this caller are under way already (--max-exchanges-per-principal)."
-            )
+            raise counts.no_room(principal)
         self.accepted = accepted = counts.is_accepted(principal)
         room = counts.busy
         if own < counts.few:
             room = counts.most_with_few if own else counts.most
         if counts.count >= room or (not accepted and counts.strangers >= counts.most_strangers):
-            raise TooManyExchanges(f"{counts.count} requests are under way already (--max-exchanges).")
+            raise counts.no_room(principal)
         counts.count += 1
         counts.own[principal] = own + 1
         if not accepted:

@@ -162,20 +162,33 @@ class LegacyEndpoint:
             connection.carry(client, self._binder, for_others=for_others)
 
     async def _answer_batch(self, messages: Incoming, responder: Responder) -> None:
-        """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching")."""
-        http, head, client = responder.http, responder.head, responder.client
+        """Work on all messages of a batch at once (MCP 2025-03-26, basic, "Batching").
 
-        async def work_on(message: Message | Rejection) -> None:
-            if isinstance(message, Rejection):
+        Requests for which there is no room are refused together: a hundred of them must not cost others what
+        a hundred requests cost.
+        """
+        http, head, client = responder.http, responder.head, responder.client
+        room = self._in_flight.room(head.sender.principal.digest)
+        refused: list[ClientRequest] = []
+
+        async def work_on(message: Message | Rejection | ClientRequest) -> None:
+            if isinstance(message, ClientRequest):
+                await responder.respond(await self._dispatcher.answer(message))
+            elif isinstance(message, Rejection):
                 await responder.respond(answer_error(message.error, message.id))
             elif not isinstance(message, Request):
                 if client is not None:
                     await self._requests.take(client, message, head.legacy_caller)
-            # MCP 2025-03-26, basic/lifecycle, "Initialization".
-            elif message.method == revisions.INITIALIZE:
+            else:  # MCP 2025-03-26, basic/lifecycle, "Initialization"
                 error = BadRequest('"initialize" must not be part of a batch.')
                 await responder.respond(answer_error(error, message.id))
-            else:
+
+        # A task for each, so that the slowest does not hold up the others. Each is bounded like a request.
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                if not isinstance(message, Request) or message.method == revisions.INITIALIZE:
+                    group.create_task(work_on(message))
+                    continue
                 meta = jsonrpc.read_meta(message.params)
                 request = ClientRequest(
                     http,
@@ -188,12 +201,16 @@ class LegacyEndpoint:
                     head.legacy_caller,
                     client,
                 )
-                await responder.respond(await self._dispatcher.answer(request))
-
-        # A task for each, so that the slowest does not hold up the others. Each is bounded like a request.
-        async with asyncio.TaskGroup() as group:
-            for message in messages:
-                group.create_task(work_on(message))
+                if room > 0:
+                    room -= 1
+                    group.create_task(work_on(request))
+                else:
+                    refused.append(request)
+            if refused:
+                await asyncio.sleep(0)  # the others are under way then, which the error tells
+                error = self._in_flight.no_room(head.sender.principal.digest)
+                for answer in self._dispatcher.refuse_batch(refused, error):
+                    await responder.respond(answer)
 
     async def _take_notifications(
         self, head: Head, client: ClientSession | None, messages: Incoming

@@ -31,7 +31,7 @@ def is_deeper(data: bytes, limit: int) -> bool:
 
     What is no JSON may be called too deep or not; a parser does not get deeper into it than this says.
     """
-    if len(data) <= limit or not _opens_more(data, limit):
+    if len(data) <= limit or not opens_more(data, limit):
         return False
     brackets = _brackets(data)
     depth = 0
@@ -54,7 +54,7 @@ def is_deeper(data: bytes, limit: int) -> bool:
     return False
 
 
-def _opens_more(data: bytes, most: int) -> bool:
+def opens_more(data: bytes, most: int) -> bool:
     """Whether there are more opening brackets than this, strings and all.
 
     ``bytes.count`` looks at every single byte, ``find`` at many at once; but each find costs a round of this

@@ -14,6 +14,7 @@ from enum import Enum
 from functools import lru_cache
 from typing import Final
 
+from ..bounds import HEAD_NAME_BYTES
 from . import revisions
 
 Pair = tuple[str, str]
@@ -85,8 +86,13 @@ class _Kind(Enum):
     END_TO_END = "end-to-end"
 
 
-@lru_cache(maxsize=_CACHED_NAMES)
 def _classify(name: str) -> _Kind:
+    # A server may send longer ones, of which the beginning says as much.
+    return _classify_short(name[:HEAD_NAME_BYTES])
+
+
+@lru_cache(maxsize=_CACHED_NAMES)
+def _classify_short(name: str) -> _Kind:
     name = name.lower()
     if name == "connection":
         return _Kind.CONNECTION
@@ -165,7 +171,7 @@ def explaining_response_headers(headers: Iterable[Pair]) -> Mapping[str, str]:
     """
     found: dict[str, Pair] = {}
     for name, value in headers:
-        if _is_explaining(name):
+        if _is_explaining(name[:HEAD_NAME_BYTES]):
             first, values = found.get(name.lower(), (name, ""))
             found[name.lower()] = (first, f"{values}, {writable(value)}" if values else writable(value))
     return dict(found.values())

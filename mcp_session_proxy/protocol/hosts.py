@@ -16,6 +16,7 @@ _AUTHORITY: Final = r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9._~-]+)(?::(?P<port>[0-9]{
 _HOST_HEADER: Final = re.compile(_AUTHORITY, re.ASCII | re.IGNORECASE)
 _ORIGIN_HEADER: Final = re.compile(rf"(?P<scheme>[a-z][a-z0-9+.-]*)://{_AUTHORITY}", re.ASCII | re.IGNORECASE)
 _ABSOLUTE_URL: Final = re.compile(r"([a-z][a-z0-9+.-]*://[^/?#]*)(.*)", re.IGNORECASE | re.DOTALL)
+_MAX_CHARS: Final = 400  # a name has 253 at most (RFC 1035, section 2.3.4)
 _CACHED_TEXTS: Final = 1024  # the texts are the callers' choice, so the cache has a bound
 
 
@@ -61,16 +62,24 @@ def is_ip_address(host: str) -> bool:
     return True
 
 
-@lru_cache(maxsize=_CACHED_TEXTS)
 def parse_host(text: str) -> Authority | None:
     """A ``Host`` header, or None when it is malformed."""
+    return _parse_host(text) if len(text) <= _MAX_CHARS else None
+
+
+def parse_origin(text: str) -> Origin | None:
+    """An ``Origin`` header, or None when it names no single origin."""
+    return _parse_origin(text) if len(text) <= _MAX_CHARS else None
+
+
+@lru_cache(maxsize=_CACHED_TEXTS)
+def _parse_host(text: str) -> Authority | None:
     match = _HOST_HEADER.fullmatch(text)
     return None if match is None else _read_authority(match)
 
 
 @lru_cache(maxsize=_CACHED_TEXTS)
-def parse_origin(text: str) -> Origin | None:
-    """An ``Origin`` header, or None when it names no single origin."""
+def _parse_origin(text: str) -> Origin | None:
     match = _ORIGIN_HEADER.fullmatch(text)
     authority = None if match is None else _read_authority(match)
     return None if match is None or authority is None else make_origin(match["scheme"], authority)

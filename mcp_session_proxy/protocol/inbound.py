@@ -36,6 +36,7 @@ class Accepts(NamedTuple):
     prefers_json: bool  # of two that it takes
 
 
+_REMEMBERED_CHARS: Final = 1000
 _JSON_TYPES: Final = (revisions.JSON, "application/*", "*/*")
 _BOTH: Final = Accepts(json=True, stream=True, prefers_json=True)
 _JSON_ONLY: Final = Accepts(json=True, stream=False, prefers_json=True)
@@ -51,7 +52,9 @@ def read_accept(values: Sequence[str]) -> Accepts:
     # The official SDKs write exactly this, and so do most clients.
     if len(values) == 1 and values[0] == revisions.ACCEPT_BOTH:
         return _BOTH
-    return _read_accept(",".join(values))
+    text = ",".join(values)
+    # One that is so long is nobody's habit, and not worth remembering.
+    return _read_accept(text) if len(text) <= _REMEMBERED_CHARS else _read_accept.__wrapped__(text)
 
 
 @lru_cache(maxsize=CACHED_ACCEPTS)

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from ..bounds import BATCH_MESSAGES, ID_BYTES, PARAMS_MEMBERS
+from ..bounds import BATCH_MESSAGES, ID_BYTES, PARAMS_MEMBERS, SMALL_BYTES
 from ..errors import INTERNAL_ERROR, BadJson, BadRequest, InvalidParams, ProxyError, TooDeep
 from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
@@ -147,13 +147,13 @@ def _decode(decoder: msgspec.json.Decoder[_T], data: bytes) -> _T:
     except msgspec.ValidationError:
         raise
     except msgspec.DecodeError:
-        repaired = _replace_lone_surrogates(data)
+        repaired = replace_lone_surrogates(data)
         if repaired == data:
             raise
         return decoder.decode(repaired)
 
 
-def _replace_lone_surrogates(data: bytes) -> bytes:
+def replace_lone_surrogates(data: bytes) -> bytes:
     """A text may hold nothing but escapes, so each of these steps is one call, whatever there is to find."""
     if _NO_JSON in data:
         return data
@@ -165,8 +165,12 @@ def _replace_lone_surrogates(data: bytes) -> bytes:
 # -- reading -------------------------------------------------------------------------------------
 
 
-def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list[Message | Rejection], bool]:
+def parse_body(
+    body: bytes, *, max_depth: int | None = DEFAULT_MAX_DEPTH
+) -> tuple[list[Message | Rejection], bool]:
     """Read a client's POST body: its messages, and whether they came as a batch.
+
+    Its depth was looked at already if ``max_depth`` is None: see ``large``, which goes before for large ones.
 
     A batch (MCP 2025-03-26, basic, "Batching") may hold refused entries beside good ones; a single
     message that is refused raises instead, as does a batch that is empty or over ``BATCH_MESSAGES``.
@@ -179,11 +183,11 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
     ``peek_id`` finds the id to answer with.
     """
     if not body.isascii():
-        _require_utf8(body)
+        require_utf8(body)
     # Before anything recurses into it: what a parser refuses by itself depends on the interpreter's stack.
     # Most bodies have fewer bytes than there may be levels.
-    if len(body) > max_depth and is_deeper(body, max_depth):
-        raise TooDeep(f"The JSON is nested more than {max_depth} levels deep, which --max-json-depth allows.")
+    if max_depth is not None and len(body) > max_depth and is_deeper(body, max_depth):
+        raise too_deep(max_depth)
     if body.lstrip()[:1] != b"[":
         return [parse_message(body)], False
     try:
@@ -197,7 +201,17 @@ def parse_body(body: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> tuple[list
     return [_parse_entry(bytes(entry)) for entry in entries], True
 
 
-def _require_utf8(body: bytes) -> None:
+def too_deep(max_depth: int) -> TooDeep:
+    """The error about JSON that is nested too deep."""
+    return TooDeep(f"The JSON is nested more than {max_depth} levels deep, which --max-json-depth allows.")
+
+
+def too_many_members() -> InvalidParams:
+    """The error about parameters of too many members."""
+    return InvalidParams(f'"params" and "_meta" may have {PARAMS_MEMBERS} members each.')
+
+
+def require_utf8(body: bytes) -> None:
     """Raw payloads are not decoded on their way, so this is where bad ones are stopped."""
     try:
         body.decode()
@@ -316,7 +330,7 @@ def _bound_members(params: bytes) -> None:
     except UNREADABLE as error:
         raise InvalidParams('The members of "params" cannot be read.') from error
     if too_many:
-        raise InvalidParams(f'"params" and "_meta" may have {PARAMS_MEMBERS} members each.')
+        raise too_many_members()
 
 
 def _read_id(raw: bytes) -> bytes:
@@ -347,9 +361,12 @@ def _is_given(raw: msgspec.Raw | msgspec.UnsetType) -> TypeGuard[msgspec.Raw]:
 
 
 def peek_id(data: bytes) -> bytes:
-    """The id to answer a refused message with: its own where it has a usable one, else ``null``."""
+    """The id to answer a refused message with: its own where it has a usable one, else ``null``.
+
+    A large message is not mended first, which would take long.
+    """
     try:
-        raw = _decode(_ids, data).id
+        raw = (_decode(_ids, data) if len(data) <= SMALL_BYTES else _ids.decode(data)).id
         if raw is msgspec.UNSET:
             return NULL
         return _usable_id(bytes(raw))
@@ -361,7 +378,7 @@ def peek_id(data: bytes) -> bytes:
 
 def _usable_id(raw: bytes) -> bytes:
     try:
-        _require_utf8(raw)
+        require_utf8(raw)
         return _read_id(raw)
     except (BadJson, BadRequest):
         return NULL

@@ -33,6 +33,7 @@ ROWS = {
     },
     "TLS handshakes": {"TLS_HANDSHAKE_SECONDS": "{} from the connection on"},
     "heads of requests": {
+        "HEAD_NAME_BYTES": "names have {} each",
         "HEAD_FIELDS": "{} headers",
         "HEAD_TIMES_A_FIELD": "{} times that for all headers",
         "HEADS_PERCENT": "have not ended {}",

@@ -151,6 +151,23 @@ async def test_each_of_a_batch_counts(bench: Bench) -> None:
     assert {answer["error"]["data"]["reason"] for answer in refused} == {"too-many-exchanges"}
 
 
+async def test_what_a_batch_is_refused_is_told_once(bench: Bench) -> None:
+    """Each of its requests gets its answer and is counted, but a hundred of them are one line of the log."""
+    tool = bench.server.on["tools/call"] = Slow()
+    await bench.start(max_exchanges=4)
+    session = await bench.initialize()
+    sending = asyncio.create_task(bench.post([call(number) for number in range(100)], session=session))
+    await until(lambda: tool.began == 3)
+    refused = (await bench.post([call(number) for number in range(100)], session=session)).json
+    assert sorted(answer["id"] for answer in refused) == list(range(100))
+    assert {answer["error"]["data"]["reason"] for answer in refused} == {"too-many-exchanges"}
+    assert {answer["error"]["message"] for answer in refused} == {
+        "3 requests of this caller are under way already (--max-exchanges-per-principal)."
+    }
+    tool.end.set()
+    assert sum("result" in answer for answer in (await sending).json) == 3
+
+
 async def test_other_pages_count(bench: Bench) -> None:
     """What is passed through holds a connection to the server, too."""
     tool = bench.server.on["GET"] = Slow()

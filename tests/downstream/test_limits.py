@@ -10,6 +10,8 @@ import pytest
 from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Bench, until
 
+from mcp_session_proxy.protocol.headers import _classify_short, end_to_end_response_headers
+
 
 async def connect(bench: Bench) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """A bare connection to the listener."""
@@ -228,6 +230,16 @@ async def test_headers(bench: Bench, headers: dict[str, str], path: str) -> None
     assert "--max-header-bytes" in error["message"]
     assert not any(value in error["message"] for value in headers.values() if len(value) > 1)
     assert bench.server.seen == []
+
+
+async def test_long_names_of_headers(bench: Bench) -> None:
+    """What a name means is remembered, so it has a length; that of a server's is cut for that."""
+    await bench.start()
+    for length, status in ((256, 200), (257, 431)):
+        assert (await bench.post(call(), headers={"X" * length: "1"})).status == status
+    for number in range(100):
+        end_to_end_response_headers([(f"{'x' * 100_000}-{number}", "1")])
+    assert _classify_short.cache_info().currsize < 100
 
 
 async def test_long_request_lines(bench: Bench) -> None:

@@ -67,6 +67,7 @@ class Row:
 
     name: str
     slowest_seconds: float
+    direct_seconds: float
     ready_seconds: float
     before: Level
     peak: Level
@@ -77,15 +78,17 @@ class Row:
         memory = " | ".join(f"{size / attacks.MIB:.0f}" for size in levels)
         means = (attacks.BY_NAME[self.name].__doc__ or self.name).removesuffix(".")
         return (
-            f"| `{self.name}`: {means} | {self.slowest_seconds:.2f} s | {self.ready_seconds:.2f} s "
+            f"| `{self.name}`: {means} | {self.slowest_seconds:.2f} s | {self.direct_seconds:.2f} s "
+            f"| {self.ready_seconds:.2f} s "
             f"| {memory} | {self.before.files} | {self.peak.files} | {self.after.files} |"
         )
 
 
+LATER = f"{REST_SECONDS:g} s later"
 HEADING = (
-    f"| {SECONDS:g} s of | others waited at most | `/readyz` took at most | MiB before | at the peak "
-    f"| {REST_SECONDS:g} s later | descriptors before | at the peak | {REST_SECONDS:g} s later |\n"
-    "|---|---|---|---|---|---|---|---|---|"
+    f"| {SECONDS:g} s of | others waited at most | directly at the server | `/readyz` took at most "
+    f"| MiB before | at the peak | {LATER} | descriptors before | at the peak | {LATER} |\n"
+    "|---|---|---|---|---|---|---|---|---|---|"
 )
 
 
@@ -113,11 +116,17 @@ class Victim:
 
 
 class Victims(threading.Thread):
-    """One victim of each era, at work in a thread until ``leave``. The session-less one connects anew."""
+    """One victim of each era, at work in a thread until ``leave``. The session-less one connects anew.
 
-    def __init__(self, url: str) -> None:
+    ``direct`` calls the server itself, which the attacker keeps busy, too, and the machine is another's.
+    """
+
+    direct: Victim
+
+    def __init__(self, url: str, server_url: str) -> None:
         super().__init__(daemon=True)
         self._url = url
+        self._server_url = server_url
         self._over = threading.Event()
         self._ready: Future[None] = Future()
         self.all: list[Victim] = []
@@ -134,7 +143,7 @@ class Victims(threading.Thread):
 
     def forget(self) -> None:
         """Measure anew; the counts go on."""
-        for victim in self.all:
+        for victim in (*self.all, self.direct):
             victim.slowest_seconds, victim.wrong = 0.0, None
 
     def run(self) -> None:
@@ -149,8 +158,9 @@ class Victims(threading.Thread):
                     aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar())
                 )
                 self.all.append(Victim(client=Client(http, self._url, era, token=f"victim-{era}")))
+            self.direct = Victim(client=Client(http, self._server_url, "session", token="direct"))
             async with asyncio.TaskGroup() as tasks:
-                for victim in self.all:
+                for victim in (*self.all, self.direct):
                     assert await victim.client.open() is None
                     await victim.call()
                     tasks.create_task(self._go_on(victim))
@@ -208,7 +218,7 @@ def play(fleet: Fleet, *options: str) -> Iterator[Scene]:
     )
     proxy.program.command = ["prlimit", f"--nofile={OPEN_FILES}:{OPEN_FILES}", *proxy.program.command]
     proxy.start()
-    victims = Victims(proxy.url)
+    victims = Victims(proxy.url, server.url)
     victims.begin()
     yield Scene(proxy=proxy, victims=victims)
     victims.leave()
@@ -275,6 +285,7 @@ def hammer(name: str, scene: Scene, table: list[Row], figures: Callable[[str], N
     row = Row(
         name=name,
         slowest_seconds=slowest,
+        direct_seconds=scene.victims.direct.slowest_seconds,
         ready_seconds=ready_seconds,
         before=before,
         peak=peak,

@@ -4,13 +4,14 @@ What is counted are the lines and the calls of Python that are executed: the sam
 so on every version. Work inside of C functions is not in it; what runs there is linear.
 """
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
 from mcp_session_proxy.errors import ProxyError, UpstreamProtocolError
-from mcp_session_proxy.protocol import inbound, jsonrpc, lowering, revisions
+from mcp_session_proxy.protocol import inbound, jsonrpc, large, lowering, revisions
 from mcp_session_proxy.protocol.jsonrpc import Request
 from mcp_session_proxy.protocol.sse import SseParser
 
@@ -92,6 +93,15 @@ def check_json_effort(body: bytes) -> None:
     """A body costs no more than so much for each byte, from its arrival to what the server is sent of it."""
     steps = count_steps(lambda: _read(body))
     assert steps <= _AT_LEAST + _JSON_PER_BYTE * len(body), steps
+    # What goes before for large ones takes few steps, and all of them in small pieces.
+    steps = count_steps(lambda: _examine(body))
+    assert steps <= _AT_LEAST + _JSON_PER_BYTE * len(body) // 8, steps
+
+
+def _examine(body: bytes) -> None:
+    with contextlib.suppress(ProxyError):
+        for _ in large.examine(body, max_depth=512):
+            pass
 
 
 def _read(body: bytes) -> None:

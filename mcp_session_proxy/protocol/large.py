@@ -1,0 +1,184 @@
+"""Large JSON texts of clients, looked at in pieces before they are read. Pure.
+
+Some megabytes of keys, brackets or halves of characters cost a parser a tenth of a second and more, in which
+nobody else has a turn. What is here are generators: they stop after each piece, which takes a millisecond or
+two, and whoever drives them lets others have their turn. What has passed is read like any other text.
+"""
+
+import re
+from collections.abc import Generator
+from itertools import accumulate, compress
+from typing import Final, NamedTuple
+
+import msgspec
+
+from ..bounds import BATCH_MESSAGES, PARAMS_MEMBERS
+from ..errors import BadJson, BadRequest
+from . import jsonrpc
+from .depth import opens_more
+
+_PIECE_BYTES: Final = 16 * 1024  # far longer than an escape or two
+# Pairs of brackets with nothing in them are taken off so often before a piece is looked at more closely.
+_ROUNDS: Final = 16
+_ALIKE: Final = bytes.maketrans(b"{}", b"[]")
+_NO_MARKS: Final = bytes(set(range(256)) - set(b'{}[],"'))
+_STEPS: Final = [0] * 256
+_STEPS[ord("[")], _STEPS[ord("]")] = 1, -1
+_ARE_COMMAS: Final = [number == ord(",") for number in range(256)]
+_ESCAPE_BYTES: Final = 6  # of a character by its number
+_FIRST_HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
+
+_texts: Final = msgspec.json.Decoder(msgspec.Raw)
+_arrays: Final = msgspec.json.Decoder(list[msgspec.Raw])
+
+
+class _Params(msgspec.Struct, gc=False):
+    params: msgspec.Raw = msgspec.field(default_factory=msgspec.Raw)
+
+
+class _Meta(msgspec.Struct, gc=False):
+    meta: msgspec.Raw = msgspec.field(name="_meta", default_factory=msgspec.Raw)
+
+
+_params = msgspec.json.Decoder(_Params)
+_metas = msgspec.json.Decoder(_Meta)
+
+
+class Shape(NamedTuple):
+    """What a text looks like, as far as it was looked at: whether it is too deep, and how many commas stand
+    between the items or members of the outermost array or object."""
+
+    too_deep: bool
+    commas: int
+
+
+def examine(body: bytes, *, max_depth: int) -> Generator[None, None, bytes]:
+    """Refuse a large POST body over which a parser would take long; gives it with broken characters mended.
+
+    Raises:
+        BadJson: it is not JSON, or (TooDeep) nested deeper than ``max_depth``.
+        BadRequest: it is a batch of too many messages.
+        InvalidParams: parameters, or a ``_meta`` in them, have too many members.
+    """
+    if not body.isascii():
+        jsonrpc.require_utf8(body)
+    yield
+    is_batch = body[:_PIECE_BYTES].lstrip()[:1] == b"["
+    if is_batch or opens_more(body, max_depth):
+        shape = yield from survey(body, max_depth, BATCH_MESSAGES if is_batch else len(body))
+        if shape.too_deep:
+            raise jsonrpc.too_deep(max_depth)
+        if is_batch and shape.commas >= BATCH_MESSAGES:
+            raise BadRequest(f"The batch has too many messages; at most {BATCH_MESSAGES} are allowed.")
+    try:
+        _texts.decode(body)
+    except jsonrpc.UNREADABLE:
+        body = yield from mend(body)
+    yield
+    try:
+        messages = _arrays.decode(body) if is_batch else [_texts.decode(body)]
+    except jsonrpc.UNREADABLE as error:
+        raise BadJson("The body is not valid JSON.") from error
+    for message in messages:
+        yield
+        yield from _bound_members(message)
+    return body
+
+
+def _bound_members(message: msgspec.Raw) -> Generator[None, None, None]:
+    """Refuse parameters, or a ``_meta`` in them, of very many members."""
+    try:
+        params = bytes(_params.decode(message).params)
+        yield from _bound_commas(params)
+        yield from _bound_commas(bytes(_metas.decode(params).meta))
+    except jsonrpc.UNREADABLE:
+        return  # it is no message, or has no such parameters: who reads it finds that, and says so
+
+
+def _bound_commas(members: bytes) -> Generator[None, None, None]:
+    # More colons than members: most parameters need no closer look.
+    if members.count(b":") > PARAMS_MEMBERS:
+        shape = yield from survey(members, len(members), PARAMS_MEMBERS)
+        if shape.commas >= PARAMS_MEMBERS:
+            raise jsonrpc.too_many_members()
+
+
+def survey(data: bytes, max_depth: int, max_commas: int) -> Generator[None, None, Shape]:
+    """Look at the brackets and commas outside of strings, until there are too many of either.
+
+    What is no JSON may be called too deep or not; a parser does not get deeper into it than this says.
+    """
+    start = depth = commas = 0
+    in_string = False
+    while start < len(data):
+        end = _end_of_piece(data, start)
+        marks = data[start:end]
+        start = end
+        if b"\\" in marks:
+            # Backslashes in pairs first, so that what is left before a quote escapes it.
+            marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"")
+        # Two quotes in a row change nothing about what is within a string.
+        parts = marks.translate(_ALIKE, _NO_MARKS).replace(b'""', b"").split(b'"')
+        outside = b"".join(parts[in_string::2])
+        in_string ^= len(parts) % 2 == 0
+        brackets = outside.replace(b",", b"")
+        left, rounds = brackets, 0
+        while rounds < _ROUNDS and len(less := left.replace(b"[]", b"")) < len(left):
+            left, rounds = less, rounds + 1
+        # At most so deep; and if it is not less than that, exactly.
+        if (
+            depth + rounds + left.count(b"[") > max_depth
+            and max(accumulate(map(_STEPS.__getitem__, brackets), initial=depth)) > max_depth
+        ):
+            return Shape(True, commas)
+        if not brackets:
+            commas += len(outside) if depth == 1 else 0
+        elif depth - left.count(b"]") <= 1:
+            levels = accumulate(map(_STEPS.__getitem__, outside), initial=depth)
+            commas += list(compress(levels, map(_ARE_COMMAS.__getitem__, outside))).count(1)
+        if commas > max_commas:
+            break
+        depth += brackets.count(b"[") - brackets.count(b"]")
+        yield
+    return Shape(False, commas)
+
+
+def _end_of_piece(data: bytes, start: int) -> int:
+    """Where a piece ends that begins here: never between a backslash and what it escapes."""
+    end = min(start + _PIECE_BYTES, len(data))
+    piece = data[start:end]
+    is_cut = (len(piece) - len(piece.rstrip(b"\\"))) % 2
+    return min(end + is_cut, len(data))
+
+
+def mend(data: bytes) -> Generator[None, None, bytes]:
+    """The same text with U+FFFD for surrogates that have no partner: see ``jsonrpc``."""
+    mended: list[bytes] = []
+    start = 0
+    while start < len(data):
+        end = _end_of_piece(data, start)
+        # An escape that is cut, or stands before its other half, belongs to the next piece.
+        if end < len(data):
+            end = _before_escape(data, start, end)
+        mended.append(jsonrpc.replace_lone_surrogates(data[start:end]))
+        start = end
+        yield
+    return b"".join(mended)
+
+
+def _before_escape(data: bytes, start: int, end: int) -> int:
+    """The end of a piece that begins and ends so, moved in front of a character that would be cut."""
+    at = data.rfind(b"\\", end - _ESCAPE_BYTES + 1, end)
+    if at >= 0 and _is_escape(data, start, at):
+        end = at
+    # The other half may follow.
+    before = end - _ESCAPE_BYTES
+    if _FIRST_HALF.fullmatch(data, before, end) and _is_escape(data, start, before):
+        end = before
+    return end
+
+
+def _is_escape(data: bytes, start: int, at: int) -> bool:
+    """Whether the backslash there begins an escape, and is not escaped itself."""
+    before = data[start:at]
+    return (len(before) - len(before.rstrip(b"\\"))) % 2 == 0
