@@ -16,6 +16,9 @@ from mcp_session_proxy.settings.config import load
 SERVER = str(Path(__file__).parent / "servers" / "stdio_server.py")
 
 
+TOY = [sys.executable, "-I", "-S", SERVER]
+
+
 class StdioBench(Bench):
     """A client, the proxy, and a command behind it. All events are kept."""
 
@@ -25,7 +28,7 @@ class StdioBench(Bench):
 
     async def start(self, *arguments: str, command: list[str] | None = None, **options: Any) -> None:
         """Start the proxy before the toy server with these arguments, or before another command."""
-        words = command or [sys.executable, "-I", "-S", SERVER, *arguments]
+        words = command or [*TOY, *arguments]
         await super().start(upstream=None, command=words, **options)
         self.watch(self.events.append)
 

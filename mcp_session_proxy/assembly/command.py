@@ -10,7 +10,7 @@ from ..events import Observer
 from ..settings.stdio import check_command
 from ..upstream.children import Program
 from ..upstream.fleet import Server
-from ..upstream.leftovers import Ledger, bury_orphans, own_directory
+from ..upstream.leftovers import Ledger, bury_orphans, keep_descriptors, own_directory
 from ..upstream.monitor import always_there
 from ..upstream.stdio import Stdio, StdioRules
 from . import rules
@@ -30,6 +30,7 @@ class CommandServer:
         settings = in_force.settings
         assert settings.command is not None
         check_command(settings)
+        keep_descriptors()
         self._observe = observe
         self._ledger = Ledger(own_directory())
         program = Program(

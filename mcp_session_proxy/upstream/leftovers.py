@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _PROC: Final = Path("/proc")
+_STDERR: Final = 2
 
 
 class _Process(NamedTuple):
@@ -28,13 +29,14 @@ class _Process(NamedTuple):
 
     @classmethod
     def find(cls, pid: int) -> "_Process | None":
-        """The process that has this number now."""
+        """The process that has this number now, if it has not ended."""
         try:
             text = (_PROC / str(pid) / "stat").read_text(encoding="utf-8", errors="replace")
         except OSError:
             return None
-        # The name, which may hold anything, is in brackets before the rest (proc_pid_stat(5), field 22).
-        return cls(pid, text.rpartition(")")[2].split()[19])
+        # The name, which may hold anything, is in brackets before the rest (proc_pid_stat(5)).
+        state, *fields = text.rpartition(")")[2].split()
+        return None if state == "Z" else cls(pid, fields[18])
 
     @property
     def is_there(self) -> bool:
@@ -116,6 +118,17 @@ def own_directory() -> Path | None:
         return None
     is_safe = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o022
     return directory if is_safe else None
+
+
+def keep_descriptors() -> None:
+    """Let no child inherit what this process was started with, such as a socket that listens (systemd).
+
+    What Python opens is kept from children anyway; the event loop closes nothing in them.
+    """
+    for name in os.listdir("/dev/fd"):
+        with contextlib.suppress(OSError):  # the one that lists them is closed by now
+            if int(name) > _STDERR:
+                os.set_inheritable(int(name), False)
 
 
 def bury_orphans(ours: Container[int]) -> None:

@@ -3,16 +3,13 @@
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator
 
 import pytest
 from http_server import HttpServer
 from messages import call
 from proxy_bench import until
-from stdio_bench import SERVER, StdioBench, is_there
-
-TOY = [sys.executable, "-I", "-S", SERVER]
+from stdio_bench import TOY, StdioBench, is_there
 
 
 @pytest.fixture

@@ -60,9 +60,9 @@ def node() -> str:
     return str(found)
 
 
-def node_module(path: str) -> str:
-    """A file inside the node environment's packages."""
-    return str(environment("node") / "node_modules" / path)
+def node_module(path: str, name: str = "node") -> str:
+    """A file inside the packages of the node environment, or of another one."""
+    return str(environment(name) / "node_modules" / path)
 
 
 def chromium() -> str:
@@ -524,6 +524,16 @@ class Fleet:
         proxy = Proxy(program=program, announcement=announcement, upstream=upstream)
         if start:
             proxy.start(ready=ready)
+        return proxy
+
+    def new_stdio_proxy(self, command: Sequence[str], *options: str, ready: bool = True) -> Proxy:
+        """A proxy of the caller's own that starts this command for each session."""
+        proxy = self.new_proxy("http://command/mcp", *options, start=False)
+        program = proxy.program
+        place = list(program.command).index(proxy.upstream)
+        words = [*program.command[:place], "--stdio", *program.command[place + 1 :], "--", *command]
+        program.command = words
+        proxy.start(ready=ready)
         return proxy
 
     def forget_since(self, names: set[str]) -> None:

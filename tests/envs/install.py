@@ -53,6 +53,7 @@ NAMES = (
     "newest-langchain",
     "newest-mcp",
     "site",
+    "stdio",
     "mcp-1.23",
 )
 # Not built unless named: no test needs them, only `make fuzz` and `make bench`.

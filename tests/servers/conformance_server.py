@@ -1,6 +1,6 @@
 """A stateful MCP server with the tools, resources and prompts that the official conformance suite asks for.
 
-    python conformance_server.py --port 8000
+    python conformance_server.py --port 8000 [--transport streamable-http|sse|stdio]
 
 The suite names every fixture in the descriptions of its scenarios; what is here follows those for 2025-11-25.
 """
@@ -274,14 +274,15 @@ def add_prompts(mcp: FastMCP) -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    parser.add_argument("--transport", default="streamable-http", choices=["streamable-http", "sse", "stdio"])
     arguments = parser.parse_args()
     mcp = FastMCP("conformance", host="127.0.0.1", port=arguments.port, log_level="CRITICAL")
     add_content_tools(mcp)
     add_talking_tools(mcp)
     add_resources(mcp)
     add_prompts(mcp)
-    mcp.run("streamable-http")
+    mcp.run(arguments.transport)
 
 
 if __name__ == "__main__":
