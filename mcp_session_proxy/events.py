@@ -429,6 +429,19 @@ class EraFound(Event, frozen=True, kw_only=True):
     modern_requests: str
 
 
+class TransportFound(Event, frozen=True, kw_only=True):
+    """The server does not speak Streamable HTTP but HTTP+SSE of 2024-11-05, or the other way round again.
+
+    ``transport``: which of the two it speaks. Sessions over HTTP+SSE end with their event streams.
+
+    What to do: nothing; ``--upstream-transport`` says it beforehand, and saves a request.
+    """
+
+    name = "upstream.transport"
+    upstream: str
+    transport: str
+
+
 class AnonymousCaller(Event, frozen=True, kw_only=True):
     """The first caller without credentials on a listener beyond loopback. Told once, loudly.
 

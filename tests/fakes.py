@@ -27,7 +27,7 @@ from mcp_session_proxy.upstream.record import KnownSession, SessionRules
 from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
 from mcp_session_proxy.upstream.streamable_http import fits_a_header
-from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost, StreamRefused
+from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost, Refused, StreamRefused
 
 # -- what a server answers -------------------------------------------------------------------------
 
@@ -258,6 +258,7 @@ class FakeServer:
 
     loss_shows_as = "404"
     hears_all = True
+    sessions_only = False
 
     def __init__(self, *, stateless: bool = False) -> None:
         self.silence_seconds = 600.0
@@ -321,6 +322,9 @@ class FakeServer:
 
     def reconnect(self, session_id: str | None) -> FakeChannel:
         return FakeChannel(self, session_id)
+
+    async def reconsider(self, refused: Refused, caller: Caller) -> None:
+        pass
 
     @asynccontextmanager
     async def answered(self, sent: Sent) -> AsyncIterator[FakeReply]:

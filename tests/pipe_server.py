@@ -89,6 +89,7 @@ class PipeServer(FakeServer):
 
     loss_shows_as = "ended"
     hears_all = False
+    sessions_only = True
 
     def __init__(self, *, stateless: bool = False) -> None:
         super().__init__(stateless=stateless)

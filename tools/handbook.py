@@ -102,6 +102,7 @@ _FIELDS: Final = {
     "sharing": "the value of `--sharing`",
     "stateful": "whether it gives session ids to clients of earlier revisions",
     "text": "what it wrote, cut",
+    "transport": "`streamable-http` or `http+sse`",
     "trace_id": "the trace that the request is part of, see [tracing](tracing.md)",
     "untold": "lines that were not logged",
     "upstream": "the server's URL, without its query; of one that is a command, `stdio` and its name",

@@ -157,7 +157,9 @@ class Proxy:
 
     def _open_servers(self, tls: ssl.SSLContext | None, memory: Memory) -> Sequence[Server]:
         if self.settings.command is None:
-            self.transports = HttpServers(self.in_force, tls=tls, answers=memory.answers)
+            self.transports = HttpServers(
+                self.in_force, tls=tls, answers=memory.answers, observe=self._observe
+            )
             self._stack.callback(self.transports.close)
             return self.transports.servers
         command = self.command = CommandServer(self.in_force, self._observe)

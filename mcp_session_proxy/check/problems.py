@@ -57,9 +57,11 @@ def diagnose(failed: Failed) -> Diagnosis:
     if failed.first_event == _OLD_EVENT:
         return Diagnosis(
             key="http-sse",
-            text="This is the HTTP+SSE transport of 2024-11-05, which the proxy does not speak.",
+            text="This is the HTTP+SSE transport of 2024-11-05. The proxy speaks it to the server, and "
+            "Streamable HTTP to its clients; how others fare with it is not checked.",
             hint=_elsewhere(failed)
-            or "Many servers offer Streamable HTTP, too, often at /mcp; see the server's documentation.",
+            or "Try: mcp-session-proxy serve URL. Many servers offer Streamable HTTP, too, often at /mcp; "
+            "then the proxy keeps their sessions over more than one stream.",
         )
     if hello.status == 401 or (hello.status == 403 and failed.has_credentials and speaks_of_audience(hello)):
         return _diagnose_credentials(failed)

@@ -82,6 +82,9 @@ _DIALECTS: Final = (
     # php-mcp, Swift; a gateway seen in the wild.
     _dialect(r"invalid or expired session", 400, 404, id_sent=True),
     _dialect(r"unknown session", 400, 404, id_sent=True),
+    # Over HTTP+SSE: Python, the TypeScript SDK's example, Java; go-sdk and mcp-go have those above.
+    _dialect(r"could not find session", 400, 404, id_sent=True),
+    _dialect(r"no transport found for session", 400, 404, id_sent=True),
     _dialect(r"no such session", 400, 404, id_sent=True),
     _dialect(r"session (?:has |is )?expired", 404, id_sent=True),
     _dialect(r"session (?:does not|doesn't|no longer) exists?", 400, 404, id_sent=True),

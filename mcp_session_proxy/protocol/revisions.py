@@ -149,6 +149,14 @@ class UpstreamEra(StrEnum):
     MODERN = "modern"  # always passed to the server as they are
 
 
+class HttpTransport(StrEnum):
+    """The operator's choice: which of its two transports a server with a URL speaks."""
+
+    AUTO = "auto"  # found out with the first handshake
+    HTTP = "http"  # Streamable HTTP, since 2025-03-26
+    SSE = "sse"  # HTTP+SSE, of 2024-11-05
+
+
 class ServedEras(StrEnum):
     """The operator's choice: which clients are served."""
 

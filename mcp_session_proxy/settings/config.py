@@ -21,7 +21,7 @@ from yarl import URL
 from ..downstream.paths import Passing
 from ..events import Level
 from ..protocol.inbound import HeartbeatFormat
-from ..protocol.revisions import ServedEras, UpstreamEra
+from ..protocol.revisions import HttpTransport, ServedEras, UpstreamEra
 from ..protocol.tokens import DEFAULT_CLAIMS
 from ..sessions.credentials import DEFAULT_PATTERNS
 from ..sessions.modes import Anonymous, OnStop, Sharing, TokenIdentity, UnknownSessionRule
@@ -98,6 +98,12 @@ class Settings(StdioSettings):
     """The MCP endpoint of the stateful server behind the proxy. The proxy's own endpoint has the same
     path; every other path is passed through to the same origin. A server that is a command has none: see
     --stdio."""
+
+    upstream_transport: Annotated[HttpTransport, Group.LISTENING] = HttpTransport.AUTO
+    """How the server is spoken to. http: Streamable HTTP. sse: HTTP+SSE of 2024-11-05; its URLs most often
+    end in /sse. auto: Streamable HTTP, unless the server refuses the first handshake with 400, 404 or 405
+    and then, on a GET, names an endpoint within 10 s, as HTTP+SSE does. Clients speak Streamable HTTP to the
+    proxy in any case."""
 
     replica: Annotated[Upstreams, Group.LISTENING] = ()
     """More servers like the first, with the same path. Each session lives on one of them; new ones go where
@@ -503,6 +509,8 @@ class Settings(StdioSettings):
                 yield "token_identity", "jwks needs --jwks-url or --token-issuer"
             if find_spec("jwt") is None or find_spec("cryptography") is None:
                 yield "token_identity", "jwks needs the extra jwt: pip install 'mcp-session-proxy[jwt]'"
+        if self.upstream_transport is HttpTransport.SSE and self.upstream_era is UpstreamEra.MODERN:
+            yield "upstream_era", "needs a server that speaks Streamable HTTP (--upstream-transport)"
         if self.tracing and not _has_opentelemetry():
             yield "tracing", "needs the extra otel: pip install 'mcp-session-proxy[otel]'"
         if self.min_idle > self.max_sessions_per_principal:
@@ -520,6 +528,8 @@ class Settings(StdioSettings):
             yield "upstream", "must not be given together with a command (--stdio): the server is one of both"
         elif self.replica:
             yield "replica", "must be left out for a command (--stdio): each session has a child of its own"
+        if self.upstream_transport is not HttpTransport.AUTO:
+            yield "upstream_transport", "needs a server with a URL"
         if self.upstream_era is UpstreamEra.MODERN:
             yield "upstream_era", "needs a server with a URL: what a command is told belongs to a session"
         if self.token_identity is TokenIdentity.SERVER:

@@ -17,6 +17,9 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 # So many who connect at once cost one look-up, and a server that moves is found again soon.
 _KNOWN_SECONDS: Final = 10.0
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, section 5
+# A stream may be silent for as long as it likes. Whether there is still somebody at its other end, the
+# systems ask each other: after a minute, and then four times more. Not every system lets that be chosen.
+_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
 
 
 class Dialer:
@@ -46,6 +49,7 @@ class Dialer:
             sock = await aiohappyeyeballs.start_connection(
                 left, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, loop=loop
             )
+            _keep_alive(sock)
             try:
                 # Certificates name hosts without the dot that ends a full name.
                 name = None if self._tls is None else self._host.rstrip(".")
@@ -84,6 +88,15 @@ class Dialer:
         self._look_up = None
         if not look_up.cancelled():
             look_up.exception()  # whoever waits for it hears of it; if nobody does any more, no matter
+
+
+def _keep_alive(sock: socket.socket) -> None:
+    """Have the end of a connection noticed that nobody tells of."""
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE:
+        option = getattr(socket, name, None)
+        if option is not None:
+            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _usual_context() -> ssl.SSLContext:

@@ -131,6 +131,8 @@ class EraProbe:
 
     def passes(self) -> bool | None:
         """Whether modern requests go to the server as they are; None where that has to be asked."""
+        if self._transport.sessions_only:
+            return False
         if self.rules is not UpstreamEra.AUTO:
             return self.rules is UpstreamEra.MODERN
         if self._finding is None or asyncio.get_running_loop().time() >= self._believed_until:

@@ -92,7 +92,19 @@ class Handshake:
 
     async def _initialize(self, params: bytes) -> bytes:
         """The same. Raises Refused, too."""
-        channel = self._transport.connect()
+        try:
+            return await self._initialize_on(self._transport.connect(), params)
+        except Refused as refused:
+            # It may have been the wrong way of asking.
+            channel = await self._transport.reconsider(refused, self._caller)
+            if channel is None:
+                raise
+            if self._standing is not None:
+                await self._standing.close(self._caller.credentials)
+                self._stand(None)
+        return await self._initialize_on(channel, params)
+
+    async def _initialize_on(self, channel: Channel, params: bytes) -> bytes:
         identifier = b"%d" % self._allocate()
         body = jsonrpc.write_request(identifier, revisions.INITIALIZE, params)
         async with channel.open(

@@ -13,7 +13,7 @@ from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.jsonrpc import Message
-from ..protocol.sse import SseParser
+from ..protocol.sse import SseEvent, SseParser
 from .http1 import HttpAnswer
 
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
@@ -75,15 +75,19 @@ class HttpReply:
 
     def _read_events(self, chunk: bytes) -> list[Message]:
         """The messages of the events that this piece of the stream completes."""
+        max_depth = self._limits.max_json_depth
+        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in self._feed(chunk))
+        # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may yet come.
+        return [message for message in messages if message is not None]
+
+    def _feed(self, chunk: bytes) -> list[SseEvent]:
+        """The events that this piece of the stream completes."""
         parser = self._parser = self._parser or SseParser()
         events = parser.feed(chunk)
         # Nearly all events are small, and gone as soon as they are whole.
         if parser.pending_bytes > SMALL_BYTES or self._taken:
             self._account(parser.pending_bytes)
-        max_depth = self._limits.max_json_depth
-        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in events)
-        # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may yet come.
-        return [message for message in messages if message is not None]
+        return events
 
     async def _read_rest(self, beginning: bytes) -> bytes:
         """The whole body, of which this has come."""

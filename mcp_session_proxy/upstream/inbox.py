@@ -49,7 +49,8 @@ class Inbox:
 
     async def read(self) -> list[Message] | None:
         """The messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
-        if not self._arrived and not self._over:
+        # Who waits may be woken over nothing.
+        while not self._arrived and not self._over:
             await self._wait()
         if self._arrived:
             return self.take_unread()

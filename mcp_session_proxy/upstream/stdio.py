@@ -27,7 +27,7 @@ from .duplex import DuplexSession
 from .environment import hide
 from .inbox import Sweeper
 from .leftovers import Ledger
-from .transport import Caller
+from .transport import Caller, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,8 @@ class Stdio:
 
     ``rules`` may be replaced at any time.
     """
+
+    sessions_only = True
 
     def __init__(self, program: Program, *, rules: StdioRules, ledger: Ledger, observe: Observer) -> None:
         self.sweeper = Sweeper(rules.request_timeout_seconds)
@@ -87,6 +89,9 @@ class Stdio:
     def reconnect(self, session_id: str | None) -> DuplexSession:  # noqa: ARG002
         """Sessions end with their children, and those with their proxy."""
         raise SessionLost("The MCP server that the session lived in has ended.")
+
+    async def reconsider(self, refused: Refused, caller: Caller) -> None:
+        """There is no other way."""
 
     async def _open_link(self, session: DuplexSession, caller: Caller) -> "ChildLink":
         """Start a child for a session of this caller's; see ``DuplexSession``."""

@@ -27,7 +27,7 @@ from .http_head import write_end, write_fields_or_none, write_post
 from .http_reply import BodyLimits, HttpReply
 from .redirects import REDIRECTS, is_same_but_for_a_slash, redirected, speaks_mcp
 from .refusal import read_refusal, why_no_stream
-from .transport import Caller, ConnectionLost, Refused, Reply, StreamRefused
+from .transport import Caller, Channel, ConnectionLost, Refused, Reply, StreamRefused
 
 _GOODBYES: Final = 2
 _GOODBYE_SECONDS: Final = 3.0
@@ -254,6 +254,8 @@ class StreamableHttp:
     answers on their way.
     """
 
+    sessions_only = False
+
     def __init__(
         self, url: URL, *, rules: HttpRules, tls: ssl.SSLContext | None = None, answers: Share = UNBOUNDED
     ) -> None:
@@ -290,6 +292,10 @@ class StreamableHttp:
     def reconnect(self, session_id: str | None) -> HttpChannel:
         """A channel for a session that stands already; cookies that were set on it are lost."""
         return HttpChannel(self, session_id)
+
+    async def reconsider(self, refused: Refused, caller: Caller) -> Channel | None:  # noqa: ARG002
+        """There is no other way."""
+        return None
 
     def close(self) -> None:
         """Cut all connections."""

@@ -294,6 +294,11 @@ class Channel(Protocol):
 class Transport(Protocol):
     """The way to one server."""
 
+    @property
+    def sessions_only(self) -> bool:
+        """Whether no request can go to the server but on a session."""
+        ...
+
     def connect(self) -> Channel:
         """A channel for a session that is to be opened. Nothing is sent yet, nothing can fail."""
         ...
@@ -303,5 +308,13 @@ class Transport(Protocol):
 
         Raises:
             SessionLost: here, sessions live no longer than their channels.
+        """
+        ...
+
+    async def reconsider(self, refused: Refused, caller: Caller) -> Channel | None:
+        """Another channel to try, after a handshake was refused for which ``connect`` gave one.
+
+        ``caller`` is whose it was. None where that would be no use, as for nearly every refusal. A channel
+        that is given has to be opened. Takes 10 s at most; raises nothing.
         """
         ...

@@ -25,6 +25,7 @@ from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.config import LogFormat, Settings
 from mcp_session_proxy.settings.kinds import Live
+from mcp_session_proxy.upstream.streamable_http import StreamableHttp
 
 META = "io.modelcontextprotocol/"
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -586,10 +587,11 @@ async def test_request_timeout(bench: Reloaded) -> None:
 @tries("connect_timeout")
 async def test_connect_timeout(bench: Reloaded) -> None:
     """All ways to the server go by the new time."""
-    await bench.start()
+    await bench.start(upstream_transport="http")
     bench.change(connect_timeout="7s")
     # Every network that could be trusted to leave a connection hanging is somebody else's.
     [transport], [passing] = bench.proxy.transports.transports, bench.proxy.front._passing.values()
+    assert isinstance(transport, StreamableHttp)
     assert isinstance(passing, Passthrough)
     assert [each.connect_seconds for each in (transport._usual_patience, transport.patience(None))] == [7, 7]
     assert passing.rules.timeout.sock_connect == 7

@@ -70,7 +70,8 @@ def test_the_old_transport_is_named():
     """HTTP+SSE begins a plain GET with an event called endpoint."""
     problem = failed(NOT_FOUND, first_event="endpoint")
     assert problem.key == "http-sse"
-    assert "does not speak" in problem.text
+    assert "speaks it to the server" in problem.text
+    assert "serve URL" in problem.hint
 
 
 def test_an_ordinary_stream_is_not_the_old_transport():

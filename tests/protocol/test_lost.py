@@ -98,6 +98,8 @@ UNKNOWN_ID = [
         "Bad Request: No valid session. Send an initialize request first.",
     ),
     Case("in the wild: unknown session", 400, rpc_error(-32001, "Unknown session")),
+    Case("python over HTTP+SSE", 404, "Could not find session"),
+    Case("TypeScript over HTTP+SSE", 400, "No transport found for sessionId"),
     Case("in the wild: SSE", 400, rpc_error(-32000, "Server not initialized"), sse=True),
     Case("in the wild: gateway", 404, '{"error":"Not Found","message":"MCP session not found"}'),
     Case("in the wild: 200 JSON-RPC", 200, rpc_error(-32600, "missing or invalid Mcp-Session-Id"), SUSPECT),

@@ -555,6 +555,24 @@ async def test_an_answer_before_the_word(at: Scene) -> None:
     await reply.__aexit__()
 
 
+async def test_a_word_behind_the_first_message(at: Scene) -> None:
+    """It is no end, and no message: whoever reads goes on waiting."""
+    at.link.gives_word = True
+    entering = asyncio.create_task(at.call(1).__aenter__())
+    await settle()
+    at.says(progress(1, 4))
+    reply = await entering
+    assert await said(reply) == [4]
+    reading = waits(reply)
+    await settle()
+    at.link.words[0].set_result(None)
+    await settle()
+    assert not reading.done()
+    at.says(answer(1))
+    assert [shown(message) for message in await reading or []] == [1]
+    await reply.__aexit__()
+
+
 async def test_a_word_that_says_no(at: Scene) -> None:
     """Whoever sends hears it, of a call and of a message without an answer."""
     at.link.gives_word = True
