@@ -149,13 +149,16 @@ _LABELS: Final = {
     "kind": "`client` (clients' streams), `listen` (`subscriptions/listen`) or `upstream` (the server's)",
     "method": "the MCP method; unknown ones share `other`",
     "outcome": "of a request: `ok`, `error` (the server's own), or a [reason](events.md#reasons); "
-    "of a parked call: see [`call.parked`](events.md#callparked); of a reload: `applied` or `failed`",
+    "of a parked call: see [`call.parked`](events.md#callparked); of a reload: `applied` or `failed`; "
+    "of a restored session: see [`session.restored`](events.md#sessionrestored) and "
+    "[`session.woken`](events.md#sessionwoken)",
     "phase": ", ".join(f"`{phase}`" for phase in Phase),
     "python": "version of Python",
     "reason": "a [reason](events.md#reasons), or what the event of that name tells: "
     "[`session.opened`](events.md#sessionopened) (its `why`), [`session.closed`](events.md#sessionclosed), "
     "[`request.retried`](events.md#requestretried)",
     "state": ", ".join(f"`{state}`" for state in SessionState),
+    "verb": "what the store was asked to do: `beat`, `claim`, `write`, `load` and others at the start",
     "version": "version of the proxy",
 }
 

@@ -13,6 +13,7 @@ from typing import Final, TypeAlias
 from .. import __version__, events
 from ..aio import Tasks
 from ..events import Observer
+from ..ops.introspection import StateView
 from ..sessions.books import Slot
 from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
@@ -64,6 +65,10 @@ class KeptState:
 
     def _tell(self, verb: str, seconds: float) -> None:
         self._observe(events.StoreAsked(verb=verb, seconds=seconds))
+
+    def view(self) -> StateView:
+        """What operators see of it."""
+        return StateView(kept="disk", up=self.membership.up, pending_records=self.ledger.pending)
 
     # -- the beginning -----------------------------------------------------------------------------
 

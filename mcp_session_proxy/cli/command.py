@@ -4,6 +4,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from .. import __version__
@@ -27,6 +28,8 @@ from .texts import (
     EXAMPLES,
     SERVE_DESCRIPTION,
     SERVE_EXAMPLES,
+    STATE_CHECK_DESCRIPTION,
+    STATE_DESCRIPTION,
 )
 
 PROGRAM: Final = "mcp-session-proxy"
@@ -175,6 +178,12 @@ def _check_config(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _check_state(arguments: argparse.Namespace) -> int:
+    from ..assembly import state_check
+
+    return state_check.run(Path(arguments.directory))
+
+
 def _complete(arguments: argparse.Namespace) -> int:
     sys.stdout.write(script(PROGRAM, Shell(arguments.shell)))
     return 0
@@ -212,6 +221,7 @@ def build_parser() -> Parser:
     demo.set_defaults(run=_demo, parser=demo)
     _add_check(commands)
     _add_config(commands)
+    _add_state(commands)
     _add_completion(commands)
     return parser
 
@@ -292,6 +302,19 @@ def _add_config(commands: Any) -> None:
     _add_options(check, options())
     show.set_defaults(run=_show_config, parser=show)
     check.set_defaults(run=_check_config, parser=check)
+
+
+def _add_state(commands: Any) -> None:
+    state = commands.add_parser("state", help="look at what --state-dir keeps", description=STATE_DESCRIPTION)
+    actions = state.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    check = actions.add_parser(
+        "check",
+        help="whether a proxy could go on with it",
+        usage=f"{PROGRAM} state check DIR",
+        description=STATE_CHECK_DESCRIPTION,
+    )
+    check.add_argument("directory", metavar="DIR", help="the directory that --state-dir names")
+    check.set_defaults(run=_check_state, parser=check)
 
 
 def _add_completion(commands: Any) -> None:

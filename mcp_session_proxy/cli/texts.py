@@ -121,3 +121,14 @@ new shell:
   zsh:   mcp-session-proxy completion zsh > ~/.zfunc/_mcp-session-proxy    (a folder of your fpath)
   fish:  mcp-session-proxy completion fish > ~/.config/fish/completions/mcp-session-proxy.fish
 """
+
+STATE_DESCRIPTION: Final = "Look at what a proxy keeps in the directory that --state-dir names."
+
+STATE_CHECK_DESCRIPTION: Final = """\
+Say what is in a state directory, and whether a proxy of this version could go on with it. Nothing in it is
+changed, and a proxy may be at work there.
+
+exit status:
+  0  a proxy could
+  1  something is wrong, or there is nothing
+"""

@@ -4,7 +4,7 @@ from typing import Final
 
 from .. import __version__
 from ..protocol.revisions import ServedEras, UpstreamEra
-from ..sessions.modes import Anonymous, Sharing
+from ..sessions.modes import Anonymous, OnStop, Sharing
 from ..settings.config import Settings
 
 _SHARING: Final = {
@@ -38,6 +38,7 @@ def startup_lines(settings: Settings, listen_url: str, endpoint_url: str, admin_
         ("sharing", f"{settings.sharing}: {_SHARING[settings.sharing]}"),
         ("callers", _callers(settings)),
         ("modern calls", _modern_calls(settings)),
+        ("state", _state(settings)),
         ("admin", "off" if admin_url is None else f"{admin_url} (status page, /metrics /healthz /readyz)"),
         *(("WARNING", text) for text in _warnings(settings)),
     ]
@@ -49,6 +50,15 @@ def _modern_calls(settings: Settings) -> str:
         return "refused, so that clients fall back to sessions (--serve-eras legacy)"
     text = f"{_MODERN[settings.upstream_era]} (--upstream-era {settings.upstream_era})"
     return text if settings.serve_eras is ServedEras.BOTH else f"{text}; others are refused"
+
+
+def _state(settings: Settings) -> str:
+    path = settings.state_directory
+    if path is None:
+        return "in memory; --state-dir keeps sessions over restarts"
+    if settings.on_stop is OnStop.END:
+        return f"in {path}; sessions are ended when the proxy stops (--on-stop end)"
+    return f"in {path}: sessions outlive the proxy"
 
 
 def _callers(settings: Settings) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final, Literal
 
 from ..sessions.modes import TokenIdentity
 
@@ -118,6 +119,21 @@ class TokensView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StateView:
+    """Where sessions are kept: in ``memory``, or on a ``disk`` as well (``--state-dir``).
+
+    ``up``: nothing keeps it from being written. ``pending_records`` wait for that; a moment is usual.
+    """
+
+    kept: Literal["memory", "disk"] = "memory"
+    up: bool = True
+    pending_records: int = 0
+
+
+IN_MEMORY: Final = StateView()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them.
 
@@ -135,5 +151,6 @@ class Gauges:
     exchanges_parked: int
     streams: Mapping[str, int]
     children: int = 0
+    state: StateView = IN_MEMORY
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -39,6 +39,8 @@ OTHER: Final = "other"
 
 # Handshakes take from 2 ms to over a second (servers that start a process for each session).
 _OPEN_BUCKETS: Final = (0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+# From a write to a file that is in memory to one that waits for a busy disk.
+_STORE_BUCKETS: Final = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1, 5)
 # From a session that served one call to one that lives for a week.
 _AGE_BUCKETS: Final = (10, 60, 300, 900, 1800, 3600, 10800, 21600, 43200, 86400, 604800)
 
@@ -87,6 +89,7 @@ class Metrics:
         self._follow_clients()
         self._follow_upstream_sessions()
         self._follow_children()
+        self._follow_store()
         self._follow_leases()
         self._follow_requests()
         self._follow_reloads()
@@ -173,6 +176,34 @@ class Metrics:
         self._on(events.ChildEnded, lambda event: ended.child(event.how).inc())
         self._on(events.ChildFailed, lambda event: ended.child(event.how).inc())
         self._on(events.ChildNoise, lambda _: noise.inc())
+
+    def _follow_store(self) -> None:
+        seconds = Family(
+            self._histogram(
+                "store_seconds", "Time that the store of --state-dir took, by verb.", _STORE_BUCKETS, "verb"
+            )
+        )
+        restored = Family(
+            self._counter(
+                "restored_sessions",
+                "Sessions from before a restart, by what became of them once their callers came, or why not.",
+                "outcome",
+            )
+        )
+        # All are there from the start, so that a chart says none instead of nothing.
+        for verb in ("beat", "claim", "write", "load"):
+            seconds.child(verb)
+        for outcome in ("resumed", "gone", "no-server", "no-room", "unreadable", "unowned"):
+            restored.child(outcome)
+
+        def on_restored(event: events.SessionRestored) -> None:
+            # One that sleeps is counted when it wakes.
+            if event.outcome != "asleep":
+                restored.child(event.outcome).inc()
+
+        self._on(events.StoreAsked, lambda event: seconds.child(event.verb).observe(event.seconds))
+        self._on(events.SessionRestored, on_restored)
+        self._on(events.SessionWoken, lambda event: restored.child(event.outcome).inc())
 
     def _follow_leases(self) -> None:
         failures = Family(
@@ -273,6 +304,16 @@ class GaugeCollector(Collector):
         )
         yield GaugeMetricFamily(
             PREFIX + "children", "Children, those that are leaving among them.", value=gauges.children
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "store_up",
+            "1 unless what is to be kept in --state-dir cannot be written; 1 without it, too.",
+            value=gauges.state.up,
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "store_pending_records",
+            "Records that are to be written to --state-dir.",
+            value=gauges.state.pending_records,
         )
         yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
         yield _labelled(

@@ -18,11 +18,13 @@ from ..sessions.modes import TokenIdentity
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from .introspection import (
+    IN_MEMORY,
     ClientSessionView,
     Gauges,
     Phase,
     Readiness,
     ReplicaView,
+    StateView,
     TokensView,
     UpstreamSessionView,
 )
@@ -50,9 +52,11 @@ class Snapshot:
         token_identity: TokenIdentity,
         limits: Callable[[], Mapping[str, int]],
         children: Callable[[], int] = lambda: 0,
+        state: Callable[[], StateView] = lambda: IN_MEMORY,
     ) -> None:
         self._limits = limits
         self._children = children
+        self._state = state
         self._binder = binder
         self._endpoint = endpoint
         self._parking = parking
@@ -185,6 +189,7 @@ class Snapshot:
                 "upstream": sum(session.streaming for session in sessions),
             },
             children=self._children(),
+            state=self._state(),
             memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},
             memory_limit_bytes={kind: share.max_bytes for kind, share in self._memory.shares.items()},
         )

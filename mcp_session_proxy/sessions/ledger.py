@@ -165,28 +165,21 @@ class SessionLedger:
             self._clients_until = now
 
     async def flush(self) -> None:
-        """Write what is noted now, unless the store fails: then it stays noted."""
+        """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
         async with self._turn:
             notes, self._notes = self._notes, {}
             self._noted.clear()
-            while notes:
-                shard, places = notes.popitem()
-                try:
-                    done = await self.membership.write(
-                        shard,
-                        {place: self._seal(shard, place, places[place]) for place in places},
-                        self._ttl_seconds(),
-                    )
-                except StoreFailure as error:
-                    self._failed(error)
-                    notes[shard] = places
-                    break
-                if done:
-                    self._succeeded()
-                else:
+            try:
+                for shard, places in list(notes.items()):
+                    changes = {place: self._seal(shard, place, subject) for place, subject in places.items()}
+                    if await self.membership.write(shard, changes, self._ttl_seconds()):
+                        del notes[shard]
+                        self._succeeded()
+            except StoreFailure as error:
+                self._failed(error)
+            finally:
+                for shard, places in notes.items():
                     self._keep_noted(shard, places)
-            for shard, places in notes.items():
-                self._keep_noted(shard, places)
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""

@@ -83,9 +83,18 @@ def read_key(path: Path) -> bytes:
     try:
         with contextlib.suppress(FileExistsError):
             _make_key(file)
+    except OSError as error:
+        raise UnusableDirectory(f"{file} cannot be made ({error.strerror})") from error
+    return find_key(path)
+
+
+def find_key(path: Path) -> bytes:
+    """The directory's key. Raises UnusableDirectory: there is none that could be read."""
+    file = path / _KEY
+    try:
         text = file.read_text("ascii", errors="replace").strip()
     except OSError as error:
-        raise UnusableDirectory(f"{file} cannot be read or made ({error.strerror})") from error
+        raise UnusableDirectory(f"{file} cannot be read ({error.strerror})") from error
     try:
         key = bytes.fromhex(text)
     except ValueError:
@@ -136,23 +145,29 @@ def take_lock(path: Path, member: str) -> MemberLock:
         raise UnusableDirectory(f"{path} cannot be written to ({error.strerror})") from error
 
 
-def is_gone(path: Path, member: str) -> bool:
-    """Whether no process holds this member's lock any more."""
-    file = path / f"{_LOCKS}{member}"
+def is_held(path: Path, member: str) -> bool:
+    """Whether a process holds this member's lock."""
     try:
-        descriptor = os.open(file, os.O_RDWR | os.O_CLOEXEC)
+        descriptor = os.open(path / f"{_LOCKS}{member}", os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        return True
-    except OSError:
         return False
+    except OSError:
+        return True
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return False
+        return True
     finally:
         os.close(descriptor)
+    return False
+
+
+def is_gone(path: Path, member: str) -> bool:
+    """Whether no process holds this member's lock any more; what it has left behind is cleared away then."""
+    if is_held(path, member):
+        return False
     with contextlib.suppress(OSError):
-        file.unlink()
+        (path / f"{_LOCKS}{member}").unlink()
     return True
 
 

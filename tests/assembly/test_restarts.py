@@ -15,6 +15,7 @@ from messages import INITIALIZE, call, notification
 from proxy_bench import Bench, read_events, until
 
 from mcp_session_proxy import events
+from mcp_session_proxy.assembly import state_check
 from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.assembly.sites import CannotStart
 from mcp_session_proxy.settings.config import load
@@ -357,3 +358,49 @@ async def test_a_disk_that_stays_full(restarts: Restarts, server: HttpServer) ->
     await bench.stop()
     assert len(server.deleted) == 20
     restarts.bench = await restarts.start()
+
+
+# -- to be seen ----------------------------------------------------------------------------------------
+
+
+async def test_operators_see_it(restarts: Restarts, server: HttpServer) -> None:
+    """The status tells where sessions are kept; metrics, that it works, and what came of those of before."""
+    bench = await restarts.start(admin_listen="127.0.0.1:0")
+    await count(bench, headers=ME)
+    bench = await restarts.restart(admin_listen="127.0.0.1:0")
+    await count(bench, headers=ME)
+    async with bench.http.get(f"{bench.proxy.admin_url}/api/v1/status") as response:
+        status = await response.json()
+    assert (status["state"]["kept"], status["state"]["up"]) == ("disk", True)
+    async with bench.http.get(f"{bench.proxy.admin_url}/metrics") as response:
+        text = await response.text()
+    assert "mcp_session_proxy_store_up 1.0" in text
+    assert 'mcp_session_proxy_restored_sessions_total{outcome="resumed"} 1.0' in text
+    assert 'mcp_session_proxy_store_seconds_count{verb="load"} 1.0' in text
+
+
+async def test_a_directory_is_looked_at(restarts: Restarts, server: HttpServer) -> None:
+    """``state check`` says what is there, also beside a proxy that is at work, and what is wrong."""
+    assert "no proxy has kept its state there" in state_check.inspect(restarts.path).problems[0]
+    bench = await restarts.start()
+    await count(bench, headers=ME)
+    await bench.initialize(headers=YOU)
+    ledger = bench.proxy._state.ledger  # type: ignore[union-attr]
+    await until(lambda: not ledger.pending and not ledger._turn.locked())
+    origin = server.url.removesuffix("/mcp")
+    assert state_check.inspect(restarts.path) == (
+        [
+            "2 upstream sessions and 1 client sessions of 2 callers",
+            f"2 sessions at {origin}",
+            f"in use by process {os.getpid()}",
+        ],
+        [],
+    )
+    await bench.stop()
+    assert len(state_check.inspect(restarts.path).facts) == 2
+    assert state_check.run(restarts.path) == 0
+    (restarts.path / "key").write_text("0" * 64)
+    assert state_check.inspect(restarts.path).problems == ["3 records that were sealed with another key"]
+    (restarts.path / "state.db").write_bytes(b"garbage" * 1000)
+    assert state_check.run(restarts.path) == 1
+    await restarts.start()

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from mcp_session_proxy.ops.banner import startup_lines
@@ -25,6 +27,13 @@ def test_says_where_it_is_and_what_it_stands_in_front_of():
 def test_shows_no_secret():
     """A key in the server's URL is not printed."""
     assert "secret" not in banner()
+
+
+def test_says_where_sessions_are_kept(tmp_path: Path) -> None:
+    """In memory, and how else; or where, and what becomes of them at the end."""
+    assert "in memory; --state-dir keeps sessions over restarts" in banner()
+    assert f"in {tmp_path}: sessions outlive the proxy" in banner(state_dir=str(tmp_path))
+    assert "--on-stop end" in banner(state_dir=str(tmp_path), on_stop="end")
 
 
 def test_says_that_the_admin_listener_is_off():

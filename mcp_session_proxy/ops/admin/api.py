@@ -93,6 +93,7 @@ class Api:
                 paused=self._view.paused,
                 changes=self._access.changes,
                 sharing=self._sharing,
+                state=gauges.state,
                 replicas=self._view.replicas(),
                 totals=Totals(
                     client_sessions=gauges.client_sessions,

@@ -5,7 +5,14 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...sessions.modes import Sharing
-from ..introspection import ClientSessionView, Phase, ReplicaView, TokensView, UpstreamSessionView
+from ..introspection import (
+    ClientSessionView,
+    Phase,
+    ReplicaView,
+    StateView,
+    TokensView,
+    UpstreamSessionView,
+)
 from ..recent import Entry
 from ..traffic import Traffic
 from ..troubles import Trouble
@@ -74,6 +81,7 @@ class Status:
     paused: bool
     changes: Changes
     sharing: Sharing
+    state: StateView
     replicas: Sequence[ReplicaView]
     totals: Totals
     churn: ChurnSeries

@@ -553,6 +553,14 @@ function makeLink(path, about) {
 
 let shownTroubles = "";
 
+/** Where sessions are kept, and whether that works. */
+function stateText(state) {
+  if (state.kept === "memory") {
+    return "state in memory";
+  }
+  return state.up ? "state on disk" : `state cannot be written (${state.pending_records} records wait)`;
+}
+
 function showTroubles(troubles) {
   setText($("no-troubles"), troubles.length > 0 ? "" : "Nothing went wrong.");
   const rows = troubles.map((each) => ({ ...each, ago: span((Date.now() - new Date(each.last).getTime()) / 1000) }));
@@ -839,7 +847,7 @@ function show(now, held, told) {
   wasDraining = now.phase === "draining";
   delete document.body.dataset.stale;
   showVerdict(...judge(now));
-  setText($("about"), `${now.version} · up ${span(now.uptime_seconds)} · ${now.sharing}`);
+  setText($("about"), `${now.version} · up ${span(now.uptime_seconds)} · ${now.sharing} · ${stateText(now.state)}`);
   showControls();
   showNumbers(now);
   showTroubles(now.troubles);

@@ -1,0 +1,127 @@
+"""What is to be written: nothing noted is lost, whatever happens while it is written."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+from fakes import Recorder
+
+from mcp_session_proxy import events
+from mcp_session_proxy.sessions.books import Books
+from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
+from mcp_session_proxy.sessions.ledger import SessionLedger
+from mcp_session_proxy.store.engine import Fenced, RecordPlace, StoreFailure
+from mcp_session_proxy.store.membership import Membership
+from mcp_session_proxy.store.memory import MemoryEngine
+from mcp_session_proxy.store.sealing import KEY_BYTES, Keys
+
+pytestmark = pytest.mark.looptime
+
+
+class SlowEngine(MemoryEngine):
+    """A store that takes its time, or fails."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate: asyncio.Event | None = None
+        self.broken = False
+
+    async def write(
+        self,
+        member: str,
+        shard: str,
+        fence: int,
+        changes: Mapping[RecordPlace, bytes | None],
+        ttl_seconds: float,
+    ) -> Fenced:
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.broken:
+            raise StoreFailure("disk full")
+        return await super().write(member, shard, fence, changes, ttl_seconds)
+
+
+async def make(engine: SlowEngine, member: str = "m") -> tuple[SessionLedger, Recorder]:
+    told = Recorder()
+    membership = Membership(engine, member, card=lambda: b"")
+    await membership.beat()
+    rules = DirectoryRules(max_sessions=9, max_sessions_per_principal=9, timeout_seconds=60.0)
+    ledger = SessionLedger(
+        membership,
+        Keys(b"k" * KEY_BYTES),
+        books=Books(),
+        directory=Directory(rules),
+        ttl_seconds=lambda: 60.0,
+        observe=told,
+    )
+    return ledger, told
+
+
+async def stored(engine: SlowEngine, shard: str) -> set[str]:
+    return {place.name for place in await engine.load(shard)}
+
+
+async def test_what_is_noted_is_written_soon() -> None:
+    """A moment later, in one write for each caller."""
+    engine = SlowEngine()
+    ledger, _ = await make(engine)
+    keeping = asyncio.create_task(ledger.keep_up())
+    for claim, principal in (("a", "one"), ("b", "one"), ("c", "two")):
+        ledger.note_claim(claim, principal)
+    assert ledger.pending == 3
+    await asyncio.sleep(0.1)
+    assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a", "b"}, {"c"})
+    assert ledger.pending == 0
+    keeping.cancel()
+
+
+async def test_a_write_that_is_cut_short_is_made_again() -> None:
+    """The one who writes is cancelled in the middle of it: all that was noted is noted still."""
+    engine = SlowEngine()
+    engine.gate = asyncio.Event()
+    ledger, _ = await make(engine)
+    ledger.note_claim("a", "one")
+    writing = asyncio.create_task(ledger.flush())
+    await asyncio.sleep(0.1)
+    ledger.note_claim("b", "two")
+    writing.cancel()
+    await asyncio.sleep(0.1)
+    assert ledger.pending == 2
+    engine.gate.set()
+    await ledger.flush()
+    assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a"}, {"b"})
+
+
+async def test_a_store_that_fails_is_told_of_once() -> None:
+    """It is tried again every second; when it works, all is there, and that is told, too."""
+    engine = SlowEngine()
+    engine.broken = True
+    ledger, told = await make(engine)
+    keeping = asyncio.create_task(ledger.keep_up())
+    for number in range(5):
+        ledger.note_claim(str(number), "one")
+        await asyncio.sleep(2)
+    kinds: list[Any] = [type(event) for event in told.events]
+    assert kinds == [events.StoreFailed]
+    engine.broken = False
+    await asyncio.sleep(2)
+    assert await stored(engine, "one") == {"0", "1", "2", "3", "4"}
+    assert isinstance(told.events[-1], events.StoreRecovered)
+    keeping.cancel()
+
+
+async def test_what_another_owns_waits() -> None:
+    """Nothing of it is written as long as that one lives; then all of it is."""
+    engine = SlowEngine()
+    other, _ = await make(engine, "other")
+    other.note_claim("a", "one")
+    await other.flush()
+    ledger, _ = await make(engine)
+    ledger.note_claim("b", "one")
+    ledger.note_claim("c", "two")
+    await ledger.flush()
+    assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a"}, {"c"})
+    await other.membership.leave()
+    await ledger.flush()
+    assert await stored(engine, "one") == {"a", "b"}
