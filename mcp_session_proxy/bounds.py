@@ -99,6 +99,8 @@ UNREAD_BYTES: Final = 16 * 1024 * 1024
 
 # One event or answer of a server.
 SERVER_EVENT_BYTES: Final = 64 * 1024 * 1024
+# Messages in one JSON text of a server, which answers one request.
+SERVER_MESSAGES: Final = 1000
 # The id of an event; a longer one could not be sent back, for servers refuse heads of more than 8 KiB or so.
 EVENT_ID_BYTES: Final = 4096
 # Looking for an answer in later streams ends after so much of failing in a row: a server that is away for

@@ -49,6 +49,7 @@ class Connection(web.RequestHandler):
         "_body",
         "_body_bytes",
         "_ended_by_client",
+        "_follows",
         "_framing_bytes",
         "_holds_head",
         "_shared",
@@ -75,7 +76,7 @@ class Connection(web.RequestHandler):
     def begin(self, task: "asyncio.Task[None]", body: StreamReader) -> None:
         """A request begins; ``task`` is what works on it."""
         self.departure = task.cancel
-        self._streamed = False
+        self._streamed = self._follows = False
         self._body = None if body.is_eof() else body
         self._body_bytes = self._framing_bytes = 0
 
@@ -85,6 +86,10 @@ class Connection(web.RequestHandler):
         Some clients close the connection as soon as they have their answer from it: that says nothing.
         """
         self._streamed = True
+
+    def follow(self) -> None:
+        """The request asks for a stream of what may come, and works on nothing."""
+        self._follows = True
 
     def sent_by(self, sender: Sender) -> None:
         """The request that has come is this sender's.
@@ -127,12 +132,12 @@ class Connection(web.RequestHandler):
         request = self._current_request
         if request is None:
             return False
-        return not request.content.is_eof() or (self._streamed and request.method == "GET")
+        return not request.content.is_eof() or self._follows
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.departure = self.head = self.sender = self.client = self._binder = None
-        self._shared = self._ended_by_client = self._streamed = self._holds_head = False
+        self._shared = self._ended_by_client = self._streamed = self._holds_head = self._follows = False
         self._body = None
         self._body_bytes = self._framing_bytes = 0
         self.number = next(_NUMBERS)
@@ -312,6 +317,12 @@ def begin_stream(http: web.BaseRequest) -> None:
     """This request is answered by an event stream."""
     if isinstance(http.protocol, Connection):
         http.protocol.stream()
+
+
+def begin_following(http: web.BaseRequest) -> None:
+    """This request asks for a stream of what may come."""
+    if isinstance(http.protocol, Connection):
+        http.protocol.follow()
 
 
 def on_departure(http: web.BaseRequest, tell: Callable[[], object]) -> None:

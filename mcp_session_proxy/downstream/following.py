@@ -8,6 +8,7 @@ from aiohttp import web
 from ..errors import UnknownEvent
 from ..protocol import revisions, sse
 from ..sessions.mailbox import Mailbox, Stream
+from .connection import begin_following
 from .streams import STREAM_HEADERS, Heartbeats, break_circle
 
 
@@ -66,6 +67,7 @@ async def follow(
     ``cursors`` says that the client can read events without data.
     """
     response = web.StreamResponse(headers={**cors, **STREAM_HEADERS})
+    begin_following(http)
     reader = Reader(http, heartbeats.now)
     # Before anything is awaited, so that of two GETs it is really the newer one that has the stream.
     follower, retry_seconds = stream.take_over(heartbeats.now())

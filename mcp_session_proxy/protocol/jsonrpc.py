@@ -13,7 +13,7 @@ from typing import Any, Final, TypeAlias, TypeGuard, TypeVar
 
 import msgspec
 
-from ..bounds import BATCH_MESSAGES, ID_BYTES, PARAMS_MEMBERS, SMALL_BYTES
+from ..bounds import BATCH_MESSAGES, ID_BYTES, PARAMS_MEMBERS, SERVER_MESSAGES, SMALL_BYTES
 from ..errors import INTERNAL_ERROR, BadJson, BadRequest, InvalidParams, ProxyError, TooDeep
 from .depth import DEFAULT_MAX_DEPTH, is_deeper, peek_members
 
@@ -258,17 +258,17 @@ def parse_message(data: bytes) -> Message:
     return response
 
 
-def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Message | None:
+def parse_upstream(data: bytes, *, max_depth: int | None = DEFAULT_MAX_DEPTH) -> Message | None:
     """Read one message from a server, leniently; None when it is not a JSON-RPC message.
 
     Servers answer with ``"id": null``, without an id, or with ids of their own invention. Of what is nested
-    deeper than ``max_depth``, an answer comes without its content, and anything else not at all.
+    deeper than ``max_depth``, an answer comes without its content, and anything else not at all; it is None
+    where that was looked at already (``large``).
     """
-    if len(data) > max_depth and is_deeper(data, max_depth):
-        members = peek_members(data)
-        return None if b'"method"' in members else Response(members.get(b'"id"') or NULL)
+    if max_depth is not None and len(data) > max_depth and is_deeper(data, max_depth):
+        return without_content(data)
     if not data.isascii():
-        data = _repair_utf8(data)
+        data = repair_utf8(data)
     try:
         envelope = _decode(_lenient_envelopes, data)
     except UNREADABLE:
@@ -281,7 +281,13 @@ def parse_upstream(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> Messag
     return Request(bytes(envelope.id), envelope.method, params)
 
 
-def _repair_utf8(data: bytes) -> bytes:
+def without_content(data: bytes) -> Response | None:
+    """What can be told of a message that is too deep to be read."""
+    members = peek_members(data)
+    return None if b'"method"' in members else Response(members.get(b'"id"') or NULL)
+
+
+def repair_utf8(data: bytes) -> bytes:
     """What is no UTF-8 becomes U+FFFD, as in the standard for event streams; clients could not read it."""
     try:
         data.decode()
@@ -298,8 +304,10 @@ def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> l
     if is_deeper(data, max_depth + 1):
         return [Response(NULL)]
     try:
-        entries = _decode(_raw_lists, _repair_utf8(data))
+        entries = _decode(_raw_lists, repair_utf8(data))
     except UNREADABLE:
+        return []
+    if len(entries) > SERVER_MESSAGES:
         return []
     messages = (parse_upstream(bytes(entry), max_depth=max_depth) for entry in entries)
     return [message for message in messages if message is not None]

@@ -1,4 +1,4 @@
-"""Large JSON texts of clients, looked at in pieces before they are read. Pure.
+"""Large JSON texts, looked at in pieces before they are read. Pure.
 
 Some megabytes of keys, brackets or halves of characters cost a parser a tenth of a second and more, in which
 nobody else has a turn. What is here are generators: they stop after each piece, which takes a millisecond or
@@ -12,10 +12,11 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from ..bounds import BATCH_MESSAGES, PARAMS_MEMBERS
+from ..bounds import BATCH_MESSAGES, PARAMS_MEMBERS, SERVER_MESSAGES
 from ..errors import BadJson, BadRequest
 from . import jsonrpc
 from .depth import opens_more
+from .jsonrpc import Message, Response
 
 _PIECE_BYTES: Final = 16 * 1024  # far longer than an escape or two
 # Pairs of brackets with nothing in them are taken off so often before a piece is looked at more closely.
@@ -70,11 +71,7 @@ def examine(body: bytes, *, max_depth: int) -> Generator[None, None, bytes]:
             raise jsonrpc.too_deep(max_depth)
         if is_batch and shape.commas >= BATCH_MESSAGES:
             raise BadRequest(f"The batch has too many messages; at most {BATCH_MESSAGES} are allowed.")
-    try:
-        _texts.decode(body)
-    except jsonrpc.UNREADABLE:
-        body = yield from mend(body)
-    yield
+    body = yield from _readable(body)
     try:
         messages = _arrays.decode(body) if is_batch else [_texts.decode(body)]
     except jsonrpc.UNREADABLE as error:
@@ -83,6 +80,57 @@ def examine(body: bytes, *, max_depth: int) -> Generator[None, None, bytes]:
         yield
         yield from _bound_members(message)
     return body
+
+
+def read_answer(data: bytes, *, max_depth: int) -> Generator[None, None, list[Message]]:
+    """Read a server's large JSON body, as ``jsonrpc.parse_upstream_body`` reads a small one."""
+    if data[:_PIECE_BYTES].lstrip()[:1] != b"[":
+        message = yield from read_message(data, max_depth=max_depth)
+        return [] if message is None else [message]
+    data = jsonrpc.repair_utf8(data)
+    yield
+    shape = yield from survey(data, max_depth + 1, SERVER_MESSAGES)
+    if shape.too_deep:
+        return [Response(jsonrpc.NULL)]
+    if shape.commas >= SERVER_MESSAGES:
+        return []
+    data = yield from _readable(data)
+    try:
+        entries = _arrays.decode(data)
+    except jsonrpc.UNREADABLE:
+        return []
+    messages: list[Message] = []
+    for entry in entries:
+        yield
+        message = yield from read_message(bytes(entry), max_depth=max_depth)
+        if message is not None:
+            messages.append(message)
+    return messages
+
+
+def read_message(data: bytes, *, max_depth: int) -> Generator[None, None, Message | None]:
+    """Read a server's large message, as ``jsonrpc.parse_upstream`` reads a small one."""
+    if opens_more(data, max_depth):
+        shape = yield from survey(data, max_depth, len(data))
+        if shape.too_deep:
+            return jsonrpc.without_content(data)
+    if not data.isascii():
+        data = jsonrpc.repair_utf8(data)
+        yield
+    data = yield from _readable(data)
+    return jsonrpc.parse_upstream(data, max_depth=None)
+
+
+def _readable(data: bytes) -> Generator[None, None, bytes]:
+    """The same text, mended if a parser would not take it."""
+    if b"\\ud" not in data and b"\\uD" not in data:
+        return data  # it has no surrogates
+    try:
+        _texts.decode(data)
+    except jsonrpc.UNREADABLE:
+        data = yield from mend(data)
+    yield
+    return data
 
 
 def _bound_members(message: msgspec.Raw) -> Generator[None, None, None]:

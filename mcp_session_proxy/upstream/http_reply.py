@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
+from ..aio import in_pieces
 from ..bounds import SERVER_EVENT_BYTES, SMALL_BYTES
 from ..errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
 from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc, revisions
+from ..protocol import jsonrpc, large, revisions
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from ..protocol.jsonrpc import Message
 from ..protocol.sse import SseEvent, SseParser
@@ -70,15 +71,24 @@ class HttpReply:
                 chunk = await self._read_rest(chunk)
             max_depth = self._limits.max_json_depth
             # An empty body has no message, as that of a 202.
+            if len(chunk) > SMALL_BYTES:  # others have their turn meanwhile
+                return await in_pieces(large.read_answer(chunk, max_depth=max_depth))
             return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
-        return self._read_events(chunk) if chunk else None
+        return await self._read_events(chunk) if chunk else None
 
-    def _read_events(self, chunk: bytes) -> list[Message]:
+    async def _read_events(self, chunk: bytes) -> list[Message]:
         """The messages of the events that this piece of the stream completes."""
         max_depth = self._limits.max_json_depth
-        messages = (jsonrpc.parse_upstream(event.data, max_depth=max_depth) for event in self._feed(chunk))
-        # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may yet come.
-        return [message for message in messages if message is not None]
+        messages: list[Message] = []
+        for event in self._feed(chunk):
+            if len(event.data) <= SMALL_BYTES:
+                message = jsonrpc.parse_upstream(event.data, max_depth=max_depth)
+            else:
+                message = await in_pieces(large.read_message(event.data, max_depth=max_depth))
+            # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
+            if message is not None:
+                messages.append(message)
+        return messages
 
     def _feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that this piece of the stream completes."""

@@ -111,7 +111,11 @@ ROWS = {
         "UNANSWERED_QUESTIONS": "{} unanswered",
         "QUESTIONS_PERCENT": "together {}",
     },
-    "one event or answer": {"SERVER_EVENT_BYTES": "{};", "ANSWERS_PERCENT": "together {}"},
+    "one event or answer": {
+        "SERVER_MESSAGES": "{} messages",
+        "SERVER_EVENT_BYTES": "{};",
+        "ANSWERS_PERCENT": "together {}",
+    },
     "what a server says of itself": {"INITIALIZE_RESULT_BYTES": "{},"},
     "the head of a server's answer": {"SERVER_FIELDS": "{} headers", "SERVER_HEAD_BYTES": "{} all together"},
     "idle connections to a server": {"KEPT_CONNECTIONS": "{} at most"},

@@ -129,6 +129,38 @@ def test_passed(body: str, piece_bytes: int) -> None:
     assert examine(body.encode()) == body.encode()
 
 
+ANSWER = {"jsonrpc": "2.0", "id": 1, "result": {"a": ["\U0001f600", {"b": '[{"\\'}]}}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        json.dumps(ANSWER),
+        json.dumps(ANSWER, ensure_ascii=False),
+        json.dumps([ANSWER, {"jsonrpc": "2.0", "method": "a"}, 7]),
+        json.dumps([ANSWER] * 1000),
+        json.dumps([ANSWER] * 1001),
+        '{"jsonrpc":"2.0","id":1,"result":{"a":"\\ud800"}}',
+        '[{"jsonrpc":"2.0","id":1,"result":{"a":"\\ud800"}}]',
+        '{"jsonrpc":"2.0","id":1,"result":' + "[" * 600 + "]" * 600 + "}",
+        '[{"jsonrpc":"2.0","id":1,"result":' + "[" * 600 + "]" * 600 + "}]",
+        '{"jsonrpc":"2.0","method":"a","params":{"a":' + "[" * 600 + "]" * 600 + "}}",
+        "[1,2",
+        "{",
+        '"text"',
+    ],
+)
+def test_answers_of_servers(body: str, piece_bytes: int) -> None:
+    """They are read as small ones are."""
+    data = body.encode()
+    in_pieces, _ = drive(large.read_answer(data, max_depth=512))
+    assert in_pieces == jsonrpc.parse_upstream_body(data, max_depth=512)
+    # What is no UTF-8, too.
+    broken = data.replace(b'"a"', b'"a\xff"')
+    in_pieces, _ = drive(large.read_answer(broken, max_depth=512))
+    assert in_pieces == jsonrpc.parse_upstream_body(broken, max_depth=512)
+
+
 def test_halves_of_characters_are_mended() -> None:
     """As in a small body."""
     body = '{"jsonrpc":"2.0","id":1,"method":"a","params":{"t":"\\ud83d\\ude00\\ud83d"}}'
