@@ -1,6 +1,7 @@
-"""What asyncio leaves to everybody to write: tasks that are kept until they end, a signal, long work."""
+"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Coroutine, Generator
 from typing import Any, Final, TypeVar
@@ -93,3 +94,19 @@ async def in_pieces(work: Generator[None, None, _T]) -> _T:
         if now() >= until:
             await asyncio.sleep(0)
             until = now() + _PIECE_SECONDS
+
+
+async def readable(connection: socket.socket) -> None:
+    """Wait until something has arrived on a socket, or its other side has left. Nothing is read."""
+    loop = asyncio.get_running_loop()
+    arrived = loop.create_future()
+
+    def note() -> None:
+        loop.remove_reader(connection)
+        arrived.set_result(None)
+
+    loop.add_reader(connection, note)
+    try:
+        await arrived
+    finally:
+        loop.remove_reader(connection)

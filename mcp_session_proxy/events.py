@@ -606,6 +606,43 @@ class StoreAsked(Event, frozen=True, kw_only=True):
     seconds: float
 
 
+class TookOver(Event, frozen=True, kw_only=True):
+    """With ``--replace``: this process has the sockets of process ``pid``, which drains and ends."""
+
+    name = "proxy.took_over"
+    pid: int
+
+
+class Replaced(Event, frozen=True, kw_only=True):
+    """Process ``pid`` has the listening sockets now (``--replace``). This one drains and ends."""
+
+    name = "proxy.replaced"
+    pid: int
+
+
+class ReplacementFailed(Event, frozen=True, kw_only=True):
+    """Process ``pid`` wanted the place of this one, but nothing came of it. This one goes on as before.
+
+    What to do: see what the other process said when it ended.
+    """
+
+    name = "proxy.replacement_failed"
+    level = Level.WARNING
+    pid: int
+    problem: str
+
+
+class NotReplaceable(Event, frozen=True, kw_only=True):
+    """The proxy serves, but no process can take its place with ``--replace``.
+
+    What to do: see that the directory of ``--state-dir`` or RUNTIME_DIRECTORY is there and can be written.
+    """
+
+    name = "proxy.not_replaceable"
+    level = Level.WARNING
+    problem: str
+
+
 class DrainStarted(Event, frozen=True, kw_only=True):
     """No longer ready; exchanges in flight are finished."""
 

@@ -85,7 +85,7 @@ _FIELDS: Final = {
     "origin": "`minted` (the id is ours) or `adopted` (the client brought it)",
     "outcome": "how it ended",
     "peer": "the address that the request came from",
-    "pid": "number of the child's process",
+    "pid": "the number of the child's process, or of the other one with `--replace`",
     "principal": "tag of the caller: equal tags, equal credentials",
     "problem": "what is wrong, as the command line would say it",
     "program": "the command's name, without its arguments",

@@ -1,5 +1,6 @@
 """Where operators come in."""
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from typing import Final
@@ -11,19 +12,19 @@ from ..ops.admin import build_admin_app
 from ..ops.admin.admission import Admission, AdmittingSite
 from ..ops.operator import Operator
 from ..ops.snapshot import Snapshot
-from ..settings.values import Address
 from .core import Core
 from .front import Front
 from .in_force import InForce
-from .sites import Sites
+from .sites import open_sites
+from .sockets import Bound
 from .watchers import Watchers
 
 _FAREWELL_SECONDS: Final = 1.0
 
 
 async def open_admin(
-    sites: Sites,
-    listen: Address,
+    stack: contextlib.AsyncExitStack,
+    bound: Bound,
     in_force: InForce,
     *,
     watchers: Watchers,
@@ -31,12 +32,8 @@ async def open_admin(
     front: Front,
     snapshot: Snapshot,
     stop: Callable[[], None],
-) -> str:
-    """Let operators connect; gives the URL at which they can. ``stop`` is called when they end the proxy.
-
-    Raises:
-        CannotListen: the address is taken or not ours.
-    """
+) -> web.AppRunner:
+    """Serve operators, until ``stack`` is closed. ``stop`` is called when they end the proxy."""
 
     def token() -> str | None:
         secret = in_force.settings.admin_token
@@ -51,7 +48,7 @@ async def open_admin(
         recent=watchers.recent,
         observe=watchers.observe,
         sharing=settings.sharing,
-        listen=listen,
+        listen=bound.address,
         token=token,
     )
     admission = Admission()
@@ -64,4 +61,5 @@ async def open_admin(
         shutdown_timeout=_FAREWELL_SECONDS,
     )
     make_site = partial(AdmittingSite, admission=admission)
-    return await sites.open(runner, listen, "--admin-listen", make_site=make_site)
+    await open_sites(stack, runner, bound, make_site=make_site)
+    return runner

@@ -1,5 +1,7 @@
 """Where clients come in: the front door, the MCP endpoint behind it, and the paths that pass it by."""
 
+import asyncio
+import contextlib
 import ssl
 from functools import partial
 from typing import Final
@@ -22,14 +24,18 @@ from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer
 from ..sessions.identity import Identifier
-from ..settings.values import Address
 from ..tracing import Tracer
 from . import rules
 from .core import Core
 from .in_force import InForce
-from .sites import Sites
+from .sites import open_sites
+from .sockets import Bound
 
 _FAREWELL_SECONDS: Final = 1.0
+# A client that has said nothing for two seconds on a connection is not about to, or no more than at any time.
+# On a busy machine, one that calls without pause may well take one second from one call to the next.
+_LOOK_SECONDS: Final = 0.05
+_QUIET_LOOKS: Final = 40
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -191,10 +197,34 @@ class Front:
     def _rewrite(self, challenge: str) -> str:
         return self.passthrough().challenge(challenge)
 
-    async def open(self, sites: Sites, listen: Address, tls: ssl.SSLContext | None) -> str:
-        """Let clients connect; gives the URL at which they can. Raises CannotListen."""
-        make_site = web.TCPSite if tls is None else partial(TlsSite, listener=self.listener)
-        return await sites.open(self.runner, listen, "--listen", make_site=make_site, tls=tls)
+    async def open(self, stack: contextlib.AsyncExitStack, bound: Bound, tls: ssl.SSLContext | None) -> None:
+        """Serve clients, until ``stack`` is closed."""
+        if tls is None:
+            await open_sites(stack, self.runner, bound)
+        else:
+            make_site = partial(TlsSite, listener=self.listener)
+            await open_sites(stack, self.runner, bound, make_site=make_site, tls=tls)
+
+    async def part(self, patience_seconds: float) -> None:
+        """Send everybody to a successor that has the sockets, so that none of them notices.
+
+        Whoever is connected gets its answers, the last one with ``Connection: close``; whoever says nothing
+        is disconnected after a moment. Ends when nothing is under way any more, or with the patience.
+        """
+        self.listener.part()
+        now = asyncio.get_running_loop().time
+        deadline = now() + patience_seconds
+        looks = 0
+        while now() < deadline:
+            self._core.listening.close()  # also those that have only just begun
+            left = self.listener.close_quiet(_QUIET_LOOKS) + len(self.endpoint.posts)
+            # Whoever has connected may shake hands as long as others may be silent.
+            if looks <= _QUIET_LOOKS:
+                left += self.listener.places.waiting
+            if not left:
+                return
+            looks += 1
+            await asyncio.sleep(_LOOK_SECONDS)
 
     async def shut(self) -> None:
         """Let nobody connect any more, and begin nothing new for whoever is in."""

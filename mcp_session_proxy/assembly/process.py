@@ -18,8 +18,9 @@ import uvloop
 from ..ops.banner import startup_lines
 from ..settings.config import Settings
 from ..settings.descriptors import explain, fit
+from .activation import Inherited, inherit
 from .proxy import Proxy
-from .sites import CannotStart
+from .sockets import CannotStart
 from .supervisor import Supervisor
 
 _STDERR: Final = 2
@@ -30,16 +31,26 @@ _OBJECTS_BETWEEN_COLLECTIONS: Final = 20_000
 
 def run(settings: Settings, load: Callable[[], Settings]) -> int:
     """Serve until a signal ends it; gives the exit status. ``load`` reads the configuration again."""
+    try:
+        return _run(settings, load)
+    except CannotStart as error:
+        sys.stderr.write(f"mcp-session-proxy: {error}\n")
+        return 1
+
+
+def _run(settings: Settings, load: Callable[[], Settings]) -> int:
+    # First of all: files that are opened from now on may get the numbers of those that were promised.
+    inherited = inherit(os.environ)
     open_files = _raise_file_limit()
     wanted, settings = settings, fit(settings, open_files)
     if settings is not wanted:
         sys.stderr.write(f"mcp-session-proxy: {explain(wanted, settings, open_files)}\n")
+
+    def reload() -> Settings:
+        return inherited.fit(fit(load(), open_files))
+
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        try:
-            return runner.run(_serve(settings, lambda: fit(load(), open_files)))
-        except CannotStart as error:
-            sys.stderr.write(f"mcp-session-proxy: {error}\n")
-            return 1
+        return runner.run(_serve(inherited.fit(settings), reload, inherited))
 
 
 def _raise_file_limit() -> int:
@@ -51,9 +62,9 @@ def _raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-async def _serve(settings: Settings, load: Callable[[], Settings]) -> int:
+async def _serve(settings: Settings, load: Callable[[], Settings], inherited: Inherited) -> int:
     supervisor = Supervisor()
-    proxy = Proxy(settings, alive=supervisor.alive)
+    proxy = Proxy(settings, alive=supervisor.alive, inherited=inherited)
     _heed_signals(proxy, supervisor, load)
     with contextlib.closing(supervisor):
         async with proxy:

@@ -13,6 +13,8 @@ from functools import partial
 from types import TracebackType
 from typing import Final, Self
 
+from aiohttp import web
+
 from .. import events
 from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
@@ -30,17 +32,22 @@ from ..upstream.fleet import Server
 from ..upstream.key_set import KeySet, fetch_json, open_key_session
 from ..upstream.session import UpstreamSession
 from . import rules
+from .activation import Inherited
 from .admin import open_admin
 from .command import CommandServer
 from .core import Core
 from .front import Front
 from .in_force import InForce
+from .listeners import Listeners
 from .servers import HttpServers
-from .sites import Sites, announce
+from .sites import announce, cease
 from .state import KeptState
 from .watchers import Watchers
 
 _MAINTENANCE_SECONDS: Final = 1.0
+_NOTHING: Final = Inherited()
+# Farewells, goodbyes to servers, and what is left to be written.
+_LEAVING_SECONDS: Final = 30.0
 
 
 class Proxy:
@@ -48,7 +55,8 @@ class Proxy:
 
     ``stop`` is set when an operator wants it to end; whoever runs the proxy then leaves the block. ``alive``
     is called every now and then, from the event loop, as long as it turns. ``servers`` stand in for those
-    that the settings name.
+    that the settings name. ``inherited`` are the listeners whose sockets were passed to this process; the
+    settings have their addresses.
     """
 
     transports: HttpServers
@@ -62,21 +70,35 @@ class Proxy:
         *,
         alive: Callable[[], None] = lambda: None,
         servers: Sequence[Server] | None = None,
+        inherited: Inherited = _NOTHING,
     ) -> None:
         self.in_force = InForce(settings)
         self.watchers = self.in_force.build(rules.log_level, Watchers)
-        self.listen_url = ""
-        self.endpoint_url = ""
-        self.admin_url: str | None = None
         self.stop = asyncio.Event()
         self._observe = self.watchers.observe
         self._alive = alive
         self._servers = servers
         self._stack = contextlib.AsyncExitStack()
         self._tasks = Tasks()
+        self.listeners = Listeners(settings, self._stack, inherited=inherited, observe=self._observe)
         self.command: CommandServer | None = None  # where the server is one
         self._drained = False
         self._state: KeptState | None = None
+
+    @property
+    def listen_url(self) -> str:
+        """The origin for clients; nothing before it serves."""
+        return self.listeners.listen_url
+
+    @property
+    def endpoint_url(self) -> str:
+        """The MCP endpoint as clients are told it; nothing before it serves."""
+        return self.listeners.endpoint_url
+
+    @property
+    def admin_url(self) -> str | None:
+        """The origin for operators; None if they cannot connect."""
+        return self.listeners.admin_url
 
     @property
     def settings(self) -> Settings:
@@ -106,8 +128,12 @@ class Proxy:
 
     async def _start(self) -> None:
         self._tls = Contexts(self.settings)
+        # Where another process is replaced, it serves on until all that can fail here has not. It leaves last of
+        # all when this one ends: whoever waits for that has a free directory then.
+        self._stack.callback(self.listeners.leave)
+        await self._find_sockets()
         await self._build(self._open_tracer())
-        await self._listen()
+        await self._accept()
         for replica in self.core.fleet.replicas:
             self._tasks.spawn(replica.monitor.watch(), f"monitor {replica.name}")
         self._tasks.spawn(self._maintain(), "maintenance")
@@ -171,8 +197,9 @@ class Proxy:
     async def _open_state(self) -> KeptState | None:
         path = self.settings.state_directory
         if path is None:
+            await self.listeners.take_over()
             return None
-        state = await KeptState.open(path, self._observe)
+        state = await KeptState.open(path, self._observe, replace=self.listeners.take_over)
         # After everything that is built later has been taken apart.
         self._stack.push_async_callback(state.close)
         return state
@@ -205,26 +232,45 @@ class Proxy:
             limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": core.memory.max_bytes},
         )
 
-    async def _listen(self) -> None:
-        settings, sites = self.settings, Sites(self._stack)
-        self.listen_url = await self.front.open(sites, settings.listen, self._tls.listener)
-        public = settings.public_url or self.listen_url
-        self.endpoint_url = public.rstrip("/") + settings.endpoint_path
-        if settings.admin_listen is not None:
-            self.admin_url = await open_admin(
-                sites,
-                settings.admin_listen,
+    async def _find_sockets(self) -> None:
+        """Have the sockets, which listen from then on, and tell whoever started us where that is."""
+        await self.listeners.find()
+        if self.settings.announce is not None:
+            listen, endpoint, admin = self._urls()
+            announce(self.settings.announce, listen=listen, endpoint=endpoint, admin=admin)
+
+    def _urls(self) -> tuple[str, str, str | None]:
+        """The origin for clients, the endpoint there as they are told it, and the origin for operators."""
+        listeners, settings = self.listeners, self.settings
+        listen = listeners.public.origin("http" if self._tls.listener is None else "https")
+        endpoint = (settings.public_url or listen).rstrip("/") + settings.endpoint_path
+        return listen, endpoint, None if listeners.admin is None else listeners.admin.origin("http")
+
+    async def _accept(self) -> None:
+        """Serve whoever connects."""
+        listeners, front = self.listeners, self.front
+        await front.open(self._stack, listeners.public, self._tls.listener)
+        runners: list[web.BaseRunner] = [front.runner]
+        if listeners.admin is not None:
+            runner = await open_admin(
+                self._stack,
+                listeners.admin,
                 self.in_force,
                 watchers=self.watchers,
                 core=self.core,
-                front=self.front,
+                front=front,
                 snapshot=self.snapshot,
                 stop=self.stop.set,
             )
-        if settings.announce is not None:
-            announce(
-                settings.announce, listen=self.listen_url, endpoint=self.endpoint_url, admin=self.admin_url
-            )
+            runners.append(runner)
+        listeners.listen_url, listeners.endpoint_url, listeners.admin_url = self._urls()
+        listeners.offer(
+            cease=lambda: cease(*runners), replaced=self.stop.set, wait_seconds=self._seconds_to_leave
+        )
+
+    def _seconds_to_leave(self) -> float | None:
+        """How long it may take at most until another process can have the state; None without any."""
+        return None if self._state is None else self.settings.drain_timeout + _LEAVING_SECONDS
 
     # -- while it runs -----------------------------------------------------------------------------
 
@@ -279,9 +325,15 @@ class Proxy:
                 exchanges=len(self.front.endpoint.exchanges()), deadline_seconds=patience_seconds
             )
         )
+        now = asyncio.get_running_loop().time
+        deadline = now() + patience_seconds
+        if self.listeners.outlive:
+            await cease(self.front.runner)
+            await self.front.part(patience_seconds)
         await self.front.shut()
+        self.listeners.withdraw()
         self.core.listening.close()
-        cut_off = await self.front.finish(patience_seconds)
+        cut_off = await self.front.finish(max(0.0, deadline - now()))
         await self.core.end(self._spare)
         self._tasks.cancel()
         await self._tasks.ended()

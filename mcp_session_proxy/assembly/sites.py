@@ -1,61 +1,46 @@
-"""Where the proxy listens, and whom it tells of that."""
+"""Who is served on the sockets that listen, and who is told where that is."""
 
 import contextlib
 import json
 import os
 import ssl
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 from aiohttp import web
 
-from ..settings.values import Address, hide_user
+from ..downstream.tls_site import TlsSite
+from .sockets import BACKLOG, Bound, CannotStart
+
+MakeSite = Callable[..., web.BaseSite]
+_PLAIN_SITE: Final[MakeSite] = partial(web.SockSite, backlog=BACKLOG)
 
 
-class CannotStart(Exception):
-    """Something outside is in the way. The text says which option to change."""
+async def open_sites(
+    stack: contextlib.AsyncExitStack,
+    runner: web.BaseRunner,
+    bound: Bound,
+    *,
+    make_site: MakeSite = _PLAIN_SITE,
+    tls: ssl.SSLContext | None = None,
+) -> None:
+    """Serve those who connect to a listener's sockets, until ``stack`` is closed."""
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    for listening in bound.sockets:
+        await make_site(runner, listening, ssl_context=tls).start()
 
-    def __init__(self, text: str) -> None:
-        super().__init__(hide_user(text))
 
-
-class CannotListen(CannotStart):
-    """A listener's address is taken or not ours."""
-
-
-class Sites:
-    """The addresses that are listened on, until ``stack`` is closed."""
-
-    def __init__(self, stack: contextlib.AsyncExitStack) -> None:
-        self._stack = stack
-
-    async def open(
-        self,
-        runner: web.BaseRunner,
-        address: Address,
-        option: str,
-        *,
-        make_site: Callable[..., web.BaseSite] = web.TCPSite,
-        tls: ssl.SSLContext | None = None,
-    ) -> str:
-        """Listen on the address that this option names; gives the URL with the port that it has become.
-
-        Raises:
-            CannotListen: the address is taken or not ours.
-        """
-        await runner.setup()
-        self._stack.push_async_callback(runner.cleanup)
-        site = make_site(runner, address.host or None, address.port, ssl_context=tls)
-        try:
-            await site.start()
-        except OSError as error:
-            raise CannotListen(
-                f"cannot listen on {address} ({error.strerror or error}); "
-                f"choose another address with {option}"
-            ) from error
-        port = runner.addresses[0][1]
-        host = address.host or "0.0.0.0"
-        return f"{'http' if tls is None else 'https'}://{Address(host, port)}"
+async def cease(*runners: web.BaseRunner) -> None:
+    """Accept nobody any more; who has been accepted is served as ever, and handshakes under way go on."""
+    for runner in runners:
+        for site in list(runner.sites):
+            if isinstance(site, TlsSite):
+                site.shut()
+            else:
+                await site.stop()
 
 
 def announce(path: Path, *, listen: str, endpoint: str, admin: str | None) -> None:

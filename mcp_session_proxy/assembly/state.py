@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -28,7 +29,7 @@ from ..upstream.keeping import describe
 from ..upstream.session import UpstreamSession
 from .core import Core
 from .in_force import InForce
-from .sites import CannotStart
+from .sockets import CannotStart
 
 _MEMBER_BYTES: Final = 8
 # A process that was just killed may not be gone yet.
@@ -73,11 +74,13 @@ class KeptState:
     # -- the beginning -----------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, path: Path, observe: Observer) -> "KeptState":
-        """Open the directory, alone.
+    async def open(cls, path: Path, observe: Observer, *, replace: Callable[[], Awaitable[None]]) -> "KeptState":
+        """Open the directory, alone. ``replace`` has the process that this one replaces leave it, if there is
+        one: only once it is known that the directory can be used, for then nobody serves.
 
         Raises:
             CannotKeepState: it cannot be used, or another process uses it.
+            CannotStart: the process that has it does not leave it.
         """
         advice = "Choose another directory, or leave the option out to keep sessions in memory only"
         try:
@@ -89,6 +92,7 @@ class KeptState:
         except StoreFailure as error:
             raise CannotKeepState(str(error), advice) from error
         try:
+            await replace()
             await state._join()
         except BaseException:
             await state._engine.close()

@@ -10,7 +10,7 @@ from typing import Final
 from rich.console import Console
 
 from ..assembly.proxy import Proxy
-from ..assembly.sites import CannotStart
+from ..assembly.sockets import CannotStart
 from ..settings.config import Settings
 from ..settings.values import Address
 from . import report

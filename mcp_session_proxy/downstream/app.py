@@ -180,6 +180,7 @@ class HttpServer(web.Server):
         )
         self.heads = UnfinishedHeads[Connection](heads)
         self._is_accepted = is_accepted
+        self._parting = False
         self.rules = rules
 
     @property
@@ -209,6 +210,33 @@ class HttpServer(web.Server):
         connection = self()
         connection.place = place
         return connection
+
+    def part(self) -> None:
+        """From now on each answer is the last one on its connection, and says so (RFC 9112, section 9.6)."""
+        self._parting = True
+        for connection in self.connections:
+            assert isinstance(connection, Connection)
+            connection.part()
+
+    def close_quiet(self, looks: int) -> int:
+        """Close the connections that were idle each time in so many looks; gives how many are left on which
+        something may be asked, or is being answered. Those that answer a GET do not count, perhaps for ever.
+
+        Looks are counted and not seconds, because between two of them the event loop reads what has arrived:
+        where this process itself was held up for seconds, they say nothing of its clients.
+        """
+        left = 0
+        for connection in self.connections:
+            assert isinstance(connection, Connection)
+            if not connection.is_idle:
+                connection.quiet_looks = 0
+                left += not connection.answers_get
+            elif connection.quiet_looks < looks:
+                connection.quiet_looks += 1
+                left += 1
+            else:
+                connection.force_close()
+        return left
 
     def connection_made(self, handler: web.RequestHandler, transport: asyncio.Transport) -> None:
         """A client has connected."""
@@ -258,6 +286,8 @@ class HttpServer(web.Server):
             if place is not None and not place.has_asked:
                 self.places.ask(place)
             protocol.begin(task, payload)
+        if self._parting:
+            message = message._replace(should_close=True)
         return web.BaseRequest(
             message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
         )

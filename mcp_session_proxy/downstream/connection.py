@@ -41,7 +41,7 @@ class Connection(web.RequestHandler):
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
     request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
     tells it from all others; ``place`` is its place among all connections (``places``), as long as it is
-    open; ``heads`` are all that have not ended.
+    open; ``heads`` are all that have not ended; ``quiet_looks`` in how many looks in a row it was idle.
     """
 
     __slots__ = (
@@ -61,6 +61,7 @@ class Connection(web.RequestHandler):
         "number",
         "place",
         "places",
+        "quiet_looks",
         "sender",
     )
 
@@ -127,6 +128,18 @@ class Connection(web.RequestHandler):
         return self._waiter is not None and not self._waiter.done()
 
     @property
+    def answers_get(self) -> bool:
+        """Whether a GET is being answered."""
+        request = self._current_request
+        return request is not None and request.method == "GET"
+
+    def part(self) -> None:
+        """The answer that is being made is to be the last one here, unless it has begun already."""
+        request = self._current_request
+        if request is not None:
+            request._message = request._message._replace(should_close=True)
+
+    @property
     def is_kept_open(self) -> bool:
         """Whether it waits for its client to say the rest of a request, or to have enough of a stream."""
         request = self._current_request
@@ -141,6 +154,7 @@ class Connection(web.RequestHandler):
         self._body = None
         self._body_bytes = self._framing_bytes = 0
         self.number = next(_NUMBERS)
+        self.quiet_looks = 0
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
         # first step (eagerly, from Python 3.12 on).
         super().connection_made(transport)

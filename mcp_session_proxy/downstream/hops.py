@@ -76,7 +76,7 @@ def restate_way(
 
     From a ``trusted`` peer they are left alone. From anybody else, what they say of the client's address
     and of the scheme becomes what we know, and the rest of that kind goes. ``peer`` is the address that
-    the request came from, None where there is none.
+    the request came from; None or nothing where there is none, as with unix sockets.
     """
     pairs = list(headers)
     if not any(_tells_of_the_way(name) for name, _ in pairs) or _is_among(peer, trusted):
@@ -86,7 +86,7 @@ def restate_way(
     for name in dict.fromkeys(name.lower() for name, _ in pairs if _tells_of_the_way(name)):
         if name in _SCHEME:
             kept.append((name, scheme))
-        elif name in _CLIENT_ADDRESS and peer is not None:
+        elif name in _CLIENT_ADDRESS and peer:
             kept.append((name, peer))
     return kept
 

@@ -8,7 +8,6 @@ moment on at which it is accepted, and nothing is made for it until its first by
 import asyncio
 import contextlib
 import errno
-import os
 import socket
 import ssl
 from functools import partial
@@ -16,100 +15,74 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from ..aio import Tasks
+from ..aio import Tasks, readable
 from ..bounds import TLS_HANDSHAKE_SECONDS
 from .app import HttpServer
 from .places import Place
 
 # How long the rest of an answer may take that is still being sent when we close.
 _CLOSE_SECONDS: Final = 10.0
-_BACKLOG: Final = 1024
 # Descriptors of those who make room are closed only afterwards, so not too many are accepted at once.
 _ACCEPTED_AT_ONCE: Final = 32
-_NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 _NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REST_SECONDS: Final = 0.05
 
 
 class TlsSite(web.BaseSite):
-    """A TCP listener with TLS, on every address of its host."""
+    """A socket that listens, with TLS."""
 
     def __init__(
         self,
         runner: web.BaseRunner,
-        host: str | None,
-        port: int,
+        listening: socket.socket,
         *,
         listener: HttpServer,
         ssl_context: ssl.SSLContext,
     ) -> None:
         super().__init__(runner, ssl_context=ssl_context)
-        self._host = host
-        self._port = port
+        self._listening = listening
         self._listener = listener
         self._context = ssl_context
 
     @property
     def name(self) -> str:
         """Where it listens."""
-        return f"https://{self._host or '0.0.0.0'}:{self._port}"
+        return f"https {self._listening.getsockname()}"
 
     async def start(self) -> None:
-        """Listen. Raises OSError."""
+        """Accept connections."""
         await super().start()
-        acceptor = _Acceptor(self._listener, self._context, await _bind(self._host, self._port))
-        self._server = cast(
-            asyncio.AbstractServer, acceptor
-        )  # its sockets and ``close`` are all that aiohttp uses
+        self._listening.setblocking(False)
+        self._acceptor = _Acceptor(self._listener, self._context, self._listening)
+        # Its sockets and ``close`` are all that aiohttp uses.
+        self._server = cast(asyncio.AbstractServer, self._acceptor)
 
-
-async def _bind(host: str | None, port: int) -> list[socket.socket]:
-    """Sockets on the addresses of a host, or on all of this machine's, without families that it lacks.
-
-    Raises:
-        OSError: an address is taken, or there is none.
-    """
-    found = await asyncio.get_running_loop().getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
-    with contextlib.ExitStack() as bound:
-        sockets: list[socket.socket] = []
-        for family, _, _, _, address in dict.fromkeys(found):
-            try:
-                # IPv6 alone on a socket of that family, so that both can have the same port.
-                listening = socket.create_server(address, family=family, backlog=_BACKLOG)
-            except OSError as error:
-                if error.errno not in _NO_SUCH_FAMILY:
-                    raise
-                missing = error
-                continue
-            listening.setblocking(False)
-            sockets.append(bound.enter_context(listening))
-        if not sockets:
-            raise missing
-        bound.pop_all()
-    return sockets
+    def shut(self) -> None:
+        """Accept nobody any more; who has been accepted goes on."""
+        self._acceptor.shut()
 
 
 class _Acceptor:
     """Accepts connections until it is closed."""
 
-    def __init__(self, listener: HttpServer, context: ssl.SSLContext, sockets: list[socket.socket]) -> None:
-        self.sockets = sockets
+    def __init__(self, listener: HttpServer, context: ssl.SSLContext, listening: socket.socket) -> None:
+        self.sockets = [listening]
         self._listener = listener
         self._context = context
         self._arriving = Tasks()
         self._loop = asyncio.get_running_loop()
-        for listening in sockets:
-            self._loop.add_reader(listening, self._accept, listening)
+        self._loop.add_reader(listening, self._accept, listening)
 
-    def close(self) -> None:
-        """Accept nobody any more, and end the handshakes that are under way."""
+    def shut(self) -> None:
+        """Accept nobody any more; the handshakes that are under way go on."""
         sockets, self.sockets = self.sockets, []
         for listening in sockets:
             self._loop.remove_reader(listening)
             listening.close()
+
+    def close(self) -> None:
+        """Accept nobody any more, and end the handshakes that are under way."""
+        self.shut()
         self._arriving.cancel()
 
     def _accept(self, listening: socket.socket) -> None:
@@ -152,8 +125,9 @@ class _Acceptor:
             async with asyncio.timeout(TLS_HANDSHAKE_SECONDS):
                 try:
                     client.setblocking(False)
-                    client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    await _readable(client)
+                    if client.family != socket.AF_UNIX:
+                        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    await readable(client)
                 except BaseException:
                     client.close()
                     raise
@@ -172,23 +146,6 @@ class _Acceptor:
         except asyncio.CancelledError:
             listener.places.leave(place)
             raise
-
-
-async def _readable(client: socket.socket) -> None:
-    """Something has arrived, or the other side has left."""
-    loop = asyncio.get_running_loop()
-    arrived = loop.create_future()
-
-    def note() -> None:
-        loop.remove_reader(client)
-        arrived.set_result(None)
-
-    # Nothing is read: the first byte is for the handshake.
-    loop.add_reader(client, note)
-    try:
-        await arrived
-    finally:
-        loop.remove_reader(client)
 
 
 def _shut(client: socket.socket) -> None:

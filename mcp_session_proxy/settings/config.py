@@ -7,6 +7,7 @@ said of wrong ones in ``complaints``.
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from importlib.util import find_spec
@@ -131,6 +132,12 @@ class Settings(StdioSettings):
     """The URL under which clients reach the proxy, when that is not its listen address. OAuth clients
     need it: what names the server's own address in its OAuth and OpenID metadata, challenges and redirects
     is rewritten to it. A server that checks what its tokens are for must know this URL itself."""
+
+    replace: Annotated[bool, Group.LISTENING] = False
+    """Take the place of the proxy that listens on --listen, if one does: this one gets its listening sockets,
+    so that no connection is refused, and the other one finishes what is in flight and ends. It goes on if
+    this one does not start. Both run as the same user on one Linux machine, and meet in the directory of
+    --state-dir; without that, in the one that the variable RUNTIME_DIRECTORY names."""
 
     announce: Annotated[OptionalPath, Group.LISTENING] = None
     """A file that is written, whole, once the proxy listens: JSON with the URLs "listen", "endpoint" and
@@ -511,6 +518,8 @@ class Settings(StdioSettings):
                 yield "token_identity", "jwks needs the extra jwt: pip install 'mcp-session-proxy[jwt]'"
         if self.upstream_transport is HttpTransport.SSE and self.upstream_era is UpstreamEra.MODERN:
             yield "upstream_era", "needs a server that speaks Streamable HTTP (--upstream-transport)"
+        if self.replace and sys.platform != "linux":
+            yield "replace", "works on Linux only"
         if self.tracing and not _has_opentelemetry():
             yield "tracing", "needs the extra otel: pip install 'mcp-session-proxy[otel]'"
         if self.min_idle > self.max_sessions_per_principal:

@@ -45,7 +45,10 @@ class Form:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where to listen. An empty ``host`` means every interface, port 0 means any free port."""
+    """Where to listen. An empty ``host`` means every interface, port 0 means any free port.
+
+    Of a unix socket, which can be given but not asked for, ``host`` is the path, or @ and an abstract name.
+    """
 
     host: str
     port: int
@@ -74,9 +77,16 @@ class Address:
     @property
     def is_loopback(self) -> bool:
         """Whether only this machine can connect."""
-        return is_loopback(self.host)
+        return self.is_unix or is_loopback(self.host)
+
+    @property
+    def is_unix(self) -> bool:
+        """Whether it is a unix socket's."""
+        return self.host.startswith(("/", "@"))
 
     def __str__(self) -> str:
+        if self.is_unix:
+            return f"unix:{self.host}"
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 

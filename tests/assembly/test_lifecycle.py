@@ -19,7 +19,7 @@ from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.assembly.proxy import Proxy
-from mcp_session_proxy.assembly.sites import CannotListen, CannotStart
+from mcp_session_proxy.assembly.sockets import CannotListen, CannotStart
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream import streamable_http

@@ -17,7 +17,7 @@ from proxy_bench import Bench, read_events, until
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly import state_check
 from mcp_session_proxy.assembly.proxy import Proxy
-from mcp_session_proxy.assembly.sites import CannotStart
+from mcp_session_proxy.assembly.sockets import CannotStart
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream.life import Life
 

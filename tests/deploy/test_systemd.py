@@ -1,7 +1,10 @@
-"""The systemd unit: what systemd says of it, and whether the program can live with what it leaves."""
+"""The systemd units: what systemd says of them, and whether the program can live with what they leave."""
 
 import asyncio
+import contextlib
+import http.client
 import json
+import os
 import re
 import shlex
 import shutil
@@ -9,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +25,7 @@ from .room import Room, why_not
 pytestmark = pytest.mark.e2e
 
 UNIT = TESTS.parent / "deploy" / "systemd" / "mcp-session-proxy.service"
+SOCKETS = (UNIT.with_suffix(".socket"), UNIT.with_name("mcp-session-proxy-admin.socket"))
 EXAMPLE = UNIT.with_name("proxy.toml")
 PROGRAM = "/opt/mcp-session-proxy/bin/mcp-session-proxy"
 NOBODY = 65534
@@ -53,6 +58,61 @@ def test_systemd_accepts_it(tmp_path: Path) -> None:
     accepted = analyze("verify", "--man=no", str(fine))
     assert (accepted.returncode, accepted.stderr) == (0, "")
     assert "strictly" in analyze("verify", "--man=no", str(wrong)).stderr
+
+
+def test_systemd_accepts_its_sockets(tmp_path: Path) -> None:
+    """Together with the unit that they are for; and a line that means nothing is told."""
+    for path in (UNIT, *SOCKETS):
+        (tmp_path / path.name).write_text(path.read_text().replace(PROGRAM, sys.executable))
+    names = [str(tmp_path / path.name) for path in (UNIT, *SOCKETS)]
+    accepted = analyze("verify", "--man=no", *names)
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    wrong = tmp_path / SOCKETS[0].name
+    wrong.write_text(wrong.read_text().replace("ListenStream=127.0.0.1:8080", "ListenStream=somewhere:x"))
+    assert "somewhere" in analyze("verify", "--man=no", *names).stderr
+
+
+def test_the_sockets_are_those_of_the_example() -> None:
+    """With and without them, the proxy is found at the same addresses."""
+    example = load({"config": str(EXAMPLE)})
+    found = [
+        dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line) for path in SOCKETS
+    ]
+    assert [each["ListenStream"] for each in found] == [str(example.listen), str(example.admin_listen)]
+    assert [each["FileDescriptorName"] for each in found] == ["public", "admin"]
+    assert {each["Service"] for each in found} == {UNIT.name}
+    assert settings()["Sockets"] == [" ".join(path.name for path in SOCKETS)]
+
+
+def test_systemd_starts_it_when_somebody_comes(tmp_path: Path) -> None:
+    """systemd's own launcher: who comes first is served by a program that did not run yet."""
+    environment("systemd")
+    launcher = shutil.which("systemd-socket-activate")
+    assert launcher is not None
+    public, admin = unused_port(), unused_port()
+    command = [
+        *(launcher, f"--listen=127.0.0.1:{public}", f"--listen=127.0.0.1:{admin}", "--fdname=public:admin"),
+        *(sys.executable, "-m", "mcp_session_proxy", "serve", "http://127.0.0.1:1/mcp"),
+    ]
+    with (tmp_path / "log").open("wb") as log:
+        variables = program_environment(tmp_path / "home", {"PYTHONPATH": os.environ.get("PYTHONPATH", "")})
+        # The launcher gives its variables on by name only.
+        passed = [f"--setenv={name}" for name in variables]
+        process = subprocess.Popen([*command[:1], *passed, *command[1:]], env=variables, stderr=log)
+    try:
+        deadline = time.monotonic() + 60
+        while (status := get(f"http://127.0.0.1:{admin}/healthz", 30)[0]) != 200:
+            assert status == 0, (tmp_path / "log").read_text()
+            assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+            time.sleep(0.1)
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", public, timeout=30)) as client:
+            client.request("OPTIONS", "/mcp")
+            assert client.getresponse().status == 204
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_it_is_hardened() -> None:

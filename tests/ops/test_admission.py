@@ -1,6 +1,7 @@
 """The admin listener's connections: how many there may be, and how long one may say nothing."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -40,7 +41,7 @@ async def listener(slow: Slow | None = None, **bounds: float) -> AsyncIterator[i
     admission.watch(app)
     runner = web.AppRunner(app, shutdown_timeout=0)
     await runner.setup()
-    await AdmittingSite(runner, "127.0.0.1", 0, admission=admission).start()
+    await AdmittingSite(runner, socket.create_server(("127.0.0.1", 0)), admission=admission).start()
     try:
         yield runner.addresses[0][1]
     finally:

@@ -4,6 +4,7 @@ Its descriptors are the proxy's: a thousand silent connections here would leave 
 """
 
 import asyncio
+import socket
 import ssl
 from functools import partial
 from typing import cast
@@ -70,34 +71,32 @@ def _is_idle(protocol: web.RequestHandler) -> bool:
 
 
 class AdmittingSite(web.BaseSite):
-    """A TCP listener whose connections pass an ``Admission`` first."""
+    """A socket that listens, whose connections pass an ``Admission`` first."""
 
     def __init__(
         self,
         runner: web.BaseRunner,
-        host: str | None,
-        port: int,
+        listening: socket.socket,
         *,
         admission: Admission,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         super().__init__(runner, ssl_context=ssl_context)
-        self._host = host
-        self._port = port
+        self._listening = listening
         self._admission = admission
 
     @property
     def name(self) -> str:
-        """As a URL, for logs; an empty host means every interface."""
-        return f"http://{self._host or '0.0.0.0'}:{self._port}"
+        """Where it listens."""
+        return f"http {self._listening.getsockname()}"
 
     async def start(self) -> None:
-        """Listen. Raises OSError where the address cannot be had."""
+        """Accept connections."""
         await super().start()
         server = self._runner.server
         assert server is not None
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: _Newcomer(self._admission, server), self._host, self._port, ssl=self._ssl_context
+            lambda: _Newcomer(self._admission, server), sock=self._listening, ssl=self._ssl_context
         )
 
 

@@ -1,0 +1,375 @@
+"""One process takes the place of another: it gets the listening sockets while they go on listening.
+
+Who connects meanwhile waits in the sockets' own queues, so nobody is refused. The two talk over a unix socket
+that the older one keeps in a directory of theirs, in packets of JSON (``SOCK_SEQPACKET``):
+
+    newer                          older
+    connects           ------->    asks the system who that is: the same user, or nobody
+                       <-------    the sockets (SCM_RIGHTS) and what each is for; it serves on
+    is ready but for this
+    "ready"            ------->    accepts nobody any more
+                       <-------    "yours"
+    accepts                        drains, as on SIGTERM, and ends
+
+At no time do both accept. Whatever goes wrong before "ready" leaves the older one as it was. An older one that
+keeps state says "wait" instead of "yours", drains first, and closes the connection when it has let go of its
+directory; so does one that ends by itself meanwhile. Linux only.
+"""
+
+import asyncio
+import contextlib
+import os
+import socket
+import stat
+import struct
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from enum import Enum
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .. import __version__, events
+from ..aio import Tasks, readable
+from ..events import Observer
+from ..settings.values import Address
+from .sockets import Bound, CannotStart, Role, what_is_wrong
+
+# What the two say to each other. It has to stay as it is for processes of different versions.
+_READY: Final = b"ready"
+_YOURS: Final = b"yours"
+_WAIT: Final = b"wait "  # and so many seconds at most
+_TOO_SLOW: Final = b"it took too long to start"
+_PACKET_BYTES: Final = 64 * 1024
+_MOST_SOCKETS: Final = 32
+# How long the older one may take to answer: its event loop turns, or it is not well.
+_ANSWER_SECONDS: Final = 10.0
+# How long the newer one may take to start, before the older one no longer counts on it.
+_START_SECONDS: Final = 120.0
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group (unix(7))
+_OURS_ALONE: Final = 0o600
+# The system takes no longer path for a unix socket.
+_PATH_BYTES: Final = 107
+
+
+class Handed(msgspec.Struct, frozen=True, kw_only=True):
+    """What comes with the sockets: of each, in their order, whom it is for and the address that it was asked
+    for by. ``refused`` says why there are none."""
+
+    version: str
+    sockets: list[tuple[Role, str]] = []
+    refused: str | None = None
+
+
+def place(directory: Path, listen: Address) -> Path:
+    """Where a process that is to listen there waits for its successor. A directory serves several."""
+    return directory / f"replace-{listen.host or '*'}:{listen.port}.sock"
+
+
+# -- the newer one -----------------------------------------------------------------------------------
+
+
+class Predecessor:
+    """The process that is to be replaced, and the sockets that it has given."""
+
+    def __init__(
+        self, connection: socket.socket, pid: int, sockets: Sequence[tuple[Role, str, socket.socket]]
+    ):
+        self.pid = pid
+        self._connection = connection
+        self._sockets = list(sockets)
+
+    @classmethod
+    async def find(cls, path: Path) -> "Predecessor | None":
+        """Ask whoever waits there for its sockets; None if nobody does, or it is about to end.
+
+        Raises:
+            CannotStart: somebody does, but hands nothing over.
+        """
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            connection.setblocking(False)
+            try:
+                with _reachable(path) as name:
+                    connection.connect(name)
+            except (FileNotFoundError, ConnectionRefusedError):
+                connection.close()
+                return None  # nothing is there, or what a process left behind that was killed
+            pid, user = _peer(connection)
+            if user != os.geteuid():
+                raise CannotStart(f"--replace: {path} belongs to a process of another user (uid {user})")
+            sockets = await _receive(connection, pid)
+            if sockets is None:
+                connection.close()
+                return None
+            return cls(connection, pid, sockets)
+        except OSError as error:
+            connection.close()
+            raise CannotStart(f"--replace: {path}: {error.strerror or error}") from error
+        except BaseException:
+            connection.close()
+            raise
+
+    def sockets(self, role: Role, address: Address) -> Bound | None:
+        """Those that it has for this purpose at this address, which the caller closes; None without any."""
+        wanted = (role, str(address))
+        found = tuple(given for *what, given in self._sockets if tuple(what) == wanted)
+        if not found:
+            return None
+        self._sockets = [each for each in self._sockets if each[:2] != wanted]
+        return Bound(Address(address.host or "0.0.0.0", found[0].getsockname()[1]), found)
+
+    async def replace(self) -> None:
+        """Have it accept nobody any more. From then on all that it gave is ours alone, and the directory of
+        its state is free.
+
+        Raises:
+            CannotStart: it has changed its mind, and goes on; or it does not come to its end.
+        """
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+            self._connection.send(_READY)
+        verdict = await self._hear(_ANSWER_SECONDS)
+        if verdict.startswith(_WAIT):
+            verdict = await self._hear(float(verdict.removeprefix(_WAIT)))
+        # Nothing is what the system says of a process that has ended: it accepts nobody, either.
+        if verdict not in (_YOURS, b""):
+            raise CannotStart(f"--replace: process {self.pid} goes on: {verdict.decode(errors='replace')}")
+
+    async def _hear(self, seconds: float) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                await readable(self._connection)
+                return self._connection.recv(_PACKET_BYTES)
+        except TimeoutError:
+            raise _silent(self.pid) from None
+        except ConnectionResetError:
+            return b""
+
+    def close(self) -> None:
+        """Let go of it, and of what nobody has asked for. If it was not replaced, it goes on. Idempotent."""
+        self._connection.close()
+        for _, _, given in self._sockets:
+            given.close()
+
+
+async def _receive(connection: socket.socket, pid: int) -> list[tuple[Role, str, socket.socket]] | None:
+    """What it hands over; None if it is ending by itself, and listens no more.
+
+    Raises:
+        CannotStart: it does not hand anything over, or nothing that can be used.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            await readable(connection)
+    except TimeoutError:
+        raise _silent(pid) from None
+    packet, numbers, _, _ = socket.recv_fds(connection, _PACKET_BYTES, _MOST_SOCKETS)
+    if not packet:
+        return None
+    given = [socket.socket(fileno=number) for number in numbers]
+    try:
+        handed = msgspec.json.decode(packet, type=Handed)
+        _check(handed, given)
+    except (msgspec.MsgspecError, ValueError) as error:
+        for each in given:
+            each.close()
+        raise CannotStart(f"--replace: process {pid} hands nothing over: {error}") from None
+    return [(role, written, each) for (role, written), each in zip(handed.sockets, given, strict=True)]
+
+
+def _check(handed: Handed, given: Sequence[socket.socket]) -> None:
+    if handed.refused is not None:
+        raise ValueError(handed.refused)
+    if len(handed.sockets) != len(given):
+        raise ValueError(f"it has sent {len(given)} sockets instead of {len(handed.sockets)}")
+    for each in given:
+        if (problem := what_is_wrong(each)) is not None:
+            raise ValueError(problem)
+
+
+def _silent(pid: int) -> CannotStart:
+    return CannotStart(f"--replace: process {pid} does not answer; stop it, and start again")
+
+
+# -- the older one -----------------------------------------------------------------------------------
+
+
+class _Possession(Enum):
+    """Whose the sockets are. It goes on from top to bottom; back only from ASKED for to OURS."""
+
+    OURS = "ours"
+    ASKED = "asked for"
+    GIVEN = "given away"
+
+
+class Replaceable:
+    """Lets a newer process of the same user have the ``sockets``, each list by its role and address.
+
+    ``cease`` is awaited when it is ready: nobody may be accepted any more after that. ``replaced`` is called
+    once it has been told so. ``wait_seconds`` is how long this process may take to let go of the directory of
+    its state after that; None if it keeps none, so that the newer one need not wait.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        sockets: Mapping[tuple[Role, Address], Sequence[socket.socket]],
+        *,
+        cease: Callable[[], Awaitable[None]],
+        replaced: Callable[[], None],
+        wait_seconds: Callable[[], float | None],
+        observe: Observer,
+    ) -> None:
+        self._path = path
+        self._sockets = [
+            (role, str(address), each) for (role, address), found in sockets.items() for each in found
+        ]
+        self._cease = cease
+        self._replaced = replaced
+        self._wait_seconds = wait_seconds
+        self._observe = observe
+        self._possession = _Possession.OURS
+        self._tasks = Tasks()
+        self._waiting: socket.socket | None = None
+        self._own: os.stat_result | None = None
+        self._successor: socket.socket | None = None
+
+    def open(self) -> None:
+        """Wait for a successor at the path. Whatever socket is there is replaced in one step.
+
+        Raises:
+            OSError: that cannot be done.
+        """
+        if self._path.exists() and not stat.S_ISSOCK(self._path.stat().st_mode):
+            raise FileExistsError(f"{self._path} is no socket")
+        draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
+        waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            with _reachable(draft) as name:
+                waiting.bind(name)
+            draft.chmod(_OURS_ALONE)
+            # Nobody can have connected before: it does not listen yet.
+            waiting.listen()
+            waiting.setblocking(False)
+            self._own = draft.stat()
+            draft.replace(self._path)
+        except BaseException:
+            waiting.close()
+            draft.unlink(missing_ok=True)
+            raise
+        self._waiting = waiting
+        asyncio.get_running_loop().add_reader(waiting, self._arrive)
+
+    def close(self) -> None:
+        """Wait no longer. Nobody may be accepted here any more: a newer process that was starting goes on."""
+        if self._waiting is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._waiting)
+        self._waiting.close()
+        self._waiting = None
+        if self._possession is _Possession.ASKED:
+            self._promise()
+        if self._possession is not _Possession.GIVEN:
+            self._remove_path()
+        self._tasks.cancel()
+
+    def leave(self) -> None:
+        """Everything is let go of. ``close`` comes before."""
+        if self._successor is not None:
+            self._successor.close()
+            self._successor = None
+
+    def _remove_path(self) -> None:
+        with contextlib.suppress(OSError):
+            found = self._path.stat()
+            if self._own is not None and (found.st_dev, found.st_ino) == (self._own.st_dev, self._own.st_ino):
+                self._path.unlink()
+
+    def _arrive(self) -> None:
+        assert self._waiting is not None
+        with contextlib.suppress(OSError):  # who came has gone again
+            connection, _ = self._waiting.accept()
+            connection.setblocking(False)
+            self._tasks.spawn(self._answer(connection), "successor")
+
+    async def _answer(self, connection: socket.socket) -> None:
+        """Hand everything over to one who asks, if that is the right one and nobody else has asked before."""
+        pid, user = _peer(connection)
+        problem = None
+        try:
+            if user != os.geteuid():
+                problem = f"it is another user's (uid {user})"
+            elif self._possession is not _Possession.OURS:
+                self._send(connection, refused="it is being replaced already")
+            else:
+                problem = await self._hand_over(connection, pid)
+        except OSError as error:
+            problem = str(error.strerror or error)
+        finally:
+            if self._possession is _Possession.ASKED and connection is self._successor and problem is not None:
+                self._possession, self._successor = _Possession.OURS, None
+            if connection is not self._successor:
+                connection.close()
+        if problem is not None:
+            self._observe(events.ReplacementFailed(pid=pid, problem=problem))
+
+    async def _hand_over(self, connection: socket.socket, pid: int) -> str | None:
+        """Gives what went wrong; None if nothing did."""
+        self._possession, self._successor = _Possession.ASKED, connection
+        self._send(connection)
+        problem = await self._wait_until_ready(connection)
+        if problem is None:
+            self._possession = _Possession.GIVEN
+            await self._cease()
+            self._promise()
+            self._observe(events.Replaced(pid=pid))
+            self._replaced()
+        return problem
+
+    def _promise(self) -> None:
+        """Nobody is accepted here any more: tell the newer process, or let it wait until all is let go of."""
+        assert self._successor is not None
+        seconds = self._wait_seconds()
+        with contextlib.suppress(OSError):  # if it has gone now, it is too late: it may have begun
+            self._successor.send(_YOURS if seconds is None else _WAIT + str(seconds).encode())
+
+    async def _wait_until_ready(self, connection: socket.socket) -> str | None:
+        """What is wrong with the newer process; None if it is ready."""
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                await readable(connection)
+        except TimeoutError:
+            connection.send(_TOO_SLOW)
+            return _TOO_SLOW.decode()
+        return None if connection.recv(_PACKET_BYTES) == _READY else "it did not start"
+
+    def _send(self, connection: socket.socket, *, refused: str | None = None) -> None:
+        given = [] if refused else self._sockets
+        handed = Handed(
+            version=__version__, sockets=[(role, written) for role, written, _ in given], refused=refused
+        )
+        packet, numbers = msgspec.json.encode(handed), [each.fileno() for _, _, each in given]
+        socket.send_fds(connection, [packet], numbers)
+
+
+# -- both --------------------------------------------------------------------------------------------
+
+
+def _peer(connection: socket.socket) -> tuple[int, int]:
+    """The process at the other end and its user, as the system knows them."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(found)
+    return pid, user
+
+
+@contextlib.contextmanager
+def _reachable(path: Path) -> Iterator[str]:
+    """A name for this path that is short enough for a unix socket: by way of its directory's descriptor."""
+    if len(os.fsencode(path)) <= _PATH_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
