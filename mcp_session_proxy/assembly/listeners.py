@@ -67,8 +67,8 @@ class Listeners:
             )
         if self._meeting_place is None:
             raise CannotStart(
-                "--replace: the two processes need a directory to meet in; name it for both, with --state-dir or "
-                "the variable RUNTIME_DIRECTORY"
+                "--replace: the two processes need a directory to meet in; name it for both, "
+                "with --state-dir or the variable RUNTIME_DIRECTORY"
             )
         found = await Predecessor.find(self._meeting_place)
         if found is not None:

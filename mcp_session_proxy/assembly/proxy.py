@@ -128,9 +128,9 @@ class Proxy:
 
     async def _start(self) -> None:
         self._tls = Contexts(self.settings)
-        # Where another process is replaced, it serves on until all that can fail here has not. It leaves last of
-        # all when this one ends: whoever waits for that has a free directory then.
+        # Last of all when this process ends: whoever waits for that finds the directory of state free.
         self._stack.callback(self.listeners.leave)
+        # Another process that is replaced serves until as much as possible of what can fail here has not.
         await self._find_sockets()
         await self._build(self._open_tracer())
         await self._accept()

@@ -11,9 +11,9 @@ that the older one keeps in a directory of theirs, in packets of JSON (``SOCK_SE
                        <-------    "yours"
     accepts                        drains, as on SIGTERM, and ends
 
-At no time do both accept. Whatever goes wrong before "ready" leaves the older one as it was. An older one that
-keeps state says "wait" instead of "yours", drains first, and closes the connection when it has let go of its
-directory; so does one that ends by itself meanwhile. Linux only.
+At no time do both accept. Whatever goes wrong before "ready" leaves the older one as it was. An older one
+that keeps state says "wait" instead of "yours", drains first, and closes the connection when it has let go of
+its directory. One that ends by itself meanwhile says the same. Linux only.
 """
 
 import asyncio
@@ -305,13 +305,17 @@ class Replaceable:
                 problem = await self._hand_over(connection, pid)
         except OSError as error:
             problem = str(error.strerror or error)
-        finally:
-            if self._possession is _Possession.ASKED and connection is self._successor and problem is not None:
-                self._possession, self._successor = _Possession.OURS, None
+        except asyncio.CancelledError:
+            # This process ends by itself: the newer one hears when it has let go of everything.
             if connection is not self._successor:
                 connection.close()
+            raise
         if problem is not None:
             self._observe(events.ReplacementFailed(pid=pid, problem=problem))
+            if connection is self._successor:
+                self._possession, self._successor = _Possession.OURS, None
+        if connection is not self._successor:
+            connection.close()
 
     async def _hand_over(self, connection: socket.socket, pid: int) -> str | None:
         """Gives what went wrong; None if nothing did."""

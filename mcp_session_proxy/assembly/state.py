@@ -74,7 +74,9 @@ class KeptState:
     # -- the beginning -----------------------------------------------------------------------------
 
     @classmethod
-    async def open(cls, path: Path, observe: Observer, *, replace: Callable[[], Awaitable[None]]) -> "KeptState":
+    async def open(
+        cls, path: Path, observe: Observer, *, replace: Callable[[], Awaitable[None]]
+    ) -> "KeptState":
         """Open the directory, alone. ``replace`` has the process that this one replaces leave it, if there is
         one: only once it is known that the directory can be used, for then nobody serves.
 

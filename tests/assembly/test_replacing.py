@@ -126,6 +126,44 @@ async def test_calls_in_flight_are_finished(server: HttpServer, tmp_path: Path) 
             assert await old.ends() == 0
 
 
+async def test_state_goes_along(server: HttpServer, tmp_path: Path) -> None:
+    """With --state-dir, the new process goes on in the sessions of the old one: the server counts on.
+
+    It waits until the old one has let go of them, and nobody is refused meanwhile.
+    """
+    state = str(tmp_path / "state")
+    stop = asyncio.Event()
+    counts: list[int] = []
+
+    async def count() -> None:
+        async with aiohttp.ClientSession() as http:
+            async with http.post(url, json=INITIALIZE) as answer:
+                session = {"Mcp-Session-Id": answer.headers["Mcp-Session-Id"]}
+            while not stop.is_set():
+                async with http.post(url, json=call(), headers=session) as answer:
+                    assert answer.status == 200, await answer.text()
+                    counts.append((await answer.json())["result"]["count"])
+
+    async with contextlib.AsyncExitStack() as stack:
+        options = (*OPTIONS, "--state-dir", state)
+        program = await stack.enter_async_context(running(tmp_path, server.url, *options))
+        url = (await program.ready())["endpoint"]
+        counting = asyncio.create_task(count())
+        for _ in range(3):
+            before = len(counts)
+            await until(lambda: counting.done() or len(counts) > before + 10)  # noqa: B023
+            successor = await stack.enter_async_context(running(tmp_path, server.url, *options))
+            await successor.ready()
+            assert await program.ends() == 0
+            program = successor
+        before = len(counts)
+        await until(lambda: counting.done() or len(counts) > before + 10)
+        stop.set()
+        await counting
+    assert counts == list(range(1, len(counts) + 1))
+    assert len(server.posts("initialize")) == 1
+
+
 async def test_one_that_does_not_start(server: HttpServer, tmp_path: Path) -> None:
     """The old process goes on as if nothing had happened, and can be replaced by the next one."""
     async with meeting(tmp_path, server) as old:
@@ -349,6 +387,28 @@ async def test_the_older_one_ends_meanwhile(older: Older) -> None:
     with socket.create_connection(("127.0.0.1", older.port)):
         pass
     bound.close()
+    predecessor.close()
+
+
+async def test_the_older_one_keeps_state(older: Older) -> None:
+    """It has to let go of its directory before the newer one goes on."""
+    older.wait_seconds = PATIENCE_SECONDS
+    predecessor = await found(older.path)
+    replacing_it = asyncio.create_task(predecessor.replace())
+    await older.replaced.wait()
+    older.side.close()
+    assert not replacing_it.done()
+    older.side.leave()
+    await replacing_it
+    predecessor.close()
+
+
+async def test_the_older_one_does_not_let_go(older: Older) -> None:
+    """Not for ever: it has said how long that may take."""
+    older.wait_seconds = 0.01
+    predecessor = await found(older.path)
+    with pytest.raises(CannotStart, match=f"process {os.getpid()} does not answer"):
+        await predecessor.replace()
     predecessor.close()
 
 
