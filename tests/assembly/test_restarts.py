@@ -64,7 +64,7 @@ class Restarts:
         ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
         await until(lambda: not ledger.pending and not ledger._turn.locked())
         copy = self.path.with_name(self.path.name + "'")
-        shutil.copytree(self.path, copy)
+        shutil.copytree(self.path, copy, ignore=shutil.ignore_patterns("*.sock"))
         self.server.on["DELETE"] = _unheard
         await self.bench.stop()
         del self.server.on["DELETE"]
