@@ -111,8 +111,8 @@ class Provider(OAuthAuthorizationServerProvider[AuthorizationCode, RefreshToken,
             "client_id": client_id,
             "aud": resource,
             "iat": int(time.time()),
-            # Whole seconds, and never earlier than the client is told.
-            "exp": int(time.time()) + self._seconds + 1,
+            # Whole seconds, and later than the client is told: its time begins when it has the token.
+            "exp": int(time.time()) + self._seconds + 2,
             "jti": str(next(self._numbers)),
         }
         refresh = RefreshToken(token=secrets.token_urlsafe(), client_id=client_id, scopes=scopes)
