@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 
+import aiohttp
 import pytest
 from aiohttp import web
 from messages import INITIALIZE, call, notification
@@ -140,6 +141,24 @@ async def test_many_tokens_of_one_caller(bench: Bench) -> None:
     assert sorted(counts) == list(range(1, 1001))
     await until(lambda: len(bench.server.sessions) == 1)
     assert len(bench.proxy.core.pool.books.buckets) == 1
+
+
+async def test_two_hundred_callers_refresh_at_once(bench: Bench) -> None:
+    """All in the same moment: one handshake more for each, and none of them is left open."""
+    await bench.start(token_identity="server")
+    server, callers = bench.server, [f"user-{number}" for number in range(200)]
+    assert isinstance(server, TokenServer)
+    everybody = aiohttp.TCPConnector(limit=0)
+    async with aiohttp.ClientSession(connector=everybody) as http:
+        bench.http, usual = http, bench.http
+        for expected in (1, 2, 3):
+            opened = len(server.posts("initialize"))
+            counts = await asyncio.gather(*[count(bench, token(caller)) for caller in callers])
+            assert counts == [expected] * 200
+            assert len(server.posts("initialize")) - opened == 200
+            assert len(server.refused) == 1
+        await until(lambda: len(server.sessions) == 200)
+        bench.http = usual
 
 
 # -- what is told ----------------------------------------------------------------------------------

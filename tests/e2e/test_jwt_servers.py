@@ -128,10 +128,12 @@ async def test_counts_go_on(stand: MakeStand, library: str, algorithm: str, shar
     assert counts == list("123456")
 
 
-@pytest.mark.parametrize("algorithm", ["RS256", "HS256"])
-async def test_a_parked_call_is_answered_under_the_new_token(stand: MakeStand, algorithm: str) -> None:
+@pytest.mark.parametrize(("library", "algorithm"), SERVERS_WITH_KEYS)
+async def test_a_parked_call_is_answered_under_the_new_token(
+    stand: MakeStand, library: str, algorithm: str
+) -> None:
     """A modern call that asks, is answered by whoever its caller is by then; nobody else can."""
-    at = stand("mcp", algorithm)
+    at = stand(library, algorithm)
     caller = at.caller(ModernCaller)
     asked = (await caller.call_modern("elicit_name")).result
     (key,) = asked["inputRequests"]
@@ -143,6 +145,35 @@ async def test_a_parked_call_is_answered_under_the_new_token(stand: MakeStand, a
         assert reply.status in (400, 401), reply
     caller.token = at.issuer.token()
     assert (await caller.resume_call(asked, answers, "elicit_name")).text == "accept:Ada"
+
+
+@pytest.mark.parametrize(
+    ("library", "algorithm", "sharing"),
+    [
+        ("mcp", "RS256", "handover"),
+        ("mcp", "HS256", "isolated"),
+        ("fastmcp", "RS256", "shared"),
+        ("fastmcp", "HS256", "handover"),
+    ],
+)
+async def test_modern_clients_go_on(stand: MakeStand, library: str, algorithm: str, sharing: str) -> None:
+    """Modern requests count 1 to 6 over three tokens, each conversation 1 to 3, and a listener hears on."""
+    at = stand(library, algorithm, "--sharing", sharing)
+    caller = at.caller(ModernCaller)
+    counts, talks = [], []
+    async with caller.listen_modern(toolsListChanged=True) as stream:
+        for _ in range(3):
+            counts += [(await caller.call_modern("increment")).text for _ in range(2)]
+            for name in ("one", "two"):
+                meta = {"openai/session": name}
+                talks.append((await caller.call_modern("increment", meta=meta)).text)
+            await caller.call_modern("tools_changed")
+            while (message := await stream.next()) is not None:
+                if message.get("method") == "notifications/tools/list_changed":
+                    break
+            caller.token = at.issuer.token()
+    assert counts == list("123456")
+    assert talks == list("112233")
 
 
 async def test_questions_go_on(stand: MakeStand) -> None:

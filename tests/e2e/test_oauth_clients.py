@@ -1,8 +1,8 @@
 """Clients that sign in themselves, with access tokens of two seconds that they refresh: the count goes on.
 
 Everything is real: mcp's authorization server, servers that check its tokens, the official client and
-FastMCP's. OAUTH_SECONDS says for how long each counts; with OAUTH_ALL, every client does at every server, with
-every algorithm, in every sharing mode.
+FastMCP's. OAUTH_SECONDS says for how long each counts. With OAUTH_ALL, every client does at every server,
+with all algorithms, in all sharing modes.
 """
 
 import asyncio

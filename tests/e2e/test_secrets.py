@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,8 @@ from aiohttp import web
 from http_server import HttpServer
 from messages import INITIALIZE, call
 from proxy_bench import BOTH
-from token_server import token
+from token_issuer import Issuer
+from token_server import TokenServer, bearer, token, unsigned
 
 from .launch import Fleet, Proxy
 
@@ -169,6 +172,81 @@ async def test_credentials_never_come_out_again(
     assert log.count("request.finished") > 10
     places = [("log", line) for line in log.splitlines()] + [("answer", text) for text in caller.heard]
     found = [(where, text[:500]) for where, text in places if MARK in text and not _is_an_echo(text)]
+    assert found == []
+    assert "Traceback" not in log
+    assert "proxy.bug" not in log
+
+
+class _Holder:
+    """Somebody whose tokens hold the word, and everything else that a token may be."""
+
+    def __init__(self, make: Callable[..., str]) -> None:
+        self._make = make
+        self.shown: list[str] = []
+
+    def token(self, **more: Any) -> str:
+        """A good one, unless ``more`` says otherwise; it is looked for afterwards."""
+        claims = {"client_id": f"{MARK}-client", "email": f"{MARK}@example.com", "tid": f"{MARK}-tenant"}
+        self.shown.append(self._make(f"{MARK}-user", **{**claims, **more}))
+        return self.shown[-1]
+
+    def kinds(self) -> list[str]:
+        """Good ones in turn with such that are over, forged, without a signature, cut, large, or deep."""
+        signed, _, signature = self.token().rpartition(".")
+        odd = [
+            self.token(exp=time.time() - 5),
+            f"{signed}.{signature[::-1]}",
+            f"{unsigned(MARK)}",
+            signed,
+            self.token(aud=f"https://{MARK}.example"),
+            self.token(large=[f"{MARK}-large"] * 700),
+            self.token(deep=json.loads("[" * 40 + "]" * 40)),
+            f"{MARK}-opaque",
+        ]
+        self.shown += odd
+        return [each for other in odd for each in (self.token(), other)]
+
+    def parts(self) -> set[str]:
+        """What of them tells anything: not their heads, which are the same for many."""
+        return {part for text in self.shown for part in text.split(".")[1:] if part}
+
+
+@pytest.mark.parametrize("identity", ["server", "unchecked", "jwks", "bytes"])
+async def test_tokens_never_come_out_again(owned: Fleet, http: aiohttp.ClientSession, identity: str) -> None:
+    """Neither a token, nor a part of one, nor what it claims: however tokens count, and whatever they are."""
+    async with TokenServer() as server, Issuer() as issuer:
+        server.checks = identity in ("server", "bytes")
+        holder = _Holder(issuer.token if identity == "jwks" else token)
+        options = ["--log-level", "debug", "--acquire-timeout", "1s", "--handshake-timeout", "2s"]
+        options += ["--token-identity", "server" if identity == "unchecked" else identity]
+        if identity == "jwks":
+            options += ["--token-issuer", issuer.origin]
+        proxy = owned.new_proxy(server.url, *options)
+        caller = _Caller(http, proxy)
+        session = await caller.send("POST", "/mcp", INITIALIZE, **bearer(holder.token())) or ""
+        for text in holder.kinds():
+            for body in (call(), MODERN, INITIALIZE, [call(), call(2)]):
+                await caller.send("POST", "/mcp", body, **bearer(text), Mcp_Session_Id=session)
+                await caller.send("POST", "/mcp", body, **bearer(text))
+            await caller.send("DELETE", "/mcp", **bearer(text), Mcp_Session_Id=session)
+        for trouble in (_broken, _refused, _gone):
+            server.on["initialize"] = trouble
+            for text in (holder.token(), holder.token()):
+                await caller.send("POST", "/mcp", call(), **bearer(text))
+                await caller.send("POST", "/mcp", INITIALIZE, **bearer(text))
+        server.on.clear()
+        for path in ("/", "/metrics", "/sessions", "/api/v1/status", "/api/v1/events?limit=2000"):
+            async with http.get(proxy.admin + path) as response:
+                caller.heard.append(f"{path} {response.status} {await response.text()}")
+        judged = proxy.json("/api/v1/status")["tokens"]
+        assert proxy.stop() == 0
+    assert (judged["accepted"] > 5) is (identity in ("server", "jwks"))
+    assert (judged["not_believed"] > 5) is (identity == "unchecked")
+    assert (judged["refused"] > 1) is (identity in ("server", "jwks"))
+    log = proxy.program.log.read_text()
+    secrets = {MARK, *holder.parts()}
+    places = [("log", line) for line in log.splitlines()] + [("answer", text) for text in caller.heard]
+    found = [(where, text[:500]) for where, text in places if any(secret in text for secret in secrets)]
     assert found == []
     assert "Traceback" not in log
     assert "proxy.bug" not in log

@@ -74,6 +74,20 @@ def build_fastmcp(arguments: argparse.Namespace, key: str) -> tuple[Any, Any]:
     return mcp, mcp.http_app
 
 
+def _declare_changes(mcp: Any) -> None:
+    """The 1.x SDK says that its tools never change."""
+    from mcp import types
+
+    plain = mcp._mcp_server.get_capabilities
+
+    def capabilities(*args: Any) -> Any:
+        found = plain(*args)
+        found.tools = types.ToolsCapability(listChanged=True)
+        return found
+
+    mcp._mcp_server.get_capabilities = capabilities
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser()
@@ -104,8 +118,15 @@ def main() -> None:
         answer = await ctx.elicit("What is your name?", Name)
         return f"{answer.action}:{answer.data.name if answer.action == 'accept' else ''}"
 
-    mcp.tool()(increment)
-    mcp.tool()(elicit_name)
+    async def tools_changed(ctx: Context) -> str:  # type: ignore[type-arg,valid-type]
+        """Tell this session that the tools have changed."""
+        await ctx.session.send_tool_list_changed()
+        return "told"
+
+    for tool in (increment, elicit_name, tools_changed):
+        mcp.tool()(tool)
+    if arguments.library == "mcp":
+        _declare_changes(mcp)
     server = uvicorn.Server(
         uvicorn.Config(
             make_app(),
