@@ -590,8 +590,8 @@ class FakeOutlet:
     async def begin(self) -> None:
         pass
 
-    async def notify(self, message: Notification) -> None:
-        self.notified.append(message)
+    async def notify(self, *messages: Notification) -> None:
+        self.notified += messages
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         self.asked.append(request)

@@ -213,8 +213,8 @@ class Responder(msgspec.Struct, eq=False):
         if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
             await self.beat()
 
-    async def send(self, data: bytes) -> bool:
-        """Write one message that is not the final response; False if the client does not take it."""
+    async def send(self, *messages: bytes) -> bool:
+        """Write messages before the final response, in one piece; False if the client does not take them."""
         if not self.takes_streams:
             return False
         async with self._turn():
@@ -224,7 +224,7 @@ class Responder(msgspec.Struct, eq=False):
                 self._phase is AnswerPhase.CLIENT_LEFT and self.client is None
             ):
                 return False
-            await self._write_event(data)
+            await self._write(b"".join(map(self._event, messages)))
             return True
 
     async def beat(self) -> None:
@@ -348,13 +348,13 @@ class Responder(msgspec.Struct, eq=False):
         """Write a response as an event; its headers count if it is what the stream begins with."""
         self._headers = {**self._headers, **answer.headers}
         await self._flush()
-        await self._write_event(answer.body)
+        await self._write(self._event(answer.body))
 
     async def _flush(self) -> None:
         """Write the responses that came while it was still undecided whether this is a stream."""
         answers, self._answers = self._answers, []
         for answer in answers:
-            await self._write_event(answer.body)
+            await self._write(self._event(answer.body))
 
     async def _end(self) -> None:
         if self._phase is AnswerPhase.STREAM and self._response is not None:
@@ -376,9 +376,10 @@ class Responder(msgspec.Struct, eq=False):
 
     # -- writing ---------------------------------------------------------------------------------
 
-    async def _write_event(self, data: bytes) -> None:
+    def _event(self, data: bytes) -> bytes:
+        """A message as the next event of the stream, kept for a client that can come back."""
         event_id = None if self.client is None else self._keep(self.client).append(data)
-        await self._write(sse.write_event(data, event_id=event_id))
+        return sse.write_event(data, event_id=event_id)
 
     def _keep(self, client: ClientSession) -> Stream:
         if self._kept is None:

@@ -44,8 +44,8 @@ class RunningCall(Protocol):
         """Take a question."""
         ...
 
-    async def notify(self, message: Notification) -> None:
-        """Take a notification."""
+    async def notify(self, *messages: Notification) -> None:
+        """Take notifications."""
         ...
 
 

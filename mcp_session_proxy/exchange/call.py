@@ -130,7 +130,9 @@ class ModernCall:
             self._channel = channel
             # Before anything newer can come on the channel: in the order in which the server said it.
             while self._kept:
-                await self._tell(channel, self._kept.popleft()[0])
+                kept, _ = self._kept.popleft()
+                if self._wants(kept):
+                    await channel.send(self._lift(kept))
             if answers:
                 await self._answer(answers)
             # The silence so far was the client's, which took its time to answer.
@@ -258,7 +260,7 @@ class ModernCall:
     async def begin(self) -> None:
         """Modern clients cannot come back to a stream (MCP 2026-07-28, basic/transports)."""
 
-    async def notify(self, message: Notification) -> None:
+    async def notify(self, *messages: Notification) -> None:
         """Pass progress, and log messages as far as the client asked for them; nothing else.
 
         What comes while no client listens is kept as the server said it: the request that it will be told
@@ -266,11 +268,14 @@ class ModernCall:
         """
         if self._unasked.required:
             self._unasked.heard()
-        if message.method not in (revisions.PROGRESS, revisions.LOG_MESSAGE):
+        # Only what the client's present request asked for.
+        wanted = [message for message in messages if self._wants(message)]
+        if not wanted:
             return
         if self._channel is not None:
-            await self._tell(self._channel, message)
-        elif self._wants(message):
+            await self._channel.send(*map(self._lift, wanted))
+            return
+        for message in wanted:
             with contextlib.suppress(OverBudget):  # without room it is dropped, as without a listener
                 self._kept.append((message, self._share.lend(len(message.params or b""))))
 
@@ -278,15 +283,14 @@ class ModernCall:
         """Whether the client's present request asked for this."""
         if message.method == revisions.PROGRESS:
             return self.modern.progress_token is not None
-        return _is_loud_enough(message.params, self.modern.log_level)
+        is_log = message.method == revisions.LOG_MESSAGE
+        return is_log and _is_loud_enough(message.params, self.modern.log_level)
 
-    async def _tell(self, channel: PostChannel, message: Notification) -> None:
-        """Write a notification as one of the client's present request."""
-        if not self._wants(message):
-            return
+    def _lift(self, message: Notification) -> bytes:
+        """A notification as one of the client's present request."""
         token = self.modern.progress_token if message.method == revisions.PROGRESS else None
         params = lifting.lift_notification(message.params, token)
-        await channel.send(jsonrpc.write_notification(message.method, params))
+        return jsonrpc.write_notification(message.method, params)
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Take a question of the server's; the client gets it as the outcome of this round."""

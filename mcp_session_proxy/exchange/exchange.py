@@ -314,50 +314,69 @@ class Exchange:
             if not messages and not begun and reply.last_event_id is not None:
                 begun = True
                 await self._outlet.begin()
+            # What is told in one piece goes on in one piece, in its order.
+            notes: list[Notification] = []
             for message in messages:
-                if isinstance(message, Response):
-                    # One to another request is dropped: its own reply will bring it, or nothing.
-                    if _answers(message.id, self.upstream_id):
-                        return message
-                else:
-                    await self._interim(message)
+                if isinstance(message, Notification):
+                    note = self._named_for_client(message)
+                    if note is not None:
+                        notes.append(note)
+                    continue
+                if notes:
+                    await self._outlet.notify(*notes)
+                    notes.clear()
+                if isinstance(message, Request):
+                    await self._ask(message)
+                # One to another request is dropped: its own reply will bring it, or nothing.
+                elif _answers(message.id, self.upstream_id):
+                    return message
+            if notes:
+                await self._outlet.notify(*notes)
         return None
 
     # -- what the server says meanwhile ----------------------------------------------------------
 
     async def _interim(self, message: Request | Notification) -> None:
-        """Pass on what the server says before its response, under the client's own names.
+        """Pass on what the server says of this request on another stream than its own."""
+        if isinstance(message, Request):
+            await self._ask(message)
+        elif (note := self._named_for_client(message)) is not None:
+            await self._outlet.notify(note)
+
+    async def _ask(self, request: Request) -> None:
+        # The session is between the server and us: a ping on it is answered here, not by a client.
+        if request.method == revisions.PING:
+            self._incarnation.answer_ping(request)
+            return
+        self._said_something = True
+        if request.method == revisions.LIST_ROOTS:
+            self._session.record.roots.asked(request.id)
+        await self._outlet.ask(self._session, request)
+
+    def _named_for_client(self, message: Notification) -> Notification | None:
+        """What the server tells before its response, under the client's own names; None if it is not for it.
 
         Progress comes under our id for the request, on whatever stream the server finds open: on this one it
         may be another call's, or that of a task that an earlier call has left behind.
         """
-        if isinstance(message, Request):
-            # The session is between the server and us: a ping on it is answered here, not by a client.
-            if message.method == revisions.PING:
-                self._incarnation.answer_ping(message)
-                return
-            self._said_something = True
-            if message.method == revisions.LIST_ROOTS:
-                self._session.record.roots.asked(message.id)
-            await self._outlet.ask(self._session, message)
-            return
         self._said_something = True
-        if message.method == revisions.PROGRESS:
+        if message.method != revisions.PROGRESS:
+            # A server may tell of a change in the course of the call that made it, and nowhere else.
+            self._session.router.note_change(self._session, message)
+            return message
+        token = b"null" if self.token is None else self.token
+        params = jsonrpc.with_other_token(message.params, b"%d" % self.upstream_id, token)
+        if params is None:
             members = jsonrpc.read_object(message.params)
             if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:
                 other = self._incarnation.calls.progressing(message)
                 # Never ours to pass on: a client may have given that number to a request of its own.
                 if other is not None and other is not self:
                     other.deliver(message)
-                return
-            if self.token is None:
-                return
-            members["progressToken"] = self.token
-            message = Notification(message.method, jsonrpc.write_object(members))
-        else:
-            # A server may tell of a change in the course of the call that made it, and nowhere else.
-            self._session.router.note_change(self._session, message)
-        await self._outlet.notify(message)
+                return None
+            members["progressToken"] = token
+            params = jsonrpc.write_object(members)
+        return None if self.token is None else Notification(message.method, params)
 
     def detach_outlet(self) -> None:
         """Nobody listens any more: what the server may still say is dropped."""

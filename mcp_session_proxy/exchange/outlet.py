@@ -20,8 +20,8 @@ class Outlet(Protocol):
         """
         ...
 
-    async def notify(self, message: Notification) -> None:
-        """Take a notification; a progress token in it is the client's own."""
+    async def notify(self, *messages: Notification) -> None:
+        """Take the notifications that came together; a progress token in one is the client's own."""
         ...
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
@@ -35,7 +35,7 @@ class _NoOutlet:
     async def begin(self) -> None:
         """Nobody to be cut off."""
 
-    async def notify(self, message: Notification) -> None:
+    async def notify(self, *messages: Notification) -> None:
         """Nobody to tell."""
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:

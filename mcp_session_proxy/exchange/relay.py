@@ -26,8 +26,8 @@ class PostChannel(Protocol):
         """Begin an event stream, if the client can come back to it."""
         ...
 
-    async def send(self, data: bytes) -> bool:
-        """Write one message; False if the client cannot or will not take it."""
+    async def send(self, *messages: bytes) -> bool:
+        """Write messages, in one piece; False if the client cannot or will not take them."""
         ...
 
 
@@ -43,13 +43,17 @@ class Relay(msgspec.Struct, eq=False):
         """Begin the POST's stream where the client can come back to it, as it could at the server."""
         await self._channel.begin()
 
-    async def notify(self, message: Notification) -> None:
-        """Write a notification on the POST's stream, if the client takes streams."""
-        if message.method == revisions.LOG_MESSAGE and self._client and not hears(self._client, message):
-            return
-        data = self._delivery.rewrite(self._client, self._session, message)
-        if data is not None:
-            await self._channel.send(data)
+    async def notify(self, *messages: Notification) -> None:
+        """Write notifications on the POST's stream, if the client takes streams."""
+        rewritten = map(self._rewrite, messages)
+        if texts := [text for text in rewritten if text is not None]:
+            await self._channel.send(*texts)
+
+    def _rewrite(self, message: Notification) -> bytes | None:
+        client = self._client
+        if message.method == revisions.LOG_MESSAGE and client and not hears(client, message):
+            return None
+        return self._delivery.rewrite(client, self._session, message)
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Pass the server's request on the POST's stream, else on the client's GET stream."""

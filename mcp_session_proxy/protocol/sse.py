@@ -18,6 +18,7 @@ _LINE_BYTES: Final = 32
 # More than a network read gives at once; lists of lines do not grow beyond what one such piece holds.
 _PIECE_BYTES: Final = 512 * 1024
 _COLON: Final = ord(":")
+_DATA: Final = b"data: "
 
 
 class SseEvent(msgspec.Struct, frozen=True, gc=False):
@@ -94,7 +95,12 @@ class SseParser:
     def _feed(self, chunk: bytes, events: list[SseEvent]) -> None:
         for line in self._split(chunk):
             if line:
-                if line[0] != _COLON:  # a comment
+                # What nearly all lines are that are not empty; others take their time.
+                if line[:6] == _DATA:
+                    self._pending = True
+                    self._data.append(line[6:])
+                    self._data_bytes += len(line) + _LINE_BYTES
+                elif line[0] != _COLON:  # a comment
                     self._take_field(line)
             elif self._pending and (event := self._dispatch()) is not None:
                 events.append(event)

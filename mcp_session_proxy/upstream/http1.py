@@ -50,6 +50,10 @@ class AnswerStage(Enum):
     BROKEN = "broken"  # as much as ever will
 
 
+# Looking a member up in its class costs more than all that is done with it here.
+_HEAD, _BODY, _ENDED, _BROKEN = AnswerStage
+
+
 # -- an answer ---------------------------------------------------------------------------------------
 
 
@@ -86,7 +90,7 @@ class HttpAnswer:
         self.fields: list[tuple[bytes, bytes]] = []
         self.is_unwanted = False
         self.sets_cookies = False
-        self.stage = AnswerStage.HEAD
+        self.stage = _HEAD
         self.status = 0
         self.trouble = Trouble.BROKEN
 
@@ -108,7 +112,7 @@ class HttpAnswer:
             UpstreamTimeout: nothing came for too long.
             ConnectionLost: the connection ended.
         """
-        while self.stage is AnswerStage.HEAD:
+        while self.stage is _HEAD:
             await self._hear()
         if not self.status:
             raise told(self.trouble)
@@ -131,9 +135,9 @@ class HttpAnswer:
             UpstreamTimeout: nothing came for too long.
         """
         while not (data := self.take()):
-            if self.stage is AnswerStage.ENDED:
+            if self.stage is _ENDED:
                 return b""
-            if self.stage is AnswerStage.BROKEN:
+            if self.stage is _BROKEN:
                 raise ConnectionLost if self.trouble is not Trouble.SILENT else told(Trouble.SILENT)
             await self._hear()
         return data
@@ -153,7 +157,7 @@ class HttpAnswer:
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
         has_more = self._inflater is not None and self._inflater.has_more
-        return self.stage is AnswerStage.ENDED and not self._pieces and not has_more
+        return self.stage is _ENDED and not self._pieces and not has_more
 
     def close(self) -> None:
         """Nobody wants more of it: a connection on which there is more is cut."""
@@ -179,7 +183,7 @@ class HttpAnswer:
     def _inflate(self, inflater: Decompressor, data: bytes) -> bytes:
         try:
             piece = inflater.inflate(data)
-            if not piece and self.stage is AnswerStage.ENDED:
+            if not piece and self.stage is _ENDED:
                 inflater.check_end()
         except zlib.error as error:
             raise ConnectionLost from error
@@ -192,7 +196,7 @@ class HttpAnswer:
         # Of repeated ones the first counts.
         said = {name.lower(): value for name, value in reversed(self.fields)}
         self.status = status
-        self.stage = AnswerStage.BODY
+        self.stage = _BODY
         self.content_type = said.get(b"content-type", b"").decode(*_DECODING)
         self.sets_cookies = b"set-cookie" in said
         if b"content-encoding" in said:
@@ -216,8 +220,8 @@ class HttpAnswer:
     def let_go(self, trouble: Trouble = Trouble.BROKEN) -> None:
         """The connection is gone, or somebody else's; without an end, ``trouble`` says why there is none."""
         self._connection = None
-        if self.stage is not AnswerStage.ENDED:
-            self.stage, self.trouble = AnswerStage.BROKEN, trouble
+        if self.stage is not _ENDED:
+            self.stage, self.trouble = _BROKEN, trouble
         self.wake()
 
 
@@ -361,20 +365,20 @@ class ServerConnection(asyncio.Protocol):
             return
         self._quiet_bytes += len(data)
         try:
-            if self._quiet_bytes > SERVER_HEAD_BYTES and answer.stage is AnswerStage.HEAD:
+            if self._quiet_bytes > SERVER_HEAD_BYTES and answer.stage is _HEAD:
                 self._feed_long_head(parser, answer, data)
             else:
                 parser.feed_data(data)
         except (HttpParserError, HttpParserUpgrade, _Malformed):
             # Whatever follows the end of an answer takes nothing from it.
-            if answer.stage is not AnswerStage.ENDED:
-                self.cut(Trouble.BAD_HEAD if answer.stage is AnswerStage.HEAD else Trouble.BROKEN)
+            if answer.stage is not _ENDED:
+                self.cut(Trouble.BAD_HEAD if answer.stage is _HEAD else Trouble.BROKEN)
                 return
             self._keeps = False
-        if answer.stage is AnswerStage.ENDED:
+        if answer.stage is _ENDED:
             self._end()
         elif self._quiet_bytes > SERVER_HEAD_BYTES:
-            self.cut(Trouble.BAD_HEAD if answer.stage is AnswerStage.HEAD else Trouble.BROKEN)
+            self.cut(Trouble.BAD_HEAD if answer.stage is _HEAD else Trouble.BROKEN)
         else:
             self._note_sign()
             answer.wake()
@@ -384,7 +388,7 @@ class ServerConnection(asyncio.Protocol):
         view = memoryview(data)
         allowed = len(data) - (self._quiet_bytes - SERVER_HEAD_BYTES)
         parser.feed_data(view[:allowed])
-        if answer.stage is AnswerStage.HEAD:
+        if answer.stage is _HEAD:
             raise _Malformed
         parser.feed_data(view[allowed:])
 
@@ -400,8 +404,8 @@ class ServerConnection(asyncio.Protocol):
 
     def _end_with_connection(self) -> None:
         # Of a body without a length nobody knows more than that nothing follows.
-        if self._ends_body and self._answer is not None and self._answer.stage is AnswerStage.BODY:
-            self._answer.stage = AnswerStage.ENDED
+        if self._ends_body and self._answer is not None and self._answer.stage is _BODY:
+            self._answer.stage = _ENDED
             self._keeps = False
             self._end()
 
@@ -440,12 +444,12 @@ class ServerConnection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:
         """An answer begins, or an interim one, or what nobody asked for."""
-        if self._answer is None or self._answer.stage is not AnswerStage.HEAD:
+        if self._answer is None or self._answer.stage is not _HEAD:
             raise _Malformed
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; behind the body it is a trailer, which says nothing here."""
-        if self._answer is not None and self._answer.stage is AnswerStage.HEAD:
+        if self._answer is not None and self._answer.stage is _HEAD:
             if b"\0" in value:
                 raise _Malformed
             self._answer.fields.append((name, value.rstrip(b" \t")))
@@ -481,6 +485,6 @@ class ServerConnection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         """An answer has ended, or an interim one."""
         answer, parser = self._answer, self._parser
-        if answer is not None and parser is not None and answer.stage is AnswerStage.BODY:
-            answer.stage = AnswerStage.ENDED
+        if answer is not None and parser is not None and answer.stage is _BODY:
+            answer.stage = _ENDED
             self._keeps = parser.should_keep_alive()

@@ -41,6 +41,7 @@ class Wire(AbstractStreamWriter):
         self.status_line = ""
         self.headers: CIMultiDict[str] = CIMultiDict()
         self.text = ""
+        self.writes = 0
         self.ended = False
         self.aborted = False
         self.broken = False
@@ -51,6 +52,7 @@ class Wire(AbstractStreamWriter):
         if self.broken or self.aborted:
             raise ConnectionResetError("Cannot write to closing transport")
         self.text += chunk.decode()
+        self.writes += 1
         await self.flows.wait()
         if self.aborted:
             raise ConnectionResetError("Connection lost")
@@ -614,6 +616,16 @@ async def test_reader_that_stops_at_the_end_is_cut_off() -> None:
     await post.end()
     assert asyncio.get_running_loop().time() == pytest.approx(60)
     assert post.wire.aborted
+
+
+async def test_messages_that_come_together_are_one_write() -> None:
+    """However many they are, they go out in one piece, each as an event of its own."""
+    post = Post()
+    await post.responder.send(NEWS)
+    before = post.wire.writes
+    await post.responder.send(NEWS, NEWS, NEWS)
+    assert post.wire.writes == before + 1
+    assert post.wire.data == [json.loads(NEWS)] * 4
 
 
 async def test_cancelled_write_lets_the_next_one_go_on() -> None:

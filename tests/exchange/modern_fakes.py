@@ -66,9 +66,9 @@ class FakeChannel:
     async def begin(self) -> None:
         pass
 
-    async def send(self, data: bytes) -> bool:
+    async def send(self, *messages: bytes) -> bool:
         if self.takes:
-            self.sent.append(json.loads(data))
+            self.sent += map(json.loads, messages)
         return self.takes
 
 

@@ -35,8 +35,8 @@ class FakeCall:
     def deliver(self, request: Request) -> None:
         self.delivered.append(request)
 
-    async def notify(self, message: Notification) -> None:
-        self.notified.append(message)
+    async def notify(self, *messages: Notification) -> None:
+        self.notified += messages
 
 
 def completed(identifier: object) -> Notification:

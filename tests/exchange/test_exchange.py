@@ -213,6 +213,29 @@ async def test_progress_tokens_are_rewritten_both_ways(at: Scene) -> None:
     ]
 
 
+async def test_what_comes_together_goes_on_together(at: Scene) -> None:
+    """Notifications of one piece of a stream are told at once, in their order with what is asked between."""
+
+    class Counting(FakeOutlet):
+        def __init__(self) -> None:
+            super().__init__()
+            self.told: list[str] = []
+
+        async def notify(self, *messages: jsonrpc.Notification) -> None:
+            self.told.append(f"{len(messages)} notifications")
+            await super().notify(*messages)
+
+        async def ask(self, session: UpstreamSession, request: Request) -> None:
+            self.told.append("a question")
+            await super().ask(session, request)
+
+    outlet = at.outlet = Counting()
+    note, ask = notification("notifications/message"), request(5, "sampling/createMessage")
+    at.server.script("tools/call", stream(say(note, note, note, ask, note, note, result())))
+    await at.run()
+    assert outlet.told == ["3 notifications", "a question", "2 notifications"]
+
+
 @pytest.mark.parametrize("params", [None, [1, 2], "x", {}, {"progressToken": 2}])
 async def test_odd_progress_does_not_hurt_the_call(at: Scene, params: object) -> None:
     """A malformed progress notification is dropped, and the answer still arrives."""
@@ -260,7 +283,7 @@ async def test_flood_of_progress_is_bounded(at: Scene) -> None:
     """A server that floods us on its stream while the client reads slowly does not fill our memory."""
 
     class Slow(FakeOutlet):
-        async def notify(self, message: object) -> None:
+        async def notify(self, *_: object) -> None:
             await asyncio.sleep(3600)
 
     go_on = asyncio.Event()

@@ -65,7 +65,7 @@ async def test_cancelled_while_asking(at: Scene) -> None:
     """An exchange that ends while its client is being asked ends in a cancellation, not in a hang."""
 
     class Slow(FakeChannel):
-        async def send(self, data: bytes) -> bool:
+        async def send(self, *_: bytes) -> bool:
             await asyncio.sleep(3600)
             return True
 
