@@ -102,15 +102,15 @@ def read_plan(
         settings = load(flags)
     if settings.upstream is None:
         raise ConfigError("URL: a command is checked with --stdio, as in check --stdio -- COMMAND")
-    given = tuple(pair for text in headers for pair in _read_headers(text))
+    given = read_headers(headers)
     bearers = _read_tokens(tokens, given)
     return Plan(
         direct=Target(url=settings.upstream, context=tls.upstream_context(settings)),
         through=None if through is None else _read_through(through, flags, settings.upstream),
         headers=(*given, *(("Authorization", f"Bearer {token}") for token in bearers[:1])),
         tokens=bearers,
-        timeout_seconds=_read_duration("--timeout", timeout),
-        idle_seconds=None if idle is None else _read_duration("--idle", idle),
+        timeout_seconds=read_duration("--timeout", timeout),
+        idle_seconds=None if idle is None else read_duration("--idle", idle),
         call=_read_call(call, arguments),
         as_json=as_json,
         upstream_flags=tuple(
@@ -138,7 +138,13 @@ def _is_https(url: str | None) -> bool:
     return url is not None and url.lower().startswith("https:")
 
 
-def _read_duration(option: str, text: str) -> float:
+def read_headers(texts: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """The headers that were given. Raises ConfigError."""
+    return tuple(pair for text in texts for pair in _read_headers(text))
+
+
+def read_duration(option: str, text: str) -> float:
+    """How long, in seconds. Raises ConfigError."""
     try:
         seconds = parse_duration(text)
     except ValueError as error:

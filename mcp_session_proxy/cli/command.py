@@ -142,6 +142,15 @@ def _demo(arguments: argparse.Namespace) -> int:
 def _check_server(arguments: argparse.Namespace) -> int:
     from ..check import plan, run
 
+    if getattr(arguments, "stdio", False):
+        from ..check import command
+
+        return command.run(
+            _flags(arguments),
+            plan.read_headers(arguments.header),
+            plan.read_duration("--timeout", arguments.timeout),
+            as_json=arguments.json,
+        )
     return run.run(
         plan.read_plan(
             _flags(arguments),
@@ -230,7 +239,8 @@ def _add_check(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="see what stateless clients would suffer from a server",
-        usage=f"{PROGRAM} check URL [--through PROXY_URL] [options]",
+        usage=f"{PROGRAM} check URL [--through PROXY_URL] [options]\n"
+        f"       {PROGRAM} check --stdio [options] -- COMMAND ARGS...",
         description=CHECK_DESCRIPTION,
         epilog=CHECK_EXAMPLES,
     )
@@ -276,7 +286,9 @@ def _add_check(commands: Any) -> None:
     )
     check.add_argument("--arguments", metavar="JSON", help="the arguments of that tool (default: {})")
     shared = ("config", "upstream_ca", "upstream_cert", "upstream_key")
-    _add_options(check, [option for option in options() if option.field in shared])
+    _add_options(
+        check, [option for option in options() if option.field in shared or option.group is Group.STDIO]
+    )
     check.set_defaults(run=_check_server, parser=check)
 
 

@@ -106,6 +106,9 @@ examples:
   With a credential that does not appear in the list of processes:
     printf 'Authorization: Bearer %s' "$TOKEN" | mcp-session-proxy check https://example.com/mcp --header @-
 
+  How does a server start and leave that is a command?
+    mcp-session-proxy check --stdio -- npx -y @modelcontextprotocol/server-memory
+
 exit status:
   0  every kind of client works (with --through: works through the proxy)
   1  some would suffer

@@ -530,6 +530,7 @@ class Fleet:
         """A proxy of the caller's own that starts this command for each session."""
         proxy = self.new_proxy("http://command/mcp", *options, start=False)
         program = proxy.program
+        program.environment = {**program.environment, "XDG_RUNTIME_DIR": program.environment["HOME"]}
         place = list(program.command).index(proxy.upstream)
         words = [*program.command[:place], "--stdio", *program.command[place + 1 :], "--", *command]
         program.command = words

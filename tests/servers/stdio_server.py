@@ -66,6 +66,9 @@ def call(params: dict[str, Any]) -> dict[str, Any] | None:  # noqa: C901
         return text({"pid": os.getpid(), "cwd": os.getcwd(), "group": os.getpgrp()})
     if name == "die":
         os._exit(arguments.get("status", 1))
+    if name == "orphans":
+        for _ in range(arguments["count"]):
+            subprocess.run(["sh", "-c", "(exit 0 &)"], stdin=subprocess.DEVNULL, check=True)
     if name == "hang":
         return None
     if name == "sleep":

@@ -1,0 +1,214 @@
+"""A server that is a command looked at: how it starts, what it is, and whether it leaves.
+
+Two children are started, one after the other and then at the same time, as the proxy would for two callers.
+Nothing is called but lists.
+"""
+
+import asyncio
+import itertools
+import json
+import sys
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from .. import __version__, events
+from ..errors import ProxyError
+from ..events import Event
+from ..protocol import jsonrpc, revisions
+from ..settings.config import Settings, load
+from ..settings.sources import ConfigError
+from ..settings.stdio import check_command
+from ..upstream.children import Program
+from ..upstream.handshake import Handshake, Versions
+from ..upstream.leftovers import Ledger
+from ..upstream.stdio import Stdio, StdioRules
+from ..upstream.transport import Caller, Channel, ConnectionLost, Refused, first_response
+from .report import SCHEMA, ExitStatus
+from .text import clean
+
+_PARAMS: Final = json.dumps(
+    {"capabilities": {}, "clientInfo": {"name": "mcp-session-proxy-check", "version": __version__}}
+).encode()
+_LISTS: Final = {"tools": "tools/list", "prompts": "prompts/list", "resources": "resources/list"}
+# From here on, a child in advance spares callers a wait that they notice.
+_SLOW_SECONDS: Final = 1.0
+_LEAVING: Final = {
+    "left": "when its standard input is closed",
+    "terminated": "only on SIGTERM, not when its standard input is closed",
+    "killed": "only when it is killed: it ignores the end of its input and SIGTERM",
+    "exited": "by itself, while it was used",
+}
+
+
+class Fact(NamedTuple):
+    """One thing that was found out, for people and, by its key, for programs."""
+
+    key: str
+    label: str
+    value: Any
+    text: str
+
+
+class CommandCheck:
+    """One check. Everything it has started has ended when ``run`` gives the facts."""
+
+    def __init__(self, settings: Settings, caller: Caller, timeout_seconds: float) -> None:
+        assert settings.command is not None
+        self._events: list[Event] = []
+        self._caller = caller
+        self._timeout_seconds = timeout_seconds
+        self._ids = itertools.count(1)
+        program = Program(
+            words=settings.command.words,
+            environment=settings.environment(),
+            cwd=settings.stdio_cwd,
+            stderr=settings.stdio_stderr,
+        )
+        rules = StdioRules(
+            first_start_seconds=settings.stdio_start_timeout,
+            start_seconds=settings.handshake_timeout,
+            spawns=settings.stdio_spawns,
+            request_timeout_seconds=timeout_seconds,
+            max_children=4,
+        )
+        self._transport = Stdio(program, rules=rules, ledger=Ledger(None), observe=self._events.append)
+
+    async def run(self) -> list[Fact]:
+        """Look at it. Raises ProxyError if it does not even answer a handshake."""
+        try:
+            return [fact async for fact in self._facts()]
+        finally:
+            await self._transport.close()
+
+    async def _facts(self) -> Any:
+        channel, result, first_seconds = await self._open()
+        info = jsonrpc.read_object(jsonrpc.read_object(result).get("serverInfo"))
+        named = (jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version"))
+        name = clean(" ".join(named))
+        yield Fact("name", "calls itself", name, name)
+        yield Fact("protocol", "protocol version", channel.version, clean(str(channel.version)))
+        for what, method in _LISTS.items():
+            count = await self._count(channel, method, what)
+            if count is not None:
+                yield Fact(what, what, count, str(count))
+        await channel.close(self._caller)
+        (first, _, seconds), (second, *_) = await asyncio.gather(self._open(), self._open())
+        text = f"{first_seconds:.1f} s at first, {seconds:.1f} s later"
+        yield Fact("start_seconds", "starts in", [round(first_seconds, 3), round(seconds, 3)], text)
+        yield Fact("two_at_once", "two at once", True, "work")
+        await asyncio.gather(first.close(self._caller), second.close(self._caller))
+        noise = sum(isinstance(event, events.ChildNoise) for event in self._events)
+        yield Fact("noise_lines", "lines that are no messages", noise, str(noise))
+        ended = [event.how for event in self._events if isinstance(event, events.ChildEnded)]
+        yield Fact("leaves", "leaves", ended[-1], _LEAVING[ended[-1]])
+
+    async def _open(self) -> tuple[Channel, bytes, float]:
+        """A session: its channel, what the server says of itself, and how long it took."""
+        opened: list[Channel] = []
+        began = asyncio.get_running_loop().time()
+        handshake = Handshake(
+            self._transport,
+            self._caller,
+            allocate=lambda: next(self._ids),
+            take=lambda _: None,
+            stands=lambda channel: opened.clear() if channel is None else opened.append(channel),
+            silence_seconds=self._timeout_seconds,
+        )
+        result = await handshake.initialize_in(Versions(), _PARAMS)
+        seconds = asyncio.get_running_loop().time() - began
+        body = jsonrpc.write_notification(revisions.INITIALIZED, None)
+        async with opened[0].send(body, self._caller):
+            pass
+        return opened[0], result, seconds
+
+    async def _count(self, channel: Channel, method: str, what: str) -> int | None:
+        """How many of something it has; None if it does not tell."""
+        identifier = b"%d" % next(self._ids)
+        async with channel.send(
+            jsonrpc.write_request(identifier, method, None), self._caller, identifier
+        ) as reply:
+            answer = await first_response(reply)
+        if answer is None or answer.result is None:
+            return None
+        return len(json.loads(answer.result).get(what, []))
+
+
+def run(
+    flags: Mapping[str, Any], headers: tuple[tuple[str, str], ...], timeout: float, *, as_json: bool
+) -> int:
+    """Check the command that the flags name, print the outcome, and give the exit status.
+
+    Raises:
+        ConfigError: a value is wrong, or the command cannot be started here.
+    """
+    settings = load(flags)
+    if settings.command is None:
+        raise ConfigError("--stdio: the server's command is missing, as in check --stdio -- COMMAND ARGS...")
+    check_command(settings)
+    problem, facts = None, []
+    try:
+        facts = asyncio.run(_check(settings, Caller(headers=headers), timeout))
+    except KeyboardInterrupt:
+        return 130
+    except ProxyError as error:
+        problem = error.message
+    except (ConnectionLost, Refused):
+        problem = "The MCP server's command ended while it was looked at."
+    status = ExitStatus.WORKS if problem is None else ExitStatus.UNCHECKED
+    if as_json:
+        document = {
+            "schema": SCHEMA,
+            "program": f"mcp-session-proxy {__version__}",
+            "outcome": status.name.lower(),
+            "exit_status": int(status),
+            "server": settings.upstream_shown,
+            "problem": problem,
+            "facts": {fact.key: fact.value for fact in facts},
+            "advice": _advise(facts),
+        }
+        sys.stdout.write(json.dumps(document) + "\n")
+    else:
+        _print(settings.upstream_shown, facts, problem)
+    return int(status)
+
+
+async def _check(settings: Settings, caller: Caller, timeout_seconds: float) -> list[Fact]:
+    return await CommandCheck(settings, caller, timeout_seconds).run()
+
+
+def _advise(facts: list[Fact]) -> list[str]:
+    """What to do about what was found."""
+    found = {fact.key: fact.value for fact in facts}
+    advice = []
+    if found.get("start_seconds", [0, 0])[1] >= _SLOW_SECONDS:
+        advice.append("--min-idle 1 keeps one started in advance for each caller seen lately.")
+    if found.get("leaves") == "killed":
+        advice.append("It is killed each time: what it keeps on disk may suffer.")
+    if found.get("noise_lines"):
+        advice.append("It writes to standard output what belongs on standard error; the proxy skips that.")
+    return advice
+
+
+def _print(server: str, facts: list[Fact], problem: str | None) -> None:
+    console = Console(highlight=False)
+    console.print(Text.assemble(("server ", "bold"), server), soft_wrap=True)
+    console.print()
+    if problem is not None:
+        console.print(Text(problem, style="bold red"))
+        console.print("Start it by hand: it has to wait in silence for messages on its standard input.")
+        return
+    table = Table(
+        title=Text("How it behaves", style="bold"), title_justify="left", box=None, show_header=False
+    )
+    for fact in facts:
+        table.add_row(Text(fact.label), Text(fact.text))
+    console.print(table)
+    console.print()
+    for line in _advise(facts):
+        console.print(Text(line))
+    console.print("Every kind of client works with it through the proxy:")
+    console.print("  mcp-session-proxy serve --stdio -- COMMAND ARGS...", soft_wrap=True)
