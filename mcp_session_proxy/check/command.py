@@ -44,7 +44,7 @@ _LEAVING: Final = {
 }
 
 
-class Fact(NamedTuple):
+class Trait(NamedTuple):
     """One thing that was found out, for people and, by its key, for programs."""
 
     key: str
@@ -77,7 +77,7 @@ class CommandCheck:
         )
         self._transport = Stdio(program, rules=rules, ledger=Ledger(None), observe=self._events.append)
 
-    async def run(self) -> list[Fact]:
+    async def run(self) -> list[Trait]:
         """Look at it. Raises ProxyError if it does not even answer a handshake."""
         try:
             return [fact async for fact in self._facts()]
@@ -89,22 +89,22 @@ class CommandCheck:
         info = jsonrpc.read_object(jsonrpc.read_object(result).get("serverInfo"))
         named = (jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version"))
         name = clean(" ".join(named))
-        yield Fact("name", "calls itself", name, name)
-        yield Fact("protocol", "protocol version", channel.version, clean(str(channel.version)))
+        yield Trait("name", "calls itself", name, name)
+        yield Trait("protocol", "protocol version", channel.version, clean(str(channel.version)))
         for what, method in _LISTS.items():
             count = await self._count(channel, method, what)
             if count is not None:
-                yield Fact(what, what, count, str(count))
+                yield Trait(what, what, count, str(count))
         await channel.close(self._caller)
         (first, _, seconds), (second, *_) = await asyncio.gather(self._open(), self._open())
         text = f"{first_seconds:.1f} s at first, {seconds:.1f} s later"
-        yield Fact("start_seconds", "starts in", [round(first_seconds, 3), round(seconds, 3)], text)
-        yield Fact("two_at_once", "two at once", True, "work")
+        yield Trait("start_seconds", "starts in", [round(first_seconds, 3), round(seconds, 3)], text)
+        yield Trait("two_at_once", "two at once", True, "work")
         await asyncio.gather(first.close(self._caller), second.close(self._caller))
         noise = sum(isinstance(event, events.ChildNoise) for event in self._events)
-        yield Fact("noise_lines", "lines that are no messages", noise, str(noise))
+        yield Trait("noise_lines", "lines that are no messages", noise, str(noise))
         ended = [event.how for event in self._events if isinstance(event, events.ChildEnded)]
-        yield Fact("leaves", "leaves", ended[-1], _LEAVING[ended[-1]])
+        yield Trait("leaves", "leaves", ended[-1], _LEAVING[ended[-1]])
 
     async def _open(self) -> tuple[Channel, bytes, float]:
         """A session: its channel, what the server says of itself, and how long it took."""
@@ -176,11 +176,11 @@ def run(
     return int(status)
 
 
-async def _check(settings: Settings, caller: Caller, timeout_seconds: float) -> list[Fact]:
+async def _check(settings: Settings, caller: Caller, timeout_seconds: float) -> list[Trait]:
     return await CommandCheck(settings, caller, timeout_seconds).run()
 
 
-def _advise(facts: list[Fact]) -> list[str]:
+def _advise(facts: list[Trait]) -> list[str]:
     """What to do about what was found."""
     found = {fact.key: fact.value for fact in facts}
     advice = []
@@ -193,7 +193,7 @@ def _advise(facts: list[Fact]) -> list[str]:
     return advice
 
 
-def _print(server: str, facts: list[Fact], problem: str | None) -> None:
+def _print(server: str, facts: list[Trait], problem: str | None) -> None:
     console = Console(highlight=False)
     console.print(Text.assemble(("server ", "bold"), server), soft_wrap=True)
     console.print()
