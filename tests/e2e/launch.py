@@ -206,9 +206,9 @@ def _counter(env: str, *options: str) -> Callable[[int], list[str]]:
     return lambda port: [python(env), str(SERVERS / "counter_server.py"), "--port", str(port), *options]
 
 
-def _modern_fixture(ask_on: str) -> Callable[[int], list[str]]:
+def _modern_fixture(ask_on: str, *options: str) -> Callable[[int], list[str]]:
     script = str(SERVERS / "modern_fixture_server.py")
-    return lambda port: [python("mcp-1.30"), script, "--port", str(port), "--ask-on", ask_on]
+    return lambda port: [python("mcp-1.30"), script, "--port", str(port), "--ask-on", ask_on, *options]
 
 
 def _resumable(*options: str) -> Callable[[int], list[str]]:
@@ -316,6 +316,32 @@ KINDS = {
                 *("--port", str(port)),
             ],
         ),
+        Kind(name="mcp-1.30-sse", command=_counter("mcp-1.30", "--sse"), path="/sse", counts=True),
+        Kind(
+            name="everything-sse",
+            command=lambda port: [node(), node_module(EVERYTHING), "sse"],
+            variables=lambda port: {"PORT": str(port)},
+            path="/sse",
+        ),
+        Kind(
+            name="fastmcp-sse",
+            command=lambda port: [
+                python("bench"),
+                str(SERVERS / "fastmcp_sse_server.py"),
+                *("--port", str(port)),
+            ],
+            path="/sse",
+            counts=True,
+        ),
+        Kind(
+            name="conformance-sse",
+            command=lambda port: [
+                python("mcp-1.30"),
+                str(SERVERS / "conformance_server.py"),
+                *("--transport", "sse", "--port", str(port)),
+            ],
+            path="/sse",
+        ),
         Kind(
             name="polling",
             command=lambda port: [
@@ -334,6 +360,7 @@ KINDS = {
         ),
         Kind(name="modern", command=_modern_fixture("post")),
         Kind(name="modern-get", command=_modern_fixture("get")),
+        Kind(name="modern-sse", command=_modern_fixture("post", "--transport", "sse"), path="/sse"),
         Kind(
             name="playwright",
             host="localhost",  # the only Host it accepts

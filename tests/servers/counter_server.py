@@ -1,6 +1,7 @@
 """A stateful MCP server (any `mcp` 1.x) whose every session counts for itself and which tells what it saw.
 
     python counter_server.py --port 8000 [--json] [--stateless] [--path /mcp] [--auth alice,bob]
+    python counter_server.py --port 8000 --sse
     python counter_server.py --stdio
 
 Tools keep their state per session, so a test can see whether two calls reached the same session. Beside the
@@ -457,6 +458,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--stdio", action="store_true", help="speak over standard input and output instead")
+    parser.add_argument("--sse", action="store_true", help="speak HTTP+SSE of 2024 at /sse, and tell nothing")
     parser.add_argument("--path", default="/mcp")
     parser.add_argument("--json", action="store_true", help="answer JSON instead of SSE")
     parser.add_argument("--stateless", action="store_true", help="issue no session ids")
@@ -466,7 +468,7 @@ def main() -> None:
     if arguments.stdio:
         mcp.run("stdio")
         return
-    app = Watch(mcp.streamable_http_app(), arguments.path)
+    app = mcp.sse_app() if arguments.sse else Watch(mcp.streamable_http_app(), arguments.path)
     config = uvicorn.Config(app, host="127.0.0.1", port=arguments.port, log_level="warning")
     server = uvicorn.Server(config)
 

@@ -1,6 +1,6 @@
 """A legacy, stateful MCP server with everything that the official suite asks of a server of 2026-07-28.
 
-    python modern_fixture_server.py --port 8000 [--ask-on post|get]
+    python modern_fixture_server.py --port 8000 [--ask-on post|get] [--transport streamable-http|sse|stdio]
 
 The suite expects results that ask for input; this server knows nothing of them. It asks its client in
 mid-call, as every revision up to 2025-11-25 does: on the stream of the call's POST or, with `--ask-on get`,
@@ -470,10 +470,11 @@ def build(port: int, ask_on: str) -> FastMCP:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--ask-on", choices=("post", "get"), default="post")
+    parser.add_argument("--transport", default="streamable-http", choices=["streamable-http", "sse", "stdio"])
     arguments = parser.parse_args()
-    build(arguments.port, arguments.ask_on).run("streamable-http")
+    build(arguments.port, arguments.ask_on).run(arguments.transport)
 
 
 if __name__ == "__main__":
