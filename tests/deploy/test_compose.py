@@ -52,6 +52,21 @@ def test_its_command_is_one_that_the_program_takes() -> None:
     ]
 
 
+def test_sessions_outlive_the_container() -> None:
+    """Their directory is made in a volume, at a place that the image has ready for it."""
+    (file,) = read_yaml(COMPOSE)
+    proxy = file["services"]["proxy"]
+    name, _, mounted = proxy["volumes"][0].partition(":")
+    assert name in file["volumes"]
+    directory = load(
+        {"upstream": "http://server/mcp", "state_dir": proxy["environment"]["MCP_SESSION_PROXY_STATE_DIR"]}
+    )
+    assert directory.state_directory == Path(mounted) / "state"
+    build, final = dockerfile.read(DEPLOY / "Dockerfile")
+    assert "mkdir -m 1777 /state" in build.all("RUN")
+    assert f"--from=build /state {mounted}" in final.all("COPY")
+
+
 def test_only_the_proxy_reaches_the_server() -> None:
     """The server publishes nothing and is in no network that leads outside."""
     (file,) = read_yaml(COMPOSE)

@@ -228,6 +228,27 @@ class TestChart:
         assert (settings.idle_timeout, settings.drain_timeout) == (600.0, 120.0)
         assert settings.log_level == "debug"
 
+    def test_sessions_outlive_the_container(self) -> None:
+        """In a directory of the pod's own, which the program makes; or in a claim, by one pod at a time."""
+
+        def spec(state: dict[str, Any]) -> Any:
+            return kinds(objects(render(ELSEWHERE | {"state": state})))["Deployment"]["spec"]
+
+        for state, source, strategy in (
+            ({}, {"emptyDir": {"sizeLimit": "256Mi"}}, None),
+            ({"claim": "mine"}, {"persistentVolumeClaim": {"claimName": "mine"}}, "Recreate"),
+        ):
+            found = spec(state)
+            pod = found["template"]["spec"]
+            (proxy,) = pod["containers"]
+            assert {"name": "state", **source} in pod["volumes"]
+            (mount,) = [each for each in proxy["volumeMounts"] if each["name"] == "state"]
+            variables = {each["name"]: each["value"] for each in proxy["env"] if "value" in each}
+            assert variables["MCP_SESSION_PROXY_STATE_DIR"] == f"{mount['mountPath']}/state"
+            assert found["strategy"].get("type") == strategy
+            assert pod["securityContext"].get("fsGroup") == (65532 if strategy else None)
+        assert "STATE_DIR" not in json.dumps(spec({"enabled": False}))
+
     def test_servers_elsewhere_are_replicas(self) -> None:
         """There is no server in the pod then."""
         found = objects(render(ELSEWHERE))

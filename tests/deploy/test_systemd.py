@@ -128,6 +128,14 @@ def test_it_may_take_longer_to_stop_than_the_proxy_drains() -> None:
     assert float(settings()["TimeoutStopSec"][0]) >= drain + 10
 
 
+def test_sessions_outlive_a_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """systemd gives it a directory of its own, where it keeps them without another option."""
+    (name,) = settings()["StateDirectory"]
+    assert settings()["StateDirectoryMode"] == ["0700"]
+    monkeypatch.setenv("STATE_DIRECTORY", f"/var/lib/{name}")
+    assert load({"config": str(EXAMPLE)}).state_directory == Path("/var/lib/mcp-session-proxy")
+
+
 def test_the_example_is_a_configuration() -> None:
     """The file that the unit names is written as the program wants it."""
     (command,) = settings()["ExecStart"]
