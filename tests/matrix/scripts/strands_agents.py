@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from mcp.client.streamable_http import streamablehttp_client
+import httpx2
+from mcp.client.streamable_http import streamable_http_client
 from plan import run
 from strands.tools.mcp import MCPClient
 
 
 async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, Any]:
     """One client, which runs a loop of its own in a thread."""
-    headers = {"Authorization": f"Bearer {token}"}
-    with MCPClient(lambda: streamablehttp_client(url, headers=headers)) as client:
+    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}, timeout=30)
+    with MCPClient(lambda: streamable_http_client(url, http_client=http)) as client:
         client.list_tools_sync()
         answers = [client.call_tool_sync("1", name, given) for name, given in plan["calls"]]
     return {"answers": [answer["content"][0]["text"] for answer in answers]}
