@@ -458,7 +458,9 @@ async def test_compressed_bodies(name: str) -> None:
         assert answer.at_end()
 
 
-@pytest.mark.parametrize("body", [gzip.compress(TEXT)[:-5], b"no gzip", gzip.compress(TEXT)[:50]])
+@pytest.mark.parametrize(
+    "body", [gzip.compress(TEXT)[:-5], b"no gzip", gzip.compress(TEXT)[:50]], ids=["cut", "none", "cut early"]
+)
 async def test_compression_that_is_none(body: bytes) -> None:
     """A body that is not what it was said to be has broken off."""
     scene = Scene()
