@@ -186,6 +186,7 @@ class Front:
                 public_url,
                 rules=passing,
                 heartbeats=self._heartbeats,
+                answers=self._core.memory.answers,
                 replicas=replicas,
             ),
         )

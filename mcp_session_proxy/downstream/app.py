@@ -20,7 +20,7 @@ from aiohttp.http import HttpVersion11, RawRequestMessage
 
 from .. import events
 from ..bounds import FIRST_REQUEST_SECONDS, HEAD_FIELDS
-from ..errors import InternalError, ProxyError
+from ..errors import ForbiddenOrigin, InternalError, ProxyError
 from ..events import Observer
 from ..memory import Share
 from .answers import no_id, refuse
@@ -109,6 +109,12 @@ class FrontDoor:
         guard, headers = self.rules, http.headers
         origin = headers.get("Origin")
         guard.check(host=headers.get("Host"), origin=origin, scheme=http.scheme)
+        if http.raw_path[:1] not in ("/", "*"):
+            # A target in absolute form names the host; ``Host`` is the sender's to get wrong then (RFC 9112,
+            # section 3.2.2).
+            guard.check(host=http.url.host_port_subcomponent, origin=None, scheme=http.scheme)
+        if origin is not None and len(headers.getall("Origin")) > 1:
+            raise ForbiddenOrigin("This request has two headers that say from which page it comes.")
         head = Head(http)
         head.admitted_by = guard
         head.cors = {} if origin is None else guard.cors_headers(origin)

@@ -24,12 +24,14 @@ from ..errors import (
     SOURCE,
     BadRequest,
     NotPassed,
+    OverBudget,
     ProxyError,
     UpstreamError,
     UpstreamProtocolError,
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from ..memory import UNBOUNDED, Share
 from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
 from ..upstream.aiohttp_client import trouble_of
@@ -92,8 +94,8 @@ class Passthrough:
     ``http`` comes from :func:`open_client_session`. ``upstream_origin`` is the server's, without a path;
     ``endpoint_path`` that of its MCP endpoint, which is served elsewhere; ``replicas`` are the origins of its
     equals, by which it may call itself; ``public_url`` is where clients see us, if that is not where we
-    listen. ``heartbeats`` finds clients that read nothing. ``rules`` may be replaced at any time, for
-    requests from then on.
+    listen. ``heartbeats`` finds clients that read nothing, and ``answers`` is the memory for what they have
+    not taken yet. ``rules`` may be replaced at any time, for requests from then on.
     """
 
     def __init__(
@@ -105,6 +107,7 @@ class Passthrough:
         *,
         rules: PassingRules,
         heartbeats: Heartbeats,
+        answers: Share = UNBOUNDED,
         replicas: Sequence[URL] = (),
     ) -> None:
         if http.auto_decompress:
@@ -113,6 +116,7 @@ class Passthrough:
         self._origin = upstream_origin.origin()
         self.rules = rules
         self._heartbeats = heartbeats
+        self._answers = answers
         self._endpoint_path = endpoint_path
         self.rewriter = Rewriter(
             upstream_origin=str(self._origin),
@@ -238,9 +242,14 @@ class Passthrough:
                 body = await self._rewrite_metadata(upstream, response)
             await response.prepare(request)
             async for chunk in body:
-                await reader.take(response.write(chunk))
+                # Nobody knows whose they are: over the share, they end, and not calls' answers.
+                self._answers.take(len(chunk), large=True)
+                try:
+                    await reader.take(response.write(chunk))
+                finally:
+                    self._answers.give_back(len(chunk))
             await reader.take(response.write_eof())
-        except (aiohttp.ClientError, OSError) as error:
+        except (aiohttp.ClientError, OSError, OverBudget) as error:
             # Whichever side broke: an end that looks complete would be a lie.
             reader.cut_off()
             break_circle(error)

@@ -55,6 +55,25 @@ async def test_rebound_page(bench: Bench, host: str, path: str) -> None:
     assert bench.server.seen == []
 
 
+@pytest.mark.parametrize(
+    ("line", "more"),
+    [
+        (b"POST http://evil.example/mcp HTTP/1.1", b""),
+        (b"GET http://evil.example/page HTTP/1.1", b""),
+        (b"POST /mcp HTTP/1.1", b"Origin: http://localhost\r\nOrigin: http://evil.example\r\n"),
+    ],
+)
+async def test_names_that_are_hidden(bench: Bench, line: bytes, more: bytes) -> None:
+    """A target that names a host counts as well as ``Host``, and of two origins none does."""
+    await bench.start()
+    host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(line + b"\r\nHost: localhost\r\nContent-Length: 0\r\n" + more + b"\r\n")
+    assert b" 403 " in await reader.readline()
+    assert bench.server.seen == []
+    writer.close()
+
+
 @pytest.mark.parametrize("verb", ["POST", "GET", "DELETE", "OPTIONS"])
 async def test_foreign_page(bench: Bench, verb: str) -> None:
     """A page that may not call us gets 403, without leave to read it."""

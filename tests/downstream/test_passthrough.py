@@ -18,6 +18,7 @@ from yarl import URL
 
 from mcp_session_proxy.downstream.passthrough import PassingRules, Passthrough, open_client_session
 from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats
+from mcp_session_proxy.memory import Share
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 METADATA = "/.well-known/oauth-protected-resource"
@@ -604,6 +605,28 @@ async def test_a_client_that_reads_nothing(bench: Bench, monkeypatch: pytest.Mon
     writer.write(b"GET /endless HTTP/1.1\r\nHost: x\r\n\r\n")
     await given_up.wait()
     writer.transport.abort()
+
+
+async def test_what_clients_have_not_taken_counts(bench: Bench) -> None:
+    """Pages are in the budget of memory: where there is no room for more, they break off."""
+    memory = Share("answers", 1_000_000)
+
+    async def large(_: web.BaseRequest) -> web.Response:
+        return web.Response(body=bytes(1_000_000))
+
+    bench.servers.append(await start(large))
+    origin, rules = bench.servers[-1].url, PassingRules()
+    handler = Passthrough(
+        bench.inner, origin, "/mcp", None, rules=rules, heartbeats=heartbeats(), answers=memory
+    )
+    bench.servers.append(await start(handler.handle))
+    async with bench.request("GET", bench.servers[-1], "/large") as response:
+        assert len(await response.read()) == 1_000_000
+    memory.hold(900_000)
+    with pytest.raises(aiohttp.ClientError):
+        async with bench.request("GET", bench.servers[-1], "/large") as response:
+            await response.read()
+    assert memory.used_bytes == 900_000
 
 
 async def test_a_client_that_reads_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
