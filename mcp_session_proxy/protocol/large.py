@@ -123,7 +123,8 @@ def read_message(data: bytes, *, max_depth: int) -> Generator[None, None, Messag
 
 def _readable(data: bytes) -> Generator[None, None, bytes]:
     """The same text, mended if a parser would not take it."""
-    if b"\\ud" not in data and b"\\uD" not in data:
+    # One byte is found many times faster than three, and most large texts have no escape at all.
+    if b"\\" not in data or (b"\\ud" not in data and b"\\uD" not in data):
         return data  # it has no surrogates
     try:
         _texts.decode(data)

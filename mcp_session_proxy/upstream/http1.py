@@ -156,8 +156,9 @@ class HttpAnswer:
 
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
-        has_more = self._inflater is not None and self._inflater.has_more
-        return self.stage is _ENDED and not self._pieces and not has_more
+        if self.stage is not _ENDED or self._pieces:
+            return False
+        return self._inflater is None or not self._inflater.has_more
 
     def close(self) -> None:
         """Nobody wants more of it: a connection on which there is more is cut."""
@@ -298,7 +299,7 @@ class ServerConnection(asyncio.Protocol):
         )
         self._quiet_bytes = 0
         self._silence_seconds = silence_seconds
-        self._note_sign()
+        self.deadline = self._now() + silence_seconds
         self._watch(self.deadline)
         if len(body) <= _PIECE_BYTES:
             self._transport.write(head + body)
@@ -411,11 +412,12 @@ class ServerConnection(asyncio.Protocol):
 
     def _end(self) -> None:
         """The answer has come whole: the connection is free, or of no more use."""
-        transport, answer = self._transport, self._answer
-        if not self._keeps or self._unsent is not None or transport is None or transport.is_closing():
+        answer = self._answer
+        if not self._keeps or self._unsent is not None or not self.is_open:
             self.cut()
             return
-        self._resume_reading()
+        if self._paused:
+            self._resume_reading()
         self._answer = self._parser = None
         if answer is not None:
             answer.let_go()
