@@ -23,7 +23,7 @@ from ..bounds import (
     TOKEN_HANDSHAKES,
     TOKEN_HANDSHAKES_A_CLAIMANT,
 )
-from ..errors import ProxyError, TooManyWaiters, UpstreamUnreachable
+from ..errors import HandshakeRefused, ProxyError, TooManyWaiters, UpstreamUnreachable
 from ..events import Observer
 from ..protocol.tokens import damage
 from ..upstream.fleet import Replica
@@ -219,7 +219,15 @@ class Acceptances:
     async def _ask_with_damage(self, replica: Replica, claim: Claim, caller: Caller) -> bool:
         async with self._turns:
             seconds = self.rules.handshake_timeout_seconds
-            outcome = await self._trials.hold_at(replica, _with_damaged_token(caller), seconds)
+            damaged = _with_damaged_token(caller)
+            try:
+                outcome = await self._trials.hold_at(replica, damaged, seconds)
+            except HandshakeRefused:
+                # Not over who it is. Some servers want clients that can do something: it has taken those.
+                params = self._params_of(claim)
+                if params is None:
+                    raise
+                outcome = await self._trials.hold_at(replica, damaged, seconds, params)
         if outcome is Outcome.REFUSED:
             replica.checks.add(claim.issuer)
             return True
@@ -334,18 +342,35 @@ class Acceptances:
         """Try the token; a server that takes no connections is waited for, as for a session."""
         loop = asyncio.get_running_loop()
         pause_seconds = 0.0
+        params: bytes | None = None
         # One claim's turns first: many tokens with it must not stand in everybody's line.
         turns = self._turns_by_claim.setdefault(claim.digest, asyncio.Semaphore(TOKEN_HANDSHAKES_A_CLAIMANT))
         while True:
             try:
                 async with turns, self._turns:
-                    return await self._trials.hold(claim.token, caller, self.rules.handshake_timeout_seconds)
+                    seconds = self.rules.handshake_timeout_seconds
+                    return await self._trials.hold(claim.token, caller, seconds, params)
+            except HandshakeRefused:
+                # As for a damaged one.
+                tried, params = params, self._params_of(claim)
+                if tried is not None or params is None:
+                    raise
+                continue
             except UpstreamUnreachable:
                 # The pause is outside of the turn: a server that is away keeps no other handshake waiting.
                 pause_seconds = _RETRIES.after(pause_seconds)
                 if loop.time() + pause_seconds >= deadline:
                     raise
             await asyncio.sleep(pause_seconds)
+
+    def _params_of(self, claim: Claim) -> bytes | None:
+        """The parameters with which a session of this caller's was opened, if there is one."""
+        first = self.known.first(claim)
+        principal = self.known.principal_of(claim) if first is None else first.principal
+        for key, demand in self._pool.queue.demands.items():
+            if key.principal == principal:
+                return demand.profile.params
+        return None
 
     def _tell(self, principal: str, outcome: TokenOutcome) -> None:
         self.judged[outcome] += 1

@@ -30,10 +30,13 @@ class Trials:
         """Whether every server is known to check the signatures of this issuer's tokens."""
         return all(issuer in replica.checks for replica in self._fleet.replicas)
 
-    async def hold(self, principal: str, caller: Caller, timeout_seconds: float) -> tuple[Outcome, Replica]:
+    async def hold(
+        self, principal: str, caller: Caller, timeout_seconds: float, params: bytes | None = None
+    ) -> tuple[Outcome, Replica]:
         """Try a caller at the server where a session of its would be opened now.
 
-        ``principal`` is whose failure it is if that fails, for the breakers.
+        ``principal`` is whose failure it is if that fails, for the breakers. ``params`` are those of a client
+        of its, for a server that takes no others.
 
         Raises:
             UpstreamError: nothing was learnt, neither good nor bad: the server is away, slow or full, or
@@ -41,7 +44,7 @@ class Trials:
         """
         residence = self._fleet.place(principal)
         try:
-            channel = await self._shake_hands(residence.replica, caller, timeout_seconds)
+            channel = await self._shake_hands(residence.replica, caller, timeout_seconds, params)
         except ProxyError as error:
             residence.failed(error)
             if isinstance(error, UpstreamUnreachable):
@@ -60,21 +63,25 @@ class Trials:
         residence.leave()
         return Outcome.TAKEN, residence.replica
 
-    async def hold_at(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Outcome:
+    async def hold_at(
+        self, replica: Replica, caller: Caller, timeout_seconds: float, params: bytes | None = None
+    ) -> Outcome:
         """The same at one server, for a caller whose failure would say nothing of anybody.
 
         Raises as ``hold``.
         """
-        channel = await self._shake_hands(replica, caller, timeout_seconds)
+        channel = await self._shake_hands(replica, caller, timeout_seconds, params)
         return Outcome.REFUSED if channel is None else Outcome.TAKEN
 
-    async def _shake_hands(self, replica: Replica, caller: Caller, timeout_seconds: float) -> Channel | None:
+    async def _shake_hands(
+        self, replica: Replica, caller: Caller, timeout_seconds: float, params: bytes | None
+    ) -> Channel | None:
         """What a handshake has opened, ended already; None if the server does not want this caller."""
         try:
             return await open_and_close(
                 replica.transport,
                 caller,
-                lambda handshake: handshake.initialize_in(replica.versions, self._params),
+                lambda handshake: handshake.initialize_in(replica.versions, params or self._params),
                 timeout_seconds=timeout_seconds,
                 is_somebodys=lambda channel: _is_somebodys(channel, replica),
             )

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -244,6 +245,29 @@ async def test_a_server_that_can_have_one_session_only(bench: Bench) -> None:
     await settled(bench)
     assert [await count(bench, token()) for _ in range(2)] == [2, 3]
     assert (await bench.post(call(), headers=bearer(token(key=b"mine")))).status == 401
+
+
+@pytest.mark.parametrize("checks", [True, False])
+async def test_a_server_that_wants_clients_that_can_do_something(bench: Bench, checks: bool) -> None:
+    """It refuses handshakes of those that can do nothing, so it is asked as its caller's client is."""
+    assert isinstance(bench.server, TokenServer)
+    bench.server.checks = checks
+
+    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+        if "sampling" not in message["params"]["capabilities"]:
+            error = {"code": -32602, "message": "This server needs a client with sampling."}
+            return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = initialize
+    await bench.start(token_identity="server")
+    capable = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"sampling": {}}}}
+    session = (await bench.post(capable, headers=bearer(token()))).headers["Mcp-Session-Id"]
+    await settled(bench)
+    counts = [await count(bench, token(), session) for _ in range(3)]
+    assert counts == ([1, 2, 3] if checks else [1, 1, 1])
+    forged = await bench.post(call(), session=session, headers=bearer(token(key=b"mine")))
+    assert forged.status == (401 if checks else 200)
 
 
 async def test_what_is_sent_by_itself_carries_the_newest_token(bench: Bench) -> None:
