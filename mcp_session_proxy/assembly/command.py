@@ -7,6 +7,7 @@ from typing import Final
 
 from .. import events
 from ..events import Observer
+from ..memory import Share
 from ..settings.stdio import check_command
 from ..upstream.children import Program
 from ..upstream.fleet import Server
@@ -26,7 +27,7 @@ class CommandServer:
         ConfigError: the command cannot be started here.
     """
 
-    def __init__(self, in_force: InForce, observe: Observer) -> None:
+    def __init__(self, in_force: InForce, observe: Observer, answers: Share) -> None:
         settings = in_force.settings
         assert settings.command is not None
         check_command(settings)
@@ -41,7 +42,7 @@ class CommandServer:
         )
 
         def make(stdio_rules: StdioRules) -> Stdio:
-            return Stdio(program, rules=stdio_rules, ledger=self._ledger, observe=observe)
+            return Stdio(program, rules=stdio_rules, ledger=self._ledger, observe=observe, answers=answers)
 
         self.transport = in_force.build(rules.stdio_rules, make)
         self.servers = [Server(name=settings.upstream_shown, transport=self.transport, probe=always_there)]

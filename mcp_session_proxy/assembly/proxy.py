@@ -189,7 +189,7 @@ class Proxy:
             )
             self._stack.callback(self.transports.close)
             return self.transports.servers
-        command = self.command = CommandServer(self.in_force, self._observe)
+        command = self.command = CommandServer(self.in_force, self._observe, memory.answers)
         self._stack.push_async_callback(command.close)
         self._tasks.spawn(command.sweep(), "sweep")
         return command.servers

@@ -34,7 +34,7 @@ def startup_lines(settings: Settings, listen_url: str, endpoint_url: str, admin_
     facts = [
         ("MCP endpoint", endpoint_url),
         ("listening on", listen_url),
-        ("in front of", settings.upstream_shown),
+        ("in front of", _server(settings)),
         ("sharing", f"{settings.sharing}: {_SHARING[settings.sharing]}"),
         ("callers", _callers(settings)),
         ("modern calls", _modern_calls(settings)),
@@ -43,6 +43,12 @@ def startup_lines(settings: Settings, listen_url: str, endpoint_url: str, admin_
         *(("WARNING", text) for text in _warnings(settings)),
     ]
     return [f"mcp-session-proxy {__version__}", *(f"  {name:<14}{text}" for name, text in facts)]
+
+
+def _server(settings: Settings) -> str:
+    if settings.command is None:
+        return settings.upstream_shown
+    return f"{settings.upstream_shown}: a process for each session, started when somebody needs it"
 
 
 def _modern_calls(settings: Settings) -> str:

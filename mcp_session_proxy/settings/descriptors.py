@@ -15,14 +15,19 @@ _RESERVED: Final = 128
 # Hundredths of the rest, by the option that each bounds.
 _PARTS: Final = {"max_connections": 50, "max_sessions": 20, "max_exchanges": 20, "max_parked": 10}
 _LEAST: Final = 8
+# Of a child: its standard input, output and error.
+_PIPES: Final = 3
 
 
 def fit(settings: Settings, open_files: int) -> Settings:
     """The settings with every limit that these open files do not allow lowered to what they do."""
     room = max(0, open_files - _RESERVED)
-    if sum(getattr(settings, name) for name in _PARTS) <= room:
+    files = dict.fromkeys(_PARTS, 1)
+    if settings.command is not None:
+        files["max_sessions"] = _PIPES
+    if sum(getattr(settings, name) * files[name] for name in _PARTS) <= room:
         return settings
-    allowed = {name: max(_LEAST, room * part // 100) for name, part in _PARTS.items()}
+    allowed = {name: max(_LEAST, room * part // 100 // files[name]) for name, part in _PARTS.items()}
     lowered = {name: limit for name, limit in allowed.items() if getattr(settings, name) > limit}
     return settings.model_copy(update=lowered)
 

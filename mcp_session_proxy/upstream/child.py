@@ -12,8 +12,15 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
-from ..bounds import CHILD_UNREAD_BYTES, SERVER_EVENT_BYTES, STDERR_LINE_CHARS, STDERR_LINES_A_SECOND
-from ..errors import UpstreamTimeout
+from ..bounds import (
+    CHILD_UNREAD_BYTES,
+    SERVER_EVENT_BYTES,
+    SMALL_BYTES,
+    STDERR_LINE_CHARS,
+    STDERR_LINES_A_SECOND,
+)
+from ..errors import OverBudget, UpstreamTimeout
+from ..memory import UNBOUNDED, Share
 from ..protocol.lines import LineSplitter, LineTooLong
 
 _STDIN, _STDOUT = 0, 1
@@ -37,6 +44,8 @@ class Ending(NamedTuple):
 class Child(asyncio.SubprocessProtocol):
     """A process that was started, until nothing of its group is left.
 
+    What has come of a large line that has not ended counts against ``room``.
+
     ``heard`` is given each line that it writes to standard output, ``said`` each of standard error. ``over``
     is told once, why it can be of no use any more, when all that it had written has been heard. None of them
     may block or raise.
@@ -48,12 +57,16 @@ class Child(asyncio.SubprocessProtocol):
         heard: Callable[[bytes], None],
         said: Callable[[str], None],
         over: Callable[[str], None],
+        room: Share = UNBOUNDED,
     ) -> None:
         self.answered = False  # whoever talks to it says so
         self.is_over = False
         self._heard = heard
         self._said = said
         self._on_over = over
+        self._room = room
+        self._taken_bytes = 0
+        self.found_no_room = False
         self._lines = LineSplitter(SERVER_EVENT_BYTES)
         self._words = LineSplitter(STDERR_LINE_CHARS)
         self._process: asyncio.SubprocessTransport
@@ -137,6 +150,8 @@ class Child(asyncio.SubprocessProtocol):
     def pipe_data_received(self, fd: int, data: bytes) -> None:
         """It has written something."""
         if fd == _STDOUT:
+            if self.found_no_room:
+                return
             try:
                 lines = self._lines.feed(data)
             except LineTooLong:
@@ -144,8 +159,25 @@ class Child(asyncio.SubprocessProtocol):
                 return
             for line in lines:
                 self._heard(line)
+            # Nearly all lines are small, and gone as soon as they are whole.
+            if self._lines.pending_bytes > SMALL_BYTES or self._taken_bytes:
+                self._account(self._lines.pending_bytes)
         else:
             self._take_words(data)
+
+    def _account(self, size_bytes: int) -> None:
+        """So much is in memory of a line that has not ended."""
+        more_bytes = size_bytes - self._taken_bytes
+        try:
+            if more_bytes > 0:
+                self._room.take(more_bytes, large=True)
+            else:
+                self._room.give_back(-more_bytes)
+        except OverBudget:
+            self.found_no_room = True
+            self._begin_end("it writes more than there is memory for (--memory-budget)")
+            return
+        self._taken_bytes = size_bytes
 
     def _take_words(self, data: bytes) -> None:
         try:
@@ -219,6 +251,7 @@ class Child(asyncio.SubprocessProtocol):
 
     def close(self) -> None:
         """Close what is left of its pipes: somebody who has left the group may still hold the other ends."""
+        self._account(0)
         self._process.close()
 
 

@@ -20,6 +20,7 @@ from ..aio import Signal, Tasks
 from ..bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
 from ..errors import ServerNotStarted
 from ..events import Observer
+from ..memory import UNBOUNDED, Share
 from .child import Child
 from .environment import PRIVATE, Environment, Stderr, hide
 from .leftovers import Ledger
@@ -76,12 +77,22 @@ class Starts:
 
 
 class Children:
-    """The children of one program. ``max_leaving`` of them at most are given time to leave."""
+    """The children of one program. ``max_leaving`` of them at most are given time to leave.
+
+    Large lines on their way from them count against ``room``.
+    """
 
     def __init__(
-        self, program: Program, *, ledger: Ledger, observe: Observer, max_leaving: Callable[[], int]
+        self,
+        program: Program,
+        *,
+        ledger: Ledger,
+        observe: Observer,
+        max_leaving: Callable[[], int],
+        room: Share = UNBOUNDED,
     ) -> None:
         self.program = program
+        self._room = room
         self._ledger = ledger
         self._observe = observe
         self._max_leaving = max_leaving
@@ -105,7 +116,7 @@ class Children:
     def prepare(self, *, heard: Callable[[bytes], None], over: Callable[[str], None]) -> Child:
         """A child that is to be started; what is told is as for any ``Child``."""
         words = _Words(self._observe, self._now)
-        child = Child(heard=heard, said=words.take, over=over)
+        child = Child(heard=heard, said=words.take, over=over, room=self._room)
         self._words[child] = words
         return child
 

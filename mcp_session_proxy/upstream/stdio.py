@@ -18,8 +18,9 @@ from dataclasses import dataclass
 
 from .. import events
 from ..bounds import NOISE_CHARS
-from ..errors import ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
+from ..errors import NoRoomForAnswer, ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
 from ..events import Observer
+from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc
 from ..protocol.depth import DEFAULT_MAX_DEPTH
 from .children import Children, Program, Starts
@@ -51,18 +52,30 @@ class StdioRules:
 class Stdio:
     """The transport to a server that is a command. Implements ``transport.Transport``.
 
-    ``rules`` may be replaced at any time.
+    ``rules`` may be replaced at any time. ``answers`` is the memory for large answers on their way.
     """
 
     sessions_only = True
 
-    def __init__(self, program: Program, *, rules: StdioRules, ledger: Ledger, observe: Observer) -> None:
+    def __init__(
+        self,
+        program: Program,
+        *,
+        rules: StdioRules,
+        ledger: Ledger,
+        observe: Observer,
+        answers: Share = UNBOUNDED,
+    ) -> None:
         self.sweeper = Sweeper(rules.request_timeout_seconds)
         self.starts = Starts(lambda: self._rules.spawns)
         self.rules = rules
         self.observe = observe
         self.children = Children(
-            program, ledger=ledger, observe=observe, max_leaving=lambda: self.rules.max_children
+            program,
+            ledger=ledger,
+            observe=observe,
+            max_leaving=lambda: self.rules.max_children,
+            room=answers,
         )
         self.has_started = False  # some child has answered
 
@@ -195,7 +208,12 @@ class ChildLink:
     def over(self, why: str) -> None:
         """It is of no use any more."""
         error: ProxyError | None = None
-        if self._session.opening:
+        if self.child.found_no_room:
+            error = NoRoomForAnswer(
+                "The MCP server's answer is too large for the memory that is left (--memory-budget). "
+                "The request may have been executed."
+            )
+        elif self._session.opening:
             name = self._transport.children.program.name
             error = self._failure = ServerNotStarted(
                 f"The MCP server's command ({name}) gave no answer to the handshake: {why}. What it has "
@@ -205,6 +223,6 @@ class ChildLink:
 
     def _end(self, why: str, error: ProxyError | None) -> None:
         # Of a handshake, ``error`` says more than that it was not written.
-        unwritten_bytes = 0 if error is not None else self.child.unwritten_bytes
+        unwritten_bytes = 0 if self._session.opening else self.child.unwritten_bytes
         self._session.end(why, unwritten_bytes=unwritten_bytes, error=error)
         self.drop()

@@ -216,6 +216,18 @@ async def test_a_large_answer(bench: StdioBench) -> None:
     assert len(await bench.read("large", bytes=3_000_000)) == 3_000_000
 
 
+async def test_an_answer_that_there_is_no_memory_for(bench: StdioBench) -> None:
+    """It is given up, and its child with it; others go on."""
+    await bench.start(memory_budget="8MiB")
+    other = {"Authorization": "other"}
+    assert await bench.read("count", other) == 1
+    answer = await bench.use("large", bytes=8_000_000)
+    assert answer.error == (1, -32603, "answer-over-budget")
+    assert await bench.read("count", other) == 2
+    assert await bench.read("count") == 1
+    await until(lambda: bench.proxy.core.memory.answers.used_bytes == 0)
+
+
 async def test_a_message_with_ends_of_lines(bench: StdioBench) -> None:
     """What a client writes in several lines is one line for the child."""
     await bench.start()

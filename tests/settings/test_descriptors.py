@@ -34,6 +34,13 @@ def test_what_is_lowered_is_said():
     assert "ulimit -n" in told
 
 
+def test_a_child_takes_three_files():
+    """Each of its pipes is one."""
+    wanted = load({"command": ["sh"], "max_sessions": 500, "max_connections": 100, "max_exchanges": 100})
+    assert fit(wanted, 4096) is wanted
+    assert fit(wanted, 1024).max_sessions < 1024 * 20 // 100 // 3
+
+
 def test_hardly_any_files():
     """Some of everything is left all the same."""
     fitted = fit(load({"upstream": URL}), 64)
