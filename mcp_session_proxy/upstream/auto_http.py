@@ -115,8 +115,8 @@ class AutoHttp:
 
     def found(self, speaks: Speaks) -> None:
         """The server has shown what it speaks. That it is what nearly all do is no news."""
-        before, self._speaks = self._speaks, speaks
-        if before is not speaks and Speaks.SSE in (speaks, self._told):
+        self._speaks = speaks
+        if speaks is not self._told and Speaks.SSE in (speaks, self._told):
             self._told = speaks
             self._tell(speaks)
 

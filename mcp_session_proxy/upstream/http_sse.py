@@ -248,7 +248,7 @@ class HttpSse:
 
         Raises:
             Refused: the server refuses it.
-            UpstreamProtocolError: its answer is no event stream of this kind, or leads to another origin.
+            UpstreamProtocolError: its answer is no event stream of this kind.
             UpstreamUnreachable, ConnectionLost, UpstreamTimeout: as ``StreamableHttp.request``, or no
                 endpoint was named in 10 s.
         """
@@ -264,7 +264,7 @@ class HttpSse:
                 raise UpstreamProtocolError("The MCP server answers a GET, but not with an event stream.")
             async with asyncio.timeout(ENDPOINT_SECONDS):
                 named = await stream.read_endpoint()
-            return OpenedStream(stream, _endpoint(self._url, named), http, ref)
+            return OpenedStream(stream, self._url, named, http, ref)
         except TimeoutError as error:
             stream.close()
             raise UpstreamTimeout(
@@ -276,17 +276,29 @@ class HttpSse:
 
 
 class OpenedStream:
-    """An event stream whose endpoint is known, and that carries no session yet."""
+    """An event stream, opened at ``url``, that has named its endpoint and carries no session yet."""
 
-    def __init__(self, stream: EventStream, endpoint: URL, http: StreamableHttp, ref: SessionRef) -> None:
+    def __init__(
+        self, stream: EventStream, url: URL, named: bytes, http: StreamableHttp, ref: SessionRef
+    ) -> None:
         self._stream = stream
-        self._endpoint = endpoint
+        self._url = url
+        self._named = named
         self._http = http
         self._ref = ref
 
     def carry(self, session: DuplexSession) -> SseLink:
-        """Let it carry this session."""
-        return SseLink(session, self._stream, self._endpoint, self._http, self._ref)
+        """Let it carry this session.
+
+        Raises:
+            UpstreamProtocolError: its endpoint is at another origin, or nowhere; then it is closed.
+        """
+        try:
+            endpoint = _endpoint(self._url, self._named)
+        except ProxyError:
+            self.close()
+            raise
+        return SseLink(session, self._stream, endpoint, self._http, self._ref)
 
     def close(self) -> None:
         """Nobody wants it."""

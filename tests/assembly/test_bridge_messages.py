@@ -267,14 +267,17 @@ async def sse() -> AsyncIterator[SseDesk]:
         yield desk
 
 
-async def test_an_endpoint_on_another_origin(sse: SseDesk) -> None:
+@pytest.mark.parametrize("choice", ["auto", "sse"])
+async def test_an_endpoint_on_another_origin(sse: SseDesk, choice: str) -> None:
     """A server could have credentials sent anywhere (advisories of several SDKs)."""
     async with HttpServer() as thief:
         sse.sse.endpoint = lambda _: thief.url
-        await sse.start(upstream_transport="sse")
+        await sse.start(upstream_transport=choice)
         answer = await sse.post(call(1, name="x"), headers={"Authorization": "Bearer secret"})
         assert answer.error == (1, -32603, "upstream-protocol-error")
         assert thief.seen == []
+        await asyncio.wait_for(sse.sse.opened[0].ended.wait(), PATIENCE_SECONDS)
+        assert len(sse.sse.gets) == 1
 
 
 async def test_the_answer_comes_before_the_202(sse: SseDesk) -> None:
