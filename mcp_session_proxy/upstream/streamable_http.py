@@ -29,8 +29,9 @@ from .redirects import REDIRECTS, is_same_but_for_a_slash, redirected, speaks_mc
 from .refusal import read_refusal, why_no_stream
 from .transport import Caller, Channel, ConnectionLost, Refused, Reply, StreamRefused
 
-_GOODBYES: Final = 2
-_GOODBYE_SECONDS: Final = 3.0
+# One for each try at a goodbye. The first may go over a kept connection that a firewall forgot; the second
+# has one of its own, and a busy server may take its time: what it is given up for stays there for good.
+_GOODBYE_SECONDS: Final = (3.0, 10.0)
 _HEADER_SAFE: Final = re.compile(r"[\x21-\x7e]{1,64}")
 _JSON_BODY: Final = {"Content-Type": revisions.JSON}
 _NO_HEADERS: Final[Mapping[str, str]] = {}
@@ -223,9 +224,9 @@ class HttpChannel:
         if session_id is None:
             return
         named = SessionRef(session_id, self.ref.version, self.ref.cookies)
-        for _ in range(_GOODBYES):
+        for seconds in _GOODBYE_SECONDS:
             try:
-                async with asyncio.timeout(_GOODBYE_SECONDS):
+                async with asyncio.timeout(seconds):
                     (await self.transport.request("DELETE", named, caller, _NO_HEADERS, None)).close()
             except (ConnectionLost, TimeoutError):
                 continue  # it may not have arrived, and a second one does no harm

@@ -254,7 +254,7 @@ async def test_drain_does_not_wait_for_a_server_that_hangs(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A server that takes no DELETE does not hold up the end."""
-    monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", 0.05)
+    monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", (0.05, 0.05))
 
     async def stuck(_: web.Request, __: Any) -> web.StreamResponse:
         await asyncio.Event().wait()

@@ -600,7 +600,7 @@ async def test_stream_may_be_silent_for_ever(http: Ways) -> None:
 
 async def test_goodbye_is_not_waited_for_for_long(http: Ways, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that hangs on DELETE does not hold up a shutdown."""
-    monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", 0.05)
+    monkeypatch.setattr(streamable_http, "_GOODBYE_SECONDS", (0.05, 0.05))
 
     async def serve(server: RawServer, reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         await server.read(reader)
