@@ -39,6 +39,16 @@ def test_hadolint_finds_nothing() -> None:
     assert subprocess.run([hadolint, "-"], input=worse, capture_output=True, text=True).returncode == 1
 
 
+def test_hadolint_finds_nothing_with_a_command_inside() -> None:
+    """Nor in the image that has a server inside, whose version is the one in the compose file."""
+    file = DOCKERFILE.parent / "stdio" / "Dockerfile"
+    hadolint = str(environment("deploy") / "bin" / "hadolint")
+    found = subprocess.run([hadolint, str(file)], capture_output=True, text=True)
+    assert (found.returncode, found.stdout) == (0, "")
+    package = next(word for word in file.read_text().split() if "server-everything@" in word)
+    assert package in (DOCKERFILE.parent / "compose.yaml").read_text()
+
+
 def test_what_is_copied_is_not_ignored(stages: list[dockerfile.Stage]) -> None:
     """The ignore file lets exactly those files in that the build copies, and they exist."""
     copied = {name for text in stages[0].all("COPY") for name in text.split()[:-1]}

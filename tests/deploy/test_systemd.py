@@ -72,6 +72,20 @@ def test_systemd_accepts_its_sockets(tmp_path: Path) -> None:
     assert "somewhere" in analyze("verify", "--man=no", *names).stderr
 
 
+def test_systemd_accepts_what_differs_for_a_command(tmp_path: Path) -> None:
+    """Beside the unit; memory and processes are bounded, and one child's end is not everybody's."""
+    beside = UNIT.with_name("stdio.conf").read_text().replace(PROGRAM, sys.executable)
+    place = tmp_path / f"{UNIT.name}.d" / "stdio.conf"
+    place.parent.mkdir()
+    place.write_text(beside)
+    (tmp_path / UNIT.name).write_text(UNIT.read_text().replace(PROGRAM, sys.executable))
+    accepted = analyze("verify", "--man=no", str(tmp_path / UNIT.name))
+    assert (accepted.returncode, accepted.stderr) == (0, "")
+    assert {"MemoryMax=4G", "TasksMax=1024", "OOMPolicy=continue"} <= set(beside.splitlines())
+    place.write_text(beside.replace("OOMPolicy=continue", "OOMPolicy=go-on"))
+    assert "go-on" in analyze("verify", "--man=no", str(tmp_path / UNIT.name)).stderr
+
+
 def test_the_sockets_are_those_of_the_example() -> None:
     """With and without them, the proxy is found at the same addresses."""
     example = load({"config": str(EXAMPLE)})
