@@ -62,6 +62,7 @@ test: $(READY) envs ## all tests, with real servers and clients
 # Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
 TEST ?= --last-failed
 again: $(READY) ## one test (TEST=tests/…::test_…), or what failed last: one at a time, all logs kept
+	mkdir -p .cache
 	$(BIN)/python -m pytest -x -v --log-level=DEBUG --basetemp=.cache/again $(TEST) $(ARGS); \
 	  status=$$?; find .cache/again -name '*.log' -size +0 2>/dev/null; exit $$status
 

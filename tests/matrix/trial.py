@@ -33,7 +33,7 @@ _QUIET: Final = {
 
 
 class NotInstalledError(Exception):
-    """A client cannot be installed here; the message is the installer's last word."""
+    """A client cannot be installed here, or does not run at all; the message is its last word."""
 
 
 def prepare(client: Client) -> Path:
@@ -83,6 +83,8 @@ def try_out(client: Client, fleet: Fleet, home: Path) -> Row:
     # A client that leaves without a word has left when its next connection comes.
     proxy = fleet.new_proxy(server.url, "--reconnect-grace", "0s")
     proxied = _play(client, folder, server, proxy.url, home)
+    if direct.trouble and proxied.trouble:
+        raise NotInstalledError(direct.trouble)
     counted = proxy.metrics()
     modern = any(name.startswith("requests_total{") and 'era="modern"' in name for name in counted)
     if modern and not proxied.trouble:

@@ -18,6 +18,7 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     """One toolset, which runs a loop of its own in a thread."""
     server = StreamableHttpServerInfo(url=url, headers={"Authorization": f"Bearer {token}"})
     toolset = MCPToolset(server_info=server)
+    toolset.warm_up()
     tools = {tool.name: tool for tool in toolset}
     answers = [text_of(tools[name].invoke(**given)) for name, given in plan["calls"]]
     toolset.close()

@@ -10,8 +10,8 @@ async function connection() {
   const tools = await client.getTools();
   for (const [name, given] of plan.calls) {
     const answer = await tools.find((tool) => tool.name === name).invoke(given);
-    // It gives texts as they are, and results that have a structure as JSON.
-    told.answers.push(answer.startsWith?.("{") ? JSON.parse(answer).text : String(answer[0]?.text ?? answer));
+    // It gives texts as they are, and results that have a structure as one object.
+    told.answers.push(typeof answer === "string" ? answer : (answer.text ?? answer[0]?.text));
   }
   await client.close();
   return told;
