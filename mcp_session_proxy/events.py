@@ -598,7 +598,8 @@ class StoreRecovered(Event, frozen=True, kw_only=True):
 
 
 class StoreAsked(Event, frozen=True, kw_only=True):
-    """The store did something. ``verb``: beat, claim, write, load, shards, members, bury or leave."""
+    """The store did something. ``verb``: beat, claim, write, load, shards, release, members,
+    bury or leave."""
 
     name = "store.asked"
     level = Level.DEBUG

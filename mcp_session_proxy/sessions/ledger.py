@@ -175,6 +175,8 @@ class SessionLedger:
                     if await self.membership.write(shard, changes, self._ttl_seconds()):
                         del notes[shard]
                         self._succeeded()
+                        if not any(changes.values()):
+                            await self.membership.let_go_if_empty(shard)
             except StoreFailure as error:
                 self._failed(error)
             finally:

@@ -93,6 +93,20 @@ class Membership:
         """All records of a shard. Raises StoreFailure."""
         return await self._ask("load", self._engine.load(shard))
 
+    async def let_go_if_empty(self, shard: str) -> None:
+        """Own a shard no longer that has no records left, so that it is forgotten: callers come and go.
+
+        Raises:
+            StoreFailure: it stays as it is.
+        """
+        fence = self._fences.get(shard)
+        if fence is None or await self.load(shard):
+            return
+        # Its time is over from now on.
+        await self.write(shard, {}, 0.0)
+        self._fences.pop(shard, None)
+        await self._ask("release", self._engine.release(self.member, shard, fence))
+
     async def shards(self) -> Sequence[StoredShard]:
         """All shards that there are. Raises StoreFailure."""
         return await self._ask("shards", self._engine.shards())

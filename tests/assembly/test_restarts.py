@@ -1,6 +1,7 @@
 """Sessions that outlive the proxy: it is stopped, or killed, and another one goes on in its directory."""
 
 import asyncio
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -13,6 +14,7 @@ from aiohttp import web
 from http_server import HttpServer, begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import Bench, read_events, until
+from token_server import TokenServer, bearer, token
 
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly import state_check
@@ -81,6 +83,13 @@ async def restarts(server: HttpServer, tmp_path: Path) -> AsyncIterator[Restarts
         yield ready
 
 
+def rows(path: Path, table: str) -> int:
+    """How many there are in a table of the file."""
+    with contextlib.closing(sqlite3.connect(path / "state.db")) as db:
+        found: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return found
+
+
 async def _unheard(*_: Any) -> web.Response:
     return web.Response()
 
@@ -136,10 +145,13 @@ async def test_sessions_sleep_until_their_callers_come(restarts: Restarts, serve
         await count(bench, headers=headers)
     bench = await restarts.restart(keepalive="1s", check_after="0s")
     seen = len(server.seen)
-    await until(lambda: len(server.posts("ping")) > 1)
+    lives = lambda: {slot.session.life for slot in bench.proxy.core.pool.books.slots()}  # noqa: E731
+    await until(lambda: Life.OPEN in lives())
+    # Time for keep-alive pings, too.
+    pinged = len(server.posts("ping"))
+    await until(lambda: len(server.posts("ping")) > pinged)
     assert not any("Authorization" in request.headers for request, _ in server.seen[seen:])
-    lives = {slot.session.life for slot in bench.proxy.core.pool.books.slots()}
-    assert lives == {Life.ASLEEP, Life.OPEN}
+    assert lives() == {Life.ASLEEP, Life.OPEN}
     assert {r.headers["Mcp-Session-Id"] for r, _ in server.posts("ping")} == {"upstream-2"}
     seen = len(server.seen)
     assert await count(bench, headers=ME) == 2
@@ -226,6 +238,31 @@ async def test_what_has_gone_is_not_restored(restarts: Restarts, server: HttpSer
     bench = await restarts.restart()
     assert not list(bench.proxy.core.pool.books.slots())
     assert await count(bench) == 1
+
+
+async def test_nothing_is_left_in_the_end(restarts: Restarts, server: HttpServer) -> None:
+    """When all who came have left for good, so have their records, and whose they were."""
+    bench = await restarts.start(idle_timeout="0.1s", client_session_timeout="0.1s")
+    for headers in (ME, YOU, {}):
+        await bench.initialize(headers=headers)
+        await count(bench, headers=headers)
+    await bench.proxy._state.ledger.flush()  # type: ignore[union-attr]
+    assert rows(restarts.path, "records")
+    assert rows(restarts.path, "shards") == 3
+    await until(lambda: not rows(restarts.path, "records") and not rows(restarts.path, "shards"))
+    assert not server.sessions
+
+
+async def test_a_new_token_after_a_restart(tmp_path: Path) -> None:
+    """A token that was refreshed meanwhile counts as its caller's still, once the server has taken it."""
+    async with TokenServer() as server, Restarts(server, tmp_path / "state") as restarts:
+        bench = await restarts.start(token_identity="server")
+        session = await bench.initialize(headers=bearer(token()))
+        assert await count(bench, session=session, headers=bearer(token())) == 1
+        bench = await restarts.restart(token_identity="server")
+        assert await count(bench, session=session, headers=bearer(token())) == 2
+        bob = await bench.post(call(), session=session, headers=bearer(token("bob")))
+        assert bob.json["result"]["count"] == 1
 
 
 async def test_nothing_secret_is_written(restarts: Restarts, server: HttpServer) -> None:

@@ -157,17 +157,24 @@ async def _drive(caller: _Caller, server: HttpServer, proxy: Proxy) -> None:
 
 @pytest.mark.parametrize("form", ["json", "console"])
 async def test_credentials_never_come_out_again(
-    owned: Fleet, http: aiohttp.ClientSession, server: HttpServer, form: str
+    owned: Fleet, http: aiohttp.ClientSession, server: HttpServer, form: str, tmp_path: Path
 ) -> None:
     """At the loudest log level, after requests of every kind: the word is nowhere, and nothing crashed."""
+    state = tmp_path / "state"
     proxy = owned.new_proxy(
         f"{server.url}?token={MARK}-upstream",
         *("--log-level", "debug", "--log-format", form, "--acquire-timeout", "1s"),
+        *("--state-dir", str(state)),
     )
     caller = _Caller(http, proxy)
     await _drive(caller, server, proxy)
+    # What lies there while it works, and what at the end.
+    stored = [file.read_bytes() for file in state.iterdir() if file.is_file()]
     assert any(MARK in str(request.headers) for request, _ in server.seen), "the server never saw them"
     assert proxy.stop() == 0
+    stored += [file.read_bytes() for file in state.iterdir() if file.is_file()]
+    assert sum(map(len, stored)) > 10_000
+    assert not any(MARK.encode() in data for data in stored)
     log = proxy.program.log.read_text()
     assert log.count("request.finished") > 10
     places = [("log", line) for line in log.splitlines()] + [("answer", text) for text in caller.heard]
