@@ -32,7 +32,7 @@ from .stored import (
 )
 
 # Long enough that what belongs together (a session, its client, that it was taken) is one write.
-_BATCH_SECONDS: Final = 0.005
+_BATCH_SECONDS: Final = 0.01
 _RETRY_SECONDS: Final = 1.0
 # How often it is looked for what has changed in a session, and for clients that were used.
 _LOOK_SECONDS: Final = 1.0
@@ -87,6 +87,10 @@ class SessionLedger:
         """Something of an upstream session has changed."""
         self._note(slot.key.principal, RecordPlace(UPSTREAM, slot.session.tag), slot)
 
+    def _note_if_changed(self, slot: Slot[UpstreamSession]) -> None:
+        if slot.usable and self._written.get(slot) != _state_of(slot):
+            self.note_session(slot)
+
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
@@ -96,8 +100,8 @@ class SessionLedger:
         """Something of a client session has changed."""
         self._note(client.principal.digest, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
         # That it belongs to this one, or to nobody else now, is written on the upstream session.
-        if client.home is not None and client.home.usable:
-            self.note_session(client.home)
+        if client.home is not None:
+            self._note_if_changed(client.home)
 
     def attached(self, client: ClientSession, _: UpstreamSession) -> None:
         """A client session holds an upstream session now."""
@@ -154,8 +158,7 @@ class SessionLedger:
     def look(self, *, everybody: bool = False) -> None:
         """Note what has changed without anybody's telling."""
         for slot in self._books.slots():
-            if slot.usable and self._written.get(slot) != _state_of(slot):
-                self.note_session(slot)
+            self._note_if_changed(slot)
         now = self._now()
         if everybody or now - self._clients_until >= _LOOK_AT_CLIENTS_SECONDS:
             for client in self._directory.newest_used_first():
