@@ -73,7 +73,8 @@ _REPETITION: Final = re.compile(
     re.IGNORECASE,
 )
 
-_EXPLAINING: Final = frozenset({"www-authenticate", "retry-after"})
+# By the names under which others look for them and add their own, however a server spells them.
+_EXPLAINING: Final = {"www-authenticate": "WWW-Authenticate", "retry-after": "Retry-After"}
 _EXPLAINING_PREFIXES: Final = ("ratelimit", "x-ratelimit-", "x-rate-limit-")
 
 
@@ -172,7 +173,7 @@ def explaining_response_headers(headers: Iterable[Pair]) -> Mapping[str, str]:
     found: dict[str, Pair] = {}
     for name, value in headers:
         if _is_explaining(name[:HEAD_NAME_BYTES]):
-            first, values = found.get(name.lower(), (name, ""))
+            first, values = found.get(name.lower(), (_EXPLAINING.get(name.lower(), name), ""))
             found[name.lower()] = (first, f"{values}, {writable(value)}" if values else writable(value))
     return dict(found.values())
 

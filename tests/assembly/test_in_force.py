@@ -76,5 +76,7 @@ def test_what_can_change_is_read_where_rules_are_made() -> None:
     read = {module.stem: sorted(read_options(module) & live) for module in rooms if module.stem != "rules"}
     assert {module: options for module, options in read.items() if options} == {
         "admin": ["admin_token"],
-        "proxy": ["drain_timeout"],
+        "proxy": ["drain_timeout", "on_stop"],
+        # Once, at the start: for how long what an earlier process left is kept for those who do not come.
+        "state": ["client_session_timeout", "idle_timeout"],
     }

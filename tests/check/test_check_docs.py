@@ -37,8 +37,9 @@ def test_every_flag_that_is_advised_exists():
 
 def test_the_defaults_are_what_the_advice_says():
     """Two minutes, and one."""
-    assert Settings.model_fields["keepalive"].default == advice._DEFAULT_KEEPALIVE_SECONDS == 120
-    assert Settings.model_fields["handshake_timeout"].default == advice._DEFAULT_HANDSHAKE_SECONDS == 60
+    settings = Settings(upstream="http://127.0.0.1:8000/mcp")
+    assert settings.keepalive == advice._DEFAULT_KEEPALIVE_SECONDS == 120
+    assert settings.handshake_timeout == advice._DEFAULT_HANDSHAKE_SECONDS == 60
 
 
 def test_a_behaviour_is_told_once():

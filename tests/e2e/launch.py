@@ -326,7 +326,7 @@ KINDS = {
         Kind(
             name="fastmcp-sse",
             command=lambda port: [
-                python("bench"),
+                python("mcp-2"),
                 str(SERVERS / "fastmcp_sse_server.py"),
                 *("--port", str(port)),
             ],

@@ -70,6 +70,7 @@ listen = "127.0.0.1:{self.listen}"
 admin-listen = "127.0.0.1:{self.admin}"
 acquire-timeout = "1s"
 idle-timeout = "2s"
+state-dir = "{self.folder / "state"}"
 """
         )
         command = [str(self.folder / "venv/bin/mcp-session-proxy"), "serve", "--config", str(config)]

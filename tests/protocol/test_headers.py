@@ -173,6 +173,12 @@ def test_refusals_keep_what_explains_them() -> None:
     }
 
 
+def test_what_explains_a_refusal_has_one_spelling() -> None:
+    """Many servers write all names small; a challenge is rewritten, and a time to wait is added, by name."""
+    headers = [("www-authenticate", "Bearer"), ("WWW-AUTHENTICATE", "Basic"), ("retry-AFTER", "3")]
+    assert explaining_response_headers(headers) == {"WWW-Authenticate": "Bearer, Basic", "Retry-After": "3"}
+
+
 @pytest.mark.parametrize(("value", "expected"), [("a", "a"), ("é", "é"), ("caf\udce9", "café"), ("", "")])
 def test_values_can_be_written(value: str, expected: str) -> None:
     """A value in UTF-8 stays itself; one in Latin-1 is re-coded instead of breaking the request."""

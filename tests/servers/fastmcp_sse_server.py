@@ -4,11 +4,11 @@ python fastmcp_sse_server.py --port 8000
 """
 
 import argparse
-from weakref import WeakKeyDictionary
+from collections import Counter
 
 from fastmcp import Context, FastMCP
 
-counts: WeakKeyDictionary[object, int] = WeakKeyDictionary()
+counts: Counter[str] = Counter()
 mcp: FastMCP[None] = FastMCP("counts")
 
 
@@ -21,8 +21,8 @@ def echo(message: str) -> str:
 @mcp.tool
 def increment(ctx: Context) -> str:
     """Count this session's calls."""
-    counts[ctx.session] = counts.get(ctx.session, 0) + 1
-    return str(counts[ctx.session])
+    counts[ctx.session_id] += 1
+    return str(counts[ctx.session_id])
 
 
 if __name__ == "__main__":
