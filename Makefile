@@ -9,9 +9,10 @@ RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 # More options for the program or for pytest: make run ARGS="--sharing fresh", make unit ARGS="-k pool"
 ARGS ?=
-WORKERS ?= 2
+# Tests with real programs wait more than they work: one more than there are cores.
+WORKERS ?= 3
 
-.PHONY: help run demo unit watch test again check docs site site-serve envs test-python test-root matrix \
+.PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
 	dist fuzz faults soak bench bench-quick bench-envs clean
 
 help:
@@ -59,6 +60,9 @@ site-serve: site ## the same, at http://127.0.0.1:8099
 test: $(READY) envs ## all tests, with real servers and clients
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
+thorough: $(READY) envs ## the same with every pair of a client and a server, not some of each (an hour)
+	THOROUGH=1 OAUTH_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+
 # Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
 TEST ?= --last-failed
 again: $(READY) ## one test (TEST=tests/…::test_…), or what failed last: one at a time, all logs kept
@@ -87,7 +91,7 @@ fuzz: $(READY) ## the fuzz targets, FUZZ_SECONDS (60) each
 	  .envs/fuzz/bin/python tests/fuzz/$$target.py -max_total_time=$(FUZZ_SECONDS) $(ARGS) || exit 1; done
 
 faults: $(READY) envs ## the fault tests in full: more calls, kills and stops than make test (an hour)
-	FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
+	THOROUGH=1 FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
 
 # Only what make itself is given counts: many shells have a SECONDS of their own.
 soak: SECONDS = 600

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -19,6 +20,8 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 
+# Everything at its full length: every pair of a client and a server, not only some of each.
+THOROUGH = bool(os.environ.get("THOROUGH"))
 TRANSPORTS = {"http": FakeServer, "pipe": PipeServer}
 
 
@@ -69,13 +72,31 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests run, and how often.
 
     What is about statuses, event ids or a connection for each message runs over HTTP: no other transport has
-    them. In CI, an end-to-end test that fails runs once more, and is listed: shared machines stall.
+    them. Large matrices run in part, unless THOROUGH=1 wants them whole (`make thorough`). In CI, an
+    end-to-end test that fails runs once more, and is listed: shared machines stall.
     """
     items[:] = [item for item in items if not (_is_http_only(item) and _runs_elsewhere(item))]
+    if not THOROUGH:
+        items[:] = _share_of(items)
     if os.environ.get("CI") == "true":
         for item in items:
             if item.get_closest_marker("e2e") is not None:
                 item.add_marker(pytest.mark.flaky(reruns=1))
+
+
+def _share_of(items: list[pytest.Item]) -> list[pytest.Item]:
+    """Of tests marked ``share(n)`` the first and every n-th after it, in the order of their parameters."""
+    seen: Counter[str] = Counter()
+    chosen = []
+    for item in items:
+        mark = item.get_closest_marker("share")
+        if mark is not None:
+            name = item.nodeid.partition("[")[0]
+            seen[name] += 1
+            if (seen[name] - 1) % mark.args[0]:
+                continue
+        chosen.append(item)
+    return chosen
 
 
 def _is_http_only(item: pytest.Item) -> bool:

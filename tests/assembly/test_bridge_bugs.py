@@ -45,6 +45,7 @@ async def test_children_survive_their_session(bench: StdioBench, command: list[s
     assert not any(map(is_there, groups))
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("what", ["die", "hang", "garbage", "close"])
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_child_leaks_when_set_up_fails(bench: StdioBench, step: str, what: str) -> None:

@@ -30,6 +30,7 @@ def urls(request: pytest.FixtureRequest, fleet: Fleet, owned: Fleet) -> Urls:
     return sse if request.param == "sse" else stdio
 
 
+@pytest.mark.share(2)
 async def test_legacy(urls: Urls, tmp_path: Path) -> None:
     """All that is scored of a server of 2025-11-25."""
     status, said = await run_suite(LEGACY, urls(LEGACY), tmp_path)

@@ -106,6 +106,7 @@ def stand(owned: Fleet, tmp_path: Path, http: aiohttp.ClientSession) -> Any:
 SERVERS_WITH_KEYS = [("mcp", "RS256"), ("mcp", "HS256"), ("fastmcp", "RS256"), ("fastmcp", "HS256")]
 
 
+@pytest.mark.share(5)
 @pytest.mark.parametrize(("library", "algorithm"), SERVERS_WITH_KEYS)
 @pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
 async def test_counts_go_on(stand: MakeStand, library: str, algorithm: str, sharing: str) -> None:
@@ -202,7 +203,7 @@ async def test_tokens_of_two_seconds(stand: MakeStand) -> None:
         caller = Caller(at.caller().http, at.url, token=at.issuer.token(who, 2))
         session = await caller.open(client=who, capabilities={})
         tokens, count, refreshed = 0, 0, time.time()
-        while tokens < 10:
+        while tokens < 7:
             reply = await caller.call("increment", session=session)
             # On a busy machine a token may be over on its way: it was not executed, and a client refreshes.
             if reply.status == 401 or time.time() - refreshed > 0.9:

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from .launch import SERVERS, Fleet, Program, accepts_connections, program_environment, python, unused_port
 from .run import CLIENTS
 
-SECONDS = float(os.environ.get("OAUTH_SECONDS", "7"))
+SECONDS = float(os.environ.get("OAUTH_SECONDS", "5"))
 TOKEN_SECONDS = 2
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300 + 3 * SECONDS)]

@@ -21,6 +21,7 @@ ALL = [*COUNTING, "everything-sse"]
 BY_URL = ("fastmcp",)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", COUNTING)
 async def test_a_session_for_each_call(kind: str, desk: MakeDesk, run: Run) -> None:
     """LangChain's client has a session for each call, and finds what the call before has done."""
@@ -35,6 +36,7 @@ async def test_no_session_at_all(kind: str, desk: MakeDesk) -> None:
     assert [(await caller.call("increment")).text for _ in range(3)] == ["1", "2", "3"]
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("kind", COUNTING)
 @pytest.mark.parametrize("client", PINNED)
 async def test_modern_clients(kind: str, client: str, desk: MakeDesk, run: Run) -> None:
@@ -53,6 +55,7 @@ async def test_two_connections(kind: str, desk: MakeDesk, run: Run) -> None:
         assert chosen.server.kind.answer in connection["answers"][0]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", [name for name in FULL if not name.startswith(BY_URL)])
 async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""

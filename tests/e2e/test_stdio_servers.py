@@ -108,6 +108,7 @@ def pids(proxy: Proxy) -> list[int]:
     return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_session_for_each_call(kind: str, start: Callable[..., Proxy], run: Run) -> None:
     """LangChain's client has a session for each call, and finds what the call before has done."""
@@ -128,6 +129,7 @@ async def test_no_session_at_all(kind: str, start: Callable[..., Proxy], http: a
     assert children(proxy) == 1
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("client", PINNED)
 async def test_modern_clients(kind: str, client: str, start: Callable[..., Proxy], run: Run) -> None:
@@ -138,6 +140,7 @@ async def test_modern_clients(kind: str, client: str, start: Callable[..., Proxy
     assert children(proxy) == 1
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", FULL)
 async def test_server_to_client_features(client: str, start: Callable[..., Proxy], run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""

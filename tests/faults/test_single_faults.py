@@ -52,6 +52,7 @@ def once(fault: Fault, wanted: str) -> Plan:
     )
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("name", ALL)
 async def test_a_faulted_call(name: str, era: str, rig: Rig, http: aiohttp.ClientSession) -> None:
@@ -79,6 +80,7 @@ async def test_a_faulted_call(name: str, era: str, rig: Rig, http: aiohttp.Clien
         assert (after.outcome, after.reply.text) == ("result", "1")
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("era", ERAS)
 @pytest.mark.parametrize("name", CASES)
 async def test_a_faulted_read(name: str, era: str, rig: Rig, http: aiohttp.ClientSession) -> None:

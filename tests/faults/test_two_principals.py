@@ -27,7 +27,7 @@ from .conftest import SECRET
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
-SECONDS = float(os.environ.get("HAMMER_SECONDS", "10"))
+SECONDS = float(os.environ.get("HAMMER_SECONDS", "4"))
 WORKERS = 4
 
 
