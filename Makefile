@@ -9,8 +9,8 @@ RUNS := $(VENV)/.runs
 READY := $(VENV)/.ready
 # More options for the program or for pytest: make run ARGS="--sharing fresh", make unit ARGS="-k pool"
 ARGS ?=
-# Tests with real programs wait more than they work: one more than there are cores.
-WORKERS ?= 3
+# Tests with real programs wait more than they work, so there may be more than cores.
+WORKERS ?= 4
 
 .PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
 	dist fuzz faults soak bench bench-quick bench-envs clean

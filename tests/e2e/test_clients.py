@@ -59,6 +59,7 @@ async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) 
         assert set(seen["updated"]) == {"counter://shared"}
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("server", ["everything", "fastmcp-ts", "supergateway", "kubernetes", "grafana"])
 @pytest.mark.parametrize("client", ["mcp-1.30", "mcp-2-auto", "langchain", "sdk-ts-1"])
 async def test_other_servers(client: str, server: str, desk: MakeDesk, run: Run) -> None:
