@@ -95,6 +95,7 @@ async def test_a_faulted_read(name: str, era: str, rig: Rig, http: aiohttp.Clien
     assert told.outcome in wanted, told
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("method", ["initialize", "notifications/initialized"])
 @pytest.mark.parametrize("name", CASES)
 async def test_a_faulted_handshake(name: str, method: str, rig: Rig, http: aiohttp.ClientSession) -> None:
@@ -115,6 +116,7 @@ async def test_a_faulted_handshake(name: str, method: str, rig: Rig, http: aioht
     await eventually(only_one_is_left)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", [case.name for case in ALL.values() if not (case.forwards or case.stays)])
 async def test_a_faulted_stream(name: str, rig: Rig, http: aiohttp.ClientSession) -> None:
     """A GET stream of the proxy's that meets a fault harms no call."""
