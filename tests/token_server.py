@@ -17,6 +17,8 @@ from typing import Any
 
 from aiohttp import web
 from http_server import HttpServer
+from messages import call
+from proxy_bench import Bench, until
 
 ISSUER = "https://issuer.example"
 KEY = b"the issuer's"
@@ -120,3 +122,16 @@ def _caller(authorization: str, *, check: bool, leeway_seconds: float) -> str | 
     if "exp" in claims and claims["exp"] + leeway_seconds <= time.time():
         return None
     return f"{claims.get('sub')} {claims.get('tid')}"
+
+
+async def count(bench: Bench, text: str, session: str | None = None) -> int:
+    """One call of the counter by whoever has this token."""
+    answer = await bench.post(call(), session=session, headers=bearer(text))
+    assert answer.status == 200, answer.body
+    counted: int = answer.json["result"]["count"]
+    return counted
+
+
+async def settled(bench: Bench) -> None:
+    """The first token has been asked about, and so has what the server makes of a damaged signature."""
+    await until(lambda: not bench.proxy.core.acceptances._founding)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from http_server import HttpServer
 from messages import INITIALIZE, INITIALIZE_PARAMS, call, request
-from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
+from proxy_bench import PATIENCE_SECONDS, read_events, until
+from sse_bench import SseBench
 from sse_server import SseServer, Stream, answer_to
 from stdio_bench import StdioBench
 
@@ -247,28 +248,15 @@ async def test_a_shared_child_mixes_callers(desk: Desk, sharing: str) -> None:
 # -- HTTP+SSE --------------------------------------------------------------------------------------
 
 
-class SseDesk(Bench):
-    """The proxy before a server that speaks HTTP+SSE."""
-
-    sse: SseServer
-
-    async def start(self, **options: Any) -> None:
-        await super().start(upstream=self.sse.url, **options)
-
-    @property
-    def url(self) -> str:
-        return self.proxy.listen_url + "/sse"
-
-
 @pytest.fixture
-async def sse() -> AsyncIterator[SseDesk]:
-    async with HttpServer() as nobody, SseServer() as server, SseDesk(nobody) as desk:
+async def sse() -> AsyncIterator[SseBench]:
+    async with HttpServer() as nobody, SseServer() as server, SseBench(nobody) as desk:
         desk.sse = server
         yield desk
 
 
 @pytest.mark.parametrize("choice", ["auto", "sse"])
-async def test_an_endpoint_on_another_origin(sse: SseDesk, choice: str) -> None:
+async def test_an_endpoint_on_another_origin(sse: SseBench, choice: str) -> None:
     """A server could have credentials sent anywhere (advisories of several SDKs)."""
     async with HttpServer() as thief:
         sse.sse.endpoint = lambda _: thief.url
@@ -280,7 +268,7 @@ async def test_an_endpoint_on_another_origin(sse: SseDesk, choice: str) -> None:
         assert len(sse.sse.gets) == 1
 
 
-async def test_the_answer_comes_before_the_202(sse: SseDesk) -> None:
+async def test_the_answer_comes_before_the_202(sse: SseBench) -> None:
     """And nobody waits for it yet."""
     go_on = asyncio.Event()
 
@@ -296,7 +284,7 @@ async def test_the_answer_comes_before_the_202(sse: SseDesk) -> None:
     go_on.set()
 
 
-async def test_two_clients_crash_the_bridge(sse: SseDesk) -> None:
+async def test_two_clients_crash_the_bridge(sse: SseBench) -> None:
     """One transport object for all of them (supergateway#138): here each caller has a stream."""
     await sse.start()
     asking = [
@@ -314,7 +302,7 @@ async def test_two_clients_crash_the_bridge(sse: SseDesk) -> None:
     assert sorted(answer.json["result"]["count"] for answer in again) == [1, *[2] * 19]
 
 
-async def test_a_question_over_sse(sse: SseDesk) -> None:
+async def test_a_question_over_sse(sse: SseBench) -> None:
     """It is asked in the call of the client whose call it is."""
     held: list[Any] = []
 

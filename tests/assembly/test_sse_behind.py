@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 from http_server import HttpServer
 from messages import call, notification, request
-from proxy_bench import Bench, read_events, until
+from proxy_bench import read_events, until
+from sse_bench import SseBench
 from sse_server import SseServer, Stream, answer_to
 
 META = {
@@ -17,19 +18,6 @@ META = {
     "io.modelcontextprotocol/clientCapabilities": {"elicitation": {}},
 }
 MODERN_HEADERS = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "x"}
-
-
-class SseBench(Bench):
-    """A client, the proxy, and a server that speaks HTTP+SSE."""
-
-    sse: SseServer
-
-    async def start(self, **options: Any) -> None:
-        await super().start(upstream=self.sse.url, **options)
-
-    @property
-    def url(self) -> str:
-        return self.proxy.listen_url + "/sse"
 
 
 @pytest.fixture

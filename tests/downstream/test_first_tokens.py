@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 from messages import INITIALIZE, call, notification
 from proxy_bench import Bench, until
-from token_server import TokenServer, bearer, token
+from token_server import TokenServer, bearer, count, settled, token
 
 from mcp_session_proxy import events
 
@@ -20,14 +20,6 @@ async def server() -> AsyncIterator[TokenServer]:
     """A server that checks tokens."""
     async with TokenServer() as server:
         yield server
-
-
-async def count(bench: Bench, text: str, session: str | None = None) -> int:
-    """One call of the counter by whoever has this token."""
-    answer = await bench.post(call(), session=session, headers=bearer(text))
-    assert answer.status == 200, answer.body
-    counted: int = answer.json["result"]["count"]
-    return counted
 
 
 @pytest.mark.parametrize("number", [2, 40])
@@ -250,7 +242,7 @@ async def test_tokens_that_are_not_believed_are_told(bench: Bench) -> None:
     await bench.start(token_identity="server")
     texts = [token(), token(), token()]
     await count(bench, texts[0])
-    await until(lambda: not bench.proxy.core.acceptances._founding)
+    await settled(bench)
     for _ in range(2):
         for text in texts:
             await count(bench, text)

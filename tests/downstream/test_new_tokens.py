@@ -9,7 +9,7 @@ from aiohttp import web
 from http_server import begin_stream, reply_to
 from messages import INITIALIZE, call
 from proxy_bench import Answer, Bench, until
-from token_server import CHALLENGE, TokenServer, bearer, token, unsigned
+from token_server import CHALLENGE, TokenServer, bearer, count, settled, token, unsigned
 
 from mcp_session_proxy import events
 from mcp_session_proxy.sessions import accepting
@@ -22,19 +22,6 @@ async def server() -> AsyncIterator[TokenServer]:
     """A server that checks tokens."""
     async with TokenServer() as server:
         yield server
-
-
-async def count(bench: Bench, text: str, session: str | None = None) -> int:
-    """One call of the counter by whoever has this token."""
-    answer = await bench.post(call(), session=session, headers=bearer(text))
-    assert answer.status == 200, answer.body
-    counted: int = answer.json["result"]["count"]
-    return counted
-
-
-async def settled(bench: Bench) -> None:
-    """The first token has been asked about."""
-    await until(lambda: not bench.proxy.core.acceptances._founding)
 
 
 @pytest.mark.parametrize("sharing", SHARING)

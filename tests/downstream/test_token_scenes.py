@@ -11,8 +11,8 @@ from aiohttp import web
 from http_server import reply_to, write_event
 from messages import call
 from modern_bench import CHANGING, Modern, modern, routing
-from proxy_bench import read_events, until
-from token_server import TokenServer, bearer, token, unsigned
+from proxy_bench import read_events
+from token_server import TokenServer, bearer, settled, token, unsigned
 
 SHARING = ["handover", "isolated", "shared", "fresh"]
 FORM = {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -46,7 +46,7 @@ async def found(bench: Modern) -> None:
     """Alice's first token has been taken, and the damaged one refused."""
     answer = await bench.ask(modern(), **bearer(token()))
     assert answer.status == 200, answer.body
-    await until(lambda: not bench.proxy.core.acceptances._founding)
+    await settled(bench)
 
 
 @pytest.mark.parametrize("sharing", ["handover", "isolated", "shared"])
@@ -81,7 +81,7 @@ async def test_a_parked_call(bench: Modern, other: str, sharing: str) -> None:
         "inputResponses": {key: {"action": "accept", "content": {}}},
         "requestState": asked["requestState"],
     }
-    await until(lambda: not bench.proxy.core.acceptances._founding)
+    await settled(bench)
     stolen = await bench.ask(modern(**answers), **bearer(OTHERS[other]()))
     assert stolen.status in (400, 401), stolen.body
     done = await bench.ask(modern(**answers), **bearer(token()))

@@ -11,8 +11,8 @@ from aiohttp import web
 from http_server import reply_to, write_event
 from messages import call
 from modern_bench import CHANGING, Modern, modern, routing
-from proxy_bench import read_events, until
-from token_server import TokenServer, bearer, token, unsigned
+from proxy_bench import read_events
+from token_server import TokenServer, bearer, settled, token, unsigned
 
 SHARING = ["handover", "isolated", "shared", "fresh"]
 FORM = {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -40,11 +40,6 @@ async def bench(server: TokenServer) -> AsyncIterator[Modern]:
     """A modern client before it."""
     async with Modern(server) as bench:
         yield bench
-
-
-async def settled(bench: Modern) -> None:
-    """The proxy has found out that any signature will do."""
-    await until(lambda: not bench.proxy.core.acceptances._founding)
 
 
 @pytest.mark.parametrize("other", OTHERS)

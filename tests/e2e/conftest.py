@@ -1,17 +1,22 @@
 """Fixtures of the end-to-end tests: what runs, and somebody to call it."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 
 from .checking import Command
 from .launch import Fleet, Proxy, Server, get
 from .run import Run
 from .wire import Caller
+
+PAGE = """<!doctype html><title>Page</title><h1>Start</h1>
+<button onclick="document.querySelector('h1').textContent = 'Clicked'">Press me</button>"""
 
 FLEET = pytest.StashKey[Fleet]()
 PRINTED_BEFORE = pytest.StashKey[dict[str, int]]()
@@ -143,3 +148,16 @@ def _printed(fleet: Fleet) -> dict[str, int]:
 def admin_json(proxy: Proxy, path: str) -> Any:
     """A JSON document of the admin listener, whatever its status."""
     return json.loads(get(f"{proxy.admin}{path}")[1])
+
+
+@pytest.fixture
+async def page() -> AsyncIterator[str]:
+    """A page on loopback whose heading a button changes; its URL."""
+
+    async def show(_: web.Request) -> web.Response:
+        return web.Response(text=PAGE, content_type="text/html")
+
+    app = web.Application()
+    app.router.add_get("/", show)
+    async with TestServer(app, host="127.0.0.1") as server:
+        yield str(server.make_url("/"))

@@ -234,7 +234,7 @@ def _write_kubeconfig(home: Path) -> None:
     (home / "kubernetes.toml").write_text('cluster_auth_mode = "kubeconfig"\n')
 
 
-def _write_playwright_config(home: Path) -> None:
+def write_playwright_config(home: Path) -> None:
     """Chromium as it is when nobody asked it to talk to the world."""
     quiet = """
         disable-background-networking disable-component-update disable-default-apps disable-domain-reliability
@@ -370,7 +370,7 @@ KINDS = {
                 *("--port", str(port), "--host", "127.0.0.1", "--headless", "--isolated", "--no-sandbox"),
                 *("--executable-path", chromium(), "--config", "playwright.json"),
             ],
-            prepare=_write_playwright_config,
+            prepare=write_playwright_config,
         ),
     )
 }

@@ -101,3 +101,14 @@ class Run:
         command = [*(COMMANDS | MODERN_COMMANDS)[name](), url, str(token), json.dumps(plan)]
         seen: list[Any] = json.loads((await self.output(command)).strip().splitlines()[-1])
         return seen
+
+
+def check_everything(seen: dict[str, Any]) -> None:
+    """What a client has seen that did `EVERYTHING` with all that it can answer: nothing was lost."""
+    answers = seen["answers"]
+    assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
+    assert json.loads(answers[4]) == ["file:///srv/data"]
+    assert seen["progress"] == [1, 2, 3]
+    assert "noted" in json.dumps(seen["logs"])
+    if "updated" in seen:
+        assert set(seen["updated"]) == {"counter://shared"}

@@ -9,7 +9,6 @@ import pytest
 from .conftest import Desk, seen_by
 from .launch import Proxy
 from .run import EVERYTHING, MODERN_COMMANDS, PINNED, Run
-from .test_playwright import page  # noqa: F401 (a fixture)
 
 pytestmark = pytest.mark.e2e
 
@@ -88,7 +87,7 @@ async def test_other_servers(client: str, server: str, desk: MakeDesk, run: Run)
 
 
 async def test_a_browser_between_independent_requests(
-    page: str,  # noqa: F811
+    page: str,
     own_desk: MakeDesk,
     run: Run,
 ) -> None:

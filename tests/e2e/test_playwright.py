@@ -1,32 +1,14 @@
 """Playwright MCP with Debian's chromium behind the proxy: a browser that outlives its clients' sessions."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
 from .conftest import Desk
 from .run import Run
 
 pytestmark = pytest.mark.e2e
-
-PAGE = """<!doctype html><title>Page</title><h1>Start</h1>
-<button onclick="document.querySelector('h1').textContent = 'Clicked'">Press me</button>"""
-
-
-@pytest.fixture
-async def page() -> AsyncIterator[str]:
-    """A page on loopback whose heading a button changes; its URL."""
-
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", show)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("/"))
 
 
 async def test_langchain_drives_a_browser(page: str, own_desk: Callable[..., Desk], run: Run) -> None:

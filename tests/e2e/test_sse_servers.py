@@ -1,6 +1,5 @@
 """Real servers that speak HTTP+SSE of 2024 behind the proxy, with real clients before it."""
 
-import json
 from collections.abc import Callable
 
 import aiohttp
@@ -8,7 +7,7 @@ import pytest
 
 from .conftest import Desk, seen_by
 from .launch import Fleet
-from .run import EVERYTHING, FULL, PINNED, Run
+from .run import EVERYTHING, FULL, PINNED, Run, check_everything
 from .wire import Caller
 
 pytestmark = pytest.mark.e2e
@@ -60,13 +59,7 @@ async def test_two_connections(kind: str, desk: MakeDesk, run: Run) -> None:
 async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""
     (seen,) = await seen_by(run, client, desk("mcp-1.30-sse"), EVERYTHING, full=True)
-    answers = seen["answers"]
-    assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
-    assert json.loads(answers[4]) == ["file:///srv/data"]
-    assert seen["progress"] == [1, 2, 3]
-    assert "noted" in json.dumps(seen["logs"])
-    if "updated" in seen:
-        assert set(seen["updated"]) == {"counter://shared"}
+    check_everything(seen)
 
 
 async def test_a_server_that_is_restarted(owned: Fleet, http: aiohttp.ClientSession) -> None:

@@ -1,39 +1,21 @@
 """Browsers behind servers that are commands: they outlive their clients, and never their proxy."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 
-from .launch import Fleet, Proxy, _write_playwright_config, chromium, node, node_module
+from .launch import Fleet, Proxy, chromium, node, node_module, write_playwright_config
 from .run import Run
 
 pytestmark = pytest.mark.e2e
-
-PAGE = """<!doctype html><title>Page</title><h1>Start</h1>
-<button onclick="document.querySelector('h1').textContent = 'Clicked'">Press me</button>"""
-
-
-@pytest.fixture
-async def page() -> AsyncIterator[str]:
-    """A page on loopback whose heading a button changes; its URL."""
-
-    async def show(_: web.Request) -> web.Response:
-        return web.Response(text=PAGE, content_type="text/html")
-
-    app = web.Application()
-    app.router.add_get("/", show)
-    async with TestServer(app, host="127.0.0.1") as server:
-        yield str(server.make_url("/"))
 
 
 @pytest.fixture
 def playwright(owned: Fleet, tmp_path: Path) -> Callable[..., Proxy]:
     """Starts the proxy before Playwright MCP."""
-    _write_playwright_config(tmp_path)
+    write_playwright_config(tmp_path)
 
     def start(*options: str) -> Proxy:
         return owned.new_stdio_proxy(

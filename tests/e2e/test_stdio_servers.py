@@ -1,7 +1,6 @@
 """Real servers that speak over stdio, behind the proxy, with real clients before it."""
 
 import asyncio
-import json
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ import aiohttp
 import pytest
 
 from .launch import SERVERS, Fleet, Proxy, node, node_module, python
-from .run import EVERYTHING, FULL, PINNED, Run
+from .run import EVERYTHING, FULL, PINNED, Run, check_everything
 from .wire import Caller
 
 pytestmark = pytest.mark.e2e
@@ -146,13 +145,7 @@ async def test_server_to_client_features(client: str, start: Callable[..., Proxy
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""
     proxy = start("fastmcp-python")
     (seen,) = await run.client(client, proxy.url, "ada", EVERYTHING, full=True)
-    answers = seen["answers"]
-    assert answers[:4] == ["3 steps", "logged", "accept:Ada", "hello"]
-    assert json.loads(answers[4]) == ["file:///srv/data"]
-    assert seen["progress"] == [1, 2, 3]
-    assert "noted" in json.dumps(seen["logs"])
-    if "updated" in seen:
-        assert set(seen["updated"]) == {"counter://shared"}
+    check_everything(seen)
 
 
 async def test_two_callers(start: Callable[..., Proxy], http: aiohttp.ClientSession) -> None:
