@@ -11,6 +11,8 @@ READY := $(VENV)/.ready
 ARGS ?=
 # Tests with real programs wait more than they work, so there may be more than cores.
 WORKERS ?= 4
+# Whoever has nothing left to do takes over from others: end-to-end tests take a hundred times as long as most.
+PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
 	dist fuzz faults soak bench bench-quick bench-envs clean
@@ -28,7 +30,7 @@ demo: $(RUNS) ## the same, before and after, and then it ends
 
 ##@ Change it
 unit: $(READY) ## the quick tests
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not e2e" $(ARGS)
+	$(PYTEST) -m "not e2e" $(ARGS)
 
 watch: $(READY) ## the quick tests again whenever a file changes, failed ones first (ARGS=tests/sessions for some)
 	$(BIN)/watchfiles --filter python '$(BIN)/python -m pytest -x --failed-first -q -m "not e2e" $(ARGS)' \
@@ -58,10 +60,10 @@ site-serve: site ## the same, at http://127.0.0.1:8099
 
 ##@ Test it
 test: $(READY) envs ## all tests, with real servers and clients
-	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	$(PYTEST) $(ARGS)
 
 thorough: $(READY) envs ## the same with every pair of a client and a server, not some of each (an hour)
-	THOROUGH=1 OAUTH_ALL=1 $(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	THOROUGH=1 OAUTH_ALL=1 $(PYTEST) $(ARGS)
 
 # Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
 TEST ?= --last-failed
