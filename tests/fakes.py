@@ -22,11 +22,11 @@ from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Message, Notification, Request, Response
 from mcp_session_proxy.upstream.breaker import BreakerRules, Breakers
 from mcp_session_proxy.upstream.fleet import Fleet, FleetRules, Replica, Residence, Server
+from mcp_session_proxy.upstream.http.refusal import Refusal, why_no_stream
+from mcp_session_proxy.upstream.http.streamable_http import fits_a_header
 from mcp_session_proxy.upstream.monitor import always_there
 from mcp_session_proxy.upstream.record import KnownSession, SessionRules
-from mcp_session_proxy.upstream.refusal import Refusal, why_no_stream
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.streamable_http import fits_a_header
 from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost, Refused, StreamRefused
 
 # -- what a server answers -------------------------------------------------------------------------

@@ -9,11 +9,11 @@ from .. import events
 from ..events import Observer
 from ..memory import Share
 from ..settings.stdio import check_command
-from ..upstream.children import Program
 from ..upstream.fleet import Server
-from ..upstream.leftovers import Ledger, bury_orphans, keep_descriptors, own_directory
 from ..upstream.monitor import always_there
-from ..upstream.stdio import Stdio, StdioRules
+from ..upstream.stdio.children import Program
+from ..upstream.stdio.leftovers import Ledger, bury_orphans, keep_descriptors, own_directory
+from ..upstream.stdio.transport import Stdio, StdioRules
 from . import rules
 from .in_force import InForce
 

@@ -27,9 +27,9 @@ from ..sessions.policy import Limits
 from ..settings.config import Settings
 from ..upstream.breaker import BreakerRules
 from ..upstream.fleet import FleetRules
+from ..upstream.http.streamable_http import HttpRules
 from ..upstream.record import SessionRules
-from ..upstream.stdio import StdioRules
-from ..upstream.streamable_http import HttpRules
+from ..upstream.stdio.transport import StdioRules
 
 
 def log_level(settings: Settings) -> Level:

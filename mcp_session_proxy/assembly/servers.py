@@ -14,11 +14,11 @@ from .. import events
 from ..events import Observer
 from ..memory import Share
 from ..protocol.revisions import HttpTransport
-from ..upstream.auto_http import AutoHttp, Speaks
 from ..upstream.fleet import Server
-from ..upstream.http_sse import HttpSse
+from ..upstream.http.auto_http import AutoHttp, Speaks
+from ..upstream.http.http_sse import HttpSse
+from ..upstream.http.streamable_http import HttpRules, StreamableHttp
 from ..upstream.monitor import probe_of
-from ..upstream.streamable_http import HttpRules, StreamableHttp
 from . import rules
 from .in_force import InForce
 

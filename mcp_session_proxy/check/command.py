@@ -22,10 +22,10 @@ from ..protocol import jsonrpc, revisions
 from ..settings.config import Settings, load
 from ..settings.sources import ConfigError
 from ..settings.stdio import check_command
-from ..upstream.children import Program
 from ..upstream.handshake import Handshake, Versions
-from ..upstream.leftovers import Ledger
-from ..upstream.stdio import Stdio, StdioRules
+from ..upstream.stdio.children import Program
+from ..upstream.stdio.leftovers import Ledger
+from ..upstream.stdio.transport import Stdio, StdioRules
 from ..upstream.transport import Caller, Channel, ConnectionLost, Refused, first_response
 from .report import SCHEMA, ExitStatus
 from .text import clean

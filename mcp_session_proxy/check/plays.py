@@ -10,7 +10,7 @@ from typing import Final
 
 from .. import __version__
 from ..protocol import jsonrpc, revisions
-from ..upstream.streamable_http import SessionRef
+from ..upstream.http.streamable_http import SessionRef
 from .observations import OPENAI_VERSION, Play, Sent, ServerAnswer, Step
 from .plan import ToolCall
 from .wire import Wire

@@ -6,8 +6,8 @@ from typing import Final
 from uuid import uuid4
 
 from ..protocol import jsonrpc, revisions
-from ..upstream.cookies import SessionCookies
-from ..upstream.streamable_http import NO_SESSION, SessionRef
+from ..upstream.http.cookies import SessionCookies
+from ..upstream.http.streamable_http import NO_SESSION, SessionRef
 from .observations import Client, Entrance, Greeting, Idle, Observations, Play, ServerAnswer, Streams
 from .plan import ToolCall
 from .plays import Player, ask_initialize, ask_modern, session_of

@@ -9,7 +9,7 @@ from dataclasses import replace
 from rich.console import Console
 
 from ..settings.values import mask, show_duration
-from ..upstream.cookies import SessionCookies
+from ..upstream.http.cookies import SessionCookies
 from .observations import Observations, ServerAnswer
 from .plan import Plan, Target
 from .plays import NoSuchTool

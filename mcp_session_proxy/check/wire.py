@@ -21,12 +21,12 @@ from ..errors import SOURCE, ProxyError, UpstreamTimeout, UpstreamUnreachable
 from ..protocol import jsonrpc, revisions
 from ..protocol.headers import explaining_response_headers
 from ..protocol.jsonrpc import Response
-from ..upstream.aiohttp_client import http_session
-from ..upstream.cookies import SessionCookies
-from ..upstream.http1 import HttpAnswer
-from ..upstream.http_reply import HttpReply
-from ..upstream.refusal import media_type, read_refusal
-from ..upstream.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
+from ..upstream.http.aiohttp_client import http_session
+from ..upstream.http.cookies import SessionCookies
+from ..upstream.http.http1 import HttpAnswer
+from ..upstream.http.refusal import media_type, read_refusal
+from ..upstream.http.reply import HttpReply
+from ..upstream.http.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
 from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
 from .observations import Failure, ServerAnswer

@@ -34,8 +34,8 @@ from ..errors import (
 from ..memory import UNBOUNDED, Share
 from ..protocol import revisions
 from ..protocol.headers import end_to_end_request_headers, end_to_end_response_headers, writable
-from ..upstream.aiohttp_client import trouble_of
-from ..upstream.trouble import Trouble
+from ..upstream.http.aiohttp_client import trouble_of
+from ..upstream.http.trouble import Trouble
 from .following import Reader
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed

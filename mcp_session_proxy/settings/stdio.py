@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from yarl import URL
 
 from ..protocol.headers import is_forwarded
-from ..upstream.environment import HIDDEN, INHERITED, PRIVATE, Environment, Stderr
+from ..upstream.stdio.environment import HIDDEN, INHERITED, PRIVATE, Environment, Stderr
 from .kinds import LIVE, Count, Duration, Group
 from .sources import ConfigError
 from .values import Form, show

@@ -30,7 +30,7 @@ from ..errors import ProxyError
 from ..protocol import jsonrpc
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
-from .http_head import write_callers
+from .http.head import write_callers
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True, dict=True):
@@ -46,7 +46,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, dict=True):
 
     @cached_property
     def written(self) -> bytes | None:
-        """``headers`` as lines of HTTP, worked out once for all requests; see ``http_head.write_callers``."""
+        """``headers`` as lines of HTTP, worked out once for all requests; see ``http.head.write_callers``."""
         return write_callers(self.headers)
 
     @property

@@ -22,7 +22,7 @@ from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.assembly.sockets import CannotListen, CannotStart
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.config import load
-from mcp_session_proxy.upstream import streamable_http
+from mcp_session_proxy.upstream.http import streamable_http
 
 
 class Work:

@@ -25,7 +25,7 @@ from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.config import LogFormat, Settings
 from mcp_session_proxy.settings.kinds import Live
-from mcp_session_proxy.upstream.streamable_http import StreamableHttp
+from mcp_session_proxy.upstream.http.streamable_http import StreamableHttp
 
 META = "io.modelcontextprotocol/"
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "properties": {}}}

@@ -15,7 +15,7 @@ from mcp_session_proxy.check.plays import Player
 from mcp_session_proxy.check.report import ExitStatus, to_json
 from mcp_session_proxy.check.run import _check
 from mcp_session_proxy.check.wire import Wire
-from mcp_session_proxy.upstream.cookies import SessionCookies
+from mcp_session_proxy.upstream.http.cookies import SessionCookies
 
 CALLS_OF_TOOLS = "tools/call"
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from mcp_session_proxy.bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
-from mcp_session_proxy.upstream.http1 import AnswerStage, HttpAnswer, ServerConnection
+from mcp_session_proxy.upstream.http.http1 import AnswerStage, HttpAnswer, ServerConnection
 
 
 class Line:

@@ -13,12 +13,12 @@ from yarl import URL
 
 from mcp_session_proxy.errors import ProxyError, SessionLost, UpstreamRejected
 from mcp_session_proxy.protocol import jsonrpc
-from mcp_session_proxy.upstream import auto_http
-from mcp_session_proxy.upstream.auto_http import AutoHttp, Speaks
 from mcp_session_proxy.upstream.duplex import DuplexSession
 from mcp_session_proxy.upstream.handshake import Handshake
-from mcp_session_proxy.upstream.http_sse import HttpSse
-from mcp_session_proxy.upstream.streamable_http import HttpChannel, HttpRules, StreamableHttp
+from mcp_session_proxy.upstream.http import auto_http
+from mcp_session_proxy.upstream.http.auto_http import AutoHttp, Speaks
+from mcp_session_proxy.upstream.http.http_sse import HttpSse
+from mcp_session_proxy.upstream.http.streamable_http import HttpChannel, HttpRules, StreamableHttp
 from mcp_session_proxy.upstream.transport import NOBODY, Channel, first_response
 
 PARAMS = b'{"protocolVersion":"2025-06-18","capabilities":{},"clientInfo":{"name":"t","version":"1"}}'

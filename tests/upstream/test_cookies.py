@@ -3,7 +3,7 @@
 import pytest
 from yarl import URL
 
-from mcp_session_proxy.upstream.cookies import SessionCookies
+from mcp_session_proxy.upstream.http.cookies import SessionCookies
 
 HTTP = URL("http://10.0.0.5:8000/a/mcp")
 HTTPS = URL("https://mcp.example.com/a/mcp")

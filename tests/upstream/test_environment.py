@@ -3,7 +3,7 @@
 import pytest
 
 from mcp_session_proxy.errors import BadRequest
-from mcp_session_proxy.upstream.environment import Environment, hide
+from mcp_session_proxy.upstream.stdio.environment import Environment, hide
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 BASE = {"PATH": "/bin", "API_KEY": "operators"}

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from mcp_session_proxy.bounds import SERVER_HEAD_BYTES
 from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamTimeout
-from mcp_session_proxy.upstream.http1 import AnswerStage, HttpAnswer
+from mcp_session_proxy.upstream.http.http1 import AnswerStage, HttpAnswer
 from mcp_session_proxy.upstream.transport import ConnectionLost
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"

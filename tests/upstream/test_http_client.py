@@ -16,9 +16,9 @@ from raw_server import RawServer, always, whole
 from yarl import URL
 
 from mcp_session_proxy.errors import UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
-from mcp_session_proxy.upstream import http_client
-from mcp_session_proxy.upstream.http1 import HttpAnswer
-from mcp_session_proxy.upstream.http_client import HttpClient, patience
+from mcp_session_proxy.upstream.http import client as http_client
+from mcp_session_proxy.upstream.http.client import HttpClient, patience
+from mcp_session_proxy.upstream.http.http1 import HttpAnswer
 from mcp_session_proxy.upstream.transport import ConnectionLost
 
 PATIENCE = patience(connect_seconds=5, silence_seconds=30)

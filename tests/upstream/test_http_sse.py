@@ -22,10 +22,10 @@ from mcp_session_proxy.memory import UNBOUNDED, Share
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import Response
 from mcp_session_proxy.protocol.lost import Verdict
-from mcp_session_proxy.upstream import http_sse
 from mcp_session_proxy.upstream.duplex import DuplexReply, DuplexSession
-from mcp_session_proxy.upstream.http_sse import HttpSse
-from mcp_session_proxy.upstream.streamable_http import HttpRules, StreamableHttp
+from mcp_session_proxy.upstream.http import http_sse
+from mcp_session_proxy.upstream.http.http_sse import HttpSse
+from mcp_session_proxy.upstream.http.streamable_http import HttpRules, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
     NOBODY,
     Caller,

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from mcp_session_proxy.upstream import leftovers
-from mcp_session_proxy.upstream.leftovers import Ledger, own_directory
+from mcp_session_proxy.upstream.stdio import leftovers
+from mcp_session_proxy.upstream.stdio.leftovers import Ledger, own_directory
 
 SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
 KEEP = """
 import os, sys, subprocess
 from pathlib import Path
-from mcp_session_proxy.upstream.leftovers import Ledger
+from mcp_session_proxy.upstream.stdio.leftovers import Ledger
 child = subprocess.Popen(sys.argv[2:], stdout=subprocess.DEVNULL, start_new_session=True)
 Ledger(Path(sys.argv[1])).note(child.pid)
 print(child.pid, flush=True)

@@ -9,7 +9,7 @@ from multidict import CIMultiDict
 
 from mcp_session_proxy.errors import UpstreamRejected
 from mcp_session_proxy.protocol.lost import Verdict
-from mcp_session_proxy.upstream.refusal import Refusal, read_refusal
+from mcp_session_proxy.upstream.http.refusal import Refusal, read_refusal
 
 
 class Answered:

@@ -21,8 +21,10 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.protocol.jsonrpc import Message, Response
 from mcp_session_proxy.protocol.lost import Verdict
-from mcp_session_proxy.upstream import http1, http_head, http_reply, redirects, streamable_http
-from mcp_session_proxy.upstream.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
+from mcp_session_proxy.upstream.http import head as http_head
+from mcp_session_proxy.upstream.http import http1, redirects, streamable_http
+from mcp_session_proxy.upstream.http import reply as http_reply
+from mcp_session_proxy.upstream.http.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
     NOBODY,
     Caller,

@@ -1,6 +1,6 @@
 """The words of the transport."""
 
-from mcp_session_proxy.upstream.streamable_http import NO_SESSION, SessionRef
+from mcp_session_proxy.upstream.http.streamable_http import NO_SESSION, SessionRef
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 

@@ -12,10 +12,10 @@ from typing import Final, NamedTuple
 
 from yarl import URL
 
-from ..bounds import KEPT_CONNECTIONS
+from ...bounds import KEPT_CONNECTIONS
 from .dialing import Dialer
+from .head import write_head
 from .http1 import HttpAnswer, ServerConnection
-from .http_head import write_head
 from .trouble import Trouble, told
 
 # Servers close idle connections after 5 seconds (uvicorn, Node). Letting go of ours earlier avoids

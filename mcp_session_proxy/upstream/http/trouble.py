@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Final
 
-from ..errors import UpstreamError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
-from .transport import ConnectionLost
+from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
+from ..transport import ConnectionLost
 
 
 class Trouble(Enum):

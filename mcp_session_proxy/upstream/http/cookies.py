@@ -16,9 +16,9 @@ from typing import Final
 
 from yarl import URL
 
-from ..bounds import COOKIES, COOKIES_BYTES
-from ..protocol.headers import Pair, writable
-from ..protocol.hosts import is_ip_address
+from ...bounds import COOKIES, COOKIES_BYTES
+from ...protocol.headers import Pair, writable
+from ...protocol.hosts import is_ip_address
 
 _MAX_COOKIE_BYTES: Final = 4096  # name and value
 _MAX_LINES: Final = 200  # looked at in one answer

@@ -16,18 +16,18 @@ from typing import ClassVar, Final
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..errors import ProxyError
-from ..memory import UNBOUNDED, Share
-from ..protocol import revisions
-from ..protocol.depth import DEFAULT_MAX_DEPTH
+from ...errors import ProxyError
+from ...memory import UNBOUNDED, Share
+from ...protocol import revisions
+from ...protocol.depth import DEFAULT_MAX_DEPTH
+from ..transport import Caller, Channel, ConnectionLost, Refused, Reply, StreamRefused
+from .client import HttpClient, Timeouts, patience
 from .cookies import SessionCookies
+from .head import write_end, write_fields_or_none, write_post
 from .http1 import HttpAnswer
-from .http_client import HttpClient, Timeouts, patience
-from .http_head import write_end, write_fields_or_none, write_post
-from .http_reply import BodyLimits, HttpReply
 from .redirects import REDIRECTS, is_same_but_for_a_slash, redirected, speaks_mcp
 from .refusal import read_refusal, why_no_stream
-from .transport import Caller, Channel, ConnectionLost, Refused, Reply, StreamRefused
+from .reply import BodyLimits, HttpReply
 
 # One for each try at a goodbye. The first may go over a kept connection that a firewall forgot; the second
 # has one of its own, and a busy server may take its time: what it is given up for stays there for good.
@@ -332,7 +332,7 @@ class StreamableHttp:
         ``at`` is where it was redirected to.
 
         Raises:
-            UpstreamUnreachable, ConnectionLost, UpstreamTimeout: as ``http_client.HttpClient.request``.
+            UpstreamUnreachable, ConnectionLost, UpstreamTimeout: as ``client.HttpClient.request``.
             UpstreamProtocolError: as there, or the server redirects to where the request must not go.
         """
         url, cookies = at or self._url, session.cookies

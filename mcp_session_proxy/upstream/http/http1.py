@@ -23,10 +23,10 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ..bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
-from ..errors import UpstreamTimeout
+from ...bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
+from ...errors import UpstreamTimeout
+from ..transport import ConnectionLost
 from .inflating import Decompressor
-from .transport import ConnectionLost
 from .trouble import Trouble, told
 
 # What has come and was not read: a server that sends more has to wait.

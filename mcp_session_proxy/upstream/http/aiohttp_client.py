@@ -2,15 +2,15 @@
 
 The pass-through of other paths streams bodies both ways, and ``check`` looks at pages of a server's: both use
 aiohttp by themselves, and ask here what its exceptions mean. What goes to the endpoint is sent by
-``http_client``.
+``client``.
 """
 
 import ssl
 
 import aiohttp
 
-from ..bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
-from .http_head import USUAL_FIELDS
+from ...bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
+from .head import USUAL_FIELDS
 from .trouble import Trouble
 
 

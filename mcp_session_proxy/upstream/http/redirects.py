@@ -7,8 +7,8 @@ from typing import Final
 
 from yarl import URL
 
-from ..errors import UpstreamProtocolError
-from ..protocol import revisions
+from ...errors import UpstreamProtocolError
+from ...protocol import revisions
 from .http1 import HttpAnswer
 from .refusal import media_type
 

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ..aio import in_pieces
-from ..bounds import SERVER_EVENT_BYTES, SMALL_BYTES
-from ..errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
-from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc, large, revisions
-from ..protocol.depth import DEFAULT_MAX_DEPTH
-from ..protocol.jsonrpc import Message
-from ..protocol.sse import SseEvent, SseParser
+from ...aio import in_pieces
+from ...bounds import SERVER_EVENT_BYTES, SMALL_BYTES
+from ...errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
+from ...memory import UNBOUNDED, Share
+from ...protocol import jsonrpc, large, revisions
+from ...protocol.depth import DEFAULT_MAX_DEPTH
+from ...protocol.jsonrpc import Message
+from ...protocol.sse import SseEvent, SseParser
 from .http1 import HttpAnswer
 
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final
 
-from ..errors import ProxyError
+from ...errors import ProxyError
+from ..transport import Caller, Channel, ConnectionLost, Refused
 from .http1 import HttpAnswer
 from .http_sse import ENDPOINT_SECONDS, HttpSse, OpenedStream
 from .redirects import speaks_mcp
 from .streamable_http import HttpChannel, HttpRules, StreamableHttp
-from .transport import Caller, Channel, ConnectionLost, Refused
 
 # Refusals that may mean that no message can be POSTed there at all; 404 and 405 mean so of any server.
 _MAY_SPEAK_SSE: Final = (400, 404, 405)

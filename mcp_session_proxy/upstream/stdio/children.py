@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from .. import events
-from ..aio import Signal, Tasks
-from ..bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
-from ..errors import ServerNotStarted
-from ..events import Observer
-from ..memory import UNBOUNDED, Share
+from ... import events
+from ...aio import Signal, Tasks
+from ...bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
+from ...errors import ServerNotStarted
+from ...events import Observer
+from ...memory import UNBOUNDED, Share
 from .child import Child
 from .environment import PRIVATE, Environment, Stderr, hide
 from .leftovers import Ledger

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
-from ..errors import UpstreamRejected
-from ..protocol import jsonrpc, lost, revisions
-from ..protocol.headers import explaining_response_headers
-from ..protocol.jsonrpc import Message, Response
-from ..protocol.sse import SseParser
+from ...errors import UpstreamRejected
+from ...protocol import jsonrpc, lost, revisions
+from ...protocol.headers import explaining_response_headers
+from ...protocol.jsonrpc import Message, Response
+from ...protocol.sse import SseParser
+from ..transport import Concern, NoStream, Refused
 from .http1 import HttpAnswer
-from .transport import Concern, NoStream, Refused
 
 _MAX_TEXT_BYTES: Final = 64 * 1024
 # What the server has against the caller, or against any request at this moment, answers no request.

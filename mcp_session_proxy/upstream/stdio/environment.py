@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from ..errors import BadRequest
-from .transport import Caller
+from ...errors import BadRequest
+from ..transport import Caller
 
 # The same that MCP's SDKs give to the servers that they start; a proxy's own environment holds secrets.
 INHERITED: Final = ("HOME", "LANG", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "USER")

@@ -11,7 +11,7 @@ import aiohappyeyeballs
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
-from ..protocol.hosts import is_ip_address
+from ...protocol.hosts import is_ip_address
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
 # So many who connect at once cost one look-up, and a server that moves is found again soon.

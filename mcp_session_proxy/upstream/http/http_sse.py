@@ -15,20 +15,20 @@ from typing import Final
 
 from yarl import URL
 
-from ..aio import Tasks
-from ..errors import ProxyError, SessionLost, UpstreamProtocolError, UpstreamTimeout
-from ..protocol import jsonrpc, revisions
-from ..protocol.jsonrpc import Message
-from ..protocol.sse import SseEvent
+from ...aio import Tasks
+from ...errors import ProxyError, SessionLost, UpstreamProtocolError, UpstreamTimeout
+from ...protocol import jsonrpc, revisions
+from ...protocol.jsonrpc import Message
+from ...protocol.sse import SseEvent
+from ..duplex import DuplexSession, Link
+from ..inbox import Sweeper
+from ..transport import Caller, Channel, ConnectionLost, Refused
 from .cookies import SessionCookies
-from .duplex import DuplexSession, Link
 from .http1 import HttpAnswer
-from .http_reply import HttpReply
-from .inbox import Sweeper
 from .redirects import REDIRECTS, redirected
 from .refusal import read_refusal
+from .reply import HttpReply
 from .streamable_http import HttpRules, SessionRef, StreamableHttp, fits_a_header
-from .transport import Caller, Channel, ConnectionLost, Refused
 
 ENDPOINT_SECONDS: Final = 10.0
 _ENDPOINT: Final = "endpoint"

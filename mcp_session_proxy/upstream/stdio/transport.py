@@ -16,19 +16,19 @@ it reads nothing of what it is told            the same, and ``UpstreamTimeout``
 import asyncio
 from dataclasses import dataclass
 
-from .. import events
-from ..bounds import NOISE_CHARS
-from ..errors import NoRoomForAnswer, ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
-from ..events import Observer
-from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc
-from ..protocol.depth import DEFAULT_MAX_DEPTH
+from ... import events
+from ...bounds import NOISE_CHARS
+from ...errors import NoRoomForAnswer, ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
+from ...events import Observer
+from ...memory import UNBOUNDED, Share
+from ...protocol import jsonrpc
+from ...protocol.depth import DEFAULT_MAX_DEPTH
+from ..duplex import DuplexSession
+from ..inbox import Sweeper
+from ..transport import Caller, Refused
 from .children import Children, Program, Starts
-from .duplex import DuplexSession
 from .environment import hide
-from .inbox import Sweeper
 from .leftovers import Ledger
-from .transport import Caller, Refused
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

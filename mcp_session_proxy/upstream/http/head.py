@@ -11,9 +11,9 @@ from typing import Final
 from multidict import CIMultiDict
 from yarl import URL
 
-from .. import __version__
-from ..protocol import revisions
-from ..protocol.headers import Pair
+from ... import __version__
+from ...protocol import revisions
+from ...protocol.headers import Pair
 
 _TOKEN: Final = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _LINE_BREAK: Final = re.compile(r"[\r\n\0]")

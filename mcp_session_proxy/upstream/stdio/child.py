@@ -12,16 +12,16 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
-from ..bounds import (
+from ...bounds import (
     CHILD_UNREAD_BYTES,
     SERVER_EVENT_BYTES,
     SMALL_BYTES,
     STDERR_LINE_CHARS,
     STDERR_LINES_A_SECOND,
 )
-from ..errors import OverBudget, UpstreamTimeout
-from ..memory import UNBOUNDED, Share
-from ..protocol.lines import LineSplitter, LineTooLong
+from ...errors import OverBudget, UpstreamTimeout
+from ...memory import UNBOUNDED, Share
+from ...protocol.lines import LineSplitter, LineTooLong
 
 _STDIN, _STDOUT = 0, 1
 # Its exit and the end of its pipes are heard of one after the other: how long for the one after the other.
