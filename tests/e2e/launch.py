@@ -358,6 +358,23 @@ KINDS = {
             command=_resumable("--tools", "tools.txt"),
             prepare=lambda home: (home / "tools.txt").write_text("stays goes"),
         ),
+        Kind(
+            name="tasks-mcp",
+            command=lambda port: [python("mcp-1.30"), str(SERVERS / "tasks_server.py"), "--port", str(port)],
+        ),
+        Kind(
+            name="tasks-fastmcp",
+            command=lambda port: [
+                python("fastmcp-3"),
+                str(SERVERS / "fastmcp_tasks_server.py"),
+                *("--port", str(port)),
+            ],
+        ),
+        Kind(
+            name="tasks-ts",
+            command=lambda port: [node(), str(SERVERS / "tasks_server.mjs"), str(port)],
+            variables=lambda port: {"E2E_NODE_MODULES": node_module("")},
+        ),
         Kind(name="modern", command=_modern_fixture("post")),
         Kind(name="modern-get", command=_modern_fixture("get")),
         Kind(name="modern-sse", command=_modern_fixture("post", "--transport", "sse"), path="/sse"),

@@ -13,7 +13,15 @@ from .wire import ANSWER_SECONDS, Caller, Message, Reply, Stream
 VERSION = "2026-07-28"
 META = "io.modelcontextprotocol/"
 EVERYTHING: Message = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
-_NAMED_BY = {"tools/call": "name", "prompts/get": "name", "resources/read": "uri"}
+TASKS_EXTENSION: Message = {"extensions": {f"{META}tasks": {}}}
+_NAMED_BY = {
+    "tools/call": "name",
+    "prompts/get": "name",
+    "resources/read": "uri",
+    "tasks/get": "taskId",
+    "tasks/update": "taskId",
+    "tasks/cancel": "taskId",
+}
 
 
 def header_value(text: str) -> str:

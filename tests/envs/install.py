@@ -54,6 +54,7 @@ NAMES = (
     "newest-mcp",
     "site",
     "stdio",
+    "fastmcp-3",
     "mcp-1.23",
 )
 # Not built unless named: no test needs them, only `make fuzz` and `make bench`.
