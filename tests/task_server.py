@@ -23,7 +23,7 @@ from http_server import HttpServer, begin_stream, reply_to, write_event
 
 RELATED = "io.modelcontextprotocol/related-task"
 CREATED = "2025-11-25T10:30:00Z"
-TASKS = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
+TASKS: dict[str, Any] = {"list": {}, "cancel": {}, "requests": {"tools": {"call": {}}}}
 # Whether a tool may run as a task: the test's own may be any.
 TOOLS = {"work": "required", "choose": "optional", "count": "forbidden"}
 
@@ -47,7 +47,12 @@ class HeldTask:
 
     def write(self) -> dict[str, Any]:
         """What tasks/get answers."""
-        told = {"taskId": self.id, "status": self.status, "createdAt": CREATED, "lastUpdatedAt": CREATED}
+        told: dict[str, Any] = {
+            "taskId": self.id,
+            "status": self.status,
+            "createdAt": CREATED,
+            "lastUpdatedAt": CREATED,
+        }
         told |= {"ttl": (self.params.get("task") or {}).get("ttl"), "pollInterval": 20}
         return told if self.message is None else told | {"statusMessage": self.message}
 
