@@ -110,6 +110,9 @@ FAILING_SECONDS: Final = 120.0
 CRASHING_SECONDS: Final = 15.0
 # A server's `retry` is followed up to here; a longer one is taken for a mistake.
 RETRY_SECONDS: Final = 30.0
+# A server that says nothing about a request but keeps its stream alive, by comments say, has so many times
+# --request-timeout: many do so for as long as a tool works, and some for ever.
+WORDLESS_TIMES: Final = 10
 # Header fields of its answer: cookies, policies and tokens grow fat.
 SERVER_FIELDS: Final = 512
 # The whole head, interim answers included; on other paths than the endpoint's, one field of it.

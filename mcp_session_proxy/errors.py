@@ -11,6 +11,7 @@
     │   ├── BodyTooLarge             413  -32600  body-too-large
     │   ├── HeadTooLarge             431  -32600  head-too-large
     │   ├── UnsupportedCoding        415  -32600  unsupported-content-coding
+    │   ├── UnsupportedHttp          505  -32600  http-version-not-supported
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
     │   ├── NotPassed                404  -32600  not-passed-through
@@ -176,6 +177,13 @@ class UnsupportedCoding(ClientError):
     def headers(self) -> Mapping[str, str]:
         """What would do (RFC 7694)."""
         return {"Accept-Encoding": "gzip, deflate"}
+
+
+class UnsupportedHttp(ClientError):
+    """The request line names another version of HTTP than 1.0 and 1.1 (RFC 9110, section 15.6.6)."""
+
+    status = 505
+    reason = "http-version-not-supported"
 
 
 class HeadTooLarge(ClientError):

@@ -24,7 +24,7 @@ from ..errors import ForbiddenOrigin, InternalError, ProxyError
 from ..events import Observer
 from ..memory import Share
 from .answers import no_id, refuse
-from .connection import Connection, measure_head
+from .connection import Connection, measure_head, require_http_1
 from .endpoint import Endpoint
 from .guard import Guard
 from .head import Head
@@ -102,9 +102,10 @@ class FrontDoor:
         """The head of a request that may come in.
 
         Raises:
-            HeadTooLarge, ForbiddenHost, ForbiddenOrigin: it may not.
+            HeadTooLarge, UnsupportedHttp, ForbiddenHost, ForbiddenOrigin: it may not.
         """
         connection.head = None
+        require_http_1(http)
         size_bytes = measure_head(http)
         guard, headers = self.rules, http.headers
         origin = headers.get("Origin")

@@ -10,11 +10,12 @@ from collections.abc import Callable
 from typing import Final
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader, web
+from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
 from ..bounds import HEAD_FIELDS, HEAD_NAME_BYTES, HEAD_TIMES_A_FIELD
-from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections
+from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections, UnsupportedHttp
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
@@ -296,6 +297,16 @@ class _EarlyAnswer(web.Response):
         """Send it. The client's leaving cancels the rest."""
         await super().write_eof(data)
         await asyncio.sleep(_EARLY_ANSWER_SECONDS)
+
+
+def require_http_1(http: web.BaseRequest) -> None:
+    """Refuse versions that are written otherwise; the parser reads 0.9 and 2.0 in a line of 1.1, too.
+
+    Raises:
+        UnsupportedHttp: it is neither HTTP/1.1 nor HTTP/1.0.
+    """
+    if http.version not in (HttpVersion11, HttpVersion10):
+        raise UnsupportedHttp("Send HTTP/1.1 or HTTP/1.0: no other version is spoken here.")
 
 
 def measure_head(http: web.BaseRequest) -> int:

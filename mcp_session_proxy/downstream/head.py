@@ -50,6 +50,7 @@ class Head(Judged):
         "_length_at",
         "_raw",
         "_target",
+        "_version",
         "accepts",
         "admitted_by",
         "cors",
@@ -80,6 +81,7 @@ class Head(Judged):
 
     def __init__(self, http: web.BaseRequest) -> None:
         self._target = http.raw_path
+        self._version = http.version
         self._raw: RawHeaders = http.raw_headers
         places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
         self._length_at = next(places, -1)
@@ -88,7 +90,7 @@ class Head(Judged):
     def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""
         raw, known = http.raw_headers, self._raw
-        if http.raw_path != self._target:
+        if http.raw_path != self._target or http.version != self._version:
             return False
         # Most are the same byte for byte; else only the length of the body may differ.
         if raw == known:

@@ -6,9 +6,10 @@ later stream. Others break such a stream, and are away for a moment.
 
 One rule bounds all of it: the server may be silent about a request for as long as ``--request-timeout``
 says, on streams and between them. A message ends the silence, and so does anything that comes on a stream
-that has stood for a moment, such as a comment. That a stream opens and ends does not, or a server that has
-forgotten the request would be asked for ever. Within that, streams that end and bring nothing may be as many
-as they like; what *fails* may do so for ``FAILING_SECONDS`` in a row.
+that has stood for a moment, such as a comment; but of a server that only comments, ten times as much is the
+end. That a stream opens and ends does not, or a server that has forgotten the request would be asked for
+ever. Within that, streams that end and bring nothing may be as many as they like; what *fails* may do so for
+``FAILING_SECONDS`` in a row.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 from ..backoff import Backoff
-from ..bounds import CRASHING_SECONDS, FAILING_SECONDS, RETRY_SECONDS
+from ..bounds import CRASHING_SECONDS, FAILING_SECONDS, RETRY_SECONDS, WORDLESS_TIMES
 from ..errors import ProxyError, UpstreamProtocolError, UpstreamTimeout
 from ..protocol.jsonrpc import Message, Response
 from ..upstream.incarnation import Incarnation
@@ -59,7 +60,7 @@ async def find_answer(
         first,
         silence_seconds=channel.silence_seconds,
         now=loop.time,
-        heard=lambda: silence.reschedule(loop.time() + channel.silence_seconds),
+        heard=silence.reschedule,
     )
     try:
         async with silence:
@@ -111,19 +112,26 @@ class Resumption:
     """The search for one answer. ``last_event_id`` is where to go on, None where nothing can be resumed.
 
     ``now`` is the time of the event loop. ``heard`` is called whenever the server shows that it works on the
-    request; whoever made this ends the search when that has not happened for ``silence_seconds``.
+    request, with the time up to which it may be silent now; whoever made this ends the search then.
     """
 
     def __init__(
-        self, first: Reply, *, silence_seconds: float, now: Callable[[], float], heard: Callable[[], None]
+        self,
+        first: Reply,
+        *,
+        silence_seconds: float,
+        now: Callable[[], float],
+        heard: Callable[[float], None],
     ) -> None:
         self.last_event_id = first.last_event_id
         self.fruitless = False  # whether the latest further stream brought nothing (so far)
         self._retry_seconds = first.retry_seconds
         # So that a server with a long ``retry`` is asked once more before the request's time is over.
         self._max_retry_seconds = min(RETRY_SECONDS, silence_seconds / 2)
+        self._silence_seconds = silence_seconds
         self._now = now
         self._heard = heard
+        self._word_at = now()
         self._failing_since: float | None = None
         self._patience_seconds = FAILING_SECONDS
         self._pause_seconds = 0.0  # the last one
@@ -181,9 +189,13 @@ class Resumption:
     def brought(self, messages: list[Message], *, standing_seconds: float) -> None:
         """A piece of a stream, that stood for so long, has come."""
         self.fruitless = self.fruitless and not messages
+        now = self._now()
+        if messages:
+            self._word_at = now
         if messages or standing_seconds >= _STANDING_SECONDS:
             self._failing_since = None
-            self._heard()
+            seconds = self._silence_seconds
+            self._heard(min(now + seconds, self._word_at + WORDLESS_TIMES * seconds))
 
 
 class FollowedStream:

@@ -6,13 +6,13 @@ two, and whoever drives them lets others have their turn. What has passed is rea
 """
 
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Iterable
 from itertools import accumulate, compress
 from typing import Final, NamedTuple
 
 import msgspec
 
-from ..bounds import BATCH_MESSAGES, PARAMS_MEMBERS, SERVER_MESSAGES
+from ..bounds import BATCH_MESSAGES, PARAMS_MEMBERS, SERVER_MESSAGES, SMALL_BYTES
 from ..errors import BadJson, BadRequest
 from . import jsonrpc
 from .depth import opens_more
@@ -106,6 +106,22 @@ def read_answer(data: bytes, *, max_depth: int) -> Generator[None, None, list[Me
         if message is not None:
             messages.append(message)
     return messages
+
+
+def read_bodies(bodies: Iterable[bytes], *, max_depth: int) -> Generator[None, None, list[Message]]:
+    """Read what a server has sent at once, large or small: each is one message or a batch."""
+    messages: list[Message] = []
+    for body in bodies:
+        messages += yield from read_body(body, max_depth=max_depth)
+        yield
+    return messages
+
+
+def read_body(body: bytes, *, max_depth: int) -> Generator[None, None, list[Message]]:
+    """Read one of them."""
+    if len(body) > SMALL_BYTES:
+        return (yield from read_answer(body, max_depth=max_depth))
+    return jsonrpc.parse_upstream_body(body, max_depth=max_depth)
 
 
 def read_message(data: bytes, *, max_depth: int) -> Generator[None, None, Message | None]:

@@ -362,7 +362,8 @@ class Settings(StdioSettings):
 
     request_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 600.0
     """How long the server may be silent about one request before it is answered 504. Progress, log messages
-    and comments on a stream end the silence; streams that the server opens and ends without any do not."""
+    and comments on a stream end the silence; streams that the server opens and ends without any do not. A
+    server that says nothing but comments has ten times as long."""
 
     connect_timeout: Annotated[Duration, Group.TIMEOUTS, LIVE] = 10.0
     """How long a connection to the server may take to come about."""

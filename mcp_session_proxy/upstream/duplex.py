@@ -40,7 +40,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
-from ..bounds import CALL_UNREAD_BYTES, UNHEARD_BYTES, UNHEARD_MESSAGES
+from ..bounds import CALL_UNREAD_BYTES, UNHEARD_BYTES, UNHEARD_MESSAGES, WORDLESS_TIMES
 from ..errors import ProxyError, SessionLost
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
@@ -193,8 +193,9 @@ class DuplexReply(TimedInbox):
 
     @property
     def due(self) -> float:
-        """When it has waited for too long: a sign of life counts for all that wait on a link."""
-        return max(self.heard_at, self._session.heard_at) + self.silence_seconds
+        """When it has waited for too long: a sign of life counts for all that wait on a link, for a while."""
+        seconds, session = self.silence_seconds, self._session
+        return min(max(self.heard_at, session.heard_at) + seconds, self.heard_at + WORDLESS_TIMES * seconds)
 
 
 def _outcome(taken: asyncio.Future[None]) -> BaseException | None:

@@ -106,6 +106,7 @@ ROWS = {
         "TOKEN_HANDSHAKES": "{} handshakes at once",
         "TOKEN_HANDSHAKES_A_CLAIMANT": "handshakes at once, {} with one claim",
     },
+    "a request of which a server": {"WORDLESS_TIMES": "{} times `--request-timeout`"},
     "what a server asks in one call": {"QUESTIONS_A_CALL": "{} questions"},
     "questions to clients": {
         "UNANSWERED_QUESTIONS": "{} unanswered",

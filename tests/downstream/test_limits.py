@@ -262,6 +262,24 @@ async def test_large_tokens(bench: Bench) -> None:
     assert request.headers["Authorization"] == FITS["Authorization"]
 
 
+@pytest.mark.parametrize("version", [b"2.0", b"0.9", b"3.0", b"1.7"])
+@pytest.mark.parametrize("method", [b"POST", b"GET"])
+async def test_other_versions_of_http(bench: Bench, method: bytes, version: bytes) -> None:
+    """A line of HTTP/1.1 that names another version is refused, also behind a request with the same head."""
+    await bench.start()
+    reader, writer = await connect(bench)
+    head = b"Host: localhost\r\nAccept: application/json\r\nContent-Length: 2\r\n\r\n{}"
+    writer.write(method + b" /mcp HTTP/1.1\r\n" + head)
+    assert b" 40" in await reader.readline()
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(method + b" /mcp HTTP/" + version + b"\r\n" + head)
+    # What came before it was answered with a body, too.
+    answers = await ended(reader)
+    assert b" 505 " in answers or b" 400 Bad Request" in answers
+    assert bench.server.seen == []
+    writer.close()
+
+
 async def test_refused_head_ends_its_connection(bench: Bench) -> None:
     """A client that goes on sending is not read for ever."""
     await bench.start()

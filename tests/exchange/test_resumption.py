@@ -161,6 +161,14 @@ async def test_comments_on_a_stream_that_stands_are_signs_of_life() -> None:
     assert at.took_seconds > 150
 
 
+async def test_comments_alone_are_signs_of_life_for_a_while() -> None:
+    """However the streams are cut, ten times the patience is the end where no message comes."""
+    at = Scene(silence_seconds=20.0, retry_seconds=1.0)
+    beating = [stream(say(), 15.0, say(), 15.0, say()) for _ in range(20)]
+    assert isinstance(await at.fail(*beating), UpstreamTimeout)
+    assert at.took_seconds == pytest.approx(200, abs=1)
+
+
 async def test_a_stream_that_stands_and_is_silent() -> None:
     """Silence before a stream and on it are one silence."""
     at = Scene(silence_seconds=20.0, retry_seconds=1.0)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from mcp_session_proxy.bounds import BATCH_MESSAGES
 from mcp_session_proxy.errors import ProxyError, UpstreamProtocolError
 from mcp_session_proxy.protocol import (
     inbound,
@@ -65,7 +66,7 @@ def check_inbound(body: bytes) -> None:
     except ProxyError as error:
         is_object(jsonrpc.write_error(jsonrpc.peek_id(body), error))
         return
-    assert len(messages) <= jsonrpc.BATCH_MESSAGES
+    assert len(messages) <= BATCH_MESSAGES
     for message in messages:
         if isinstance(message, Rejection):
             is_object(jsonrpc.write_error(message.id, message.error))

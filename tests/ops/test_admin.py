@@ -1,3 +1,4 @@
+import asyncio
 from datetime import UTC, datetime
 from typing import Any, cast
 
@@ -133,6 +134,17 @@ class TestReadiness:
         """A restart of the proxy would not bring the server back."""
         response = await (await connect(View(phase=Phase.UPSTREAM_DOWN))).get("/healthz")
         assert response.status == 200
+
+
+class TestVersions:
+    @pytest.mark.parametrize(("version", "status"), [("1.1", 200), ("1.0", 200), ("2.0", 505), ("0.9", 505)])
+    async def test_http_1_is_spoken(self, connect, version, status):
+        """A request line that names another version is refused here, too."""
+        client = await connect()
+        reader, writer = await asyncio.open_connection(client.host, client.port)
+        writer.write(f"GET /readyz HTTP/{version}\r\nHost: {client.host}\r\n\r\n".encode())
+        assert f" {status} ".encode() in await reader.readline()
+        writer.close()
 
 
 class TestMetrics:

@@ -80,7 +80,7 @@ def call(params: dict[str, Any]) -> dict[str, Any] | None:  # noqa: C901
     if name == "words":
         sys.stderr.write(arguments["text"] + "\n")
         sys.stderr.flush()
-    if name == "large":
+    if name in ("large", "parting"):
         return text("x" * arguments["bytes"])
     if name == "half":
         sys.stdout.write('{"jsonrpc":"2.0","id":')
@@ -116,6 +116,8 @@ def answer(message: dict[str, Any]) -> None:
         result = {}
     if result is not None:
         write({"id": message["id"], "result": result})
+    if params.get("name") == "parting":
+        os._exit(0)
 
 
 def main() -> None:

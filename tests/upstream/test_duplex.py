@@ -712,6 +712,28 @@ async def test_a_sign_of_life_counts_for_all(at: Scene) -> None:
         assert now() == pytest.approx(1199)
 
 
+async def test_signs_of_life_alone_count_for_a_while(at: Scene) -> None:
+    """Of a call of which nothing is said, ten times its patience is the end; of others it is not."""
+
+    async def keep_alive() -> None:
+        while True:
+            await asyncio.sleep(300)
+            at.session.heard()
+
+    alive = asyncio.create_task(keep_alive())
+    async with at.call(1) as reply, at.call(2) as other:
+        await asyncio.sleep(5000)
+        at.says(progress(2))
+        with pytest.raises(UpstreamTimeout):
+            await reply.read()
+        assert now() == pytest.approx(10 * SILENCE_SECONDS)
+        assert await said(other) == [0]
+        with pytest.raises(UpstreamTimeout):
+            await other.read()
+        assert now() == pytest.approx(5000 + 10 * SILENCE_SECONDS)
+    alive.cancel()
+
+
 async def test_a_slow_reader_is_no_silent_server(at: Scene) -> None:
     """What has come can be read however late."""
     async with at.call(1) as reply:

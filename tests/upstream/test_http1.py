@@ -383,6 +383,40 @@ async def test_silence() -> None:
         assert scene.line.is_cut
 
 
+def test_a_server_that_only_keeps_its_stream_alive() -> None:
+    """Signs that bring nothing of what was asked for count for ten times the patience; a word begins anew."""
+    scene = Scene()
+    answer = scene.ask(silence_seconds=10)
+    scene.hear(IN_CHUNKS)
+
+    def comment_until(seconds: float) -> None:
+        while scene.time < seconds:
+            scene.time += 5
+            scene.hear(b"3\r\n: \n\r\n")
+            answer.take()
+
+    comment_until(80)
+    assert scene.connection.deadline == 90
+    comment_until(95)
+    assert scene.connection.deadline == 100
+    answer.note_word()
+    assert scene.connection.deadline == 105
+    comment_until(190)
+    assert scene.connection.deadline == 195
+
+
+def test_the_time_in_which_nothing_is_read_is_not_the_servers() -> None:
+    """Who reads slowly does not use up what a server has for signs."""
+    scene = Scene()
+    answer = scene.ask(silence_seconds=10)
+    scene.hear(IN_CHUNKS)
+    while not scene.line.is_paused:
+        scene.hear(b"%x\r\n%b\r\n" % (100_000, b"x" * 100_000))
+    scene.time = 1000.0
+    answer.take()
+    assert scene.connection.deadline == 1010
+
+
 def test_the_end_of_a_stream_is_waited_for() -> None:
     """After the last event that matters, a stream has a second to end, whatever it says in that time."""
     scene = Scene()

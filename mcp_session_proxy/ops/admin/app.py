@@ -7,6 +7,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
 from ...bounds import ADMIN_BODY_BYTES
+from ...downstream.connection import require_http_1
 from ...downstream.guard import Guard
 from ...events import Observer
 from ...sessions.modes import Sharing
@@ -79,6 +80,7 @@ async def _reassure(_request: web.Request, response: web.StreamResponse) -> None
 def _guarded(guard: Guard) -> Middleware:
     @web.middleware
     async def check(request: web.Request, handler: Handler) -> web.StreamResponse:
+        require_http_1(request)
         headers = request.headers
         # Behind something that speaks TLS we cannot tell our own page's origin; its browser can.
         is_own = headers.get("Sec-Fetch-Site") == "same-origin"

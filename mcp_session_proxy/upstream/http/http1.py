@@ -23,7 +23,7 @@ from typing import Final, cast
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from ...bounds import SERVER_FIELDS, SERVER_HEAD_BYTES
+from ...bounds import SERVER_FIELDS, SERVER_HEAD_BYTES, WORDLESS_TIMES
 from ...errors import UpstreamTimeout
 from ..transport import ConnectionLost
 from .inflating import Decompressor
@@ -154,6 +154,11 @@ class HttpAnswer:
             pass
         return b"".join(pieces)
 
+    def note_word(self) -> None:
+        """What was read last is something to go by: the server does not only keep the connection alive."""
+        if self._connection is not None:
+            self._connection.note_word()
+
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
         if self.stage is not _ENDED or self._pieces:
@@ -246,11 +251,13 @@ class ServerConnection(asyncio.Protocol):
         "_on_lost",
         "_parser",
         "_paused",
+        "_paused_at",
         "_quiet_bytes",
         "_silence_seconds",
         "_transport",
         "_unsent",
         "_watch",
+        "_word_at",
         "_writing_paused",
         "deadline",
         "spoke_unasked",
@@ -275,6 +282,8 @@ class ServerConnection(asyncio.Protocol):
         self._unsent: memoryview | None = None  # of the body
         self._writing_paused = False
         self._paused = False
+        self._paused_at = 0.0
+        self._word_at = 0.0  # when the newest of what was asked for came, or it was asked
         self._ends_body = False  # the body ends with the connection
         self._keeps = False
         self.deadline = math.inf
@@ -289,6 +298,7 @@ class ServerConnection(asyncio.Protocol):
         """Send a request; the connection is open and idle. What was sent is never sent again here.
 
         ``silence_seconds`` bounds the time between two signs of the server's; ``math.inf`` is without end.
+        Signs that bring nothing of what was asked for (``HttpAnswer.note_word``) make it ten times that.
         """
         assert self._transport is not None
         answer = self._answer = HttpAnswer(self)
@@ -299,7 +309,8 @@ class ServerConnection(asyncio.Protocol):
         )
         self._quiet_bytes = 0
         self._silence_seconds = silence_seconds
-        self.deadline = self._now() + silence_seconds
+        self._word_at = now = self._now()
+        self.deadline = now + silence_seconds
         self._watch(self.deadline)
         if len(body) <= _PIECE_BYTES:
             self._transport.write(head + body)
@@ -344,11 +355,20 @@ class ServerConnection(asyncio.Protocol):
         """The server has taken or said something."""
         # While it may not speak, its silence means nothing; and what is unwanted may not go on for long.
         if self._answer is not None and not self._answer.is_unwanted:
-            self.deadline = math.inf if self._paused else self._now() + self._silence_seconds
+            self.deadline = math.inf
+            if not self._paused:
+                seconds = self._silence_seconds
+                self.deadline = min(self._now() + seconds, self._word_at + WORDLESS_TIMES * seconds)
+
+    def note_word(self) -> None:
+        """It has said something that matters; what comes next has all its time."""
+        self._word_at = self._now()
+        self._note_sign()
 
     def _resume_reading(self) -> None:
         if self._paused and self._transport is not None:
             self._paused = False
+            self._word_at += self._now() - self._paused_at
             self._transport.resume_reading()
 
     # -- asyncio's side ------------------------------------------------------------------------------
@@ -432,7 +452,7 @@ class ServerConnection(asyncio.Protocol):
         self._writing_paused = False
         if self._unsent is not None and self._transport is not None:
             self._write_on(self._transport)
-            self._note_sign()
+            self.note_word()
 
     def _write_on(self, transport: asyncio.Transport) -> None:
         """Write of the body what the server takes."""
@@ -482,6 +502,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if answer.note_body(piece) and not self._paused and self._transport is not None:
             self._paused = True
+            self._paused_at = self._now()
             self._transport.pause_reading()
 
     def on_message_complete(self) -> None:

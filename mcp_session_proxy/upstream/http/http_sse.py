@@ -15,9 +15,9 @@ from typing import Final
 
 from yarl import URL
 
-from ...aio import Tasks
+from ...aio import Tasks, in_pieces
 from ...errors import ProxyError, SessionLost, UpstreamProtocolError, UpstreamTimeout
-from ...protocol import jsonrpc, revisions
+from ...protocol import large, revisions
 from ...protocol.jsonrpc import Message
 from ...protocol.sse import SseEvent
 from ..duplex import DuplexSession, Link
@@ -73,19 +73,14 @@ class EventStream(HttpReply):
         """
         behind, self._behind = self._behind, []
         if behind:
-            return self._messages(behind)
+            return await self._messages(behind)
         chunk = await self._answer.read()
-        return self._messages(self._feed(chunk)) if chunk else None
+        return await self._messages(self._feed(chunk)) if chunk else None
 
-    def _messages(self, events: list[SseEvent]) -> list[Message]:
+    async def _messages(self, events: list[SseEvent]) -> list[Message]:
         # One event may hold a batch (MCP 2024-11-05 and 2025-03-26, basic, "Batching").
-        max_depth = self._limits.max_json_depth
-        return [
-            message
-            for event in events
-            if event.type == "message"
-            for message in jsonrpc.parse_upstream_body(event.data, max_depth=max_depth)
-        ]
+        bodies = [event.data for event in events if event.type == "message"]
+        return await in_pieces(large.read_bodies(bodies, max_depth=self._limits.max_json_depth))
 
     def close(self) -> None:
         """Nobody reads any more: the connection ends, and with it the session."""

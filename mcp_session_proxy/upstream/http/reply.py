@@ -88,6 +88,8 @@ class HttpReply:
             # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
             if message is not None:
                 messages.append(message)
+        if messages:
+            self._answer.note_word()
         return messages
 
     def _feed(self, chunk: bytes) -> list[SseEvent]:

@@ -46,16 +46,16 @@ class Child(asyncio.SubprocessProtocol):
 
     What has come of a large line that has not ended counts against ``room``.
 
-    ``heard`` is given each line that it writes to standard output, ``said`` each of standard error. ``over``
-    is told once, why it can be of no use any more, when all that it had written has been heard. None of them
-    may block or raise.
+    ``heard`` is given the lines that it writes to standard output, as they come, ``said`` those of standard
+    error. ``over`` is told once, why it can be of no use any more, when all that it had written has been
+    heard. None of them may block or raise.
     """
 
     def __init__(
         self,
         *,
-        heard: Callable[[bytes], None],
-        said: Callable[[str], None],
+        heard: Callable[[list[bytes]], None],
+        said: Callable[[list[bytes]], None],
         over: Callable[[str], None],
         room: Share = UNBOUNDED,
     ) -> None:
@@ -73,6 +73,7 @@ class Child(asyncio.SubprocessProtocol):
         self.pid = 0  # and the number of its group
         self._exited = asyncio.get_running_loop().create_future()
         self._heard_all = False
+        self._paused = False
         self._dropped_bytes = 0
         self._end: asyncio.TimerHandle | None = None
         self._why = ""
@@ -133,10 +134,12 @@ class Child(asyncio.SubprocessProtocol):
     def pause(self) -> None:
         """Let it wait with what it writes."""
         if not self._heard_all:
+            self._paused = True
             self._pipe(_STDOUT).pause_reading()
 
     def resume(self) -> None:
         """Go on reading."""
+        self._paused = False
         if not self._heard_all:
             self._pipe(_STDOUT).resume_reading()
 
@@ -157,8 +160,8 @@ class Child(asyncio.SubprocessProtocol):
             except LineTooLong:
                 self._begin_end(f"it wrote a line of more than {SERVER_EVENT_BYTES} bytes")
                 return
-            for line in lines:
-                self._heard(line)
+            if lines:
+                self._heard(lines)
             # Nearly all lines are small, and gone as soon as they are whole.
             if self._lines.pending_bytes > SMALL_BYTES or self._taken_bytes:
                 self._account(self._lines.pending_bytes)
@@ -185,8 +188,8 @@ class Child(asyncio.SubprocessProtocol):
         except LineTooLong:
             # What there is of it is a line, and the rest is the next one.
             lines = self._words.take_pending().split(b"\n")[:STDERR_LINES_A_SECOND]
-        for line in lines:
-            self._said(line[:STDERR_LINE_CHARS].decode("utf-8", "replace"))
+        if lines:
+            self._said(lines)
 
     def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
         """One of its pipes is closed, at its end or at ours."""
@@ -214,6 +217,10 @@ class Child(asyncio.SubprocessProtocol):
 
     def _tell_end(self) -> None:
         if self.is_over:
+            return
+        # What it wrote before it ended is still in its pipe while nobody reads that.
+        if self._paused and self._exited.done() and not self._heard_all:
+            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
             return
         self.is_over = True
         if self._end is not None:

@@ -17,7 +17,12 @@ from typing import Final
 
 from ... import events
 from ...aio import Signal, Tasks
-from ...bounds import CHILD_LEAVES_SECONDS, CHILD_TERMINATES_SECONDS, STDERR_LINES_A_SECOND
+from ...bounds import (
+    CHILD_LEAVES_SECONDS,
+    CHILD_TERMINATES_SECONDS,
+    STDERR_LINE_CHARS,
+    STDERR_LINES_A_SECOND,
+)
 from ...errors import ServerNotStarted
 from ...events import Observer
 from ...memory import UNBOUNDED, Share
@@ -113,7 +118,7 @@ class Children:
 
     # -- the beginning ---------------------------------------------------------------------------------
 
-    def prepare(self, *, heard: Callable[[bytes], None], over: Callable[[str], None]) -> Child:
+    def prepare(self, *, heard: Callable[[list[bytes]], None], over: Callable[[str], None]) -> Child:
         """A child that is to be started; what is told is as for any ``Child``."""
         words = _Words(self._observe, self._now)
         child = Child(heard=heard, said=words.take, over=over, room=self._room)
@@ -266,16 +271,18 @@ class _Words:
         self._told = 0
         self._untold = 0
 
-    def take(self, line: str) -> None:
-        """Tell a line, unless this second has heard enough."""
-        line = hide(line, self.secrets)
-        self.last.append(line)
+    def take(self, lines: list[bytes]) -> None:
+        """Tell of lines as many as this second has room for. The others cost no more than to be counted."""
         second = int(self._now())
         if second != self._second:
             self._second, self._told = second, 0
-        if self._told >= STDERR_LINES_A_SECOND:
-            self._untold += 1
-            return
-        self._told += 1
-        self._observe(events.ServerSaid(pid=self.pid, text=line, untold=self._untold or None))
-        self._untold = 0
+        told = lines[: STDERR_LINES_A_SECOND - self._told]
+        self._told += len(told)
+        for line in told:
+            self._observe(events.ServerSaid(pid=self.pid, text=self._text(line), untold=self._untold or None))
+            self._untold = 0
+        self._untold += len(lines) - len(told)
+        self.last.extend(map(self._text, lines[-_LAST_LINES:]))
+
+    def _text(self, line: bytes) -> str:
+        return hide(line[:STDERR_LINE_CHARS].decode("utf-8", "replace"), self.secrets)

@@ -14,21 +14,29 @@ it reads nothing of what it is told            the same, and ``UpstreamTimeout``
 """
 
 import asyncio
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
+from enum import Enum
+from typing import Final
 
 from ... import events
-from ...bounds import NOISE_CHARS
+from ...aio import in_pieces
+from ...bounds import NOISE_CHARS, SMALL_BYTES
 from ...errors import NoRoomForAnswer, ProxyError, ServerNotStarted, SessionLost, UpstreamTimeout
 from ...events import Observer
 from ...memory import UNBOUNDED, Share
-from ...protocol import jsonrpc
+from ...protocol import jsonrpc, large
 from ...protocol.depth import DEFAULT_MAX_DEPTH
+from ...protocol.jsonrpc import Message
 from ..duplex import DuplexSession
 from ..inbox import Sweeper
 from ..transport import Caller, Refused
 from .children import Children, Program, Starts
 from .environment import hide
 from .leftovers import Ledger
+
+# So many lines at once are taken at once; noise comes by the ten thousands.
+_FEW_LINES: Final = 32
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +74,7 @@ class Stdio:
         observe: Observer,
         answers: Share = UNBOUNDED,
     ) -> None:
+        self.answers = answers
         self.sweeper = Sweeper(rules.request_timeout_seconds)
         self.starts = Starts(lambda: self._rules.spawns)
         self.rules = rules
@@ -124,6 +133,13 @@ class Stdio:
         await self.children.close()
 
 
+class _Hold(Enum):
+    """Why a child is read no further for now."""
+
+    SLOW_READER = "somebody is slow to take what has come"
+    LONG_WORK = "what has come takes long to read"
+
+
 class ChildLink:
     """What carries the messages of one session: a child's pipes. Implements ``duplex.Link``."""
 
@@ -133,6 +149,10 @@ class ChildLink:
         self._secrets = secrets
         self._starting: asyncio.TimerHandle | None = None
         self._failure: ProxyError | None = None
+        self._unread: list[bytes] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._why_over: str | None = None
+        self._holds: set[_Hold] = set()
         self.child = transport.children.prepare(heard=self.heard, over=self.over)
 
     # -- the beginning -------------------------------------------------------------------------------
@@ -174,28 +194,63 @@ class ChildLink:
 
     def pause(self) -> None:
         """Read no more for now."""
-        self.child.pause()
+        self._hold(_Hold.SLOW_READER)
 
     def resume(self) -> None:
         """Read on."""
-        self.child.resume()
+        self._let_go(_Hold.SLOW_READER)
 
     async def close(self, _: Caller) -> None:
         """Dismiss the child, and wait until it has left."""
         self._started()
+        self._stop_reading()
         await self._transport.children.dismiss(self.child).wait()
 
     def drop(self) -> None:
         """Dismiss it, and let it leave by itself."""
         self._started()
+        self._stop_reading()
         self._transport.children.dismiss(self.child)
 
     # -- what the child does -----------------------------------------------------------------------------
 
-    def heard(self, line: bytes) -> None:
-        """It has written a line to its standard output."""
+    def heard(self, lines: list[bytes]) -> None:
+        """It has written lines to its standard output.
+
+        What takes long is read in pieces, and the child no further meanwhile.
+        """
+        if self._reading is None and len(lines) <= _FEW_LINES and sum(map(len, lines)) <= SMALL_BYTES:
+            depth = self._transport.rules.max_json_depth
+            for line in lines:
+                self._take(line, jsonrpc.parse_upstream_body(line, max_depth=depth))
+            return
+        # They wait here for a moment only, but are there: counted, and not asked for.
+        self._unread += lines
+        self._transport.answers.hold(sum(map(len, lines)))
+        if self._reading is None:
+            self._hold(_Hold.LONG_WORK)
+            self._reading = asyncio.get_running_loop().create_task(self._read(), name="lines of a child")
+
+    async def _read(self) -> None:
+        """Take all that waits, in order."""
         depth = self._transport.rules.max_json_depth
-        messages = jsonrpc.parse_upstream_body(line, max_depth=depth)
+        while self._unread:
+            lines, self._unread = self._unread, []
+            try:
+                await in_pieces(self._take_all(lines, depth))
+            finally:
+                self._transport.answers.give_back(sum(map(len, lines)))
+        self._reading = None
+        self._let_go(_Hold.LONG_WORK)
+        if self._why_over is not None:
+            self.over(self._why_over)
+
+    def _take_all(self, lines: list[bytes], depth: int) -> Generator[None, None, None]:
+        for line in lines:
+            self._take(line, (yield from large.read_body(line, max_depth=depth)))
+            yield
+
+    def _take(self, line: bytes, messages: Sequence[Message]) -> None:
         if not messages:
             text = line[:NOISE_CHARS].decode("utf-8", "replace")
             self._transport.observe(events.ChildNoise(pid=self.child.pid, text=hide(text, self._secrets)))
@@ -205,8 +260,29 @@ class ChildLink:
             self._transport.has_started = self.child.answered = True
             self._started()
 
+    def _stop_reading(self) -> None:
+        """What waits is of no use any more."""
+        if self._reading is not None:
+            self._reading.cancel()
+            self._reading = None
+        self._transport.answers.give_back(sum(map(len, self._unread)))
+        self._unread.clear()
+
+    def _hold(self, why: _Hold) -> None:
+        if not self._holds:
+            self.child.pause()
+        self._holds.add(why)
+
+    def _let_go(self, why: _Hold) -> None:
+        self._holds.discard(why)
+        if not self._holds:
+            self.child.resume()
+
     def over(self, why: str) -> None:
-        """It is of no use any more."""
+        """It is of no use any more, once all that it has said was taken."""
+        if self._reading is not None:
+            self._why_over = why
+            return
         error: ProxyError | None = None
         if self.child.found_no_room:
             error = NoRoomForAnswer(
