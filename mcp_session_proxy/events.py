@@ -599,7 +599,7 @@ class StoreRecovered(Event, frozen=True, kw_only=True):
 
 class StoreAsked(Event, frozen=True, kw_only=True):
     """The store did something. ``verb``: beat, claim, write, load, shards, release, members,
-    bury or leave."""
+    bury or leave; of the event store, append, after or drop."""
 
     name = "store.asked"
     level = Level.DEBUG

@@ -36,6 +36,7 @@ from .activation import Inherited
 from .admin import open_admin
 from .command import CommandServer
 from .core import Core
+from .event_store import open_event_store
 from .front import Front
 from .in_force import InForce
 from .listeners import Listeners
@@ -178,6 +179,7 @@ class Proxy:
         )
         self._stack.callback(self.front.close)
         if state is not None:
+            await open_event_store(self._stack, self.settings.events, state, self.core.delivery, observe)
             await state.restore(self.in_force, self.core)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)

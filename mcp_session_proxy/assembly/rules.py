@@ -14,7 +14,6 @@ from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..downstream.streams import HeartbeatRules
 from ..events import Level
-from ..exchange.delivery import EventRules
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra
@@ -22,6 +21,7 @@ from ..sessions.accepting import AcceptanceRules
 from ..sessions.binding import Rules
 from ..sessions.books import Usage
 from ..sessions.directory import DirectoryRules
+from ..sessions.event_ledger import EventRules
 from ..sessions.modes import Anonymous, TokenIdentity
 from ..sessions.policy import Limits
 from ..settings.config import Settings
@@ -148,7 +148,12 @@ def directory_rules(settings: Settings) -> DirectoryRules:
 
 def event_rules(settings: Settings) -> EventRules:
     """What is kept for clients whose streams break."""
-    return EventRules(max_events=settings.max_buffered_events, linger_seconds=settings.event_linger)
+    return EventRules(
+        max_events=settings.max_buffered_events,
+        linger_seconds=settings.event_linger,
+        ttl_seconds=settings.event_ttl,
+        store_bytes=settings.event_store_bytes,
+    )
 
 
 def parking_limits(settings: Settings) -> ParkingLimits:

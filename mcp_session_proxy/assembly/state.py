@@ -16,12 +16,14 @@ from ..aio import Tasks
 from ..events import Observer
 from ..ops.introspection import StateView
 from ..sessions.books import Slot
+from ..sessions.client import ClientSession
 from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
 from ..sessions.restoring import Restored, Restorer
 from ..settings.config import Settings
 from ..store import state_dir
 from ..store.engine import ClaimOutcome, StoredMember, StoreFailure
+from ..store.events import EventStore
 from ..store.membership import Membership
 from ..store.sealing import Keys
 from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
@@ -66,6 +68,15 @@ class KeptState:
 
     def _tell(self, verb: str, seconds: float) -> None:
         self._observe(events.StoreAsked(verb=verb, seconds=seconds))
+
+    @property
+    def events(self) -> EventStore:
+        """Where events are kept beside the records."""
+        return self._engine.events
+
+    def note_mailbox(self, client: ClientSession) -> None:
+        """A client session's mailbox was made: the next process is to know it by its name."""
+        self.ledger.note_client(client)
 
     def view(self) -> StateView:
         """What operators see of it."""

@@ -7,7 +7,8 @@ from aiohttp import web
 
 from ..errors import UnknownEvent
 from ..protocol import revisions, sse
-from ..sessions.mailbox import Mailbox, Stream
+from ..sessions.kept_stream import Stream
+from ..sessions.mailbox import Mailbox
 from .connection import begin_following
 from .streams import STREAM_HEADERS, Heartbeats, break_circle
 
@@ -78,6 +79,9 @@ async def follow(
         beginning = sse.write_cursor(stream.event_id(after), retry_seconds=retry_seconds) if cursors else b""
         await reader.take(response.write(sse.HEARTBEAT + beginning))
         while stream.is_follower(follower):
+            if (kept_after := stream.kept_after(after)) > after:
+                await reader.take(response.write(sse.GAP))
+                after = kept_after
             for event in stream.after(after):
                 if not stream.is_follower(follower):
                     break  # the rest is for the new one

@@ -106,6 +106,7 @@ class LegacyEndpoint:
                 client,
                 self._delivery.mailbox,
                 self._answers,
+                messages,
             )
             on_departure(http, responder.client_left)
             try:
@@ -253,7 +254,9 @@ class LegacyEndpoint:
             return await self._get_early(http, head, head.session_id)
         # Servers answer 409 while another stream is open. Here the newest has it: a client that opens one
         # again has lost the former, perhaps before we know of it.
-        stream, after = find_stream(http, self._delivery.mailbox(client))
+        mailbox = self._delivery.mailbox(client)
+        await self._delivery.fetch(mailbox, http.headers.get(revisions.LAST_EVENT_ID_HEADER, ""))
+        stream, after = find_stream(http, mailbox)
         self._note_connection(http, client)
         self._binder.stream_opened(client, head.sender.caller)
         self.streams += 1

@@ -11,7 +11,7 @@ basic/transports).
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
@@ -25,7 +25,8 @@ from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import HeartbeatFormat
 from ..sessions.client import ClientSession
-from ..sessions.mailbox import Mailbox, Stream
+from ..sessions.kept_stream import Stream
+from ..sessions.mailbox import Mailbox
 from .answers import Answer
 from .connection import begin_stream
 from .head import Head
@@ -175,7 +176,7 @@ class Responder(msgspec.Struct, eq=False):
 
     ``client`` is the client session that the POST names, None without one. ``mailbox_of`` gives what keeps
     what its client missed when it was lost: few answers ever need that. ``share`` is the memory for large
-    answers on their way.
+    answers on their way. ``messages`` are what the POST has brought.
 
     To ``Heartbeats`` it is a ``Writer``.
     """
@@ -186,6 +187,7 @@ class Responder(msgspec.Struct, eq=False):
     client: ClientSession | None = None
     mailbox_of: Callable[[ClientSession], Mailbox] | None = None
     share: Share = UNBOUNDED
+    messages: Sequence[jsonrpc.Message | jsonrpc.Rejection] = ()
 
     last_write: float = 0.0
     writing: bool = False
@@ -384,7 +386,8 @@ class Responder(msgspec.Struct, eq=False):
     def _keep(self, client: ClientSession) -> Stream:
         if self._kept is None:
             assert self.mailbox_of is not None
-            self._kept = self.mailbox_of(client).open()
+            asked = [message.id for message in self.messages if isinstance(message, jsonrpc.Request)]
+            self._kept = self.mailbox_of(client).open(asked)
         return self._kept
 
     def _has_cursors(self) -> bool:

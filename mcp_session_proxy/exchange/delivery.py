@@ -7,7 +7,7 @@ a server that waits for an answer holds up a call.
 """
 
 import asyncio
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Final
 
 from ..errors import OverBudget
@@ -16,7 +16,10 @@ from ..protocol import changes, jsonrpc, questions, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.audience import audience_of
 from ..sessions.client import ClientSession, Farewell
-from ..sessions.mailbox import EventBudget, Mailbox
+from ..sessions.event_ledger import EventLedger, EventRules
+from ..sessions.identity import Principal
+from ..sessions.kept_stream import EventBudget
+from ..sessions.mailbox import Former, Mailbox
 from ..sessions.questions import Questions
 from ..upstream.question import Question, refuse_request
 from ..upstream.session import UpstreamSession
@@ -31,16 +34,11 @@ _CAPABLE_GRACE_SECONDS: Final = 15.0
 _AWAY_SECONDS: Final = 600.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRules:
-    """How many events are kept for each stream, and for how long the end of a POST's stream is."""
-
-    max_events: int
-    linger_seconds: float
-
-
 class Delivery:
-    """Delivers between upstream sessions and client sessions. ``rules`` may be replaced at any time."""
+    """Delivers between upstream sessions and client sessions. ``rules`` may be replaced at any time.
+
+    ``ledger`` may be set before the first client session comes, if there is an event store.
+    """
 
     def __init__(
         self,
@@ -52,6 +50,9 @@ class Delivery:
         self._rules = rules
         self._budget = EventBudget(rules.max_events, events)
         self._room_for_questions = questions
+        self.ledger: EventLedger | None = None
+        # Told of a client session whose mailbox was made.
+        self.on_mailbox: list[Callable[[ClientSession], None]] = []
 
     @property
     def rules(self) -> EventRules:
@@ -62,21 +63,33 @@ class Delivery:
     def rules(self, rules: EventRules) -> None:
         self._rules = rules
         self._budget.max_events = rules.max_events
+        if self.ledger is not None:
+            self.ledger.rules = rules
 
     def mailbox(self, client: ClientSession) -> Mailbox:
         """The client session's mailbox, made when it is first needed."""
         if client.mailbox is None:
             if client.forgotten:  # in the course of a request, which leaves nothing behind
                 return Mailbox(EventBudget(self._budget.max_events))
-            client.mailbox = self.make_mailbox()
+            client.mailbox = self.make_mailbox(client.principal, client.id, client.former)
+            self._tell(client)
         return client.mailbox
 
-    def make_mailbox(self) -> Mailbox:
-        """A mailbox that is nobody's yet."""
-        return Mailbox(self._budget)
+    def make_mailbox(self, principal: Principal, identifier: str, former: Former | None = None) -> Mailbox:
+        """The mailbox for a client session under this id, which there need not be yet."""
+        keeping = None if self.ledger is None else self.ledger.keeping(principal.digest, identifier)
+        return Mailbox(self._budget, keeping, former)
 
-    @staticmethod
-    def take_mailbox(client: ClientSession, mailbox: Mailbox) -> None:
+    def _tell(self, client: ClientSession) -> None:
+        for told in self.on_mailbox:
+            told(client)
+
+    async def fetch(self, mailbox: Mailbox, event_id: str) -> None:
+        """Have in a mailbox what a client asks for that comes back, as far as it is kept anywhere."""
+        if self.ledger is not None:
+            await self.ledger.fetch(mailbox, event_id)
+
+    def take_mailbox(self, client: ClientSession, mailbox: Mailbox) -> None:
         """Make this the mailbox of a client session that has just begun, with what came for it meanwhile."""
         former, client.mailbox = client.mailbox, mailbox
         if former is not None:
@@ -84,6 +97,7 @@ class Delivery:
             for event in former.standalone.after(0):
                 mailbox.standalone.append(event.data)
             former.standalone.drop()
+        self._tell(client)
 
     def maintain(self) -> None:
         """Let go of streams that ended long enough ago. Called regularly."""

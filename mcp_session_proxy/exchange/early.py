@@ -34,7 +34,7 @@ class EarlyStreams:
         if early is None:
             if len(own) >= self._binder.directory.rules.max_sessions_per_principal:
                 return None
-            mailbox = self._delivery.make_mailbox()
+            mailbox = self._delivery.make_mailbox(principal, identifier)
             early = own[identifier] = EarlyStream(principal, identifier, caller, mailbox)
         early.streams += 1
         return early
@@ -58,7 +58,7 @@ class EarlyStreams:
         """End all of them gracefully (the proxy is shutting down)."""
         for own in self._waiting.values():
             for early in own.values():
-                early.mailbox.close()
+                early.mailbox.part()
 
     def arrived(self, client: ClientSession) -> None:
         """A client session has begun: what waits for it joins it."""

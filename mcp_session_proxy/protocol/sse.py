@@ -12,6 +12,8 @@ from ..bounds import EVENT_ID_BYTES, SERVER_EVENT_BYTES
 from ..errors import UpstreamProtocolError
 
 HEARTBEAT: Final = b": keep-alive\n\n"
+# Where a client has asked for more than is kept.
+GAP: Final = b": what came before this is kept no longer\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 # What a line of an event costs in memory beyond its bytes, so that many empty ones count as what they are.
 _LINE_BYTES: Final = 32

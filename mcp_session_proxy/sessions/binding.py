@@ -350,8 +350,8 @@ class Binder:
     async def _attach_quietly(self, client: ClientSession, caller: Caller) -> None:
         """Attach without a request; when that fails now, the next request tries again."""
         try:
-            with await self.enter(client, caller):
-                pass
+            with await self.enter(client, caller) as visit:
+                await _wake_quietly(visit.session, caller)
         except ProxyError:
             return
 
@@ -472,11 +472,13 @@ class Binder:
         """End all clients' streams gracefully (the proxy is shutting down)."""
         for client in self.directory:
             if client.mailbox is not None:
-                client.mailbox.close()
+                client.mailbox.part()
 
 
 async def _wake_quietly(session: UpstreamSession, caller: Caller) -> None:
-    """Go on with a session that is asleep; when that fails now, the next request tries again."""
+    """Go on with a session that is asleep, if it is; when that fails now, the next request tries again."""
+    if session.life is not Life.ASLEEP:
+        return
     try:
         await session.wake(caller)
     except ProxyError:

@@ -9,7 +9,7 @@ from ..upstream.session import UpstreamSession
 from .attachment import Attachment
 from .books import Slot
 from .identity import Principal, Profile, SessionKey
-from .mailbox import Mailbox
+from .mailbox import Former, Mailbox
 from .pool import Lease
 from .questions import Questions
 from .record import ClientRecord, Contact
@@ -44,6 +44,7 @@ class ClientSession:
         "attaching",
         "connections",
         "farewell",
+        "former",
         "hears",
         "home",
         "hung_up_at",
@@ -66,6 +67,7 @@ class ClientSession:
         self.home: Slot[UpstreamSession] | None = None
         self.hears: WeakSet[UpstreamSession] = WeakSet()  # see ``audience``
         self.mailbox: Mailbox | None = None  # made when the first message has to be kept for its client
+        self.former: Former | None = None  # what an earlier process has left of that
         self.questions: Questions | None = None  # made when the server first asks
         self.streams = 0
         self.in_flight = 0

@@ -239,15 +239,26 @@ class SessionLedger:
         if client.forgotten:
             return None
         home = client.home
+        nonce, taken = self._mailbox_of(client)
         return write_client(
             StoredClientSession(
                 record=client.record,
                 home=None if home is None else home.session.tag,
                 attached=client.lease is not None,
                 deleted=client.farewell is Farewell.DELETED,
+                nonce=nonce,
+                taken=taken,
             ),
             time.time() - self._now(),
         )
+
+    def _mailbox_of(self, client: ClientSession) -> tuple[str | None, int | None]:
+        """By which name its streams are kept, and where its client is, if that will not change any more."""
+        if client.mailbox is None:
+            former = client.former
+            return (None, None) if former is None else (former.nonce, former.taken)
+        stream = client.mailbox.standalone
+        return client.mailbox.nonce, stream.taken if self._finished and not stream.followed else None
 
 
 def place_of(shard: str, place: RecordPlace) -> str:

@@ -24,7 +24,9 @@ from .binding import Binder
 from .books import Slot
 from .client import ClientSession, Farewell
 from .identity import ANONYMOUS, Profile, SessionKey
+from .kept_stream import AGE
 from .ledger import place_of
+from .mailbox import Former
 from .record import UnreadableRecord
 from .stored import (
     CLAIM,
@@ -105,7 +107,7 @@ class Restorer:
         timeout_seconds = self._binder.directory.rules.timeout_seconds
         for stored in sorted(clients, key=lambda client: (client.attached, client.record.last_used)):
             if self._now() - stored.record.last_used < timeout_seconds:
-                self._readmit(stored, homes)
+                self._readmit(stored, homes, fence)
                 result.clients += 1
             else:
                 self._drop(shard, RecordPlace(CLIENT, self._keys.name_of(stored.record.id)))
@@ -163,8 +165,12 @@ class Restorer:
         self._tell(shard, known.tag, "asleep", result)
         return slot
 
-    def _readmit(self, stored: StoredClientSession, homes: Mapping[str, Slot[UpstreamSession]]) -> None:
+    def _readmit(
+        self, stored: StoredClientSession, homes: Mapping[str, Slot[UpstreamSession]], fence: int
+    ) -> None:
         client = ClientSession(stored.record)
+        if stored.nonce is not None:
+            client.former = Former(stored.nonce, fence * AGE, stored.taken)
         if stored.deleted:
             client.farewell = Farewell.DELETED
         if stored.attached:

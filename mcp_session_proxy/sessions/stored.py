@@ -26,6 +26,7 @@ CLAIM: Final = "claim"
 _VERSION: Final = 1
 _T = TypeVar("_T")
 _TAG: Final = r"\Au[0-9a-f]{8}\Z"
+_NONCE: Final = r"\A[0-9a-f]{6}\Z"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -52,13 +53,16 @@ class UpstreamRecord:
 class StoredClientSession:
     """One client session with what it had of the pool: ``home`` is the tag of its upstream session.
 
-    ``attached``: it held that. ``deleted``: its client had said goodbye.
+    ``attached``: it held that. ``deleted``: its client had said goodbye. ``nonce`` is its mailbox's, if it
+    had one, and ``taken`` where its client was in that, if that is known.
     """
 
     record: ClientRecord
     home: str | None
     attached: bool
     deleted: bool
+    nonce: str | None = None
+    taken: int | None = None
 
 
 class _StoredKnown(msgspec.Struct):
@@ -92,6 +96,8 @@ class _StoredClient(msgspec.Struct):
     home: str | None
     attached: bool
     deleted: bool
+    nonce: Annotated[str, msgspec.Meta(pattern=_NONCE)] | None = None
+    taken: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class _Versioned(msgspec.Struct):
@@ -175,6 +181,8 @@ def write_client(stored: StoredClientSession, ahead_seconds: float) -> bytes:
             home=stored.home,
             attached=stored.attached,
             deleted=stored.deleted,
+            nonce=stored.nonce,
+            taken=stored.taken,
         )
     )
 
@@ -203,7 +211,12 @@ def read_client(
     # No client session was used later than now, whatever a clock says that was set back since.
     record.created, record.last_used = min(record.created, now), min(record.last_used, now)
     return StoredClientSession(
-        record=record, home=stored.home, attached=stored.attached, deleted=stored.deleted
+        record=record,
+        home=stored.home,
+        attached=stored.attached,
+        deleted=stored.deleted,
+        nonce=stored.nonce,
+        taken=stored.taken,
     )
 
 

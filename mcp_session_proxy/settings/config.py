@@ -35,6 +35,7 @@ from .kinds import (
     CountOrZero,
     Duration,
     DurationOrZero,
+    EventsPlace,
     Group,
     Hosts,
     IssuerUrl,
@@ -197,6 +198,18 @@ class Settings(StdioSettings):
     event_linger: Annotated[DurationOrZero, Group.SESSIONS, LIVE] = 30.0
     """How long the answer to a POST that became a stream is kept after its end, for a client that never got
     the last of it and comes back. What a client is known to have missed is kept as long as there is room."""
+
+    events: Annotated[EventsPlace, Group.SESSIONS] = "store"
+    """Where messages for clients are kept beside the memory, so that they miss nothing over restarts. store:
+    with the sessions, if those are kept (--state-dir). memory: nowhere. MODULE:NAME: in an event store of
+    your own, an object of Python's that is imported at the start."""
+
+    event_ttl: Annotated[Duration, Group.SESSIONS, LIVE] = 600.0
+    """How long a stream is in the event store after its last event, and its client can go on with it."""
+
+    event_store_bytes: Annotated[Size, Group.SESSIONS, LIVE] = 1024 * 1024 * 1024
+    """How much of one process lies in the event store, approximately. Over it, streams go that were written
+    to longest ago."""
 
     # -- modern clients (MCP 2026-07-28) ---------------------------------------------------------
 
@@ -519,8 +532,7 @@ class Settings(StdioSettings):
                 yield "token_identity", "jwks needs the extra jwt: pip install 'mcp-session-proxy[jwt]'"
         if self.upstream_transport is HttpTransport.SSE and self.upstream_era is UpstreamEra.MODERN:
             yield "upstream_era", "needs a server that speaks Streamable HTTP (--upstream-transport)"
-        if self.replace and sys.platform != "linux":
-            yield "replace", "works on Linux only"
+        yield from self._conflicts_of_state()
         if self.tracing and not _has_opentelemetry():
             yield "tracing", "needs the extra otel: pip install 'mcp-session-proxy[otel]'"
         if self.min_idle > self.max_sessions_per_principal:
@@ -531,6 +543,13 @@ class Settings(StdioSettings):
             if blamed not in self.model_fields_set:
                 blamed, other = "listen", "--admin-listen"
             yield blamed, f"must differ from {other}"
+
+    def _conflicts_of_state(self) -> Iterator[tuple[str, str]]:
+        """Options that are about what outlives this process."""
+        if ":" in self.events and self.state_directory is None:
+            yield "events", "needs --state-dir: events outlive the process with the sessions that they are of"
+        if self.replace and sys.platform != "linux":
+            yield "replace", "works on Linux only"
 
     def _conflicts_with_a_command(self) -> Iterator[tuple[str, str]]:
         """Options that mean nothing for a server without a URL."""

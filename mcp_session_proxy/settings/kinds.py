@@ -18,6 +18,7 @@ from .values import (
     mask,
     parse_cache_ttls,
     parse_duration,
+    parse_events,
     parse_hosts,
     parse_issuer,
     parse_networks,
@@ -129,6 +130,7 @@ Upstream = Annotated[str | None, BeforeValidator(_parse_optional_upstream), Form
 Upstreams = Annotated[tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls)]
 PublicUrl = Annotated[str | None, BeforeValidator(parse_public_url), Form("URL", show)]
 IssuerUrl = Annotated[str | None, BeforeValidator(parse_issuer), Form("URL", show)]
+EventsPlace = Annotated[str, BeforeValidator(parse_events), Form("WHERE", show)]
 Text = Annotated[str | None, BeforeValidator(parse_text), Form("TEXT", show)]
 Token = Annotated[SecretStr | None, BeforeValidator(parse_token), Form("TOKEN", show_secret)]
 Origins = Annotated[tuple[str, ...], BeforeValidator(parse_origins), Form("ORIGIN", show)]

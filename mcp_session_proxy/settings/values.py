@@ -32,6 +32,7 @@ _NUMBER_AND_UNIT: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", re.ASCII)
 _HOST: Final = re.compile(
     r"(?:(?:\*\.)?[a-z0-9][a-z0-9._~-]*|\[(?P<ipv6>[0-9a-f:.]+)\])(?::(?P<port>[0-9]{1,5}))?", re.ASCII
 )
+_OBJECT: Final = re.compile(r"[a-zA-Z_]\w*(\.\w+)*:[a-zA-Z_]\w*(\.\w+)*")
 _MAX_TTL_DIGITS: Final = 12
 
 
@@ -108,6 +109,13 @@ def parse_size(value: object) -> int:
     if number is None or factor is None:
         raise ValueError("must be a size, such as 512KiB, 4MiB, or a number of bytes")
     return int(number * factor)
+
+
+def parse_events(value: object) -> str:
+    """Read where events are kept: ``store``, ``memory``, or an object of Python's, ``MODULE:NAME``."""
+    if isinstance(value, str) and (value in ("store", "memory") or _OBJECT.fullmatch(value)):
+        return value
+    raise ValueError("must be store, memory, or MODULE:NAME, such as mypackage.events:store")
 
 
 def _split_number(value: object) -> tuple[float | None, str]:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from . import sqlite_events
 from .engine import Claimed, ClaimOutcome, Fenced, RecordPlace, StoredMember, StoredShard, StoreFailure
 
 SCHEMA: Final = 1
@@ -50,7 +51,7 @@ class DamagedStore(StoreFailure):
 
 
 class SqliteEngine:
-    """Implements ``engine.Engine`` on one file, which is made when there is none.
+    """Implements ``engine.Engine`` on one file, which is made when there is none; ``events`` are in it, too.
 
     ``now`` is a clock that never goes back as long as the machine runs, ``wall`` gives seconds since 1970.
     """
@@ -69,6 +70,9 @@ class SqliteEngine:
         self._boot = _boot_id() if boot is None else boot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._db: sqlite3.Connection
+        self.events = sqlite_events.SqliteEvents(
+            lambda work: self._change(lambda: work(self._db)), self._wall
+        )
 
     async def open(self) -> None:
         """Open the file, or make it.
@@ -111,6 +115,8 @@ class SqliteEngine:
             db.execute("PRAGMA synchronous=NORMAL")
             db.execute("BEGIN IMMEDIATE")
             self._check_schema()
+            # Beside what an earlier version may have made, to which they mean nothing.
+            self._create(sqlite_events.TABLES)
             self._check_boot()
             db.execute("COMMIT")
             checked = db.execute("PRAGMA quick_check(1)").fetchone()
@@ -136,10 +142,13 @@ class SqliteEngine:
             raise NewerStore(f"{self._path} was written by a newer version (format {version})")
         if tables:
             raise DamagedStore(f"{self._path}: it is another program's database")
-        for statement in _TABLES.split(";"):
-            self._db.execute(statement)
+        self._create(_TABLES)
         self._db.execute(f"PRAGMA application_id={_APPLICATION}")
         self._db.execute(f"PRAGMA user_version={SCHEMA}")
+
+    def _create(self, tables: str) -> None:
+        for statement in tables.split(";"):
+            self._db.execute(statement)
 
     def _check_boot(self) -> None:
         """Whoever was alive before the machine was started anew is not, whatever its lease says."""
@@ -194,6 +203,7 @@ class SqliteEngine:
             )
             self._db.execute(f"DELETE FROM records WHERE shard IN ({gone})", (self._wall(),))
             self._db.execute(f"DELETE FROM shards WHERE shard IN ({gone})", (self._wall(),))
+            self.events.sweep(self._db)
             return known
 
         return await self._change(work)

@@ -1,11 +1,14 @@
 """A new configuration under way: each option that can change really does, in a proxy that runs."""
 
 import asyncio
+import contextlib
 import io
 import json
 import logging
 import socket
+import sqlite3
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -331,6 +334,31 @@ async def test_event_linger(bench: Reloaded) -> None:
     bench.change(event_linger="0s")
     bench.proxy.core.delivery.maintain()
     assert len(mailbox.streams) == 1
+
+
+@tries("event_ttl", "event_store_bytes")
+async def test_event_store(bench: Reloaded, tmp_path: Path) -> None:
+    """What is written next is kept for as long as was chosen last, and only as much as was."""
+    await bench.start(state_dir=str(tmp_path / "state"), event_ttl="1h")
+    await bench.initialize()
+    [client] = bench.proxy.core.binder.directory
+    stream = bench.proxy.core.delivery.mailbox(client).standalone
+
+    def kept() -> list[float]:
+        """For how long each stream is kept from now on."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "state" / "state.db")) as db:
+            return [until - time.time() for (until,) in db.execute("SELECT until FROM event_streams")]
+
+    stream.append(b"{}")
+    await until(kept)
+    assert kept()[0] > 3000
+    bench.change(event_ttl="10m")
+    stream.append(b"{}")
+    await until(lambda: kept()[0] < 1000)
+    bench.told.clear()
+    bench.change(event_ttl="5m", event_store_bytes="1")
+    stream.append(b"{}")
+    await until(lambda: not kept())
 
 
 # -- modern clients --------------------------------------------------------------------------------

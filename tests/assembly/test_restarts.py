@@ -1,19 +1,17 @@
 """Sessions that outlive the proxy: it is stopped, or killed, and another one goes on in its directory."""
 
 import asyncio
-import contextlib
 import os
-import shutil
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from aiohttp import web
 from http_server import HttpServer, begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import Bench, read_events, until
+from restart_bench import ME, YOU, Restarts, rows
 from token_server import TokenServer, bearer, token
 
 from mcp_session_proxy import events
@@ -24,8 +22,6 @@ from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.upstream.life import Life
 
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
-ME = {"Authorization": "Bearer me"}
-YOU = {"Authorization": "Bearer you"}
 
 
 @pytest.fixture
@@ -34,64 +30,10 @@ async def server() -> AsyncIterator[HttpServer]:
         yield running
 
 
-class Restarts:
-    """One bench after another, each with a proxy of its own before the same server."""
-
-    def __init__(self, server: HttpServer, path: Path) -> None:
-        self.server = server
-        self.path = path
-        self.told: list[events.Event] = []
-
-    async def __aenter__(self) -> "Restarts":
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.bench.stop()
-
-    async def start(self, **options: Any) -> Bench:
-        """A proxy on the directory."""
-        self.bench = Bench(self.server)
-        await self.bench.__aenter__()
-        await self.bench.start(**{"state_dir": str(self.path), "drain_timeout": "1s", **options})
-        self.bench.watch(self.told.append)
-        return self.bench
-
-    async def restart(self, **options: Any) -> Bench:
-        """SIGTERM, and another one."""
-        await self.bench.stop()
-        return await self.start(**options)
-
-    async def crash(self, **options: Any) -> Bench:
-        """Go on with what lies on the disk now, as after kill -9: no goodbye of the former one is heard."""
-        ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
-        await until(lambda: not ledger.pending and not ledger._turn.locked())
-        copy = self.path.with_name(self.path.name + "'")
-        shutil.copytree(self.path, copy, ignore=shutil.ignore_patterns("*.sock"))
-        self.server.on["DELETE"] = _unheard
-        await self.bench.stop()
-        del self.server.on["DELETE"]
-        self.path = copy
-        return await self.start(**options)
-
-    def told_of(self, kind: type[events.Event]) -> list[Any]:
-        return [event for event in self.told if isinstance(event, kind)]
-
-
 @pytest.fixture
 async def restarts(server: HttpServer, tmp_path: Path) -> AsyncIterator[Restarts]:
     async with Restarts(server, tmp_path / "state") as ready:
         yield ready
-
-
-def rows(path: Path, table: str) -> int:
-    """How many there are in a table of the file."""
-    with contextlib.closing(sqlite3.connect(path / "state.db")) as db:
-        found: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
-    return found
-
-
-async def _unheard(*_: Any) -> web.Response:
-    return web.Response()
 
 
 async def count(bench: Bench, **options: Any) -> int:

@@ -21,7 +21,8 @@ from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
 from mcp_session_proxy.sessions.client import ClientSession
-from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox, Stream
+from mcp_session_proxy.sessions.kept_stream import EventBudget, Stream
+from mcp_session_proxy.sessions.mailbox import Mailbox
 
 pytestmark = pytest.mark.looptime
 

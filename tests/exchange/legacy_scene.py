@@ -7,12 +7,13 @@ from typing import Any, cast
 
 from fakes import FakeServer
 
-from mcp_session_proxy.exchange.delivery import Delivery, EventRules
+from mcp_session_proxy.exchange.delivery import Delivery
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.jsonrpc import Notification, Request
 from mcp_session_proxy.sessions.audience import join
 from mcp_session_proxy.sessions.books import Usage
 from mcp_session_proxy.sessions.client import ClientSession, new_tag
+from mcp_session_proxy.sessions.event_ledger import EventRules
 from mcp_session_proxy.sessions.identity import ANONYMOUS, Profile, SessionKey
 from mcp_session_proxy.sessions.record import ClientRecord
 from mcp_session_proxy.upstream.session import UpstreamSession

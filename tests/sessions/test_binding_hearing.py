@@ -7,7 +7,8 @@ from binding_world import ALPHA, ME, World
 from session_fakes import settle
 
 from mcp_session_proxy.sessions.audience import audience_of
-from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox
+from mcp_session_proxy.sessions.kept_stream import EventBudget
+from mcp_session_proxy.sessions.mailbox import Mailbox
 from mcp_session_proxy.upstream.transport import NOBODY, Caller
 
 pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]

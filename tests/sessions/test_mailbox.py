@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_session_proxy.memory import Share
-from mcp_session_proxy.sessions import mailbox as module
-from mcp_session_proxy.sessions.mailbox import EventBudget, Mailbox, Stream
+from mcp_session_proxy.sessions import kept_stream as module
+from mcp_session_proxy.sessions.kept_stream import EventBudget, Stream
+from mcp_session_proxy.sessions.mailbox import Mailbox
 
 
 def kept(stream: Stream, after: int = 0) -> list[bytes]:

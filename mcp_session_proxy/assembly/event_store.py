@@ -1,0 +1,43 @@
+"""Where events are kept beside the memory (``--events``)."""
+
+from contextlib import AsyncExitStack
+from typing import Final
+
+from ..aio import Tasks
+from ..events import Observer
+from ..exchange.delivery import Delivery
+from ..sessions.event_ledger import EventLedger
+from ..store.events import CannotLoad, load
+from .sockets import CannotStart
+from .state import KeptState
+
+_MEMORY: Final = "memory"
+_STORE: Final = "store"
+
+
+async def open_event_store(
+    stack: AsyncExitStack, name: str, state: KeptState, delivery: Delivery, observe: Observer
+) -> None:
+    """Have what is delivered kept where ``name`` says, until the stack is closed: then all of it is written.
+
+    Raises:
+        CannotStart: there is no such store.
+    """
+    if name == _MEMORY:
+        return
+    try:
+        store = state.events if name == _STORE else await load(name, stack)
+    except CannotLoad as error:
+        raise CannotStart(f"--events {error}") from error
+    ledger = delivery.ledger = EventLedger(store, state.keys, delivery.rules, observe)
+    # By its name the next process knows the mailbox.
+    delivery.on_mailbox.append(state.note_mailbox)
+    tasks = Tasks()
+    tasks.spawn(ledger.keep_up(), "event ledger")
+
+    async def close() -> None:
+        tasks.cancel()
+        await tasks.ended()
+        await ledger.finish()
+
+    stack.push_async_callback(close)

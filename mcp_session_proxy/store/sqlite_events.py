@@ -1,0 +1,80 @@
+"""Events in the file of the engine for one machine."""
+
+import sqlite3
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, Final, Protocol
+
+from .events import Numbered
+
+TABLES: Final = """
+CREATE TABLE IF NOT EXISTS event_streams (place TEXT PRIMARY KEY, until REAL NOT NULL) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS event_streams_until ON event_streams (until);
+CREATE TABLE IF NOT EXISTS events (
+    place TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (place, number)
+);
+"""
+# What one round of forgetting takes away at most, so that nobody waits long for the file.
+_SWEPT: Final = 500
+
+
+class InTransaction(Protocol):
+    """Does work on the database, in its thread, in one transaction."""
+
+    def __call__(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
+        """Give what the work gives. Raises StoreFailure."""
+        ...
+
+
+class SqliteEvents:
+    """Implements ``events.EventStore``. ``wall`` gives seconds since 1970."""
+
+    def __init__(self, transact: InTransaction, wall: Callable[[], float]) -> None:
+        self._transact = transact
+        self._wall = wall
+
+    async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
+        """See ``EventStore.append``."""
+        rows = [(place, number, data) for number, data in events]
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute(
+                "INSERT OR REPLACE INTO event_streams VALUES (?,?)", (place, self._wall() + ttl_seconds)
+            )
+            db.executemany("INSERT OR REPLACE INTO events VALUES (?,?,?)", rows)
+            db.execute(
+                "DELETE FROM events WHERE place=? AND number <="
+                " (SELECT number FROM events WHERE place=? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                (place, place, keep),
+            )
+
+        await self._transact(work)
+
+    async def after(self, place: str, number: int) -> Sequence[Numbered]:
+        """See ``EventStore.after``."""
+
+        def work(db: sqlite3.Connection) -> Sequence[Numbered]:
+            return db.execute(
+                "SELECT number, data FROM events JOIN event_streams USING (place)"
+                " WHERE place=? AND number > ? AND until > ? ORDER BY number",
+                (place, number, self._wall()),
+            ).fetchall()
+
+        found: Sequence[Numbered] = await self._transact(work)
+        return found
+
+    async def drop(self, place: str) -> None:
+        """See ``EventStore.drop``."""
+
+        def work(db: sqlite3.Connection) -> None:
+            db.execute("DELETE FROM events WHERE place=?", (place,))
+            db.execute("DELETE FROM event_streams WHERE place=?", (place,))
+
+        await self._transact(work)
+
+    def sweep(self, db: sqlite3.Connection) -> None:
+        """Forget what has had its time. Called in the thread, in a transaction, every now and then."""
+        over = db.execute(
+            "SELECT place FROM event_streams WHERE until <= ? LIMIT ?", (self._wall(), _SWEPT)
+        ).fetchall()
+        db.executemany("DELETE FROM events WHERE place=?", over)
+        db.executemany("DELETE FROM event_streams WHERE place=?", over)

@@ -1,0 +1,72 @@
+"""A proxy that is stopped or killed, and another one that goes on in its directory, before one server."""
+
+import contextlib
+import shutil
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from http_server import HttpServer
+from proxy_bench import Bench, until
+
+from mcp_session_proxy import events
+
+ME = {"Authorization": "Bearer me"}
+YOU = {"Authorization": "Bearer you"}
+
+
+class Restarts:
+    """One bench after another, each with a proxy of its own before the same server."""
+
+    def __init__(self, server: HttpServer, path: Path) -> None:
+        self.server = server
+        self.path = path
+        self.told: list[events.Event] = []
+
+    async def __aenter__(self) -> "Restarts":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.bench.stop()
+
+    async def start(self, **options: Any) -> Bench:
+        """A proxy on the directory."""
+        self.bench = Bench(self.server)
+        await self.bench.__aenter__()
+        await self.bench.start(**{"state_dir": str(self.path), "drain_timeout": "1s", **options})
+        self.bench.watch(self.told.append)
+        return self.bench
+
+    async def restart(self, **options: Any) -> Bench:
+        """SIGTERM, and another one."""
+        await self.bench.stop()
+        return await self.start(**options)
+
+    async def crash(self, **options: Any) -> Bench:
+        """Go on with what lies on the disk now, as after kill -9: no goodbye of the former one is heard."""
+        ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
+        await until(lambda: not ledger.pending and not ledger._turn.locked())
+        kept = self.bench.proxy.core.delivery.ledger
+        await until(lambda: kept is None or (not kept.pending and not kept._turn.locked()))
+        copy = self.path.with_name(self.path.name + "'")
+        shutil.copytree(self.path, copy, ignore=shutil.ignore_patterns("*.sock"))
+        self.server.on["DELETE"] = _unheard
+        await self.bench.stop()
+        del self.server.on["DELETE"]
+        self.path = copy
+        return await self.start(**options)
+
+    def told_of(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+
+def rows(path: Path, table: str) -> int:
+    """How many there are in a table of the file."""
+    with contextlib.closing(sqlite3.connect(path / "state.db")) as db:
+        found: int = db.execute(f"SELECT count(*) FROM {table}").fetchone()[0]
+    return found
+
+
+async def _unheard(*_: Any) -> web.Response:
+    return web.Response()

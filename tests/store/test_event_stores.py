@@ -1,0 +1,164 @@
+"""What every event store promises: one suite, each of ours."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+from engine_world import HandClock
+
+from mcp_session_proxy.store.events import CannotLoad, EventStore, load
+from mcp_session_proxy.store.sqlite import SqliteEngine
+
+HERE, THERE = "a/b/1f-0", "a/b/1f-1"
+TTL = 60.0
+
+
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path, clock: HandClock) -> AsyncIterator[SqliteEngine]:
+    opened = SqliteEngine(tmp_path / "state.db", now=clock, wall=clock, boot="this one")
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+@pytest.fixture
+def store(engine: SqliteEngine) -> EventStore:
+    return engine.events
+
+
+async def test_what_came_after(store: EventStore) -> None:
+    """Each place has its own events, in their order; what nothing was kept of is empty."""
+    await store.append(HERE, [(0, b"a"), (1, b"b")], 10, TTL)
+    await store.append(THERE, [(1, b"x")], 10, TTL)
+    await store.append(HERE, [(2**62, b"c")], 10, TTL)
+    assert list(await store.after(HERE, -1)) == [(0, b"a"), (1, b"b"), (2**62, b"c")]
+    assert list(await store.after(HERE, 0)) == [(1, b"b"), (2**62, b"c")]
+    assert list(await store.after(HERE, 2**62)) == []
+    assert list(await store.after(THERE, 0)) == [(1, b"x")]
+    assert list(await store.after("elsewhere", -1)) == []
+
+
+async def test_the_newest_are_kept(store: EventStore) -> None:
+    """As many as were asked for last; of other places, nothing goes."""
+    await store.append(THERE, [(1, b"x")], 10, TTL)
+    for number in range(10):
+        await store.append(HERE, [(number, b"%d" % number)], 3, TTL)
+    assert [number for number, _ in await store.after(HERE, -1)] == [7, 8, 9]
+    assert len(await store.after(THERE, -1)) == 1
+
+
+async def test_twice_is_once(store: EventStore) -> None:
+    """A write that was made again, because nobody knew whether it was made, changes nothing."""
+    for _ in range(2):
+        await store.append(HERE, [(1, b"a"), (2, b"b")], 10, TTL)
+    assert list(await store.after(HERE, 0)) == [(1, b"a"), (2, b"b")]
+
+
+async def test_a_place_is_forgotten(store: EventStore) -> None:
+    """On demand, and then it begins anew."""
+    await store.append(HERE, [(1, b"a")], 10, TTL)
+    await store.append(THERE, [(1, b"x")], 10, TTL)
+    await store.drop(HERE)
+    await store.drop("elsewhere")
+    assert list(await store.after(HERE, -1)) == []
+    assert list(await store.after(THERE, -1)) == [(1, b"x")]
+    await store.append(HERE, [(2, b"b")], 10, TTL)
+    assert list(await store.after(HERE, -1)) == [(2, b"b")]
+
+
+async def test_after_its_time(engine: SqliteEngine, clock: HandClock) -> None:
+    """The last word counts, be it longer or shorter; then the next beat leaves nothing behind."""
+    store = engine.events
+    await store.append(HERE, [(1, b"a")], 10, 5.0)
+    await store.append(HERE, [], 10, 60.0)
+    await store.append(THERE, [(1, b"x")], 10, 60.0)
+    await store.append(THERE, [], 10, 5.0)
+    clock.seconds += 10.0
+    assert list(await store.after(HERE, 0)) == [(1, b"a")]
+    assert list(await store.after(THERE, 0)) == []
+    clock.seconds += 60.0
+    await engine.beat("m", b"", 5.0, 0)
+    left = await engine._run(lambda: engine._db.execute("SELECT count(*) FROM events").fetchone())
+    assert left == (0,)
+
+
+# -- by name -------------------------------------------------------------------------------------------
+
+
+_MODULE = """
+class Store:
+    entered = left = 0
+    async def append(self, place, events, keep, ttl_seconds): ...
+    async def after(self, place, number): return []
+    async def drop(self, place): ...
+
+class Entered(Store):
+    async def __aenter__(self):
+        Store.entered += 1
+        return self
+    async def __aexit__(self, *_):
+        Store.left += 1
+
+ready = Store()
+
+def make():
+    return Store()
+
+async def make_later():
+    return Entered()
+
+class parts:
+    store = ready
+
+class Half:
+    async def append(self, place, events, keep, ttl_seconds): ...
+
+def broken():
+    raise RuntimeError("no way")
+
+number = 3
+"""
+
+
+@pytest.fixture
+def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The name of a module that can be imported."""
+    name = f"own_events_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(_MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return name
+
+
+@pytest.mark.parametrize("attribute", ["Store", "Entered", "ready", "make", "make_later", "parts.store"])
+async def test_a_store_of_ones_own(module: str, attribute: str) -> None:
+    """It is made once, whatever makes it; one that can be entered is, and is left in the end."""
+    async with AsyncExitStack() as stack:
+        store = await load(f"{module}:{attribute}", stack)
+        await store.append(HERE, [], 1, TTL)
+        kind = type(store)
+    entered = attribute in ("Entered", "make_later")
+    assert (kind.entered, kind.left) == ((1, 1) if entered else (0, 0))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("Half", "no method after and no drop"),
+        ("broken", "RuntimeError: no way"),
+        ("missing", "has no attribute 'missing'"),
+        ("number", "no method append and no after and no drop"),
+    ],
+)
+async def test_what_is_no_store(module: str, name: str, problem: str) -> None:
+    """It is said what is wrong with it, and by which name it was asked for."""
+    async with AsyncExitStack() as stack:
+        with pytest.raises(CannotLoad, match=f"{module}:{name}.*{problem}"):
+            await load(f"{module}:{name}", stack)
+        with pytest.raises(CannotLoad, match="No module named 'nowhere'"):
+            await load("nowhere:store", stack)
