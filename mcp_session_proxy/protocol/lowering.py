@@ -52,6 +52,9 @@ def lower_capabilities(capabilities: Mapping[str, bytes]) -> bytes:
         extensions = jsonrpc.read_object(known["extensions"])
         extensions.pop(revisions.TASKS_EXTENSION, None)
         known["extensions"] = jsonrpc.write_object(extensions)
+        if not extensions:
+            # Else a client that declares tasks for some of its calls would have two sessions.
+            del known["extensions"]
     return jsonrpc.write_object(known)
 
 

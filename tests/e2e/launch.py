@@ -246,6 +246,8 @@ def write_playwright_config(home: Path) -> None:
 
 EVERYTHING = "@modelcontextprotocol/server-everything/dist/index.js"
 
+APPS = "@modelcontextprotocol/server-basic-vanillajs/dist/index.js"
+
 KINDS = {
     kind.name: kind
     for kind in (
@@ -357,6 +359,11 @@ KINDS = {
             name="redeployed",
             command=_resumable("--tools", "tools.txt"),
             prepare=lambda home: (home / "tools.txt").write_text("stays goes"),
+        ),
+        Kind(
+            name="apps",
+            command=lambda port: [node(), node_module(APPS)],
+            variables=lambda port: {"PORT": str(port)},
         ),
         Kind(
             name="tasks-mcp",
