@@ -173,6 +173,7 @@ async def test_a_question_and_its_answer_keep_what_is_marked(bench: Modern, serv
 async def test_the_extension_for_tasks_makes_no_other_session(bench: Modern, server: HttpServer) -> None:
     """A client that declares it for some of its calls has one session, for the server hears nothing of it."""
     await bench.start()
-    for extensions in ({}, {"extensions": {}}, {"extensions": {f"{META}tasks": {}}}):
+    declared: list[dict[str, Any]] = [{}, {"extensions": {}}, {"extensions": {f"{META}tasks": {}}}]
+    for extensions in declared:
         await bench.ask(modern("tools/list", meta={f"{META}clientCapabilities": extensions}))
     assert len(server.posts("initialize")) == 1
