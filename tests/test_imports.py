@@ -15,7 +15,7 @@ NAME = "mcp_session_proxy"
 ROOT = Path(mcp_session_proxy.__file__).parent
 
 # From the bottom to the top: each floor may import itself and those before it.
-CORE_ROOMS = ["protocol", "upstream", "store", "sessions", "exchange", "downstream"]
+CORE_ROOMS = ["protocol", "upstream", "store", "sessions", "exchange", "cluster", "downstream"]
 ROOMS = [*CORE_ROOMS, "settings", "ops", "assembly"]
 # Anybody may import these, because they import nobody.
 LEAVES = ["aio", "backoff", "bounds", "errors", "memory", "events", "tracing"]

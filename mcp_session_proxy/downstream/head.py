@@ -40,7 +40,7 @@ class Head(Judged):
 
     The front door: ``admitted_by`` is the guard that has let it in, ``cors`` the headers that go on every
     answer because of it, ``to_endpoint`` whether its path is that of the endpoint, and ``expects`` whether
-    its client wants to be asked for the body.
+    its client wants to be asked for the body. ``hops`` is how many members have forwarded it.
 
     The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it; None
     as long as it is not settled who sends it, and again when a token is over.
@@ -55,6 +55,7 @@ class Head(Judged):
         "admitted_by",
         "cors",
         "expects",
+        "hops",
         "legacy_caller",
         "names_modern",
         "sender",
@@ -69,6 +70,7 @@ class Head(Judged):
     cors: Mapping[str, str]
     to_endpoint: bool
     expects: bool
+    hops: int
 
     sender: Sender
     session_id: str | None
@@ -86,6 +88,7 @@ class Head(Judged):
         places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
         self._length_at = next(places, -1)
         self.judged_by = None
+        self.hops = 0
 
     def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""

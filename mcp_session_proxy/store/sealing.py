@@ -26,6 +26,8 @@ class Keys:
     def __init__(self, key: bytes) -> None:
         self.identity = _subkey(key, b"identity")
         self.names = _subkey(key, b"names")
+        self.peer = _subkey(key, b"peer")
+        self.requests = _subkey(key, b"requests")
         self._stream = _subkey(key, b"stream")
         self._tags = _subkey(key, b"tags")
 

@@ -1,0 +1,39 @@
+"""What a member tells of itself, as the store keeps it. Pure."""
+
+from typing import Final
+
+import msgspec
+
+_VERSION: Final = 1
+
+
+class Card(msgspec.Struct, frozen=True, kw_only=True):
+    """One member. ``addresses`` are where the others reach it, the best first: ``unix:/path``, or a URL.
+
+    ``started`` is in seconds since 1970. ``servers`` are the names of the servers that it is in front of,
+    ``digest`` is one of the settings that have to be equal. One that is ``draining`` claims nothing new.
+    """
+
+    member: str
+    pid: int
+    started: float
+    version: str
+    addresses: list[str] = []
+    servers: list[str] = []
+    digest: str = ""
+    draining: bool = False
+    shards: int = 0
+    v: int = _VERSION
+
+
+def write_card(card: Card) -> bytes:
+    """A card as bytes."""
+    return msgspec.json.encode(card)
+
+
+def read_card(data: bytes) -> Card | None:
+    """The card that was written so, what later versions have added left out; None if it cannot be read."""
+    try:
+        return msgspec.json.decode(data, type=Card)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
