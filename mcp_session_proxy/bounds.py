@@ -60,6 +60,8 @@ TOKEN_BYTES: Final = 16 * 1024
 TOKEN_DEPTH: Final = 16
 # Tokens of which is known who they count as; those that were made up displace none that was accepted.
 KNOWN_TOKENS: Final = 20_000
+# Callers of whom is known which other proxy serves them.
+KNOWN_PLACES: Final = 100_000
 # Callers who are known by the claims of their tokens.
 KNOWN_CLAIMANTS: Final = 20_000
 # Issuers of which is known whether a server checks their tokens.

@@ -516,3 +516,21 @@ class Draining(OverloadError):
     """The proxy is shutting down."""
 
     reason = "draining"
+
+
+class MemberUnreachable(OverloadError):
+    """Another proxy serves this caller, and cannot be reached from here."""
+
+    reason = "peer-unreachable"
+
+
+class Misrouted(OverloadError):
+    """The proxies that share a store do not agree on who serves this caller."""
+
+    reason = "misrouted"
+
+
+class StoreUnavailable(OverloadError):
+    """The store that the proxies share cannot be reached (``--store-outage refuse``)."""
+
+    reason = "store-unavailable"

@@ -86,7 +86,8 @@ class SessionClosed(Event, frozen=True, kw_only=True):
 
     idle and linger: it was not used for ``--idle-timeout`` or ``--linger``. evicted: another one needed its
     room. once: it had served its one request. lost: the server forgot it. lifetime and requests: it had
-    served for long enough. reconnect and killed: an operator's hand. shutdown: the proxy ends.
+    served for long enough. reconnect and killed: an operator's hand. shutdown: the proxy ends. elsewhere:
+    another process goes on with it.
     """
 
     name = "session.closed"
@@ -599,12 +600,110 @@ class StoreRecovered(Event, frozen=True, kw_only=True):
 
 class StoreAsked(Event, frozen=True, kw_only=True):
     """The store did something. ``verb``: beat, claim, write, load, shards, release, members,
-    bury or leave; of the event store, append, after or drop."""
+    bury, reserve or leave; of the event store, append, after or drop."""
 
     name = "store.asked"
     level = Level.DEBUG
     verb: str
     seconds: float
+
+
+class MemberJoined(Event, frozen=True, kw_only=True):
+    """Another process shares the store with this one from now on."""
+
+    name = "cluster.member_joined"
+    member: str
+    pid: int
+
+
+class MemberLeft(Event, frozen=True, kw_only=True):
+    """Another process has left, or its lease has run out. Its callers are served by whoever they come to."""
+
+    name = "cluster.member_left"
+    member: str
+
+
+class MemberBuried(Event, frozen=True, kw_only=True):
+    """Another process on this machine has died: its callers need not wait for the end of its lease."""
+
+    name = "cluster.member_buried"
+    level = Level.WARNING
+    member: str
+
+
+class MembersDiffer(Event, frozen=True, kw_only=True):
+    """Another process on the same store was started with other settings that tell callers apart.
+
+    What to do: give all of them the same ``--credential-header``, ``--credential-query``,
+    ``--affinity-header``, ``--affinity-meta``, ``--anonymous`` and ``--identity-claims``. Until then a
+    caller may be two callers.
+    """
+
+    name = "cluster.differs"
+    level = Level.WARNING
+    member: str
+    version: str
+
+
+class ShardTaken(Event, frozen=True, kw_only=True):
+    """This process goes on with a caller whom another one has served, or itself before it was started.
+
+    ``fence`` is how often the caller has changed hands, ``records`` what was stored of it.
+    """
+
+    name = "cluster.shard_taken"
+    level = Level.DEBUG
+    fence: int
+    records: int
+
+
+class ShardReleased(Event, frozen=True, kw_only=True):
+    """This process has let go of a caller, whom another one can serve from now on."""
+
+    name = "cluster.shard_released"
+    level = Level.DEBUG
+
+
+class ShardLost(Event, frozen=True, kw_only=True):
+    """Another process serves a caller now whom this one believed to be its own. ``uses`` are the requests
+    that were under way; they come to their end.
+
+    What to do: nothing, once. Often, see whether the machine is overloaded, or the store loses writes.
+    """
+
+    name = "cluster.shard_lost"
+    level = Level.WARNING
+    uses: int
+
+
+class ShardProvisional(Event, frozen=True, kw_only=True):
+    """A caller is served though the store cannot be reached (``--store-outage serve``)."""
+
+    name = "cluster.shard_provisional"
+    level = Level.DEBUG
+
+
+class LeaseLapsed(Event, frozen=True, kw_only=True):
+    """This process has stood still, or the store has not heard of it, for longer than its lease. Of its
+    callers, ``shards``, so many are ``lost`` to other processes.
+
+    What to do: see whether the machine is overloaded or was suspended, and whether the store is reached.
+    """
+
+    name = "cluster.lease_lapsed"
+    level = Level.WARNING
+    shards: int
+    lost: int
+
+
+class Forwarded(Event, frozen=True, kw_only=True):
+    """A request was sent to the process that serves its caller. ``outcome``: answered; misdirected, if the
+    caller is served elsewhere; refused, if nobody listens there; unreachable; or broke, amid the request.
+    """
+
+    name = "cluster.forwarded"
+    level = Level.DEBUG
+    outcome: str
 
 
 class TookOver(Event, frozen=True, kw_only=True):

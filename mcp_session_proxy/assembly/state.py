@@ -3,6 +3,7 @@ written behind its work, and left whole at its end.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import secrets
@@ -210,9 +211,24 @@ class KeptState:
         binder.attachments.on_attached.append(ledger.attached)
         binder.attachments.on_detached.append(ledger.note_client)
         core.acceptances.on_found.append(ledger.note_claim)
-        self._tasks.spawn(self.membership.beat_on(), "beat")
+        self._tasks.spawn(self._beat_on(), "beat")
+        ledger.on_emptied.append(
+            lambda shard: self._tasks.spawn(self._let_go_if_empty(shard), "let go") and None
+        )
         self._tasks.spawn(ledger.keep_up(), "ledger")
         self._tasks.spawn(restorer.wake_anonymous(), "wake")
+
+    async def _beat_on(self) -> None:
+        """Be alive until this is cancelled. A store that fails is asked again."""
+        while True:
+            await asyncio.sleep(self.membership.beat_seconds)
+            with contextlib.suppress(StoreFailure):
+                await self.membership.beat()
+                self.membership.trust()
+
+    async def _let_go_if_empty(self, shard: str) -> None:
+        with contextlib.suppress(StoreFailure):
+            await self.membership.let_go_if_empty(shard)
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -67,7 +67,7 @@ def _inspect(db: sqlite3.Connection, path: Path, keys: Keys) -> tuple[list[str],
             if place.kind == UPSTREAM:
                 servers[read_upstream(data, time.time(), 1).known.server] += 1
             elif place.kind == CLIENT:
-                read_client(data, shard, 0.0, time.time())
+                read_client(data, 0.0, time.time())
             counts[place.kind] += 1
         except Unsealed:
             problems["records that were sealed with another key"] += 1

@@ -222,12 +222,16 @@ class Listening:
         if not own:
             self._listeners.pop(principal, None)
 
+    def end(self, principal: str) -> None:
+        """End the streams of one principal gracefully."""
+        for listener in self._listeners.get(principal, ()):
+            listener.ended = True
+            listener.notice()
+
     def close(self) -> None:
         """End all streams gracefully."""
-        for listeners in self._listeners.values():
-            for listener in listeners:
-                listener.ended = True
-                listener.notice()
+        for principal in self._listeners:
+            self.end(principal)
 
     # -- what servers say ----------------------------------------------------------------------------
 

@@ -73,6 +73,10 @@ class Parking:
     def __len__(self) -> int:
         return len(self._parked)
 
+    def has(self, principal: str) -> bool:
+        """Whether a call of this principal is parked."""
+        return principal in self._per_principal
+
     def sessions(self) -> Iterator[UpstreamSession]:
         """The upstream session of each parked call."""
         return (parked.call.session for parked in self._parked.values())
@@ -163,6 +167,13 @@ class Parking:
         else:
             del self._per_principal[parked.principal]
         return parked
+
+    def give_up(self, principal: str) -> None:
+        """Give up every parked call of this principal."""
+        if self.has(principal):
+            for identifier, parked in list(self._parked.items()):
+                if parked.principal == principal:
+                    self._expire(identifier)
 
     def close(self) -> None:
         """Give up every parked call."""

@@ -449,6 +449,12 @@ class Binder:
         self.attachments.maintain()
         self._close_departed(self.directory.expire(self._now()))
 
+    def let_go(self, client: ClientSession) -> None:
+        """Another process goes on with this client session: its streams end here, and its id is unknown."""
+        self.directory.remove(client, "elsewhere")
+        client.farewell = Farewell.ELSEWHERE
+        self._close(client)
+
     def forget(self, client: ClientSession, reason: str) -> None:
         """Nobody can come back for this client session from now on; its id means nothing."""
         self._close_departed(self.directory.remove(client, reason))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, TypeVar
 
+from ..upstream.life import ELSEWHERE
 from .holdings import Holdings
 from .identity import SessionKey
 from .state import COUNTED, USABLE, SessionEvent, SessionState, advance
@@ -56,6 +57,11 @@ class Slot(Generic[S]):
         """Whether requests can be sent."""
         return self.state in USABLE
 
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether another process goes on with the session."""
+        return self.aside == ELSEWHERE
+
 
 @dataclass(slots=True, eq=False)
 class Bucket(Generic[S]):
@@ -90,6 +96,7 @@ class _Share:
 
     open: int = 0  # sessions whose handshake has succeeded
     idle: dict[object, None] = field(default_factory=dict)
+    slots: dict[object, None] = field(default_factory=dict)
 
 
 def _last(ordered: dict[Slot[S], None]) -> Slot[S] | None:
@@ -127,6 +134,12 @@ class Books(Generic[S]):
         for bucket in self.buckets.values():
             yield from bucket.slots
         yield from self.closing
+
+    def slots_of(self, principal: str) -> list[Slot[S]]:
+        """The slots of one principal that are not being closed."""
+        share = self._shares.get(principal)
+        # As with ``longest_idle``.
+        return [] if share is None else list(share.slots)  # type: ignore[arg-type]
 
     def count_states(self) -> Mapping[str, int]:
         """How many sessions are in each state."""
@@ -200,7 +213,7 @@ class Books(Generic[S]):
         # pass its own limit by trying many at once.
         self.counted += not slot.on_trial
         self._holdings.add(principal)
-        self._shares.setdefault(principal, _Share())
+        self._shares.setdefault(principal, _Share()).slots[slot] = None
 
     def opened(self, slot: Slot[S], now: float) -> None:
         """Its handshake succeeded: it is idle, and nobody has used it."""
@@ -339,6 +352,7 @@ class Books(Generic[S]):
     def _drop(self, slot: Slot[S]) -> None:
         bucket = self.bucket(slot.key)
         bucket.slots.pop(slot, None)
+        self._shares[slot.key.principal].slots.pop(slot, None)
         self.forget_if_empty(bucket)
         # Principals must not pile up either: anybody can make up credentials.
         if not self._holdings[slot.key.principal]:

@@ -30,6 +30,7 @@ class Farewell(Enum):
     HUNG_UP = 1  # its connections were closed as by somebody who leaves, and nothing came since
     DELETED = 2  # it said DELETE, and has not begun anew since
     FORGOTTEN = 3  # its id means nothing any more: nobody can come back
+    ELSEWHERE = 4  # its id means nothing here: another process goes on with it
 
 
 class ClientSession:
@@ -112,8 +113,8 @@ class ClientSession:
 
     @property
     def forgotten(self) -> bool:
-        """Whether its id means nothing any more, so that nobody can come back."""
-        return self.farewell is Farewell.FORGOTTEN
+        """Whether its id means nothing here any more, so that nobody can come back."""
+        return self.farewell is Farewell.FORGOTTEN or self.farewell is Farewell.ELSEWHERE
 
     @property
     def busy(self) -> bool:

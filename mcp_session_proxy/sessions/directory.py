@@ -60,6 +60,14 @@ class Directory:
         """All client sessions, the one that was used last first."""
         return reversed(self._sessions.values())
 
+    def of(self, principal: str) -> list[ClientSession]:
+        """The client sessions of one principal, by its digest; the least recently used first."""
+        return list(self._principals.get(principal, ()))
+
+    def count_of(self, principal: str) -> int:
+        """How many client sessions a principal has."""
+        return len(self._principals.get(principal, ()))
+
     def find(self, principal: Principal, identifier: str, now: float) -> ClientSession | None:
         """The client session under this id of this principal, which counts as used now."""
         client = self._sessions.get((principal.digest, identifier))

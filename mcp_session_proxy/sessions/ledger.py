@@ -27,6 +27,7 @@ from .stored import (
     UPSTREAM,
     StoredClientSession,
     UpstreamRecord,
+    write_claim,
     write_client,
     write_upstream,
 )
@@ -48,7 +49,8 @@ Subject: TypeAlias = "Slot[UpstreamSession] | ClientSession | bytes | None"
 class SessionLedger:
     """Writes what is in the pool's ``books`` and in the ``directory`` by ``membership``, sealed by ``keys``.
 
-    ``ttl_seconds`` gives how long records are kept that nobody comes for.
+    ``ttl_seconds`` gives how long records are kept that nobody comes for, ``shard_of`` where those of a
+    principal are.
     """
 
     def __init__(
@@ -60,13 +62,17 @@ class SessionLedger:
         directory: Directory,
         ttl_seconds: Callable[[], float],
         observe: Observer,
+        shard_of: Callable[[str], str] = lambda principal: principal,
     ) -> None:
+        # Told of a shard of which something has gone, and nothing new was written.
+        self.on_emptied: list[Callable[[str], None]] = []
         self.keys = keys
         self.membership = membership
         self._books = books
         self._directory = directory
         self._ttl_seconds = ttl_seconds
         self._observe = observe
+        self._shard_of = shard_of
         self._now = asyncio.get_running_loop().time
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
         self._noted = asyncio.Event()
@@ -85,7 +91,9 @@ class SessionLedger:
 
     def note_session(self, slot: Slot[UpstreamSession]) -> None:
         """Something of an upstream session has changed."""
-        self._note(slot.key.principal, RecordPlace(UPSTREAM, slot.session.tag), slot)
+        if slot.is_elsewhere:
+            return
+        self._note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), slot)
 
     def _note_if_changed(self, slot: Slot[UpstreamSession]) -> None:
         if slot.usable and self._written.get(slot) != _state_of(slot):
@@ -94,11 +102,15 @@ class SessionLedger:
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
-        self._note(slot.key.principal, RecordPlace(UPSTREAM, slot.session.tag), None)
+        if not slot.is_elsewhere:
+            self._note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), None)
 
     def note_client(self, client: ClientSession) -> None:
         """Something of a client session has changed."""
-        self._note(client.principal.digest, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
+        if client.farewell is Farewell.ELSEWHERE:
+            return
+        shard = self._shard_of(client.principal.digest)
+        self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
         # That it belongs to this one, or to nobody else now, is written on the upstream session.
         if client.home is not None:
             self._note_if_changed(client.home)
@@ -109,11 +121,13 @@ class SessionLedger:
 
     def drop_client(self, client: ClientSession) -> None:
         """A client session is no more."""
-        self._note(client.principal.digest, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
+        if client.farewell is not Farewell.ELSEWHERE:
+            shard = self._shard_of(client.principal.digest)
+            self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
 
     def note_claim(self, claim: str, principal: str) -> None:
         """All tokens with this claim count as this principal, once they are accepted."""
-        self._note(principal, RecordPlace(CLAIM, claim), b"{}")
+        self._note(self._shard_of(principal), RecordPlace(CLAIM, claim), write_claim(principal))
 
     def drop(self, shard: str, place: RecordPlace) -> None:
         """A record is of no use any more."""
@@ -125,6 +139,14 @@ class SessionLedger:
             return
         self._notes.setdefault(shard, {})[place] = subject
         self._noted.set()
+
+    def let_go(self, shard: str) -> None:
+        """Another process goes on with a shard: what was noted of it is for that one to write."""
+        self._notes.pop(shard, None)
+
+    def has_notes(self, shard: str) -> bool:
+        """Whether something of a shard is to be written."""
+        return shard in self._notes
 
     # -- writing -----------------------------------------------------------------------------------
 
@@ -171,6 +193,7 @@ class SessionLedger:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
         async with self._turn:
             notes, self._notes = self._notes, {}
+            emptied: list[str] = []
             self._noted.clear()
             try:
                 for shard, places in list(notes.items()):
@@ -179,12 +202,15 @@ class SessionLedger:
                         del notes[shard]
                         self._succeeded()
                         if not any(changes.values()):
-                            await self.membership.let_go_if_empty(shard)
+                            emptied.append(shard)
             except StoreFailure as error:
                 self._failed(error)
             finally:
                 for shard, places in notes.items():
                     self._keep_noted(shard, places)
+        for shard in emptied:
+            for told in self.on_emptied:
+                told(shard)
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""
@@ -231,6 +257,7 @@ class SessionLedger:
                 age_seconds=now - session.born,
                 unused_seconds=0.0 if slot.leases else now - slot.idle_since,
                 lingering_seconds=None if lingering is None else now - lingering,
+                principal=slot.key.principal,
             ),
             time.time(),
         )

@@ -34,6 +34,7 @@ from .stored import (
     UPSTREAM,
     StoredClientSession,
     UpstreamRecord,
+    read_claim,
     read_client,
     read_upstream,
 )
@@ -61,7 +62,11 @@ class Restored:
 
 
 class Restorer:
-    """Restores shards. ``profile_of`` reads a client's ``initialize``, ``room`` is for what clients want."""
+    """Restores shards. ``profile_of`` reads a client's ``initialize``, ``room`` is for what clients want.
+
+    ``note_claim`` is told who the tokens with a claim count as, ``note_principal`` whose records are in a
+    shard.
+    """
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class Restorer:
         note_claim: Callable[[str, str], None],
         drop: Callable[[str, RecordPlace], None],
         observe: Observer,
+        note_principal: Callable[[str, str], None] = lambda *_: None,
     ) -> None:
         self._binder = binder
         self._make = make
@@ -81,6 +87,7 @@ class Restorer:
         self._profile_of = profile_of
         self._room = room
         self._note_claim = note_claim
+        self._note_principal = note_principal
         self._drop = drop
         self._observe = observe
         self._now = asyncio.get_running_loop().time
@@ -99,6 +106,10 @@ class Restorer:
             except (Unsealed, UnreadableRecord, OverBudget):
                 self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
         owners = {client.home for client in clients}
+        for principal in {record.principal or shard for record in sessions} | {
+            client.record.principal.digest for client in clients
+        }:
+            self._note_principal(principal, shard)
         homes: dict[str, Slot[UpstreamSession]] = {}
         for record in sorted(sessions, key=lambda record: -record.unused_seconds):
             slot = await self._adopt(shard, record, owners, result)
@@ -125,9 +136,9 @@ class Restorer:
         if place.kind == UPSTREAM:
             sessions.append(read_upstream(data, wall, fence % _BLOCKS * _IDS + 1))
         elif place.kind == CLIENT:
-            clients.append(read_client(data, shard, now, wall - now, self._profile_of, self._room))
+            clients.append(read_client(data, now, wall - now, self._profile_of, self._room))
         elif place.kind == CLAIM:
-            self._note_claim(place.name, shard)
+            self._note_claim(place.name, read_claim(data, shard))
 
     async def _adopt(
         self, shard: str, record: UpstreamRecord, owners: set[str | None], result: Restored
@@ -140,7 +151,7 @@ class Restorer:
             profile = self._profile_of(record.params)
             if record.version_is_free:
                 profile = replace(profile, version_is_free=True)
-            key = SessionKey(shard, record.affinity, profile.digest)
+            key = SessionKey(record.principal or shard, record.affinity, profile.digest)
             session = self._make(key, profile, known)
             await session.open(NOBODY)
         except (BadRequest, InvalidParams):
@@ -191,8 +202,8 @@ class Restorer:
 
     async def wake_anonymous(self) -> None:
         """Go on with the sessions of callers who have shown nothing, a few at a time."""
-        for slot in list(self._binder.pool.books.slots()):
-            if slot.key.principal == ANONYMOUS.digest and slot.session.life is Life.ASLEEP:
+        for slot in self._binder.pool.books.slots_of(ANONYMOUS.digest):
+            if slot.session.life is Life.ASLEEP:
                 await self._wake(slot.session)
                 await asyncio.sleep(1 / _WAKES_A_SECOND)
 

@@ -35,7 +35,8 @@ class UpstreamRecord:
 
     ``params`` and ``version_is_free`` are its profile's. ``age_seconds``, ``unused_seconds`` and
     ``lingering_seconds`` are how long ago it began, was used last, and lost its owner, if it did.
-    ``reserved``: it belongs to one client session for life.
+    ``reserved``: it belongs to one client session for life. ``principal`` is its caller's; None if the shard
+    is named so.
     """
 
     known: KnownSession
@@ -47,6 +48,7 @@ class UpstreamRecord:
     age_seconds: float
     unused_seconds: float
     lingering_seconds: float | None = None
+    principal: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -88,6 +90,7 @@ class _StoredUpstream(msgspec.Struct):
     born: float
     last_used: float
     lingering_since: float | None
+    principal: str | None = None
 
 
 class _StoredClient(msgspec.Struct):
@@ -98,6 +101,10 @@ class _StoredClient(msgspec.Struct):
     deleted: bool
     nonce: Annotated[str, msgspec.Meta(pattern=_NONCE)] | None = None
     taken: Annotated[int, msgspec.Meta(ge=0)] | None = None
+
+
+class _StoredClaim(msgspec.Struct):
+    principal: str | None = None
 
 
 class _Versioned(msgspec.Struct):
@@ -129,6 +136,7 @@ def write_upstream(record: UpstreamRecord, now: float) -> bytes:
             born=now - record.age_seconds,
             last_used=now - record.unused_seconds,
             lingering_since=None if lingering is None else now - lingering,
+            principal=record.principal,
         )
     )
 
@@ -169,6 +177,7 @@ def read_upstream(data: bytes, now: float, first_id: int) -> UpstreamRecord:
         age_seconds=_since(stored.born, now),
         unused_seconds=_since(stored.last_used, now),
         lingering_seconds=None if lingering is None else _since(lingering, now),
+        principal=stored.principal,
     )
 
 
@@ -189,13 +198,12 @@ def write_client(stored: StoredClientSession, ahead_seconds: float) -> bytes:
 
 def read_client(
     data: bytes,
-    principal: str,
     now: float,
     ahead_seconds: float,
     profile_of: Callable[[bytes | None], Profile] = read_profile,
     room: Share = UNBOUNDED,
 ) -> StoredClientSession:
-    """The client session that was written so, of this principal.
+    """The client session that was written so.
 
     ``now`` is by the event loop's clock, of which the one on the wall is ahead by ``ahead_seconds``.
 
@@ -206,8 +214,6 @@ def read_client(
     except jsonrpc.UNREADABLE as error:
         raise UnreadableRecord(f"This is no record of a client session: {error}") from error
     record = read_record(bytes(stored.record), profile_of, room).moved(-ahead_seconds)
-    if record.principal.digest != principal:
-        raise UnreadableRecord("It is another caller's.")
     # No client session was used later than now, whatever a clock says that was set back since.
     record.created, record.last_used = min(record.created, now), min(record.last_used, now)
     return StoredClientSession(
@@ -218,6 +224,23 @@ def read_client(
         nonce=stored.nonce,
         taken=stored.taken,
     )
+
+
+def write_claim(principal: str) -> bytes:
+    """Who the tokens with a claim count as, as bytes."""
+    return msgspec.json.encode(_StoredClaim(principal=principal))
+
+
+def read_claim(data: bytes, shard: str) -> str:
+    """The principal that was written so; it may be what the shard is named after.
+
+    Raises:
+        UnreadableRecord: it is none.
+    """
+    try:
+        return msgspec.json.decode(data, type=_StoredClaim).principal or shard
+    except jsonrpc.UNREADABLE as error:
+        raise UnreadableRecord(f"This is no record of a claim: {error}") from error
 
 
 def _read(data: bytes, kind: type[_T]) -> _T:

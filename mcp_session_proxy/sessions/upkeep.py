@@ -1,7 +1,8 @@
-"""What becomes of sessions though no request has anything to do with it: idle, worn, or by hand."""
+"""What becomes of sessions though no request has anything to do with it: idle, worn, elsewhere, or by hand."""
 
 import asyncio
 
+from ..upstream.life import ELSEWHERE
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import policy
@@ -67,6 +68,16 @@ def kill(pool: Pool, tag: str) -> bool:
             pool.retire(slot, "killed")
             return True
     return False
+
+
+def let_go(pool: Pool, slot: Slot[UpstreamSession]) -> None:
+    """Another process goes on with a session: whoever uses it here may go on to the end of that."""
+    if not slot.usable:
+        pool.retire(slot, "shutdown")  # nobody else knows of a session that is being opened
+        return
+    pool.books.set_aside(slot, ELSEWHERE)
+    if not slot.leases:
+        pool.retire(slot, ELSEWHERE)
 
 
 def renew_credentials(pool: Pool, principal: str, credentials: Caller) -> None:

@@ -1,15 +1,18 @@
 """One process as a member: its lease, the shards that it owns, and how long the store takes."""
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Engine, RecordPlace, StoredMember, StoredShard, StoreFailure
 
 LEASE_SECONDS: Final = 5.0
-BEAT_SECONDS: Final = 1.0
+# Of a lease, what a member is sure of: from the sending of the beat on, so that clocks and delays are allowed
+# for. The others wait for all of it.
+_SURE_PART: Final = 0.8
+_BEATS_A_LEASE: Final = 5
+_NEVER: Final = float("-inf")
 
 T = TypeVar("T")
 
@@ -19,7 +22,9 @@ class Membership:
 
     ``up`` is whether the store did what it was asked to last; ``told`` hears of each verb and how long it
     took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes that
-    were refused for that.
+    were refused for that; ``on_fenced`` is called with each such shard.
+
+    Until ``sure_until``, by the clock ``now``, nobody else can own what this member owns.
     """
 
     def __init__(
@@ -29,44 +34,84 @@ class Membership:
         *,
         card: Callable[[], bytes],
         told: Callable[[str, float], None] = lambda *_: None,
+        lease_seconds: float = LEASE_SECONDS,
+        now: Callable[[], float] = since_boot,
     ) -> None:
         self.member = member
         self.up = True
         self.fenced = 0
+        self.on_fenced: list[Callable[[str], None]] = []
+        self.sure_until = _NEVER
+        self.reserved = 0
+        self.lease_seconds = lease_seconds
+        self.now = now
         self._engine = engine
         self._card = card
         self._told = told
         self._fences: dict[str, int] = {}
+        self._beaten_at: float | None = None  # when the last beat was sent that the store took
 
     def __len__(self) -> int:
         return len(self._fences)
 
-    async def beat(self) -> None:
-        """Be alive for another while. Raises StoreFailure."""
-        await self._ask("beat", self._engine.beat(self.member, self._card(), LEASE_SECONDS, 0))
+    # -- the lease ---------------------------------------------------------------------------------
 
-    async def beat_on(self) -> None:
-        """Be alive until this is cancelled. A store that fails is asked again."""
-        while True:
-            await asyncio.sleep(BEAT_SECONDS)
-            with contextlib.suppress(StoreFailure):
-                await self.beat()
+    @property
+    def beat_seconds(self) -> float:
+        """How much time there is between two beats."""
+        return self.lease_seconds / _BEATS_A_LEASE
 
-    async def claim(self, shard: str, ttl_seconds: float) -> Claimed:
+    async def beat(self) -> bool:
+        """Be alive for another while; gives False where the lease had run out meanwhile.
+
+        Then anybody may have taken what this member owned: it is sure of nothing until ``trust``.
+
+        Raises:
+            StoreFailure: the lease goes on running out.
+        """
+        sent = self.now()
+        first = self._beaten_at is None
+        card = self._card()
+        beating = self._engine.beat(self.member, card, self.lease_seconds, self.reserved)
+        known = await self._ask("beat", beating)
+        self._beaten_at = sent
+        if known or first:
+            self.trust()
+            return True
+        self.sure_until = _NEVER
+        return False
+
+    def trust(self) -> None:
+        """What this member owns was found to be its own since the last beat."""
+        if self._beaten_at is not None:
+            self.sure_until = max(self.sure_until, self._beaten_at + _SURE_PART * self.lease_seconds)
+
+    def assume(self, seconds: float) -> None:
+        """Nobody can be asked: go on as if it were sure, for so long."""
+        self.sure_until = self.now() + seconds
+
+    @property
+    def is_sure(self) -> bool:
+        """Whether nobody else can own now what this member owns."""
+        return self.now() < self.sure_until
+
+    # -- shards ------------------------------------------------------------------------------------
+
+    async def claim(self, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
         """Own a shard, if no other living member does. Raises StoreFailure."""
-        claimed = await self._claim(shard, ttl_seconds)
+        claimed = await self._claim(shard, ttl_seconds, min_fence)
         if claimed.outcome is ClaimOutcome.NO_LEASE:
             # The process, or its machine, stood still for longer than a lease lasts.
             await self.beat()
-            claimed = await self._claim(shard, ttl_seconds)
+            claimed = await self._claim(shard, ttl_seconds, min_fence)
         if claimed.owner == self.member:
             self._fences[shard] = claimed.fence
         else:
             self._fences.pop(shard, None)
         return claimed
 
-    async def _claim(self, shard: str, ttl_seconds: float) -> Claimed:
-        return await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds))
+    async def _claim(self, shard: str, ttl_seconds: float, min_fence: int) -> Claimed:
+        return await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds, min_fence))
 
     async def write(
         self, shard: str, changes: Mapping[RecordPlace, bytes | None], ttl_seconds: float
@@ -84,41 +129,75 @@ class Membership:
         written = await self._ask(
             "write", self._engine.write(self.member, shard, fence, changes, ttl_seconds)
         )
-        if not written.done:
+        # What was let go of meanwhile, or claimed anew, says nothing of the present.
+        if not written.done and self._fences.get(shard) == fence:
             self.fenced += 1
             del self._fences[shard]
+            for told in self.on_fenced:
+                told(shard)
         return written.done
 
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
         """All records of a shard. Raises StoreFailure."""
         return await self._ask("load", self._engine.load(shard))
 
+    async def release(self, shard: str) -> None:
+        """Own a shard no longer. Its records stay for whoever claims it next.
+
+        Raises:
+            StoreFailure: it may still be owned, until this process has gone.
+        """
+        fence = self._fences.pop(shard, None)
+        if fence is not None:
+            await self._ask("release", self._engine.release(self.member, shard, fence))
+
     async def let_go_if_empty(self, shard: str) -> None:
         """Own a shard no longer that has no records left, so that it is forgotten: callers come and go.
 
         Raises:
-            StoreFailure: it stays as it is.
+            StoreFailure: it may still be owned.
         """
-        fence = self._fences.get(shard)
-        if fence is None or await self.load(shard):
-            return
-        # Its time is over from now on.
-        await self.write(shard, {}, 0.0)
+        if shard in self._fences and not await self.load(shard):
+            # Its time is over from now on.
+            await self.write(shard, {}, 0.0)
+            await self.release(shard)
+
+    def claim_stands(self, shard: str, fence: int) -> None:
+        """It was claimed under this fence, whatever was forgotten since."""
+        self._fences[shard] = fence
+
+    def forget(self, shard: str) -> None:
+        """Somebody else owns it."""
         self._fences.pop(shard, None)
-        await self._ask("release", self._engine.release(self.member, shard, fence))
 
     async def shards(self) -> Sequence[StoredShard]:
         """All shards that there are. Raises StoreFailure."""
         return await self._ask("shards", self._engine.shards())
+
+    # -- members -----------------------------------------------------------------------------------
 
     async def others(self) -> Sequence[StoredMember]:
         """All other members that are alive. Raises StoreFailure."""
         members = await self._ask("members", self._engine.members())
         return [other for other in members if other.member != self.member]
 
+    async def lease_of(self, member: str) -> float | None:
+        """How long the lease of a member still lasts; None if it has none. Raises StoreFailure."""
+        members = await self._ask("members", self._engine.members())
+        return next((other.left_seconds for other in members if other.member == member), None)
+
     async def bury(self, other: StoredMember) -> None:
         """Another member is known to be gone. Raises StoreFailure."""
         await self._ask("bury", self._engine.bury(other.member, other.card))
+
+    async def reserve(self, wanted: int, most: int) -> int:
+        """How many of the ``wanted`` sessions this member may have, of ``most`` in all.
+
+        Raises:
+            StoreFailure: it is not known.
+        """
+        self.reserved = await self._ask("reserve", self._engine.reserve(self.member, wanted, most))
+        return self.reserved
 
     async def leave(self) -> None:
         """Own nothing any more. Raises StoreFailure."""

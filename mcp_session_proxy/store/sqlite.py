@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from . import sqlite_events
+from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Fenced, RecordPlace, StoredMember, StoredShard, StoreFailure
 
 SCHEMA: Final = 1
@@ -65,7 +66,7 @@ class SqliteEngine:
         boot: str | None = None,
     ) -> None:
         self._path = path
-        self._now = now or _since_boot
+        self._now = now or since_boot
         self._wall = wall
         self._boot = _boot_id() if boot is None else boot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
@@ -331,13 +332,8 @@ class SqliteEngine:
         await self._change(work)
 
 
-def _since_boot() -> float:
-    # A machine that was suspended is not stopped by that clock, and no lease by a suspension.
-    return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
-
-
 def _boot_id() -> str:
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
-        return str(round(time.time() - _since_boot(), -2))
+        return str(round(time.time() - since_boot(), -2))

@@ -8,6 +8,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
+# The reason to close a session that another process goes on with: the server is told nothing.
+ELSEWHERE: Final = "elsewhere"
+
 
 class Life(StrEnum):
     """What there is of an upstream session."""

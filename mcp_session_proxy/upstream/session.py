@@ -23,7 +23,7 @@ from .fleet import Fleet, Replica
 from .incarnation import Incarnation, Standing, is_being_cancelled
 from .initialization import Initialization, closed_meanwhile, restore
 from .journal import Journal
-from .life import Life, Turn, advance
+from .life import ELSEWHERE, Life, Turn, advance
 from .record import KnownSession, Record, SessionRules
 from .transport import Caller
 
@@ -254,9 +254,9 @@ class UpstreamSession:
         """
         if not self.closed:
             opening = self.life is Life.OPENING
-            if self.life is Life.ASLEEP:
+            if self._incarnation is not None and (self.life is Life.ASLEEP or reason == ELSEWHERE):
                 # A goodbye wants its caller's credentials, which nobody has: the server's own time ends it.
-                self.incarnation.end(Standing.LOST)
+                self._incarnation.end(Standing.LOST)
             self._end()
             self._observe(
                 events.SessionClosed(

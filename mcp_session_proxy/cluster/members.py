@@ -1,0 +1,104 @@
+"""The other members: their cards, and whether they are known to be gone."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from .. import events
+from ..events import Observer
+from ..store.engine import StoredMember
+from ..store.membership import Membership
+from .card import Card, read_card
+
+# How long it may be since the members were looked up, where any of them will do.
+_FRESH_SECONDS: Final = 1.0
+
+
+class Members:
+    """Who else is there, by ``membership``. ``is_gone`` says of a member that no process of it is left.
+
+    That is for members on this machine: of any other it is not known, and its lease has to run out.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        *,
+        is_gone: Callable[[str], bool] = lambda _: False,
+        digest: str = "",
+        observe: Observer,
+    ) -> None:
+        self._membership = membership
+        self._is_gone = is_gone
+        self._digest = digest
+        self._observe = observe
+        self._stored: dict[str, StoredMember] = {}
+        self._cards: dict[str, Card] = {}
+        self._looked_at = float("-inf")
+        self._told_of: set[str] = set()
+
+    def __len__(self) -> int:
+        return len(self._cards)
+
+    def __iter__(self) -> Iterator[Card]:
+        return iter(self._cards.values())
+
+    @property
+    def left_seconds(self) -> Mapping[str, float]:
+        """What is left of each one's lease, as of the last look."""
+        return {member: stored.left_seconds for member, stored in self._stored.items()}
+
+    async def look(self) -> None:
+        """See who is there. Raises StoreFailure."""
+        others = await self._membership.others()
+        self._looked_at = self._membership.now()
+        stored, cards = {}, {}
+        for other in others:
+            card = read_card(other.card)
+            if card is not None and card.member == other.member:
+                stored[other.member], cards[other.member] = other, card
+        for member in cards.keys() - self._cards.keys():
+            self._observe(events.MemberJoined(member=member, pid=cards[member].pid))
+            self._compare(cards[member])
+        for member in self._cards.keys() - cards.keys():
+            self._observe(events.MemberLeft(member=member))
+            self._told_of.discard(member)
+        self._stored, self._cards = stored, cards
+
+    def _compare(self, card: Card) -> None:
+        if self._digest and card.digest and card.digest != self._digest and card.member not in self._told_of:
+            self._told_of.add(card.member)
+            self._observe(events.MembersDiffer(member=card.member, version=card.version))
+
+    async def card(self, member: str) -> Card | None:
+        """The card of a member; None if it is not alive. Raises StoreFailure."""
+        if member not in self._cards:
+            await self.look()
+        return self._cards.get(member)
+
+    async def bury_the_gone(self, member: str | None = None) -> bool:
+        """End the leases of members (or this one) that are gone, so that nobody has to wait; gives whether
+        there were any.
+
+        Raises:
+            StoreFailure: they stand.
+        """
+        buried = False
+        for stored in await self._membership.others():
+            if member in (None, stored.member) and self._is_gone(stored.member):
+                await self._membership.bury(stored)
+                buried = True
+                self._observe(events.MemberBuried(member=stored.member))
+        if buried:
+            await self.look()
+        return buried
+
+    async def anyone(self) -> Card | None:
+        """One who takes on more, the one with the fewest shards; None if there is nobody.
+
+        Raises:
+            StoreFailure: nobody knows.
+        """
+        if self._membership.now() - self._looked_at > _FRESH_SECONDS:
+            await self.look()
+        willing = [card for card in self._cards.values() if not card.draining]
+        return min(willing, key=lambda card: card.shards, default=None)

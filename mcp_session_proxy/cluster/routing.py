@@ -1,0 +1,187 @@
+"""Where one request goes: served here, or sent to the member that owns its shard, and what then.
+
+A request is served by exactly one member. It is sent again only where certainly nobody took it, and reads
+once more. HTTP is somebody else's matter: a request is whatever can be served and sent (``Way``).
+"""
+
+import asyncio
+from typing import Final, Protocol, TypeVar
+
+from .. import events
+from ..errors import (
+    Draining,
+    MemberUnreachable,
+    Misrouted,
+    OutcomeUnknown,
+    StoreUnavailable,
+    TooManyWaiters,
+)
+from ..events import Observer
+from ..store.engine import StoreFailure
+from .card import Card
+from .outcomes import Misdirected, PeerBroke, PeerFailure, PeerRefused
+from .rules import StoreOutage
+from .shards import HeldShard, Shards
+
+# How often a request follows those who say that the shard is elsewhere.
+_MOST_HOPS: Final = 2
+# How often it is looked whether a lease has ended that is waited for. It ends early where somebody leaves.
+_LOOK_SECONDS: Final = 0.2
+# The least time between two questions to one who has no answer yet.
+_PAUSE_SECONDS: Final = 0.02
+
+R = TypeVar("R", covariant=True)
+T = TypeVar("T")
+
+
+class Way(Protocol[R]):
+    """One request on its way. ``hops`` is how many members have forwarded it to get here; ``deadline`` is
+    how long it may wait for the end of a lease, by the event loop's clock.
+    """
+
+    hops: int
+    deadline: float
+
+    @property
+    def is_read(self) -> bool:
+        """Whether it changes nothing, however often it is sent."""
+        ...
+
+    async def serve(self) -> R:
+        """Answer it here."""
+        ...
+
+    async def send(self, card: Card, hops: int) -> R:
+        """Have another member answer it. Raises PeerFailure."""
+        ...
+
+
+class Routing:
+    """Sends each request to where its shard is."""
+
+    def __init__(self, shards: Shards, observe: Observer) -> None:
+        self.shards = shards
+        self.waiting = 0
+        self._observe = observe
+        self._now = asyncio.get_running_loop().time
+
+    async def answer(self, shard: str, way: Way[T]) -> T:
+        """The answer to a request of this shard, from wherever it is.
+
+        Raises:
+            Misdirected: it was forwarded to here, and the shard is elsewhere.
+            OverloadError: nobody could take it.
+            OutcomeUnknown: somebody took it, and it is not known what came of it.
+        """
+        followed, repeated = 0, False
+        while True:
+            place = await self._place(shard, way)
+            if isinstance(place, HeldShard):
+                place.uses += 1
+                try:
+                    return await way.serve()
+                finally:
+                    place.uses -= 1
+            if way.hops:
+                raise Misdirected(place)
+            card = await self._card(place)
+            if card is None:
+                self.shards.correct(shard, place, None)
+                continue
+            try:
+                answer = await way.send(card, way.hops + 1)
+            except Misdirected as elsewhere:
+                followed += 1
+                self._tell("misdirected")
+                self.shards.correct(shard, place, elsewhere.owner)
+                if followed > _MOST_HOPS:
+                    raise Misrouted("The proxies do not agree on who serves this caller.") from None
+                # It may be about to let go of it, and has not told the store yet.
+                await asyncio.sleep(_PAUSE_SECONDS)
+            except PeerBroke:
+                self._tell("broke")
+                self.shards.correct(shard, place, None)
+                if repeated or not way.is_read:
+                    raise OutcomeUnknown(
+                        "The proxy that was serving this request has gone, and what came of it is not known."
+                    ) from None
+                repeated = True
+            except PeerRefused:
+                self._tell("refused")
+                await self._wait_for_end(shard, place, way)
+            except PeerFailure as error:
+                self._tell("unreachable")
+                raise MemberUnreachable(
+                    "The proxy that serves this caller cannot be reached from here. Try again."
+                ) from error
+            else:
+                self._tell("answered")
+                return answer
+
+    def _tell(self, outcome: str) -> None:
+        self._observe(events.Forwarded(outcome=outcome))
+
+    # -- where it is -------------------------------------------------------------------------------
+
+    async def _place(self, shard: str, way: Way[T]) -> HeldShard | str:
+        """Where a shard is, as far as anybody knows."""
+        shards = self.shards
+        held = shards.held.get(shard)
+        try:
+            if held is not None:
+                return held if shards.membership.is_sure else await shards.verify(held)
+            if (owner := shards.elsewhere.get(shard)) is not None:
+                return owner
+            if shards.draining:
+                return await self._successor(way)
+            return await shards.find(shard)
+        except StoreFailure as error:
+            if shards.rules.outage is StoreOutage.REFUSE or shards.draining:
+                raise StoreUnavailable("The store that the proxies share cannot be reached.") from error
+        return await shards.find_without_store(shard)
+
+    async def _successor(self, way: Way[T]) -> str:
+        """Who takes on what this member has let go of: any other one."""
+        if way.hops:
+            raise Misdirected(None)
+        card = await self.shards.members.anyone()
+        if card is None:
+            raise Draining("The proxy is shutting down.")
+        return card.member
+
+    async def _card(self, member: str) -> Card | None:
+        """How to reach a member; None if it has gone, as far as can be told."""
+        try:
+            return await self.shards.members.card(member)
+        except StoreFailure:
+            return None
+
+    # -- somebody who is gone ------------------------------------------------------------------------
+
+    async def _wait_for_end(self, shard: str, member: str, way: Way[T]) -> None:
+        """Nobody listens where the owner was: wait until it counts as gone, which others may know at once.
+
+        Raises:
+            MemberUnreachable: it still counts as alive when the request has waited for long enough.
+            TooManyWaiters: too many wait already.
+        """
+        shards = self.shards
+        shards.correct(shard, member, None)
+        try:
+            if await shards.members.bury_the_gone(member):
+                return
+            left = await shards.membership.lease_of(member)
+        except StoreFailure:
+            left = None
+        if left is None:
+            return
+        if self.waiting >= shards.rules.max_waiters:
+            raise TooManyWaiters("Too many requests wait for a proxy that has gone.")
+        seconds = min(left, _LOOK_SECONDS, way.deadline - self._now())
+        if seconds <= 0:
+            raise MemberUnreachable("The proxy that served this caller has gone. Try again in a moment.")
+        self.waiting += 1
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            self.waiting -= 1

@@ -1,0 +1,365 @@
+"""Where each shard is: here, at another member, or with nobody until somebody claims it.
+
+What is known is kept without a limit of time. What is here is certain as long as this member is *sure* of its
+lease, which is a comparison; what is elsewhere is put right by whoever is asked there in vain.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, Final, Protocol
+
+from .. import events
+from ..aio import Signal, Tasks
+from ..bounds import KNOWN_PLACES
+from ..events import Observer
+from ..store.engine import ClaimOutcome, RecordPlace, StoreFailure
+from ..store.membership import Membership
+from .members import Members
+from .rules import ClusterRules, StoreOutage
+
+# How long a claim lives of which nothing has been written, if its owner goes.
+_CLAIM_SECONDS: Final = 30.0
+# How long it is gone on without the store before it is asked again.
+_ASSUMED_SECONDS: Final = 1.0
+# How often it is looked for shards of which nothing is left; those found so twice are let go of.
+_TIDY_SECONDS: Final = 10.0
+# How often some shards are verified that are sure: a store may lose what it has acknowledged.
+_VERIFY_SECONDS: Final = 30.0
+_SAMPLE: Final = 100
+# How often it is looked for shards that nobody has come for, and how many of them are taken at a time.
+_ORPHANS_SECONDS: Final = 60.0
+_ORPHANS: Final = 20
+
+
+class Contents(Protocol):
+    """What shards are made of. A protocol, because a simulation has none of it."""
+
+    async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
+        """Make of a shard's records what they tell of."""
+        ...
+
+    async def flush(self, shard: str) -> bool:
+        """Write all that there is of a shard; gives whether that was done."""
+        ...
+
+    def note(self, shard: str) -> None:
+        """All that there is of a shard is to be written again."""
+        ...
+
+    def let_go(self, shard: str) -> None:
+        """Have nothing of a shard any more, and say nothing of that to the server or the store."""
+        ...
+
+    def is_quiet(self, shard: str) -> bool:
+        """Whether nothing of a shard is under way, or waits for its client."""
+        ...
+
+    def is_empty(self, shard: str) -> bool:
+        """Whether there is nothing of a shard."""
+        ...
+
+
+class HeldShard:
+    """A shard that is here. ``uses`` counts the requests that are being served; with ``fence`` 0 it was not
+    claimed yet, because the store cannot be reached.
+    """
+
+    __slots__ = ("fence", "found_empty", "shard", "uses")
+
+    def __init__(self, shard: str, fence: int) -> None:
+        self.shard = shard
+        self.fence = fence
+        self.uses = 0
+        self.found_empty = False
+
+    def __repr__(self) -> str:
+        return f"<HeldShard {self.shard[:8]} fence={self.fence} uses={self.uses}>"
+
+
+class Shards:
+    """All shards that this member knows of. ``rules`` may be replaced at any time.
+
+    ``held`` are those that are here, ``elsewhere`` names the owners of others. Where the store cannot be
+    asked, ``is_gone_from_store`` asks the other members whether this one's lease has run out there, and
+    ``who_has`` asks them for a shard.
+    """
+
+    def __init__(
+        self,
+        membership: Membership,
+        members: Members,
+        contents: Contents,
+        *,
+        rules: ClusterRules,
+        observe: Observer,
+        is_gone_from_store: Callable[[], Awaitable[bool]],
+        who_has: Callable[[str], Awaitable[str | None]],
+    ) -> None:
+        self.rules = rules
+        self.membership = membership
+        self.members = members
+        self.contents = contents
+        self.held: dict[str, HeldShard] = {}
+        self.elsewhere: dict[str, str] = {}
+        self.draining = False
+        self.released = Signal()
+        self._observe = observe
+        self._is_gone_from_store = is_gone_from_store
+        self._who_has = who_has
+        self._busy: dict[str, asyncio.Task[Any]] = {}
+        self._asking_peers: asyncio.Task[None] | None = None
+        self._orphans: set[str] = set()
+        self._tasks = Tasks()
+        membership.on_fenced.append(self.lost)
+
+    @property
+    def provisional(self) -> int:
+        """How many are served though nobody could claim them."""
+        return sum(not held.fence for held in self.held.values())
+
+    # -- finding -----------------------------------------------------------------------------------
+
+    async def find(self, shard: str) -> HeldShard | str:
+        """Where a shard is, by the store: here from now on, or the member that owns it.
+
+        All who ask at once share one question.
+
+        Raises:
+            StoreFailure: it cannot be asked.
+        """
+        found: HeldShard | str = await self._alone(shard, self._find)
+        return found
+
+    async def _alone(self, shard: str, work: Callable[[str], Coroutine[Any, Any, Any]]) -> Any:
+        """Do something with a shard, once for all who want the same, and after what is done with it now."""
+        while (task := self._busy.get(shard)) is not None and task.get_name() != work.__name__:
+            await asyncio.wait([task])
+        if task is None:
+            task = self._busy[shard] = self._tasks.spawn(work(shard), work.__name__)
+            task.add_done_callback(lambda done: self._done(shard, done))
+        return await asyncio.shield(task)
+
+    def _done(self, shard: str, task: asyncio.Task[Any]) -> None:
+        if self._busy.get(shard) is task:
+            del self._busy[shard]
+        if not task.cancelled():
+            task.exception()  # whoever waits has got it
+
+    async def _find(self, shard: str) -> HeldShard | str:
+        membership, held = self.membership, self.held.get(shard)
+        claimed = await membership.claim(shard, _CLAIM_SECONDS, 0 if held is None else held.fence)
+        if claimed.owner is None or claimed.owner != membership.member:
+            if held is not None:
+                self.lost(shard)
+            if claimed.owner is None:
+                raise StoreFailure("the store does not take this member for alive")
+            self._note(shard, claimed.owner)
+            return claimed.owner
+        if held is not None:
+            if claimed.outcome is ClaimOutcome.MINE and held.fence == claimed.fence:
+                return held
+            if claimed.fence == held.fence + 1:
+                # The store had forgotten it, and nobody has had it meanwhile.
+                held.fence = claimed.fence
+                self.contents.note(shard)
+                return held
+            if held.fence:
+                self.lost(shard)  # somebody has: what is here is older than what is written
+                membership.claim_stands(shard, claimed.fence)
+        records = await membership.load(shard)
+        if records:
+            # A claim alone does not live for long, and they would go with it.
+            await membership.write(shard, {}, self.rules.ttl_seconds)
+        await self.contents.take(shard, claimed.fence, records)
+        if held is not None and not held.fence:
+            # It was served without the store. What others have left is there beside it now.
+            held.fence = claimed.fence
+            self.contents.note(shard)
+            return held
+        self.elsewhere.pop(shard, None)
+        found = self.held[shard] = HeldShard(shard, claimed.fence)
+        if records:
+            self._observe(events.ShardTaken(fence=claimed.fence, records=len(records)))
+        return found
+
+    def _note(self, shard: str, owner: str) -> None:
+        self.elsewhere.pop(shard, None)
+        if len(self.elsewhere) >= KNOWN_PLACES:
+            del self.elsewhere[next(iter(self.elsewhere))]
+        self.elsewhere[shard] = owner
+
+    def correct(self, shard: str, wrong: str, owner: str | None) -> None:
+        """A member has said that it is not the owner, and who is, if it knows."""
+        if self.elsewhere.get(shard) == wrong:
+            del self.elsewhere[shard]
+        if owner is not None and owner not in (wrong, self.membership.member):
+            self._note(shard, owner)
+
+    async def find_without_store(self, shard: str) -> HeldShard | str:
+        """Where a shard is, by the other members; here, for the time being, if nobody has it."""
+        owner = await self._who_has(shard)
+        held = self.held.get(shard)  # somebody may have found it meanwhile
+        if held is not None:
+            return held
+        if owner is not None:
+            self._note(shard, owner)
+            return owner
+        self.elsewhere.pop(shard, None)
+        held = self.held[shard] = HeldShard(shard, 0)
+        self._observe(events.ShardProvisional())
+        return held
+
+    # -- being sure --------------------------------------------------------------------------------
+
+    async def verify(self, held: HeldShard) -> HeldShard | str:
+        """Where a shard is that was here, when this member was sure of its lease last.
+
+        Where nobody reaches the store: here, if the operator wants that (``--store-outage``).
+
+        Raises:
+            StoreFailure: it is not known, and that counts.
+        """
+        try:
+            return await self.find(held.shard)
+        except StoreFailure:
+            if self.rules.outage is StoreOutage.REFUSE:
+                raise
+        await self._ask_peers()
+        return self.held.get(held.shard) or await self.find_without_store(held.shard)
+
+    async def _ask_peers(self) -> None:
+        """Find out from the others whether this member counts as alive, and go by that for a moment."""
+        if self._asking_peers is None or self._asking_peers.done():
+            self._asking_peers = self._tasks.spawn(self._judge_by_peers(), "ask peers")
+        await asyncio.shield(self._asking_peers)
+
+    async def _judge_by_peers(self) -> None:
+        if self.membership.is_sure:
+            return
+        if await self._is_gone_from_store():
+            for shard in list(self.held):
+                self.lost(shard)
+        self.membership.assume(_ASSUMED_SECONDS)
+
+    async def keep(self) -> None:
+        """Be alive, until this is cancelled: beat, and see what follows from that and from the time."""
+        now = self.membership.now
+        tidied = verified = looked = now()
+        while True:
+            await asyncio.sleep(self.membership.beat_seconds)
+            try:
+                if not await self.membership.beat():
+                    await self._verify_all()
+                elif self.provisional:
+                    await self._verify_all([shard for shard, held in self.held.items() if not held.fence])
+                await self.members.look()
+                if now() - tidied >= _TIDY_SECONDS:
+                    tidied = now()
+                    await self._tidy()
+                if now() - verified >= _VERIFY_SECONDS:
+                    verified = now()
+                    await self._verify_some()
+                if now() - looked >= _ORPHANS_SECONDS:
+                    looked = now()
+                    await self._adopt_orphans()
+            except StoreFailure:
+                continue  # it is tried again with the next beat
+            except Exception as error:
+                self._observe(events.Crashed(where="cluster", error=repr(error)))
+
+    async def _verify_all(self, shards: list[str] | None = None) -> None:
+        """The lease had run out, or the store was away: see which shards are still this member's own."""
+        lapsed = shards is None
+        before = len(self.held)
+        for shard in list(self.held) if shards is None else shards:
+            if shard in self.held:
+                await self.find(shard)
+        if lapsed:
+            self.membership.trust()
+            self._observe(events.LeaseLapsed(shards=before, lost=before - len(self.held)))
+
+    async def _verify_some(self) -> None:
+        sample = list(self.held)[:_SAMPLE]
+        for shard in sample:
+            held = self.held.pop(shard, None)
+            if held is not None:
+                self.held[shard] = held  # the next sample has others
+                await self.find(shard)
+
+    # -- losing and letting go ---------------------------------------------------------------------
+
+    def lost(self, shard: str) -> None:
+        """Somebody else owns it: nothing of it is here any more, but for what is under way."""
+        held = self.held.pop(shard, None)
+        if held is not None:
+            self.membership.forget(shard)
+            self.contents.let_go(shard)
+            self._observe(events.ShardLost(uses=held.uses))
+
+    async def look_at(self, shard: str) -> None:
+        """Something of a shard has gone: let go of it if that was the last. Raises StoreFailure."""
+        if self._is_over(shard):
+            await self._alone(shard, self._let_go)
+
+    def _is_over(self, shard: str) -> bool:
+        held = self.held.get(shard)
+        return held is not None and not held.uses and self.contents.is_empty(shard)
+
+    async def _let_go(self, shard: str) -> None:
+        if self._is_over(shard):
+            del self.held[shard]
+            await self.membership.let_go_if_empty(shard)
+            await self.membership.release(shard)
+
+    async def _tidy(self) -> None:
+        """Let go of shards of which there was nothing, now and the last time: anybody can make up callers."""
+        for shard, held in list(self.held.items()):
+            was_empty, held.found_empty = held.found_empty, self._is_over(shard)
+            if was_empty and held.found_empty:
+                await self._alone(shard, self._let_go)
+
+    async def _adopt_orphans(self) -> None:
+        """Take some shards that nobody has come for: what is idle in them has to end some day."""
+        if self.draining:
+            return
+        ownerless = {stored.shard for stored in await self.membership.shards() if stored.owner is None}
+        # Who has just let go of them, or died, may have callers that come to another member any moment.
+        for shard in list(ownerless & self._orphans)[:_ORPHANS]:
+            await self.find(shard)
+        self._orphans = ownerless
+
+    async def release(self, shard: str, *, at_once: bool = False) -> bool:
+        """Let another member have a shard, if nothing of it is under way, or ``at_once``.
+
+        Gives whether another one can have it now.
+
+        Raises:
+            StoreFailure: it could not be written, and stays.
+        """
+        held = self.held.get(shard)
+        if held is None or (not at_once and (held.uses or not self.contents.is_quiet(shard))):
+            return False
+        done: bool = await self._alone(shard, self._release)
+        return done
+
+    async def _release(self, shard: str) -> bool:
+        held = self.held.pop(shard, None)
+        if held is None:
+            return False
+        try:
+            written = await self.contents.flush(shard)
+        except BaseException:
+            self.held[shard] = held
+            raise
+        if not written:
+            self.held[shard] = held
+            return False
+        self.contents.let_go(shard)
+        await self.membership.release(shard)
+        self._observe(events.ShardReleased())
+        self.released.give()
+        return True
+
+    def close(self) -> None:
+        """Begin nothing any more."""
+        self._tasks.cancel()

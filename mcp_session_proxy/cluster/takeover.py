@@ -1,0 +1,129 @@
+"""What a shard is made of here: its records become sessions again, and are let go of again.
+
+An upstream session is no more than an id: any process can go on with it. So nothing is said to the server
+when a shard changes its owner, neither by the former one nor by the next.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Final
+
+from ..aio import Tasks
+from ..exchange.listening import Listening
+from ..exchange.parking import Parking
+from ..sessions import upkeep
+from ..sessions.binding import Binder
+from ..sessions.identity import ANONYMOUS
+from ..sessions.ledger import SessionLedger
+from ..sessions.restoring import Restored, Restorer
+from ..store.engine import RecordPlace
+
+_NOBODY: Final[frozenset[str]] = frozenset()
+
+
+class Principals:
+    """Whose records are in which shard: nearly always those of the one principal that it is named after.
+
+    All tokens with the same claim have one shard, though each counts as itself as long as it is not believed.
+    """
+
+    def __init__(self) -> None:
+        self._shards: dict[str, str] = {}
+        self._principals: dict[str, set[str]] = {}
+
+    def note(self, principal: str, shard: str) -> None:
+        """The records of this principal are in this shard."""
+        if principal != shard and self._shards.get(principal) != shard:
+            self._shards[principal] = shard
+            self._principals.setdefault(shard, set()).add(principal)
+
+    def shard_of(self, principal: str) -> str:
+        """Where the records of a principal are."""
+        return self._shards.get(principal, principal)
+
+    def of(self, shard: str) -> set[str]:
+        """All principals whose records are there."""
+        return {shard} | self._principals.get(shard, _NOBODY)
+
+    def forget(self, shard: str) -> None:
+        """Nothing of this shard is here any more."""
+        for principal in self._principals.pop(shard, _NOBODY):
+            self._shards.pop(principal, None)
+
+
+class CoreContents:
+    """The contents of shards in the core. ``restored`` counts what came of their records."""
+
+    def __init__(
+        self,
+        *,
+        binder: Binder,
+        parking: Parking,
+        listening: Listening,
+        ledger: SessionLedger,
+        restorer: Restorer,
+        principals: Principals,
+    ) -> None:
+        self.restored = Restored()
+        self._binder = binder
+        self._parking = parking
+        self._listening = listening
+        self._ledger = ledger
+        self._restorer = restorer
+        self._principals = principals
+        self._tasks = Tasks()
+
+    async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
+        """See ``shards.Contents``."""
+        await self._restorer.restore(shard, fence, records, self.restored)
+        if shard == ANONYMOUS.digest and records:
+            self._tasks.spawn(self._restorer.wake_anonymous(), "wake")
+
+    async def flush(self, shard: str) -> bool:
+        """See ``shards.Contents``."""
+        self.note(shard)
+        await self._ledger.flush()
+        return not self._ledger.has_notes(shard)
+
+    def note(self, shard: str) -> None:
+        """See ``shards.Contents``."""
+        for principal in self._principals.of(shard):
+            for slot in self._binder.pool.books.slots_of(principal):
+                self._ledger.note_session(slot)
+            for client in self._binder.directory.of(principal):
+                self._ledger.note_client(client)
+
+    def let_go(self, shard: str) -> None:
+        """See ``shards.Contents``."""
+        binder, pool = self._binder, self._binder.pool
+        for principal in self._principals.of(shard):
+            self._parking.give_up(principal)
+            self._listening.end(principal)
+            # Before those who use them leave: a session that comes back free would go to somebody else.
+            slots = pool.books.slots_of(principal)
+            for slot in slots:
+                upkeep.let_go(pool, slot)
+            for client in binder.directory.of(principal):
+                binder.let_go(client)
+        self._principals.forget(shard)
+        self._ledger.let_go(shard)
+
+    def is_quiet(self, shard: str) -> bool:
+        """See ``shards.Contents``."""
+        principals, books = self._principals.of(shard), self._binder.pool.books
+        return not any(self._parking.has(each) or books.is_opening(each) for each in principals)
+
+    def is_empty(self, shard: str) -> bool:
+        """See ``shards.Contents``."""
+        if self._ledger.has_notes(shard):
+            return False
+        books, directory = self._binder.pool.books, self._binder.directory
+        return not any(
+            books.counted_of(each) or directory.count_of(each) or self._parking.has(each)
+            for each in self._principals.of(shard)
+        )
+
+    async def close(self) -> None:
+        """Stop what goes on by itself."""
+        self._tasks.cancel()
+        await asyncio.sleep(0)
