@@ -1,4 +1,4 @@
-"""What becomes of sessions though no request has anything to do with it: idle, worn, elsewhere, or by hand."""
+"""What becomes of sessions though no request has to do with it: idle, worn, elsewhere, or by hand."""
 
 import asyncio
 
