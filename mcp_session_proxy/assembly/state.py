@@ -212,9 +212,7 @@ class KeptState:
         binder.attachments.on_detached.append(ledger.note_client)
         core.acceptances.on_found.append(ledger.note_claim)
         self._tasks.spawn(self._beat_on(), "beat")
-        ledger.on_emptied.append(
-            lambda shard: self._tasks.spawn(self._let_go_if_empty(shard), "let go") and None
-        )
+        ledger.on_emptied.append(self._let_go_soon)
         self._tasks.spawn(ledger.keep_up(), "ledger")
         self._tasks.spawn(restorer.wake_anonymous(), "wake")
 
@@ -225,6 +223,9 @@ class KeptState:
             with contextlib.suppress(StoreFailure):
                 await self.membership.beat()
                 self.membership.trust()
+
+    def _let_go_soon(self, shard: str) -> None:
+        self._tasks.spawn(self._let_go_if_empty(shard), "let go")
 
     async def _let_go_if_empty(self, shard: str) -> None:
         with contextlib.suppress(StoreFailure):
