@@ -1,14 +1,23 @@
-"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits."""
+"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits, and what
+is special about unix sockets.
+"""
 
 import asyncio
+import contextlib
+import os
 import socket
+import struct
 import time
-from collections.abc import Coroutine, Generator
+from collections.abc import Coroutine, Generator, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 _T = TypeVar("_T")
 # As long as one piece of long work may take, in which everybody else waits.
 _PIECE_SECONDS: Final = 0.005
+# What the system allows for the path of a unix socket, without the zero at its end.
+_UNIX_PATH_BYTES: Final = 107
+_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group (unix(7))
 
 
 class Tasks(set[asyncio.Task[Any]]):
@@ -110,3 +119,23 @@ async def readable(connection: socket.socket) -> None:
         await arrived
     finally:
         loop.remove_reader(connection)
+
+
+@contextlib.contextmanager
+def unix_name(path: Path) -> Iterator[str]:
+    """A name for this path that is short enough for a unix socket: by way of its directory's descriptor."""
+    if len(os.fsencode(path)) <= _UNIX_PATH_BYTES:
+        yield str(path)
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def peer_process(connection: socket.socket) -> tuple[int, int]:
+    """The process at the other end of a unix socket and its user, as the system knows them."""
+    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    pid, user, _ = _CREDENTIALS.unpack(found)
+    return pid, user

@@ -199,6 +199,25 @@ NOISE_CHARS: Final = 80
 CHILD_LEAVES_SECONDS: Final = 2.0
 CHILD_TERMINATES_SECONDS: Final = 3.0
 
+# -- Other members of a cluster, which send on what clients have sent to them ----------------------
+
+# A connection to another member may take so long: one that is too busy to take it is as good as away.
+PEER_CONNECT_SECONDS: Final = 2.0
+# A question that members ask each other is answered within this, or was not answered.
+PEER_ANSWER_SECONDS: Final = 1.0
+# A connection to another member is kept for so long when nothing is under way on it.
+PEER_KEPT_SECONDS: Final = 30.0
+# What the clocks of two members may differ by, the time of the way included.
+PEER_SKEW_SECONDS: Final = 30.0
+# Of each member, so many of its newest requests are known, so that none is taken twice.
+PEER_WINDOW: Final = 131_072
+# Members of which that is known: some 16 KiB for each.
+PEER_SENDERS: Final = 1024
+# Clients' connections at other members of which is known what their requests say: as with one of our own.
+PEER_CLIENTS: Final = 4096
+# What members say to each other for themselves.
+PEER_BODY_BYTES: Final = 64 * 1024
+
 # -- The budget of memory, in hundredths by share (`memory.py`) ------------------------------------
 
 # Heads of requests that have not ended.

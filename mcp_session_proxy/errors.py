@@ -15,6 +15,7 @@
     │   ├── ForbiddenOrigin          403  -32600  origin-not-allowed
     │   ├── ForbiddenHost            403  -32600  host-not-allowed
     │   ├── NotPassed                404  -32600  not-passed-through
+    │   ├── PeerNotBelieved          403  -32600  peer-not-believed
     │   ├── UnknownSession           404  -32001  unknown-session
     │   ├── UnknownEvent             405  -32600  unknown-event
     │   ├── UnsupportedVersion       400  -32022  unsupported-version
@@ -212,6 +213,16 @@ class NotPassed(ClientError):
 
     status = 404
     reason = "not-passed-through"
+
+
+class PeerNotBelieved(ClientError):
+    """A request to the listener for other members that is not taken for one of theirs."""
+
+    status = 403
+    reason = "peer-not-believed"
+
+    def __init__(self, why: str) -> None:
+        super().__init__(f"This is not taken for a request of another member ({why}).")
 
 
 class UnknownSession(ClientError):

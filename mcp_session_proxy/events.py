@@ -706,6 +706,23 @@ class Forwarded(Event, frozen=True, kw_only=True):
     outcome: str
 
 
+class PeerNotTrusted(Event, frozen=True, kw_only=True):
+    """Somebody has come to the listener for other members and was refused (403). ``why``: unsigned;
+    wrong-mac, with another key or changed on the way; too-old or too-new, by the clocks of the two; replayed;
+    itself, if it has come back to where it was from; unknown-member; other-version; or wrong-body. ``member``
+    is who it says it is. Told once a second for each ``why``; ``times`` is how often it has happened since.
+
+    What to do: if it is one of yours, give all the same ``--cluster-key-file``, and set their clocks. If not,
+    see who can reach ``--peer-listen``.
+    """
+
+    name = "cluster.peer_not_trusted"
+    level = Level.WARNING
+    why: str
+    member: str | None
+    times: int
+
+
 class TookOver(Event, frozen=True, kw_only=True):
     """With ``--replace``: this process has the sockets of process ``pid``, which drains and ends."""
 

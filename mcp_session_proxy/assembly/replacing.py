@@ -21,8 +21,7 @@ import contextlib
 import os
 import socket
 import stat
-import struct
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
 from typing import Final
@@ -30,7 +29,7 @@ from typing import Final
 import msgspec
 
 from .. import __version__, events
-from ..aio import Tasks, readable
+from ..aio import Tasks, peer_process, readable, unix_name
 from ..events import Observer
 from ..settings.values import Address
 from .sockets import Bound, CannotStart, Role, what_is_wrong
@@ -46,10 +45,7 @@ _MOST_SOCKETS: Final = 32
 _ANSWER_SECONDS: Final = 10.0
 # How long the newer one may take to start, before the older one no longer counts on it.
 _START_SECONDS: Final = 120.0
-_CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group (unix(7))
 _OURS_ALONE: Final = 0o600
-# The system takes no longer path for a unix socket.
-_PATH_BYTES: Final = 107
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,12 +86,12 @@ class Predecessor:
         try:
             connection.setblocking(False)
             try:
-                with _reachable(path) as name:
+                with unix_name(path) as name:
                     connection.connect(name)
             except (FileNotFoundError, ConnectionRefusedError):
                 connection.close()
                 return None  # nothing is there, or what a process left behind that was killed
-            pid, user = _peer(connection)
+            pid, user = peer_process(connection)
             if user != os.geteuid():
                 raise CannotStart(f"--replace: {path} belongs to a process of another user (uid {user})")
             sockets = await _receive(connection, pid)
@@ -245,7 +241,7 @@ class Replaceable:
         draft = self._path.with_name(f"{self._path.name}.{os.getpid()}")
         waiting = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            with _reachable(draft) as name:
+            with unix_name(draft) as name:
                 waiting.bind(name)
             draft.chmod(_OURS_ALONE)
             # Nobody can have connected before: it does not listen yet.
@@ -294,7 +290,7 @@ class Replaceable:
 
     async def _answer(self, connection: socket.socket) -> None:
         """Hand everything over to one who asks, if that is the right one and nobody else has asked before."""
-        pid, user = _peer(connection)
+        pid, user = peer_process(connection)
         problem = None
         try:
             if user != os.geteuid():
@@ -354,26 +350,3 @@ class Replaceable:
         )
         packet, numbers = msgspec.json.encode(handed), [each.fileno() for _, _, each in given]
         socket.send_fds(connection, [packet], numbers)
-
-
-# -- both --------------------------------------------------------------------------------------------
-
-
-def _peer(connection: socket.socket) -> tuple[int, int]:
-    """The process at the other end and its user, as the system knows them."""
-    found = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
-    pid, user, _ = _CREDENTIALS.unpack(found)
-    return pid, user
-
-
-@contextlib.contextmanager
-def _reachable(path: Path) -> Iterator[str]:
-    """A name for this path that is short enough for a unix socket: by way of its directory's descriptor."""
-    if len(os.fsencode(path)) <= _PATH_BYTES:
-        yield str(path)
-        return
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
-    try:
-        yield f"/proc/self/fd/{directory}/{path.name}"
-    finally:
-        os.close(directory)

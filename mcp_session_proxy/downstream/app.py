@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -39,7 +39,7 @@ SILENT: Final = logging.getLogger(f"{__name__}.http")
 SILENT.setLevel(logging.CRITICAL)
 _ALLOW: Final = "GET, POST, DELETE, OPTIONS"
 # Larger ones are judged with each request, so that idle connections do not hold on to them.
-_MAX_KEPT_HEAD_BYTES: Final = 4096
+MAX_KEPT_HEAD_BYTES: Final = 4096
 # After a larger one a connection ends: the parser keeps the newest head until the next one comes.
 _MAX_IDLE_HEAD_BYTES: Final = 16 * 1024
 # The first in milliseconds, the others in seconds (Linux, tcp(7)).
@@ -121,7 +121,7 @@ class FrontDoor:
         head.cors = {} if origin is None else guard.cors_headers(origin)
         head.to_endpoint = http.rel_url.raw_path in self._paths
         head.expects = "Expect" in headers
-        if size_bytes <= _MAX_KEPT_HEAD_BYTES:
+        if size_bytes <= MAX_KEPT_HEAD_BYTES:
             connection.head = head
         elif size_bytes > _MAX_IDLE_HEAD_BYTES:
             http._message = http._message._replace(should_close=True)
@@ -160,17 +160,21 @@ class HttpServer(web.Server):
     Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
     the time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
     is sent is given up by the operating system. ``rules`` may be replaced at any time. ``is_accepted`` tells
-    whether the server knows a principal; ``heads`` is the memory for heads that have not ended.
+    whether the server knows a principal; ``heads`` is the memory for heads that have not ended. A head has
+    ``max_fields`` at most.
     """
+
+    connection_type: type[Connection] = Connection
 
     def __init__(
         self,
-        door: FrontDoor,
+        door: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]],
         *,
         rules: HttpServerRules,
         idle_timeout_seconds: float,
         is_accepted: Callable[[str], bool],
         heads: Share,
+        max_fields: int = HEAD_FIELDS,
     ) -> None:
         super().__init__(
             door,
@@ -179,7 +183,7 @@ class HttpServer(web.Server):
             logger=SILENT,
             keepalive_timeout=idle_timeout_seconds,
             auto_decompress=False,  # see body.py
-            max_headers=HEAD_FIELDS,
+            max_headers=max_fields,
         )
         self.places = Places(
             max_connections=rules.max_connections,
@@ -204,7 +208,7 @@ class HttpServer(web.Server):
     def __call__(self) -> Connection:
         """Our end of a new connection."""
         limit = self._rules.max_header_bytes
-        connection = Connection(
+        connection = self.connection_type(
             self, loop=self._loop, max_line_size=limit, max_field_size=limit, **self._kwargs
         )
         connection.place = None
@@ -288,16 +292,25 @@ class HttpServer(web.Server):
         writer: AbstractStreamWriter,
         task: asyncio.Task[None],
     ) -> web.BaseRequest:
+        message = self._begin(message, payload, protocol, task)
+        return web.BaseRequest(
+            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
+        )
+
+    def _begin(
+        self,
+        message: RawRequestMessage,
+        payload: StreamReader,
+        protocol: web.RequestHandler,
+        task: asyncio.Task[None],
+    ) -> RawRequestMessage:
+        """A request begins on a connection. Gives its head, which may say that it is the last one."""
         if isinstance(protocol, Connection):
             place = protocol.place
             if place is not None and not place.has_asked:
                 self.places.ask(place)
             protocol.begin(task, payload)
-        if self._parting:
-            message = message._replace(should_close=True)
-        return web.BaseRequest(
-            message, payload, protocol, writer, task, self._loop, client_max_size=self._max_body_bytes
-        )
+        return message._replace(should_close=True) if self._parting else message
 
 
 def _set_timeouts(transport: asyncio.Transport) -> None:

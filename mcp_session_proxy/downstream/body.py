@@ -13,6 +13,7 @@ from aiohttp import hdrs, web
 from ..bounds import BODY_SECONDS, SMALL_BYTES
 from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
 from ..memory import Share
+from .forwarded import ForwardedRequest
 
 _STEP_BYTES: Final = 64 * 1024
 # What a deflate stream starts with, with its wrapper (RFC 1950) or, as some clients send it, without.
@@ -27,6 +28,7 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
         OverBudget: there is no memory for it.
         UnsupportedCoding: it is compressed in a way that is not known here.
         BadRequest: it did not arrive whole, or is not what it says.
+        PeerNotBelieved: it is not the one that another member has signed.
     """
     content = http.content
     if content.is_eof() and content.exception() is None and hdrs.CONTENT_ENCODING not in http.headers:
@@ -35,6 +37,8 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
         size_bytes = len(data)
         if size_bytes > max_bytes:
             raise _too_large(max_bytes)
+        if isinstance(http, ForwardedRequest):
+            http.check_body(data)
         share.take(size_bytes, large=size_bytes > SMALL_BYTES)
         return data
     if (http.content_length or 0) > max_bytes:
@@ -65,10 +69,13 @@ async def _gather(http: web.BaseRequest, inflater: "_Inflater | None", max_bytes
             pieces.append(piece)
         if inflater is not None and not inflater.finished:
             raise BadRequest("The compressed body is incomplete.")
+        body = b"".join(pieces)
+        if isinstance(http, ForwardedRequest):
+            http.check_body(body)
     except BaseException:
         share.give_back(size)
         raise
-    return b"".join(pieces)
+    return body
 
 
 def _make_inflater(http: web.BaseRequest, max_bytes: int) -> "_Inflater | None":

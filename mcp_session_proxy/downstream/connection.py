@@ -36,6 +36,11 @@ _NO_MEMORY: Final = OverBudget(
 _NUMBERS: Final = itertools.count(1)
 
 
+def next_number() -> int:
+    """A number that no connection has."""
+    return next(_NUMBERS)
+
+
 class Connection(web.RequestHandler):
     """One connection.
 
@@ -154,7 +159,7 @@ class Connection(web.RequestHandler):
         self._shared = self._ended_by_client = self._streamed = self._holds_head = self._follows = False
         self._body = None
         self._body_bytes = self._framing_bytes = 0
-        self.number = next(_NUMBERS)
+        self.number = next_number()
         self.quiet_looks = 0
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
         # first step (eagerly, from Python 3.12 on).

@@ -56,6 +56,7 @@ class Head(Judged):
         "cors",
         "expects",
         "hops",
+        "forwarded_as",
         "legacy_caller",
         "names_modern",
         "sender",
@@ -71,6 +72,7 @@ class Head(Judged):
     to_endpoint: bool
     expects: bool
     hops: int
+    forwarded_as: tuple[int, bytes] | None  # the fields that another member gets, after so many hops
 
     sender: Sender
     session_id: str | None
@@ -89,6 +91,7 @@ class Head(Judged):
         self._length_at = next(places, -1)
         self.judged_by = None
         self.hops = 0
+        self.forwarded_as = None
 
     def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""

@@ -97,7 +97,8 @@ def _classify_short(name: str) -> _Kind:
     name = name.lower()
     if name == "connection":
         return _Kind.CONNECTION
-    if name in _HOP_BY_HOP:
+    # What members of a cluster say to each other is not for clients to say, nor for servers to hear.
+    if name in _HOP_BY_HOP or name.startswith(revisions.MEMBER_HEADER_PREFIX):
         return _Kind.HOP
     if name in _OURS or name.startswith(_OUR_PREFIXES):
         return _Kind.OURS

@@ -23,6 +23,8 @@ LAST_EVENT_ID_HEADER: Final = "Last-Event-ID"
 METHOD_HEADER: Final = "Mcp-Method"
 NAME_HEADER: Final = "Mcp-Name"
 PARAM_HEADER_PREFIX: Final = "mcp-param-"
+# Of what the members of one cluster say to each other.
+MEMBER_HEADER_PREFIX: Final = "msp-"
 
 JSON: Final = "application/json"
 SSE: Final = "text/event-stream"

@@ -19,7 +19,7 @@ from messages import INITIALIZE, call
 from programs import Program, running
 from proxy_bench import PATIENCE_SECONDS, until
 
-from mcp_session_proxy.aio import readable
+from mcp_session_proxy.aio import readable, unix_name
 from mcp_session_proxy.assembly import replacing
 from mcp_session_proxy.assembly.replacing import Predecessor, Replaceable, place
 from mcp_session_proxy.assembly.sockets import CannotStart, Role, bind
@@ -310,7 +310,7 @@ async def older(tmp_path: Path) -> AsyncIterator[Older]:
 def asking(path: Path) -> Iterator[socket.socket]:
     """Whoever connects, and says what it likes."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection:
-        with replacing._reachable(path) as name:
+        with unix_name(path) as name:
             connection.connect(name)
         connection.setblocking(False)
         yield connection
@@ -470,7 +470,7 @@ async def test_nobody_is_there(tmp_path: Path) -> None:
 
 async def test_other_users_get_nothing(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever runs as somebody else is not answered, whatever the file's mode has become."""
-    monkeypatch.setattr(replacing, "_peer", lambda _: (7, os.geteuid() + 1))
+    monkeypatch.setattr(replacing, "peer_process", lambda _: (7, os.geteuid() + 1))
     with asking(older.path) as connection:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await readable(connection)
@@ -481,7 +481,7 @@ async def test_other_users_get_nothing(older: Older, monkeypatch: pytest.MonkeyP
 async def test_nothing_is_taken_from_other_users(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
     """Somebody else may have put a socket there."""
     theirs = os.geteuid() + 1
-    monkeypatch.setattr(replacing, "_peer", lambda _: (7, theirs))
+    monkeypatch.setattr(replacing, "peer_process", lambda _: (7, theirs))
     with pytest.raises(CannotStart, match=rf"belongs to a process of another user \(uid {theirs}\)"):
         await Predecessor.find(older.path)
 

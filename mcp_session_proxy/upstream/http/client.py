@@ -8,12 +8,13 @@ import asyncio
 import math
 import ssl
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final, NamedTuple
 
 from yarl import URL
 
 from ...bounds import KEPT_CONNECTIONS
-from .dialing import Dialer
+from .dialing import Dialer, UnixDialer
 from .head import write_head
 from .http1 import HttpAnswer, ServerConnection
 from .trouble import Trouble, told
@@ -36,13 +37,21 @@ def patience(*, connect_seconds: float, silence_seconds: float | None) -> Timeou
 
 
 class HttpClient:
-    """Sends requests to the server of one URL. ``close`` cuts all of its connections.
+    """Sends requests to the server of one URL, or of one unix socket. ``close`` cuts all of its connections.
 
-    There is no limit on connections that are in use, so that it is not a second, hidden pool.
+    There is no limit on connections that are in use, so that it is not a second, hidden pool. One that is not
+    in use is kept for ``keep_seconds``.
     """
 
-    def __init__(self, url: URL, tls: ssl.SSLContext | None = None) -> None:
-        self._dialer = Dialer(url, tls)
+    def __init__(
+        self,
+        to: URL | Path,
+        tls: ssl.SSLContext | None = None,
+        *,
+        keep_seconds: float = _KEEP_CONNECTION_SECONDS,
+    ) -> None:
+        self._dialer = Dialer(to, tls) if isinstance(to, URL) else UnixDialer(to)
+        self._keep_seconds = keep_seconds
         self._connections: set[ServerConnection] = set()
         self._idle: list[ServerConnection] = []
         self._sweeper: asyncio.TimerHandle | None = None
@@ -83,7 +92,7 @@ class HttpClient:
             UpstreamTimeout: no answer for too long.
             ConnectionLost: the connection broke after it was, or may have been, sent.
         """
-        connection = self._take_idle() or await self._connect(patience.connect_seconds)
+        connection = self.take_idle() or await self.connect(patience.connect_seconds)
         answer = connection.ask(head, body, patience.silence_seconds)
         try:
             await answer.begin()
@@ -103,8 +112,11 @@ class HttpClient:
 
     # -- connections ---------------------------------------------------------------------------------
 
-    def _take_idle(self) -> ServerConnection | None:
-        """The connection that was used last: those that are not needed grow old and are let go."""
+    def take_idle(self) -> ServerConnection | None:
+        """A connection for one request, if one is free: the one that was used last.
+
+        Those that are not needed grow old and are let go.
+        """
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open and connection.deadline > asyncio.get_running_loop().time():
@@ -112,7 +124,12 @@ class HttpClient:
             connection.cut()
         return None
 
-    async def _connect(self, seconds: float) -> ServerConnection:
+    async def connect(self, seconds: float) -> ServerConnection:
+        """A new connection for one request, within so many seconds.
+
+        Raises:
+            UpstreamUnreachable, UpstreamProtocolError: there is none; what the system says is the cause.
+        """
         try:
             async with asyncio.timeout(seconds):
                 connection = await self._dialer.dial(self._new_connection)
@@ -139,7 +156,7 @@ class HttpClient:
         if self._closed or len(self._idle) >= KEPT_CONNECTIONS:
             connection.cut()
             return
-        connection.deadline = asyncio.get_running_loop().time() + _KEEP_CONNECTION_SECONDS
+        connection.deadline = asyncio.get_running_loop().time() + self._keep_seconds
         self._idle.append(connection)
         self._watch(connection.deadline)
 

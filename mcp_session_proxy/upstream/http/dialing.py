@@ -1,16 +1,20 @@
-"""Connections to one server: its name looked up, its addresses tried, TLS where its URL wants that."""
+"""Connections to one server: its name looked up, its addresses tried, TLS where its URL wants that; and to
+whoever listens on a unix socket.
+"""
 
 import asyncio
 import socket
 import ssl
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeVar
 
 import aiohappyeyeballs
 from aiohappyeyeballs import AddrInfoType
 from yarl import URL
 
+from ...aio import unix_name
 from ...protocol.hosts import is_ip_address
 
 _P = TypeVar("_P", bound=asyncio.Protocol)
@@ -88,6 +92,19 @@ class Dialer:
         self._look_up = None
         if not look_up.cancelled():
             look_up.exception()  # whoever waits for it hears of it; if nobody does any more, no matter
+
+
+class UnixDialer:
+    """Connects to whoever listens on a unix socket."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def dial(self, make: Callable[[], _P]) -> _P:
+        """A connection, spoken by what ``make`` gives. Raises OSError: there is none."""
+        with unix_name(self._path) as name:
+            _, made = await asyncio.get_running_loop().create_unix_connection(make, name)
+        return made
 
 
 def _keep_alive(sock: socket.socket) -> None:

@@ -159,11 +159,20 @@ class HttpAnswer:
         if self._connection is not None:
             self._connection.note_word()
 
+    @property
+    def unread_bytes(self) -> int:
+        """How much of the body has come and was not taken yet."""
+        return self._unread_bytes
+
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
         if self.stage is not _ENDED or self._pieces:
             return False
         return self._inflater is None or not self._inflater.has_more
+
+    def keep_coded(self) -> None:
+        """Give the body as it comes, whatever its ``Content-Encoding``: who gets it sees that header, too."""
+        self._inflater = None
 
     def close(self) -> None:
         """Nobody wants more of it: a connection on which there is more is cut."""

@@ -1,0 +1,197 @@
+"""The other members, as this one talks to them: connections that are kept, and requests that are signed.
+
+A request is written once, on one connection, and what becomes of it has one of five names::
+
+    an answer           from its head on; whoever gets it closes it
+    PeerRefused         nobody listens: nothing was sent
+    PeerUnreachable     no connection, or no trust: nothing was done
+    PeerBroke           it was sent, and no answer has begun
+    Misdirected         it came to the wrong member, and nothing was done
+
+Over how long an answer takes nothing is given up here: the times that count are those of whoever works on it.
+"""
+
+import asyncio
+import errno
+import math
+import ssl
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from yarl import URL
+
+from ..bounds import PEER_ANSWER_SECONDS, PEER_BODY_BYTES, PEER_CONNECT_SECONDS, PEER_KEPT_SECONDS
+from ..errors import UpstreamError
+from ..upstream.http.client import HttpClient
+from ..upstream.http.http1 import HttpAnswer, ServerConnection
+from ..upstream.transport import ConnectionLost
+from .card import Card
+from .lease import LeaseAnswer
+from .outcomes import Misdirected, PeerBroke, PeerRefused, PeerUnreachable
+from .peer_signature import OWN_SCHEME, OWNER, REFUSED, Origin, Signer, write_origin
+
+UNIX: Final = "unix:"
+LEASE_PATH: Final = "/peer/lease"
+_MISDIRECTED: Final = 421
+_FORBIDDEN: Final = 403
+_OWN: Final = write_origin(Origin(0, OWN_SCHEME, 0, None))
+# Of a unix socket, and of a port: nobody is there.
+_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+
+
+class Peers:
+    """Talks to other members in the name of ``member``. ``keys`` are what the cluster signs with, the newest
+    first. ``tls`` is how members with an https URL are spoken to.
+    """
+
+    def __init__(self, member: str, keys: Sequence[bytes], *, tls: ssl.SSLContext | None = None) -> None:
+        self._signer = Signer(member, keys)
+        self._tls = tls
+        self._ways: dict[str, _Ways] = {}
+
+    def __repr__(self) -> str:
+        return f"<Peers { ({member: ways.clients for member, ways in self._ways.items()}) }>"
+
+    async def send(self, card: Card, start: bytes, fields: bytes, body: bytes) -> HttpAnswer:
+        """Send one request to a member; gives its answer from its head on, as the member wrote it.
+
+        ``start`` is the method and the target, ``fields`` are all others of its head, its origin first.
+
+        Raises:
+            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: see above.
+        """
+        ways = self._ways.get(card.member)
+        connection = None if ways is None else ways.take_idle()
+        if connection is None:
+            connection = await self._connect(card)
+        answer = connection.ask(self._signer.sign(card.member, start, fields, body), body, math.inf)
+        try:
+            await answer.begin()
+            if answer.status in (_MISDIRECTED, _FORBIDDEN):
+                _check_trust(answer)
+        except (ConnectionLost, UpstreamError) as error:
+            answer.close()
+            raise PeerBroke(str(error)) from error
+        except BaseException:
+            answer.close()
+            raise
+        answer.keep_coded()
+        return answer
+
+    async def post(self, card: Card, target: str, body: bytes) -> tuple[int, bytes]:
+        """Ask a member something of this one's own; gives the status and the body of its answer.
+
+        Raises:
+            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is none within a second.
+        """
+        return await self._ask(card, b"POST " + target.encode(), body)
+
+    async def ask_lease(self, card: Card, member: str, shard: str | None) -> LeaseAnswer:
+        """Ask a member what the store says of another one, and whether it has this shard itself.
+
+        Raises:
+            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.
+        """
+        query = f"member={quote(member)}" + ("" if shard is None else f"&shard={quote(shard, safe='')}")
+        status, body = await self._ask(card, f"GET {LEASE_PATH}?{query}".encode(), b"")
+        try:
+            if status == 200:
+                return msgspec.json.decode(body, type=LeaseAnswer)
+        except msgspec.MsgspecError:
+            pass
+        raise PeerBroke(f"it does not understand what it is asked (HTTP {status})")
+
+    async def _ask(self, card: Card, start: bytes, body: bytes) -> tuple[int, bytes]:
+        try:
+            async with asyncio.timeout(PEER_ANSWER_SECONDS):
+                answer = await self.send(card, start, _OWN, body)
+                try:
+                    return answer.status, await answer.read_beginning(PEER_BODY_BYTES)
+                finally:
+                    answer.let_end()
+        except TimeoutError as error:
+            raise PeerBroke("no answer in time") from error
+
+    def keep(self, members: Collection[str]) -> None:
+        """These are all that there are: what is under way at the others will not come to an end."""
+        for member in [member for member in self._ways if member not in members]:
+            self.drop(member)
+
+    def drop(self, member: str) -> None:
+        """This one is gone: whoever waits for its answers hears ``PeerBroke``."""
+        ways = self._ways.pop(member, None)
+        for client in () if ways is None else ways.clients.values():
+            client.close()
+
+    def close(self) -> None:
+        """Cut all connections."""
+        for member in list(self._ways):
+            self.drop(member)
+
+    # -- ways to a member ----------------------------------------------------------------------------
+
+    async def _connect(self, card: Card) -> ServerConnection:
+        """A new connection to a member, by the way that was good last, or else by the best that is.
+
+        Raises:
+            PeerRefused: nobody listens on any of its addresses.
+            PeerUnreachable: there is no connection.
+        """
+        ways = self._ways.setdefault(card.member, _Ways())
+        failure: UpstreamError | None = None
+        refusals = 0
+        addresses = sorted(card.addresses, key=lambda address: address != ways.best)
+        for address in addresses:
+            client = ways.clients.get(address) or self._open(ways, address)
+            try:
+                connection = await client.connect(PEER_CONNECT_SECONDS)
+            except UpstreamError as error:
+                failure, cause = error, error.__cause__
+                refusals += isinstance(cause, OSError) and cause.errno in _NOBODY
+                continue
+            ways.best, ways.client = address, client
+            return connection
+        # A path on another machine's disk is refused here, too: that tells only where all others do so.
+        if addresses and refusals == len(addresses):
+            raise PeerRefused(f"nobody listens on {', '.join(addresses)}") from failure
+        raise PeerUnreachable(f"no connection to {', '.join(addresses) or 'no address'}") from failure
+
+    def _open(self, ways: "_Ways", address: str) -> HttpClient:
+        # Before anything is awaited: whoever comes meanwhile uses the same one.
+        to = Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else URL(address)
+        client = ways.clients[address] = HttpClient(to, self._tls, keep_seconds=PEER_KEPT_SECONDS)
+        return client
+
+
+class _Ways:
+    """The connections to one member, by address; and which address was good last."""
+
+    __slots__ = ("best", "client", "clients")
+
+    def __init__(self) -> None:
+        self.clients: dict[str, HttpClient] = {}
+        self.best: str | None = None
+        self.client: HttpClient | None = None
+
+    def take_idle(self) -> ServerConnection | None:
+        """A connection that waits for its next request."""
+        return None if self.client is None else self.client.take_idle()
+
+
+def _check_trust(answer: HttpAnswer) -> None:
+    """Of an answer with such a status, whether it is the other member's own and not what it passes on.
+
+    Raises:
+        Misdirected: it does not have the shard.
+        PeerUnreachable: it does not believe us.
+    """
+    owner, refused = answer.headers.get(OWNER), answer.headers.get(REFUSED)
+    if answer.status == _MISDIRECTED and owner is not None:
+        answer.let_end()
+        raise Misdirected(owner or None)
+    if answer.status == _FORBIDDEN and refused is not None:
+        answer.let_end()
+        raise PeerUnreachable(f"it does not believe us: {refused}")
