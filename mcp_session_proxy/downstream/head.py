@@ -57,6 +57,7 @@ class Head(Judged):
         "expects",
         "hops",
         "forwarded_as",
+        "hops",
         "legacy_caller",
         "names_modern",
         "sender",
@@ -92,6 +93,7 @@ class Head(Judged):
         self.judged_by = None
         self.hops = 0
         self.forwarded_as = None
+        self.hops = 0
 
     def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""

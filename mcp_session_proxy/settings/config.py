@@ -56,6 +56,7 @@ from .kinds import (
     Words,
     by_server,
 )
+from .peers import PeerSettings
 from .sources import ENV_PREFIX, ConfigError, FileSource, flag_name
 from .stdio import StdioSettings
 from .values import Address, mask
@@ -84,7 +85,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(StdioSettings):
+class Settings(PeerSettings, StdioSettings):
     """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
@@ -523,6 +524,8 @@ class Settings(StdioSettings):
         if any(URL(url).raw_path != path for url in self.replica):
             yield "replica", f"must have the path of the first server, {path}"
         yield from self.stdio_conflicts()
+        taken = {"listen": self.listen, "admin_listen": self.admin_listen}
+        yield from self.peer_conflicts(certified=self.tls_cert is not None, taken=taken)
         if self.command is not None:
             yield from self._conflicts_with_a_command()
         if self.token_identity is TokenIdentity.JWKS:
@@ -538,7 +541,7 @@ class Settings(StdioSettings):
         if self.min_idle > self.max_sessions_per_principal:
             limit = self.max_sessions_per_principal
             yield "min_idle", f"must not be over --max-sessions-per-principal, which is {limit}"
-        if self.admin_listen is not None and _collide(self.listen, self.admin_listen):
+        if self.admin_listen is not None and self.listen.collides(self.admin_listen):
             blamed, other = "admin_listen", "--listen"
             if blamed not in self.model_fields_set:
                 blamed, other = "listen", "--admin-listen"
@@ -607,8 +610,3 @@ def _has_opentelemetry() -> bool:
         return all(find_spec(name) for name in _OPENTELEMETRY)
     except ModuleNotFoundError:
         return False
-
-
-def _collide(one: Address, other: Address) -> bool:
-    same_host = one.host == other.host or "" in (one.host, other.host)
-    return same_host and one.port == other.port != 0

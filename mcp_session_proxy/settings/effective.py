@@ -18,13 +18,14 @@ from .kinds import Group
 from .options import Option, options
 from .sources import ConfigError, Provenance, Source, origin
 from .stdio import check_command
-from .tls import listener_context, upstream_context
+from .tls import listener_context, peer_context, upstream_context
 from .values import show
 
 # What a configuration names on this machine has to be there.
 _LOOKS: Final[tuple[Callable[[Settings], SSLContext | None], ...]] = (
     listener_context,
     upstream_context,
+    peer_context,
     check_command,
 )
 

@@ -23,6 +23,7 @@ from .values import (
     parse_issuer,
     parse_networks,
     parse_origins,
+    parse_peer_url,
     parse_public_url,
     parse_size,
     parse_text,
@@ -43,6 +44,7 @@ class Group(StrEnum):
     LISTENING = "Listening"
     STDIO = "Servers that are commands"
     SESSIONS = "Sessions"
+    CLUSTER = "Several proxies"
     MODERN = "Modern clients"
     IDENTITY = "Identity"
     LIMITS = "Limits"
@@ -129,6 +131,7 @@ Status = Annotated[Literal[405, 200, 204], BeforeValidator(_parse_status), Form(
 Upstream = Annotated[str | None, BeforeValidator(_parse_optional_upstream), Form("URL", _show_url)]
 Upstreams = Annotated[tuple[str, ...], BeforeValidator(parse_upstreams), Form("URL", _show_urls)]
 PublicUrl = Annotated[str | None, BeforeValidator(parse_public_url), Form("URL", show)]
+PeerUrl = Annotated[str | None, BeforeValidator(parse_peer_url), Form("URL", show)]
 IssuerUrl = Annotated[str | None, BeforeValidator(parse_issuer), Form("URL", show)]
 EventsPlace = Annotated[str, BeforeValidator(parse_events), Form("WHERE", show)]
 Text = Annotated[str | None, BeforeValidator(parse_text), Form("TEXT", show)]

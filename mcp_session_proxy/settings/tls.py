@@ -55,6 +55,47 @@ def listener_context(settings: Settings) -> ssl.SSLContext | None:
     return context
 
 
+def peer_listener_context(settings: Settings) -> ssl.SSLContext | None:
+    """What other members are shown, and asked for; None if they speak without TLS.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
+    if settings.peer_ca is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.num_tickets = 0  # as for clients
+    return _between_members(context, settings)
+
+
+def peer_context(settings: Settings) -> ssl.SSLContext | None:
+    """How other members are spoken to, likewise. They are called by the host in their URL.
+
+    Raises:
+        ConfigError: a file cannot be read, or does not hold what it should.
+    """
+    if settings.peer_ca is None:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.set_alpn_protocols(["http/1.1"])
+    return _between_members(context, settings)
+
+
+def _between_members(context: ssl.SSLContext, settings: Settings) -> ssl.SSLContext:
+    """Both sides show what they have, and trust the same authorities."""
+    context.minimum_version = _LEAST
+    assert settings.peer_ca is not None
+    _trust(context, settings.peer_ca, "--peer-ca")
+    if settings.peer_cert is not None and settings.peer_key is not None:
+        _show(context, settings.peer_cert, settings.peer_key, "--peer-cert", "--peer-key")
+    elif settings.tls_cert is not None and settings.tls_key is not None:
+        _show(context, settings.tls_cert, settings.tls_key, "--tls-cert", "--tls-key")
+    return context
+
+
 def renew_upstream(context: ssl.SSLContext, settings: Settings) -> None:
     """Read the files of a context of ``upstream_context`` again; what they hold counts for new connections.
 
@@ -97,7 +138,8 @@ class RenewableContext:
 
 
 class Contexts:
-    """The contexts of a running proxy, ``upstream`` and ``listener``; None where there is no need of one.
+    """The contexts of a running proxy: ``upstream``, ``listener``, ``peers`` to other members, and
+    ``peer_listener`` for them; None where there is no need of one.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -106,7 +148,10 @@ class Contexts:
     def __init__(self, settings: Settings) -> None:
         self.upstream = upstream_context(settings)
         self.listener = listener_context(settings)
+        self.peers = peer_context(settings)
+        self.peer_listener = peer_listener_context(settings)
         self._listener = None if self.listener is None else RenewableContext(self.listener)
+        self._peer_listener = None if self.peer_listener is None else RenewableContext(self.peer_listener)
 
     def renew(self, settings: Settings) -> None:
         """Read all files again; what they hold counts for new connections.
@@ -115,9 +160,14 @@ class Contexts:
             ConfigError: a file cannot be read, or does not hold what it should; everything is as it was.
         """
         listener = listener_context(settings)
+        peer_listener = peer_listener_context(settings)
         if self.upstream is not None:
             upstream_context(settings)  # may fail; the one in use must not be half renewed
             renew_upstream(self.upstream, settings)
+        if self.peers is not None and peer_listener is not None:
+            _between_members(self.peers, settings)
+            assert self._peer_listener is not None
+            self._peer_listener.renew(peer_listener)
         if self._listener is not None and listener is not None:
             self._listener.renew(listener)
 

@@ -85,6 +85,11 @@ class Address:
         """Whether it is a unix socket's."""
         return self.host.startswith(("/", "@"))
 
+    def collides(self, other: "Address") -> bool:
+        """Whether not both can be listened on."""
+        same_host = self.host == other.host or "" in (self.host, other.host)
+        return same_host and self.port == other.port != 0
+
     def __str__(self) -> str:
         if self.is_unix:
             return f"unix:{self.host}"
@@ -206,6 +211,17 @@ def parse_public_url(value: object) -> str | None:
     if url.user is not None or url.query_string or url.raw_fragment:
         raise ValueError(problem)
     return str(url).rstrip("/")
+
+
+def parse_peer_url(value: object) -> str | None:
+    """Read the URL under which other members reach this one: an origin, and nothing behind it."""
+    if value in (None, ""):
+        return None
+    problem = "must be the http or https URL of this one proxy, such as http://10.0.0.7:7946, without a path"
+    url = _parse_http_url(value, problem)
+    if url.user is not None or url.path not in ("", "/") or url.query_string or url.raw_fragment:
+        raise ValueError(problem)
+    return str(url.origin())
 
 
 def parse_origins(value: object) -> tuple[str, ...]:
