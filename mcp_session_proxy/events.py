@@ -707,10 +707,10 @@ class Forwarded(Event, frozen=True, kw_only=True):
 
 
 class PeerNotTrusted(Event, frozen=True, kw_only=True):
-    """Somebody has come to the listener for other members and was refused (403). ``why``: unsigned;
+    """Somebody has come to the listener for other members and was refused (403). ``problem``: unsigned;
     wrong-mac, with another key or changed on the way; too-old or too-new, by the clocks of the two; replayed;
     itself, if it has come back to where it was from; unknown-member; other-version; or wrong-body. ``member``
-    is who it says it is. Told once a second for each ``why``; ``times`` is how often it has happened since.
+    is who it says it is. Told once a second for each ``problem``; ``times`` is how often since then.
 
     What to do: if it is one of yours, give all the same ``--cluster-key-file``, and set their clocks. If not,
     see who can reach ``--peer-listen``.
@@ -718,7 +718,7 @@ class PeerNotTrusted(Event, frozen=True, kw_only=True):
 
     name = "cluster.peer_not_trusted"
     level = Level.WARNING
-    why: str
+    problem: str
     member: str | None
     times: int
 

@@ -89,6 +89,7 @@ _FIELDS: Final = {
     "peer": "the address that the request came from",
     "pid": "the number of the child's process, or of the other one with `--replace`",
     "principal": "tag of the caller: equal tags, equal credentials",
+    "member": "the name of another process on the same store",
     "problem": "what is wrong, as the command line would say it",
     "program": "the command's name, without its arguments",
     "reason": "one word: why",
@@ -117,6 +118,7 @@ _FIELDS: Final = {
     "waited_seconds": "how long the request waited for a session",
     "what": "what is different, in words",
     "where": "in which part of the program",
+    "times": "how often it has happened since it was told last",
     "why": "what the session was needed for",
 }
 

@@ -4,6 +4,7 @@ import contextlib
 import os
 import socket
 import ssl
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,7 @@ class PeerListener:
         bare = settings.endpoint_path.rstrip("/")
         door = PeerDoor(
             member,
-            Judge(member, keys),
+            Judge(member, keys, now=time.time),
             handle=handle,
             paths=frozenset({bare, bare + "/"} - {""}),
             questions={LEASE_PATH: partial(_answer_lease, on_lease)},

@@ -20,7 +20,6 @@ the same one after a restart.
 
 import hmac
 import itertools
-import time
 from collections.abc import Callable, Sequence
 from enum import StrEnum
 from hashlib import blake2b
@@ -73,8 +72,8 @@ class NotBelieved(Exception):
         self.member = member
 
 
-class Origin(NamedTuple):
-    """Where a request has come from: the client's side of it, as the member knows that has it first hand.
+class PeerClient(NamedTuple):
+    """The client whose request it is, as the member knows it that has it first hand.
 
     ``hops`` are the members that it has come through, ``connection`` tells the client's connection from all
     others of that member, and ``remote`` is the client's address; None of a unix socket.
@@ -92,7 +91,7 @@ class Signed(NamedTuple):
     member: str
     to: str
     body: bytes
-    origin: Origin
+    client: PeerClient
     key: bytes
 
     def check_body(self, body: bytes) -> None:
@@ -101,17 +100,17 @@ class Signed(NamedTuple):
             raise NotBelieved(Disbelief.WRONG_BODY, self.member)
 
 
-def write_origin(origin: Origin) -> bytes:
+def write_client(client: PeerClient) -> bytes:
     """The field that tells of it, without the end of its line."""
-    remote = origin.remote or _NOTHING
-    text = f"{CLIENT}: {origin.hops} {origin.scheme} {origin.connection} {remote}"
+    remote = client.remote or _NOTHING
+    text = f"{CLIENT}: {client.hops} {client.scheme} {client.connection} {remote}"
     return text.encode(*_DECODING)
 
 
 class Signer:
     """Signs what ``member`` sends, with the first of the ``keys``. ``now`` gives seconds since 1970."""
 
-    def __init__(self, member: str, keys: Sequence[bytes], *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, member: str, keys: Sequence[bytes], *, now: Callable[[], float]) -> None:
         self.member = member
         self._key = keys[0]
         self._now = now
@@ -139,7 +138,7 @@ class Signer:
 class Judge:
     """Judges what comes to ``member``. Each of the ``keys`` is good, so that one can follow another."""
 
-    def __init__(self, member: str, keys: Sequence[bytes], *, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, member: str, keys: Sequence[bytes], *, now: Callable[[], float]) -> None:
         self._member = member
         self._keys = keys
         self._now = now
@@ -168,11 +167,11 @@ class Judge:
             raise NotBelieved(Disbelief.WRONG_MAC, member)
         if member == self._member:
             raise NotBelieved(Disbelief.ITSELF, member)
-        origin = _read_origin(raw[3][1].decode(*_DECODING))
-        if origin is None:
+        client = _read_client(raw[3][1].decode(*_DECODING))
+        if client is None:
             raise NotBelieved(Disbelief.UNSIGNED, member)
         self._check_freshness(member, int(milliseconds), int(number))
-        return Signed(member, raw[1][1].decode(*_DECODING), raw[2][1], origin, key)
+        return Signed(member, raw[1][1].decode(*_DECODING), raw[2][1], client, key)
 
     def _key_of(self, mac: str, claim: str, start: bytes, said: bytes) -> bytes | None:
         given = mac.encode(*_DECODING)
@@ -249,8 +248,8 @@ def _is_number(word: str) -> bool:
     return word.isascii() and word.isdecimal() and len(word) <= _DIGITS
 
 
-def _read_origin(value: str) -> Origin | None:
+def _read_client(value: str) -> PeerClient | None:
     words = value.split(" ", 3)
     if len(words) != 4 or words[1] not in _SCHEMES or not (_is_number(words[0]) and _is_number(words[2])):
         return None
-    return Origin(int(words[0]), words[1], int(words[2]), None if words[3] == _NOTHING else words[3])
+    return PeerClient(int(words[0]), words[1], int(words[2]), None if words[3] == _NOTHING else words[3])

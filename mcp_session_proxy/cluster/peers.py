@@ -15,6 +15,7 @@ import asyncio
 import errno
 import math
 import ssl
+import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
@@ -31,13 +32,14 @@ from ..upstream.transport import ConnectionLost
 from .card import Card
 from .lease import LeaseAnswer
 from .outcomes import Misdirected, PeerBroke, PeerRefused, PeerUnreachable
-from .peer_signature import OWN_SCHEME, OWNER, REFUSED, Origin, Signer, write_origin
+from .peer_signature import OWN_SCHEME, OWNER, REFUSED, PeerClient, Signer, write_client
 
 UNIX: Final = "unix:"
 LEASE_PATH: Final = "/peer/lease"
 _MISDIRECTED: Final = 421
 _FORBIDDEN: Final = 403
-_OWN: Final = write_origin(Origin(0, OWN_SCHEME, 0, None))
+# HTTP/1.1 wants a host, whatever it is called.
+_OWN: Final = write_client(PeerClient(0, OWN_SCHEME, 0, None)) + b"\r\nHost: peer"
 # Of a unix socket, and of a port: nobody is there.
 _NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
@@ -48,7 +50,7 @@ class Peers:
     """
 
     def __init__(self, member: str, keys: Sequence[bytes], *, tls: ssl.SSLContext | None = None) -> None:
-        self._signer = Signer(member, keys)
+        self._signer = Signer(member, keys, now=time.time)
         self._tls = tls
         self._ways: dict[str, _Ways] = {}
 
@@ -58,7 +60,7 @@ class Peers:
     async def send(self, card: Card, start: bytes, fields: bytes, body: bytes) -> HttpAnswer:
         """Send one request to a member; gives its answer from its head on, as the member wrote it.
 
-        ``start`` is the method and the target, ``fields`` are all others of its head, its origin first.
+        ``start`` is the method and the target, ``fields`` are all others of its head, its client first.
 
         Raises:
             PeerRefused, PeerUnreachable, PeerBroke, Misdirected: see above.

@@ -45,9 +45,9 @@ class ForwardedRequest(web.BaseRequest):
             task,
             loop,
             client_max_size=max_body_bytes,
-            scheme=signed.origin.scheme,
+            scheme=signed.client.scheme,
         )
-        request._cache["remote"] = signed.origin.remote
+        request._cache["remote"] = signed.client.remote
         request.signed = signed
         return request
 

@@ -13,7 +13,7 @@ from multidict import CIMultiDict
 
 from ..bounds import CACHED_HEADER_NAMES, SMALL_BYTES
 from ..cluster.card import Card
-from ..cluster.peer_signature import Origin, write_origin
+from ..cluster.peer_signature import PeerClient, write_client
 from ..cluster.peers import Peers
 from ..errors import BadRequest, OverBudget, UpstreamError
 from ..memory import Share
@@ -43,6 +43,7 @@ _OF_THIS_HOP: Final = frozenset(
         "upgrade",
     }
 )
+_NO_HOST: Final = b"Host: none.invalid"
 _OF_THE_ANSWER: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
 
 
@@ -133,7 +134,7 @@ def _write_fields(http: web.BaseRequest, head: Head, hops: int) -> bytes:
         return head.forwarded_as[1]
     connection = http.protocol
     assert isinstance(connection, Connection)
-    lines = [write_origin(Origin(hops, http.scheme, connection.number, http.remote))]
+    lines = [write_client(PeerClient(hops, http.scheme, connection.number, http.remote))]
     claimed = names_of_this_hop(http.headers.items())
     for name, value in http.raw_headers:
         kind = name.decode(*_DECODING).lower()
@@ -142,6 +143,8 @@ def _write_fields(http: web.BaseRequest, head: Head, hops: int) -> bytes:
         if b"\r" in value or b"\n" in value or b"\0" in value:
             raise BadRequest("A header of this request has more than one line.")
         lines.append(b"%b: %b" % (name, value))
+    if hdrs.HOST not in http.headers:
+        lines.append(_NO_HOST)  # a client of HTTP/1.0's
     fields = b"\r\n".join(lines)
     head.forwarded_as = (hops, fields)
     return fields

@@ -79,6 +79,9 @@ class PeerDoor:
 
     def judge(self, message: RawRequestMessage) -> Signed:
         """Whose request this is. Raises NotBelieved."""
+        # Of what is no HTTP, aiohttp has a head of its own that is none.
+        if not isinstance(message.raw_headers, tuple):
+            raise NotBelieved(Disbelief.UNSIGNED)
         return self._judge.judge(message.method, message.path, message.raw_headers)
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
@@ -119,8 +122,8 @@ class PeerDoor:
         self._known_until[member] = now + _KNOWN_SECONDS
 
     async def _answer(self, http: ForwardedRequest) -> web.StreamResponse:
-        origin, path = http.signed.origin, http.rel_url.raw_path
-        if origin.scheme == OWN_SCHEME:
+        client, path = http.signed.client, http.rel_url.raw_path
+        if client.scheme == OWN_SCHEME:
             answer = self._questions.get(path)
             if answer is None:
                 return web.Response(status=404)
@@ -128,7 +131,7 @@ class PeerDoor:
             return await answer(http, await read_body(http, PEER_BODY_BYTES, share))
         if path not in self._paths:
             raise BadRequest("Another member has forwarded what is not for the MCP endpoint.")
-        return await self._serve(http, (http.signed.member, origin.connection), origin.hops)
+        return await self._serve(http, (http.signed.member, client.connection), client.hops)
 
     async def _serve(self, http: ForwardedRequest, key: tuple[str, int], hops: int) -> web.StreamResponse:
         """Answer a client's request, as on the connection that it has at the other member."""
@@ -165,7 +168,7 @@ class PeerDoor:
             self._untold[why] = times
             return
         self._told_at[why], self._untold[why] = now, 0
-        self._observe(events.PeerNotTrusted(why=why, member=_shown(error.member), times=times))
+        self._observe(events.PeerNotTrusted(problem=why, member=_shown(error.member), times=times))
 
 
 class _ClientConnection:

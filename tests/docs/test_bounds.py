@@ -52,6 +52,16 @@ ROWS = {
         "ADMIN_CONNECTIONS": "{};",
         "ADMIN_FIRST_REQUEST_SECONDS": "within {}",
     },
+    "other proxies of a cluster": {
+        "PEER_CONNECT_SECONDS": "{} to connect",
+        "PEER_KEPT_SECONDS": "{} kept when idle",
+        "PEER_SKEW_SECONDS": "differ by, with the way, {}",
+        "PEER_WINDOW": "{} newest requests",
+        "PEER_SENDERS": "of {} of them",
+        "PEER_CLIENTS": "{} heads",
+        "PEER_BODY_BYTES": "ask each other {}",
+        "PEER_ANSWER_SECONDS": "answered within {}",
+    },
     "messages": {
         "BATCH_MESSAGES": "{} in a batch",
         "ID_BYTES": "ids of {}",
