@@ -89,7 +89,6 @@ _FIELDS: Final = {
     "peer": "the address that the request came from",
     "pid": "the number of the child's process, or of the other one with `--replace`",
     "principal": "tag of the caller: equal tags, equal credentials",
-    "member": "the name of another process on the same store",
     "problem": "what is wrong, as the command line would say it",
     "program": "the command's name, without its arguments",
     "reason": "one word: why",

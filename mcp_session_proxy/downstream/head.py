@@ -55,7 +55,6 @@ class Head(Judged):
         "admitted_by",
         "cors",
         "expects",
-        "hops",
         "forwarded_as",
         "hops",
         "legacy_caller",
@@ -91,7 +90,6 @@ class Head(Judged):
         places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
         self._length_at = next(places, -1)
         self.judged_by = None
-        self.hops = 0
         self.forwarded_as = None
         self.hops = 0
 
