@@ -27,7 +27,14 @@ from mcp_session_proxy.upstream.http.streamable_http import fits_a_header
 from mcp_session_proxy.upstream.monitor import always_there
 from mcp_session_proxy.upstream.record import KnownSession, SessionRules
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost, Refused, StreamRefused
+from mcp_session_proxy.upstream.transport import (
+    NOBODY,
+    ArrivingResult,
+    Caller,
+    ConnectionLost,
+    Refused,
+    StreamRefused,
+)
 
 # -- what a server answers -------------------------------------------------------------------------
 
@@ -68,6 +75,7 @@ class FakeReply:
     retry_seconds: float | None = None
     answers: bytes = b"null"
     closed: bool = False
+    gives_arriving: bool = False
 
     def __post_init__(self) -> None:
         self._steps = deque(self.steps)
@@ -595,6 +603,9 @@ class FakeOutlet:
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         self.asked.append(request)
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:
+        return False
 
     @property
     def heard(self) -> list[Any]:

@@ -13,13 +13,13 @@ from yarl import URL
 from ..downstream.app import FrontDoor, HttpServer
 from ..downstream.dispatch import Dispatcher
 from ..downstream.endpoint import Endpoint
+from ..downstream.heartbeats import Heartbeats
 from ..downstream.legacy import LegacyRequests
 from ..downstream.legacy_endpoint import LegacyEndpoint
 from ..downstream.modern import ModernRequests
 from ..downstream.passthrough import NoOtherPaths, Passthrough
 from ..downstream.ping import Pings
 from ..downstream.senders import Senders
-from ..downstream.streams import Heartbeats
 from ..downstream.tls_site import TlsSite
 from ..errors import Draining
 from ..events import Observer

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from ..downstream.app import HttpServerRules
 from ..downstream.guard import Guard
+from ..downstream.heartbeats import HeartbeatRules
 from ..downstream.in_flight import ExchangeLimits
 from ..downstream.modern import ModernRules
 from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
-from ..downstream.streams import HeartbeatRules
 from ..events import Level
 from ..exchange.parking import ParkingLimits
 from ..memory import Budget, default_budget_bytes

@@ -26,13 +26,14 @@ from .answers import refuse
 from .body import read_body
 from .dispatch import Dispatcher
 from .head import Head
+from .heartbeats import Heartbeats
 from .legacy_endpoint import LegacyEndpoint
 from .passthrough import NoOtherPaths, Passthrough
 from .posts import Posts
 from .request import ClientRequest
 from .rules import EndpointRules
 from .senders import Senders
-from .streams import Heartbeats, Responder
+from .streams import Responder
 
 _ALLOW: Final = {"Allow": "GET, POST"}
 

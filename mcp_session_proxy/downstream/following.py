@@ -10,7 +10,8 @@ from ..protocol import revisions, sse
 from ..sessions.kept_stream import Stream
 from ..sessions.mailbox import Mailbox
 from .connection import begin_following
-from .streams import STREAM_HEADERS, Heartbeats, break_circle
+from .heartbeats import Heartbeats
+from .streams import STREAM_HEADERS, break_circle
 
 
 def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:

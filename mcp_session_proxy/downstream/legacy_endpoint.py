@@ -25,12 +25,13 @@ from .connection import Connection, on_departure
 from .dispatch import Dispatcher
 from .following import find_stream, follow
 from .head import Head
+from .heartbeats import Heartbeats
 from .hops import comes_from_proxy
 from .in_flight import InFlight, UnderWay
 from .legacy import LegacyRequests
 from .request import ClientRequest
 from .rules import EndpointRules
-from .streams import Heartbeats, Responder
+from .streams import Responder
 
 Incoming = Sequence[Message | Rejection]
 
@@ -169,6 +170,7 @@ class LegacyEndpoint:
         a hundred requests cost.
         """
         http, head, client = responder.http, responder.head, responder.client
+        responder.is_of_batch = True
         room = self._in_flight.room(head.sender.principal.digest)
         refused: list[ClientRequest] = []
 

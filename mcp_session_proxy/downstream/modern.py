@@ -227,7 +227,7 @@ class ModernRequests:
     async def _listen(self, request: ClientRequest, modern: ModernRequest, profile: Profile) -> Answer:
         """Write change notifications until the client leaves or we end; the answer is the graceful end."""
         responder, principal = request.responder, request.principal.digest
-        if not responder.takes_streams:
+        if not request.head.accepts.stream:
             raise BadRequest(f"{revisions.LISTEN} is answered with a stream: accept {revisions.SSE}.")
         identifier = modern.request.id
         listener = Listener(

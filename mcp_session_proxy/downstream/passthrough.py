@@ -37,10 +37,11 @@ from ..protocol.headers import end_to_end_request_headers, end_to_end_response_h
 from ..upstream.http.aiohttp_client import trouble_of
 from ..upstream.http.trouble import Trouble
 from .following import Reader
+from .heartbeats import Heartbeats
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
-from .streams import Heartbeats, break_circle
+from .streams import break_circle
 
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream

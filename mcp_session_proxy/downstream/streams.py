@@ -12,24 +12,25 @@ basic/transports).
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 from aiohttp import web
+from aiohttp.http import HttpVersion11
 
-from ..aio import Tasks
-from ..bounds import SMALL_BYTES, UNREAD_SECONDS
+from ..bounds import SMALL_BYTES
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
 from ..protocol.inbound import HeartbeatFormat
 from ..sessions.client import ClientSession
 from ..sessions.kept_stream import Stream
 from ..sessions.mailbox import Mailbox
+from ..upstream.transport import ArrivingResult
 from .answers import Answer
 from .connection import begin_stream
 from .head import Head
+from .heartbeats import Heartbeats
 
 STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
@@ -38,128 +39,8 @@ STREAM_HEADERS: Final = {
     # Keeps nginx and its like from collecting the stream before passing it on.
     "X-Accel-Buffering": "no",
 }
-# Also where heartbeats are rare: the same look finds those who read nothing, and theirs is a minute.
-_LONGEST_PERIOD_SECONDS: Final = 5.0
 # Each piece that is taken is a sign of life, so that reading a large answer slowly is not reading nothing.
 _PIECE_BYTES: Final = 256 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatRules:
-    """How often a silent stream beats, and how long an answer that may be JSON waits to become one."""
-
-    interval_seconds: float
-    json_patience_seconds: float = 0.0
-    heartbeat_format: HeartbeatFormat = HeartbeatFormat.AUTO
-
-
-class Writer(Protocol):
-    """Who writes to a client: a POST's ``Responder``, or ``following.Reader``, whose module imports this one.
-
-    ``last_write`` is when something was written last, or its piece was taken, by the loop's clock;
-    ``writing`` says that the client has yet to take it.
-    """
-
-    last_write: float
-    writing: bool
-
-    def cut_off(self) -> None:
-        """Give up a client that reads nothing: whatever is being written ends in a ConnectionError."""
-        ...
-
-
-class Heartbeats:
-    """Writes a comment to every stream that was silent for the interval, so that nobody cuts it, and cuts
-    off clients that read nothing.
-
-    One timer for all of them, because nearly all that is written is taken at once. The responders of POSTs
-    that were not answered yet become event streams at their first beat. Those of clients that prefer JSON, or
-    that take it at all (``heartbeat_format``), get that beat only when ``json_patience_seconds`` are about to
-    end. ``rules`` may be replaced at any time.
-    """
-
-    def __init__(self, rules: HeartbeatRules) -> None:
-        self._rules = rules
-        self.now = asyncio.get_running_loop().time
-        self._responders: dict[Responder, None] = {}
-        self._watched: dict[Writer, None] = {}
-        self._beats = Tasks()
-        self._timer: asyncio.TimerHandle | None = None
-
-    def add(self, responder: "Responder") -> None:
-        """Begin to watch a responder."""
-        self._responders[responder] = None
-        if self._timer is None:
-            self._schedule()
-
-    def remove(self, responder: "Responder") -> None:
-        """Stop watching it."""
-        self._responders.pop(responder, None)
-
-    def watch(self, writer: Writer) -> None:
-        """Cut this one off if its client reads nothing; it beats by itself."""
-        self._watched[writer] = None
-        if self._timer is None:
-            self._schedule()
-
-    def unwatch(self, writer: Writer) -> None:
-        """It writes no more."""
-        self._watched.pop(writer, None)
-
-    @property
-    def rules(self) -> HeartbeatRules:
-        """What all streams go by."""
-        return self._rules
-
-    @rules.setter
-    def rules(self, rules: HeartbeatRules) -> None:
-        self._rules = rules
-        # A shorter interval counts from now on, and not after the look that is due by the longer one.
-        if self._timer is not None:
-            self._timer.cancel()
-            self._schedule()
-
-    def close(self) -> None:
-        """Stop the timer."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _schedule(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._period_seconds, self._tick)
-
-    @property
-    def _period_seconds(self) -> float:
-        # So a beat is late by a third of the interval at most.
-        return min(self._rules.interval_seconds / 3, _LONGEST_PERIOD_SECONDS)
-
-    def _longest_silence(self, responder: "Responder") -> float:
-        """The seconds after which a responder must write; the next look may be too late."""
-        if responder.begun or not self._waits_for_json(responder):
-            return self._rules.interval_seconds
-        return max(self._rules.interval_seconds, self._rules.json_patience_seconds - self._period_seconds)
-
-    def _waits_for_json(self, responder: "Responder") -> bool:
-        if self._rules.heartbeat_format is HeartbeatFormat.AUTO:
-            return responder.prefers_json
-        return self._rules.heartbeat_format is HeartbeatFormat.JSON and responder.takes_json
-
-    def _tick(self) -> None:
-        now = self.now()
-        # A write lasts only where the transport's buffer is full: its client takes nothing.
-        for writer in (*self._responders, *self._watched):
-            if writer.writing and writer.last_write <= now - UNREAD_SECONDS:
-                writer.cut_off()
-        # Whoever is being written to gets no beat: beats would queue up behind a client that reads nothing.
-        # The others get theirs in tasks, so that none waits for another's client.
-        for responder in self._responders:
-            if not responder.writing and responder.last_write <= now - self._longest_silence(responder):
-                self._beats.spawn(responder.beat(), "heartbeat")
-        # With nobody to look after there is no timer; who comes next starts it.
-        self._timer = None
-        if self._responders or self._watched:
-            self._schedule()
 
 
 class AnswerPhase(Enum):
@@ -167,8 +48,14 @@ class AnswerPhase(Enum):
 
     UNDECIDED = "undecided"  # nothing was written: it may become JSON or a stream
     STREAM = "stream"  # an event stream has begun
+    JSON = "json"  # a large JSON text has begun, and is passed on as it comes
     CLIENT_LEFT = "client left"  # what comes now is kept for its return, if it can return
+    PASSED_ON = "passed on"  # a large answer was written as it came, but for the end of the body
+    BROKEN = "broken"  # or a part of it
     OVER = "over"
+
+
+_WRITTEN: Final = frozenset({AnswerPhase.PASSED_ON, AnswerPhase.BROKEN, AnswerPhase.OVER})
 
 
 class Responder(msgspec.Struct, eq=False):
@@ -188,6 +75,7 @@ class Responder(msgspec.Struct, eq=False):
     mailbox_of: Callable[[ClientSession], Mailbox] | None = None
     share: Share = UNBOUNDED
     messages: Sequence[jsonrpc.Message | jsonrpc.Rejection] = ()
+    is_of_batch: bool = False
 
     last_write: float = 0.0
     writing: bool = False
@@ -212,19 +100,19 @@ class Responder(msgspec.Struct, eq=False):
         # AUTO does not count, which only guesses who prefers JSON: the server has begun a stream, so without
         # us the client would have no JSON either.
         wants_json = self.takes_json and self.heartbeats.rules.heartbeat_format is HeartbeatFormat.JSON
-        if self.takes_streams and not self.begun and not wants_json and self._has_cursors():
+        if wants_json or self.begun or not self.head.accepts.stream:
+            return
+        if _has_cursors(self.client, self.head):
             await self.beat()
 
     async def send(self, *messages: bytes) -> bool:
         """Write messages before the final response, in one piece; False if the client does not take them."""
-        if not self.takes_streams:
+        if not self.head.accepts.stream:
             return False
         async with self._turn():
             # Asked in turn and not before: the answer may end while this waits. A client without a session
             # has no way to come back for what it misses.
-            if self._phase is AnswerPhase.OVER or (
-                self._phase is AnswerPhase.CLIENT_LEFT and self.client is None
-            ):
+            if self._phase in _WRITTEN or (self._phase is AnswerPhase.CLIENT_LEFT and self.client is None):
                 return False
             await self._write(b"".join(map(self._event, messages)))
             return True
@@ -256,11 +144,6 @@ class Responder(msgspec.Struct, eq=False):
         return self.head.accepts.json
 
     @property
-    def takes_streams(self) -> bool:
-        """Whether the client understands event streams."""
-        return self.head.accepts.stream
-
-    @property
     def prefers_json(self) -> bool:
         """Whether the client names JSON first, and has not shown yet that it reads event streams."""
         reads_streams = self.client is not None and self.client.had_stream
@@ -276,14 +159,14 @@ class Responder(msgspec.Struct, eq=False):
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
-        if self._phase is not AnswerPhase.OVER:
+        if self._phase not in _WRITTEN:
             self._phase = AnswerPhase.CLIENT_LEFT
 
     # -- the end ---------------------------------------------------------------------------------
 
     async def respond(self, answer: Answer) -> None:
         """Take the final response to one request of a batch."""
-        if self._response is None and self._stays_whole(answer):
+        if self._response is None and _stays_whole(answer, self.head):
             self._answers.append(answer)
             return
         async with self._turn():
@@ -295,7 +178,9 @@ class Responder(msgspec.Struct, eq=False):
         Here it is decided at last: what has not become a stream until now is one JSON text, with the status
         and the headers that fit it.
         """
-        if self._response is not None or not (answer is None or self._stays_whole(answer)):
+        if self._phase in _WRITTEN and self._response is not None:
+            return await self._finish_passed_on(self._response)
+        if self._response is not None or not (answer is None or _stays_whole(answer, self.head)):
             return await self._finish_stream(answer)
         self._phase = AnswerPhase.OVER
         self.heartbeats.remove(self)
@@ -309,10 +194,6 @@ class Responder(msgspec.Struct, eq=False):
         if len(body) <= SMALL_BYTES:
             return web.Response(body=body, status=answer.status, headers=headers)
         return await self._write_whole(body, answer.status, headers)
-
-    def _stays_whole(self, answer: Answer) -> bool:
-        """Whether an answer makes no stream by itself: errors never do, they need their HTTP status."""
-        return self.head.accepts.json or answer.status != 200
 
     async def _finish_stream(self, answer: Answer | None) -> web.StreamResponse:
         async with self._turn():
@@ -328,6 +209,59 @@ class Responder(msgspec.Struct, eq=False):
         if self._response is None:
             return web.Response()  # the client left before it began: nobody reads this
         return self._response
+
+    # -- a large answer, as it comes ---------------------------------------------------------------
+
+    async def pass_on(self, opening: bytes, coming: ArrivingResult) -> bool:
+        """Write the final response to the one request of a POST as it comes, as ``relay.PostChannel`` says.
+
+        A client that reads slowly slows its server down; what comes after it has left is read and dropped.
+        """
+        async with self._turn():
+            if self.is_of_batch or not self.is_open:
+                return False
+            as_json = self._response is None and self.takes_json
+            if as_json and coming.length_bytes is None and self.http.version < HttpVersion11:
+                return False  # nobody could tell a broken body from a whole one
+            if not as_json and self.client is not None:
+                return False  # it may come back for the event, so the whole of that is kept
+            piece = await coming.read()
+            try:
+                if as_json:
+                    await self._begin_json(len(opening), coming.length_bytes)
+                else:
+                    opening = sse.EVENT_BEGIN + opening
+                while piece:
+                    await self._write(opening + (piece if as_json else sse.on_one_line(piece)))
+                    opening = piece = b""  # let go of before the next one comes
+                    piece = await coming.read()
+                if not as_json:
+                    await self._write(sse.EVENT_END)
+            except BaseException:
+                self._phase = AnswerPhase.BROKEN
+                raise
+            self._phase = AnswerPhase.PASSED_ON
+            return True
+
+    async def _begin_json(self, opening_bytes: int, result_bytes: int | None) -> None:
+        headers = {**self.head.cors, "Content-Type": revisions.JSON}
+        self._phase, self._response = AnswerPhase.JSON, web.StreamResponse(headers=headers)
+        if result_bytes is not None:
+            self._response.content_length = opening_bytes + result_bytes
+        if self._kept is not None:
+            self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
+        self.heartbeats.add(self)  # whoever takes no streams was not watched until now
+        await self._try(self._response.prepare(self.http))
+
+    async def _finish_passed_on(self, response: web.StreamResponse) -> web.StreamResponse:
+        if self._phase is AnswerPhase.BROKEN:
+            self.cut_off()  # without its end, what there is of it looks like an answer to nobody
+        else:
+            self.last_write = self.heartbeats.now()
+            await self._try(response.write_eof())
+        self._phase = AnswerPhase.OVER
+        self.heartbeats.remove(self)
+        return response
 
     async def _write_whole(self, body: bytes, status: int, headers: Mapping[str, str]) -> web.StreamResponse:
         """Write a large answer in pieces, so that ``Heartbeats`` sees whether they are taken."""
@@ -390,11 +324,6 @@ class Responder(msgspec.Struct, eq=False):
             self._kept = self.mailbox_of(client).open(asked)
         return self._kept
 
-    def _has_cursors(self) -> bool:
-        """Whether the client reads events without data, so that it can come back from the first byte on."""
-        client = self.client
-        return client is not None and revisions.takes_cursors(self.head.version, client.record.version)
-
     async def _write(self, data: bytes) -> None:
         self.last_write = self.heartbeats.now()
         if self._phase is not AnswerPhase.CLIENT_LEFT:
@@ -408,7 +337,7 @@ class Responder(msgspec.Struct, eq=False):
             self._response = web.StreamResponse(headers={**self.head.cors, **self._headers, **STREAM_HEADERS})
             begin_stream(self.http)
             await self._response.prepare(self.http)
-            if self.client is not None and self._has_cursors():
+            if self.client is not None and _has_cursors(self.client, self.head):
                 data = sse.write_cursor(self._keep(self.client).event_id(0)) + data
         await self._write_pieces(self._response, data)
 
@@ -426,7 +355,7 @@ class Responder(msgspec.Struct, eq=False):
         finally:
             self.share.give_back(len(data))
 
-    async def _try(self, writing: Awaitable[None]) -> None:
+    async def _try(self, writing: Awaitable[object]) -> None:
         """Write, and note if that shows that the client has left; ``Heartbeats`` sees to it that it ends."""
         self.writing = True
         try:
@@ -442,6 +371,16 @@ class Responder(msgspec.Struct, eq=False):
         """As ``Writer.cut_off``."""
         if self.http.transport is not None:
             self.http.transport.abort()
+
+
+def _stays_whole(answer: Answer, head: Head) -> bool:
+    """Whether an answer makes no stream by itself: errors never do, they need their HTTP status."""
+    return head.accepts.json or answer.status != 200
+
+
+def _has_cursors(client: ClientSession | None, head: Head) -> bool:
+    """Whether a client reads events without data, so that it can come back from the first byte on."""
+    return client is not None and revisions.takes_cursors(head.version, client.record.version)
 
 
 def break_circle(error: BaseException) -> None:

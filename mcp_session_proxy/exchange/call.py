@@ -25,7 +25,7 @@ from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
 from ..upstream.question import NO_MEMORY, TOO_MANY, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import Caller
+from ..upstream.transport import ArrivingResult, Caller
 from .attribution import Attribution
 from .exchange import Exchange
 from .introduction import introduce
@@ -317,6 +317,10 @@ class ModernCall:
         else:
             self._pending[key] = question
             self._news.give()
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
+        """Lifting a result needs all of it."""
+        return False
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream standalone stream."""

@@ -24,6 +24,7 @@ again: that is the safe side.
 import asyncio
 import time
 from collections.abc import Awaitable, Mapping
+from enum import Enum
 from typing import Final, TypeVar
 
 from .. import events
@@ -49,8 +50,7 @@ from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, Upstrea
 from ..upstream.incarnation import Incarnation
 from ..upstream.journal import JOURNALLED
 from ..upstream.question import refuse_request
-from ..upstream.session import UpstreamSession
-from ..upstream.transport import TOO_DEEP, Caller, ConnectionLost, Refused, Reply
+from ..upstream.transport import TOO_DEEP, Arriving, Caller, ConnectionLost, Refused, Reply
 from .cutoff import CutOff, Cutoff
 from .outlet import NO_OUTLET, Outlet
 from .resumption import AnswerLost, find_answer
@@ -59,6 +59,11 @@ _T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
 _CANCEL_GRACE_SECONDS: Final = 5.0
 _MAX_DELIVERIES: Final = 100
+# Nobody but the client has any use for their results, so large ones are passed on as they come.
+_PASSED_ON: Final = frozenset({revisions.TOOLS_CALL, revisions.PROMPTS_GET, revisions.RESOURCES_READ})
+
+# What is left of a result that was.
+PASSED_ON: Final = b""
 
 
 class _SessionGone(Exception):
@@ -67,6 +72,14 @@ class _SessionGone(Exception):
     def __init__(self, how: str) -> None:
         super().__init__(how)
         self.how = how
+
+
+class _Heard(Enum):
+    """What the server has said of a request so far."""
+
+    NOTHING = "nothing"
+    SOMETHING = "something"
+    ANSWER = "answer"  # a part of its response, which is at the client
 
 
 class Exchange:
@@ -82,7 +95,7 @@ class Exchange:
     upstream_seconds: float | None = None
     refusal: UpstreamRejected | None = None
     _trace: UpstreamTrace = UNTRACED
-    _said_something = False
+    _heard = _Heard.NOTHING
     _aborted: ProxyError | None = None
     _cancelled = False
     _delivered: Response | None = None
@@ -94,17 +107,12 @@ class Exchange:
         self.token = token
         self.caller = self._outgoing = visit.caller  # ``_outgoing``: with what a trace adds
         self._visit = visit
-        self._session = session = visit.session
+        self.session = session = visit.session
         self._incarnation = session.incarnation  # that the newest attempt went out on
         self._outlet = outlet
         self._observe = observe
         self._cutoff = Cutoff()
         self._deliveries = Tasks()
-
-    @property
-    def session(self) -> UpstreamSession:
-        """The session that the request goes out on."""
-        return self._session
 
     async def run(self, trace: RequestTrace = UNTRACED) -> Response:
         """The server's response.
@@ -117,7 +125,7 @@ class Exchange:
             ProxyError: somebody gave it up with this error (``give_up``).
         """
         started = time.perf_counter()
-        self._trace = upstream = trace.sends(self._session.tag)
+        self._trace = upstream = trace.sends(self.session.tag)
         self._outgoing = self.caller
         if upstream.headers:
             self._outgoing = self.caller.with_more(upstream.headers)
@@ -144,7 +152,7 @@ class Exchange:
             self.upstream_seconds = time.perf_counter() - started
         # Only what was granted: a lost session's successor is asked for no more than it had.
         if response.result is not None and self.request.method in JOURNALLED:
-            self._session.record.journal.record(self.request.method, self.request.params)
+            self.session.record.journal.record(self.request.method, self.request.params)
         upstream.answered(response.result, response.error)
         return response
 
@@ -162,7 +170,7 @@ class Exchange:
         pause_seconds = 0.0
         while True:
             # 1. A session that can be used: re-opened, or looked at after a long silence, if need be.
-            incarnation = await self._keep_or_retire(self._session.ready(self.caller))
+            incarnation = await self._keep_or_retire(self.session.ready(self.caller))
             if self._cancelled:
                 raise _cancelled()
             # 2. One attempt. Each of the clauses is a row of the table.
@@ -173,7 +181,7 @@ class Exchange:
                     raise SessionLost("The MCP server lost the session twice in a row.") from None
                 # Once: a server that loses every session at once does not get new ones for ever.
                 revived = True
-                await self._keep_or_retire(self._session.revive(incarnation, gone.how, self.caller))
+                await self._keep_or_retire(self.session.revive(incarnation, gone.how, self.caller))
                 self._retried("session-lost")
             except UpstreamUnreachable:
                 # No byte was sent, so it may be sent again whatever it is, while it could wait for a session.
@@ -181,7 +189,7 @@ class Exchange:
                 if loop.time() - started + pause_seconds >= self._visit.patience_seconds:
                     raise
                 # Where there are other replicas, the session is opened anew on one that takes connections.
-                await self._keep_or_retire(self._session.refused(self.caller))
+                await self._keep_or_retire(self.session.refused(self.caller))
                 await asyncio.sleep(pause_seconds)
                 self._retried("refused")
             except (ConnectionLost, AnswerLost) as error:
@@ -195,7 +203,7 @@ class Exchange:
         label = revisions.method_label(self.request.method)
         self._trace.retried(reason)
         self._observe(
-            events.Retried(method=label, reason=reason, session=self._session.tag, trace_id=self._trace.id)
+            events.Retried(method=label, reason=reason, session=self.session.tag, trace_id=self._trace.id)
         )
 
     async def _keep_or_retire(self, work: Awaitable[_T]) -> _T:
@@ -209,10 +217,10 @@ class Exchange:
     async def _unknown_outcome(self, incarnation: Incarnation) -> ProxyError:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
-        self._observe(events.ReplayRefused(method=label, session=self._session.tag, trace_id=self._trace.id))
+        self._observe(events.ReplayRefused(method=label, session=self.session.tag, trace_id=self._trace.id))
         # What broke the stream may have ended the session: found out now, and not by the next request.
         if not await incarnation.confirm():
-            self._session.lost(incarnation, "stream")
+            self.session.lost(incarnation, "stream")
         return OutcomeUnknown(
             "The connection to the MCP server broke while it was working on this request. "
             "It may or may not have been executed; it was not sent again."
@@ -242,6 +250,7 @@ class Exchange:
                 # A session on which something is taken is not one on which everything is refused.
                 if incarnation.refusals.count:
                     incarnation.refusals.clear()
+                reply.gives_arriving = self.request.method in _PASSED_ON
                 try:
                     response = await self._read(reply)
                 except ConnectionLost:
@@ -274,7 +283,7 @@ class Exchange:
                 raise UpstreamProtocolError(TOO_DEEP)
             return response
         # 5. Who has said something before has begun to work, so there an error is the request's own.
-        if not self._said_something:
+        if self._heard is _Heard.NOTHING:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
@@ -327,12 +336,32 @@ class Exchange:
                     notes.clear()
                 if isinstance(message, Request):
                     await self._ask(message)
+                elif isinstance(message, Arriving):
+                    return await self._receive(message)
                 # One to another request is dropped: its own reply will bring it, or nothing.
                 elif _answers(message.id, self.upstream_id):
                     return message
             if notes:
                 await self._outlet.notify(*notes)
         return None
+
+    async def _receive(self, arriving: Arriving) -> Response | None:
+        """A large response: passed on as it comes, where the client's side takes it so, or gathered.
+
+        Of one that was passed on, an empty result is left.
+        """
+        coming = arriving.coming
+        if coming is None or not _answers(arriving.id, self.upstream_id):
+            return None
+        before, self._heard = self._heard, _Heard.ANSWER
+        try:
+            if await self._outlet.pass_on(self.request.id, coming):
+                return Response(self.request.id, result=PASSED_ON)
+        except ConnectionLost as error:
+            # Even a read cannot be sent again: no other answer can follow what the client has of this one.
+            raise await self._unknown_outcome(self._incarnation) from error
+        self._heard = before
+        return await coming.gather()
 
     # -- what the server says meanwhile ----------------------------------------------------------
 
@@ -348,10 +377,10 @@ class Exchange:
         if request.method == revisions.PING:
             self._incarnation.answer_ping(request)
             return
-        self._said_something = True
+        self._heard = _Heard.SOMETHING
         if request.method == revisions.LIST_ROOTS:
-            self._session.record.roots.asked(request.id)
-        await self._outlet.ask(self._session, request)
+            self.session.record.roots.asked(request.id)
+        await self._outlet.ask(self.session, request)
 
     def _named_for_client(self, message: Notification) -> Notification | None:
         """What the server tells before its response, under the client's own names; None if it is not for it.
@@ -359,10 +388,10 @@ class Exchange:
         Progress comes under our id for the request, on whatever stream the server finds open: on this one it
         may be another call's, or that of a task that an earlier call has left behind.
         """
-        self._said_something = True
+        self._heard = _Heard.SOMETHING
         if message.method != revisions.PROGRESS:
             # A server may tell of a change in the course of the call that made it, and nowhere else.
-            self._session.router.note_change(self._session, message)
+            self.session.router.note_change(self.session, message)
             return message
         token = b"null" if self.token is None else self.token
         params = jsonrpc.with_other_token(message.params, b"%d" % self.upstream_id, token)
@@ -389,14 +418,14 @@ class Exchange:
         """
         if isinstance(message, Response):
             # The stream on which it should have come may be silent until the time is over, so it is cut.
-            if self._cutoff.open and self._delivered is None:
+            if self._cutoff.open and self._delivered is None and self._heard is not _Heard.ANSWER:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return
         # Nothing slows a server down on its standalone stream when the client reads slowly.
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):
-                refuse_request(self._session, message)
+                refuse_request(self.session, message)
             return
         self._deliveries.spawn(self._interim(message))
 

@@ -5,6 +5,7 @@ from typing import Final, Protocol
 from ..protocol.jsonrpc import Notification, Request
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import ArrivingResult
 
 
 class Outlet(Protocol):
@@ -28,6 +29,13 @@ class Outlet(Protocol):
         """Take a request of the server's, and see to it that the server gets an answer."""
         ...
 
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:
+        """Take a large response, under the client's own id, as it comes; False if nothing was taken of it.
+
+        Raises as ``ArrivingResult.read``: the client has a part of it then, and can be given no other.
+        """
+        ...
+
 
 class _NoOutlet:
     """Nobody listens. Implements ``Outlet``."""
@@ -41,6 +49,10 @@ class _NoOutlet:
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Nobody to ask."""
         refuse_request(session, request)
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
+        """Nobody to take it."""
+        return False
 
 
 NO_OUTLET: Final[Outlet] = _NoOutlet()

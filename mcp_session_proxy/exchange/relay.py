@@ -8,10 +8,12 @@ from typing import Protocol
 import msgspec
 
 from ..protocol import revisions
+from ..protocol.arriving import write_opening
 from ..protocol.jsonrpc import Notification, Request
 from ..sessions.client import ClientSession
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import ArrivingResult
 from .delivery import Delivery
 from .wishes import hears
 
@@ -28,6 +30,10 @@ class PostChannel(Protocol):
 
     async def send(self, *messages: bytes) -> bool:
         """Write messages, in one piece; False if the client cannot or will not take them."""
+        ...
+
+    async def pass_on(self, opening: bytes, coming: ArrivingResult) -> bool:
+        """Write the final response as it comes, behind its ``opening``; False if nothing was read of it."""
         ...
 
 
@@ -73,3 +79,7 @@ class Relay(msgspec.Struct, eq=False):
             stream.append(data)
         else:
             self._delivery.withdraw(client, number)
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:
+        """Write a large response as it comes."""
+        return await self._channel.pass_on(write_opening(identifier), coming)

@@ -203,6 +203,8 @@ class FollowedStream:
 
     __slots__ = ("_began", "_now", "_resumption", "_stream")
 
+    gives_arriving = False  # what can be resumed is gathered
+
     def __init__(self, stream: Reply, resumption: Resumption) -> None:
         self._stream = stream
         self._resumption = resumption

@@ -7,7 +7,6 @@ two, and whoever drives them lets others have their turn. What has passed is rea
 
 import re
 from collections.abc import Generator, Iterable
-from itertools import accumulate, compress
 from typing import Final, NamedTuple
 
 import msgspec
@@ -17,15 +16,9 @@ from ..errors import BadJson, BadRequest
 from . import jsonrpc
 from .depth import opens_more
 from .jsonrpc import Message, Response
+from .outline import Outline
 
 _PIECE_BYTES: Final = 16 * 1024  # far longer than an escape or two
-# Pairs of brackets with nothing in them are taken off so often before a piece is looked at more closely.
-_ROUNDS: Final = 16
-_ALIKE: Final = bytes.maketrans(b"{}", b"[]")
-_NO_MARKS: Final = bytes(set(range(256)) - set(b'{}[],"'))
-_STEPS: Final = [0] * 256
-_STEPS[ord("[")], _STEPS[ord("]")] = 1, -1
-_ARE_COMMAS: Final = [number == ord(",") for number in range(256)]
 _ESCAPE_BYTES: Final = 6  # of a character by its number
 _FIRST_HALF: Final = re.compile(rb"\\u[dD][89abAB][0-9a-fA-F]{2}")
 
@@ -173,42 +166,19 @@ def survey(data: bytes, max_depth: int, max_commas: int) -> Generator[None, None
 
     What is no JSON may be called too deep or not; a parser does not get deeper into it than this says.
     """
-    start = depth = commas = 0
-    in_string = False
+    outline = Outline(max_depth)
+    start = 0
     while start < len(data):
-        end = _end_of_piece(data, start)
-        marks = data[start:end]
+        end = end_of_piece(data, start)
+        outline.take(data[start:end])
         start = end
-        if b"\\" in marks:
-            # Backslashes in pairs first, so that what is left before a quote escapes it.
-            marks = marks.replace(b"\\\\", b"").replace(b'\\"', b"")
-        # Two quotes in a row change nothing about what is within a string.
-        parts = marks.translate(_ALIKE, _NO_MARKS).replace(b'""', b"").split(b'"')
-        outside = b"".join(parts[in_string::2])
-        in_string ^= len(parts) % 2 == 0
-        brackets = outside.replace(b",", b"")
-        left, rounds = brackets, 0
-        while rounds < _ROUNDS and len(less := left.replace(b"[]", b"")) < len(left):
-            left, rounds = less, rounds + 1
-        # At most so deep; and if it is not less than that, exactly.
-        if (
-            depth + rounds + left.count(b"[") > max_depth
-            and max(accumulate(map(_STEPS.__getitem__, brackets), initial=depth)) > max_depth
-        ):
-            return Shape(True, commas)
-        if not brackets:
-            commas += len(outside) if depth == 1 else 0
-        elif depth - left.count(b"]") <= 1:
-            levels = accumulate(map(_STEPS.__getitem__, outside), initial=depth)
-            commas += list(compress(levels, map(_ARE_COMMAS.__getitem__, outside))).count(1)
-        if commas > max_commas:
+        if outline.too_deep or outline.commas > max_commas:
             break
-        depth += brackets.count(b"[") - brackets.count(b"]")
         yield
-    return Shape(False, commas)
+    return Shape(outline.too_deep, outline.commas)
 
 
-def _end_of_piece(data: bytes, start: int) -> int:
+def end_of_piece(data: bytes, start: int) -> int:
     """Where a piece ends that begins here: never between a backslash and what it escapes."""
     end = min(start + _PIECE_BYTES, len(data))
     piece = data[start:end]
@@ -221,19 +191,19 @@ def mend(data: bytes) -> Generator[None, None, bytes]:
     mended: list[bytes] = []
     start = 0
     while start < len(data):
-        end = _end_of_piece(data, start)
+        end = end_of_piece(data, start)
         # An escape that is cut, or stands before its other half, belongs to the next piece.
         if end < len(data):
-            end = _before_escape(data, start, end)
+            end = before_escape(data, start, end)
         mended.append(jsonrpc.replace_lone_surrogates(data[start:end]))
         start = end
         yield
     return b"".join(mended)
 
 
-def _before_escape(data: bytes, start: int, end: int) -> int:
+def before_escape(data: bytes, start: int, end: int) -> int:
     """The end of a piece that begins and ends so, moved in front of a character that would be cut."""
-    at = data.rfind(b"\\", end - _ESCAPE_BYTES + 1, end)
+    at = data.rfind(b"\\", max(start, end - _ESCAPE_BYTES + 1), end)
     if at >= 0 and _is_escape(data, start, at):
         end = at
     # The other half may follow.

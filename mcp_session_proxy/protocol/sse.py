@@ -14,6 +14,9 @@ from ..errors import UpstreamProtocolError
 HEARTBEAT: Final = b": keep-alive\n\n"
 # Where a client has asked for more than is kept.
 GAP: Final = b": what came before this is kept no longer\n\n"
+# Around the data of an event of type ``message``.
+EVENT_BEGIN: Final = b"event: message\ndata: "
+EVENT_END: Final = b"\n\n"
 _BOM: Final = b"\xef\xbb\xbf"
 # What a line of an event costs in memory beyond its bytes, so that many empty ones count as what they are.
 _LINE_BYTES: Final = 32
@@ -71,6 +74,22 @@ class SseParser:
     def pending_bytes(self) -> int:
         """How much is kept of an event whose end has not come."""
         return self._data_bytes + self._tail_bytes
+
+    @property
+    def open_line(self) -> bytes:
+        """The data, as far as it has come, of an event that has no other yet; empty where there is none."""
+        if self._data or not self._tail:
+            return b""
+        # A line whose end has not come is in several pieces; the rest of it will be one more.
+        self._tail = [b"".join(self._tail)]
+        line = self._tail[0] if self._started else self._tail[0].removeprefix(_BOM)
+        return line[len(_DATA) :] if line.startswith(_DATA) else b""
+
+    def forget_line(self) -> None:
+        """Whoever has taken ``open_line`` reads the rest of that line without this."""
+        self._tail = []
+        self._tail_bytes = 0
+        self._started = True
 
     def feed(self, chunk: bytes) -> list[SseEvent]:
         """Take the next bytes; give the events that they complete.
@@ -184,8 +203,14 @@ def write_event(data: bytes, *, event_id: str | None = None) -> bytes:
     JSON has no raw line ends inside strings, so line ends between its tokens become spaces and the
     event is always a single ``data`` line.
     """
-    if b"\n" in data or b"\r" in data:
-        data = data.replace(b"\r", b" ").replace(b"\n", b" ")
+    data = on_one_line(data)
     if event_id is None:
-        return b"".join((b"event: message\ndata: ", data, b"\n\n"))
+        return b"".join((EVENT_BEGIN, data, EVENT_END))
     return b"".join((b"event: message\nid: ", event_id.encode(), b"\ndata: ", data, b"\n\n"))
+
+
+def on_one_line(data: bytes) -> bytes:
+    """A JSON text, or a piece of one, on one line."""
+    if b"\n" in data or b"\r" in data:
+        return data.replace(b"\r", b" ").replace(b"\n", b" ")
+    return data

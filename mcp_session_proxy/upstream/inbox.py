@@ -16,13 +16,14 @@ _MESSAGE_BYTES: Final = 200
 class Inbox:
     """What has come for one reader; one future wakes who waits. Implements ``transport.Reply``."""
 
-    __slots__ = ("_arrived", "_error", "_over", "_waiter", "unread_bytes")
+    __slots__ = ("_arrived", "_error", "_over", "_waiter", "gives_arriving", "unread_bytes")
 
     last_event_id = None
     retry_seconds = None
 
     def __init__(self) -> None:
         self.unread_bytes = 0
+        self.gives_arriving = False  # whatever is wished: messages come whole here
         self._arrived: list[Message] = []
         self._over = False
         self._error: BaseException | None = None

@@ -161,8 +161,44 @@ class StreamRefused(Exception):
 # -- what comes back -------------------------------------------------------------------------------
 
 
+class ArrivingResult(Protocol):
+    """A result whose end has not come: either read piece by piece, or gathered."""
+
+    @property
+    def length_bytes(self) -> int | None:
+        """How much ``read`` gives in all; None where nobody knows yet."""
+        ...
+
+    async def read(self) -> bytes:
+        """What comes next, to the end of the envelope; empty behind it.
+
+        Raises:
+            ConnectionLost: it broke off, or ends before its envelope does.
+            UpstreamTimeout: nothing came for too long.
+            UpstreamProtocolError: it is too large, or too deep.
+        """
+        ...
+
+    async def gather(self) -> Response | None:
+        """The whole response; None if it is none. Raises as ``Reply.read``."""
+        ...
+
+
+class Arriving(Response, frozen=True, gc=True):
+    """A large response that says whose it is, and is still on its way. Whoever gets it does one or the other
+    with its ``coming`` result, and reads nothing else before.
+    """
+
+    coming: ArrivingResult | None = None
+
+
 class Reply(Protocol):
-    """What a server says on one message, or on a stream that was opened."""
+    """What a server says on one message, or on a stream that was opened.
+
+    With ``gives_arriving`` it may give a large response as ``Arriving``; otherwise it gathers each one.
+    """
+
+    gives_arriving: bool
 
     @property
     def last_event_id(self) -> str | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from http_server import begin_stream, reply_to, write_event
+from http_server import begin_stream, write_event
 from messages import call
 from proxy_bench import Bench, until
 
@@ -29,20 +29,25 @@ def without_collector() -> Iterator[None]:
         gc.enable()
 
 
+def whole(message: Any) -> dict[str, Any]:
+    """A response that is gathered, as only its end says whose it is; see ``test_passing_on`` for others."""
+    return {"result": {"x": LARGE}, "jsonrpc": "2.0", "id": message["id"]}
+
+
 async def json_answer(_: web.Request, message: Any) -> web.StreamResponse:
-    return reply_to(message, {"x": LARGE})
+    return web.json_response(whole(message))
 
 
 async def event_answer(request: web.Request, message: Any) -> web.StreamResponse:
     response = await begin_stream(request)
-    await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"x": LARGE}})
+    await write_event(response, whole(message))
     return response
 
 
 async def late_event_answer(request: web.Request, message: Any) -> web.StreamResponse:
     response = await begin_stream(request)
     await write_event(response, {"jsonrpc": "2.0", "method": "notifications/message", "params": {}})
-    await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"x": LARGE}})
+    await write_event(response, whole(message))
     return response
 
 

@@ -16,8 +16,8 @@ from aiohttp.test_utils import unused_port
 from raw_server import always
 from yarl import URL
 
+from mcp_session_proxy.downstream.heartbeats import HeartbeatRules, Heartbeats
 from mcp_session_proxy.downstream.passthrough import PassingRules, Passthrough, open_client_session
-from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats
 from mcp_session_proxy.memory import Share
 
 Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]

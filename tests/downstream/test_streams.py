@@ -16,7 +16,8 @@ from multidict import CIMultiDict
 from mcp_session_proxy.downstream.answers import Answer, refuse
 from mcp_session_proxy.downstream.following import follow
 from mcp_session_proxy.downstream.head import Head
-from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats, Responder
+from mcp_session_proxy.downstream.heartbeats import HeartbeatRules, Heartbeats
+from mcp_session_proxy.downstream.streams import Responder
 from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol.inbound import Accepts, HeartbeatFormat
@@ -196,7 +197,7 @@ async def test_client_that_takes_json_only() -> None:
     """It hears nothing in between, and whoever wanted to say something knows."""
     post = Post(JSON_ONLY)
     assert not await post.responder.send(NEWS)
-    assert not post.responder.takes_streams
+    assert not post.responder.head.accepts.stream
     assert body_of(await post.end(answer())) == json.loads(DONE)
     assert post.wire.text == ""
 

@@ -9,6 +9,7 @@ from mcp_session_proxy.protocol import jsonrpc, revisions
 from mcp_session_proxy.protocol.inbound import ModernRequest
 from mcp_session_proxy.protocol.jsonrpc import Request, Response
 from mcp_session_proxy.upstream.session import UpstreamSession
+from mcp_session_proxy.upstream.transport import ArrivingResult
 
 ALL: dict[str, Any] = {"elicitation": {"form": {}, "url": {}}, "sampling": {"tools": {}}, "roots": {}}
 FORM = {"message": "Name?", "requestedSchema": {"type": "object", "title": "Name", "properties": {}}}
@@ -70,6 +71,9 @@ class FakeChannel:
         if self.takes:
             self.sent += map(json.loads, messages)
         return self.takes
+
+    async def pass_on(self, opening: bytes, coming: ArrivingResult) -> bool:
+        return False
 
 
 def value(response: object) -> Any:

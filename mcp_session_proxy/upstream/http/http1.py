@@ -30,7 +30,7 @@ from .inflating import Decompressor
 from .trouble import Trouble, told
 
 # What has come and was not read: a server that sends more has to wait.
-_UNREAD_BYTES: Final = 512 * 1024
+_UNREAD_BYTES: Final = 64 * 1024
 # A body is written in pieces of this size, so that a server that takes none makes nothing grow.
 _PIECE_BYTES: Final = 128 * 1024
 _END_OF_STREAM_SECONDS: Final = 1.0
@@ -101,6 +101,14 @@ class HttpAnswer:
             pairs = [(name.decode(*_DECODING), value.decode(*_DECODING)) for name, value in self.fields]
             self._headers = CIMultiDictProxy(CIMultiDict(pairs))
         return self._headers
+
+    @property
+    def length_bytes(self) -> int | None:
+        """How long the body is; None where that was not said, or it is compressed."""
+        said = {name.lower(): value for name, value in self.fields}
+        if self._inflater is not None or b"transfer-encoding" in said or b"content-length" not in said:
+            return None
+        return int(said[b"content-length"])
 
     # -- for who reads it ----------------------------------------------------------------------------
 

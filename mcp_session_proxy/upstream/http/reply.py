@@ -3,6 +3,7 @@
 What is in memory of a body that has not come whole is accounted for, as servers may send much of it slowly.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -11,10 +12,13 @@ from ...aio import in_pieces
 from ...bounds import SERVER_EVENT_BYTES, SMALL_BYTES
 from ...errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
 from ...memory import UNBOUNDED, Share
-from ...protocol import jsonrpc, large, revisions
+from ...protocol import arriving, jsonrpc, large, revisions
+from ...protocol.arriving import Opening
 from ...protocol.depth import DEFAULT_MAX_DEPTH
-from ...protocol.jsonrpc import Message
+from ...protocol.jsonrpc import Message, Response
 from ...protocol.sse import SseEvent, SseParser
+from ..transport import Arriving
+from .arriving import ArrivingBody, ArrivingEvent
 from .http1 import HttpAnswer
 
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
@@ -37,7 +41,7 @@ class BodyLimits:
 class HttpReply:
     """The messages of one answer. Implements ``transport.Reply``."""
 
-    __slots__ = ("_answer", "_limits", "_parser", "_taken", "is_stream")
+    __slots__ = ("_answer", "_limits", "_parser", "_taken", "gives_arriving", "is_stream")
 
     def __init__(self, answer: HttpAnswer, limits: BodyLimits) -> None:
         self._begin(answer, limits)
@@ -48,6 +52,7 @@ class HttpReply:
         self._limits = limits
         self._parser: SseParser | None = None
         self._taken = 0
+        self.gives_arriving = False
         self.is_stream = is_event_stream(answer.content_type)
 
     @property
@@ -66,15 +71,53 @@ class HttpReply:
         """The JSON-RPC messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
         answer = self._answer
         chunk = await answer.read()
-        if not self.is_stream:
-            if not answer.at_end():
-                chunk = await self._read_rest(chunk)
-            max_depth = self._limits.max_json_depth
-            # An empty body has no message, as that of a 202.
-            if len(chunk) > SMALL_BYTES:  # others have their turn meanwhile
-                return await in_pieces(large.read_answer(chunk, max_depth=max_depth))
-            return jsonrpc.parse_upstream_body(chunk, max_depth=max_depth) if chunk else None
-        return await self._read_events(chunk) if chunk else None
+        if self.is_stream:
+            return await self._read_events(chunk) if chunk else None
+        if answer.at_end():
+            return await self._parse_body(chunk)
+        if self.gives_arriving:
+            chunk = await self._read_on(chunk, enough_bytes=SMALL_BYTES)
+            opening = arriving.read_opening(chunk)
+            if opening is not None and not answer.at_end():
+                return [self._body_arriving(chunk, opening)]
+        return await self._parse_body(await self._read_on(chunk))
+
+    def _body_arriving(self, beginning: bytes, opening: Opening) -> Arriving:
+        """The response of a body that has begun so."""
+
+        async def gather(beginning: bytes) -> Response | None:
+            messages = await self._parse_body(await self._read_on(beginning))
+            return _first_response(messages or ())
+
+        max_depth = self._limits.max_json_depth
+        return Arriving(opening.id, coming=ArrivingBody(self._answer, beginning, opening, max_depth, gather))
+
+    def _event_arriving(self, parser: SseParser) -> Arriving | None:
+        """The response of the event that the stream is in the middle of, if it is a large one."""
+        # One that could be resumed is gathered: that its stream breaks off takes nothing from it then.
+        if parser.pending_bytes <= SMALL_BYTES or parser.last_event_id is not None:
+            return None
+        opening = arriving.read_opening(parser.open_line)
+        if opening is None:
+            return None
+
+        async def gather(_: bytes) -> Response | None:
+            while chunk := await self._answer.read():
+                if messages := await self._read_events(chunk):
+                    return _first_response(messages)
+            return None
+
+        self.gives_arriving = False  # the next one is behind it
+        self.give_back()
+        max_depth = self._limits.max_json_depth
+        return Arriving(opening.id, coming=ArrivingEvent(self._answer, parser, opening, max_depth, gather))
+
+    async def _parse_body(self, body: bytes) -> list[Message] | None:
+        max_depth = self._limits.max_json_depth
+        if len(body) > SMALL_BYTES:  # others have their turn meanwhile
+            return await in_pieces(large.read_answer(body, max_depth=max_depth))
+        # An empty body has no message, as that of a 202.
+        return jsonrpc.parse_upstream_body(body, max_depth=max_depth) if body else None
 
     async def _read_events(self, chunk: bytes) -> list[Message]:
         """The messages of the events that this piece of the stream completes."""
@@ -90,6 +133,10 @@ class HttpReply:
                 messages.append(message)
         if messages:
             self._answer.note_word()
+        if self.gives_arriving and self._parser is not None:
+            response = self._event_arriving(self._parser)
+            if response is not None:
+                messages.append(response)
         return messages
 
     def _feed(self, chunk: bytes) -> list[SseEvent]:
@@ -101,10 +148,10 @@ class HttpReply:
             self._account(parser.pending_bytes)
         return events
 
-    async def _read_rest(self, beginning: bytes) -> bytes:
-        """The whole body, of which this has come."""
+    async def _read_on(self, beginning: bytes, *, enough_bytes: int = SERVER_EVENT_BYTES) -> bytes:
+        """The whole body, of which this has come, or somewhat more than enough of it."""
         pieces, size = [beginning], len(beginning)
-        while piece := await self._answer.read():
+        while size <= enough_bytes and (piece := await self._answer.read()):
             pieces.append(piece)
             size += len(piece)
             if size > SMALL_BYTES:
@@ -136,3 +183,7 @@ class HttpReply:
         if self._taken:
             self._limits.room.give_back(self._taken)
             self._taken = 0
+
+
+def _first_response(messages: Iterable[Message]) -> Response | None:
+    return next((message for message in messages if isinstance(message, Response)), None)
