@@ -28,7 +28,7 @@ from mcp_session_proxy.downstream.body import read_body
 from mcp_session_proxy.downstream.connection import Connection
 from mcp_session_proxy.downstream.forwarding import Forwarding
 from mcp_session_proxy.downstream.head import Head
-from mcp_session_proxy.downstream.streams import HeartbeatRules, Heartbeats
+from mcp_session_proxy.downstream.heartbeats import HeartbeatRules, Heartbeats
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.memory import UNBOUNDED
 from mcp_session_proxy.settings.config import load

@@ -24,7 +24,8 @@ from ..upstream.transport import ConnectionLost
 from .connection import Connection, begin_following
 from .following import Reader
 from .head import Head
-from .streams import Heartbeats, break_circle
+from .heartbeats import Heartbeats
+from .streams import break_circle
 
 _DECODING: Final = ("utf-8", "surrogateescape")
 # What belongs to one connection, or describes a body that leaves here in another form: read whole, and
