@@ -43,6 +43,7 @@ from .listeners import Listeners
 from .servers import HttpServers
 from .sites import announce, cease
 from .state import KeptState
+from .stores import open_store
 from .watchers import Watchers
 
 _MAINTENANCE_SECONDS: Final = 1.0
@@ -197,11 +198,11 @@ class Proxy:
         return command.servers
 
     async def _open_state(self) -> KeptState | None:
-        path = self.settings.state_directory
-        if path is None:
+        store = await open_store(self.settings, self._observe)
+        if store is None:
             await self.listeners.take_over()
             return None
-        state = await KeptState.open(path, self._observe, replace=self.listeners.take_over)
+        state = await KeptState.open(store, self._observe, replace=self.listeners.take_over)
         # After everything that is built later has been taken apart.
         self._stack.push_async_callback(state.close)
         return state

@@ -1,5 +1,5 @@
-"""What outlives the process (``--state-dir``): opened before anything is built, restored into what was built,
-written behind its work, and left whole at its end.
+"""What outlives the process (``--state-dir``, ``--store``): opened before anything is built, restored into
+what was built, written behind its work, and left whole at its end.
 """
 
 import asyncio
@@ -9,7 +9,6 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
-from pathlib import Path
 from typing import Final, TypeAlias
 
 from .. import __version__, events
@@ -22,46 +21,33 @@ from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
 from ..sessions.restoring import Restored, Restorer
 from ..settings.config import Settings
-from ..store import state_dir
 from ..store.engine import ClaimOutcome, StoredMember, StoreFailure
 from ..store.events import EventStore
 from ..store.membership import Membership
-from ..store.sealing import Keys
-from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
 from ..upstream.keeping import describe
 from ..upstream.session import UpstreamSession
 from .core import Core
 from .in_force import InForce
-from .sockets import CannotStart
+from .stores import CannotKeepState, KeptStore
 
 _MEMBER_BYTES: Final = 8
-# A process that was just killed may not be gone yet.
-_GONE_SECONDS: Final = 2.0
 
 _Slots: TypeAlias = frozenset[Slot[UpstreamSession]]
 
 
-class CannotKeepState(CannotStart):
-    """Nothing can be kept in the directory that the settings name."""
-
-    def __init__(self, problem: str, advice: str) -> None:
-        super().__init__(f"--state-dir: {problem}. {advice}")
-
-
 class KeptState:
-    """The state directory, as this process uses it, from ``open`` to ``close``."""
+    """The store, as this process uses it, from ``open`` to ``close``."""
 
-    def __init__(self, path: Path, keys: Keys, observe: Observer) -> None:
-        self.path = path
-        self.keys = keys
+    def __init__(self, store: KeptStore, observe: Observer) -> None:
+        self.keys = store.keys
         self.restored = Restored()
         self.ledger: SessionLedger
         self._observe = observe
         self._member = secrets.token_hex(_MEMBER_BYTES)
-        self._engine = SqliteEngine(path / state_dir.FILE)
+        self._store = store
         self._started = time.time()
         self._tasks = Tasks()
-        self.membership = Membership(self._engine, self._member, card=self._card, told=self._tell)
+        self.membership = Membership(store.engine, self._member, card=self._card, told=self._tell)
 
     def _card(self) -> bytes:
         facts = {"pid": os.getpid(), "started": self._started, "version": __version__}
@@ -73,7 +59,7 @@ class KeptState:
     @property
     def events(self) -> EventStore:
         """Where events are kept beside the records."""
-        return self._engine.events
+        return self._store.engine.events
 
     def note_mailbox(self, client: ClientSession) -> None:
         """A client session's mailbox was made: the next process is to know it by its name."""
@@ -81,70 +67,52 @@ class KeptState:
 
     def view(self) -> StateView:
         """What operators see of it."""
-        return StateView(kept="disk", up=self.membership.up, pending_records=self.ledger.pending)
+        return StateView(kept=self._store.kept, up=self.membership.up, pending_records=self.ledger.pending)
 
     # -- the beginning -----------------------------------------------------------------------------
 
     @classmethod
     async def open(
-        cls, path: Path, observe: Observer, *, replace: Callable[[], Awaitable[None]]
+        cls, store: KeptStore, observe: Observer, *, replace: Callable[[], Awaitable[None]]
     ) -> "KeptState":
-        """Open the directory, alone. ``replace`` has the process that this one replaces leave it, if there is
-        one: only once it is known that the directory can be used, for then nobody serves.
+        """Use a store, alone. ``replace`` has the process that this one replaces leave it, if there is one:
+        only once it is known that the store can be used, for then nobody serves.
 
         Raises:
-            CannotKeepState: it cannot be used, or another process uses it.
+            CannotKeepState: another process uses it.
             CannotStart: the process that has it does not leave it.
         """
-        advice = "Choose another directory, or leave the option out to keep sessions in memory only"
         try:
-            state_dir.prepare(path)
-            state = cls(path, Keys(state_dir.read_key(path)), observe)
-            await state._open_engine()
-        except NewerStore as error:
-            raise CannotKeepState(str(error), "Run that version, or choose another directory") from error
-        except StoreFailure as error:
-            raise CannotKeepState(str(error), advice) from error
-        try:
+            state = cls(store, observe)
             await replace()
             await state._join()
         except BaseException:
-            await state._engine.close()
+            await store.close()
             raise
         return state
 
-    async def _open_engine(self) -> None:
-        try:
-            await self._engine.open()
-        except DamagedStore as error:
-            aside = state_dir.set_aside(self.path, int(time.time()))
-            self._observe(events.StateSetAside(problem=str(error), file=str(aside)))
-            await self._engine.open()
-
     async def _join(self) -> None:
-        self._lock = state_dir.take_lock(self.path, self._member)
         try:
+            self._store.join(self._member)
             living = await self._find_living()
             if living:
                 raise CannotKeepState(
-                    f"{self.path} is in use by {_describe(living[0])}",
-                    "Stop that one first, or give each a directory of its own",
+                    f"{self._store} is in use by {_describe(living[0])}",
+                    f"Stop that one first, or give each {self._store.of_its_own}",
+                    self._store.option,
                 )
             await self.membership.beat()
         except StoreFailure as error:
             # A disk that is full keeps nobody from serving.
             self._observe(events.StoreFailed(problem=str(error)))
-        except BaseException:
-            self._lock.close()
-            raise
 
     async def _find_living(self) -> list[StoredMember]:
         """Who else uses the directory. Those that have died are buried on the way."""
-        deadline = time.monotonic() + _GONE_SECONDS
+        deadline = time.monotonic() + self._store.gone_seconds
         while True:
             living = []
             for other in await self.membership.others():
-                if state_dir.is_gone(self.path, other.member):
+                if self._store.is_gone(other):
                     await self.membership.bury(other)
                 else:
                     living.append(other)
@@ -190,9 +158,10 @@ class KeptState:
         found = self.restored
         if found.strange and not found.sessions:
             raise CannotKeepState(
-                f"{self.path} holds sessions of {', '.join(sorted(found.strange))}, "
+                f"{self._store} holds sessions of {', '.join(sorted(found.strange))}, "
                 f"and this proxy is in front of {settings.upstream_shown}",
-                f"Give it a directory of its own, or remove {self.path / state_dir.FILE}",
+                f"Give it {self._store.of_its_own}, or remove what is there",
+                self._store.option,
             )
         self.ledger = ledger
         if found.sessions or found.clients or found.lost:
@@ -244,7 +213,7 @@ class KeptState:
         )
 
     async def close(self) -> None:
-        """Write what is left to be written, and let go of the directory."""
+        """Write what is left to be written, and let go of the store."""
         self._tasks.cancel()
         await self._tasks.ended()
         try:
@@ -253,8 +222,7 @@ class KeptState:
             await self.membership.leave()
         except StoreFailure as error:
             self._observe(events.StoreFailed(problem=str(error)))
-        await self._engine.close()
-        self._lock.close()
+        await self._store.close()
 
 
 def _ttl_seconds(settings: Settings) -> float:

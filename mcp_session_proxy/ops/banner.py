@@ -59,12 +59,16 @@ def _modern_calls(settings: Settings) -> str:
 
 
 def _state(settings: Settings) -> str:
-    path = settings.state_directory
-    if path is None:
+    place = settings.state_directory
+    if settings.store is not None:
+        where = f"{settings.store} (cluster {settings.cluster})"
+    elif place is not None:
+        where = str(place)
+    else:
         return "in memory; --state-dir keeps sessions over restarts"
     if settings.on_stop is OnStop.END:
-        return f"in {path}; sessions are ended when the proxy stops (--on-stop end)"
-    return f"in {path}: sessions outlive the proxy"
+        return f"in {where}; sessions are ended when the proxy stops (--on-stop end)"
+    return f"in {where}: sessions outlive the proxy"
 
 
 def _callers(settings: Settings) -> str:

@@ -120,12 +120,13 @@ class TokensView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StateView:
-    """Where sessions are kept: in ``memory``, or on a ``disk`` as well (``--state-dir``).
+    """Where sessions are kept: in ``memory``, on a ``disk`` as well (``--state-dir``), or in a ``store`` that
+    several proxies may share (``--store``).
 
     ``up``: nothing keeps it from being written. ``pending_records`` wait for that; a moment is usual.
     """
 
-    kept: Literal["memory", "disk"] = "memory"
+    kept: Literal["memory", "disk", "store"] = "memory"
     up: bool = True
     pending_records: int = 0
 

@@ -10,7 +10,7 @@ from .sources import FILE_PROBLEMS, Source, key_name, origin
 from .values import mask, show_secret
 
 # Options that are shown to nobody, not even when they are wrong.
-_SECRETS: Final = frozenset({"admin_token", "command", "stdio_env"})
+_SECRETS: Final = frozenset({"admin_token", "cluster_key", "command", "stdio_env", "store"})
 
 
 def describe(error: ValidationError, flags: Mapping[str, Any]) -> Iterator[str]:

@@ -26,6 +26,7 @@ from ..protocol.revisions import HttpTransport, ServedEras, UpstreamEra
 from ..protocol.tokens import DEFAULT_CLAIMS
 from ..sessions.credentials import DEFAULT_PATTERNS
 from ..sessions.modes import Anonymous, OnStop, Sharing, TokenIdentity, UnknownSessionRule
+from .cluster import ClusterSettings
 from .complaints import describe
 from .kinds import (
     LIVE,
@@ -85,7 +86,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(PeerSettings, StdioSettings):
+class Settings(ClusterSettings, PeerSettings, StdioSettings):
     """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(
@@ -163,8 +164,8 @@ class Settings(PeerSettings, StdioSettings):
     """A directory in which sessions outlive the proxy: after a restart, an upgrade or a crash, clients go on
     with their ids in the same upstream sessions, state included. It is made if need be, for this user alone,
     belongs to one proxy at a time, and must be on a disk of this machine. Without it, that of
-    $STATE_DIRECTORY, which systemd sets (StateDirectory=); without either, sessions are in memory.
-    Credentials are never stored."""
+    $STATE_DIRECTORY, which systemd sets (StateDirectory=); without either, sessions are in memory. With
+    --store they are there instead. Credentials are never stored."""
 
     on_stop: Annotated[OnStop, Group.SESSIONS, LIVE] = OnStop.KEEP
     """What becomes of upstream sessions when the proxy stops. keep: they stay at the server for whoever goes
@@ -526,6 +527,7 @@ class Settings(PeerSettings, StdioSettings):
         yield from self.stdio_conflicts()
         taken = {"listen": self.listen, "admin_listen": self.admin_listen}
         yield from self.peer_conflicts(certified=self.tls_cert is not None, taken=taken)
+        yield from self.cluster_conflicts()
         if self.command is not None:
             yield from self._conflicts_with_a_command()
         if self.token_identity is TokenIdentity.JWKS:
@@ -549,8 +551,11 @@ class Settings(PeerSettings, StdioSettings):
 
     def _conflicts_of_state(self) -> Iterator[tuple[str, str]]:
         """Options that are about what outlives this process."""
-        if ":" in self.events and self.state_directory is None:
-            yield "events", "needs --state-dir: events outlive the process with the sessions that they are of"
+        if ":" in self.events and self.state_directory is None and self.store is None:
+            yield (
+                "events",
+                "needs --state-dir or --store: events outlive the process with the sessions that they are of",
+            )
         if self.replace and sys.platform != "linux":
             yield "replace", "works on Linux only"
 

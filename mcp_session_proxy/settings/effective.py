@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from .cluster import check_cluster_key
 from .config import Settings, load
 from .kinds import Group
 from .options import Option, options
@@ -27,6 +28,7 @@ _LOOKS: Final[tuple[Callable[[Settings], SSLContext | None], ...]] = (
     upstream_context,
     peer_context,
     check_command,
+    check_cluster_key,
 )
 
 

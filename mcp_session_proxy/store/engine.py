@@ -13,6 +13,10 @@ class StoreFailure(Exception):
     """The store did not do what it was asked to. The text is for the operator; nothing was changed."""
 
 
+class StoreRefused(StoreFailure):
+    """The store will not have us: asking again changes nothing."""
+
+
 class ClaimOutcome(Enum):
     """What became of a claim."""
 

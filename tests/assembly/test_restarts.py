@@ -19,6 +19,7 @@ from mcp_session_proxy.assembly import state_check
 from mcp_session_proxy.assembly.proxy import Proxy
 from mcp_session_proxy.assembly.sockets import CannotStart
 from mcp_session_proxy.settings.config import load
+from mcp_session_proxy.store.sqlite import SqliteEngine
 from mcp_session_proxy.upstream.life import Life
 
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
@@ -309,7 +310,8 @@ async def test_a_disk_that_is_full(restarts: Restarts, server: HttpServer) -> No
     bench = await restarts.start()
     state = bench.proxy._state
     assert state is not None
-    engine = state._engine
+    engine = state._store.engine
+    assert isinstance(engine, SqliteEngine)
     await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
     sessions = [await bench.initialize(headers={"Authorization": f"Bearer {n}" * 50}) for n in range(20)]
     await until(lambda: restarts.told_of(events.StoreFailed))
@@ -330,7 +332,8 @@ async def test_a_disk_that_stays_full(restarts: Restarts, server: HttpServer) ->
     bench = await restarts.start()
     state = bench.proxy._state
     assert state is not None
-    engine = state._engine
+    engine = state._store.engine
+    assert isinstance(engine, SqliteEngine)
     await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
     for n in range(20):
         await count(bench, headers={"Authorization": f"Bearer {n}" * 50})

@@ -35,6 +35,7 @@ DEBIAN = {
     "fish": "fish",
     "nginx": "nginx",
     "haproxy": "haproxy",
+    "redis-server": "redis-server",
 }
 # Longest first: with two workers this is the shortest schedule.
 NAMES = (
@@ -49,6 +50,7 @@ NAMES = (
     "zsh",
     "fish",
     "haproxy",
+    "redis-server",
     "langchain",
     "newest-langchain",
     "newest-mcp",

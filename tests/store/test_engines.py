@@ -2,9 +2,11 @@
 
 import asyncio
 import tempfile
-from collections.abc import AsyncIterator, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 from engine_world import KINDS, HandClock, open_engine
@@ -12,15 +14,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
-from mcp_session_proxy.store.engine import ClaimOutcome, Engine, RecordPlace
-from mcp_session_proxy.store.memory import MemoryEngine
-from mcp_session_proxy.store.sqlite import SqliteEngine
+from mcp_session_proxy.store.engine import ClaimOutcome, Engine, Fenced, RecordPlace
 
 TTL = 5.0
 KEPT = 60.0
 A, B = "a" * 16, "b" * 16
 ONE, TWO = RecordPlace("session", "u1"), RecordPlace("client", "c1")
-T = TypeVar("T")
 
 
 @pytest.fixture
@@ -167,44 +166,57 @@ FENCES = st.integers(min_value=-2, max_value=1)
 
 
 class Cluster(RuleBasedStateMachine):
-    """Members that beat, fall silent, claim, write and let go in any order, at both engines at once."""
+    """Members that beat, fall silent, claim, write and let go in any order, at all engines at once."""
 
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
+        self.world = AsyncExitStack()
         self.folder = tempfile.TemporaryDirectory()
         self.clock = HandClock()
-        self.memory = MemoryEngine(self.clock)
-        self.sqlite = SqliteEngine(
-            Path(self.folder.name) / "state.db", now=self.clock, wall=self.clock, boot="b"
-        )
-        self.runner.run(self.sqlite.open())
+        self.engines = [self.runner.run(self.open(kind)) for kind in KINDS]
         self.fences: dict[str, int] = {}
         self.number = 0
+        self.lives: Counter[str] = Counter()
+
+    async def open(self, kind: str) -> Engine:
+        return await self.world.enter_async_context(open_engine(kind, Path(self.folder.name), self.clock))
 
     def teardown(self) -> None:
-        self.runner.run(self.sqlite.close())
+        self.runner.run(self.world.aclose())
         self.runner.close()
         self.folder.cleanup()
 
-    def both(self, verb: str, *args: Any) -> Any:
-        """What both engines answer, which is the same."""
+    def name(self, member: str) -> str:
+        """A member that has left does not come back: its process has another name the next time."""
+        return f"{member}.{self.lives[member]}"
 
-        def ask(engine: Engine) -> Any:
-            work: Coroutine[Any, Any, Any] = getattr(engine, verb)(*args)
-            return self.runner.run(work)
+    def all(self, verb: str, *args: Any) -> Any:
+        """What all engines answer, which is the same."""
 
-        one, other = ask(self.memory), ask(self.sqlite)
-        assert one == other, (verb, args)
-        return one
+        async def ask() -> list[Any]:
+            answers = [await getattr(engine, verb)(*args) for engine in self.engines]
+            living = [each.member for each in await self.engines[0].members()]
+            # Who is gone may be named as the last owner, or not.
+            return [
+                answer._replace(owner=answer.owner if answer.owner in living else None)
+                if isinstance(answer, Fenced)
+                else answer
+                for answer in answers
+            ]
+
+        first, *others = self.runner.run(ask())
+        for other in others:
+            assert other == first, (verb, args)
+        return first
 
     def owner(self, shard: str) -> tuple[str | None, int]:
-        found = {each.shard: each for each in self.both("shards")}
+        found = {each.shard: each for each in self.all("shards")}
         return (found[shard].owner, found[shard].fence) if shard in found else (None, 0)
 
     @rule(member=MEMBERS, seconds=st.sampled_from([1.0, 5.0]))
     def beat(self, member: str, seconds: float) -> None:
-        self.both("beat", member, b"card", seconds, 1)
+        self.all("beat", self.name(member), b"card", seconds, 1)
 
     @rule(seconds=st.sampled_from([0.5, 3.0, 30.0]))
     def time_passes(self, seconds: float) -> None:
@@ -213,51 +225,55 @@ class Cluster(RuleBasedStateMachine):
     @rule(member=MEMBERS, shard=SHARDS)
     def claim(self, member: str, shard: str) -> None:
         owner, _ = self.owner(shard)
-        claimed = self.both("claim", member, shard, 20.0)
-        assert owner in (None, member) or claimed.outcome in (ClaimOutcome.OWNED, ClaimOutcome.NO_LEASE)
+        claimed = self.all("claim", self.name(member), shard, 20.0)
+        assert owner in (None, self.name(member)) or claimed.outcome in (
+            ClaimOutcome.OWNED,
+            ClaimOutcome.NO_LEASE,
+        )
 
     @rule(member=MEMBERS, shard=SHARDS, place=ENTRIES, off=FENCES, drop=st.booleans())
     def write(self, member: str, shard: str, place: RecordPlace, off: int, drop: bool) -> None:
-        before = self.both("load", shard)
+        before = self.all("load", shard)
         _, fence = self.owner(shard)
         self.number += 1
         value = None if drop else b"%d" % self.number
-        written = self.both("write", member, shard, fence + off, {place: value}, 20.0)
-        assert not written.done or (off == 0 and written.owner == member)
+        written = self.all("write", self.name(member), shard, fence + off, {place: value}, 20.0)
+        assert not written.done or (off == 0 and written.owner == self.name(member))
         if not written.done:
-            assert self.both("load", shard) == before
+            assert self.all("load", shard) == before
 
     @rule(member=MEMBERS, shard=SHARDS, off=FENCES, to=st.none() | MEMBERS)
     def release(self, member: str, shard: str, off: int, to: str | None) -> None:
         _, fence = self.owner(shard)
-        self.both("release", member, shard, fence + off, to)
+        self.all("release", self.name(member), shard, fence + off, to and self.name(to))
 
     @rule(member=MEMBERS)
     def leave(self, member: str) -> None:
-        self.both("leave", member)
+        self.all("leave", self.name(member))
+        self.lives[member] += 1
 
     @rule(member=MEMBERS, card=st.sampled_from([b"card", b"other"]))
     def bury(self, member: str, card: bytes) -> None:
-        self.both("bury", member, card)
+        self.all("bury", self.name(member), card)
 
     @rule(member=MEMBERS, wanted=st.integers(0, 9))
     def reserve(self, member: str, wanted: int) -> None:
-        self.both("reserve", member, wanted, 8)
+        self.all("reserve", self.name(member), wanted, 8)
 
     @invariant()
     def only_the_living_own_and_fences_grow(self) -> None:
-        living = {each.member for each in self.both("members")}
+        living = {each.member for each in self.all("members")}
         there = {}
-        for each in self.both("shards"):
+        for each in self.all("shards"):
             assert each.owner is None or each.owner in living
             assert each.fence >= self.fences.get(each.shard, 0)
             there[each.shard] = each.fence
-            self.both("load", each.shard)
+            self.all("load", each.shard)
         self.fences = there
 
 
 def test_members_in_any_order() -> None:
-    """Whatever happens in whatever order: both engines say the same, one living owner at most, no fence goes
+    """Whatever happens in whatever order: all engines say the same, one living owner at most, no fence goes
     back, and nothing of a stale owner is written.
     """
     run_state_machine_as_test(

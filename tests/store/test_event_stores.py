@@ -5,7 +5,8 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
-from engine_world import HandClock
+from engine_world import HandClock, key_value_server, valkey_engine
+from key_value_server import PROGRAMS
 
 from mcp_session_proxy.store.events import CannotLoad, EventStore, load
 from mcp_session_proxy.store.sqlite import SqliteEngine
@@ -27,9 +28,14 @@ async def engine(tmp_path: Path, clock: HandClock) -> AsyncIterator[SqliteEngine
     await opened.close()
 
 
-@pytest.fixture
-def store(engine: SqliteEngine) -> EventStore:
-    return engine.events
+@pytest.fixture(params=["sqlite", *PROGRAMS])
+async def store(request: pytest.FixtureRequest, engine: SqliteEngine) -> AsyncIterator[EventStore]:
+    if request.param == "sqlite":
+        yield engine.events
+        return
+    other = valkey_engine(key_value_server(request.param))
+    yield other.events
+    await other.close()
 
 
 async def test_what_came_after(store: EventStore) -> None:
@@ -162,3 +168,15 @@ async def test_what_is_no_store(module: str, name: str, problem: str) -> None:
             await load(f"{module}:{name}", stack)
         with pytest.raises(CannotLoad, match="No module named 'nowhere'"):
             await load("nowhere:store", stack)
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+async def test_a_key_of_events_ends(program: str) -> None:
+    """In a store that forgets by itself, the last word counts as well."""
+    server = key_value_server(program)
+    engine = valkey_engine(server)
+    for ttl_seconds in (5.0, 60.0, 10.0):
+        await engine.events.append(HERE, [], 10, ttl_seconds)
+        await engine.events.append(HERE, [(1, b"a")], 10, ttl_seconds)
+        assert ttl_seconds - 5 < server.ask("PTTL", f"{engine._prefix}e:{HERE}") / 1000 <= ttl_seconds
+    await engine.close()

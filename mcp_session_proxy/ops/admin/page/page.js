@@ -558,7 +558,8 @@ function stateText(state) {
   if (state.kept === "memory") {
     return "state in memory";
   }
-  return state.up ? "state on disk" : `state cannot be written (${state.pending_records} records wait)`;
+  const where = state.kept === "store" ? "state in the store" : "state on disk";
+  return state.up ? where : `state cannot be written (${state.pending_records} records wait)`;
 }
 
 function showTroubles(troubles) {

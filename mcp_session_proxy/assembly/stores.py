@@ -1,0 +1,205 @@
+"""Where state outlives the process: the directory of ``--state-dir``, or what ``--store`` names.
+
+Both are opened with the keys that seal what lies there, and say when a member that was alive is gone.
+"""
+
+import asyncio
+import secrets
+import time
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from .. import events
+from ..events import Observer
+from ..settings.cluster import cluster_keys, namespace_of
+from ..settings.config import Settings
+from ..store import state_dir
+from ..store.address import StoreAddress
+from ..store.engine import StoredMember, StoreFailure, StoreRefused
+from ..store.membership import LEASE_SECONDS
+from ..store.sealing import KEY_BYTES, Keys, Unsealed
+from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
+from .sockets import CannotStart
+
+# A process that was just killed may not be gone yet.
+_GONE_SECONDS: Final = 2.0
+# How long a store may take to be there, which may have been started together with us.
+_PATIENCE_SECONDS: Final = 10.0
+_RETRY_SECONDS: Final = 0.25
+# What is sealed there, as records are for their places.
+_COMMON: Final = "common"
+
+
+class CannotKeepState(CannotStart):
+    """Nothing can be kept where the settings say."""
+
+    def __init__(self, problem: str, advice: str, option: str = "--state-dir") -> None:
+        super().__init__(f"{option}: {problem}. {advice}")
+
+
+class DirectoryStore:
+    """A directory of this machine, for one process at a time."""
+
+    kept: Final[Literal["disk"]] = "disk"
+    option: Final = "--state-dir"
+    gone_seconds: Final = _GONE_SECONDS
+    of_its_own: Final = "a directory of its own"
+
+    def __init__(self, path: Path, keys: Keys) -> None:
+        self.path = path
+        self.keys = keys
+        self.engine = SqliteEngine(path / state_dir.FILE)
+        self._lock: state_dir.MemberLock | None = None
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @classmethod
+    async def open(cls, path: Path, observe: Observer) -> "DirectoryStore":
+        """Open it, or make it. Raises CannotKeepState."""
+        try:
+            state_dir.prepare(path)
+            store = cls(path, Keys(state_dir.read_key(path)))
+            try:
+                await store.engine.open()
+            except DamagedStore as error:
+                aside = state_dir.set_aside(path, int(time.time()))
+                observe(events.StateSetAside(problem=str(error), file=str(aside)))
+                await store.engine.open()
+        except NewerStore as error:
+            raise CannotKeepState(str(error), "Run that version, or choose another directory") from error
+        except StoreFailure as error:
+            raise CannotKeepState(
+                str(error),
+                "Choose another directory, or leave the option out to keep sessions in memory only",
+            ) from error
+        return store
+
+    def join(self, member: str) -> None:
+        """This member is here. Raises StoreFailure."""
+        self._lock = state_dir.take_lock(self.path, member)
+
+    def is_gone(self, other: StoredMember) -> bool:
+        """Whether a member that was here has ended."""
+        return state_dir.is_gone(self.path, other.member)
+
+    def part(self) -> None:
+        """This member is here no longer."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    async def close(self) -> None:
+        """Let go of it."""
+        await self.engine.close()
+        self.part()
+
+
+class NetworkStore:
+    """A Valkey or Redis, for all proxies of a cluster, wherever they are."""
+
+    kept: Final[Literal["store"]] = "store"
+    option: Final = "--store"
+    of_its_own: Final = "a --cluster of its own"
+    # A lease is all that says who lives. That of a process which was killed has to run out.
+    gone_seconds: Final = LEASE_SECONDS + 1.0
+
+    def __init__(self, settings: Settings, address: StoreAddress, observe: Observer) -> None:
+        from ..store.valkey import ValkeyEngine  # loads what only the extra valkey installs
+
+        self.address = address
+        self.engine = ValkeyEngine(address, namespace_of(settings))
+        self.keys: Keys
+        self._keys = cluster_keys(settings)
+        self._observe = observe
+
+    def __str__(self) -> str:
+        return str(self.address)
+
+    @classmethod
+    async def open(cls, settings: Settings, address: StoreAddress, observe: Observer) -> "NetworkStore":
+        """Reach it, and find out what its members call callers.
+
+        Raises:
+            ConfigError: the key of the cluster cannot be read.
+            CannotKeepState: it cannot be reached, or is sealed with another key.
+        """
+        store = cls(settings, address, observe)
+        try:
+            await store._agree()
+        except BaseException:
+            await store.engine.close()
+            raise
+        return store
+
+    async def _agree(self) -> None:
+        """Have the root of all names in common with the other members.
+
+        It is in the store and not made of the key, so that keys can be changed and callers stay who they are.
+        """
+        key, *older = self._keys
+        seals = Keys(key, tuple(older))
+        found = await self._reach(seals.seal(_COMMON, secrets.token_bytes(KEY_BYTES)))
+        try:
+            root = seals.open(_COMMON, found)
+        except Unsealed:
+            raise CannotKeepState(
+                f"what lies in {self} for this cluster was sealed with another key",
+                "Give all proxies of a cluster the same --cluster-key-file, or choose another --cluster",
+                self.option,
+            ) from None
+        if older:
+            # It outlives the key that it was sealed with.
+            await self._reach(seals.seal(_COMMON, root), found)
+        self.keys = self.engine.keys = Keys(key, tuple(older), root=root)
+
+    async def _reach(self, offered: bytes, instead_of: bytes = b"") -> bytes:
+        deadline, told = time.monotonic() + _PATIENCE_SECONDS, False
+        while True:
+            try:
+                return await self.engine.agree(offered, instead_of)
+            except StoreRefused as error:
+                advice = (
+                    "Check the user, its password, and that it may use keys msp:*, scripts, reads and writes"
+                )
+                raise CannotKeepState(str(error), advice, self.option) from error
+            except StoreFailure as error:
+                if time.monotonic() > deadline:
+                    advice = (
+                        "A proxy starts when its store answers: only there is written whose callers are whose"
+                    )
+                    raise CannotKeepState(str(error), advice, self.option) from error
+                if not told:
+                    self._observe(events.StoreFailed(problem=str(error)))
+                    told = True
+                await asyncio.sleep(_RETRY_SECONDS)
+
+    def join(self, member: str) -> None:
+        """This member is here: its lease says so."""
+
+    def is_gone(self, other: StoredMember) -> bool:  # noqa: ARG002
+        """Nobody can tell before its lease has run out."""
+        return False
+
+    def part(self) -> None:
+        """This member is here no longer."""
+
+    async def close(self) -> None:
+        """Let go of it."""
+        await self.engine.close()
+
+
+KeptStore: TypeAlias = DirectoryStore | NetworkStore
+
+
+async def open_store(settings: Settings, observe: Observer) -> KeptStore | None:
+    """What the settings name; None if sessions are in memory only.
+
+    Raises:
+        ConfigError: the key of the cluster cannot be read.
+        CannotKeepState: it cannot be used.
+    """
+    if settings.store is not None:
+        return await NetworkStore.open(settings, settings.store, observe)
+    path = settings.state_directory
+    return None if path is None else await DirectoryStore.open(path, observe)

@@ -1,0 +1,227 @@
+"""Connections to a Valkey or Redis: found, made, and made anew. The library's exceptions end here.
+
+What is asked on one *line* is asked in order, and what could not be sent within a second is not sent later:
+the system gives up what nobody has confirmed by then, so nothing old comes after something new.
+"""
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any, Final, TypeAlias
+
+from redis import exceptions as foreign
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
+
+from .address import StoreAddress
+from .engine import StoreFailure, StoreRefused
+from .valkey_scripts import Script
+
+TIMEOUT_SECONDS: Final = 1.0
+# Each of several Sentinels is given less, so that one that is away does not take all the time there is.
+_SENTINEL_SECONDS: Final = 0.3
+
+# A command: its name, or the two words of it, and its arguments.
+Command: TypeAlias = Sequence[str | bytes | int | float]
+
+
+class Store:
+    """One store, as its address says; where its server is now is found out when somebody connects."""
+
+    def __init__(self, address: StoreAddress, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
+        self.address = address
+        self.timeout_seconds = timeout_seconds
+        self._moved: tuple[str, int] | None = None
+
+    async def connect(self) -> AbstractConnection:
+        """A connection to the server that takes writes. Raises what the library raises."""
+        address = self.address
+        login = {"username": address.username, "password": address.password, "db": address.database}
+        if address.path is not None:
+            connection: AbstractConnection = UnixDomainSocketConnection(
+                path=address.path, **login, **self._common(self.timeout_seconds)
+            )
+        else:
+            host, port = self._moved or await self._find()
+            connection = self._dial(host, port, login, self.timeout_seconds)
+        await connection.connect()  # type: ignore[no-untyped-call]
+        return connection
+
+    def moved(self, error: foreign.MovedError) -> None:
+        """Another node of a cluster has our keys: from now on, that is connected to."""
+        self._moved = (error.host or self.address.hosts[0][0], error.port)
+
+    def lost(self) -> None:
+        """A connection broke: what was found out may be true no more."""
+        self._moved = None
+
+    async def _find(self) -> tuple[str, int]:
+        address = self.address
+        if address.primary is None:
+            return address.hosts[0]
+        problems = []
+        for host, port in address.hosts:
+            try:
+                found = await self._ask_sentinel(host, port, address.primary)
+            except (foreign.RedisError, OSError) as error:
+                problems.append(f"{host}:{port}: {error}")
+                continue
+            if found is not None:
+                return found
+            problems.append(f"{host}:{port} knows no server by this name")
+        raise foreign.ConnectionError("No Sentinel says where the server is: " + "; ".join(problems))
+
+    async def _ask_sentinel(self, host: str, port: int, name: str) -> tuple[str, int] | None:
+        address = self.address
+        login = {"username": address.sentinel_username, "password": address.sentinel_password}
+        connection = self._dial(host, port, login, _SENTINEL_SECONDS)
+        try:
+            await connection.connect()  # type: ignore[no-untyped-call]
+            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+            found = await connection.read_response()
+        finally:
+            await connection.disconnect(nowait=True)
+        return None if not found else (found[0].decode(), int(found[1]))
+
+    def _dial(self, host: str, port: int, login: dict[str, Any], timeout_seconds: float) -> Connection:
+        address, given = self.address, {"host": host, "port": port, **login, **self._common(timeout_seconds)}
+        given |= {"socket_keepalive": True, "socket_keepalive_options": _keep_alive(timeout_seconds)}
+        if not address.tls:
+            return Connection(**given)
+        return SSLConnection(
+            **given,
+            ssl_ca_certs=address.ca_file,
+            ssl_certfile=address.cert_file,
+            ssl_keyfile=address.key_file,
+            ssl_cert_reqs="required",
+            ssl_check_hostname=True,
+        )
+
+    def _common(self, timeout_seconds: float) -> dict[str, Any]:
+        # RESP2 is what every version and every service speaks.
+        return {
+            "protocol": 2,
+            "socket_timeout": timeout_seconds,
+            "socket_connect_timeout": timeout_seconds,
+            "client_name": "mcp-session-proxy",
+        }
+
+
+def _keep_alive(timeout_seconds: float) -> dict[int, int]:
+    # What was sent and never confirmed is thrown away after that, also of a connection that was closed.
+    option = getattr(socket, "TCP_USER_TIMEOUT", None)
+    return {} if option is None else {option: round(timeout_seconds * 1000)}
+
+
+class Line:
+    """One connection, made when somebody asks, and made anew when it broke."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._turn = asyncio.Lock()
+        self._connection: AbstractConnection | None = None
+
+    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
+        """Run a script, which is sent there if the store does not know it (any more); gives its answer.
+
+        Raises:
+            StoreFailure: it may have been done all the same, if there was no answer.
+        """
+        (answer,) = await self._ask([("EVALSHA", script.digest, len(keys), *keys, *args)])
+        if isinstance(answer, foreign.NoScriptError):
+            (answer,) = await self._ask([("EVAL", script.text, len(keys), *keys, *args)])
+        if isinstance(answer, Exception):
+            raise self.failure(answer) from answer
+        return answer
+
+    async def ask(self, *commands: Command) -> list[Any]:
+        """Send commands together; gives what the store answers to each. Raises StoreFailure."""
+        answers = await self._ask(commands)
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise self.failure(answer) from answer
+        return answers
+
+    async def _ask(self, commands: Sequence[Command]) -> list[Any]:
+        """What the store answers, errors included. Raises StoreFailure where there is no answer to all."""
+        store = self._store
+        try:
+            async with asyncio.timeout(store.timeout_seconds), self._turn:
+                answers = await self._try(commands)
+                moved = next((answer for answer in answers if isinstance(answer, foreign.MovedError)), None)
+                if moved is not None:
+                    await self._drop()
+                    store.moved(moved)
+                    answers = await self._try(commands)
+                if any(isinstance(answer, foreign.ReadOnlyError) for answer in answers):
+                    # It was the primary once. Whoever knows which one is now is asked again.
+                    await self._drop()
+        except TimeoutError:
+            raise self._failure(f"no answer within {store.timeout_seconds:g} s") from None
+        except (foreign.RedisError, OSError, ValueError) as error:
+            raise self.failure(error) from error
+        return answers
+
+    def failure(self, error: Exception) -> StoreFailure:
+        """The error to raise for one of the library's."""
+        refused = isinstance(error, foreign.AuthenticationError | foreign.NoPermissionError)
+        return self._failure(_explain(error), StoreRefused if refused else StoreFailure)
+
+    def _failure(self, problem: str, kind: type[StoreFailure] = StoreFailure) -> StoreFailure:
+        """With nothing of a password in it."""
+        address = self._store.address
+        for secret in (address.password, address.sentinel_password):
+            if secret:
+                problem = problem.replace(secret, "***")
+        return kind(f"{address}: {problem}")
+
+    async def close(self) -> None:
+        """Let go of the connection."""
+        await self._drop()
+
+    async def _try(self, commands: Sequence[Command]) -> list[Any]:
+        """Once more on a new connection, if the one that there was had been closed meanwhile."""
+        if self._connection is not None:
+            try:
+                return await self._send(commands)
+            except (foreign.ConnectionError, OSError):
+                pass
+        return await self._send(commands)
+
+    async def _send(self, commands: Sequence[Command]) -> list[Any]:
+        if self._connection is None:
+            self._connection = await self._store.connect()
+        connection = self._connection
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
+            return [await _read(connection) for _ in commands]
+        except BaseException:
+            # What is still to come would be taken for the answer to something else.
+            await self._drop()
+            self._store.lost()
+            raise
+
+    async def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+
+async def _read(connection: AbstractConnection) -> Any:
+    try:
+        return await connection.read_response()
+    except foreign.ResponseError as error:
+        return error
+
+
+def _explain(error: Exception) -> str:
+    """What the store, or the library, says of a failure, for an operator."""
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    if isinstance(error, foreign.AuthenticationError):
+        return f"it refuses the user or the password ({text})"
+    if isinstance(error, foreign.NoPermissionError):
+        return f"its user may not do what is needed ({text})"
+    if isinstance(error, foreign.OutOfMemoryError):
+        return f"it has no memory left, see its maxmemory ({text})"
+    if isinstance(error, foreign.ReadOnlyError):
+        return f"it takes no writes, for it is a replica ({text})"
+    return text
