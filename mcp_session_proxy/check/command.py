@@ -5,10 +5,9 @@ Nothing is called but lists.
 """
 
 import asyncio
-import itertools
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, NamedTuple
 
 from rich.console import Console
@@ -18,22 +17,18 @@ from rich.text import Text
 from .. import __version__, events
 from ..errors import ProxyError
 from ..events import Event
-from ..protocol import jsonrpc, revisions
+from ..protocol import jsonrpc
 from ..settings.config import Settings, load
 from ..settings.sources import ConfigError
 from ..settings.stdio import check_command
-from ..upstream.handshake import Handshake, Versions
 from ..upstream.stdio.children import Program
 from ..upstream.stdio.leftovers import Ledger
 from ..upstream.stdio.transport import Stdio, StdioRules
-from ..upstream.transport import Caller, Channel, ConnectionLost, Refused, first_response
+from ..upstream.transport import Caller, ConnectionLost, Refused
+from .looking import Looker
 from .report import SCHEMA, ExitStatus
 from .text import clean
 
-_PARAMS: Final = json.dumps(
-    {"capabilities": {}, "clientInfo": {"name": "mcp-session-proxy-check", "version": __version__}}
-).encode()
-_LISTS: Final = {"tools": "tools/list", "prompts": "prompts/list", "resources": "resources/list"}
 # From here on, a child in advance spares callers a wait that they notice.
 _SLOW_SECONDS: Final = 1.0
 _LEAVING: Final = {
@@ -61,7 +56,6 @@ class CommandCheck:
         self._events: list[Event] = []
         self._caller = caller
         self._timeout_seconds = timeout_seconds
-        self._ids = itertools.count(1)
         program = Program(
             words=settings.command.words,
             environment=settings.environment(),
@@ -84,57 +78,23 @@ class CommandCheck:
         finally:
             await self._transport.close()
 
-    async def _facts(self) -> Any:
-        channel, result, first_seconds = await self._open()
-        info = jsonrpc.read_object(jsonrpc.read_object(result).get("serverInfo"))
+    async def _facts(self) -> AsyncIterator[Trait]:
+        look = await Looker(self._transport, self._caller, self._timeout_seconds).look()
+        info = jsonrpc.read_object(jsonrpc.read_object(look.result).get("serverInfo"))
         named = (jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version"))
         name = clean(" ".join(named))
         yield Trait("name", "calls itself", name, name)
-        yield Trait("protocol", "protocol version", channel.version, clean(str(channel.version)))
-        for what, method in _LISTS.items():
-            count = await self._count(channel, method, what)
-            if count is not None:
-                yield Trait(what, what, count, str(count))
-        await channel.close(self._caller)
-        (first, _, seconds), (second, *_) = await asyncio.gather(self._open(), self._open())
-        text = f"{first_seconds:.1f} s at first, {seconds:.1f} s later"
-        yield Trait("start_seconds", "starts in", [round(first_seconds, 3), round(seconds, 3)], text)
+        yield Trait("protocol", "protocol version", look.version, clean(str(look.version)))
+        for what, count in look.counts.items():
+            yield Trait(what, what, count, str(count))
+        seconds = [round(look.first_seconds, 3), round(look.later_seconds, 3)]
+        text = f"{look.first_seconds:.1f} s at first, {look.later_seconds:.1f} s later"
+        yield Trait("start_seconds", "starts in", seconds, text)
         yield Trait("two_at_once", "two at once", True, "work")
-        await asyncio.gather(first.close(self._caller), second.close(self._caller))
         noise = sum(isinstance(event, events.ChildNoise) for event in self._events)
         yield Trait("noise_lines", "lines that are no messages", noise, str(noise))
         ended = [event.how for event in self._events if isinstance(event, events.ChildEnded)]
         yield Trait("leaves", "leaves", ended[-1], _LEAVING[ended[-1]])
-
-    async def _open(self) -> tuple[Channel, bytes, float]:
-        """A session: its channel, what the server says of itself, and how long it took."""
-        opened: list[Channel] = []
-        began = asyncio.get_running_loop().time()
-        handshake = Handshake(
-            self._transport,
-            self._caller,
-            allocate=lambda: next(self._ids),
-            take=lambda _: None,
-            stands=lambda channel: opened.clear() if channel is None else opened.append(channel),
-            silence_seconds=self._timeout_seconds,
-        )
-        result = await handshake.initialize_in(Versions(), _PARAMS)
-        seconds = asyncio.get_running_loop().time() - began
-        body = jsonrpc.write_notification(revisions.INITIALIZED, None)
-        async with opened[0].send(body, self._caller):
-            pass
-        return opened[0], result, seconds
-
-    async def _count(self, channel: Channel, method: str, what: str) -> int | None:
-        """How many of something it has; None if it does not tell."""
-        identifier = b"%d" % next(self._ids)
-        async with channel.send(
-            jsonrpc.write_request(identifier, method, None), self._caller, identifier
-        ) as reply:
-            answer = await first_response(reply)
-        if answer is None or answer.result is None:
-            return None
-        return len(json.loads(answer.result).get(what, []))
 
 
 def run(

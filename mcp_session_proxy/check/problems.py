@@ -14,7 +14,8 @@ from .observations import Entrance, Failure, ServerAnswer
 from .text import clean
 
 USUAL_PATH: Final = "/mcp"
-_OLD_EVENT: Final = "endpoint"
+# What a stream of the transport of 2024-11-05 begins with.
+OLD_EVENT: Final = "endpoint"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,14 +55,14 @@ def diagnose(failed: Failed) -> Diagnosis:
     hello = failed.hello
     if hello.failure is not None:
         return _diagnose_silence(failed, hello.failure)
-    if failed.first_event == _OLD_EVENT:
+    if failed.first_event == OLD_EVENT:
         return Diagnosis(
             key="http-sse",
             text="This is the HTTP+SSE transport of 2024-11-05. The proxy speaks it to the server, and "
-            "Streamable HTTP to its clients; how others fare with it is not checked.",
+            "Streamable HTTP to its clients; but here no session could be opened over it.",
             hint=_elsewhere(failed)
-            or "Try: mcp-session-proxy serve URL. Many servers offer Streamable HTTP, too, often at /mcp; "
-            "then the proxy keeps their sessions over more than one stream.",
+            or "See the server's log. Once it does: mcp-session-proxy serve URL. Many servers offer "
+            "Streamable HTTP, too, often at /mcp.",
         )
     if hello.status == 401 or (hello.status == 403 and failed.has_credentials and speaks_of_audience(hello)):
         return _diagnose_credentials(failed)

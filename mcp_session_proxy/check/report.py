@@ -1,5 +1,6 @@
 """The whole outcome of a check, and its JSON form, which programs may rely on. Pure."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final
@@ -9,10 +10,12 @@ import msgspec
 from .. import __version__
 from ..protocol import jsonrpc
 from ..protocol.lifting import read_server_facts
+from . import old_transport
 from .advice import NEED_PROXY, Advice, advise, command, suggest_call
 from .clients import Fate, handshake_seconds, judge_clients, shows_state
 from .facts import IDENTITY, Fact, list_facts
 from .families import Kinship, find_family
+from .looking import Look
 from .observations import Observations
 from .problems import Diagnosis
 from .proxied import advise_proxied
@@ -33,11 +36,15 @@ class ExitStatus(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One server, or the proxy in front of it: what was seen and judged, or the problem with it."""
+    """One server, or the proxy in front of it: what was seen and judged, or the problem with it.
+
+    ``old`` is what was seen where the server speaks HTTP+SSE only.
+    """
 
     url: str
     problem: Diagnosis | None = None
     seen: Observations | None = None
+    old: Look | None = None
     kinship: Kinship | None = None
     facts: tuple[Fact, ...] = ()
     fates: tuple[Fate, ...] = ()
@@ -66,10 +73,14 @@ class Report:
         return (self.through or self.direct).status
 
 
-def judge_side(found: Observations | Diagnosis, url: str) -> Side:
+def judge_side(found: Observations | Look | Diagnosis, url: str) -> Side:
     """One side, from what was seen of it."""
     if isinstance(found, Diagnosis):
         return Side(url=url, problem=found)
+    if isinstance(found, Look):
+        return Side(
+            url=url, old=found, facts=old_transport.list_facts(found), fates=old_transport.judge_clients()
+        )
     kinship = find_family(found)
     return Side(
         url=url,
@@ -92,16 +103,23 @@ def write_report(
         else:
             advice = advise(direct.seen, direct.fates, direct.kinship, has_credentials=has_credentials)
         remark = suggest_call(direct.seen)
+    if direct.old is not None:
+        advice = old_transport.advise()
     if through is not None and through.seen is not None:
         if through.seen.is_proxied:
             # It is there already.
             advice = tuple(piece for piece in advice if piece.key not in NEED_PROXY)
         advice += advise_proxied(through.seen, through.fates)
-    wanted = direct.seen is not None and any(piece.key in NEED_PROXY for piece in advice)
+    start = None
+    if any(piece.key in NEED_PROXY for piece in advice):
+        if direct.seen is not None:
+            start = command(direct.seen, upstream_flags)
+        elif direct.old is not None:
+            start = old_transport.command(direct.url, upstream_flags)
     return Report(
         direct=direct,
         through=through,
-        command=command(direct.seen, upstream_flags) if wanted and direct.seen is not None else None,
+        command=start,
         advice=advice,
         remark=remark,
     )
@@ -132,7 +150,7 @@ def _side(side: Side) -> dict[str, Any]:
         "problem": None
         if problem is None
         else {"key": problem.key, "text": problem.text, "hint": problem.hint},
-        "server": None if side.seen is None else _server(side.seen, side.kinship),
+        "server": _describe(side),
         "behaviour": {
             fact.key: {"text": fact.text, "status": fact.status, "measured": fact.measured}
             for fact in side.facts
@@ -143,6 +161,12 @@ def _side(side: Side) -> dict[str, Any]:
         },
         "state": {fate.client.value: fate.state.value for fate in side.fates if fate.state is not None},
     }
+
+
+def _describe(side: Side) -> Mapping[str, Any] | None:
+    if side.old is not None:
+        return old_transport.describe(side.old)
+    return None if side.seen is None else _server(side.seen, side.kinship)
 
 
 def _server(seen: Observations, kinship: Kinship | None) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from rich.console import Console
 
 from ..settings.values import mask, show_duration
 from ..upstream.http.cookies import SessionCookies
+from .looking import Look
 from .observations import Observations, ServerAnswer
 from .plan import Plan, Target
 from .plays import NoSuchTool
 from .probes import ask_discover, greet, look_at_door, observe, wait_idle
-from .problems import Diagnosis, Failed, diagnose, miss_tool, usual_url
+from .problems import OLD_EVENT, Diagnosis, Failed, diagnose, miss_tool, usual_url
 from .report import Report, judge_side, to_json, write_report
 from .table import print_report
 from .tokens import try_tokens
@@ -51,7 +52,7 @@ async def _check(plan: Plan) -> Report:
     )
 
 
-async def _look_at(plan: Plan, target: Target) -> Observations | Diagnosis:
+async def _look_at(plan: Plan, target: Target) -> Observations | Look | Diagnosis:
     async with _connect(plan, target, target.url) as wire:
         greeting = await greet(wire)
         hello = greeting.answer
@@ -67,8 +68,8 @@ async def _look_at(plan: Plan, target: Target) -> Observations | Diagnosis:
         return replace(seen, tokens=await try_tokens(wire, greeting.version, seen.reads, plan.tokens))
 
 
-async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) -> Diagnosis:
-    """Look around for why the server does not answer as an MCP server does."""
+async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) -> Look | Diagnosis:
+    """Look around for why the server does not answer as an MCP server does; it may speak HTTP+SSE only."""
     found = None
     usual = usual_url(target.url)
     if usual is not None and hello.status not in (401, 403):
@@ -76,11 +77,16 @@ async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) 
             # A server that wants a credential there is one, too.
             there = (await greet(elsewhere)).answer
             found = usual if there.is_answered or there.status == 401 else None
+    first_event = await wire.first_event_type()
+    if first_event == OLD_EVENT and found is None:
+        seen = await wire.look_at_old_transport()
+        if seen is not None:
+            return seen
     return diagnose(
         Failed(
             url=target.url,
             hello=hello,
-            first_event=await wire.first_event_type(),
+            first_event=first_event,
             found=None if found is None else mask(found),
             has_credentials=bool(plan.headers),
             entrance=await look_at_door(wire, hello),
@@ -88,8 +94,10 @@ async def _explain(plan: Plan, target: Target, hello: ServerAnswer, wire: Wire) 
     )
 
 
-async def _wait(plan: Plan, target: Target, found: Observations | Diagnosis) -> Observations | Diagnosis:
-    if isinstance(found, Diagnosis) or plan.idle_seconds is None or not found.hello.is_answered:
+async def _wait(
+    plan: Plan, target: Target, found: Observations | Look | Diagnosis
+) -> Observations | Look | Diagnosis:
+    if not isinstance(found, Observations) or plan.idle_seconds is None or not found.hello.is_answered:
         return found
     async with _connect(plan, target, target.url) as wire:
         return replace(found, idle=await wait_idle(wire, plan.idle_seconds, found.asked_version))

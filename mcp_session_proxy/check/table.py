@@ -47,7 +47,7 @@ def print_report(console: Console, report: Report) -> None:
     for side in sides:
         if side.problem is not None:
             print_problem(console, side.problem, side.url if len(sides) > 1 else None)
-    if any(side.seen is not None for side in sides):
+    if any(side.facts for side in sides):
         console.print(_facts_table(sides))
         if len(sides) == 1:
             console.print()  # with two, the table's own frame ends with an empty line

@@ -28,7 +28,9 @@ from ..upstream.http.refusal import media_type, read_refusal
 from ..upstream.http.reply import HttpReply
 from ..upstream.http.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
 from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
+from . import old_transport
 from .audience import METADATA_PATH, metadata_url, read_audience
+from .looking import Look
 from .observations import Failure, ServerAnswer
 from .text import conceal
 
@@ -240,6 +242,10 @@ class Wire:
                     if name == b"data":
                         return "message"
         return None
+
+    async def look_at_old_transport(self) -> Look | None:
+        """What sessions over HTTP+SSE are like; None if there are none."""
+        return await old_transport.look(self._transport, self.url, self._caller(), self._timeout_seconds)
 
     # -- below -------------------------------------------------------------------------------------
 

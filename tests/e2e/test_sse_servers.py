@@ -5,6 +5,7 @@ from collections.abc import Callable
 import aiohttp
 import pytest
 
+from .checking import Command
 from .conftest import Desk, seen_by
 from .launch import Fleet
 from .run import EVERYTHING, FULL, PINNED, Run, check_everything
@@ -60,6 +61,16 @@ async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) 
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""
     (seen,) = await seen_by(run, client, desk("mcp-1.30-sse"), EVERYTHING, full=True)
     check_everything(seen)
+
+
+async def test_a_check_tells_what_it_is(check: Command, owned: Fleet) -> None:
+    """Directly no kind of client can use it; through the proxy every kind can."""
+    server = owned.new_server("mcp-1.30-sse")
+    outcome = await check(server.url, "--through", owned.new_proxy(server.url).url, "--json")
+    assert (outcome.status, set(outcome.verdicts().values())) == (0, {"fails"})
+    assert not {"fails", "slow", "loses-state"} & set(outcome.verdicts("through").values())
+    described = outcome.document["direct"]["server"]
+    assert (described["transport"], described["tools"] > 0) == ("http+sse", True)
 
 
 async def test_a_server_that_is_restarted(owned: Fleet, http: aiohttp.ClientSession) -> None:

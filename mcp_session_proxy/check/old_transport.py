@@ -1,0 +1,90 @@
+"""A server that speaks the transport of 2024-11-05, HTTP+SSE: what it is, and who can use it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from yarl import URL
+
+from ..errors import ProxyError
+from ..protocol import jsonrpc
+from ..protocol.lifting import read_server_facts
+from ..upstream.http.http_sse import HttpSse
+from ..upstream.http.streamable_http import StreamableHttp
+from ..upstream.transport import Caller, ConnectionLost, Refused
+from .advice import PROGRAM, Advice
+from .clients import ClientVerdict, Fate
+from .facts import Fact
+from .looking import Look, Looker
+from .observations import Client
+from .text import clean
+
+# Every kind but the one that only servers with cookies are asked about.
+_CLIENTS: Final = tuple(client for client in Client if client is not Client.NO_COOKIES)
+
+
+async def look(http: StreamableHttp, url: URL, caller: Caller, timeout_seconds: float) -> Look | None:
+    """Look at it; None if no session can be opened there, whatever its stream began with."""
+    transport = HttpSse(http, url)
+    try:
+        return await Looker(transport, caller, timeout_seconds).look()
+    except (ProxyError, ConnectionLost, Refused):
+        return None
+
+
+def list_facts(seen: Look) -> tuple[Fact, ...]:
+    """What the server is, in the order in which people ask."""
+    first, later = f"{seen.first_seconds * 1000:.0f} ms", f"{seen.later_seconds * 1000:.0f} ms"
+    counts = ", ".join(f"{what} ({count})" for what, count in seen.counts.items())
+    return (
+        Fact(key="server", label="Server", text=_name(seen.result) or "without a name"),
+        Fact(key="transport", label="Transport", text="HTTP+SSE of 2024-11-05 only"),
+        Fact(key="versions", label="Versions", text=clean(str(seen.version), 20)),
+        Fact(key="capabilities", label="Offers", text=counts or "nothing"),
+        Fact(key="handshake", label="Opening a session", text=f"{first}; two at once: {later}"),
+        Fact(key="streams", label="A session", text="ends with its event stream"),
+    )
+
+
+def judge_clients() -> tuple[Fate, ...]:
+    """None of the kinds that are played speaks HTTP+SSE."""
+    return tuple(
+        Fate(client=client, verdict=ClientVerdict.FAILS, text="finds no Streamable HTTP")
+        for client in _CLIENTS
+    )
+
+
+def advise() -> tuple[Advice, ...]:
+    """The one piece of advice."""
+    return (
+        Advice(
+            key="proxy",
+            text="Only clients that still speak HTTP+SSE can use it. The proxy speaks that to the server, "
+            "and Streamable HTTP and the modern protocol to clients; it keeps each session's stream open:",
+        ),
+    )
+
+
+def command(url: str, upstream_flags: Sequence[str]) -> str:
+    """The proxy's command line in front of it. The transport is found out by itself."""
+    return " ".join([PROGRAM, "serve", url, *upstream_flags])
+
+
+def describe(seen: Look) -> Mapping[str, Any]:
+    """The server, for programs."""
+    info = jsonrpc.read_object(jsonrpc.read_object(seen.result).get("serverInfo"))
+    name, version = (jsonrpc.read_string(info.get(member)) for member in ("name", "version"))
+    return {
+        "name": None if name is None else clean(name),
+        "version": None if version is None else clean(version),
+        "protocol_version": clean(str(seen.version), 20),
+        "transport": "http+sse",
+        "capabilities": sorted(clean(each) for each in read_server_facts(seen.result).capabilities),
+        "tools": seen.counts.get("tools"),
+        "first_session_ms": round(seen.first_seconds * 1000, 1),
+        "handshake_ms": round(seen.later_seconds * 1000, 1),
+    }
+
+
+def _name(result: bytes) -> str:
+    info = jsonrpc.read_object(jsonrpc.read_object(result).get("serverInfo"))
+    return clean(" ".join(jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version")))
