@@ -6,31 +6,18 @@ Nothing is called but lists.
 import asyncio
 import itertools
 import json
-from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from .. import __version__
 from ..protocol import jsonrpc, revisions
 from ..upstream.handshake import Handshake, Versions
 from ..upstream.transport import Caller, Channel, Transport, first_response
+from .old_transport import Look
 
 _PARAMS: Final = json.dumps(
     {"capabilities": {}, "clientInfo": {"name": "mcp-session-proxy-check", "version": __version__}}
 ).encode()
 _LISTS: Final = {"tools": "tools/list", "prompts": "prompts/list", "resources": "resources/list"}
-
-
-class Look(NamedTuple):
-    """What was seen: of how many things it has told (``counts``), and what sessions cost, in seconds.
-
-    ``result`` is that of ``initialize``, raw. Two sessions at once work, or there is no look.
-    """
-
-    result: bytes
-    version: str | None
-    counts: Mapping[str, int]
-    first_seconds: float
-    later_seconds: float
 
 
 class _Opened(NamedTuple):

@@ -1,20 +1,13 @@
-"""A server that speaks the transport of 2024-11-05, HTTP+SSE: what it is, and who can use it."""
+"""A server that speaks the transport of 2024-11-05, HTTP+SSE: what it is, and who can use it. Pure."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from yarl import URL
-
-from ..errors import ProxyError
 from ..protocol import jsonrpc
 from ..protocol.lifting import read_server_facts
-from ..upstream.http.http_sse import HttpSse
-from ..upstream.http.streamable_http import StreamableHttp
-from ..upstream.transport import Caller, ConnectionLost, Refused
 from .advice import PROGRAM, Advice
 from .clients import ClientVerdict, Fate
 from .facts import Fact
-from .looking import Look, Looker
 from .observations import Client
 from .text import clean
 
@@ -22,13 +15,17 @@ from .text import clean
 _CLIENTS: Final = tuple(client for client in Client if client is not Client.NO_COOKIES)
 
 
-async def look(http: StreamableHttp, url: URL, caller: Caller, timeout_seconds: float) -> Look | None:
-    """Look at it; None if no session can be opened there, whatever its stream began with."""
-    transport = HttpSse(http, url)
-    try:
-        return await Looker(transport, caller, timeout_seconds).look()
-    except (ProxyError, ConnectionLost, Refused):
-        return None
+class Look(NamedTuple):
+    """What was seen: of how many things it has told (``counts``), and what sessions cost, in seconds.
+
+    ``result`` is that of ``initialize``, raw. Two sessions at once work, or there is no look.
+    """
+
+    result: bytes
+    version: str | None
+    counts: Mapping[str, int]
+    first_seconds: float
+    later_seconds: float
 
 
 def list_facts(seen: Look) -> tuple[Fact, ...]:

@@ -15,8 +15,8 @@ from .advice import NEED_PROXY, Advice, advise, command, suggest_call
 from .clients import Fate, handshake_seconds, judge_clients, shows_state
 from .facts import IDENTITY, Fact, list_facts
 from .families import Kinship, find_family
-from .looking import Look
 from .observations import Observations
+from .old_transport import Look
 from .problems import Diagnosis
 from .proxied import advise_proxied
 from .text import clean

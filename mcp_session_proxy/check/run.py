@@ -10,8 +10,8 @@ from rich.console import Console
 
 from ..settings.values import mask, show_duration
 from ..upstream.http.cookies import SessionCookies
-from .looking import Look
 from .observations import Observations, ServerAnswer
+from .old_transport import Look
 from .plan import Plan, Target
 from .plays import NoSuchTool
 from .probes import ask_discover, greet, look_at_door, observe, wait_idle

@@ -24,14 +24,15 @@ from ..protocol.jsonrpc import Response
 from ..upstream.http.aiohttp_client import http_session
 from ..upstream.http.cookies import SessionCookies
 from ..upstream.http.http1 import HttpAnswer
+from ..upstream.http.http_sse import HttpSse
 from ..upstream.http.refusal import media_type, read_refusal
 from ..upstream.http.reply import HttpReply
 from ..upstream.http.streamable_http import NO_SESSION, HttpRules, SessionRef, StreamableHttp
-from ..upstream.transport import Caller, ConnectionLost, Reply, first_response
-from . import old_transport
+from ..upstream.transport import Caller, ConnectionLost, Refused, Reply, first_response
 from .audience import METADATA_PATH, metadata_url, read_audience
-from .looking import Look
+from .looking import Looker
 from .observations import Failure, ServerAnswer
+from .old_transport import Look
 from .text import conceal
 
 _STREAM_LOOK_SECONDS: Final = 0.3
@@ -245,7 +246,11 @@ class Wire:
 
     async def look_at_old_transport(self) -> Look | None:
         """What sessions over HTTP+SSE are like; None if there are none."""
-        return await old_transport.look(self._transport, self.url, self._caller(), self._timeout_seconds)
+        transport = HttpSse(self._transport, self.url)
+        try:
+            return await Looker(transport, self._caller(), self._timeout_seconds).look()
+        except (ProxyError, ConnectionLost, Refused):
+            return None
 
     # -- below -------------------------------------------------------------------------------------
 
