@@ -60,6 +60,7 @@ class Connection(web.RequestHandler):
         "_holds_head",
         "_shared",
         "_streamed",
+        "_unparsed_bytes",
         "client",
         "departure",
         "head",
@@ -158,7 +159,7 @@ class Connection(web.RequestHandler):
         self.departure = self.head = self.sender = self.client = self._binder = None
         self._shared = self._ended_by_client = self._streamed = self._holds_head = self._follows = False
         self._body = None
-        self._body_bytes = self._framing_bytes = 0
+        self._body_bytes = self._framing_bytes = self._unparsed_bytes = 0
         self.number = next_number()
         self.quiet_looks = 0
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
@@ -203,8 +204,13 @@ class Connection(web.RequestHandler):
     def _weigh_framing(self, size_bytes: int, body: StreamReader) -> None:
         """See how much has come of a body that is not in it: sizes of chunks, their extensions, trailers.
 
-        aiohttp's parser drops extensions, but keeps trailers until the next request begins.
+        aiohttp's parser drops extensions, but keeps trailers until the next request begins. It stands still
+        while nobody takes what it has read of the body; what has come since is weighed when it goes on.
         """
+        size_bytes += self._unparsed_bytes
+        self._unparsed_bytes = size_bytes if self._reading_paused else 0
+        if self._reading_paused:
+            return
         grown, self._body_bytes = body.total_bytes - self._body_bytes, body.total_bytes
         # Trailers are what comes last, so it starts anew where the body has grown. Chunks of a byte have five
         # bytes around them.

@@ -212,6 +212,23 @@ async def test_small_chunks_are_no_trailers(bench: Bench, size: int) -> None:
     writer.close()
 
 
+async def test_bodies_that_are_read_late_are_no_trailers(bench: Bench) -> None:
+    """What comes of a body while nobody has the time to take what is there of it is body all the same."""
+    await bench.start()
+    reader, writer = await connect(bench)
+    writer.write(CHUNKED)
+    server = bench.proxy.front.runner.server
+    assert server is not None
+    await until(lambda: any(each._current_request is not None for each in server.connections))
+    (connection,) = server.connections
+    sent = chunks(json.dumps(call()).encode().ljust(3_000_000), 10_000) + b"0\r\n\r\n"
+    # As they come out of the socket while something else keeps the event loop.
+    for start in range(0, len(sent), 200_000):
+        connection.data_received(sent[start : start + 200_000])
+    assert b" 200 " in await reader.readline()
+    writer.close()
+
+
 async def test_a_large_head_ends_its_connection(bench: Bench) -> None:
     """It is answered, but not held by a connection that waits for the next request."""
     await bench.start()

@@ -209,7 +209,7 @@ class _Line:
 
     async def _send(self, request: Request) -> asyncio.StreamReader:
         if self._server is None:
-            self._server = await asyncio.open_connection("127.0.0.1", self._faults.upstream, limit=_LIMIT)
+            self._server = await _connect(self._faults.upstream)
         reader, writer = self._server
         body = request.body
         if "chunked" in request.headers.get("transfer-encoding", ""):
@@ -254,6 +254,21 @@ class _Line:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
         self.close()
+
+
+async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """A connection to the server. Whoever is cancelled meanwhile leaves none behind."""
+    opening = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", port, limit=_LIMIT))
+    try:
+        return await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        opening.add_done_callback(_close)
+        raise
+
+
+def _close(opening: "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]") -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.result()[1].close()
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str]]:
@@ -339,7 +354,7 @@ class FaultProxy:
         session = request.session
         assert session is not None
         self.gone[session] = reply
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.upstream)
+        reader, writer = await _connect(self.upstream)
         authorization = request.headers.get("authorization", "")
         path = request.head.split(b" ", 2)[1].decode()
         writer.write(
@@ -347,8 +362,10 @@ class FaultProxy:
             f"authorization: {authorization}\r\naccept: application/json, text/event-stream\r\n"
             f"{SESSION}: {session}\r\nconnection: close\r\n\r\n".encode()
         )
-        await reader.read()
-        writer.close()
+        try:
+            await reader.read()
+        finally:
+            writer.close()
 
     # -- listening -------------------------------------------------------------------------------------
 

@@ -42,7 +42,8 @@ def build(arguments: argparse.Namespace) -> FastMCP:
     @server.list_tools()
     async def list_tools() -> Any:
         request = server.request_context.request
-        caller = request.headers.get("authorization", "-") if request is not None else "-"
+        known = os.environ if request is None else request.headers
+        caller = known.get(counter_server.CALLER if request is None else "authorization", "-")
         tools = await mcp.list_tools()
         for tool in tools:
             tool.description = f"{tool.description} For {caller}."

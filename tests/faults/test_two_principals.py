@@ -10,16 +10,18 @@ import itertools
 import json
 import os
 import re
+import sys
 import time
 import uuid
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
 import jwt
 import pytest
-from e2e.launch import Fleet
+from e2e.launch import Fleet, Proxy
 from e2e.modern_wire import ModernCaller, accept
 from e2e.wire import Caller, Message, Reply
 
@@ -29,7 +31,10 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(600)]
 
 SECONDS = float(os.environ.get("HAMMER_SECONDS", "4"))
 WORKERS = 4
-
+# Sessions come and go.
+LEAVING = ("--detach-after", "1s", "--idle-timeout", "2s", "--linger", "500ms")
+# The variable in which a process finds who it is for.
+CALLER = "CALLER"
 
 TOKEN = re.compile(rb"[\w-]+\.([\w-]+)\.[\w-]+")
 
@@ -272,23 +277,18 @@ def check_judgements(parties: list[Party], log: str, judged: Message) -> None:
     assert judged["refused"] > 0
 
 
-@pytest.mark.parametrize("tokens", ["opaque", "rotating"])
-@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
-async def test_two_principals(
-    sharing: str, tokens: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
-) -> None:
-    """In every sharing mode: no reply, error, list, notification, question or stream tells of the other."""
-    rotates = tokens == "rotating"
-    server = fleet.new_server("recording-tokens" if rotates else "recording")
-    options = ("--detach-after", "1s", "--idle-timeout", "2s", "--linger", "500ms")
-    proxy = fleet.new_proxy(server.url, "--sharing", sharing, *options)
+def two_parties(http: aiohttp.ClientSession, proxy: Proxy, *, rotates: bool) -> list[Party]:
+    """Two principals, each of whom listens for the other's word."""
     words = [f"principal{uuid.uuid4().hex}" for _ in range(2)]
-    parties = [
+    return [
         Party(http, proxy.url, word, foreign, rotates=rotates)
         for word, foreign in zip(words, reversed(words), strict=True)
     ]
+
+
+async def live_side_by_side(parties: list[Party], seconds: float) -> Counter[str]:
+    """Both lead all lives at once, and try to get at what is the other's; gives how many of each."""
     loop = asyncio.get_running_loop()
-    seconds = SECONDS / 2 if rotates else SECONDS
     until = loop.time() + seconds
     lives: Counter[str] = Counter()
 
@@ -306,7 +306,7 @@ async def test_two_principals(
                 return
             await steal(parties[turn % 2], parties[1 - turn % 2])
             lives["steal"] += 1
-            if rotates:
+            if parties[0].rotates:
                 await forge(parties[turn % 2], parties[1 - turn % 2], turn)
                 lives["forge"] += 1
 
@@ -315,6 +315,42 @@ async def test_two_principals(
             for number in range(WORKERS):
                 tasks.create_task(work(party, number))
         tasks.create_task(intrude())
+    return lives
+
+
+@pytest.mark.share(3)
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared"])
+async def test_two_principals_before_commands(
+    sharing: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
+) -> None:
+    """The same where each upstream session is a process of its own, which knows whose it is."""
+    server = str(Path(__file__).parent / "recording_server.py")
+    command = (sys.executable, server, "--record", "executions.txt", "--stdio")
+    names = ("--stdio-env-from-header", f"Authorization={CALLER}")
+    proxy = fleet.new_stdio_proxy(command, "--sharing", sharing, *LEAVING, *names)
+    parties = two_parties(http, proxy, rotates=False)
+    lives = await live_side_by_side(parties, SECONDS)
+    checked = parties[0].checked + parties[1].checked
+    started = proxy.metrics()["children_started_total"]
+    figures(
+        f"--sharing {sharing}, commands: {sum(lives.values())} client lives in {SECONDS:.0f} s, "
+        f"{started:.0f} processes; looked through: {dict(checked)}"
+    )
+    assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
+
+
+@pytest.mark.parametrize("tokens", ["opaque", "rotating"])
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
+async def test_two_principals(
+    sharing: str, tokens: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]
+) -> None:
+    """In every sharing mode: no reply, error, list, notification, question or stream tells of the other."""
+    rotates = tokens == "rotating"
+    server = fleet.new_server("recording-tokens" if rotates else "recording")
+    proxy = fleet.new_proxy(server.url, "--sharing", sharing, *LEAVING)
+    parties = two_parties(http, proxy, rotates=rotates)
+    seconds = SECONDS / 2 if rotates else SECONDS
+    lives = await live_side_by_side(parties, seconds)
     async with http.get(f"{server.origin}/requests") as response:
         seen = await response.json()
     owners = who_was_on(seen)
@@ -330,6 +366,6 @@ async def test_two_principals(
     assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
     assert proxy.metrics()["bugs_total"] == 0
     log = proxy.program.log.read_text()
-    assert not any(word in log for word in words)
+    assert not any(party.word in log for party in parties)
     if rotates:
         check_judgements(parties, log, proxy.json("/api/v1/status")["tokens"])

@@ -33,6 +33,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 RECORDED_REQUESTS = 2000
+# Over standard input and output, the variable that says who calls.
+CALLER = "CALLER"
 
 
 class SessionState:
@@ -163,7 +165,7 @@ def _add_counting_tools(mcp: FastMCP) -> None:
                 "capabilities": params.capabilities.model_dump(exclude_none=True) if params else None,
                 "log_level": state.log_level,
                 "subscriptions": sorted(state.subscriptions),
-                "authorization": request.headers.get("authorization") if request else None,
+                "authorization": request.headers.get("authorization") if request else os.environ.get(CALLER),
                 "query": request.url.query if request else None,
                 "meta": meta.model_dump(exclude_none=True) if meta else None,
             }
