@@ -14,6 +14,10 @@ TIME_TO_SPEAK_SECONDS: Final = 2.0
 FIRST_REQUEST_SECONDS: Final = 30.0
 # For a TLS handshake, from the connection on.
 TLS_HANDSHAKE_SECONDS: Final = 10.0
+# Handshakes under way, in hundredths of --max-connections.
+HANDSHAKES_PERCENT: Final = 50
+# But not fewer.
+LEAST_HANDSHAKES: Final = 32
 # Header fields in one head, trailers included.
 HEAD_FIELDS: Final = 128
 # The name of one of them: of names it is remembered what they mean.

@@ -129,7 +129,7 @@ class Places:
         if len(self) >= self.max_connections and not self.make_room():
             return None
         place = Place(asyncio.get_running_loop().time(), network_of(peer))
-        place.wait(self._first_request_seconds, self._end)
+        place.wait(self._first_request_seconds, self.dismiss)
         self._silent.add(place)
         return place
 
@@ -163,7 +163,7 @@ class Places:
                 raise TooManyConnections(
                     f"{len(own)} connections of this caller are in use already (--max-connections)."
                 )
-            self._end(leaving[0])
+            self.dismiss(leaving[0])
             own = self._own.setdefault(principal, {})
         place.principal = principal
         own[place] = None
@@ -175,11 +175,16 @@ class Places:
             self._asked.pop(place, None)
         self._disown(place)
 
+    def dismiss(self, place: Place) -> None:
+        """End a connection."""
+        self.leave(place)
+        place.end()
+
     def make_room(self) -> bool:
         """End those who need their places least; whether there was anybody who can go."""
         leaving = self._too_slow() or self._of_the_most()
         for place in leaving:
-            self._end(place)
+            self.dismiss(place)
         return bool(leaving)
 
     def _too_slow(self) -> list[Place]:
@@ -219,10 +224,6 @@ class Places:
             del own[place]
             if not own:
                 del self._own[principal]
-
-    def _end(self, place: Place) -> None:
-        self.leave(place)
-        place.end()
 
 
 def network_of(peer: object) -> str:

@@ -2,7 +2,8 @@
 
 aiohttp and the event loop would tell of a connection only after its handshake, so those who connect and never
 shake hands would use descriptors and memory that nobody counts. Here a connection has its place from the
-moment on at which it is accepted, and nothing is made for it until its first byte has arrived.
+moment on at which it is accepted, and nothing is made for it until its first byte has arrived and it is its
+network's turn (``handshakes.py``).
 """
 
 import asyncio
@@ -16,8 +17,9 @@ from typing import Final, cast
 from aiohttp import web
 
 from ..aio import Tasks, readable
-from ..bounds import TLS_HANDSHAKE_SECONDS
+from ..bounds import HANDSHAKES_PERCENT, LEAST_HANDSHAKES, TLS_HANDSHAKE_SECONDS
 from .app import HttpServer
+from .handshakes import Handshakes
 from .places import Place
 
 # How long the rest of an answer may take that is still being sent when we close.
@@ -70,6 +72,11 @@ class _Acceptor:
         self._listener = listener
         self._context = context
         self._arriving = Tasks()
+        places = listener.places
+        self._handshakes = Handshakes(
+            max_under_way=lambda: max(LEAST_HANDSHAKES, places.max_connections * HANDSHAKES_PERCENT // 100),
+            end=places.dismiss,
+        )
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(listening, self._accept, listening)
 
@@ -128,19 +135,23 @@ class _Acceptor:
                     if client.family != socket.AF_UNIX:
                         client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                     await readable(client)
+                    listener.places.begin(place)
+                    await self._handshakes.begin(place)
                 except BaseException:
                     client.close()
                     raise
-                listener.places.begin(place)
-                # From here on the event loop closes the socket, whatever happens; it only has to be told.
-                place.end = partial(_shut, client)
-                await self._loop.connect_accepted_socket(
-                    lambda: listener.answer(place),
-                    client,
-                    ssl=self._context,
-                    ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS,
-                    ssl_shutdown_timeout=_CLOSE_SECONDS,
-                )
+                try:
+                    # From here on the event loop closes the socket, whatever happens; it only has to be told.
+                    place.end = partial(_shut, client)
+                    await self._loop.connect_accepted_socket(
+                        lambda: listener.answer(place),
+                        client,
+                        ssl=self._context,
+                        ssl_handshake_timeout=TLS_HANDSHAKE_SECONDS,
+                        ssl_shutdown_timeout=_CLOSE_SECONDS,
+                    )
+                finally:
+                    self._handshakes.over(place)
         except (OSError, TimeoutError):
             listener.places.leave(place)
         except asyncio.CancelledError:

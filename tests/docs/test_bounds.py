@@ -31,7 +31,11 @@ ROWS = {
         "FIRST_REQUEST_SECONDS": "must begin within {}",
         "UNREAD_SECONDS": "given up after {}",
     },
-    "TLS handshakes": {"TLS_HANDSHAKE_SECONDS": "{} from the connection on"},
+    "TLS handshakes": {
+        "TLS_HANDSHAKE_SECONDS": "{} from the connection on",
+        "HANDSHAKES_PERCENT": "at most {} of `--max-connections`",
+        "LEAST_HANDSHAKES": "or {}",
+    },
     "heads of requests": {
         "HEAD_NAME_BYTES": "names have {} each",
         "HEAD_FIELDS": "{} headers",
