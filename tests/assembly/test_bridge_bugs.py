@@ -1,6 +1,10 @@
-"""What users of bridges to stdio servers suffer from, and must not happen here: each a test by its name."""
+"""What users of bridges to stdio servers suffer from, and must not happen here: each a test by its name.
+
+THOROUGH=1 does it as often as the reports speak of.
+"""
 
 import asyncio
+import os
 import time
 from collections.abc import AsyncIterator
 
@@ -10,6 +14,12 @@ from messages import call
 from proxy_bench import PATIENCE_SECONDS, until
 from stdio_bench import TOY, StdioBench, is_there
 
+WHOLE = bool(os.environ.get("THOROUGH"))
+OPENINGS = 200 if WHOLE else 30
+VANISHING = 200 if WHOLE else 40
+SESSIONS = 1000 if WHOLE else 4
+STDERR_LINES = 2100 if WHOLE else 1000
+CHURN = 600 if WHOLE else 12
 STEPS = ["start", "initialize", "notifications/initialized", "logging/setLevel", "tools/call"]
 
 
@@ -43,6 +53,20 @@ async def test_children_survive_their_session(bench: StdioBench, command: list[s
     assert all(map(is_there, groups))
     await bench.stop()
     assert not any(map(is_there, groups))
+
+
+async def test_processes_pile_up(bench: StdioBench) -> None:
+    """A session for each call: 2,018 processes after a while (metamcp#162), 308 (supergateway#141)."""
+    await bench.start("--helper", sharing="fresh", max_sessions=40)
+    groups = []
+    for _ in range(SESSIONS):
+        groups.append((await bench.read("where"))["group"])
+        # As many may be leaving as there may be.
+        assert bench.children <= 80
+    await bench.all_gone()
+    assert len(set(groups)) == SESSIONS
+    assert not any(map(is_there, groups))
+    assert len(bench.told("child.started")) == len(bench.told("child.ended")) == SESSIONS
 
 
 @pytest.mark.share(3)
@@ -79,18 +103,18 @@ async def test_a_child_leaks_when_set_up_fails(bench: StdioBench, step: str, wha
 
 async def test_one_of_two_openings_is_not_tracked(bench: StdioBench) -> None:
     """Two at the same time, and one of them was lost (metamcp PR #273)."""
-    await bench.start(max_sessions=100, stdio_spawns=8)
-    groups = await many_groups(bench, 30)
-    assert len(set(groups)) == bench.children == len(bench.told("child.started")) == 30
+    await bench.start(max_sessions=OPENINGS + 20, stdio_spawns=8, acquire_timeout="2m")
+    groups = await many_groups(bench, OPENINGS)
+    assert len(set(groups)) == bench.children == len(bench.told("child.started")) == OPENINGS
     await bench.stop()
-    assert len(bench.told("child.ended")) == 30
+    assert len(bench.told("child.ended")) == OPENINGS
     assert not any(map(is_there, groups))
 
 
 async def test_a_client_vanishes_in_mid_call(bench: StdioBench) -> None:
     """The child stayed for ever, or the late answer ended the bridge (supergateway PR #148, #122, #158)."""
     await bench.start()
-    asking = [asyncio.create_task(bench.use("sleep", seconds=0.2)) for _ in range(40)]
+    asking = [asyncio.create_task(bench.use("sleep", seconds=0.2)) for _ in range(VANISHING)]
     await until(lambda: bench.told("session.opened"))
     await asyncio.sleep(0)
     for task in asking:
@@ -125,7 +149,7 @@ async def test_a_stubborn_child_hangs_the_caller(bench: StdioBench) -> None:
 async def test_a_full_stderr_pipe_stops_the_child(bench: StdioBench) -> None:
     """What is written there has to be read, whether anybody wants it."""
     await bench.start()
-    assert await bench.read("say", lines=1000, size=50_000) == "done"
+    assert await bench.read("say", lines=STDERR_LINES, size=50_000) == "done"
     assert await bench.read("count") == 1
 
 
@@ -140,7 +164,7 @@ async def test_stderr_that_is_not_read(bench: StdioBench, stderr: str) -> None:
 async def test_prewarmed_sessions_multiply(bench: StdioBench) -> None:
     """627 copies after a day (metamcp PR #260): there are never more than were asked for."""
     await bench.start(sharing="fresh", min_idle=2, max_sessions=100)
-    for _ in range(12):
+    for _ in range(CHURN):
         assert await bench.read("count") == 1
         states = bench.proxy.core.pool.books.count_states()
         assert states["idle"] + states["opening"] <= 2
