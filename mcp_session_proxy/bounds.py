@@ -170,6 +170,13 @@ MARKED_TOOLS: Final = 10_000
 TOOL_BYTES: Final = 1024 * 1024
 # Lists that are kept as modern clients get them.
 LIFTED_LISTS: Final = 100
+# The id of a task at its server, and what that says of how it stands.
+TASK_ID_CHARS: Final = 1024
+TASK_MESSAGE_CHARS: Final = 4096
+# What a server may ask in the course of one task: no key of a question is used twice.
+QUESTIONS_A_TASK: Final = 1000
+# Tasks of a session that it has told of before it said that they were begun.
+UNKNOWN_TASKS: Final = 16
 # Tasks of a session whose progress is followed.
 TASKS: Final = 100
 # For how long, whatever their ttl says.

@@ -22,6 +22,7 @@
     │   ├── HeaderMismatch           400  -32020  header-mismatch
     │   ├── InvalidParams            400  -32602  invalid-params
     │   ├── StateRefused             400  -32602  request-state-refused
+    │   ├── UnknownTask              400  -32602  unknown-task
     │   ├── MissingCapability        400  -32021  missing-client-capability
     │   └── RequestCancelled         200  -32603  cancelled
     ├── UpstreamError                the server behind us did
@@ -41,6 +42,7 @@
         ├── TooManyConnections       503          too-many-connections
         ├── TooManyExchanges         503          too-many-exchanges
         ├── TooManyParked            503          too-many-parked
+        ├── TooManyTasks             503          too-many-tasks
         ├── TooManyListeners         503          too-many-listeners
         ├── OverBudget               503          memory-budget
         ├── AcquireTimeout           503          acquire-timeout
@@ -286,6 +288,12 @@ class StateRefused(InvalidParams):
     reason = "request-state-refused"
 
 
+class UnknownTask(InvalidParams):
+    """An id of a task that never was, has expired, or is another caller's: which of them is not told."""
+
+    reason = "unknown-task"
+
+
 class MissingCapability(ClientError):
     """The server needs something of the client that it did not declare (2026-07-28, basic, "_meta")."""
 
@@ -509,6 +517,12 @@ class TooManyParked(OverloadError):
     """No more calls may wait for their clients' answers."""
 
     reason = "too-many-parked"
+
+
+class TooManyTasks(OverloadError):
+    """No more calls may become tasks."""
+
+    reason = "too-many-tasks"
 
 
 class TooManyListeners(OverloadError):

@@ -364,6 +364,31 @@ class Parked(Event, frozen=True, kw_only=True):
     outcome: str
 
 
+class TaskBegun(Event, frozen=True, kw_only=True):
+    """A client has got the handle of a task. ``kind``: server, for a task of the server's own, or call, for a
+    call that goes on as one (``--task-after``).
+    """
+
+    name = "task.begun"
+    level = Level.DEBUG
+    kind: str
+    session: str
+
+
+class TaskEnded(Event, frozen=True, kw_only=True):
+    """A task that a client has a handle of has ended.
+
+    ``status``: completed, failed, cancelled, or expired, if it took longer than ``--task-ttl``.
+    """
+
+    name = "task.ended"
+    level = Level.DEBUG
+    kind: str
+    status: str
+    session: str
+    seconds: float
+
+
 # -- leases --------------------------------------------------------------------------------------
 
 

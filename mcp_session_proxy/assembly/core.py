@@ -16,6 +16,8 @@ from ..exchange.early import EarlyStreams
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
+from ..exchange.tasks import Tasks
+from ..exchange.upstream_task import Followed
 from ..exchange.wishes import Wishes
 from ..memory import Keeper, Memory
 from ..sessions import upkeep
@@ -99,12 +101,24 @@ class Core:
         self.parking = build(
             rules.parking_limits, lambda limits: Parking(limits, observe, self.memory.questions)
         )
+        followed = Followed()
+        self.tasks = build(
+            rules.task_rules,
+            partial(
+                Tasks,
+                observe=observe,
+                followed=followed,
+                results=self.memory.events,
+                questions=self.memory.questions,
+            ),
+        )
         # What servers say of their own accord goes back the way up.
         opener.router = Router(
             delivery=self.delivery,
             attribution=self.attribution,
             catalog=self.catalog,
             listening=self.listening,
+            followed=followed,
         )
         self.wishes = Wishes(
             binder=self.binder, listening=self.listening, observe=observe, room=self.memory.subscriptions
@@ -132,6 +146,7 @@ class Core:
         Which those are is asked when nothing goes on in any of them.
         """
         self.parking.close()
+        self.tasks.close()
         self.acceptances.close()
         self.binder.end_streams()
         self.early.end()

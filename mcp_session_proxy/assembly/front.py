@@ -106,6 +106,7 @@ class Front:
             catalog=core.catalog,
             delivery=core.delivery,
             wishes=core.wishes,
+            tasks=core.tasks,
             pings=Pings(binder=core.binder, check_up=core.fleet.check_up),
             observe=observe,
         )
@@ -118,6 +119,7 @@ class Front:
                 catalog=core.catalog,
                 listening=core.listening,
                 parking=core.parking,
+                tasks=core.tasks,
                 rules=modern_rules,
                 observe=observe,
                 questions=core.memory.questions,

@@ -225,6 +225,7 @@ class Proxy:
             binder=core.binder,
             endpoint=self.front.endpoint,
             parking=core.parking,
+            tasks=core.tasks,
             listening=core.listening,
             fleet=core.fleet,
             memory=core.memory,

@@ -15,6 +15,7 @@ from ..downstream.passthrough import PassingRules
 from ..downstream.rules import EndpointRules
 from ..events import Level
 from ..exchange.parking import ParkingLimits
+from ..exchange.tasks import TaskRules
 from ..memory import Budget, default_budget_bytes
 from ..protocol.revisions import UpstreamEra
 from ..sessions.accepting import AcceptanceRules
@@ -134,6 +135,7 @@ def shown_limits(settings: Settings) -> dict[str, int]:
         "client_sessions": settings.max_client_sessions,
         "waiters": settings.max_waiters,
         "exchanges_parked": settings.max_parked,
+        "tasks": settings.max_tasks,
     }
 
 
@@ -163,6 +165,16 @@ def parking_limits(settings: Settings) -> ParkingLimits:
         max_parked=settings.max_parked,
         max_parked_per_principal=settings.max_parked_per_principal,
         max_rounds=settings.max_rounds,
+    )
+
+
+def task_rules(settings: Settings) -> TaskRules:
+    """How many tasks there may be, for how long, and which calls become one."""
+    return TaskRules(
+        max_tasks=settings.max_tasks,
+        max_tasks_per_principal=settings.max_tasks_per_principal,
+        ttl_seconds=settings.task_ttl,
+        after_seconds=settings.task_after or None,
     )
 
 

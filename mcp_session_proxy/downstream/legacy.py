@@ -8,14 +8,16 @@ from collections.abc import Awaitable
 
 from ..errors import UpstreamRejected
 from ..events import Observer
-from ..exchange import tasks
+from ..exchange import task_progress
+from ..exchange.as_task import FollowingExchange
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.delivery import Delivery
 from ..exchange.exchange import Exchange
 from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
+from ..exchange.tasks import Tasks
 from ..exchange.wishes import Wishes
-from ..protocol import jsonrpc, lifting, revisions
+from ..protocol import jsonrpc, lifting, revisions, tasks
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..sessions.binding import Binder, Visit
 from ..sessions.client import ClientSession
@@ -41,6 +43,7 @@ class LegacyRequests:
         catalog: Catalog,
         delivery: Delivery,
         wishes: Wishes,
+        tasks: Tasks,
         pings: Pings,
         observe: Observer,
     ) -> None:
@@ -50,6 +53,7 @@ class LegacyRequests:
         self._catalog = catalog
         self._delivery = delivery
         self._wishes = wishes
+        self._tasks = tasks
         self._observe = observe
         self._cancellable: dict[tuple[ClientSession, bytes], Exchange] = {}  # by the client's own id
 
@@ -88,6 +92,8 @@ class LegacyRequests:
                 # The end of an elicitation is told later, and only to the client that was asked for it.
                 for params in lifting.required_urls(response):
                     self._delivery.note_elicitation(client, params)
+            if message.method == revisions.TOOLS_LIST and response.result is not None:
+                response = Response(response.id, result=await self._catalog.ease_tools(response.result))
             if key is not None and response.result is not None:
                 self._catalog.keep(
                     key, message.method, message.params, response.result, visit.session, generation
@@ -158,26 +164,65 @@ class LegacyRequests:
         """The server's response to a message, which need not be the client's own, and the refusal that it
         came with, if the server gave it as one.
         """
-        session, client = visit.session, visit.client
-        relay = Relay(request.responder, client, session, self._delivery)
+        client = visit.client
+        relay = Relay(request.responder, client, visit.session, self._delivery)
         token = jsonrpc.read_progress_token(request.meta) if request.meta else None
-        request.exchange = exchange = Exchange(message, token, visit, relay, self._observe)
+        exchange = Exchange(message, token, visit, relay, self._observe)
+        response = await self._run(request, exchange, message, visit)
+        if response.error is not None and await self._wants_task(message, response.error, visit):
+            following = FollowingExchange(
+                message,
+                token,
+                visit,
+                relay,
+                self._observe,
+                ttl_seconds=self._tasks.rules.ttl_seconds,
+                followed=self._tasks.followed,
+            )
+            return await self._run(request, following, message, visit), following.refusal
+        if token is not None and client is not None:
+            upstream_id = exchange.upstream_id
+            task_progress.follow(visit.session, upstream_id, token, client, response, self._delivery)
+        if visit.session.incarnation.calls.tokens and message.method.startswith("tasks/"):
+            task_progress.note_response(visit.session, message, response)
+        return response, exchange.refusal
+
+    async def _run(
+        self, request: ClientRequest, exchange: Exchange, message: Request, visit: Visit
+    ) -> Response:
+        """The response of an exchange, which its client may cancel meanwhile."""
+        client = visit.client
+        request.exchange = exchange
         place = None if client is None else (client, message.id)
         if place is not None:
             self._cancellable[place] = exchange
         try:
-            response = await exchange.run(request.trace)
-            if token is not None and client is not None:
-                tasks.follow(session, exchange.upstream_id, token, client, response, self._delivery)
-            if session.incarnation.calls.tokens and message.method.startswith("tasks/"):
-                tasks.note_response(session, message, response)
-            return response, exchange.refusal
+            return await exchange.run(request.trace)
         finally:
             request.upstream_seconds = exchange.upstream_seconds
             request.exchange = None
             # Two requests with one id may be in flight; the newer has the place, and keeps it.
             if place is not None and self._cancellable.get(place) is exchange:
                 del self._cancellable[place]
+
+    async def _wants_task(self, message: Request, error: bytes, visit: Visit) -> bool:
+        """Whether the server has refused a call because its tool only runs as a task.
+
+        Then nothing was executed, so it may be called again.
+        """
+        facts = visit.session.incarnation.facts
+        if (
+            message.method != revisions.TOOLS_CALL
+            or not tasks.may_want_task(error)
+            or tasks.asks_for_task(message.params)
+            or not tasks.runs_tasks(facts.capabilities)
+        ):
+            return False
+        if tasks.wants_task(error):
+            return True
+        marks = self._catalog.known_marks(visit.key) or await self._catalog.marks(visit.key, visit)
+        tool = marks.get(jsonrpc.read_string(jsonrpc.read_object(message.params).get("name")) or "")
+        return tool is not None and tool.needs_task
 
     async def take(self, client: ClientSession, message: Message, caller: Caller) -> None:
         """Take a notification or a response of a client session; what concerns nobody is dropped."""

@@ -6,42 +6,48 @@ Its handler is cancelled when the client closes the response, which is this revi
 """
 
 import asyncio
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from multidict import MultiMapping
 
 from ..backoff import Backoff
-from ..bounds import PARAMS_MEMBERS
 from ..errors import (
     BadRequest,
     HandshakeRefused,
-    InvalidParams,
+    MissingCapability,
     ProxyError,
     StateRefused,
     UpstreamRejected,
 )
 from ..events import Observer
+from ..exchange.as_task import CreatingExchange, FollowingExchange
 from ..exchange.attribution import Attribution
-from ..exchange.call import Asked, ModernCall, Outcome
+from ..exchange.call import Asked, Created, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog
+from ..exchange.exchange import Exchange
+from ..exchange.handles import Handle
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
+from ..exchange.tasks import Tasks
 from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions
+from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions, tasks
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Request, Response
 from ..protocol.lifting import CacheHint, ServerFacts
-from ..protocol.subscriptions import read_filter
-from ..protocol.tool_lists import Marks
+from ..protocol.subscriptions import Filter, read_filter
+from ..protocol.tasks import Support
+from ..protocol.tool_lists import Marks, ToolMarks
 from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
 from .answers import Answer
 from .hops import comes_from_proxy
 from .request import ClientRequest
+from .task_requests import TaskRequests, read_answers
 
 _RETRIES: Final = Backoff(0.5, 30.0)
 _NO_HINT: Final = CacheHint()
@@ -74,6 +80,7 @@ class ModernRequests:
         catalog: Catalog,
         listening: Listening,
         parking: Parking,
+        tasks: Tasks,
         rules: ModernRules,
         observe: Observer,
         questions: Share = UNBOUNDED,
@@ -84,6 +91,8 @@ class ModernRequests:
         self._catalog = catalog
         self._listening = listening
         self._parking = parking
+        self._tasks = tasks
+        self._about_tasks = TaskRequests(tasks)
         self._observe = observe
         self._profiles = profiles
         self._room_for_questions = questions
@@ -95,12 +104,14 @@ class ModernRequests:
             ProxyError: there is none.
         """
         request.sessionless = True
+        if modern.request.method in revisions.TASK_METHODS:
+            return await self._about_tasks.answer(request, modern)
         profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
         key = SessionKey(request.principal.digest, request.affinity, profile.digest)
         method = request.message.method
         if method == revisions.LISTEN:
             return await self._listen(request, modern, profile)
-        answers = _read_answers(modern)
+        answers = read_answers(modern)
         if "requestState" in modern.params:
             return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
@@ -116,14 +127,22 @@ class ModernRequests:
             return self._discover(modern, visit.session.incarnation.facts)
         try:
             # Until there is a call, which ends its visit by itself, nobody else does.
-            await self._prepare(request, modern, key, visit)
+            tool = await self._prepare(request, modern, key, visit)
+            make_exchange = Exchange if tool is None else self._way_of(request, modern, tool, visit)
         except BaseException:
             visit.end()
             raise
         # As it is before the server is asked: a list that changes while it is on its way is not kept.
         generation = self._catalog.generation
         call = ModernCall(
-            modern, lowered, answers, visit, self._attribution, self._observe, self._room_for_questions
+            modern,
+            lowered,
+            answers,
+            visit,
+            self._attribution,
+            self._observe,
+            self._room_for_questions,
+            make_exchange,
         )
         call.trace = request.trace
         if profile.roots is Roots.CHANGING:
@@ -139,16 +158,42 @@ class ModernRequests:
 
     async def _prepare(
         self, request: ClientRequest, modern: ModernRequest, key: SessionKey, visit: Visit
-    ) -> None:
-        """Check what only the list of tools tells (``Mcp-Param-*``), and raise the log level if need be."""
+    ) -> ToolMarks | None:
+        """Check what only the list of tools tells (``Mcp-Param-*``), and raise the log level if need be.
+
+        Gives what there is to know of the tool that is called, if it is anything.
+        """
+        tool = None
         if modern.request.method == revisions.TOOLS_CALL:
             marks = self._catalog.known_marks(key)
             if marks is None:
                 marks = await self._catalog.marks(key, visit)
             if marks:
-                _check_tool(request.http.headers, modern, marks)
+                tool = _check_tool(request.http.headers, modern, marks)
         if modern.log_level is not None and "logging" in visit.session.incarnation.facts.capabilities:
             await self._raise_log_level(visit, modern.log_level)
+        return tool
+
+    def _way_of(
+        self, request: ClientRequest, modern: ModernRequest, tool: ToolMarks, visit: Visit
+    ) -> Callable[..., Exchange]:
+        """How a call of this tool is carried out: as a task of the server's, where that is wanted.
+
+        A client that knows the extension gets a handle; for any other the task is a call like others.
+
+        Raises:
+            TooManyTasks: the client would get one, and there are as many as there may be.
+        """
+        facts = visit.session.incarnation.facts
+        if tool.support is Support.FORBIDDEN or not tasks.runs_tasks(facts.capabilities):
+            return Exchange
+        ttl_seconds = self._tasks.rules.ttl_seconds
+        if self._tasks.are_offered(facts) and tasks.declares(modern.capabilities):
+            self._tasks.check_room(request.principal.digest)
+            return partial(CreatingExchange, ttl_seconds=ttl_seconds)
+        if tool.support is Support.OPTIONAL:
+            return Exchange
+        return partial(FollowingExchange, ttl_seconds=ttl_seconds, followed=self._tasks.followed)
 
     async def _raise_log_level(self, visit: Visit, wanted: str) -> None:
         """Make the session at least as talkative as this request wants it; what is too much is dropped."""
@@ -162,13 +207,32 @@ class ModernRequests:
 
     # -- rounds ----------------------------------------------------------------------------------
 
-    async def _run(self, request: ClientRequest, call: ModernCall, answers: Mapping[str, bytes]) -> Outcome:
+    async def _run(
+        self, request: ClientRequest, call: ModernCall, answers: Mapping[str, bytes]
+    ) -> Outcome | Handle:
         request.exchange = call
         try:
-            return await call.next(request.responder, answers)
+            seconds = self._tasks.rules.after_seconds
+            if seconds is None or not self._may_take_long(call):
+                return await call.next(request.responder, answers)
+            # Its client need not wait for longer.
+            round_ = asyncio.create_task(call.next(request.responder, answers))
+            return await self._tasks.take_after(seconds, call, round_, request.principal.digest)
         finally:
             request.upstream_seconds = call.upstream_seconds
             request.exchange = None
+
+    @staticmethod
+    def _may_take_long(call: ModernCall) -> bool:
+        """Whether a call may go on as a task of ours: it is none of the server's, and its client knows what
+        that is.
+        """
+        modern = call.modern
+        return (
+            modern.request.method == revisions.TOOLS_CALL
+            and not call.may_become_task
+            and tasks.declares(modern.capabilities)
+        )
 
     async def _resume(
         self, request: ClientRequest, modern: ModernRequest, answers: Mapping[str, bytes]
@@ -186,7 +250,17 @@ class ModernRequests:
         outcome = await self._run(request, parked, answers)
         return self._present(parked, outcome, request.principal)
 
-    def _present(self, call: ModernCall, outcome: Outcome, principal: Principal) -> Answer:
+    def _present(self, call: ModernCall, outcome: Outcome | Handle, principal: Principal) -> Answer:
+        created = None
+        if isinstance(outcome, Created):
+            created = outcome.result
+            outcome = self._tasks.adopt(
+                outcome.task, outcome.visit, principal.digest, call.modern.capabilities
+            )
+        if isinstance(outcome, Handle):
+            result = lifting.lift_result(tasks.write_handle(outcome.state, created), call.facts, None)
+            identifier = call.modern.request.id
+            return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
         if isinstance(outcome, Asked):
             state = self._parking.park(call, principal.digest)
             result = lifting.lift_input_required(outcome.questions, state, call.facts)
@@ -219,7 +293,9 @@ class ModernRequests:
     def _discover(self, modern: ModernRequest, facts: ServerFacts) -> Answer:
         hint = self.rules.hint(revisions.DISCOVER) or _NO_HINT
         identifier = modern.request.id
-        result = lifting.lift_discovery(facts, hint, self.rules.versions)
+        result = lifting.lift_discovery(
+            facts, hint, self.rules.versions, offers_tasks=self._tasks.are_offered(facts)
+        )
         return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
 
     # -- subscriptions/listen ----------------------------------------------------------------------
@@ -230,17 +306,22 @@ class ModernRequests:
         if not request.head.accepts.stream:
             raise BadRequest(f"{revisions.LISTEN} is answered with a stream: accept {revisions.SSE}.")
         identifier = modern.request.id
-        listener = Listener(
-            identifier, read_filter(modern.params.get("notifications")), self._listening.share
-        )
+        wanted = read_filter(modern.params.get("notifications"))
+        if wanted.tasks and not tasks.declares(modern.capabilities):
+            raise MissingCapability(tasks.REQUIRED)
+        listener = Listener(identifier, wanted, self._listening.share)
         # Before a session is borrowed, which a caller with too many listeners does not get.
         self._listening.add(principal, listener)
         try:
-            await self._settle(request, profile, listener)
+            own = self._tasks.listen(listener, wanted.tasks, principal)
+            listener.promised = Filter(tasks=own)
+            if wanted.lists or wanted.uris or not wanted.tasks:  # tasks have sessions of their own
+                await self._settle(request, profile, listener)
             # Nothing goes before this (MCP 2026-07-28, basic/patterns/subscriptions): what has come waits.
             acknowledged = jsonrpc.write_object({"notifications": listener.promised.write()})
             params = lifting.tag(acknowledged, identifier)
             await responder.send(jsonrpc.write_notification(revisions.ACKNOWLEDGED, params))
+            self._tasks.tell_now(listener, own)
             while not (listener.ended or listener.overrun):
                 for data in listener.drain():
                     await responder.send(data)
@@ -248,6 +329,7 @@ class ModernRequests:
                     await self._settle_again(request, profile, listener)
                 await listener.news()
         finally:
+            self._tasks.unlisten(listener, listener.promised.tasks)
             self._listening.remove(principal, listener)
         result = jsonrpc.write_object(
             {"resultType": lifting.COMPLETE, "_meta": lifting.subscription_meta(identifier)}
@@ -293,38 +375,18 @@ def in_modern_words(error: ProxyError, message: Request) -> ProxyError:
     return error.saying(lifting.lift_error(error.raw_error, jsonrpc.read_object(message.params)).raw)
 
 
-def _check_tool(headers: MultiMapping[str], modern: ModernRequest, marks: Marks) -> None:
+def _check_tool(headers: MultiMapping[str], modern: ModernRequest, marks: Marks) -> ToolMarks | None:
     """Compare ``Mcp-Param-*`` headers with the arguments of the tool that is called, if it can be.
 
+    Gives what is known of the tool; None for nothing.
+
     Raises:
-        InvalidParams: it only runs as a task, which modern clients cannot ask for.
         HeaderMismatch: a header is not what the arguments say.
     """
     name = jsonrpc.read_string(modern.params.get("name")) or ""
     tool = marks.get(name)
     if tool is None:
-        return
-    if tool.needs_task:
-        raise InvalidParams(
-            f"The tool {name[:100]!r} only runs as a task of an earlier protocol version, "
-            "which clients of this version cannot ask for."
-        )
+        return None
     values = {param.header: list(headers.getall(param.header, [])) for param in tool.mirrored}
     mirroring.check_params(tool.mirrored, modern.params.get("arguments"), values)
-
-
-def _read_answers(modern: ModernRequest) -> Mapping[str, bytes]:
-    """The answers that came with the request, raw, by the key of their question.
-
-    Raises:
-        InvalidParams: they are not objects in an object, or too many.
-    """
-    raw = modern.params.get("inputResponses")
-    if raw is None:
-        return {}
-    answers = jsonrpc.read_object(raw)
-    if len(answers) > PARAMS_MEMBERS:
-        raise InvalidParams(f'"inputResponses" may have {PARAMS_MEMBERS} members.')
-    if raw[:1] != b"{" or any(answer[:1] != b"{" for answer in answers.values()):
-        raise InvalidParams('"inputResponses" must be an object of objects.')
-    return answers
+    return tool

@@ -9,18 +9,19 @@ bound, for the next one.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Coroutine, Hashable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..aio import Signal
-from ..bounds import PARKED_MESSAGES, QUESTIONS_A_CALL
+from ..bounds import PARKED_MESSAGES, QUESTIONS_A_CALL, QUESTIONS_A_TASK
 from ..errors import InvalidParams, MissingCapability, OverBudget, ProxyError
 from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
-from ..protocol import jsonrpc, lifting, lowering, questions, revisions
+from ..protocol import jsonrpc, lifting, lowering, questions, revisions, tasks
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
+from ..protocol.tasks import LegacyTask
 from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
 from ..upstream.question import NO_MEMORY, TOO_MANY, Question, refuse_in_turn, refuse_request
@@ -43,7 +44,18 @@ class Asked(NamedTuple):
     questions: Mapping[str, bytes]
 
 
-Outcome: TypeAlias = Response | Asked
+class Created(NamedTuple):
+    """The outcome of a call that has become a task at its server.
+
+    ``result`` is what the server said, raw. ``visit`` holds the session, and is to be ended with the task.
+    """
+
+    task: LegacyTask
+    result: bytes
+    visit: Visit
+
+
+Outcome: TypeAlias = Response | Asked | Created
 
 
 class ModernCall:
@@ -52,12 +64,14 @@ class ModernCall:
     ``lowered`` are the raw parameters for the server. ``at_hand`` are answers, by key, to questions that the
     client expects: the server gets them as soon as it asks. ``trace`` is that of the client's latest request.
     ``respondent`` is whose roots the server has to know before it works on the call; None for no roots.
-    What is kept for the client, questions and messages, counts against ``share``.
+    What is kept for the client, questions and messages, counts against ``share``. ``make_exchange`` is how
+    the call is carried out.
     """
 
     trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
     rounds = 0
+    _keys: set[str] | None = None  # of all questions, where none may be used twice
     _task: asyncio.Task[Response] | None = None
     _channel: PostChannel | None = None
 
@@ -70,15 +84,16 @@ class ModernCall:
         attribution: Attribution,
         observe: Observer,
         share: Share = UNBOUNDED,
+        make_exchange: Callable[..., Exchange] = Exchange,
     ) -> None:
         self._share = share
         self.modern = modern
         self.session = visit.session
         self.facts: ServerFacts = visit.session.incarnation.facts
-        self._caller = visit.caller  # of the request that the client waits on
+        self.caller = visit.caller  # of the request that the client waits on
         self._visit: Visit | None = visit
         self._attribution = attribution
-        self._exchange = Exchange(
+        self._exchange = make_exchange(
             Request(modern.request.id, modern.request.method, lowered),
             modern.progress_token,
             visit,
@@ -99,6 +114,11 @@ class ModernCall:
     def upstream_seconds(self) -> float | None:
         """How long the server took, once the exchange is over."""
         return self._exchange.upstream_seconds
+
+    @property
+    def may_become_task(self) -> bool:
+        """Whether the server is asked to carry it out as a task that its client gets a handle of."""
+        return self._exchange.may_become_task
 
     @property
     def is_parkable(self) -> bool:
@@ -156,7 +176,7 @@ class ModernCall:
     async def _introduced(self, work: Coroutine[Any, Any, Response], client: Hashable) -> Response:
         """The exchange, once the server knows the client's roots. It asks for them in this call."""
         try:
-            await introduce(self.session, client, self._caller)
+            await introduce(self.session, client, self.caller)
         except BaseException:
             # Never begun: asyncio would warn of a coroutine that nobody has awaited.
             work.close()
@@ -180,7 +200,13 @@ class ModernCall:
         urls = lifting.required_urls(response)[:QUESTIONS_A_CALL]
         # Once only: a user who has declined must not be asked again by the same call.
         if urls and self._urls.stage is not Stage.DECLINED and self.is_parkable:
-            return Asked(self._urls.ask(urls, self.modern.capabilities))
+            return Asked(self._urls.ask(urls, self.modern.capabilities, self._keys))
+        if self._exchange.may_become_task:
+            created = tasks.read_created(response.result)
+            if created is not None and response.result is not None and self._visit is not None:
+                visit, self._visit = self._visit, None
+                self._end()
+                return Created(created, response.result, visit)
         self._end()
         return response
 
@@ -211,11 +237,53 @@ class ModernCall:
         The request that is under way upstream keeps its own headers.
         """
         self.modern = modern
-        self._caller = caller
+        self.caller = caller
         # What the server knows is our id, so the client may choose another token each time.
         self._exchange.token = modern.progress_token
         trace.resumes(self.trace)
         self.trace = trace
+
+    # -- a call that goes on as a task of ours -----------------------------------------------------
+
+    def go_on_unheard(self) -> None:
+        """Nobody listens to the call any more: its client asks for it as a task, from this round on.
+
+        What the server tells meanwhile is dropped, and no key is used for two questions.
+        """
+        self._channel = UNHEARD
+        self._kept.clear()
+        self._keys = set(self._pending)
+
+    @property
+    def asked(self) -> Mapping[str, bytes]:
+        """What the client is asked, by key, as raw ``InputRequest`` objects."""
+        if self._urls.asked:
+            return {**self._ask().questions, **self._urls.asked}
+        return self._ask().questions
+
+    @property
+    def methods_asked(self) -> Mapping[str, str]:
+        """The methods of the questions, by key."""
+        asked = {key: question.request.method for key, question in self._pending.items()}
+        return asked | dict.fromkeys(self._urls.keys, revisions.ELICIT)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the server has answered, or cannot any more."""
+        return self._task is not None and self._task.done()
+
+    @property
+    def urls_asked(self) -> Iterable[str]:
+        """The keys of the URLs that the client is to visit, now."""
+        return self._urls.asked.keys()
+
+    async def stirred(self) -> None:
+        """Wait until the server asks or answers, or somebody stirs."""
+        await self._news.wait()
+
+    def stir(self) -> None:
+        """Have whoever waits for the call look again."""
+        self._news.give()
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -225,8 +293,7 @@ class ModernCall:
         Raises:
             InvalidParams: one has not; the call waits on.
         """
-        asked = {key: question.request.method for key, question in self._pending.items()}
-        asked |= dict.fromkeys(self._urls.keys, revisions.ELICIT)
+        asked = self.methods_asked
         for key, answer in answers.items():
             method = asked.get(key)
             if method is not None and not questions.is_fit_answer(method, answer):
@@ -236,7 +303,7 @@ class ModernCall:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
             if question is not None:
-                await question.answer(Response(question.request.id, result=answer), self._caller)
+                await question.answer(Response(question.request.id, result=answer), self.caller)
         elicitations = self._urls.answer(answers)
         if elicitations is not None:
             await self._begin_anew(elicitations)
@@ -253,7 +320,7 @@ class ModernCall:
         self._task = None
         request = self.modern.request
         self._exchange.request = Request(request.id, request.method, lowering.lower_params(self.modern))
-        self._exchange.caller = self._caller
+        self._exchange.caller = self.caller
 
     # -- what the server says meanwhile ------------------------------------------------------------
 
@@ -302,18 +369,21 @@ class ModernCall:
             await self._unasked.refuse(session, request, missing)
             self._news.give()
             return
-        if len(self._pending) >= QUESTIONS_A_CALL:
+        if len(self._pending) >= QUESTIONS_A_CALL or len(self._keys or ()) >= QUESTIONS_A_TASK:
             await refuse_in_turn(session, request, TOO_MANY)
             return
-        key = questions.key_for(request.method, request.params, self._pending)
+        taken = self._pending if self._keys is None else self._keys
+        key = questions.key_for(request.method, request.params, taken)
         try:
             question = Question.keep(session, request, self._share)
         except OverBudget:
             await refuse_in_turn(session, request, NO_MEMORY)
             return
+        if self._keys is not None:
+            self._keys.add(key)
         answer = self._at_hand.pop(key, None)
         if answer is not None and questions.is_fit_answer(request.method, answer):
-            await question.answer(Response(question.request.id, result=answer), self._caller)
+            await question.answer(Response(question.request.id, result=answer), self.caller)
         else:
             self._pending[key] = question
             self._news.give()
@@ -366,6 +436,20 @@ class ModernCall:
             visit, self._visit = self._visit, None
             visit.end()
         self._exchange.detach_outlet()  # it points at this call: let go, both are freed at once
+
+
+class _Unheard:
+    """Where what a task's server says goes. Implements ``relay.PostChannel``."""
+
+    async def begin(self) -> None:
+        """Nobody can come back to it."""
+
+    async def send(self, *_: bytes) -> bool:
+        """Nobody takes it."""
+        return False
+
+
+UNHEARD: Final[PostChannel] = _Unheard()
 
 
 def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:

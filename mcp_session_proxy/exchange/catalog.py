@@ -177,6 +177,15 @@ class Catalog:
         lifted = (await self._read_tools(result)).lifted
         return result if lifted is None else lifted
 
+    async def ease_tools(self, result: bytes) -> bytes:
+        """A ``tools/list`` result as clients of earlier revisions get it: no tool needs to be called as a
+        task, since here each may be called without.
+        """
+        if b"taskSupport" not in result and b"\\u" not in result:
+            return result
+        async with self._reading:
+            return await in_pieces(tool_lists.ease(result))
+
     async def _read_tools(self, result: bytes) -> ToolList:
         # One after the other: all that are being read take their piece of everybody's time.
         async with self._reading:

@@ -90,6 +90,8 @@ class Exchange:
     that the request travels with, from its first attempt to its resumption.
     """
 
+    # Whether its response may be that the call has become a task, which its client hears as such.
+    may_become_task = False
     # What most exchanges never change is said here and not for each of them.
     upstream_id = 0
     upstream_seconds: float | None = None
@@ -137,7 +139,7 @@ class Exchange:
             except CutOff:
                 # An answer that came meanwhile on another stream counts, unless the request was given up.
                 if self._delivered is None or self._aborted is not None:
-                    raise self._aborted or _cancelled() from None
+                    raise self._aborted or cancelled() from None
                 response = self._delivered
             except UpstreamTimeout:
                 # MCP 2025-11-25, basic/lifecycle, "Timeouts": whoever stops waiting says so.
@@ -172,7 +174,7 @@ class Exchange:
             # 1. A session that can be used: re-opened, or looked at after a long silence, if need be.
             incarnation = await self._keep_or_retire(self.session.ready(self.caller))
             if self._cancelled:
-                raise _cancelled()
+                raise cancelled()
             # 2. One attempt. Each of the clauses is a row of the table.
             try:
                 return await self._attempt(incarnation)
@@ -490,7 +492,8 @@ def _whole(response: Response) -> Response:
     return Response(response.id, error=jsonrpc.error_object(response.error))
 
 
-def _cancelled() -> RequestCancelled:
+def cancelled() -> RequestCancelled:
+    """What a client is told that has cancelled its request."""
     return RequestCancelled("The client cancelled this request.")
 
 

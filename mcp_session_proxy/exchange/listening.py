@@ -127,13 +127,14 @@ class Listening:
             for field, feature in LIST_FIELDS.items()
             if field in listener.wanted.lists and facts.offers(feature, "listChanged")
         )
-        listener.promised = Filter(lists, ())
+        tasks = listener.promised.tasks
+        listener.promised = Filter(lists, (), tasks)
         if not facts.offers("resources", "subscribe"):
             return
         for uri in listener.wanted.uris:
             if await self._subscribe(visit, uri):
                 # One by one: a listener that leaves in the middle knows what it has to give back.
-                listener.promised = Filter(lists, (*listener.promised.uris, uri))
+                listener.promised = Filter(lists, (*listener.promised.uris, uri), tasks)
                 self._promised.setdefault(session, {}).setdefault(uri, {})[listener] = None
 
     async def _subscribe(self, visit: Visit, uri: str) -> bool:

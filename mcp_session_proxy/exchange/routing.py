@@ -7,29 +7,38 @@ and legacy clients of all the rest. What comes before anybody has come who may h
 from ..protocol import revisions
 from ..protocol.jsonrpc import Message, Notification, Request
 from ..upstream.session import UpstreamSession
-from . import tasks
+from . import task_progress
 from .attribution import Attribution
 from .catalog import Catalog
 from .delivery import Delivery
 from .listening import Listening
+from .upstream_task import Followed
 
 
 class Router:
     """Implements ``upstream.session.Router``."""
 
     def __init__(
-        self, *, delivery: Delivery, attribution: Attribution, catalog: Catalog, listening: Listening
+        self,
+        *,
+        delivery: Delivery,
+        attribution: Attribution,
+        catalog: Catalog,
+        listening: Listening,
+        followed: Followed | None = None,
     ) -> None:
         self._delivery = delivery
         self._attribution = attribution
         self._catalog = catalog
         self._listening = listening
+        self._followed = followed or Followed()
 
     def route(self, session: UpstreamSession, message: Message) -> None:
         """Take one message of the standalone stream."""
         if isinstance(message, Notification):
             if message.method == revisions.TASK_STATUS:
-                tasks.note_status(session, message.params)
+                task_progress.note_status(session, message.params)
+                self._followed.take_status(session, message.params)
             self._attribution.take_notification(session, message)
             self.note_change(session, message)
             if not (session.incarnation.held.met or self._delivery.knows(session)):
@@ -38,8 +47,12 @@ class Router:
         elif isinstance(message, Request):
             if message.method == revisions.LIST_ROOTS:
                 session.record.roots.asked(message.id)
-            # The running call first: it is the only one that can have a modern client asked.
+            # A task that it is about, or else the running call: they can have a modern client asked.
+            if self._followed.take_request(session, message):
+                return
             if self._attribution.take_request(session, message):
+                return
+            if not self._delivery.can_ask(session) and self._followed.take_stray_request(session, message):
                 return
             if not (session.incarnation.held.met or self._delivery.can_ask(session)):
                 session.incarnation.held.hold(message)

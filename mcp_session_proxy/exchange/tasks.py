@@ -1,97 +1,289 @@
-"""Progress of tasks: a call that became a task goes on under its progress token after its answer.
+"""All tasks that clients have handles of: who may ask for which, for how long, and how many there may be.
 
-MCP 2025-11-25, basic/utilities/tasks, "Task Progress Notifications": the token of the request that created a
-task is good for the task's lifetime. The server knows one of ours, so it has to be remembered whose it is.
+An id is ours and says nothing: those of servers may be guessed, and are unique at one server only. It is
+bound to the principal that the task was begun for; whoever else brings it is told what anybody is told who
+brings one that never was, or has expired (ext-tasks, "Security Considerations").
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Final
 
-from ..bounds import TASK_SECONDS, TASKS
-from ..protocol import jsonrpc, revisions
-from ..protocol.jsonrpc import Message, Notification, Request, Response
-from ..sessions.client import ClientSession
+from .. import events
+from ..aio import Tasks as Background
+from ..errors import InternalError, ProxyError, TooManyTasks, UnknownTask
+from ..events import Observer
+from ..memory import UNBOUNDED, Share
+from ..protocol import revisions, tasks
+from ..protocol.lifting import ServerFacts
+from ..protocol.tasks import LegacyTask, Status
+from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
-from .delivery import Delivery
+from .call import ModernCall
+from .call import Outcome as RoundOutcome
+from .handles import Handle, LegacyHandle, failure
+from .late_call import LateCall
+from .listening import Listener
+from .upstream_task import Followed, UpstreamTask
 
-_TERMINAL: Final = frozenset({"completed", "failed", "cancelled"})
-_DEFAULT_SECONDS: Final = 3600.0
+# A task that is over is kept for so long at least: its client may not have asked since.
+_LAST_SECONDS: Final = 60.0
 
 
-class TaskProgress:
-    """The progress of one task, for the client session that asked for it. Implements ``calls.CallHandler``.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRules:
+    """What the operator allows. ``after_seconds`` is when a call becomes a task by itself; None for never."""
 
-    ``token`` is the client's own, as raw JSON.
+    max_tasks: int
+    max_tasks_per_principal: int
+    ttl_seconds: float
+    after_seconds: float | None = None
+
+
+class Tasks:
+    """The handles, by id. ``rules`` may be replaced at any time.
+
+    Their results count against ``results``, what their clients are asked against ``questions``.
     """
 
-    def __init__(self, task_id: str, token: bytes, client: ClientSession, delivery: Delivery) -> None:
-        self.task_id = task_id
-        self._token = token
-        self._client = client
-        self._delivery = delivery
+    def __init__(
+        self,
+        rules: TaskRules,
+        observe: Observer,
+        *,
+        followed: Followed,
+        results: Share = UNBOUNDED,
+        questions: Share = UNBOUNDED,
+    ) -> None:
+        self.rules = rules
+        self._observe = observe
+        self.followed = followed
+        self._results = results
+        self._questions = questions
+        self._handles: dict[str, Handle] = {}
+        self._per_principal: dict[str, int] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._runs: dict[str, asyncio.Task[None]] = {}
+        self._background = Background()
 
-    def deliver(self, message: Message) -> None:
-        """Put progress on the client's own stream."""
-        if not isinstance(message, Notification) or self._client.forgotten:
+    def __len__(self) -> int:
+        return len(self._handles)
+
+    def count_by_status(self) -> Mapping[str, int]:
+        """How many stand how."""
+        counted = Counter(handle.status for handle in self._handles.values())
+        return {status.value: counted[status] for status in Status}
+
+    def sessions(self) -> Iterator[UpstreamSession]:
+        """The upstream session of each task that is not over."""
+        return (handle.session for handle in self._handles.values() if handle.outcome is None)
+
+    def are_offered(self, facts: ServerFacts) -> bool:
+        """Whether calls to a server of which this is known may become tasks."""
+        rules = self.rules
+        return rules.max_tasks > 0 and (
+            rules.after_seconds is not None or tasks.runs_tasks(facts.capabilities)
+        )
+
+    # -- coming and going ----------------------------------------------------------------------------
+
+    def check_room(self, principal: str) -> None:
+        """Refuse a task before anything is begun for it.
+
+        Raises:
+            TooManyTasks: there are as many as there may be.
+        """
+        if not self._has_room(principal):
+            raise TooManyTasks(
+                "There are as many tasks as there may be. Ask for those that are over, or wait."
+            )
+
+    def _has_room(self, principal: str) -> bool:
+        rules, own = self.rules, self._per_principal.get(principal, 0)
+        return len(self._handles) < rules.max_tasks and own < rules.max_tasks_per_principal
+
+    def adopt(
+        self, created: LegacyTask, visit: Visit, principal: str, capabilities: Mapping[str, bytes]
+    ) -> Handle:
+        """The handle of a task that a server has begun for a client with these capabilities; the visit is
+        ended with the task.
+
+        Raises:
+            TooManyTasks: over a limit; the server is told to cancel it.
+        """
+        ttl_milliseconds = created.ttl_milliseconds
+        if ttl_milliseconds is not None:
+            ttl_milliseconds = min(ttl_milliseconds, round(self.rules.ttl_seconds * 1000))
+
+        def follow(handle: LegacyHandle, visit: Visit) -> UpstreamTask:
+            return UpstreamTask(
+                created,
+                visit,
+                handle,
+                followed=self.followed,
+                observe=self._observe,
+                on_change=handle.note_change,
+            )
+
+        handle = LegacyHandle(
+            visit,
+            principal=principal,
+            capabilities=capabilities,
+            ttl_milliseconds=ttl_milliseconds,
+            follow=follow,
+            results=self._results,
+            room_for_questions=self._questions,
+        )
+        try:
+            self.check_room(principal)
+        except TooManyTasks:
+            self._background.spawn(_give_up(handle.upstream, visit), "cancel a task")
+            raise
+        self.begin(handle)
+        return handle
+
+    def begin(self, handle: Handle) -> None:
+        """From now on its client may ask for it."""
+        self._handles[handle.id] = handle
+        self._per_principal[handle.principal] = self._per_principal.get(handle.principal, 0) + 1
+        handle.on_change = self._tell
+        self._expire_in(handle, self.rules.ttl_seconds)
+        self._observe(events.TaskBegun(kind=handle.kind, session=handle.session.tag))
+        self._runs[handle.id] = self._background.spawn(self._carry_out(handle), "task")
+
+    async def take_after(
+        self, seconds: float, call: ModernCall, round_: "asyncio.Task[RoundOutcome]", principal: str
+    ) -> RoundOutcome | Handle:
+        """What a round of a call comes to within this time, or the handle of what goes on after it.
+
+        Where there may be no more tasks, the client waits on. Cancelling this cancels the round.
+        """
+        try:
+            await asyncio.wait([round_], timeout=seconds)
+            if not round_.done() and self._has_room(principal):
+                late = LateCall(
+                    call,
+                    round_,
+                    principal=principal,
+                    ttl_milliseconds=round(self.rules.ttl_seconds * 1000),
+                    results=self._results,
+                )
+                self.begin(late)
+                return late
+            return await round_
+        except asyncio.CancelledError:
+            round_.cancel()
+            raise
+
+    async def _carry_out(self, handle: Handle) -> None:
+        try:
+            outcome = await handle.run()
+        except ProxyError as error:
+            outcome = failure(error.code, error.message)
+        except Exception as error:
+            self._observe(events.Crashed(where="task", error=repr(error)))
+            outcome = failure(InternalError.code, "The proxy failed. Its log has the details.")
+        if handle.id not in self._handles:
             return
-        members = jsonrpc.read_object(message.params)
-        members["progressToken"] = self._token
-        data = jsonrpc.write_notification(message.method, jsonrpc.write_object(members))
-        self._delivery.mailbox(self._client).standalone.append(data)
+        handle.settle(outcome)
+        self._told_end(handle, handle.status.value)
+        ttl_seconds = self.rules.ttl_seconds
+        if handle.ttl_milliseconds is not None:
+            ttl_seconds = min(ttl_seconds, handle.ttl_milliseconds / 1000)
+        left_seconds = handle.began + ttl_seconds - asyncio.get_running_loop().time()
+        self._expire_in(handle, max(left_seconds, min(_LAST_SECONDS, self.rules.ttl_seconds)))
+
+    def _told_end(self, handle: Handle, status: str) -> None:
+        seconds = asyncio.get_running_loop().time() - handle.began
+        self._observe(
+            events.TaskEnded(kind=handle.kind, status=status, session=handle.session.tag, seconds=seconds)
+        )
+
+    def _expire_in(self, handle: Handle, seconds: float) -> None:
+        if (timer := self._timers.pop(handle.id, None)) is not None:
+            timer.cancel()
+        self._timers[handle.id] = asyncio.get_running_loop().call_later(seconds, self._expire, handle)
+
+    def _expire(self, handle: Handle) -> None:
+        """Its time is over, be it over or not."""
+        run = self._runs[handle.id]
+        self._forget(handle)
+        if handle.outcome is None:
+            self._told_end(handle, "expired")
+            self._background.spawn(_abandon(handle, run), "abandon a task")
+
+    def _forget(self, handle: Handle) -> None:
+        if self._handles.pop(handle.id, None) is None:
+            return
+        self._timers.pop(handle.id).cancel()
+        self._runs.pop(handle.id, None)
+        left = self._per_principal[handle.principal] - 1
+        if left:
+            self._per_principal[handle.principal] = left
+        else:
+            del self._per_principal[handle.principal]
+        handle.leave()
+
+    def close(self) -> None:
+        """The proxy ends: nobody can ask for them any more."""
+        for handle in list(self._handles.values()):
+            self._forget(handle)
+        self._background.cancel()
+
+    # -- what clients ask ----------------------------------------------------------------------------
+
+    def find(self, identifier: str, principal: str) -> Handle:
+        """The principal's task of this id.
+
+        Raises:
+            UnknownTask: it has none; whether somebody else has is not told.
+        """
+        handle = self._handles.get(identifier)
+        if handle is None or handle.principal != principal:
+            raise UnknownTask("Task not found")
+        return handle
+
+    # -- who listens ---------------------------------------------------------------------------------
+
+    def listen(self, listener: Listener, identifiers: Iterable[str], principal: str) -> tuple[str, ...]:
+        """Tell this listener of these tasks from now on; gives those that are the principal's."""
+        own = [
+            handle
+            for identifier in identifiers
+            if (handle := self._handles.get(identifier)) is not None and handle.principal == principal
+        ]
+        for handle in own:
+            handle.listeners[listener] = None
+        return tuple(handle.id for handle in own)
+
+    def tell_now(self, listener: Listener, identifiers: Iterable[str]) -> None:
+        """Tell it how these stand: what happened since its client has heard of them may have been missed."""
+        for identifier in identifiers:
+            if (handle := self._handles.get(identifier)) is not None:
+                listener.put(revisions.TASK_NEWS, tasks.write_news(handle.state))
+
+    def unlisten(self, listener: Listener, identifiers: Iterable[str]) -> None:
+        """It has gone."""
+        for identifier in identifiers:
+            if (handle := self._handles.get(identifier)) is not None:
+                handle.listeners.pop(listener, None)
+
+    @staticmethod
+    def _tell(handle: Handle) -> None:
+        if handle.listeners:
+            params = tasks.write_news(handle.state)
+            for listener in handle.listeners:
+                listener.put(revisions.TASK_NEWS, params)
 
 
-def follow(
-    session: UpstreamSession,
-    number: int,
-    token: bytes,
-    client: ClientSession,
-    response: Response,
-    delivery: Delivery,
-) -> None:
-    """Keep a progress token if the response says that its request has become a task.
-
-    ``number`` is the token that the server knows.
-    """
-    # A look at the bytes, for nearly no call becomes a task.
-    if response.result is None or b'"task"' not in response.result:
-        return
-    task = jsonrpc.read_object(jsonrpc.read_object(response.result).get("task"))
-    task_id = jsonrpc.read_string(task.get("taskId"))
-    if task_id is None or jsonrpc.read_string(task.get("status")) in _TERMINAL:
-        return
-    tokens = session.incarnation.calls.tokens
-    tokens[number] = TaskProgress(task_id, token, client, delivery)
-    if len(tokens) > TASKS:
-        del tokens[next(iter(tokens))]
-    # Servers need not tell of a task's end, so its time bounds what is kept of it.
-    asyncio.get_running_loop().call_later(_lifetime_seconds(task.get("ttl")), tokens.pop, number, None)
+async def _abandon(handle: Handle, run: "asyncio.Task[None]") -> None:
+    """Nobody can ask for it any more, so nobody wants it."""
+    await handle.cancel()
+    run.cancel()
 
 
-def _lifetime_seconds(raw_ttl: bytes | None) -> float:
-    """How long a task's token may be of use. ``ttl`` is in milliseconds, and null for ever."""
-    if raw_ttl is None or not raw_ttl.isdigit():
-        return _DEFAULT_SECONDS
-    return min(int(raw_ttl[:12]) / 1000, TASK_SECONDS)
-
-
-def note_response(session: UpstreamSession, request: Request, response: Response) -> None:
-    """Forget the token of a task that a response to a ``tasks/`` request shows to be over."""
-    if not session.incarnation.calls.tokens or response.result is None:
-        return
-    task_id = jsonrpc.read_string(jsonrpc.read_object(request.params).get("taskId"))
-    status = jsonrpc.read_string(jsonrpc.read_object(response.result).get("status"))
-    if request.method == revisions.TASK_RESULT or status in _TERMINAL:
-        _forget(session, task_id)
-
-
-def note_status(session: UpstreamSession, params: bytes | None) -> None:
-    """The same for a ``notifications/tasks/status``."""
-    members = jsonrpc.read_object(params) if session.incarnation.calls.tokens else {}
-    if jsonrpc.read_string(members.get("status")) in _TERMINAL:
-        _forget(session, jsonrpc.read_string(members.get("taskId")))
-
-
-def _forget(session: UpstreamSession, task_id: str | None) -> None:
-    for number, handler in list(session.incarnation.calls.tokens.items()):
-        if isinstance(handler, TaskProgress) and handler.task_id == task_id:
-            del session.incarnation.calls.tokens[number]
+async def _give_up(task: UpstreamTask, visit: Visit) -> None:
+    with visit:
+        await task.cancel()

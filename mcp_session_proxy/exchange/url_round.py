@@ -28,6 +28,7 @@ class UrlRound(msgspec.Struct, eq=False):
 
     _share: Share
     stage: Stage = Stage.NOTHING_ASKED
+    asked: Mapping[str, bytes] = {}
     _urls: dict[str, bytes] = {}
     _room: Loan | None = None
 
@@ -36,8 +37,10 @@ class UrlRound(msgspec.Struct, eq=False):
         """Under which the client has been asked."""
         return self._urls.keys()
 
-    def ask(self, urls: Sequence[bytes], capabilities: Mapping[str, bytes]) -> Mapping[str, bytes]:
-        """What the client is asked, by key; ``capabilities`` are its own.
+    def ask(
+        self, urls: Sequence[bytes], capabilities: Mapping[str, bytes], taken: set[str] | None = None
+    ) -> Mapping[str, bytes]:
+        """What the client is asked, by key; ``capabilities`` are its own. No key is used that is ``taken``.
 
         Raises:
             MissingCapability: it visits none.
@@ -50,10 +53,13 @@ class UrlRound(msgspec.Struct, eq=False):
         self._urls = {}
         asked: dict[str, bytes] = {}
         for params in urls:
-            key = questions.key_for(revisions.ELICIT, params, asked)
+            key = questions.key_for(revisions.ELICIT, params, asked if taken is None else taken)
             self._urls[key] = params
             asked[key] = lifting.lift_question(revisions.ELICIT, params)
+            if taken is not None:
+                taken.add(key)
         self.stage = Stage.ASKED
+        self.asked = asked
         return asked
 
     def answer(self, answers: Mapping[str, bytes]) -> Sequence[str] | None:
@@ -65,11 +71,11 @@ class UrlRound(msgspec.Struct, eq=False):
         if self.stage is not Stage.ASKED or any(key not in answers for key in self._urls):
             return None
         if not all(_accepts(answers[key]) for key in self._urls):
-            self.stage = Stage.DECLINED
+            self.stage, self.asked = Stage.DECLINED, {}
             return None
         ids = map(questions.elicitation_id, self._urls.values())
         told = [identifier for identifier in ids if identifier is not None]
-        self.stage, self._urls, self._room = Stage.NOTHING_ASKED, {}, None
+        self.stage, self.asked, self._urls, self._room = Stage.NOTHING_ASKED, {}, {}, None
         return told
 
 

@@ -151,6 +151,7 @@ class Gauges:
     waiters: int
     exchanges_parked: int
     streams: Mapping[str, int]
+    tasks: Mapping[str, int] = field(default_factory=dict)
     children: int = 0
     state: StateView = IN_MEMORY
     memory_bytes: Mapping[str, int] = field(default_factory=dict)

@@ -22,6 +22,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
+from ..protocol.tasks import Status as TaskStatus
 from ..sessions.acceptance import TokenOutcome
 from ..upstream.fleet import Condition
 from .introspection import Gauges, Phase
@@ -229,12 +230,24 @@ class Metrics:
                 "parked", "Modern calls that waited for their client's answer, by outcome.", "outcome"
             )
         )
+        tasks = Family(
+            self._counter(
+                "tasks_ended",
+                "Tasks that clients have handles of and that have ended, by how: expired is one that took "
+                "longer than --task-ttl.",
+                "status",
+            )
+        )
+        # All are there from the start, so that a chart says none instead of nothing.
+        for status in ("completed", "failed", "cancelled", "expired"):
+            tasks.child(status)
         bugs = self._counter("bugs", "Exceptions that nobody expected; the log has them. Please report.")
 
         self._on(events.RequestFinished, tally.count)
         self._on(events.Retried, lambda event: retries.child(event.reason).inc())
         self._on(events.ReplayRefused, lambda _: refused.inc())
         self._on(events.Parked, lambda event: parked.child(event.outcome).inc())
+        self._on(events.TaskEnded, lambda event: tasks.child(event.status).inc())
         self._on(events.Crashed, lambda _: bugs.inc())
 
     def _follow_reloads(self) -> None:
@@ -299,6 +312,8 @@ class GaugeCollector(Collector):
             "Modern calls that wait for their client's answer.",
             value=gauges.exchanges_parked,
         )
+        standing = {status.value: gauges.tasks.get(status.value, 0) for status in TaskStatus}
+        yield _labelled("tasks", "Tasks that clients have handles of, by how they stand.", "status", standing)
         yield _labelled(
             "upstream_sessions", "Sessions held at the server, by state.", "state", gauges.upstream_sessions
         )

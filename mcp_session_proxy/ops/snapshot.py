@@ -9,6 +9,7 @@ from typing import Final
 from ..downstream.endpoint import Endpoint
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
+from ..exchange.tasks import Tasks
 from ..memory import Memory
 from ..sessions.acceptance import TokenOutcome
 from ..sessions.accepting import Acceptances
@@ -45,6 +46,7 @@ class Snapshot:
         binder: Binder,
         endpoint: Endpoint,
         parking: Parking,
+        tasks: Tasks,
         listening: Listening,
         fleet: Fleet,
         memory: Memory,
@@ -60,6 +62,7 @@ class Snapshot:
         self._binder = binder
         self._endpoint = endpoint
         self._parking = parking
+        self._tasks = tasks
         self._listening = listening
         self._fleet = fleet
         self._memory = memory
@@ -183,6 +186,7 @@ class Snapshot:
             upstream_session_age_seconds=[now - session.born for session in sessions],
             waiters=len(self._binder.pool.queue),
             exchanges_parked=len(self._parking),
+            tasks=self._tasks.count_by_status(),
             streams={
                 "client": self._endpoint.streams,
                 "listen": len(self._listening),

@@ -168,22 +168,17 @@ def _is_fit_hint(name: str, raw: bytes | None) -> bool:
 
 
 def lift_tool(tool: bytes) -> bytes | None:
-    """One tool of a list as modern clients get it; None where they cannot call it."""
-    if needs_task(tool) or not _is_well_marked(tool):
+    """One tool of a list as modern clients get it; None where they cannot call it.
+
+    Whether it runs as a task means nothing to them: that is the server's to decide for each call, or ours.
+    """
+    if not _is_well_marked(tool):
         return None
     members = jsonrpc.read_object(tool)
     if "execution" not in members:
         return tool
     del members["execution"]
     return jsonrpc.write_object(members)
-
-
-def needs_task(tool: bytes) -> bool:
-    """Whether a raw tool only runs as a task (2025-11-25, basic/utilities/tasks)."""
-    if b"execution" not in tool and b"\\u" not in tool:
-        return False
-    execution = jsonrpc.read_object(jsonrpc.read_object(tool).get("execution"))
-    return jsonrpc.read_string(execution.get("taskSupport")) == "required"
 
 
 def _is_well_marked(tool: bytes) -> bool:
@@ -201,12 +196,19 @@ def read_input_schema(tool: bytes) -> object:
     return jsonrpc.read_value(jsonrpc.read_object(tool).get("inputSchema"))
 
 
-def lift_discovery(facts: ServerFacts, hint: CacheHint, versions: Sequence[str]) -> bytes:
-    """The result of ``server/discover``, where these versions are served (2026-07-28, server/discover)."""
+def lift_discovery(
+    facts: ServerFacts, hint: CacheHint, versions: Sequence[str], *, offers_tasks: bool = False
+) -> bytes:
+    """The result of ``server/discover``, where these versions are served (2026-07-28, server/discover).
+
+    ``offers_tasks``: calls may become tasks, as the extension has them, whatever the server says of that.
+    """
     capabilities = {name: value for name, value in facts.capabilities.items() if name != "tasks"}
-    if "extensions" in capabilities:
-        extensions = jsonrpc.read_object(capabilities["extensions"])
+    if "extensions" in capabilities or offers_tasks:
+        extensions = jsonrpc.read_object(capabilities.get("extensions"))
         extensions.pop(revisions.TASKS_EXTENSION, None)
+        if offers_tasks:
+            extensions[revisions.TASKS_EXTENSION] = b"{}"
         capabilities["extensions"] = jsonrpc.write_object(extensions)
     members = {
         "supportedVersions": jsonrpc.write_batch([jsonrpc.quote(version) for version in versions]),
@@ -277,7 +279,8 @@ def lift_question(method: str, params: bytes | None) -> bytes:
     for name in ("task", "elicitationId"):
         members.pop(name, None)
     meta = jsonrpc.read_object(members.get("_meta"))
-    meta.pop("progressToken", None)
+    for name in ("progressToken", revisions.META_RELATED_TASK):
+        meta.pop(name, None)
     if meta:
         members["_meta"] = jsonrpc.write_object(meta)
     else:

@@ -28,6 +28,10 @@ _NAMED_BY: Final = {
     revisions.TOOLS_CALL: "name",
     revisions.PROMPTS_GET: "name",
     revisions.RESOURCES_READ: "uri",
+    # ext-tasks, "Streamable HTTP: Routing Headers".
+    revisions.TASK_GET: "taskId",
+    revisions.TASK_UPDATE: "taskId",
+    revisions.TASK_CANCEL: "taskId",
 }
 # Bounds for a tool's schema, which is the server's and may be anything.
 _MAX_DEPTH: Final = 64

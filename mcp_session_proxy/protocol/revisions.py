@@ -40,8 +40,11 @@ META_SERVER_INFO: Final = META_PREFIX + "serverInfo"
 META_SUBSCRIPTION: Final = META_PREFIX + "subscriptionId"
 # What the core says with each request. Extensions have keys of their own under the same prefix.
 META_OF_REQUESTS: Final = frozenset({META_VERSION, META_CLIENT_INFO, META_CAPABILITIES, META_LOG_LEVEL})
-# An extension whose name is all that the modern revision has of the earlier one's tasks.
+# The extension that has what the earlier revision's tasks were for.
 TASKS_EXTENSION: Final = META_PREFIX + "tasks"
+# Of the earlier revision's tasks (2025-11-25, basic/utilities/tasks).
+META_RELATED_TASK: Final = META_PREFIX + "related-task"
+META_IMMEDIATE_RESPONSE: Final = META_PREFIX + "model-immediate-response"
 
 INITIALIZE: Final = "initialize"
 INITIALIZED: Final = "notifications/initialized"
@@ -58,9 +61,19 @@ SET_LEVEL: Final = "logging/setLevel"
 SUBSCRIBE: Final = "resources/subscribe"
 UNSUBSCRIBE: Final = "resources/unsubscribe"
 
+# Tasks of 2025-11-25; the extension has the first, the third and ``tasks/update``.
+TASK_GET: Final = "tasks/get"
+TASK_RESULT: Final = "tasks/result"
+TASK_CANCEL: Final = "tasks/cancel"
+TASK_LIST: Final = "tasks/list"
+TASK_UPDATE: Final = "tasks/update"
+
 # Reads by protocol: repeating one changes nothing at the server.
 READ_METHODS: Final = frozenset(
     {
+        TASK_GET,
+        TASK_RESULT,
+        TASK_LIST,
         "tools/list",
         "resources/list",
         "resources/templates/list",
@@ -85,8 +98,13 @@ MODERN_METHODS: Final = frozenset(
         "prompts/list",
         PROMPTS_GET,
         "completion/complete",
+        TASK_GET,
+        TASK_UPDATE,
+        TASK_CANCEL,
     }
 )
+# Those of them that belong to the extension.
+TASK_METHODS: Final = frozenset({TASK_GET, TASK_UPDATE, TASK_CANCEL})
 # Results of these carry ttlMs and cacheScope (2026-07-28, server/utilities/caching).
 CACHEABLE_METHODS: Final = frozenset(
     {
@@ -114,7 +132,7 @@ RESOURCES_CHANGED: Final = "notifications/resources/list_changed"
 RESOURCE_UPDATED: Final = "notifications/resources/updated"
 ELICITATION_COMPLETE: Final = "notifications/elicitation/complete"
 TASK_STATUS: Final = "notifications/tasks/status"
-TASK_RESULT: Final = "tasks/result"
+TASK_NEWS: Final = "notifications/tasks"
 ACKNOWLEDGED: Final = "notifications/subscriptions/acknowledged"
 
 # RFC 5424 severities, the least severe first.
@@ -129,10 +147,8 @@ KNOWN_METHODS: Final = READ_METHODS | {
     UNSUBSCRIBE,
     DISCOVER,
     LISTEN,
-    "tasks/get",
-    "tasks/list",
-    "tasks/result",
-    "tasks/cancel",
+    TASK_CANCEL,
+    TASK_UPDATE,
 }
 
 

@@ -4,7 +4,7 @@ MCP 2026-07-28, basic/patterns/subscriptions.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -18,21 +18,25 @@ LIST_FIELDS: Final = {f"{feature}ListChanged": feature for feature in LIST_CHANG
 # Which member asks for a notification.
 FIELDS_BY_METHOD: Final = {LIST_CHANGES[feature]: field for field, feature in LIST_FIELDS.items()}
 _URIS: Final = "resourceSubscriptions"
+_TASKS: Final = "taskIds"
 _MAX_PARTS: Final = 64
 _BOUNDARY: Final = re.compile(r"[/?#]")
 
 
 class Filter(NamedTuple):
-    """What a listener wants, or what it was promised: names of list members, and resource URIs."""
+    """What a listener wants, or what it was promised: names of list members, resource URIs, ids of tasks."""
 
     lists: frozenset[str] = frozenset()
     uris: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
 
     def write(self) -> bytes:
         """As the ``notifications`` member of an acknowledgement."""
         members = {field: b"true" for field in LIST_FIELDS if field in self.lists}
         if self.uris:
             members[_URIS] = jsonrpc.write_batch([jsonrpc.quote(uri) for uri in self.uris])
+        if self.tasks:
+            members[_TASKS] = jsonrpc.write_batch([jsonrpc.quote(task) for task in self.tasks])
         return jsonrpc.write_object(members)
 
 
@@ -40,7 +44,7 @@ def read_filter(raw: bytes | None) -> Filter:
     """The ``notifications`` parameter of a ``subscriptions/listen``. What is true is wanted.
 
     Raises:
-        InvalidParams: it is missing or malformed, or names more than 1000 URIs.
+        InvalidParams: it is missing or malformed, or names more than 1000 URIs or tasks.
     """
     if raw is None or raw[:1] != b"{":
         raise InvalidParams('"subscriptions/listen" needs a "notifications" object.')
@@ -49,13 +53,16 @@ def read_filter(raw: bytes | None) -> Filter:
         if members.get(field, b"false") not in (b"true", b"false"):
             raise InvalidParams(f'"{field}" must be true or false.')
     lists = frozenset(field for field in LIST_FIELDS if members.get(field) == b"true")
-    raw_uris = members.get(_URIS, b"[]")
-    items = jsonrpc.read_array(raw_uris)
-    uris = [jsonrpc.read_string(item) for item in items[: LISTENED_URIS + 1]]
-    if raw_uris[:1] != b"[" or any(uri is None for uri in uris) or len(uris) > LISTENED_URIS:
-        raise InvalidParams(f'"{_URIS}" must be a list of at most {LISTENED_URIS} URIs.')
+    return Filter(lists, _read_names(members, _URIS, "URIs"), _read_names(members, _TASKS, "ids of tasks"))
+
+
+def _read_names(members: Mapping[str, bytes], field: str, what: str) -> tuple[str, ...]:
+    raw = members.get(field, b"[]")
+    names = [jsonrpc.read_string(item) for item in jsonrpc.read_array(raw)[: LISTENED_URIS + 1]]
+    if raw[:1] != b"[" or any(name is None for name in names) or len(names) > LISTENED_URIS:
+        raise InvalidParams(f'"{field}" must be a list of at most {LISTENED_URIS} {what}.')
     # Once each, in their order: each is subscribed to, and promised, for itself.
-    return Filter(lists, tuple(dict.fromkeys(uri for uri in uris if uri is not None)))
+    return tuple(dict.fromkeys(name for name in names if name is not None))
 
 
 def wholes(uri: str) -> Iterator[str]:

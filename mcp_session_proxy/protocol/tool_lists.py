@@ -10,17 +10,23 @@ from typing import Final, NamedTuple
 from ..bounds import TOOL_BYTES
 from . import jsonrpc, lifting, mirroring
 from .mirroring import MirroredParam
+from .tasks import Support, ease_tool, read_support
 
 
 class ToolMarks(NamedTuple):
     """What has to be known of a tool before it is called."""
 
     mirrored: tuple[MirroredParam, ...]
-    needs_task: bool
+    support: Support = Support.FORBIDDEN
+
+    @property
+    def needs_task(self) -> bool:
+        """Whether it only runs as a task (2025-11-25, basic/utilities/tasks)."""
+        return self.support is Support.REQUIRED
 
 
 Marks = Mapping[str, ToolMarks]  # by name, and only of tools about which there is something to know
-_UNMARKED: Final = ToolMarks((), False)
+_UNMARKED: Final = ToolMarks(())
 
 
 class ToolList(NamedTuple):
@@ -39,8 +45,7 @@ def read(result: bytes) -> Generator[None, None, ToolList]:
     """Read a ``tools/list`` result (raw): its marked tools, and the list without those that are left out.
 
     A modern client cannot call those whose ``x-mcp-header`` annotations are invalid or too large to be looked
-    for, and those that only run as tasks of the earlier revision. How the others may run as tasks means
-    nothing to it, and is left out.
+    for. How the others may run as tasks means nothing to it, and is left out.
     """
     members = jsonrpc.read_object(result)
     yield
@@ -73,8 +78,22 @@ def _read_marks(tool: bytes) -> tuple[str | None, ToolMarks]:
         return None, _UNMARKED
     name = jsonrpc.read_string(jsonrpc.read_object(tool).get("name"))
     try:
-        return name, ToolMarks(
-            mirroring.read_marks(lifting.read_input_schema(tool)), lifting.needs_task(tool)
-        )
+        return name, ToolMarks(mirroring.read_marks(lifting.read_input_schema(tool)), read_support(tool))
     except mirroring.InvalidMarks:
         return None, _UNMARKED
+
+
+def ease(result: bytes) -> Generator[None, None, bytes]:
+    """A ``tools/list`` result (raw) in which no tool needs a task, for clients of earlier revisions."""
+    members = jsonrpc.read_object(result)
+    yield
+    tools = jsonrpc.read_array(members.get("tools", b""))
+    yield
+    eased: list[bytes] = []
+    for tool in tools:
+        eased.append(ease_tool(tool))
+        yield
+    if all(new is old for new, old in zip(eased, tools, strict=True)):
+        return result
+    members["tools"] = jsonrpc.write_batch(eased)
+    return jsonrpc.write_object(members)

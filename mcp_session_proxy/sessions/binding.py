@@ -84,6 +84,11 @@ class Visit:
         """How long this request may wait for a server that takes no connections."""
         return self._binder.patience_seconds
 
+    @property
+    def key(self) -> SessionKey:
+        """Of the session that it has come to."""
+        return self._slot.key
+
     def end(self, *_: object) -> None:
         """The request is over. A second call does nothing."""
         if self._borrowed is not None:

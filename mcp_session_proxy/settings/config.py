@@ -238,6 +238,21 @@ class Settings(ClusterSettings, PeerSettings, StdioSettings):
     max_rounds: Annotated[Count, Group.MODERN, LIVE] = 32
     """How often the server may ask in the course of one call."""
 
+    max_tasks: Annotated[CountOrZero, Group.MODERN, LIVE] = 1000
+    """Tasks that modern clients may have handles of, running and kept; one more is answered 503. 0: none, and
+    a server's tasks are calls like others."""
+
+    max_tasks_per_principal: Annotated[CountOrZero, Group.MODERN, LIVE] = 100
+    """Tasks of one caller at most."""
+
+    task_ttl: Annotated[Duration, Group.MODERN, LIVE] = 3600.0
+    """How long a task may run, and its result is kept from its beginning on. A server that keeps its own for
+    less says so to the client; a longer time of its is cut."""
+
+    task_after: Annotated[DurationOrZero, Group.MODERN, LIVE] = 0.0
+    """A call of a client that knows tasks (the extension io.modelcontextprotocol/tasks) and takes longer than
+    this goes on as one: for platforms that end requests after 30 or 60 seconds. 0 means never."""
+
     cache_ttl: Annotated[CacheTtls, Group.MODERN, LIVE] = ()
     """How long modern clients may keep the results of a method, such as tools/list=60000. Without it they
     are told to ask again each time. The proxy itself keeps the lists of a server that promises to tell of

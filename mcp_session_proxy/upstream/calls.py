@@ -29,7 +29,7 @@ class Calls:
 
     def __init__(self, record: Record) -> None:
         self.in_flight: dict[int, CallHandler] = {}
-        # Progress tokens, ours, that are of use after their call's end; see ``exchange.tasks``.
+        # Progress tokens, ours, that are of use after their call's end; see ``exchange.task_progress``.
         self.tokens: dict[int, CallHandler] = {}
         self.last_activity = 0.0
         self._record = record

@@ -101,6 +101,7 @@ class Api:
                     in_flight=self._view.in_flight,
                     waiters=gauges.waiters,
                     exchanges_parked=gauges.exchanges_parked,
+                    tasks=gauges.tasks,
                     streams=gauges.streams,
                     limits=gauges.limits,
                 ),

@@ -45,6 +45,7 @@ class Totals:
     in_flight: int
     waiters: int
     exchanges_parked: int
+    tasks: Mapping[str, int]
     streams: Mapping[str, int]
     limits: Mapping[str, int]
 

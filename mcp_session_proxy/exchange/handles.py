@@ -1,0 +1,295 @@
+"""What a client's handle of a task stands for: how the task stands, what it asks, what it has come to.
+
+Clients of the extension ask by the id (``tasks/get``), answer what they are asked (``tasks/update``) and may
+give a task up (``tasks/cancel``); who listens is told of each change. What carries the task out is one of
+two: a task of the server's own (``LegacyHandle``), or a call that has taken long (``late_call``).
+"""
+
+import asyncio
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Final
+
+from ..bounds import QUESTIONS_A_CALL, QUESTIONS_A_TASK
+from ..errors import INTERNAL_ERROR, InvalidParams, OverBudget
+from ..memory import UNBOUNDED, Loan, Share
+from ..protocol import jsonrpc, lifting, questions, tasks
+from ..protocol.jsonrpc import Notification, Request, Response
+from ..protocol.lifting import ServerFacts
+from ..protocol.tasks import Outcome, Status, TaskState
+from ..sessions.binding import Visit
+from ..upstream.question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
+from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
+from .listening import Listener
+from .upstream_task import UpstreamTask
+
+_ID_BYTES: Final = 18  # 144 bits: nobody finds another one's by trying
+# What was heard of a task is told again for so long, or for the time in which its server wants no question.
+_FRESH_SECONDS: Final = 1.0
+_NO_ROOM: Final = (
+    "The task was carried out, but its result was dropped: there is no room for it in its share of "
+    "--memory-budget."
+)
+
+
+def now_as_text() -> str:
+    """This moment, as tasks tell times (ISO 8601)."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+class Handle(ABC):
+    """A task of one principal. ``on_change`` is told of each change, and must not block.
+
+    ``facts`` are of the server that carries it out; ``results`` is what results that are kept take.
+    """
+
+    kind: str
+    """What carries it out, as events name it."""
+
+    def __init__(
+        self,
+        *,
+        principal: str,
+        session: UpstreamSession,
+        ttl_milliseconds: int | None,
+        results: Share = UNBOUNDED,
+    ) -> None:
+        self.id = secrets.token_urlsafe(_ID_BYTES)
+        self.principal = principal
+        self.session = session
+        self.facts: ServerFacts = session.incarnation.facts
+        self.created_at = self.updated_at = now_as_text()
+        self.began = self._now()
+        self.ttl_milliseconds = ttl_milliseconds
+        self.poll_milliseconds: int | None = None
+        self.message: str | None = None
+        self.outcome: Outcome | None = None
+        self.listeners: dict[Listener, None] = {}
+        self.on_change: Callable[[Handle], None] = lambda _: None
+        self._results = results
+        self._room: Loan | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.status}>"
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
+
+    # -- how it stands ---------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Status:
+        """How it stands for its client: it needs input only where there is a question to be answered."""
+        if self.outcome is not None:
+            return self.outcome.status
+        return Status.INPUT_REQUIRED if self.asked else Status.WORKING
+
+    @property
+    @abstractmethod
+    def asked(self) -> Mapping[str, bytes]:
+        """What the client is asked, by key, as raw ``InputRequest`` objects."""
+
+    @property
+    def state(self) -> TaskState:
+        """All that its client may hear of it."""
+        if self.outcome is not None:
+            detail = self.outcome.payload
+        else:
+            detail = jsonrpc.write_object(asked) if (asked := self.asked) else None
+        return TaskState(
+            self.id,
+            self.status,
+            self.message,
+            self.created_at,
+            self.updated_at,
+            self.ttl_milliseconds,
+            self.poll_milliseconds,
+            detail,
+        )
+
+    @abstractmethod
+    async def run(self) -> Outcome:
+        """Carry it out to its end. Cancelling this leaves it behind: the server is not told."""
+
+    @abstractmethod
+    async def look(self) -> None:
+        """Find out how it stands, where that is not known as it happens."""
+
+    def changed(self) -> None:
+        """Something of its state is another than before."""
+        self.updated_at = now_as_text()
+        self.on_change(self)
+
+    def settle(self, outcome: Outcome) -> None:
+        """It has ended so. What comes later changes nothing."""
+        if self.outcome is not None:
+            return
+        try:
+            self._room = self._results.lend(len(outcome.payload or b""))
+        except OverBudget:
+            outcome = tasks.failed(tasks.write_error(_NO_ROOM))
+        if outcome.status is Status.FAILED and outcome.payload is not None:
+            outcome = outcome._replace(payload=lifting.lift_error(outcome.payload, {}).raw)
+        self.outcome = outcome
+        self.message = outcome.message
+        self.changed()
+
+    # -- what its client does ------------------------------------------------------------------------
+
+    def check_answers(self, answers: Mapping[str, bytes]) -> None:
+        """Refuse answers (raw, by key) that have not the form of their question's.
+
+        Raises:
+            InvalidParams: one has not; none is given.
+        """
+        for key, method in self.methods_asked.items():
+            if key in answers and not questions.is_fit_answer(method, answers[key]):
+                raise InvalidParams(f"The answer {key[:100]!r} does not have the form of a {method} result.")
+
+    @property
+    @abstractmethod
+    def methods_asked(self) -> Mapping[str, str]:
+        """The methods of the questions, by key."""
+
+    @abstractmethod
+    async def answer(self, answers: Mapping[str, bytes], caller: Caller) -> None:
+        """Give the server its client's answers; those to nothing are dropped."""
+
+    @abstractmethod
+    async def cancel(self) -> None:
+        """Its client does not want it any more."""
+
+    def leave(self) -> None:
+        """It is forgotten: whatever is held for it is let go."""
+        for listener in self.listeners:
+            listener.notice()
+        self.listeners.clear()
+
+
+class LegacyHandle(Handle):
+    """A task of the server's own. Implements ``outlet.Outlet`` for what the server says in its course.
+
+    ``visit`` holds the session, and is ended with the task. ``capabilities`` are its client's.
+    """
+
+    kind = "server"
+
+    def __init__(
+        self,
+        visit: Visit,
+        *,
+        principal: str,
+        capabilities: Mapping[str, bytes],
+        ttl_milliseconds: int | None,
+        follow: Callable[["LegacyHandle", Visit], UpstreamTask],
+        results: Share = UNBOUNDED,
+        room_for_questions: Share = UNBOUNDED,
+    ) -> None:
+        super().__init__(
+            principal=principal, session=visit.session, ttl_milliseconds=ttl_milliseconds, results=results
+        )
+        self._visit = visit
+        self._capabilities = capabilities
+        self._room_for_questions = room_for_questions
+        self._pending: dict[str, Question] = {}
+        self._keys: set[str] = set()
+        self.upstream = follow(self, visit)
+        self._take_over()
+
+    def _take_over(self) -> None:
+        """What the server says of it, for the client."""
+        task = self.upstream.task
+        self.created_at = task.created_at or self.created_at
+        self.message = task.message
+        self.poll_milliseconds = task.poll_milliseconds
+
+    def note_change(self) -> None:
+        """The server has said something of it; its end is told when there is its result, too."""
+        if not self.upstream.task.status.is_final:
+            self._take_over()
+            self.changed()
+
+    @property
+    def asked(self) -> Mapping[str, bytes]:
+        """What the server has asked and the client has not answered."""
+        requests = {key: question.request for key, question in self._pending.items()}
+        return {key: lifting.lift_question(r.method, r.params) for key, r in requests.items()}
+
+    @property
+    def methods_asked(self) -> Mapping[str, str]:
+        """The methods of these."""
+        return {key: question.request.method for key, question in self._pending.items()}
+
+    async def run(self) -> Outcome:
+        """Follow it. The session is held for as long."""
+        try:
+            return await self.upstream.follow()
+        finally:
+            for question in self._pending.values():
+                question.refuse()
+            self._pending.clear()
+            self._visit.end()
+
+    async def look(self) -> None:
+        """Ask the server, unless it has just said so."""
+        fresh_seconds = min(_FRESH_SECONDS, self.upstream.poll_seconds or _FRESH_SECONDS)
+        if self.outcome is None and self._now() - self.upstream.checked_at >= fresh_seconds:
+            await self.upstream.refresh()
+
+    async def answer(self, answers: Mapping[str, bytes], caller: Caller) -> None:
+        """Each under the server's own request id, once."""
+        given = [
+            (question, answer)
+            for key, answer in answers.items()
+            if (question := self._pending.pop(key, None))
+        ]
+        if given:
+            self.changed()
+        for question, answer in given:
+            await question.answer(Response(question.request.id, result=answer), caller)
+
+    async def cancel(self) -> None:
+        """Ask the server to stop it; whether it does is told by how the task stands."""
+        if self.outcome is None:
+            await self.upstream.cancel()
+
+    # -- what the server says ------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """There is no stream of this task's."""
+
+    async def notify(self, *messages: Notification) -> None:
+        """Progress and log messages are not told of tasks (ext-tasks, "Task Status Notifications")."""
+
+    async def ask(self, session: UpstreamSession, request: Request) -> None:
+        """Keep a question until the client, which hears of it with the task's state, has answered."""
+        if self.outcome is not None or not questions.is_question(request.method):
+            refuse_request(session, request)
+            return
+        refusal, question = None, None
+        if questions.missing_capability(request.method, request.params, self._capabilities) is not None:
+            refusal = UNABLE
+        elif len(self._pending) >= QUESTIONS_A_CALL or len(self._keys) >= QUESTIONS_A_TASK:
+            refusal = TOO_MANY
+        else:
+            try:
+                question = Question.keep(session, request, self._room_for_questions)
+            except OverBudget:
+                refusal = NO_MEMORY
+        if question is None:
+            await refuse_in_turn(session, request, refusal or UNABLE)
+            return
+        key = questions.key_for(request.method, request.params, self._keys)
+        self._keys.add(key)
+        self._pending[key] = question
+        self.changed()
+
+
+def failure(code: int, message: str) -> Outcome:
+    """A task that has ended in an error of ours."""
+    error = {"code": b"%d" % (code or INTERNAL_ERROR), "message": jsonrpc.quote(message)}
+    return tasks.failed(jsonrpc.write_object(error))
