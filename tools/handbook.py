@@ -18,6 +18,7 @@ from mcp_session_proxy.events import Event, SessionOpened
 from mcp_session_proxy.ops.introspection import Gauges, Phase
 from mcp_session_proxy.ops.logs import render_json
 from mcp_session_proxy.ops.metrics import Metrics
+from mcp_session_proxy.protocol.tasks import Status as TaskStatus
 from mcp_session_proxy.sessions.state import SessionState
 
 _ADVICE: Final = "What to do:"
@@ -73,6 +74,7 @@ _FIELDS: Final = {
     "fence": "how often the caller has changed hands",
     "file": "where something is on the disk",
     "header": "the name of a request header",
+    "kind": "whose a task is: `server`, or `call` for a call that goes on as one",
     "count": "how many",
     "how": "how a loss showed, or how a child ended",
     "issuer": "who a token says has issued it, cut after 200 characters",
@@ -98,7 +100,7 @@ _FIELDS: Final = {
     "sampled": "whether the trace is recorded (with `--tracing`)",
     "seconds": "how long it took, or how long a child lived",
     "signal": "the signal that ended it",
-    "status": "the HTTP status of the server's answer, or the exit status of a child",
+    "status": "the HTTP status of the server's answer, the exit status of a child, or how a task has ended",
     "session": "tag of the upstream session",
     "sessions": "how many upstream sessions",
     "sessionless": "whether the request came without a session id",
@@ -165,6 +167,9 @@ _LABELS: Final = {
     "[`session.opened`](events.md#sessionopened) (its `why`), [`session.closed`](events.md#sessionclosed), "
     "[`request.retried`](events.md#requestretried)",
     "state": ", ".join(f"`{state}`" for state in SessionState),
+    "status": "how a task stands, or has ended: "
+    + ", ".join(f"`{status}`" for status in TaskStatus)
+    + ", or `expired` (`--task-ttl`)",
     "verb": "what the store was asked to do: `beat`, `claim`, `write`, `load` and others at the start",
     "version": "version of the proxy",
 }
@@ -234,6 +239,7 @@ def _gauges_of_nothing() -> Gauges:
         upstream_session_age_seconds=[],
         waiters=0,
         exchanges_parked=0,
+        tasks={"": 0},
         streams={"": 0},
         memory_bytes={"": 0},
         memory_limit_bytes={"": 0},

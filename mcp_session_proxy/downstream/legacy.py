@@ -169,7 +169,11 @@ class LegacyRequests:
         token = jsonrpc.read_progress_token(request.meta) if request.meta else None
         exchange = Exchange(message, token, visit, relay, self._observe)
         response = await self._run(request, exchange, message, visit)
-        if response.error is not None and await self._wants_task(message, response.error, visit):
+        result = response.result
+        # Nearly no result is a refusal.
+        if (result is None or tasks.mentions_task(result)) and await self._wants_task(
+            message, response, visit
+        ):
             following = FollowingExchange(
                 message,
                 token,
@@ -205,7 +209,7 @@ class LegacyRequests:
             if place is not None and self._cancellable.get(place) is exchange:
                 del self._cancellable[place]
 
-    async def _wants_task(self, message: Request, error: bytes, visit: Visit) -> bool:
+    async def _wants_task(self, message: Request, response: Response, visit: Visit) -> bool:
         """Whether the server has refused a call because its tool only runs as a task.
 
         Then nothing was executed, so it may be called again.
@@ -213,12 +217,12 @@ class LegacyRequests:
         facts = visit.session.incarnation.facts
         if (
             message.method != revisions.TOOLS_CALL
-            or not tasks.may_want_task(error)
+            or not tasks.may_want_task(response)
             or tasks.asks_for_task(message.params)
             or not tasks.runs_tasks(facts.capabilities)
         ):
             return False
-        if tasks.wants_task(error):
+        if response.error is not None and tasks.wants_task(response.error):
             return True
         marks = self._catalog.known_marks(visit.key) or await self._catalog.marks(visit.key, visit)
         tool = marks.get(jsonrpc.read_string(jsonrpc.read_object(message.params).get("name")) or "")

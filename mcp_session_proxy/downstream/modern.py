@@ -258,7 +258,7 @@ class ModernRequests:
                 outcome.task, outcome.visit, principal.digest, call.modern.capabilities
             )
         if isinstance(outcome, Handle):
-            result = lifting.lift_result(tasks.write_handle(outcome.state, created), call.facts, None)
+            result = tasks.write_handle(outcome.state, call.facts.info, created)
             identifier = call.modern.request.id
             return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
         if isinstance(outcome, Asked):

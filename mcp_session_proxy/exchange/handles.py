@@ -71,6 +71,7 @@ class Handle(ABC):
         self.on_change: Callable[[Handle], None] = lambda _: None
         self._results = results
         self._room: Loan | None = None
+        self._shown: object = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.status}>"
@@ -120,9 +121,12 @@ class Handle(ABC):
         """Find out how it stands, where that is not known as it happens."""
 
     def changed(self) -> None:
-        """Something of its state is another than before."""
-        self.updated_at = now_as_text()
-        self.on_change(self)
+        """Something has happened: tell of it, if its client can see that."""
+        shown = (self.status, self.message, tuple(self.asked))
+        if shown != self._shown:
+            self._shown = shown
+            self.updated_at = now_as_text()
+            self.on_change(self)
 
     def settle(self, outcome: Outcome) -> None:
         """It has ended so. What comes later changes nothing."""
@@ -199,6 +203,7 @@ class LegacyHandle(Handle):
         self._keys: set[str] = set()
         self.upstream = follow(self, visit)
         self._take_over()
+        self.changed()
 
     def _take_over(self) -> None:
         """What the server says of it, for the client."""

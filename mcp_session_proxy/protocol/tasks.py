@@ -20,11 +20,12 @@ REQUIRED: Final[Mapping[str, object]] = {"extensions": {revisions.TASKS_EXTENSIO
 """What a client has to declare for the extension."""
 
 _RESULT_TYPE: Final = b'"task"'
-_COMPLETE: Final = b'"complete"'
 _RELATED: Final = revisions.META_RELATED_TASK.encode()
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+\-Zz]{5,30}")
 # A server that takes no calls but as tasks need not say so of each tool (basic/utilities/tasks, "Errors").
 _WANTS_TASK: Final = re.compile(r"\btask[- ]augment", re.IGNORECASE)
+_AUGMENT: Final = b"augment"
+_REFUSAL_BYTES: Final = 2048
 _REFUSED_UNSEEN: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 _MOST_MILLISECONDS: Final = 2**53 - 1
 
@@ -149,13 +150,26 @@ def ease_tool(tool: bytes) -> bytes:
     return jsonrpc.replace_members(tool, {"execution": jsonrpc.write_object(execution)})
 
 
-def may_want_task(error: bytes) -> bool:
-    """Whether a server may have refused a call (raw error) because it wants it as a task."""
-    return jsonrpc.read_error(error).code in _REFUSED_UNSEEN
+def mentions_task(result: bytes) -> bool:
+    """Whether a result may be the refusal of a call that was to be a task: such are short. Most are none."""
+    return len(result) <= _REFUSAL_BYTES and _AUGMENT in result
+
+
+def may_want_task(response: Response) -> bool:
+    """Whether a server may have refused a call because it wants it as a task.
+
+    The specification wants an error for that. The SDKs give a result, as for any tool that fails.
+    """
+    if response.error is not None:
+        return jsonrpc.read_error(response.error).code in _REFUSED_UNSEEN
+    result = response.result or b""
+    if not mentions_task(result) or not _WANTS_TASK.search(result.decode(errors="replace")):
+        return False
+    return bytes(jsonrpc.view_object(result).get("isError", b"")) == b"true"
 
 
 def wants_task(error: bytes) -> bool:
-    """Whether it says so itself."""
+    """Whether it says so itself, by an error that no tool can have made."""
     return bool(_WANTS_TASK.search(jsonrpc.read_error(error).message))
 
 
@@ -288,22 +302,24 @@ def declares(capabilities: Mapping[str, bytes]) -> bool:
     return extensions.get(revisions.TASKS_EXTENSION, b"")[:1] == b"{"
 
 
-def write_handle(state: TaskState, created: bytes | None = None) -> bytes:
-    """The result of a call that has become a task (``CreateTaskResult``), flat.
+def write_handle(state: TaskState, info: bytes | None, created: bytes | None = None) -> bytes:
+    """The result of a call that has become a task (``CreateTaskResult``), flat, by the server of this name.
 
     ``created`` is the server's own result, of which what it says to the model meanwhile is kept.
     """
     members = {"resultType": _RESULT_TYPE, **state.members(detailed=False)}
-    meta = jsonrpc.read_object(jsonrpc.read_object(created).get("_meta"))
-    if revisions.META_IMMEDIATE_RESPONSE in meta:
-        kept = {revisions.META_IMMEDIATE_RESPONSE: meta[revisions.META_IMMEDIATE_RESPONSE]}
+    said = jsonrpc.read_object(jsonrpc.read_object(created).get("_meta"))
+    kept = {key: value for key, value in said.items() if key == revisions.META_IMMEDIATE_RESPONSE}
+    if info is not None:
+        kept[revisions.META_SERVER_INFO] = info
+    if kept:
         members["_meta"] = jsonrpc.write_object(kept)
     return jsonrpc.write_object(members)
 
 
 def write_state(state: TaskState) -> bytes:
-    """The result of ``tasks/get``."""
-    return jsonrpc.write_object({"resultType": _COMPLETE, **state.members(detailed=True)})
+    """How it stands, as ``tasks/get`` is answered once that is lifted."""
+    return jsonrpc.write_object(state.members(detailed=True))
 
 
 def write_news(state: TaskState) -> bytes:

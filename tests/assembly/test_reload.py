@@ -103,7 +103,7 @@ class Reloaded(Bench):
         """A modern request."""
         params["_meta"] = {
             f"{META}protocolVersion": "2026-07-28",
-            f"{META}clientCapabilities": {"elicitation": {"form": {}}},
+            f"{META}clientCapabilities": params.pop("capabilities", {"elicitation": {"form": {}}}),
             f"{META}clientInfo": {"name": "m", "version": "1"},
         }
         headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
@@ -395,6 +395,33 @@ async def test_park_timeout(bench: Reloaded) -> None:
     bench.change(park_timeout="10ms")
     await bench.ask()
     await until(lambda: len(bench.proxy.core.parking) == 0)
+
+
+KNOWS_TASKS = {"extensions": {f"{META}tasks": {}}}
+
+
+@tries("max_tasks", "max_tasks_per_principal")
+async def test_max_tasks(bench: Reloaded) -> None:
+    """There is room for one."""
+    for option in ("max_tasks", "max_tasks_per_principal"):
+        await bench.start(**{option: 0}, task_after="1ms")
+        bench.hold().set()
+        assert "resultType" in (await bench.ask(capabilities=KNOWS_TASKS)).json["result"]
+        go_on = bench.hold()
+        bench.change(**{option: 1})
+        assert (await bench.ask(capabilities=KNOWS_TASKS)).json["result"]["resultType"] == "task"
+        go_on.set()
+
+
+@tries("task_after", "task_ttl")
+async def test_task_after(bench: Reloaded) -> None:
+    """The next call that takes longer becomes a task, which is kept for so long."""
+    await bench.start()
+    go_on = bench.hold()
+    bench.change(task_after="1ms", task_ttl="90s")
+    result = (await bench.ask(capabilities=KNOWS_TASKS)).json["result"]
+    assert (result["resultType"], result["ttlMs"]) == ("task", 90_000)
+    go_on.set()
 
 
 @tries("cache_ttl", "cache_scope")

@@ -162,6 +162,12 @@ ROWS = {
     "the URI of an update": {"LISTENED_URI_CHARS": "{} characters"},
     "documents about signing in": {"METADATA_BYTES": "{}"},
     "progress tokens of tasks": {"TASKS": "{} a session", "TASK_SECONDS": "{} at most"},
+    "tasks that clients have handles of": {
+        "TASK_ID_CHARS": "of {} characters",
+        "TASK_MESSAGE_CHARS": ", {} of what they say",
+        "QUESTIONS_A_TASK": "{} questions in the course",
+        "UNKNOWN_TASKS": "of {} tasks of a session",
+    },
     "looking for an answer": {
         "FAILING_SECONDS": "{} of failures",
         "CRASHING_SECONDS": "({} of 500)",

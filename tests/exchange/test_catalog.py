@@ -405,7 +405,11 @@ async def test_tools_that_need_a_task() -> None:
     ]
     at.server.script(LIST, page(*tools, {"name": "odd", "execution": 3}, tool("marked", MARKED)))
     marks = await at.catalog.marks(KEY, cast(Any, Visit(at.session)))
-    assert {name: known.needs_task for name, known in marks.items()} == {"required": True, "marked": False}
+    assert {name: known.support for name, known in marks.items()} == {
+        "required": "required",
+        "optional": "optional",
+        "marked": "forbidden",
+    }
 
 
 async def test_marks_after_a_moments_trouble() -> None:

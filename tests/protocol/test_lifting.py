@@ -259,11 +259,9 @@ def test_badly_marked_tools_are_left_out() -> None:
 @few
 @given(result=results_of("tools/list"))
 def test_any_list_of_tools(result: dict[str, Any]) -> None:
-    """Tools that only run as tasks go, how the others may is left out, and all else stays."""
+    """How tools may run as tasks is left out, and all else stays."""
     lifted = json.loads(lift_tools(write(result)))
-    support = [(tool.get("execution") or {}).get("taskSupport") for tool in result["tools"]]
-    kept = [tool for tool, word in zip(result["tools"], support, strict=True) if word != "required"]
-    plain = [{key: value for key, value in tool.items() if key != "execution"} for tool in kept]
+    plain = [{key: value for key, value in tool.items() if key != "execution"} for tool in result["tools"]]
     assert lifted == {**result, "tools": plain}
 
 
@@ -274,22 +272,22 @@ def test_lists_without_marks_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize(
-    ("execution", "stays"),
+    "execution",
     [
-        ('{"taskSupport":"required"}', False),
-        ('{"t\\u0061skSupport":"required"}', False),
-        ('{"taskSupport":"optional"}', True),
-        ('{"taskSupport":"forbidden"}', True),
-        ('{"taskSupport":3}', True),
-        ('"required"', True),
-        ("null", True),
+        '{"taskSupport":"required"}',
+        '{"t\\u0061skSupport":"required"}',
+        '{"taskSupport":"optional"}',
+        '{"taskSupport":"forbidden"}',
+        '{"taskSupport":3}',
+        '"required"',
+        "null",
     ],
 )
 @pytest.mark.parametrize("key", ["execution", "\\u0065xecution"])
-def test_tools_that_only_run_as_tasks(key: str, execution: str, stays: bool) -> None:
-    """However it is written, a modern client gets no tool that it cannot call, and no mention of tasks."""
+def test_no_mention_of_tasks(key: str, execution: str) -> None:
+    """However it is written, a modern client hears of no tasks of the earlier revision, and gets every tool."""
     data = f'{{"tools":[{{"name":"a","{key}":{execution}}}]}}'.encode()
-    assert json.loads(lift_tools(data)) == {"tools": [{"name": "a"}] if stays else []}
+    assert json.loads(lift_tools(data)) == {"tools": [{"name": "a"}]}
 
 
 @few
