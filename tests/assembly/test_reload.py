@@ -397,7 +397,7 @@ async def test_park_timeout(bench: Reloaded) -> None:
     await until(lambda: len(bench.proxy.core.parking) == 0)
 
 
-KNOWS_TASKS = {"extensions": {f"{META}tasks": {}}}
+KNOWS_TASKS: dict[str, Any] = {"extensions": {f"{META}tasks": {}}}
 
 
 @tries("max_tasks", "max_tasks_per_principal")

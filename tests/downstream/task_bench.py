@@ -8,7 +8,10 @@ from task_server import TaskServer
 
 EXTENSION = f"{META}tasks"
 KNOWS_TASKS: dict[str, Any] = {**ALL, "extensions": {EXTENSION: {}}}
-FORM = {"message": "Name?", "requestedSchema": {"type": "object", "title": "Name", "properties": {}}}
+FORM: dict[str, Any] = {
+    "message": "Name?",
+    "requestedSchema": {"type": "object", "title": "Name", "properties": {}},
+}
 ADA = {"action": "accept", "content": {"name": "Ada"}}
 DONE = {"content": [{"type": "text", "text": "done"}]}
 

@@ -89,7 +89,7 @@ async def test_what_the_model_is_told_meanwhile(bench: TaskBench) -> None:
     bench.server.on["tools/call"] = create
     await bench.start()
     handle = await bench.handle()
-    assert {key for key in handle["_meta"]} == {f"{META}model-immediate-response", f"{META}serverInfo"}
+    assert set(handle["_meta"]) == {f"{META}model-immediate-response", f"{META}serverInfo"}
     assert handle["ttlMs"] is None
     assert "pollIntervalMs" not in handle
     assert handle["createdAt"].endswith("Z")
@@ -227,7 +227,7 @@ async def test_malformed_answers(bench: TaskBench, responses: Any) -> None:
 async def test_questions_that_its_client_cannot_answer(bench: TaskBench) -> None:
     """They are refused, and the task goes on."""
     await bench.start()
-    meta = {f"{META}clientCapabilities": {"extensions": {EXTENSION: {}}}}
+    meta: dict[str, Any] = {f"{META}clientCapabilities": {"extensions": {EXTENSION: {}}}}
     identifier = (await bench.ask(modern(name="work", meta=meta))).json["result"]["taskId"]
     task = await bench.server.next_task()
     asked = task.ask(**FORM)
@@ -346,7 +346,7 @@ async def test_too_many_tasks(bench: TaskBench) -> None:
 
 
 async def test_expired_tasks(bench: TaskBench) -> None:
-    """What has run for too long is cancelled; it, and what was kept for long enough, is not found any more."""
+    """What has run for too long is cancelled, and not found any more; nor is what was kept for its time."""
     await bench.start(task_ttl="400ms")
     running, over = await bench.handle(), await bench.handle()
     task = await bench.server.next_task()

@@ -285,7 +285,7 @@ def test_lists_without_marks_stay_as_they_are() -> None:
 )
 @pytest.mark.parametrize("key", ["execution", "\\u0065xecution"])
 def test_no_mention_of_tasks(key: str, execution: str) -> None:
-    """However it is written, a modern client hears of no tasks of the earlier revision, and gets every tool."""
+    """However it is written, a modern client gets every tool, and no mention of earlier tasks."""
     data = f'{{"tools":[{{"name":"a","{key}":{execution}}}]}}'.encode()
     assert json.loads(lift_tools(data)) == {"tools": [{"name": "a"}]}
 
