@@ -94,7 +94,7 @@ class FollowingExchange(CreatingExchange):
         except BaseException:
             # However its client came to leave it, nobody wants it any more.
             with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.shield(self._session.spawn(task.cancel(), "cancel a task"))
+                await asyncio.shield(self.session.spawn(task.cancel(), "cancel a task"))
             raise
         finally:
             tokens.pop(self.upstream_id, None)

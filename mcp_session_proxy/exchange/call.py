@@ -448,6 +448,10 @@ class _Unheard:
         """Nobody takes it."""
         return False
 
+    async def pass_on(self, opening: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
+        """Nobody takes it as it comes."""
+        return False
+
 
 UNHEARD: Final[PostChannel] = _Unheard()
 

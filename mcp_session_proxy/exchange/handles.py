@@ -22,7 +22,7 @@ from ..protocol.tasks import Outcome, Status, TaskState
 from ..sessions.binding import Visit
 from ..upstream.question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import Caller
+from ..upstream.transport import ArrivingResult, Caller
 from .listening import Listener
 from .upstream_task import UpstreamTask
 
@@ -269,6 +269,10 @@ class LegacyHandle(Handle):
 
     async def notify(self, *messages: Notification) -> None:
         """Progress and log messages are not told of tasks (ext-tasks, "Task Status Notifications")."""
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
+        """What it has come to is kept."""
+        return False
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Keep a question until the client, which hears of it with the task's state, has answered."""

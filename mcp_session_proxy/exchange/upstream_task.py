@@ -23,6 +23,7 @@ from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.tasks import LegacyTask, Outcome, Status
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
 from .outlet import Outlet
 
@@ -336,6 +337,10 @@ class UpstreamTask:
         self._asks = False
         params = tasks.without_related_task(request.params)
         await self._outlet.ask(session, Request(request.id, request.method, params))
+
+    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
+        """What a task has come to is looked at first."""
+        return False
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the standalone stream."""
