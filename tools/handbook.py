@@ -18,7 +18,7 @@ from mcp_session_proxy.events import Event, SessionOpened
 from mcp_session_proxy.ops.introspection import Gauges, Phase
 from mcp_session_proxy.ops.logs import render_json
 from mcp_session_proxy.ops.metrics import Metrics
-from mcp_session_proxy.protocol.tasks import Status as TaskStatus
+from mcp_session_proxy.protocol.tasks import TaskStatus
 from mcp_session_proxy.sessions.state import SessionState
 
 _ADVICE: Final = "What to do:"

@@ -16,7 +16,7 @@ from ..exchange.early import EarlyStreams
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
-from ..exchange.tasks import Tasks
+from ..exchange.tasks import Handles
 from ..exchange.upstream_task import Followed
 from ..exchange.wishes import Wishes
 from ..memory import Keeper, Memory
@@ -105,7 +105,7 @@ class Core:
         self.tasks = build(
             rules.task_rules,
             partial(
-                Tasks,
+                Handles,
                 observe=observe,
                 followed=followed,
                 results=self.memory.events,

@@ -15,7 +15,7 @@ from ..exchange.delivery import Delivery
 from ..exchange.exchange import Exchange
 from ..exchange.introduction import introduce
 from ..exchange.relay import Relay
-from ..exchange.tasks import Tasks
+from ..exchange.tasks import Handles
 from ..exchange.wishes import Wishes
 from ..protocol import jsonrpc, lifting, revisions, tasks
 from ..protocol.jsonrpc import Message, Notification, Request, Response
@@ -43,7 +43,7 @@ class LegacyRequests:
         catalog: Catalog,
         delivery: Delivery,
         wishes: Wishes,
-        tasks: Tasks,
+        tasks: Handles,
         pings: Pings,
         observe: Observer,
     ) -> None:

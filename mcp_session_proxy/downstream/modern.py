@@ -32,7 +32,7 @@ from ..exchange.handles import Handle
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
-from ..exchange.tasks import Tasks
+from ..exchange.tasks import Handles
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions, tasks
 from ..protocol.inbound import ModernRequest
@@ -80,7 +80,7 @@ class ModernRequests:
         catalog: Catalog,
         listening: Listening,
         parking: Parking,
-        tasks: Tasks,
+        tasks: Handles,
         rules: ModernRules,
         observe: Observer,
         questions: Share = UNBOUNDED,
@@ -230,7 +230,7 @@ class ModernRequests:
         modern = call.modern
         return (
             modern.request.method == revisions.TOOLS_CALL
-            and not call.may_become_task
+            and not call.exchange.may_become_task
             and tasks.declares(modern.capabilities)
         )
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from ..bounds import PARAMS_MEMBERS
 from ..errors import InvalidParams, MissingCapability
-from ..exchange.tasks import Tasks
+from ..exchange.tasks import Handles
 from ..protocol import jsonrpc, lifting, revisions, tasks
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Response
@@ -20,7 +20,7 @@ _DONE = b"{}"  # lifted, it says that it is complete
 class TaskRequests:
     """Answers ``tasks/get``, ``tasks/update`` and ``tasks/cancel``."""
 
-    def __init__(self, tasks: Tasks) -> None:
+    def __init__(self, tasks: Handles) -> None:
         self._tasks = tasks
 
     async def answer(self, request: ClientRequest, modern: ModernRequest) -> Answer:

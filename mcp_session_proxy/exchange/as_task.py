@@ -13,7 +13,7 @@ from ..errors import UpstreamTimeout
 from ..events import Observer
 from ..protocol import jsonrpc, tasks
 from ..protocol.jsonrpc import Request, Response
-from ..protocol.tasks import Outcome, Status
+from ..protocol.tasks import TaskOutcome, TaskStatus
 from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
 from .cutoff import CutOff
@@ -101,7 +101,7 @@ class FollowingExchange(CreatingExchange):
             self.upstream_seconds = (self.upstream_seconds or 0.0) + self._loop_time() - started
         return self._respond(outcome)
 
-    async def _follow(self, task: UpstreamTask) -> Outcome:
+    async def _follow(self, task: UpstreamTask) -> TaskOutcome:
         try:
             with self._cutoff:
                 async with asyncio.timeout(self._ttl_seconds):
@@ -118,11 +118,11 @@ class FollowingExchange(CreatingExchange):
         return asyncio.get_running_loop().time()
 
     @staticmethod
-    def _respond(outcome: Outcome) -> Response:
+    def _respond(outcome: TaskOutcome) -> Response:
         unknown = unknown_outcome(outcome)
         if unknown is not None:
             raise unknown
-        if outcome.status is Status.COMPLETED:
+        if outcome.status is TaskStatus.COMPLETED:
             return Response(jsonrpc.NULL, result=outcome.payload)
         error = outcome.payload or tasks.write_error(outcome.message or _CANCELLED)
         return Response(jsonrpc.NULL, error=error)

@@ -9,7 +9,7 @@ bound, for the next one.
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Callable, Coroutine, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from ..aio import Signal
@@ -58,6 +58,26 @@ class Created(NamedTuple):
 Outcome: TypeAlias = Response | Asked | Created
 
 
+class _Pending(dict[str, Question]):
+    """The questions of a call that wait for its client, by key; ``spent`` are keys that are not used again,
+    where the client may see each only once.
+    """
+
+    spent: set[str] | None = None
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there is no place for one more."""
+        return len(self) >= QUESTIONS_A_CALL or len(self.spent or ()) >= QUESTIONS_A_TASK
+
+    def key_for(self, request: Request) -> str:
+        """A key for a question of the server's."""
+        key = questions.key_for(request.method, request.params, self if self.spent is None else self.spent)
+        if self.spent is not None:
+            self.spent.add(key)
+        return key
+
+
 class ModernCall:
     """One call of a modern client. Implements ``outlet.Outlet`` for its exchange.
 
@@ -71,7 +91,6 @@ class ModernCall:
     trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
     rounds = 0
-    _keys: set[str] | None = None  # of all questions, where none may be used twice
     _task: asyncio.Task[Response] | None = None
     _channel: PostChannel | None = None
 
@@ -93,7 +112,7 @@ class ModernCall:
         self.caller = visit.caller  # of the request that the client waits on
         self._visit: Visit | None = visit
         self._attribution = attribution
-        self._exchange = make_exchange(
+        self.exchange = make_exchange(
             Request(modern.request.id, modern.request.method, lowered),
             modern.progress_token,
             visit,
@@ -101,11 +120,11 @@ class ModernCall:
             observe,
         )
         self._kept: deque[tuple[Notification, Loan]] = deque(maxlen=PARKED_MESSAGES)
-        self._pending: dict[str, Question] = {}
+        self._pending = _Pending()
         self._at_hand = dict(at_hand)
-        self._urls = UrlRound(share)
+        self.urls = UrlRound(share)
         self._unasked = Unasked()
-        self._news = Signal()
+        self.news = Signal()
 
     def __repr__(self) -> str:
         return f"<ModernCall {self.modern.request.method} rounds={self.rounds} asked={len(self._pending)}>"
@@ -113,12 +132,7 @@ class ModernCall:
     @property
     def upstream_seconds(self) -> float | None:
         """How long the server took, once the exchange is over."""
-        return self._exchange.upstream_seconds
-
-    @property
-    def may_become_task(self) -> bool:
-        """Whether the server is asked to carry it out as a task that its client gets a handle of."""
-        return self._exchange.may_become_task
+        return self.exchange.upstream_seconds
 
     @property
     def is_parkable(self) -> bool:
@@ -159,11 +173,11 @@ class ModernCall:
             if self._unasked.required:
                 self._unasked.heard()
             if self._task is None:
-                work = self._exchange.run(self.trace)
+                work = self.exchange.run(self.trace)
                 if self.respondent is not None and self.is_parkable:
                     work = self._introduced(work, self.respondent)
                 self._task = asyncio.get_running_loop().create_task(work)
-                self._task.add_done_callback(self._news.give)
+                self._task.add_done_callback(self.news.give)
             return await self._outcome(self._task)
         except (asyncio.CancelledError, Exception):
             # Whatever ends the round ends the call: without a state its client could not come back to it.
@@ -185,23 +199,23 @@ class ModernCall:
 
     async def _outcome(self, task: asyncio.Task[Response]) -> Outcome:
         while not (task.done() or self._pending):
-            await (self._hear_on() if self._unasked.required else self._news.wait())
+            await (self._hear_on() if self._unasked.required else self.news.wait())
         if not task.done():
             try:
                 # A round costs the client a request: questions that come together share one.
                 async with asyncio.timeout(_GATHER_SECONDS):
                     while not task.done():
-                        await self._news.wait()
+                        await self.news.wait()
             except TimeoutError:
-                return self._ask()
+                return Asked(self.asked)
         response = task.result()
         if self._unasked.explains(response):
             raise MissingCapability(self._unasked.required)
         urls = lifting.required_urls(response)[:QUESTIONS_A_CALL]
         # Once only: a user who has declined must not be asked again by the same call.
-        if urls and self._urls.stage is not Stage.DECLINED and self.is_parkable:
-            return Asked(self._urls.ask(urls, self.modern.capabilities, self._keys))
-        if self._exchange.may_become_task:
+        if urls and self.urls.stage is not Stage.DECLINED and self.is_parkable:
+            return Asked(self.urls.ask(urls, self.modern.capabilities, self._pending.spent))
+        if self.exchange.may_become_task:
             created = tasks.read_created(response.result)
             if created is not None and response.result is not None and self._visit is not None:
                 visit, self._visit = self._visit, None
@@ -220,12 +234,8 @@ class ModernCall:
         while (until := self._unasked.until) > loop.time():
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(until):
-                    return await self._news.wait()
+                    return await self.news.wait()
         raise MissingCapability(self._unasked.required)
-
-    def _ask(self) -> Asked:
-        requests = {key: question.request for key, question in self._pending.items()}
-        return Asked({key: lifting.lift_question(r.method, r.params) for key, r in requests.items()})
 
     def park(self) -> None:
         """The client has been asked, and the call waits for it to come back."""
@@ -239,7 +249,7 @@ class ModernCall:
         self.modern = modern
         self.caller = caller
         # What the server knows is our id, so the client may choose another token each time.
-        self._exchange.token = modern.progress_token
+        self.exchange.token = modern.progress_token
         trace.resumes(self.trace)
         self.trace = trace
 
@@ -252,38 +262,25 @@ class ModernCall:
         """
         self._channel = UNHEARD
         self._kept.clear()
-        self._keys = set(self._pending)
+        self._pending.spent = set(self._pending)
 
     @property
     def asked(self) -> Mapping[str, bytes]:
         """What the client is asked, by key, as raw ``InputRequest`` objects."""
-        if self._urls.asked:
-            return {**self._ask().questions, **self._urls.asked}
-        return self._ask().questions
+        requests = {key: question.request for key, question in self._pending.items()}
+        lifted = {key: lifting.lift_question(r.method, r.params) for key, r in requests.items()}
+        return {**lifted, **self.urls.asked}
 
     @property
     def methods_asked(self) -> Mapping[str, str]:
         """The methods of the questions, by key."""
         asked = {key: question.request.method for key, question in self._pending.items()}
-        return asked | dict.fromkeys(self._urls.keys, revisions.ELICIT)
+        return asked | dict.fromkeys(self.urls.keys, revisions.ELICIT)
 
     @property
     def is_over(self) -> bool:
         """Whether the server has answered, or cannot any more."""
         return self._task is not None and self._task.done()
-
-    @property
-    def urls_asked(self) -> Iterable[str]:
-        """The keys of the URLs that the client is to visit, now."""
-        return self._urls.asked.keys()
-
-    async def stirred(self) -> None:
-        """Wait until the server asks or answers, or somebody stirs."""
-        await self._news.wait()
-
-    def stir(self) -> None:
-        """Have whoever waits for the call look again."""
-        self._news.give()
 
     # -- answers ---------------------------------------------------------------------------------
 
@@ -304,7 +301,7 @@ class ModernCall:
             question = self._pending.pop(key, None)
             if question is not None:
                 await question.answer(Response(question.request.id, result=answer), self.caller)
-        elicitations = self._urls.answer(answers)
+        elicitations = self.urls.answer(answers)
         if elicitations is not None:
             await self._begin_anew(elicitations)
 
@@ -319,8 +316,8 @@ class ModernCall:
             await self._attribution.completion(self.session, identifier, _COMPLETION_SECONDS)
         self._task = None
         request = self.modern.request
-        self._exchange.request = Request(request.id, request.method, lowering.lower_params(self.modern))
-        self._exchange.caller = self.caller
+        self.exchange.request = Request(request.id, request.method, lowering.lower_params(self.modern))
+        self.exchange.caller = self.caller
 
     # -- what the server says meanwhile ------------------------------------------------------------
 
@@ -367,26 +364,23 @@ class ModernCall:
         missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
         if missing is not None:
             await self._unasked.refuse(session, request, missing)
-            self._news.give()
+            self.news.give()
             return
-        if len(self._pending) >= QUESTIONS_A_CALL or len(self._keys or ()) >= QUESTIONS_A_TASK:
+        if self._pending.is_full:
             await refuse_in_turn(session, request, TOO_MANY)
             return
-        taken = self._pending if self._keys is None else self._keys
-        key = questions.key_for(request.method, request.params, taken)
+        key = self._pending.key_for(request)
         try:
             question = Question.keep(session, request, self._share)
         except OverBudget:
             await refuse_in_turn(session, request, NO_MEMORY)
             return
-        if self._keys is not None:
-            self._keys.add(key)
         answer = self._at_hand.pop(key, None)
         if answer is not None and questions.is_fit_answer(request.method, answer):
             await question.answer(Response(question.request.id, result=answer), self.caller)
         else:
             self._pending[key] = question
-            self._news.give()
+            self.news.give()
 
     async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
         """Lifting a result needs all of it."""
@@ -394,7 +388,7 @@ class ModernCall:
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream standalone stream."""
-        self._exchange.deliver(request)
+        self.exchange.deliver(request)
 
     # -- the end -----------------------------------------------------------------------------------
 
@@ -427,7 +421,7 @@ class ModernCall:
 
     def give_up(self, error: ProxyError) -> None:
         """End the call with an error for whoever waits for it."""
-        self._exchange.give_up(error)
+        self.exchange.give_up(error)
 
     def _end(self) -> None:
         if self._task is not None and self._task.done() and not self._task.cancelled():
@@ -435,10 +429,10 @@ class ModernCall:
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()
-        self._exchange.detach_outlet()  # it points at this call: let go, both are freed at once
+        self.exchange.detach_outlet()  # it points at this call: let go, both are freed at once
 
 
-class _Unheard:
+class _Nowhere:
     """Where what a task's server says goes. Implements ``relay.PostChannel``."""
 
     async def begin(self) -> None:
@@ -453,7 +447,7 @@ class _Unheard:
         return False
 
 
-UNHEARD: Final[PostChannel] = _Unheard()
+UNHEARD: Final[PostChannel] = _Nowhere()
 
 
 def _is_loud_enough(params: bytes | None, wanted: str | None) -> bool:

@@ -18,7 +18,7 @@ from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, lifting, questions, tasks
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
-from ..protocol.tasks import Outcome, Status, TaskState
+from ..protocol.tasks import TaskOutcome, TaskState, TaskStatus
 from ..sessions.binding import Visit
 from ..upstream.question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
@@ -66,7 +66,7 @@ class Handle(ABC):
         self.ttl_milliseconds = ttl_milliseconds
         self.poll_milliseconds: int | None = None
         self.message: str | None = None
-        self.outcome: Outcome | None = None
+        self.outcome: TaskOutcome | None = None
         self.listeners: dict[Listener, None] = {}
         self.on_change: Callable[[Handle], None] = lambda _: None
         self._results = results
@@ -83,11 +83,11 @@ class Handle(ABC):
     # -- how it stands ---------------------------------------------------------------------------
 
     @property
-    def status(self) -> Status:
+    def status(self) -> TaskStatus:
         """How it stands for its client: it needs input only where there is a question to be answered."""
         if self.outcome is not None:
             return self.outcome.status
-        return Status.INPUT_REQUIRED if self.asked else Status.WORKING
+        return TaskStatus.INPUT_REQUIRED if self.asked else TaskStatus.WORKING
 
     @property
     @abstractmethod
@@ -113,7 +113,7 @@ class Handle(ABC):
         )
 
     @abstractmethod
-    async def run(self) -> Outcome:
+    async def run(self) -> TaskOutcome:
         """Carry it out to its end. Cancelling this leaves it behind: the server is not told."""
 
     @abstractmethod
@@ -128,7 +128,7 @@ class Handle(ABC):
             self.updated_at = now_as_text()
             self.on_change(self)
 
-    def settle(self, outcome: Outcome) -> None:
+    def settle(self, outcome: TaskOutcome) -> None:
         """It has ended so. What comes later changes nothing."""
         if self.outcome is not None:
             return
@@ -136,7 +136,7 @@ class Handle(ABC):
             self._room = self._results.lend(len(outcome.payload or b""))
         except OverBudget:
             outcome = tasks.failed(tasks.write_error(_NO_ROOM))
-        if outcome.status is Status.FAILED and outcome.payload is not None:
+        if outcome.status is TaskStatus.FAILED and outcome.payload is not None:
             outcome = outcome._replace(payload=lifting.lift_error(outcome.payload, {}).raw)
         self.outcome = outcome
         self.message = outcome.message
@@ -229,7 +229,7 @@ class LegacyHandle(Handle):
         """The methods of these."""
         return {key: question.request.method for key, question in self._pending.items()}
 
-    async def run(self) -> Outcome:
+    async def run(self) -> TaskOutcome:
         """Follow it. The session is held for as long."""
         try:
             return await self.upstream.follow()
@@ -298,7 +298,7 @@ class LegacyHandle(Handle):
         self.changed()
 
 
-def failure(code: int, message: str) -> Outcome:
+def failure(code: int, message: str) -> TaskOutcome:
     """A task that has ended in an error of ours."""
     error = {"code": b"%d" % (code or INTERNAL_ERROR), "message": jsonrpc.quote(message)}
     return tasks.failed(jsonrpc.write_object(error))

@@ -10,10 +10,9 @@ from collections.abc import Mapping
 from ..errors import ProxyError
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, tasks
-from ..protocol.tasks import Outcome, Status
+from ..protocol.tasks import TaskOutcome, TaskStatus
 from ..upstream.transport import Caller
-from .call import UNHEARD, Asked, Created, ModernCall
-from .call import Outcome as RoundOutcome
+from .call import UNHEARD, Asked, Created, ModernCall, Outcome
 from .handles import Handle
 
 
@@ -28,7 +27,7 @@ class LateCall(Handle):
     def __init__(
         self,
         call: ModernCall,
-        round: "asyncio.Task[RoundOutcome]",  # noqa: A002
+        round: "asyncio.Task[Outcome]",  # noqa: A002
         *,
         principal: str,
         ttl_milliseconds: int,
@@ -54,7 +53,7 @@ class LateCall(Handle):
         methods = self._call.methods_asked
         return {key: method for key, method in methods.items() if key not in self._given}
 
-    async def run(self) -> Outcome:
+    async def run(self) -> TaskOutcome:
         """Let the call go on, one round after the other."""
         try:
             outcome = await self._round
@@ -68,13 +67,13 @@ class LateCall(Handle):
             # Its client has cancelled the call, and nobody this task.
             task = asyncio.current_task()
             if self._cancelled and not (task is not None and task.cancelling()):
-                return Outcome(Status.CANCELLED)
+                return TaskOutcome(TaskStatus.CANCELLED)
             self._stop()
             raise
         assert not isinstance(outcome, Created), "a call that goes on as a task of ours asks for none"
         if outcome.error is not None:
             return tasks.failed(outcome.error)
-        return Outcome(Status.COMPLETED, tasks.without_related_task(outcome.result))
+        return TaskOutcome(TaskStatus.COMPLETED, tasks.without_related_task(outcome.result))
 
     async def _answers(self) -> Mapping[str, bytes]:
         """The client's answers, as soon as there are any; none, once the server has gone on without them.
@@ -85,7 +84,7 @@ class LateCall(Handle):
         while True:
             if self._cancelled:
                 raise asyncio.CancelledError
-            urls = set(self._call.urls_asked)
+            urls = set(self._call.urls.asked)
             ready = {
                 key: answer
                 for key, answer in self._given.items()
@@ -98,7 +97,7 @@ class LateCall(Handle):
             if (asked := tuple(self._call.asked)) != told:
                 told = asked
                 self.changed()
-            await self._call.stirred()
+            await self._call.news.wait()
 
     async def answer(self, answers: Mapping[str, bytes], caller: Caller) -> None:
         """Give them to the call; those to nothing are dropped."""
@@ -108,7 +107,7 @@ class LateCall(Handle):
             self._given |= given
             self._call.caller = caller
             self.changed()
-            self._call.stir()
+            self._call.news.give()
 
     async def look(self) -> None:
         """There is nothing to be found out: whatever happens is heard of."""
@@ -122,6 +121,6 @@ class LateCall(Handle):
     def _stop(self) -> None:
         if self._round.done():
             self._call.abandon()
-            self._call.stir()
+            self._call.news.give()
         else:
             self._round.cancel()

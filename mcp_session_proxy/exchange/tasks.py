@@ -12,17 +12,16 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import events
-from ..aio import Tasks as Background
+from ..aio import Tasks
 from ..errors import InternalError, ProxyError, TooManyTasks, UnknownTask
 from ..events import Observer
 from ..memory import UNBOUNDED, Share
 from ..protocol import revisions, tasks
 from ..protocol.lifting import ServerFacts
-from ..protocol.tasks import LegacyTask, Status
+from ..protocol.tasks import LegacyTask, TaskStatus
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
-from .call import ModernCall
-from .call import Outcome as RoundOutcome
+from .call import ModernCall, Outcome
 from .handles import Handle, LegacyHandle, failure
 from .late_call import LateCall
 from .listening import Listener
@@ -42,7 +41,7 @@ class TaskRules:
     after_seconds: float | None = None
 
 
-class Tasks:
+class Handles:
     """The handles, by id. ``rules`` may be replaced at any time.
 
     Their results count against ``results``, what their clients are asked against ``questions``.
@@ -66,7 +65,7 @@ class Tasks:
         self._per_principal: dict[str, int] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
-        self._background = Background()
+        self._background = Tasks()
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -74,7 +73,7 @@ class Tasks:
     def count_by_status(self) -> Mapping[str, int]:
         """How many stand how."""
         counted = Counter(handle.status for handle in self._handles.values())
-        return {status.value: counted[status] for status in Status}
+        return {status.value: counted[status] for status in TaskStatus}
 
     def sessions(self) -> Iterator[UpstreamSession]:
         """The upstream session of each task that is not over."""
@@ -154,8 +153,8 @@ class Tasks:
         self._runs[handle.id] = self._background.spawn(self._carry_out(handle), "task")
 
     async def take_after(
-        self, seconds: float, call: ModernCall, round_: "asyncio.Task[RoundOutcome]", principal: str
-    ) -> RoundOutcome | Handle:
+        self, seconds: float, call: ModernCall, round_: "asyncio.Task[Outcome]", principal: str
+    ) -> Outcome | Handle:
         """What a round of a call comes to within this time, or the handle of what goes on after it.
 
         Where there may be no more tasks, the client waits on. Cancelling this cancels the round.

@@ -20,7 +20,7 @@ from ..errors import INVALID_PARAMS, OutcomeUnknown, ProxyError, SessionLost, Up
 from ..events import Observer
 from ..protocol import jsonrpc, revisions, tasks
 from ..protocol.jsonrpc import Notification, Request, Response
-from ..protocol.tasks import LegacyTask, Outcome, Status
+from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
 from ..sessions.binding import Visit
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
@@ -135,7 +135,7 @@ class UpstreamTask:
         self._may_read = True
         self._asks = False
         self._failing_since: float | None = None
-        self._trouble: Outcome | None = None
+        self._trouble: TaskOutcome | None = None
 
     def __repr__(self) -> str:
         return f"<UpstreamTask {self.task.id} {self.task.status}>"
@@ -157,7 +157,7 @@ class UpstreamTask:
 
     # -- until it is over ------------------------------------------------------------------------
 
-    async def follow(self) -> Outcome:
+    async def follow(self) -> TaskOutcome:
         """How it has ended. What the server asks meanwhile goes to the outlet. Raises nothing but
         a cancellation, of which the server hears nothing.
         """
@@ -173,7 +173,7 @@ class UpstreamTask:
                     if (outcome := await self._read_early()) is not None:
                         return outcome
                     continue
-                if self.task.status is Status.INPUT_REQUIRED and self._reading is None and self._may_read:
+                if self.task.status is TaskStatus.INPUT_REQUIRED and self._reading is None and self._may_read:
                     self._reading = asyncio.create_task(self._inquire(revisions.TASK_RESULT))
                     self._reading.add_done_callback(self._news.give)
                 pause_seconds = self.poll_seconds or _UNTOLD.after(pause_seconds)
@@ -194,7 +194,7 @@ class UpstreamTask:
             return False
         return True
 
-    async def _read_early(self) -> Outcome | None:
+    async def _read_early(self) -> TaskOutcome | None:
         """``tasks/result``, which was opened for its questions, has been answered: is that the end?
 
         Servers that give it only when the task is over refuse it before.
@@ -212,12 +212,12 @@ class UpstreamTask:
         if response.result is None:
             return None  # it is opened again when the task stands otherwise
         # A result is one, whatever the server says of the task.
-        return tasks.judge(self.task._replace(status=Status.COMPLETED), response)
+        return tasks.judge(self.task._replace(status=TaskStatus.COMPLETED), response)
 
-    async def _result(self) -> Outcome:
+    async def _result(self) -> TaskOutcome:
         """The result of a task that is over, or why there is none."""
-        if self.task.status is Status.CANCELLED:
-            return Outcome(Status.CANCELLED, message=self.task.message)
+        if self.task.status is TaskStatus.CANCELLED:
+            return TaskOutcome(TaskStatus.CANCELLED, message=self.task.message)
         pause_seconds = 0.0
         while self._trouble is None:
             if self._reading is None:
@@ -242,7 +242,7 @@ class UpstreamTask:
         self._failing_since = None
         if told.status is not former.status:
             self._may_read = True
-        self._asks = told.status is Status.INPUT_REQUIRED
+        self._asks = told.status is TaskStatus.INPUT_REQUIRED
         if self.task != former:
             self._on_change()
             if told.status is not former.status:
@@ -314,7 +314,7 @@ class UpstreamTask:
         elif now - self._failing_since >= FAILING_SECONDS:
             self._end(tasks.failed(tasks.write_error(message)))
 
-    def _end(self, outcome: Outcome) -> None:
+    def _end(self, outcome: TaskOutcome) -> None:
         self._trouble = outcome
         self._news.give()
 
@@ -363,7 +363,7 @@ class UpstreamTask:
                     await self.refresh()
 
 
-def unknown_outcome(outcome: Outcome) -> OutcomeUnknown | None:
+def unknown_outcome(outcome: TaskOutcome) -> OutcomeUnknown | None:
     """The error of ours that a task has ended in, if it is one that may have been executed."""
     message = None if outcome.payload is None else jsonrpc.read_error(outcome.payload).message
     return OutcomeUnknown(message) if message in (LOST, FORGOTTEN) else None

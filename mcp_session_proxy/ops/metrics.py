@@ -22,7 +22,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 
 from .. import __version__, events
-from ..protocol.tasks import Status as TaskStatus
+from ..protocol.tasks import TaskStatus
 from ..sessions.acceptance import TokenOutcome
 from ..upstream.fleet import Condition
 from .introspection import Gauges, Phase

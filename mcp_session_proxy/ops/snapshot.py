@@ -9,7 +9,7 @@ from typing import Final
 from ..downstream.endpoint import Endpoint
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
-from ..exchange.tasks import Tasks
+from ..exchange.tasks import Handles
 from ..memory import Memory
 from ..sessions.acceptance import TokenOutcome
 from ..sessions.accepting import Acceptances
@@ -46,7 +46,7 @@ class Snapshot:
         binder: Binder,
         endpoint: Endpoint,
         parking: Parking,
-        tasks: Tasks,
+        tasks: Handles,
         listening: Listening,
         fleet: Fleet,
         memory: Memory,

@@ -30,7 +30,7 @@ _REFUSED_UNSEEN: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 _MOST_MILLISECONDS: Final = 2**53 - 1
 
 
-class Status(StrEnum):
+class TaskStatus(StrEnum):
     """How a task stands. Both revisions have the same words."""
 
     WORKING = "working"
@@ -42,7 +42,7 @@ class Status(StrEnum):
     @property
     def is_final(self) -> bool:
         """Whether nothing follows."""
-        return self not in (Status.WORKING, Status.INPUT_REQUIRED)
+        return self not in (TaskStatus.WORKING, TaskStatus.INPUT_REQUIRED)
 
 
 class Support(StrEnum):
@@ -55,9 +55,9 @@ class Support(StrEnum):
 
 # Which member tells more of a task that stands so (ext-tasks, "Task Status").
 _DETAILS: Final = {
-    Status.INPUT_REQUIRED: "inputRequests",
-    Status.COMPLETED: "result",
-    Status.FAILED: "error",
+    TaskStatus.INPUT_REQUIRED: "inputRequests",
+    TaskStatus.COMPLETED: "result",
+    TaskStatus.FAILED: "error",
 }
 
 
@@ -68,7 +68,7 @@ class LegacyTask(NamedTuple):
     """What a server says of a task, as far as it is fit. ``ttl_milliseconds`` is None for ever."""
 
     id: str
-    status: Status
+    status: TaskStatus
     message: str | None = None
     created_at: str | None = None
     updated_at: str | None = None
@@ -88,12 +88,12 @@ def read_task(raw: bytes | None) -> LegacyTask | None:
     members = jsonrpc.read_object(raw)
     identifier = jsonrpc.read_string(members.get("taskId"))
     status = jsonrpc.read_string(members.get("status"))
-    if not identifier or len(identifier) > TASK_ID_CHARS or status not in set(Status):
+    if not identifier or len(identifier) > TASK_ID_CHARS or status not in set(TaskStatus):
         return None
     message = jsonrpc.read_string(members.get("statusMessage"))
     return LegacyTask(
         identifier,
-        Status(status),
+        TaskStatus(status),
         None if message is None else message[:TASK_MESSAGE_CHARS],
         _read_date(members.get("createdAt")),
         _read_date(members.get("lastUpdatedAt")),
@@ -219,35 +219,35 @@ def without_related_task(payload: bytes | None) -> bytes | None:
 # -- how a task ends -----------------------------------------------------------------------------------
 
 
-class Outcome(NamedTuple):
+class TaskOutcome(NamedTuple):
     """How a task has ended, in the words of the extension. ``payload`` is a raw result, or a raw error."""
 
-    status: Status
+    status: TaskStatus
     payload: bytes | None = None
     message: str | None = None
 
 
-def judge(task: LegacyTask, response: Response) -> Outcome:
+def judge(task: LegacyTask, response: Response) -> TaskOutcome:
     """What a task has come to whose server gave this response to ``tasks/result``.
 
     The earlier revision calls a task failed whose tool has failed; the extension does so only where there is
     a JSON-RPC error instead of a result. Servers that keep no result of a failed task give an empty one.
     """
-    if task.status is Status.CANCELLED:
-        return Outcome(Status.CANCELLED, message=task.message)
+    if task.status is TaskStatus.CANCELLED:
+        return TaskOutcome(TaskStatus.CANCELLED, message=task.message)
     if response.error is not None:
         return failed(response.error, task.message)
     result = without_related_task(response.result) or b"{}"
-    if task.status is Status.FAILED and bytes(jsonrpc.view_object(result).get("isError", b"")) != b"true":
+    if task.status is TaskStatus.FAILED and bytes(jsonrpc.view_object(result).get("isError", b"")) != b"true":
         message = task.message or "The task failed, and the MCP server did not say why."
         return failed(write_error(message), task.message)
-    return Outcome(Status.COMPLETED, result, task.message)
+    return TaskOutcome(TaskStatus.COMPLETED, result, task.message)
 
 
-def failed(error: bytes, message: str | None = None) -> Outcome:
+def failed(error: bytes, message: str | None = None) -> TaskOutcome:
     """A task that has ended in a raw JSON-RPC error."""
     text = message or jsonrpc.read_error(error).message[:TASK_MESSAGE_CHARS]
-    return Outcome(Status.FAILED, error, text or None)
+    return TaskOutcome(TaskStatus.FAILED, error, text or None)
 
 
 def write_error(message: str) -> bytes:
@@ -267,7 +267,7 @@ class TaskState(NamedTuple):
     """
 
     id: str
-    status: Status
+    status: TaskStatus
     message: str | None
     created_at: str
     updated_at: str
