@@ -1,0 +1,714 @@
+"""A cluster of any size on a clock of its own: the decisions are real, everything below them is played.
+
+Members find, forward, take over and let go by the very code that runs in a proxy (``Shards``, ``Routing``,
+``Members``, ``Membership``) and meet in the memory engine. Played are the network, the MCP server, the clients
+and the failures, which come at random, by a seed. Nothing waits: the event loop's clock jumps to the next
+moment at which something happens, so that minutes of two hundred members pass in seconds. From the root::
+
+    python -m tests.cluster.simulation --members 200 --callers 200000 --plot docs/scaling-simulation.svg
+
+What must hold in every moment is checked in ``World``; how many of what there were is in ``Report``.
+"""
+
+import argparse
+import asyncio
+import itertools
+import random
+import selectors
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from mcp_session_proxy.aio import Tasks
+from mcp_session_proxy.cluster.card import Card, write_card
+from mcp_session_proxy.cluster.members import Members
+from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerRefused, PeerUnreachable
+from mcp_session_proxy.cluster.routing import Routing
+from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
+from mcp_session_proxy.cluster.shards import Shards
+from mcp_session_proxy.errors import OutcomeUnknown, ProxyError
+from mcp_session_proxy.events import Event
+from mcp_session_proxy.store.engine import (
+    Claimed,
+    Fenced,
+    RecordPlace,
+    StoredMember,
+    StoredShard,
+    StoreFailure,
+)
+from mcp_session_proxy.store.memory import MemoryEngine
+from mcp_session_proxy.store.membership import LEASE_SECONDS, Membership
+
+_STORE_SECONDS: Final = 0.0003
+_NETWORK_SECONDS: Final = 0.0002
+_CONNECT_SECONDS: Final = 2.0
+_STORE_TIMEOUT_SECONDS: Final = 1.0
+_PLACE: Final = RecordPlace("session", "1")
+
+T = TypeVar("T")
+
+
+class Broken(AssertionError):
+    """Something happened that must not."""
+
+
+# -- a clock that jumps ------------------------------------------------------------------------------
+
+
+class _Jump(selectors.DefaultSelector):
+    """Nothing ever arrives from outside; instead of waiting for it, time goes on."""
+
+    jump: Callable[[float], None]
+
+    def select(self, timeout: float | None = None) -> list[Any]:
+        if timeout is None:
+            raise RuntimeError("everybody waits, and nothing will happen")
+        self.jump(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop in which waiting takes no time."""
+
+    def __init__(self) -> None:
+        self._virtual = 1000.0
+        selector = _Jump()
+        selector.jump = self._jump
+        super().__init__(selector)
+
+    def time(self) -> float:
+        return self._virtual
+
+    def _jump(self, seconds: float) -> None:
+        self._virtual += max(0.0, seconds)
+
+
+# -- what is counted ---------------------------------------------------------------------------------
+
+
+@dataclass
+class Report:
+    """What there was, in numbers."""
+
+    members: int
+    callers: int
+    seconds: float
+    calls: int = 0
+    outcomes: Counter[str] = field(default_factory=Counter)
+    verbs: Counter[str] = field(default_factory=Counter)
+    failures: Counter[str] = field(default_factory=Counter)
+    events: Counter[str] = field(default_factory=Counter)
+    sessions_opened: int = 0
+    sessions_taken_over: int = 0
+    longest_wait_seconds: float = 0.0
+    assumed_together: int = 0
+    real_seconds: float = 0.0
+
+    def lines(self) -> list[str]:
+        """The same, to be read."""
+        pairs = [
+            ("members, callers, seconds", f"{self.members:,}, {self.callers:,}, {self.seconds:,.0f}"),
+            ("calls", f"{self.calls:,}: {_list(self.outcomes)}"),
+            ("failures", _list(self.failures)),
+            ("questions to the store", _list(self.verbs)),
+            ("events", _list(self.events)),
+            ("sessions opened, gone on with", f"{self.sessions_opened:,}, {self.sessions_taken_over:,}"),
+            ("longest wait", f"{self.longest_wait_seconds:.2f} s"),
+            ("served at two members in an outage", f"{self.assumed_together:,}"),
+            ("took", f"{self.real_seconds:.0f} s"),
+        ]
+        return [f"{name:36} {value}" for name, value in pairs]
+
+
+def _list(counter: Counter[str]) -> str:
+    return ", ".join(f"{name} {number:,}" for name, number in sorted(counter.items())) or "none"
+
+
+# -- the store ---------------------------------------------------------------------------------------
+
+
+class Store(MemoryEngine):
+    """The memory engine, which forgets what is over now and then only: with every beat, it would look at all
+    that there is.
+    """
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.now)
+        self.world = world
+        self.down = False
+        self._swept_at = world.now()
+
+    def _sweep(self) -> None:
+        if self._now() - self._swept_at > 10.0:
+            self._swept_at = self._now()
+            super()._sweep()
+
+
+class Link:
+    """One member's way to the store, which may be cut. Implements ``engine.Engine``."""
+
+    def __init__(self, store: Store, member: "Member") -> None:
+        self._store = store
+        self._member = member
+
+    async def _ask(self, verb: str, ask: Callable[[], Awaitable[T]]) -> T:
+        world, member = self._store.world, self._member
+        world.report.verbs[verb] += 1
+        await member.runs()
+        await asyncio.sleep(_STORE_SECONDS)
+        if self._store.down or member.cut_from_store:
+            await asyncio.sleep(_STORE_TIMEOUT_SECONDS if member.cut_from_store else 0.0)
+            raise StoreFailure("it cannot be reached")
+        answer = await ask()
+        await member.runs()
+        return answer
+
+    async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
+        return await self._ask("beat", lambda: self._store.beat(member, card, ttl_seconds, reserved))
+
+    async def claim(self, member: str, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
+        return await self._ask("claim", lambda: self._store.claim(member, shard, ttl_seconds, min_fence))
+
+    async def write(
+        self,
+        member: str,
+        shard: str,
+        fence: int,
+        changes: Mapping[RecordPlace, bytes | None],
+        ttl_seconds: float,
+    ) -> Fenced:
+        return await self._ask("write", lambda: self._store.write(member, shard, fence, changes, ttl_seconds))
+
+    async def release(self, member: str, shard: str, fence: int, to: str | None = None) -> Fenced:
+        return await self._ask("release", lambda: self._store.release(member, shard, fence, to))
+
+    async def reserve(self, member: str, wanted: int, most: int) -> int:
+        return await self._ask("reserve", lambda: self._store.reserve(member, wanted, most))
+
+    async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
+        return await self._ask("load", lambda: self._store.load(shard))
+
+    async def shards(self) -> Sequence[StoredShard]:
+        return await self._ask("shards", self._store.shards)
+
+    async def members(self) -> Sequence[StoredMember]:
+        return await self._ask("members", self._store.members)
+
+    async def bury(self, member: str, card: bytes) -> bool:
+        return await self._ask("bury", lambda: self._store.bury(member, card))
+
+    async def leave(self, member: str) -> None:
+        await self._ask("leave", lambda: self._store.leave(member))
+
+
+# -- a member ----------------------------------------------------------------------------------------
+
+
+class Sessions:
+    """What a shard is made of here: a session at the server, by its number. See ``shards.Contents``."""
+
+    def __init__(self, member: "Member") -> None:
+        self._member = member
+        self.of: dict[str, int] = {}
+
+    async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
+        world = self._member.world
+        if fence <= world.fences.get(shard, 0):
+            raise Broken(f"{self._member} at {world.now():.2f} {shard} under {fence} after {world.fences[shard]} records={records} last={world.takers.get(shard)}")
+        world.fences[shard] = fence
+        world.takers[shard] = (self._member, world.now())
+        if records and shard not in self.of:
+            self.of[shard] = int(records[_PLACE])
+            world.report.sessions_taken_over += 1
+
+    async def flush(self, shard: str) -> bool:
+        number = self.of.get(shard)
+        changes = {} if number is None else {_PLACE: str(number).encode()}
+        return await self._member.membership.write(shard, changes, 3600.0)
+
+    def note(self, shard: str) -> None:
+        self._member.tasks.spawn(self._write(shard))
+
+    async def _write(self, shard: str) -> None:
+        # As the ledger does: until it is written, or is not this member's any more.
+        while shard in self.of and shard in self._member.shards.held:
+            try:
+                await self.flush(shard)
+            except StoreFailure:
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+    def let_go(self, shard: str) -> None:
+        self.of.pop(shard, None)
+
+    def is_quiet(self, _: str) -> bool:
+        return True
+
+    def is_empty(self, shard: str) -> bool:
+        return shard not in self.of
+
+
+class PlayedMembership(Membership):
+    """Remembers until when it is sure of its lease only by assumption."""
+
+    assumed_until = float("-inf")
+
+    def assume(self, seconds: float) -> None:
+        super().assume(seconds)
+        self.assumed_until = self.sure_until
+
+
+class Member:
+    """One process."""
+
+    def __init__(self, world: "World", machine: int) -> None:
+        self.world = world
+        self.name = f"{next(world.numbers):016x}"
+        self.machine = machine
+        self.alive = True
+        self.cut_from_store = False
+        self.tasks = Tasks()
+        self._stopped_until = 0.0
+        self.card = Card(member=self.name, pid=1, started=0.0, version="1", addresses=["played"])
+        self.membership = PlayedMembership(
+            Link(world.store, self), self.name, card=lambda: write_card(self.card), now=world.now
+        )
+        self.members = Members(self.membership, is_gone=self._is_gone, observe=world.observe)
+        self.sessions = Sessions(self)
+        self.shards = Shards(
+            self.membership,
+            self.members,
+            self.sessions,
+            rules=ClusterRules(outage=world.outage),
+            observe=world.observe,
+            is_gone_from_store=self._is_gone_from_store,
+            who_has=self._who_has,
+        )
+        self.routing = Routing(self.shards, world.observe)
+
+    def __repr__(self) -> str:
+        return f"<Member {self.name[-4:]}>"
+
+    async def start(self) -> None:
+        """Be a member, or try until the store can be reached."""
+        while True:
+            try:
+                await self.membership.beat()
+                await self.members.look()
+                break
+            except StoreFailure:
+                await asyncio.sleep(1.0)
+        self.tasks.spawn(self.shards.keep())
+
+    def stall(self, seconds: float) -> None:
+        """Nothing of it runs for so long, as after SIGSTOP."""
+        self._stopped_until = self.world.now() + seconds
+
+    async def runs(self) -> None:
+        """Go on when this process may run."""
+        while (left := self._stopped_until - self.world.now()) > 0:
+            await asyncio.sleep(left)
+
+    def kill(self) -> None:
+        """All of it ends at once."""
+        self.alive = False
+        self.shards.close()
+        self.tasks.cancel()
+
+    async def drain(self) -> None:
+        """Let go of everything in order, and end."""
+        self.shards.draining = True
+        self.card = Card(
+            member=self.name, pid=1, started=0.0, version="1", addresses=["played"], draining=True
+        )
+        deadline = self.world.now() + 10.0
+        while self.shards.held and self.alive:
+            at_once = self.world.now() > deadline
+            for shard in list(self.shards.held):
+                try:
+                    await self.shards.release(shard, at_once=at_once)
+                except StoreFailure:
+                    await asyncio.sleep(0.2)
+            await asyncio.sleep(0.05)
+            if self.world.now() > deadline + 10.0:
+                break  # the store does not come back: the lease runs out
+        if self.alive:
+            self.world.settled(self)
+            for shard in list(self.shards.held):
+                self.shards.lost(shard)
+            try:
+                await self.membership.leave()
+            except StoreFailure:
+                pass
+            self.kill()
+
+    def _is_gone(self, member: str) -> bool:
+        other = self.world.everybody.get(member)
+        return other is not None and other.machine == self.machine and not other.alive
+
+    async def _is_gone_from_store(self) -> bool:
+        for other in self.world.living():
+            if other is not self and self.world.reaches(self, other):
+                try:
+                    return await other.membership.lease_of(self.name) is None
+                except StoreFailure:
+                    continue
+        return False
+
+    async def _who_has(self, shard: str) -> str | None:
+        await asyncio.sleep(_NETWORK_SECONDS)
+        for other in self.world.living():
+            if other is not self and self.world.reaches(self, other) and shard in other.shards.held:
+                return other.name
+        return None
+
+
+# -- a call ------------------------------------------------------------------------------------------
+
+
+class Call:
+    """One request of a caller. Implements ``routing.Way``, at the member where it came in."""
+
+    def __init__(self, world: "World", member: Member, shard: str, number: int, *, read: bool) -> None:
+        self.hops = 0
+        self.deadline = world.now() + 10.0
+        self._world = world
+        self._member = member
+        self._shard = shard
+        self._number = number
+        self._read = read
+
+    @property
+    def is_read(self) -> bool:
+        return self._read
+
+    async def serve(self) -> int:
+        """Have the server execute it, in the caller's session."""
+        world, member, shard = self._world, self._member, self._shard
+        world.check_alone(member, shard)
+        await member.runs()
+        sessions = member.sessions
+        number = sessions.of.get(shard)
+        if number is None:
+            number = sessions.of[shard] = world.open_session()
+            # The client is told of its session when it is written, or cannot be for now.
+            try:
+                await sessions.flush(shard)
+            except StoreFailure:
+                sessions.note(shard)
+        await asyncio.sleep(world.random.expovariate(100.0))
+        await member.runs()
+        world.execute(self._number)
+        await asyncio.sleep(0.001)
+        return number
+
+    async def send(self, card: Card, hops: int) -> int:
+        """Have another member answer it."""
+        world, other = self._world, self._world.everybody[card.member]
+        await asyncio.sleep(_NETWORK_SECONDS)
+        if not world.reaches(self._member, other):
+            await asyncio.sleep(_CONNECT_SECONDS)
+            raise PeerUnreachable("no way there")
+        if not other.alive:
+            raise PeerRefused("nobody listens")
+        forwarded = Call(world, other, self._shard, self._number, read=self._read)
+        forwarded.hops = hops
+        working = other.tasks.spawn(forwarded.arrive())
+        # Whoever has sent it may be killed meanwhile.
+        working.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait([working])
+        if working.cancelled():
+            raise PeerBroke("it was killed")
+        return working.result()
+
+    async def arrive(self) -> int:
+        """What becomes of it at a member, once that runs."""
+        await self._member.runs()
+        return await self._member.routing.answer(self._shard, self)
+
+
+# -- everything --------------------------------------------------------------------------------------
+
+
+class World:
+    """Members, the store, the server and the network between them; and what must hold in every moment."""
+
+    def __init__(self, report: Report, seed: int, *, outage: StoreOutage = StoreOutage.SERVE) -> None:
+        self.report = report
+        self.random = random.Random(seed)
+        self.outage = outage
+        self.numbers = itertools.count(1)
+        self.now = asyncio.get_running_loop().time
+        self.store = Store(self)
+        self.everybody: dict[str, Member] = {}
+        self.fences: dict[str, int] = {}
+        self.takers = {}
+        self.executed: Counter[int] = Counter()
+        self._holders: dict[str, Member] = {}
+        self._cuts: set[frozenset[str]] = set()
+        self._living: list[Member] = []
+
+    async def add(self, machine: int) -> Member:
+        """Another process."""
+        member = Member(self, machine)
+        self.everybody[member.name] = member
+        await member.start()
+        self._living.append(member)
+        return member
+
+    def living(self) -> list[Member]:
+        """Who takes requests of clients."""
+        self._living = [member for member in self._living if member.alive]
+        return self._living
+
+    def settled(self, member: Member) -> None:
+        """It takes no more."""
+        if member in self._living:
+            self._living.remove(member)
+
+    def reaches(self, one: Member, other: Member) -> bool:
+        """Whether there is a way from one to the other."""
+        return frozenset((one.name, other.name)) not in self._cuts
+
+    def cut(self, one: Member, other: Member) -> Callable[[], None]:
+        """There is none any more, until what this gives is called."""
+        pair = frozenset((one.name, other.name))
+        self._cuts.add(pair)
+        return lambda: self._cuts.discard(pair)
+
+    def observe(self, event: Event) -> None:
+        """Count what members tell."""
+        if event.name.startswith("cluster.") and event.name not in ("cluster.forwarded",):
+            self.report.events[event.name.removeprefix("cluster.")] += 1
+        if event.name == "proxy.crashed":
+            raise Broken(str(event))
+
+    def open_session(self) -> int:
+        """Another session at the server."""
+        self.report.sessions_opened += 1
+        return self.report.sessions_opened
+
+    def execute(self, number: int) -> None:
+        """The server executes a call."""
+        self.executed[number] += 1
+
+    def check_alone(self, member: Member, shard: str) -> None:
+        """A member begins to serve a shard: nobody else may be sure of it."""
+        before = self._holders.get(shard)
+        self._holders[shard] = member
+        if before is None or before is member or not before.alive or shard not in before.shards.held:
+            return
+        now, other = self.now(), before.membership
+        if other.is_sure and member.membership.is_sure:
+            held = [each.shards.held[shard] for each in (before, member) if shard in each.shards.held]
+            # Without the store, who cannot be asked may have it: the operator wants to go on all the same.
+            if now < max(other.assumed_until, member.membership.assumed_until) or not all(
+                each.fence for each in held
+            ):
+                self.report.assumed_together += 1
+                return
+            raise Broken(f"{before} and {member} are both sure of {shard}: {held}")
+
+    def check_outcome(self, number: int, outcome: str, *, read: bool) -> None:
+        """What a client was told must be true."""
+        times = self.executed.pop(number, 0)
+        if times > (2 if read else 1):
+            raise Broken(f"call {number} was executed {times} times")
+        if outcome == "answered" and not times:
+            raise Broken(f"call {number} was answered and not executed")
+        if outcome not in ("answered", "unknown", "connection lost") and times:
+            raise Broken(f"call {number} was executed, and its client told {outcome}")
+
+
+class Failures:
+    """What goes wrong, at random; each kind once in so many seconds."""
+
+    def __init__(self, world: World, every_seconds: Mapping[str, float]) -> None:
+        self._world = world
+        self._kinds = {
+            "kill": self.kill,
+            "stall": self.stall,
+            "drain": self.drain,
+            "store away": self.store_away,
+            "cut from store": self.cut_from_store,
+            "cut from each other": self.cut_from_each_other,
+        }
+        self._every_seconds = every_seconds
+
+    def begin(self, tasks: Tasks) -> None:
+        """Let them happen, until ``tasks`` are cancelled."""
+        for kind, seconds in self._every_seconds.items():
+            tasks.spawn(self._repeat(kind, seconds, tasks))
+
+    async def _repeat(self, kind: str, seconds: float, tasks: Tasks) -> None:
+        while True:
+            await asyncio.sleep(self._world.random.expovariate(1 / seconds))
+            self._world.report.failures[kind] += 1
+            tasks.spawn(self._kinds[kind]())
+
+    def _somebody(self) -> Member:
+        return self._world.random.choice(self._world.living())
+
+    async def kill(self) -> None:
+        """A process is gone; another one is started in its place."""
+        member = self._somebody()
+        if len(self._world.living()) > 1:
+            member.kill()
+            await asyncio.sleep(self._world.random.uniform(1, 5))
+        await self._world.add(member.machine)
+
+    async def stall(self) -> None:
+        """A process does not run for a while, perhaps for longer than its lease."""
+        self._somebody().stall(self._world.random.uniform(1, 15))
+
+    async def drain(self) -> None:
+        """A process is replaced in order."""
+        member = self._somebody()
+        await self._world.add(member.machine)
+        await member.drain()
+
+    async def store_away(self) -> None:
+        """Nobody reaches the store."""
+        self._world.store.down = True
+        await asyncio.sleep(self._world.random.uniform(1, 12))
+        self._world.store.down = False
+
+    async def cut_from_store(self) -> None:
+        """One member does not reach it."""
+        member = self._somebody()
+        member.cut_from_store = True
+        await asyncio.sleep(self._world.random.uniform(1, 15))
+        member.cut_from_store = False
+
+    async def cut_from_each_other(self) -> None:
+        """Two members do not reach each other."""
+        one, other = self._somebody(), self._somebody()
+        if one is not other:
+            mend = self._world.cut(one, other)
+            await asyncio.sleep(self._world.random.uniform(5, 30))
+            mend()
+
+
+async def call(world: World, shard: str, number: int) -> None:
+    """A client calls at any member, and is told what came of it."""
+    read = world.random.random() < 0.5
+    member = world.random.choice(world.living())
+    way = Call(world, member, shard, number, read=read)
+    began = world.now()
+    # The client's connection ends with the process that it has come to.
+    working = member.tasks.spawn(way.arrive())
+    await asyncio.wait([working])
+    if working.cancelled():
+        outcome = "connection lost"
+    elif (error := working.exception()) is None:
+        outcome = "answered"
+        world.report.longest_wait_seconds = max(world.report.longest_wait_seconds, world.now() - began)
+    elif isinstance(error, OutcomeUnknown):
+        outcome = "unknown"
+    elif isinstance(error, ProxyError):
+        outcome = error.reason
+    else:
+        raise error
+    world.report.outcomes[outcome] += 1
+    # What was given up may still be under way somewhere.
+    await asyncio.sleep(30.0)
+    world.check_outcome(number, outcome, read=read)
+
+
+async def play(report: Report, seed: int, every_seconds: Mapping[str, float], *, calls_each: int) -> None:
+    """Let all callers call at random times, while things go wrong."""
+    world = World(report, seed)
+    for number in range(report.members):
+        await world.add(number // 4)
+    failing, calling = Tasks(), Tasks()
+    Failures(world, every_seconds).begin(failing)
+    step_seconds, shards = 0.05, [f"{number:x}" for number in range(report.callers)]
+    order = shards * calls_each
+    world.random.shuffle(order)
+    steps = max(1, int(report.seconds / step_seconds))
+    for step in range(steps):
+        for place in range(step * len(order) // steps, (step + 1) * len(order) // steps):
+            report.calls += 1
+            calling.spawn(call(world, order[place], place))
+        await asyncio.sleep(step_seconds)
+        for task in [task for task in calling if task.done()]:
+            task.result()
+    failing.cancel()
+    world.store.down = False
+    for task in list(calling):
+        await task
+    for member in world.living():
+        member.kill()
+
+
+def simulate(
+    members: int,
+    callers: int,
+    *,
+    seconds: float = 60.0,
+    seed: int = 1,
+    every_seconds: Mapping[str, float],
+    calls_each: int = 3,
+) -> Report:
+    """Play it from the beginning to the end.
+
+    Raises:
+        Broken: something happened that must not.
+    """
+    report = Report(members, callers, seconds)
+    began = time.perf_counter()
+    loop = VirtualLoop()
+    try:
+        loop.run_until_complete(play(report, seed, every_seconds, calls_each=calls_each))
+        loop.run_until_complete(_end(loop))
+    finally:
+        loop.close()
+    report.real_seconds = time.perf_counter() - began
+    return report
+
+
+async def _end(loop: asyncio.AbstractEventLoop) -> None:
+    others = asyncio.all_tasks(loop) - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+EVERYTHING: Final = {
+    "kill": 3.0,
+    "stall": 5.0,
+    "drain": 7.0,
+    "store away": 40.0,
+    "cut from store": 10.0,
+    "cut from each other": 4.0,
+}
+LEASE: Final = LEASE_SECONDS
+
+
+def main() -> None:
+    """Run it as the options say."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--members", type=int, default=200)
+    parser.add_argument("--callers", type=int, default=200_000)
+    parser.add_argument("--seconds", type=float, default=120.0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--calls-each", type=int, default=3)
+    parser.add_argument("--plot", type=Path)
+    given = parser.parse_args()
+    report = simulate(
+        given.members,
+        given.callers,
+        seconds=given.seconds,
+        seed=given.seed,
+        every_seconds=EVERYTHING,
+        calls_each=given.calls_each,
+    )
+    print("\n".join(report.lines()))
+
+
+if __name__ == "__main__":
+    main()
