@@ -8,6 +8,7 @@ import asyncio
 from typing import Final, Protocol, TypeVar
 
 from .. import events
+from ..aio import Tasks
 from ..errors import (
     Draining,
     MemberUnreachable,
@@ -62,6 +63,8 @@ class Routing:
     def __init__(self, shards: Shards, observe: Observer) -> None:
         self.shards = shards
         self.waiting = 0
+        self._endings: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
         self._observe = observe
         self._now = asyncio.get_running_loop().time
 
@@ -84,12 +87,8 @@ class Routing:
                     place.uses -= 1
             if way.hops:
                 raise Misdirected(place)
-            card = await self._card(place)
-            if card is None:
-                self.shards.correct(shard, place, None)
-                continue
             try:
-                answer = await way.send(card, way.hops + 1)
+                answer = await self._send(place, way)
             except Misdirected as elsewhere:
                 followed += 1
                 self._tell("misdirected")
@@ -117,6 +116,14 @@ class Routing:
             else:
                 self._tell("answered")
                 return answer
+
+    async def _send(self, member: str, way: Way[T]) -> T:
+        """The answer of another member. Raises PeerFailure."""
+        card = await self._card(member)
+        if card is None:
+            # It has left, most likely. One whose card cannot be read is found there again and again.
+            raise Misdirected(None)
+        return await way.send(card, way.hops + 1)
 
     def _tell(self, outcome: str) -> None:
         self._observe(events.Forwarded(outcome=outcome))
@@ -167,21 +174,32 @@ class Routing:
         """
         shards = self.shards
         shards.correct(shard, member, None)
+        seconds = way.deadline - self._now()
+        if seconds <= 0:
+            raise MemberUnreachable("The proxy that served this caller has gone. Try again in a moment.")
+        if self.waiting >= shards.rules.max_waiters:
+            raise TooManyWaiters("Too many requests wait for a proxy that has gone.")
+        ending = self._endings.get(member)
+        if ending is None:
+            ending = self._endings[member] = self._tasks.spawn(self._see_end(member), "end of a lease")
+            ending.add_done_callback(lambda _: self._endings.pop(member, None))
+        self.waiting += 1
+        try:
+            await asyncio.wait([ending], timeout=seconds)
+        finally:
+            self.waiting -= 1
+
+    async def _see_end(self, member: str) -> None:
+        """Wait until a member counts as gone, or has come back, or nobody can say: once for all who wait."""
+        shards = self.shards
         try:
             if await shards.members.bury_the_gone(member):
                 return
-            left = await shards.membership.lease_of(member)
+            before = None
+            while (left := await shards.membership.lease_of(member)) is not None:
+                if before is not None and left > before:
+                    return  # it beats: it is there again, or was too busy to be reached
+                before = left
+                await asyncio.sleep(min(left, _LOOK_SECONDS))
         except StoreFailure:
-            left = None
-        if left is None:
-            return
-        if self.waiting >= shards.rules.max_waiters:
-            raise TooManyWaiters("Too many requests wait for a proxy that has gone.")
-        seconds = min(left, _LOOK_SECONDS, way.deadline - self._now())
-        if seconds <= 0:
-            raise MemberUnreachable("The proxy that served this caller has gone. Try again in a moment.")
-        self.waiting += 1
-        try:
-            await asyncio.sleep(seconds)
-        finally:
-            self.waiting -= 1
+            await asyncio.sleep(_LOOK_SECONDS)

@@ -148,6 +148,11 @@ class Shards:
     async def _find(self, shard: str) -> HeldShard | str:
         membership, held = self.membership, self.held.get(shard)
         claimed = await membership.claim(shard, _CLAIM_SECONDS, 0 if held is None else held.fence)
+        if claimed.outcome is ClaimOutcome.MINE and (held is None or not held.fence):
+            # It was let go of here, and nobody else has taken it. What was under way then has ids of that
+            # fence, so what comes now needs another one.
+            await membership.release(shard)
+            claimed = await membership.claim(shard, _CLAIM_SECONDS)
         if claimed.owner is None or claimed.owner != membership.member:
             if held is not None:
                 self.lost(shard)

@@ -1,17 +1,18 @@
 """A cluster of any size on a clock of its own: the decisions are real, everything below them is played.
 
 Members find, forward, take over and let go by the very code that runs in a proxy (``Shards``, ``Routing``,
-``Members``, ``Membership``) and meet in the memory engine. Played are the network, the MCP server, the clients
-and the failures, which come at random, by a seed. Nothing waits: the event loop's clock jumps to the next
-moment at which something happens, so that minutes of two hundred members pass in seconds. From the root::
+``Members``, ``Membership``) and meet in the memory engine. Played are the network, the MCP server, the
+clients and the failures, which come at random, by a seed. Nothing waits: the event loop's clock jumps to the
+next moment at which something happens, so that a minute of ten members passes in a second. From the root::
 
-    python -m tests.cluster.simulation --members 200 --callers 200000 --plot docs/scaling-simulation.svg
+    PYTHONPATH=.:tests python tests/cluster/simulation.py --members 200 --callers 200000
 
 What must hold in every moment is checked in ``World``; how many of what there were is in ``Report``.
 """
 
 import argparse
 import asyncio
+import contextlib
 import itertools
 import random
 import selectors
@@ -22,6 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from bench.figures import Figure
+from bench.plots import Bar, Group, draw
 from mcp_session_proxy.aio import Tasks
 from mcp_session_proxy.cluster.card import Card, write_card
 from mcp_session_proxy.cluster.members import Members
@@ -39,9 +42,10 @@ from mcp_session_proxy.store.engine import (
     StoredShard,
     StoreFailure,
 )
+from mcp_session_proxy.store.membership import Membership
 from mcp_session_proxy.store.memory import MemoryEngine
-from mcp_session_proxy.store.membership import LEASE_SECONDS, Membership
 
+_BEGINNING: Final = 1000.0
 _STORE_SECONDS: Final = 0.0003
 _NETWORK_SECONDS: Final = 0.0002
 _CONNECT_SECONDS: Final = 2.0
@@ -74,7 +78,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     """An event loop in which waiting takes no time."""
 
     def __init__(self) -> None:
-        self._virtual = 1000.0
+        self._virtual = _BEGINNING
         selector = _Jump()
         selector.jump = self._jump
         super().__init__(selector)
@@ -145,6 +149,10 @@ class Store(MemoryEngine):
         if self._now() - self._swept_at > 10.0:
             self._swept_at = self._now()
             super()._sweep()
+            # Of a shard that had no records, nobody goes on with anything: it may begin anew.
+            fences = self.world.fences
+            for shard in [shard for shard in fences if shard not in self._shards]:
+                del fences[shard]
 
 
 class Link:
@@ -217,9 +225,8 @@ class Sessions:
     async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
         world = self._member.world
         if fence <= world.fences.get(shard, 0):
-            raise Broken(f"{self._member} at {world.now():.2f} {shard} under {fence} after {world.fences[shard]} records={records} last={world.takers.get(shard)}")
+            world.fail(f"{self._member} takes {shard} under {fence}, after {world.fences[shard]}")
         world.fences[shard] = fence
-        world.takers[shard] = (self._member, world.now())
         if records and shard not in self.of:
             self.of[shard] = int(records[_PLACE])
             world.report.sessions_taken_over += 1
@@ -272,6 +279,7 @@ class Member:
         self.alive = True
         self.cut_from_store = False
         self.tasks = Tasks()
+        self.calls = Tasks()  # that have come in here, and have no answer yet
         self._stopped_until = 0.0
         self.card = Card(member=self.name, pid=1, started=0.0, version="1", addresses=["played"])
         self.membership = PlayedMembership(
@@ -318,6 +326,7 @@ class Member:
         self.alive = False
         self.shards.close()
         self.tasks.cancel()
+        self.calls.cancel()
 
     async def drain(self) -> None:
         """Let go of everything in order, and end."""
@@ -336,14 +345,14 @@ class Member:
             await asyncio.sleep(0.05)
             if self.world.now() > deadline + 10.0:
                 break  # the store does not come back: the lease runs out
+        self.world.settled(self)
+        while self.calls and self.world.now() < deadline + 10.0:
+            await asyncio.wait(list(self.calls), timeout=1.0)
         if self.alive:
-            self.world.settled(self)
             for shard in list(self.shards.held):
                 self.shards.lost(shard)
-            try:
+            with contextlib.suppress(StoreFailure):
                 await self.membership.leave()
-            except StoreFailure:
-                pass
             self.kill()
 
     def _is_gone(self, member: str) -> bool:
@@ -351,20 +360,24 @@ class Member:
         return other is not None and other.machine == self.machine and not other.alive
 
     async def _is_gone_from_store(self) -> bool:
-        for other in self.world.living():
-            if other is not self and self.world.reaches(self, other):
-                try:
-                    return await other.membership.lease_of(self.name) is None
-                except StoreFailure:
-                    continue
+        for other in self._reached():
+            try:
+                return await other.membership.lease_of(self.name) is None
+            except StoreFailure:
+                continue
         return False
 
     async def _who_has(self, shard: str) -> str | None:
         await asyncio.sleep(_NETWORK_SECONDS)
-        for other in self.world.living():
-            if other is not self and self.world.reaches(self, other) and shard in other.shards.held:
+        for other in self._reached():
+            if shard in other.shards.held:
                 return other.name
         return None
+
+    def _reached(self) -> list["Member"]:
+        """Whom it knows and reaches."""
+        known = [self.world.everybody[card.member] for card in self.members]
+        return [other for other in known if other.alive and self.world.reaches(self, other)]
 
 
 # -- a call ------------------------------------------------------------------------------------------
@@ -417,7 +430,7 @@ class Call:
             raise PeerRefused("nobody listens")
         forwarded = Call(world, other, self._shard, self._number, read=self._read)
         forwarded.hops = hops
-        working = other.tasks.spawn(forwarded.arrive())
+        working = other.calls.spawn(forwarded.arrive())
         # Whoever has sent it may be killed meanwhile.
         working.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait([working])
@@ -446,7 +459,7 @@ class World:
         self.store = Store(self)
         self.everybody: dict[str, Member] = {}
         self.fences: dict[str, int] = {}
-        self.takers = {}
+        self.broken: list[str] = []
         self.executed: Counter[int] = Counter()
         self._holders: dict[str, Member] = {}
         self._cuts: set[frozenset[str]] = set()
@@ -485,7 +498,7 @@ class World:
         if event.name.startswith("cluster.") and event.name not in ("cluster.forwarded",):
             self.report.events[event.name.removeprefix("cluster.")] += 1
         if event.name == "proxy.crashed":
-            raise Broken(str(event))
+            self.fail(str(event))
 
     def open_session(self) -> int:
         """Another session at the server."""
@@ -511,17 +524,21 @@ class World:
             ):
                 self.report.assumed_together += 1
                 return
-            raise Broken(f"{before} and {member} are both sure of {shard}: {held}")
+            self.fail(f"{before} and {member} are both sure of {shard}: {held}")
+
+    def fail(self, text: str) -> None:
+        """Something has happened that must not."""
+        self.broken.append(f"at {self.now() - _BEGINNING:.2f} s: {text}")
 
     def check_outcome(self, number: int, outcome: str, *, read: bool) -> None:
         """What a client was told must be true."""
         times = self.executed.pop(number, 0)
         if times > (2 if read else 1):
-            raise Broken(f"call {number} was executed {times} times")
+            self.fail(f"call {number} was executed {times} times")
         if outcome == "answered" and not times:
-            raise Broken(f"call {number} was answered and not executed")
+            self.fail(f"call {number} was answered and not executed")
         if outcome not in ("answered", "unknown", "connection lost") and times:
-            raise Broken(f"call {number} was executed, and its client told {outcome}")
+            self.fail(f"call {number} was executed, and its client told {outcome}")
 
 
 class Failures:
@@ -600,7 +617,7 @@ async def call(world: World, shard: str, number: int) -> None:
     way = Call(world, member, shard, number, read=read)
     began = world.now()
     # The client's connection ends with the process that it has come to.
-    working = member.tasks.spawn(way.arrive())
+    working = member.calls.spawn(way.arrive())
     await asyncio.wait([working])
     if working.cancelled():
         outcome = "connection lost"
@@ -612,7 +629,8 @@ async def call(world: World, shard: str, number: int) -> None:
     elif isinstance(error, ProxyError):
         outcome = error.reason
     else:
-        raise error
+        outcome = "crashed"
+        world.fail(f"call {number}: {error!r}")
     world.report.outcomes[outcome] += 1
     # What was given up may still be under way somewhere.
     await asyncio.sleep(30.0)
@@ -635,14 +653,15 @@ async def play(report: Report, seed: int, every_seconds: Mapping[str, float], *,
             report.calls += 1
             calling.spawn(call(world, order[place], place))
         await asyncio.sleep(step_seconds)
-        for task in [task for task in calling if task.done()]:
-            task.result()
+        if world.broken:
+            break
     failing.cancel()
     world.store.down = False
-    for task in list(calling):
-        await task
+    await calling.ended()
     for member in world.living():
         member.kill()
+    if world.broken:
+        raise Broken("\n".join(world.broken[:20]))
 
 
 def simulate(
@@ -686,28 +705,58 @@ EVERYTHING: Final = {
     "cut from store": 10.0,
     "cut from each other": 4.0,
 }
-LEASE: Final = LEASE_SECONDS
+_SIZES: Final = (25, 50, 100, 200)
+
+
+def draw_growth(reports: Sequence[Report]) -> str:
+    """How much there is to do for the store, by the size of the cluster, as an SVG."""
+    groups = []
+    for title, verbs in (
+        ("Claims and loads a second", ("claim", "load")),
+        ("Beats and looks at the others a second", ("beat", "members")),
+        ("Records written a second", ("write",)),
+    ):
+        bars = []
+        for report in reports:
+            rate = sum(report.verbs[verb] for verb in verbs) / report.seconds
+            bars.append(
+                Bar(name=f"{report.members} members", figure=Figure(median=rate, low=rate, high=rate))
+            )
+        groups.append(Group(title=title, unit="", bars=bars))
+    return draw(
+        "What a cluster asks of its store, with 1,000 callers a member and failures at random", groups
+    )
 
 
 def main() -> None:
     """Run it as the options say."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser = argparse.ArgumentParser(description="A cluster on a clock of its own.")
     parser.add_argument("--members", type=int, default=200)
     parser.add_argument("--callers", type=int, default=200_000)
     parser.add_argument("--seconds", type=float, default=120.0)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--calls-each", type=int, default=3)
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="run four sizes, up to --members, and draw this SVG")
     given = parser.parse_args()
-    report = simulate(
-        given.members,
-        given.callers,
-        seconds=given.seconds,
-        seed=given.seed,
-        every_seconds=EVERYTHING,
-        calls_each=given.calls_each,
-    )
-    print("\n".join(report.lines()))
+
+    def run(members: int, callers: int) -> Report:
+        report = simulate(
+            members,
+            callers,
+            seconds=given.seconds,
+            seed=given.seed,
+            every_seconds=EVERYTHING,
+            calls_each=given.calls_each,
+        )
+        print("\n".join([*report.lines(), ""]), flush=True)
+        return report
+
+    if given.plot is None:
+        run(given.members, given.callers)
+    else:
+        parts = [given.members * size // _SIZES[-1] for size in _SIZES]
+        reports = [run(members, members * given.callers // given.members) for members in parts]
+        given.plot.write_text(draw_growth(reports), encoding="utf-8")
 
 
 if __name__ == "__main__":
