@@ -174,7 +174,13 @@ class Stage:
             home = self._folder / f"{self._number:03}-{name}"
             home.mkdir()
             port = unused_port()
-            variables = {"E2E_NODE_MODULES": node_module("")} if name == "npm" else {}
+            # Packages are compiled when they are installed, whatever is wished where the bench runs.
+            variables = {
+                "PYTHONDONTWRITEBYTECODE": "",
+                "PYTHONPYCACHEPREFIX": str(self._folder / "bytecode"),
+            }
+            if name == "npm":
+                variables["E2E_NODE_MODULES"] = node_module("")
             if name == "other":
                 variables["PYTHONPATH"] = str(self._other)
             program = Program(

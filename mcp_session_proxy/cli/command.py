@@ -36,12 +36,20 @@ PROGRAM: Final = "mcp-session-proxy"
 _STDIO_EXAMPLE: Final = "as in serve --stdio -- npx -y @modelcontextprotocol/server-memory"
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Options have long texts, which are read when somebody wants to see them."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        option = getattr(action, "option", None)
+        return action.help if option is None else _help_of(option)
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser whose complaints fit on one line and point at the help."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_Formatter,
             # An abbreviation would change its meaning when an option is added.
             allow_abbrev=False,
             **options,
@@ -349,31 +357,38 @@ def _add_options(parser: Parser, choice: Sequence[Option]) -> None:
 
 def _add_option(section: Any, option: Option) -> None:
     """Absent flags leave no trace in the result, so that the environment and the file can speak."""
-    text = option.text.replace("%", "%%")
-    notes = [] if option.default in (None, "none") else [f"default: {option.default}"]
-    notes += ["live"] if option.is_live else []
-    if notes:
-        text += f" ({', '.join(notes)})"
+    action: Any
     if option.field == "upstream":
         # Not required here: it may come from the environment or the file.
-        section.add_argument(
-            "upstream", nargs="*", metavar=option.metavar, help=text, default=argparse.SUPPRESS
+        action = section.add_argument(
+            "upstream", nargs="*", metavar=option.metavar, help=option.flag, default=argparse.SUPPRESS
         )
     elif option.field == "command":
         # The words after -- are split off beforehand: some of them may look like options of ours.
-        section.add_argument(
-            option.flag, dest="stdio", action="store_true", help=text, default=argparse.SUPPRESS
+        action = section.add_argument(
+            option.flag, dest="stdio", action="store_true", help=option.flag, default=argparse.SUPPRESS
         )
     elif option.is_switch:
-        section.add_argument(
-            option.flag, action=argparse.BooleanOptionalAction, help=text, default=argparse.SUPPRESS
+        action = section.add_argument(
+            option.flag,
+            action=argparse.BooleanOptionalAction,
+            help=option.flag,
+            default=argparse.SUPPRESS,
         )
     else:
         action = section.add_argument(
             option.flag,
             action="append" if option.is_list else "store",
             metavar=option.metavar,
-            help=text,
+            help=option.flag,
             default=argparse.SUPPRESS,
         )
         teach(action, option.choices, is_file=option.metavar == "FILE")
+    action.option = option
+
+
+def _help_of(option: Option) -> str:
+    text = option.text.replace("%", "%%")
+    notes = [] if option.default in (None, "none") else [f"default: {option.default}"]
+    notes += ["live"] if option.is_live else []
+    return f"{text} ({', '.join(notes)})" if notes else text

@@ -95,7 +95,7 @@ class Settings(ClusterSettings, PeerSettings, StdioSettings):
         enable_decoding=False,
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
+        defer_build=False,
     )
 
     upstream: Annotated[Upstream, Group.LISTENING, Field(validate_default=True)] = None

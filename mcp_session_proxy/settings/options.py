@@ -1,11 +1,16 @@
 """The settings model turned into what people read: one :class:`Option` each, for the help and the docs."""
 
-from collections.abc import Callable
+import ast
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings
 
 from .config import Settings
 from .kinds import Group, Live
@@ -23,7 +28,6 @@ class Option:
     group: Group
     metavar: str
     default: str | None
-    text: str
     show: Callable[[Any], str]
     is_switch: bool
     is_list: bool
@@ -33,6 +37,11 @@ class Option:
     def flag(self) -> str:
         """Its flag."""
         return flag_name(self.field)
+
+    @property
+    def text(self) -> str:
+        """What it is for, in one line."""
+        return _texts()[self.field]
 
     @property
     def key(self) -> str:
@@ -60,12 +69,31 @@ def _option(field: str, info: FieldInfo) -> Option:
         group=_find(info, Group) or Group.LISTENING,
         metavar=form.metavar if form else _choices(info.annotation),
         default=None if field == "upstream" else write(_default(info)),
-        text=" ".join((info.description or "").split()),
         show=write,
         is_switch=info.annotation is bool,
         is_list=isinstance(info.default, tuple),
         is_live=_find(info, Live) is not None,
     )
+
+
+@cache
+def _texts() -> dict[str, str]:
+    """What stands below each option in the source of the settings model.
+
+    Not pydantic's ``use_attribute_docstrings``, which reads the source whenever the model is imported: that
+    takes a quarter of the time in which the proxy starts.
+    """
+    parts = [part for part in Settings.__mro__ if issubclass(part, BaseSettings) and part is not BaseSettings]
+    return {field: text for part in parts for field, text in _documented(part)}
+
+
+def _documented(part: type[BaseSettings]) -> Iterator[tuple[str, str]]:
+    (definition,) = ast.parse(inspect.getsource(part)).body
+    assert isinstance(definition, ast.ClassDef)
+    for field, below in pairwise(definition.body):
+        match field, below:
+            case ast.AnnAssign(target=ast.Name(name)), ast.Expr(ast.Constant(str(text))):
+                yield name, " ".join(text.split())
 
 
 def _default(info: FieldInfo) -> Any:

@@ -16,7 +16,8 @@ _NEEDY = ("peer_url", "peer_ca", "peer_cert", "peer_key")
 class PeerSettings(BaseSettings):
     """The part of the settings that is about the listener for other members."""
 
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    # Only the whole is ever made.
+    model_config = SettingsConfigDict(defer_build=True)
 
     peer_listen: Annotated[OptionalListener, Group.CLUSTER] = None
     """Where the other proxies on the same store connect, to send on what their clients send for callers whom

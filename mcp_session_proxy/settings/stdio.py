@@ -138,7 +138,8 @@ OptionalDirectory = Annotated[
 class StdioSettings(BaseSettings):
     """The part of the settings that is about a server that is a command; other defaults depend on it."""
 
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    # Only the whole is ever made.
+    model_config = SettingsConfigDict(defer_build=True)
 
     command: Annotated[OptionalCommand, Group.STDIO] = None
     """The server is a command that speaks MCP over its standard input and output, instead of a URL. Each
