@@ -21,6 +21,13 @@ needs_one = pytest.mark.skipif(ANY is None, reason="redis-server is not installe
 _PATIENCE_SECONDS = 30.0
 
 
+def unused_port() -> int:
+    """A port of this machine that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+    return port
+
+
 class KeyValueServer:
     """One server, on a unix socket; on a port of this machine as well if ``port`` says which.
 
@@ -55,6 +62,11 @@ class KeyValueServer:
             "daemonize": "no",
         }
         command = [self._program]
+        if "sentinel" in self._options:
+            # It keeps what it learns in its file, and knows nothing of data.
+            fixed = {name: fixed[name] for name in ("port", "bind", "unixsocket", "daemonize")}
+            command += [str(self._options.pop("sentinel")), "--sentinel"]
+            self._options.pop("maxclients")
         for name, value in (fixed | self._options).items():
             command += [f"--{name.replace('_', '-')}", str(value)]
         with (self.folder / "server.log").open("ab") as log:

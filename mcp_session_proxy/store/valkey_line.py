@@ -163,6 +163,9 @@ class Line:
 
     def failure(self, error: Exception) -> StoreFailure:
         """The error to raise for one of the library's."""
+        # While it connects, the library makes others of some.
+        if isinstance(error.__context__, foreign.AuthenticationError):
+            error = error.__context__
         refused = isinstance(error, foreign.AuthenticationError | foreign.NoPermissionError)
         return self._failure(_explain(error), StoreRefused if refused else StoreFailure)
 

@@ -62,8 +62,12 @@ if ARGV[8] ~= '' then
 end
 local due = redis.call('ZCOUNT', KEYS[4], '-inf', now)
 if due > 0 then
-  local first = math.floor(math.max(0, due - {_LOOKS}) * tonumber(ARGV[7]))
-  for _, shard in ipairs(redis.call('ZRANGE', KEYS[4], first, math.min(due, first + {_LOOKS}) - 1)) do
+  local first, last = 0, due - 1
+  if due > {_LOOKS} then
+    first = math.floor((due + {_LOOKS}) * tonumber(ARGV[7])) - {_LOOKS}
+    last = math.min(last, first + {_LOOKS} - 1)
+  end
+  for _, shard in ipairs(redis.call('ZRANGE', KEYS[4], math.max(0, first), last)) do
     local o, s = ARGV[6] .. 'o:' .. shard, ARGV[6] .. 's:' .. shard
     local owned = redis.call('HMGET', o, 'm', 't')
     if left(owned[1]) > 0 then
