@@ -26,6 +26,8 @@ HEAD_NAME_BYTES: Final = 256
 HEAD_TIMES_A_FIELD: Final = 4
 # Until a body has arrived.
 BODY_SECONDS: Final = 60.0
+# Of a page beside the endpoint, what the operating system holds on its way in, and again on its way out.
+PAGE_HELD_BYTES: Final = 128 * 1024
 # Until a stream is given up of which its client takes nothing.
 UNREAD_SECONDS: Final = 60.0
 # Connections to the admin listener; its descriptors are the proxy's.

@@ -264,6 +264,7 @@ class HttpServer(web.Server):
         handler.place.end = end
         handler.place.owner = partial(self._owner, handler)
         handler.place.can_go = partial(self._can_go, handler)
+        handler.place.follows = lambda: handler.follows
 
     def connection_lost(self, handler: web.RequestHandler, exc: BaseException | None = None) -> None:
         """A client's connection is over."""

@@ -150,9 +150,12 @@ class Connection(web.RequestHandler):
     def is_kept_open(self) -> bool:
         """Whether it waits for its client to say the rest of a request, or to have enough of a stream."""
         request = self._current_request
-        if request is None:
-            return False
-        return not request.content.is_eof() or self._follows
+        return self.follows or (request is not None and not request.content.is_eof())
+
+    @property
+    def follows(self) -> bool:
+        """Whether its client has a stream of what may come, and works on nothing."""
+        return self._follows and self._current_request is not None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""

@@ -45,6 +45,7 @@ from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
 from .answers import Answer
+from .connection import begin_following
 from .hops import comes_from_proxy
 from .request import ClientRequest
 from .task_requests import TaskRequests, read_answers
@@ -309,6 +310,7 @@ class ModernRequests:
         wanted = read_filter(modern.params.get("notifications"))
         if wanted.tasks and not tasks.declares(modern.capabilities):
             raise MissingCapability(tasks.REQUIRED)
+        begin_following(request.http)
         listener = Listener(identifier, wanted, self._listening.share)
         # Before a session is borrowed, which a caller with too many listeners does not get.
         self._listening.add(principal, listener)

@@ -6,6 +6,8 @@ request says can lead to another origin than the server's.
 """
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -16,10 +18,11 @@ from typing import Final
 import aiohttp
 import msgspec
 from aiohttp import hdrs, web
+from aiohttp.connector import AddrInfoType
 from multidict import CIMultiDict
 from yarl import URL
 
-from ..bounds import METADATA_BYTES, SERVER_FIELDS, SERVER_HEAD_BYTES
+from ..bounds import METADATA_BYTES, PAGE_HELD_BYTES, SERVER_FIELDS, SERVER_HEAD_BYTES
 from ..errors import (
     SOURCE,
     BadRequest,
@@ -47,10 +50,33 @@ _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 _NOT_IMPLEMENTED: Final = 501
+_READ_BYTES: Final = 32 * 1024
+# While a piece is written, as much again is read.
+_HELD_TIMES: Final = 2
 # aiohttp's own headers, which a request that is passed through must not gain.
 _UNWANTED: Final = (hdrs.ACCEPT, hdrs.ACCEPT_ENCODING, hdrs.CONTENT_TYPE, hdrs.USER_AGENT)
 # Offers to upgrade that every HTTP/1.1 server may silently decline.
 _DECLINABLE: Final = frozenset({"h2c", "http/2.0", "tls/1.0", "tls/1.2"})
+
+
+def _socket_that_holds_little(address: AddrInfoType) -> socket.socket:
+    """A socket for a server's pages, which may come without an end and be read by nobody.
+
+    The system would take megabytes of each before the server has to wait.
+    """
+    family, kind, protocol, *_ = address
+    connection = socket.socket(family, kind, protocol)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, PAGE_HELD_BYTES)
+    return connection
+
+
+def _hold_little(transport: asyncio.BaseTransport | None) -> None:
+    """The same towards a client: what the system has not sent is little (Linux and macOS, tcp(7))."""
+    connection = None if transport is None else transport.get_extra_info("socket")
+    option = getattr(socket, "TCP_NOTSENT_LOWAT", None)
+    if connection is not None and option is not None:
+        with contextlib.suppress(OSError):  # it is a unix socket, or has gone
+            connection.setsockopt(socket.IPPROTO_TCP, option, PAGE_HELD_BYTES)
 
 
 def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientSession:
@@ -61,7 +87,10 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
     return aiohttp.ClientSession(
         auto_decompress=False,
         # A limit would be a second, hidden queue: ``in_flight`` bounds what is under way.
-        connector=aiohttp.TCPConnector(limit=0, ssl=True if tls is None else tls),
+        connector=aiohttp.TCPConnector(
+            limit=0, ssl=True if tls is None else tls, socket_factory=_socket_that_holds_little
+        ),
+        read_bufsize=_READ_BYTES,
         cookie_jar=aiohttp.DummyCookieJar(),
         max_line_size=SERVER_HEAD_BYTES,
         max_field_size=SERVER_HEAD_BYTES,
@@ -242,13 +271,14 @@ class Passthrough:
             if self._is_rewritable(upstream):
                 body = await self._rewrite_metadata(upstream, response)
             await response.prepare(request)
+            _hold_little(request.transport)
             async for chunk in body:
                 # Nobody knows whose they are: over the share, they end, and not calls' answers.
-                self._answers.take(len(chunk), large=True)
+                self._answers.take(_HELD_TIMES * len(chunk), large=True)
                 try:
                     await reader.take(response.write(chunk))
                 finally:
-                    self._answers.give_back(len(chunk))
+                    self._answers.give_back(_HELD_TIMES * len(chunk))
             await reader.take(response.write_eof())
         except (aiohttp.ClientError, OSError, OverBudget) as error:
             # Whichever side broke: an end that looks complete would be a lie.

@@ -35,11 +35,22 @@ class Place:
 
     ``since`` is when it was taken, and ``network`` where its client is. Whoever has it says what it is:
     ``end`` ends the connection at once. Of those that have made a request (``has_asked``), ``owner`` tells
-    whose it is, or None of all strangers together, and ``can_go`` whether nothing is lost with it.
-    ``principal`` is who has sent its newest request, accepted or not.
+    whose it is, or None of all strangers together, ``can_go`` whether nothing is lost with it, and
+    ``follows`` whether it carries a stream of what may come, which its client opens again. ``principal`` is
+    who has sent its newest request, accepted or not.
     """
 
-    __slots__ = ("_deadline", "can_go", "end", "has_asked", "network", "owner", "principal", "since")
+    __slots__ = (
+        "_deadline",
+        "can_go",
+        "end",
+        "follows",
+        "has_asked",
+        "network",
+        "owner",
+        "principal",
+        "since",
+    )
 
     def __init__(self, since: float, network: str = "") -> None:
         self.since = since
@@ -48,6 +59,7 @@ class Place:
         self.end: Callable[[], object] = _do_nothing
         self.owner: Callable[[], str | None] = _do_nothing
         self.can_go: Callable[[], bool] = bool
+        self.follows: Callable[[], bool] = bool
         self.has_asked = False
         self._deadline: asyncio.TimerHandle | None = None
 
@@ -200,22 +212,43 @@ class Places:
         waiting = max(self._silent, self._begun, key=len)
         now = asyncio.get_running_loop().time()
         if len(waiting) < _PATIENCE * len(self._asked) and now >= self._nobody_until:
-            if idle := self._idle(len(waiting)):
-                return idle[: max(1, self.max_connections // _PART_AT_ONCE)]
+            if leaving := self._idle(len(waiting)) or self._streams(len(waiting)):
+                return leaving[: max(1, self.max_connections // _PART_AT_ONCE)]
             self._nobody_until = now + _REST_SECONDS * len(self._asked)
         return waiting.first_of_the_most()
 
     def _idle(self, waiting: int) -> list[Place]:
         """Those of one owner that can go: of who has most, and more than those many who wait."""
-        owned: dict[str | None, list[Place]] = {}
-        for place in self._asked:
-            owned.setdefault(place.owner(), []).append(place)
+        owned = self._by_owner()
         few = max(1, self.max_connections // _FEW)
         for owner, places in sorted(owned.items(), key=lambda item: len(item[1]), reverse=True):
             enough = _PATIENCE * len(places) > waiting if owner is None else len(places) > max(few, waiting)
             if enough and (idle := [place for place in places if place.can_go()]):
                 return idle if owner is not None else _of_the_most_from(idle)
         return []
+
+    def _streams(self, waiting: int) -> list[Place]:
+        """Streams of the one accepted caller that has most, beyond an equal share of all connections.
+
+        One caller alone leaves room for others by itself (``belong``); several together would not.
+        """
+        owned = self._by_owner()
+        owned.pop(None, None)
+        if len(owned) < 2:
+            return []
+        share = max(1, self.max_connections // (len(owned) + 1))
+        for places in sorted(owned.values(), key=len, reverse=True):
+            if len(places) <= max(share, waiting):
+                break
+            if streams := [place for place in places if place.follows()]:
+                return streams[: len(places) - share]
+        return []
+
+    def _by_owner(self) -> dict[str | None, list[Place]]:
+        owned: dict[str | None, list[Place]] = {}
+        for place in self._asked:
+            owned.setdefault(place.owner(), []).append(place)
+        return owned
 
     def _disown(self, place: Place) -> None:
         principal, place.principal = place.principal, None

@@ -47,6 +47,7 @@ ROWS = {
         "BODIES_PERCENT": "{} of `--memory-budget` if that is not given",
         "SMALL_PERCENT": "of which {} are kept",
         "SMALL_BYTES": "for those under {}",
+        "PAGE_HELD_BYTES": "the operating system holds {}",
     },
     "bodies at the admin listener": {
         "ADMIN_BODY_BYTES": "{};",
@@ -102,12 +103,13 @@ ROWS = {
         "CACHED_ACCEPTS": ", {} and",
         "REMEMBERED_PROFILES": "and {} |",
     },
-    "callers of whom it is known": {
+    "callers of whom it is known which tools": {
         "MARKING_CALLERS": "{} (tools)",
         "UNDECIDED_CALLERS": "{} (modern)",
         "FAILED_CALLERS": "{} (handshakes)",
         "PINGED_CALLERS": "{} (pings)",
     },
+    "callers of whom it is known which other": {"KNOWN_PLACES": "| {} |"},
     "tokens": {
         "TOKEN_BYTES": "within {}, ",
         "TOKEN_DEPTH": "{} levels",

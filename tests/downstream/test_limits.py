@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
 from messages import INITIALIZE, call
+from modern_bench import modern, routing
 from proxy_bench import PATIENCE_SECONDS, Bench, until
 
 from mcp_session_proxy.protocol.headers import _classify_short, end_to_end_response_headers
@@ -67,6 +68,30 @@ async def test_connections_in_use(bench: Bench) -> None:
         third[1].close()
     await until(lambda: len(bench.listener.places) == 0)
     assert (await bench.post(call())).status == 200
+
+
+@pytest.mark.parametrize("kind", ["GET streams", "listeners"])
+async def test_streams_of_several_callers(bench: Bench, kind: str) -> None:
+    """Callers that fill all connections with streams make room for one who comes later, each with an equal
+    share of all; their other streams go on."""
+    await bench.start(max_connections=8, heartbeat="100ms")
+    async with AsyncExitStack() as stack:
+        for name in ("ada", "bob"):
+            token = {"Authorization": f"Bearer {name}"}
+            await bench.post(call(), headers=token | {"Connection": "close"})
+            for number in range(4):
+                if kind == "listeners":
+                    body = modern("subscriptions/listen", number, notifications={"toolsListChanged": True})
+                    headers = token | routing(body)
+                    stream = bench.request("POST", body, headers=headers)
+                else:
+                    stream = bench.request("GET", session=f"{name}-{number}", headers=token)
+                await stack.enter_async_context(stream)
+        assert len(bench.listener.places) == 8
+        late = {"Authorization": "Bearer cyd", "Connection": "close"}
+        for _ in range(3):
+            assert (await bench.post(call(), headers=late)).status == 200
+        assert len(bench.listener.places) >= 6
 
 
 async def test_connections_between_requests(bench: Bench) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import io
 import json
+import socket
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -588,7 +589,7 @@ async def test_a_decoding_session_is_refused() -> None:
 
 async def test_a_client_that_reads_nothing(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is cut off, and the connection to the server is let go of."""
-    monkeypatch.setattr("mcp_session_proxy.downstream.streams.UNREAD_SECONDS", 0.2)
+    monkeypatch.setattr("mcp_session_proxy.downstream.heartbeats.UNREAD_SECONDS", 0.2)
     given_up = asyncio.Event()
 
     async def endless(request: web.BaseRequest) -> web.StreamResponse:
@@ -629,9 +630,38 @@ async def test_what_clients_have_not_taken_counts(bench: Bench) -> None:
     assert memory.used_bytes == 900_000
 
 
+@pytest.mark.skipif(not hasattr(socket, "TCP_NOTSENT_LOWAT"), reason="an option of Linux and macOS")
+async def test_the_system_holds_little_of_a_page(bench: Bench) -> None:
+    """Of what a client does not read: the server has to wait, instead of filling megabytes for each page."""
+    held: list[int] = []
+
+    async def endless(request: web.BaseRequest) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        while True:
+            await response.write(bytes(64 * 1024))
+
+    proxy = await bench.before(endless)
+    async with bench.inner.get(bench.servers[0].url / "endless") as response:
+        assert response.connection is not None
+        assert response.connection.transport is not None
+        towards = response.connection.transport.get_extra_info("socket")
+        held.append(towards.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF))
+        response.close()
+    async with bench.request("GET", proxy, "/endless") as response:
+        await response.content.readany()
+        assert proxy.runner.server is not None
+        [connection] = proxy.runner.server.connections
+        assert connection.transport is not None
+        back = connection.transport.get_extra_info("socket")
+        held.append(back.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT))
+        response.close()
+    assert all(0 < each <= 256 * 1024 for each in held)
+
+
 async def test_a_client_that_reads_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets all, however long it takes, and so does one whose server is silent for long."""
-    monkeypatch.setattr("mcp_session_proxy.downstream.streams.UNREAD_SECONDS", 0.3)
+    monkeypatch.setattr("mcp_session_proxy.downstream.heartbeats.UNREAD_SECONDS", 0.3)
 
     async def pausing(request: web.BaseRequest) -> web.StreamResponse:
         response = web.StreamResponse()

@@ -22,12 +22,21 @@ class Room:
             place.end = lambda: self.ended.append(place)
         return place
 
-    def ask(self, principal: str, *, idle: bool, host: str = "192.0.2.1", known: bool = True) -> Place:
+    def ask(
+        self,
+        principal: str,
+        *,
+        idle: bool,
+        host: str = "192.0.2.1",
+        known: bool = True,
+        follows: bool = False,
+    ) -> Place:
         """A connection that asks for something, and has it, or waits for it."""
         place = self.enter(host)
         assert place is not None
         place.owner = lambda: principal if known else None
         place.can_go = lambda: idle
+        place.follows = lambda: follows
         self.places.ask(place)
         try:
             self.places.belong(place, principal)
@@ -72,6 +81,34 @@ async def test_idle_ones_are_found_behind_those_in_use() -> None:
             continue
         break
     assert room.ended == [idle]
+
+
+async def test_streams_of_several_callers_leave_room_for_others() -> None:
+    """Who has most beyond an equal share gives up streams, also where several have all connections."""
+    room = Room(40)
+    streams = {
+        name: [room.ask(name, idle=False, follows=True) for _ in range(count)]
+        for name, count in (("ada", 26), ("bob", 14))
+    }
+    newcomers = [room.ask(f"caller {number}", idle=False, follows=True) for number in range(12)]
+    assert not set(room.ended) & set(newcomers)
+    left = {
+        name: len([place for place in those if place not in room.ended]) for name, those in streams.items()
+    }
+    assert left["ada"] == left["bob"] == pytest.approx(14, abs=1)
+    assert len(room.places) <= 40
+
+
+async def test_nobody_gives_up_an_equal_share() -> None:
+    """What is worked on stays, and so do streams of callers who have no more than others."""
+    room = Room(12)
+    working = [room.ask("ada", idle=False) for _ in range(6)]
+    for name in ("bob", "cyd", "dee"):
+        for _ in range(2):
+            room.ask(name, idle=False, follows=True)
+    assert room.enter() is None
+    assert room.ended == []
+    assert len(working) == 6
 
 
 async def test_a_connection_of_several_callers_counts_once() -> None:
