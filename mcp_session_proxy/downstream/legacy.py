@@ -164,50 +164,49 @@ class LegacyRequests:
         """The server's response to a message, which need not be the client's own, and the refusal that it
         came with, if the server gave it as one.
         """
-        client = visit.client
-        relay = Relay(request.responder, client, visit.session, self._delivery)
+        session, client = visit.session, visit.client
+        relay = Relay(request.responder, client, session, self._delivery)
         token = jsonrpc.read_progress_token(request.meta) if request.meta else None
+        place = None if client is None else (client, message.id)
         exchange = Exchange(message, token, visit, relay, self._observe)
-        response = await self._run(request, exchange, message, visit)
-        result = response.result
-        # Nearly no result is a refusal.
-        if (result is None or tasks.mentions_task(result)) and await self._wants_task(
-            message, response, visit
-        ):
-            following = FollowingExchange(
-                message,
-                token,
-                visit,
-                relay,
-                self._observe,
-                ttl_seconds=self._tasks.rules.ttl_seconds,
-                followed=self._tasks.followed,
-            )
-            return await self._run(request, following, message, visit), following.refusal
+        while True:
+            request.exchange = exchange
+            if place is not None:
+                self._cancellable[place] = exchange
+            try:
+                response = await exchange.run(request.trace)
+            finally:
+                request.upstream_seconds = exchange.upstream_seconds
+                request.exchange = None
+                # Two requests with one id may be in flight; the newer has the place, and keeps it.
+                if place is not None and self._cancellable.get(place) is exchange:
+                    del self._cancellable[place]
+            result = response.result
+            # Nearly no result is a refusal; of those that are none, hardly any is looked at.
+            if result is not None and (len(result) > tasks.REFUSAL_BYTES or tasks.AUGMENT not in result):
+                break
+            if isinstance(exchange, FollowingExchange) or not await self._wants_task(
+                message, response, visit
+            ):
+                break
+            exchange = self._follow(message, token, visit, relay)
         if token is not None and client is not None:
-            upstream_id = exchange.upstream_id
-            task_progress.follow(visit.session, upstream_id, token, client, response, self._delivery)
-        if visit.session.incarnation.calls.tokens and message.method.startswith("tasks/"):
-            task_progress.note_response(visit.session, message, response)
+            task_progress.follow(session, exchange.upstream_id, token, client, response, self._delivery)
+        if session.incarnation.calls.tokens and message.method.startswith("tasks/"):
+            task_progress.note_response(session, message, response)
         return response, exchange.refusal
 
-    async def _run(
-        self, request: ClientRequest, exchange: Exchange, message: Request, visit: Visit
-    ) -> Response:
-        """The response of an exchange, which its client may cancel meanwhile."""
-        client = visit.client
-        request.exchange = exchange
-        place = None if client is None else (client, message.id)
-        if place is not None:
-            self._cancellable[place] = exchange
-        try:
-            return await exchange.run(request.trace)
-        finally:
-            request.upstream_seconds = exchange.upstream_seconds
-            request.exchange = None
-            # Two requests with one id may be in flight; the newer has the place, and keeps it.
-            if place is not None and self._cancellable.get(place) is exchange:
-                del self._cancellable[place]
+    def _follow(self, message: Request, token: bytes | None, visit: Visit, relay: Relay) -> FollowingExchange:
+        """The same call once more, as a task, for a client that knows nothing of that."""
+        return FollowingExchange(
+            message,
+            token,
+            visit,
+            relay,
+            self._observe,
+            ttl_seconds=self._tasks.rules.ttl_seconds,
+            followed=self._tasks.followed,
+        )
 
     async def _wants_task(self, message: Request, response: Response, visit: Visit) -> bool:
         """Whether the server has refused a call because its tool only runs as a task.

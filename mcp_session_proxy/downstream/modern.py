@@ -25,7 +25,7 @@ from ..errors import (
 from ..events import Observer
 from ..exchange.as_task import CreatingExchange, FollowingExchange
 from ..exchange.attribution import Attribution
-from ..exchange.call import Asked, Created, ModernCall, Outcome
+from ..exchange.call import Created, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
 from ..exchange.handles import Handle
@@ -52,6 +52,7 @@ from .task_requests import TaskRequests, read_answers
 
 _RETRIES: Final = Backoff(0.5, 30.0)
 _NO_HINT: Final = CacheHint()
+_WITHOUT_A_CALL: Final = revisions.TASK_METHODS | {revisions.LISTEN}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,13 +106,13 @@ class ModernRequests:
             ProxyError: there is none.
         """
         request.sessionless = True
-        if modern.request.method in revisions.TASK_METHODS:
-            return await self._about_tasks.answer(request, modern)
         profile = self._profiles.of_modern(modern.raw_capabilities, modern.client_info)
         key = SessionKey(request.principal.digest, request.affinity, profile.digest)
         method = request.message.method
-        if method == revisions.LISTEN:
-            return await self._listen(request, modern, profile)
+        if method in _WITHOUT_A_CALL:
+            if method == revisions.LISTEN:
+                return await self._listen(request, modern, profile)
+            return await self._about_tasks.answer(request, modern)
         answers = read_answers(modern)
         if "requestState" in modern.params:
             return await self._resume(request, modern, answers)
@@ -252,6 +253,8 @@ class ModernRequests:
         return self._present(parked, outcome, request.principal)
 
     def _present(self, call: ModernCall, outcome: Outcome | Handle, principal: Principal) -> Answer:
+        if isinstance(outcome, Response):
+            return self._complete(call.modern, call.facts, outcome)
         created = None
         if isinstance(outcome, Created):
             created = outcome.result
@@ -262,12 +265,10 @@ class ModernRequests:
             result = tasks.write_handle(outcome.state, call.facts.info, created)
             identifier = call.modern.request.id
             return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
-        if isinstance(outcome, Asked):
-            state = self._parking.park(call, principal.digest)
-            result = lifting.lift_input_required(outcome.questions, state, call.facts)
-            identifier = call.modern.request.id
-            return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
-        return self._complete(call.modern, call.facts, outcome)
+        state = self._parking.park(call, principal.digest)
+        result = lifting.lift_input_required(outcome.questions, state, call.facts)
+        identifier = call.modern.request.id
+        return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
 
     async def _lift_list(self, method: str, response: Response) -> Response:
         """A list that may hold tools which modern clients cannot call, without those."""

@@ -24,8 +24,9 @@ _RELATED: Final = revisions.META_RELATED_TASK.encode()
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.,+\-Zz]{5,30}")
 # A server that takes no calls but as tasks need not say so of each tool (basic/utilities/tasks, "Errors").
 _WANTS_TASK: Final = re.compile(r"\btask[- ]augment", re.IGNORECASE)
-_AUGMENT: Final = b"augment"
-_REFUSAL_BYTES: Final = 2048
+# What a result has in it that refuses a call which was to be a task, and how long it is at most.
+AUGMENT: Final = b"augment"
+REFUSAL_BYTES: Final = 2048
 _REFUSED_UNSEEN: Final = frozenset({METHOD_NOT_FOUND, INVALID_REQUEST})
 _MOST_MILLISECONDS: Final = 2**53 - 1
 
@@ -150,11 +151,6 @@ def ease_tool(tool: bytes) -> bytes:
     return jsonrpc.replace_members(tool, {"execution": jsonrpc.write_object(execution)})
 
 
-def mentions_task(result: bytes) -> bool:
-    """Whether a result may be the refusal of a call that was to be a task: such are short. Most are none."""
-    return len(result) <= _REFUSAL_BYTES and _AUGMENT in result
-
-
 def may_want_task(response: Response) -> bool:
     """Whether a server may have refused a call because it wants it as a task.
 
@@ -163,7 +159,7 @@ def may_want_task(response: Response) -> bool:
     if response.error is not None:
         return jsonrpc.read_error(response.error).code in _REFUSED_UNSEEN
     result = response.result or b""
-    if not mentions_task(result) or not _WANTS_TASK.search(result.decode(errors="replace")):
+    if len(result) > REFUSAL_BYTES or not _WANTS_TASK.search(result.decode(errors="replace")):
         return False
     return bytes(jsonrpc.view_object(result).get("isError", b"")) == b"true"
 
@@ -236,6 +232,9 @@ def judge(task: LegacyTask, response: Response) -> TaskOutcome:
     if task.status is TaskStatus.CANCELLED:
         return TaskOutcome(TaskStatus.CANCELLED, message=task.message)
     if response.error is not None:
+        if task.message is not None and task.id in jsonrpc.read_error(response.error).message:
+            # It is about the task, and not of it: some keep nothing of a task that has failed but this.
+            return failed(write_error(task.message), task.message)
         return failed(response.error, task.message)
     result = without_related_task(response.result) or b"{}"
     if task.status is TaskStatus.FAILED and bytes(jsonrpc.view_object(result).get("isError", b"")) != b"true":

@@ -418,7 +418,7 @@ async def test_task_after(bench: Reloaded) -> None:
     """The next call that takes longer becomes a task, which is kept for so long."""
     await bench.start()
     go_on = bench.hold()
-    bench.change(task_after="1ms", task_ttl="90s")
+    bench.change(task_ttl="90s", task_after="1ms")
     result = (await bench.ask(capabilities=KNOWS_TASKS)).json["result"]
     assert (result["resultType"], result["ttlMs"]) == ("task", 90_000)
     go_on.set()

@@ -221,5 +221,3 @@ async def test_the_end_of_the_proxy(bench: TaskBench, tool: Tool) -> None:
 def _calling(bench: TaskBench, capabilities: Any) -> Any:
     message = modern(name="count", meta={f"{META}clientCapabilities": capabilities})
     return bench.asking(message, headers=routing(message))
-
-
