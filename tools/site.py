@@ -45,6 +45,7 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
         "Log events": "docs/events.md",
         "Tracing": "docs/tracing.md",
         "Upgrading": "docs/upgrading.md",
+        "An event store of your own": "docs/event-store.md",
         "Troubleshooting": "docs/troubleshooting.md",
     },
     "Take part": {

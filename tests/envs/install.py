@@ -36,6 +36,7 @@ DEBIAN = {
     "nginx": "nginx",
     "haproxy": "haproxy",
     "redis-server": "redis-server",
+    "postgresql": "pg_lsclusters",
 }
 # Longest first: with two workers this is the shortest schedule.
 NAMES = (
@@ -59,8 +60,8 @@ NAMES = (
     "fastmcp-3",
     "mcp-1.23",
 )
-# Not built unless named: no test needs them, only `make fuzz` and `make bench`.
-ON_DEMAND = ("fuzz", "bench", "nginx")
+# Not built unless named: they are for `make fuzz`, `make bench` and `make thorough` alone.
+ON_DEMAND = ("fuzz", "bench", "nginx", "postgresql")
 # Not pinned: what somebody gets who installs it today. Built anew when it is older than this.
 NEWEST = "newest-"
 NEWEST_SECONDS = 7 * 24 * 3600

@@ -3,12 +3,16 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 from engine_world import HandClock, key_value_server, valkey_engine
 from key_value_server import PROGRAMS
+from mcp.server.streamable_http import EventCallback, EventMessage
+from mcp.server.streamable_http import EventStore as SdkEventStore
 
 from mcp_session_proxy.store.events import CannotLoad, EventStore, load
+from mcp_session_proxy.store.sdk_events import SdkEvents
 from mcp_session_proxy.store.sqlite import SqliteEngine
 
 HERE, THERE = "a/b/1f-0", "a/b/1f-1"
@@ -28,10 +32,39 @@ async def engine(tmp_path: Path, clock: HandClock) -> AsyncIterator[SqliteEngine
     await opened.close()
 
 
-@pytest.fixture(params=["sqlite", *PROGRAMS])
-async def store(request: pytest.FixtureRequest, engine: SqliteEngine) -> AsyncIterator[EventStore]:
+class SdkStore(SdkEventStore):
+    """As the SDK's documents have one: of each stream, so many events, found by their ids."""
+
+    def __init__(self, most: int = 100) -> None:
+        self.most = most
+        self.events: dict[str, tuple[str, Any]] = {}
+
+    async def store_event(self, stream_id: str, message: Any) -> str:
+        event_id = str(len(self.events))
+        self.events[event_id] = (stream_id, message)
+        return event_id
+
+    async def replay_events_after(self, last_event_id: str, send_callback: EventCallback) -> str | None:
+        if last_event_id not in self.events:
+            return None
+        stream_id, _ = self.events[last_event_id]
+        of_stream = [name for name, (stream, _) in self.events.items() if stream == stream_id]
+        for name in of_stream[-self.most :]:
+            if int(name) > int(last_event_id):
+                await send_callback(EventMessage(self.events[name][1], name))
+        return stream_id
+
+
+@pytest.fixture(params=["sqlite", "sdk", *PROGRAMS])
+async def store(
+    request: pytest.FixtureRequest, engine: SqliteEngine, tmp_path: Path, clock: HandClock
+) -> AsyncIterator[EventStore]:
     if request.param == "sqlite":
         yield engine.events
+        return
+    if request.param == "sdk":
+        async with SdkEvents(SdkStore(), tmp_path / "ids.db", now=clock) as adapted:
+            yield adapted
         return
     other = valkey_engine(key_value_server(request.param))
     yield other.events
@@ -78,9 +111,8 @@ async def test_a_place_is_forgotten(store: EventStore) -> None:
     assert list(await store.after(HERE, -1)) == [(2, b"b")]
 
 
-async def test_after_its_time(engine: SqliteEngine, clock: HandClock) -> None:
-    """The last word counts, be it longer or shorter; then the next beat leaves nothing behind."""
-    store = engine.events
+async def test_after_its_time(store: EventStore, clock: HandClock) -> None:
+    """The last word counts, be it longer or shorter."""
     await store.append(HERE, [(1, b"a")], 10, 5.0)
     await store.append(HERE, [], 10, 60.0)
     await store.append(THERE, [(1, b"x")], 10, 60.0)
@@ -88,10 +120,32 @@ async def test_after_its_time(engine: SqliteEngine, clock: HandClock) -> None:
     clock.seconds += 10.0
     assert list(await store.after(HERE, 0)) == [(1, b"a")]
     assert list(await store.after(THERE, 0)) == []
-    clock.seconds += 60.0
-    await engine.beat("m", b"", 5.0, 0)
-    left = await engine._run(lambda: engine._db.execute("SELECT count(*) FROM events").fetchone())
-    assert left == (0,)
+
+
+async def test_nothing_is_left(engine: SqliteEngine, clock: HandClock) -> None:
+    """What has had its time is gone with the next beat."""
+    for place in (HERE, THERE):
+        await engine.events.append(place, [(1, b"a")], 10, 60.0 if place == HERE else 5.0)
+    for seconds, expected in ((10.0, 1), (60.0, 0)):
+        clock.seconds += seconds
+        await engine.beat("m", b"", 5.0, 0)
+        left = await engine._run(lambda: engine._db.execute("SELECT count(*) FROM events").fetchone())
+        assert left == (expected,)
+
+
+async def test_a_store_of_the_sdk_in_the_next_process(tmp_path: Path, clock: HandClock) -> None:
+    """It finds again what it has, also where the store itself has let go of the beginning."""
+    theirs, path = SdkStore(), tmp_path / "ids.db"
+    async with SdkEvents(theirs, path, now=clock) as store:
+        await store.append(HERE, [(n, b"%d" % n) for n in range(10)], 10, TTL)
+    async with SdkEvents(theirs, path, now=clock) as store:
+        await store.append(HERE, [(2**40, b"more")], 10, TTL)
+        assert [number for number, _ in await store.after(HERE, 7)] == [8, 9, 2**40]
+        theirs.most = 2
+        assert [number for number, _ in await store.after(HERE, -1)] == [9, 2**40]
+        clock.seconds += 2 * TTL
+        await store.append(THERE, [(1, b"x")], 10, TTL)
+        assert list(await store.after(HERE, -1)) == []
 
 
 # -- by name -------------------------------------------------------------------------------------------

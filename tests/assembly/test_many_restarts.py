@@ -1,0 +1,228 @@
+"""Clients of all kinds that count without pause, while the proxy is stopped, replaced and killed.
+
+FULL_FAULTS=1 runs the whole number of restarts and of clients; without it a share.
+"""
+
+import asyncio
+import contextlib
+import itertools
+import os
+import socket
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+from downstream.modern_bench import modern, routing
+from http_server import HttpServer, begin_stream, reply_to
+from messages import INITIALIZE, call
+from programs import Program, running
+from proxy_bench import BOTH, PATIENCE_SECONDS, until
+from restart_bench import rows
+
+FULL = bool(os.environ.get("FULL_FAULTS") or os.environ.get("THOROUGH"))
+RESTARTS = 50 if FULL else 2
+OF_EACH_KIND = 4 if FULL else 1
+CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
+KINDS = ["kept", "new", "listening", "capable", "platform", "sessionless", "conversation", "modern"]
+# What a client may be told of a call of which nobody knows whether it was executed, and of one that was not.
+UNKNOWN = {"outcome-unknown"}
+UNEXECUTED = {"draining", "overloaded", "shutting-down"}
+
+pytestmark = [pytest.mark.timeout(900)]
+
+
+class CountingServer(HttpServer):
+    """Counts, and knows each call by its tag."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.executed: Counter[str] = Counter()
+        self.on["tools/call"] = self._count
+        self.on["GET"] = self._listen
+
+    async def _count(self, request: web.Request, message: Any) -> web.StreamResponse:
+        session = request.headers["Mcp-Session-Id"]
+        if session not in self.sessions:
+            return web.json_response({"error": "Session not found"}, status=404)
+        self.sessions[session] += 1
+        self.executed[message["params"]["arguments"]["tag"]] += 1
+        count = self.sessions[session]
+        await asyncio.sleep(0.002 * (count % 5))
+        return reply_to(message, {"content": [{"type": "text", "text": str(count)}]})
+
+    async def _listen(self, request: web.Request, _: Any) -> web.StreamResponse:
+        await begin_stream(request)
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+class CountingClient:
+    """A caller of its own, of one of the kinds, and what it has been told."""
+
+    def __init__(self, kind: str, number: int) -> None:
+        self.kind = kind
+        self.name = f"{kind}-{number}"
+        self.calls = 0
+        self.answered = 0
+        self.refused: Counter[str] = Counter()  # connections
+        self.unknown = 0
+        self.trouble: list[str] = []
+        self.seen = 0  # the count that was told last
+        self._since = 0  # calls of which nobody knows whether they count
+        self._headers = {"Authorization": f"Bearer {self.name}", "Accept": BOTH}
+        if kind == "conversation":
+            self._headers["X-Talk"] = "one"
+        if kind == "platform":
+            self._headers["Mcp-Session-Id"] = f"platform-{number}"
+
+    async def run(self, url: str, stop: asyncio.Event) -> None:
+        """Count until it is told to stop."""
+        connector = aiohttp.TCPConnector(force_close=self.kind == "new")
+        async with aiohttp.ClientSession(connector=connector) as http, asyncio.TaskGroup() as tasks:
+            if self.kind in ("kept", "new", "listening", "capable"):
+                body = CAPABLE if self.kind == "capable" else INITIALIZE
+                async with http.post(url, json=body, headers=self._headers) as response:
+                    self._headers["Mcp-Session-Id"] = response.headers["Mcp-Session-Id"]
+            listening = None
+            if self.kind == "listening":
+                listening = tasks.create_task(self._listen(http, url))
+            while not stop.is_set():
+                await self._count(http, url)
+                await asyncio.sleep(0.01)
+            if listening is not None:
+                listening.cancel()
+
+    async def _listen(self, http: aiohttp.ClientSession, url: str) -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with http.get(url, headers={**self._headers, "Accept": "text/event-stream"}) as stream:
+                    assert stream.status == 200
+                    await stream.content.read()
+            await asyncio.sleep(0.01)
+
+    async def _count(self, http: aiohttp.ClientSession, url: str) -> None:
+        self.calls += 1
+        arguments = {"tag": f"{self.name}/{self.calls}"}
+        headers, body = self._headers, call(self.calls, name="count", arguments=arguments)
+        if self.kind == "modern":
+            body = modern(identifier=self.calls, arguments=arguments)
+            headers = {**headers, **routing(body)}
+        try:
+            async with http.post(url, json=body, headers=headers) as response:
+                answer = await response.json()
+        except aiohttp.ClientConnectorError as error:
+            self.refused[repr(error.os_error)] += 1
+            await asyncio.sleep(0.01)
+            return
+        except aiohttp.ClientError:
+            self._nobody_knows()
+            return
+        if "error" in answer:
+            reason = answer["error"].get("data", {}).get("reason")
+            if reason in UNKNOWN:
+                self._nobody_knows()
+            elif reason not in UNEXECUTED:
+                self.trouble.append(f"{self.name}: {answer}")
+            return
+        count = int(answer["result"]["content"][0]["text"])
+        if not self.seen + 1 <= count <= self.seen + 1 + self._since:
+            self.trouble.append(f"{self.name}: {count} after {self.seen} and {self._since} unknown")
+        self.seen, self._since = count, 0
+        self.answered += 1
+
+    def _nobody_knows(self) -> None:
+        self.unknown += 1
+        self._since += 1
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[CountingServer]:
+    async with CountingServer() as running_server:
+        yield running_server
+
+
+class Succession:
+    """One process after another, on one socket or with --replace, in one directory."""
+
+    def __init__(self, folder: Path, server: HttpServer, how: str, stack: contextlib.AsyncExitStack) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self._server = server
+        self._how = how
+        self._stack = stack
+        self._socket = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._socket.setblocking(False)
+        (folder / "run").mkdir()
+        self.program: Program
+
+    async def start(self) -> str:
+        """The next process; the URL that all have."""
+        options = ["--state-dir", str(self.state), "--affinity-header", "X-Talk", "--admin-listen", "off"]
+        listen: dict[str, Any] = {"sockets": [self._socket]}
+        if self._how == "replace":
+            # The first one binds; the others are given what it has.
+            options += ["--listen", "127.0.0.1:0", "--replace"]
+            listen = {"RUNTIME_DIRECTORY": str(self.folder / "run")}
+        self.program = await self._stack.enter_async_context(
+            running(self.folder, self._server.url, *options, **listen)
+        )
+        return str((await self.program.ready())["endpoint"])
+
+    async def succeed(self) -> None:
+        """Another process takes the place of this one."""
+        before = self.program
+        if self._how == "replace":
+            await self.start()
+            assert await before.ends() == 0
+            return
+        if self._how == "SIGTERM":
+            before.process.terminate()
+            assert await before.ends() == 0
+        else:
+            before.process.kill()
+            await before.ends()
+        await self.start()
+
+
+@pytest.mark.parametrize("how", ["SIGTERM", "replace", "kill -9"])
+async def test_everybody_counts_on(
+    server: CountingServer, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
+) -> None:
+    """No count begins anew, no call is executed twice, no connection is refused; only of what was in flight
+    when the process was killed is it not known whether it was executed.
+    """
+    clients = [CountingClient(kind, number) for number in range(OF_EACH_KIND) for kind in KINDS]
+    stop = asyncio.Event()
+    async with contextlib.AsyncExitStack() as stack:
+        succession = Succession(tmp_path, server, how, stack)
+        url = await succession.start()
+        running_clients = [asyncio.create_task(client.run(url, stop)) for client in clients]
+
+        async def until_all_count_on(times: int) -> None:
+            before = [client.answered for client in clients]
+            async with asyncio.timeout(PATIENCE_SECONDS):
+                while not all(c.answered >= n + times for c, n in zip(clients, before, strict=True)):
+                    assert not any(task.done() for task in running_clients)
+                    await asyncio.sleep(0.01)
+
+        await until_all_count_on(2)
+        # A session at the server for each, and the ids that five of the kinds hold.
+        await until(lambda: rows(succession.state, "records") >= len(clients) + 5 * OF_EACH_KIND)
+        for _ in range(RESTARTS):
+            await succession.succeed()
+            await until_all_count_on(2)
+        stop.set()
+        await asyncio.gather(*running_clients)
+    assert list(itertools.chain.from_iterable(client.trouble for client in clients)) == []
+    assert {tag: times for tag, times in server.executed.items() if times > 1} == {}
+    assert sum((client.refused for client in clients), Counter[str]()) == Counter()
+    unknown = sum(client.unknown for client in clients)
+    assert how == "kill -9" or unknown == 0
+    assert len(server.posts("initialize")) == len(clients)
+    calls = sum(client.answered for client in clients)
+    print(f"{RESTARTS} x {how}, {len(clients)} clients: {calls} answered, {unknown} unknown, 0 lost, 0 twice")
+    record_property("figures", f"{calls} answered, {unknown} unknown")
