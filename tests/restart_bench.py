@@ -2,12 +2,14 @@
 
 import contextlib
 import shutil
+import socket
 import sqlite3
 from pathlib import Path
 from typing import Any
 
 from aiohttp import web
 from http_server import HttpServer
+from programs import Program, running
 from proxy_bench import Bench, until
 
 from mcp_session_proxy import events
@@ -70,3 +72,52 @@ def rows(path: Path, table: str) -> int:
 
 async def _unheard(*_: Any) -> web.Response:
     return web.Response()
+
+
+class Succession:
+    """One process after another, on one socket or with --replace, in one directory.
+
+    ``how`` is SIGTERM, kill -9 or replace.
+    """
+
+    def __init__(
+        self, folder: Path, upstream: str, how: str, stack: contextlib.AsyncExitStack, *options: str
+    ) -> None:
+        self.folder = folder
+        self.state = folder / "state"
+        self._upstream = upstream
+        self._options = options
+        self._how = how
+        self._stack = stack
+        self._socket = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        self._socket.setblocking(False)
+        (folder / "run").mkdir()
+        self.program: Program
+
+    async def start(self) -> str:
+        """The next process; the URL that all have."""
+        options = ["--state-dir", str(self.state), "--admin-listen", "off", *self._options]
+        listen: dict[str, Any] = {"sockets": [self._socket]}
+        if self._how == "replace":
+            # The first one binds; the others are given what it has.
+            options += ["--listen", "127.0.0.1:0", "--replace"]
+            listen = {"RUNTIME_DIRECTORY": str(self.folder / "run")}
+        self.program = await self._stack.enter_async_context(
+            running(self.folder, self._upstream, *options, **listen)
+        )
+        return str((await self.program.ready())["endpoint"])
+
+    async def succeed(self) -> None:
+        """Another process takes the place of this one."""
+        before = self.program
+        if self._how == "replace":
+            await self.start()
+            assert await before.ends() == 0
+            return
+        if self._how == "SIGTERM":
+            before.process.terminate()
+            assert await before.ends() == 0
+        else:
+            before.process.kill()
+            await before.ends()
+        await self.start()

@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import itertools
 import os
-import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -19,9 +18,8 @@ from aiohttp import web
 from downstream.modern_bench import modern, routing
 from http_server import HttpServer, begin_stream, reply_to
 from messages import INITIALIZE, call
-from programs import Program, running
 from proxy_bench import BOTH, PATIENCE_SECONDS, until
-from restart_bench import rows
+from restart_bench import Succession, rows
 
 FULL = bool(os.environ.get("FULL_FAULTS") or os.environ.get("THOROUGH"))
 RESTARTS = 50 if FULL else 2
@@ -32,7 +30,7 @@ KINDS = ["kept", "new", "listening", "capable", "platform", "sessionless", "conv
 UNKNOWN = {"outcome-unknown"}
 UNEXECUTED = {"draining", "overloaded", "shutting-down"}
 
-pytestmark = [pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2)]
 
 
 class CountingServer(HttpServer):
@@ -145,49 +143,6 @@ async def server() -> AsyncIterator[CountingServer]:
         yield running_server
 
 
-class Succession:
-    """One process after another, on one socket or with --replace, in one directory."""
-
-    def __init__(self, folder: Path, server: HttpServer, how: str, stack: contextlib.AsyncExitStack) -> None:
-        self.folder = folder
-        self.state = folder / "state"
-        self._server = server
-        self._how = how
-        self._stack = stack
-        self._socket = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-        self._socket.setblocking(False)
-        (folder / "run").mkdir()
-        self.program: Program
-
-    async def start(self) -> str:
-        """The next process; the URL that all have."""
-        options = ["--state-dir", str(self.state), "--affinity-header", "X-Talk", "--admin-listen", "off"]
-        listen: dict[str, Any] = {"sockets": [self._socket]}
-        if self._how == "replace":
-            # The first one binds; the others are given what it has.
-            options += ["--listen", "127.0.0.1:0", "--replace"]
-            listen = {"RUNTIME_DIRECTORY": str(self.folder / "run")}
-        self.program = await self._stack.enter_async_context(
-            running(self.folder, self._server.url, *options, **listen)
-        )
-        return str((await self.program.ready())["endpoint"])
-
-    async def succeed(self) -> None:
-        """Another process takes the place of this one."""
-        before = self.program
-        if self._how == "replace":
-            await self.start()
-            assert await before.ends() == 0
-            return
-        if self._how == "SIGTERM":
-            before.process.terminate()
-            assert await before.ends() == 0
-        else:
-            before.process.kill()
-            await before.ends()
-        await self.start()
-
-
 @pytest.mark.parametrize("how", ["SIGTERM", "replace", "kill -9"])
 async def test_everybody_counts_on(
     server: CountingServer, tmp_path: Path, how: str, record_property: Callable[[str, object], None]
@@ -198,7 +153,7 @@ async def test_everybody_counts_on(
     clients = [CountingClient(kind, number) for number in range(OF_EACH_KIND) for kind in KINDS]
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
-        succession = Succession(tmp_path, server, how, stack)
+        succession = Succession(tmp_path, server.url, how, stack, "--affinity-header", "X-Talk")
         url = await succession.start()
         running_clients = [asyncio.create_task(client.run(url, stop)) for client in clients]
 
@@ -206,7 +161,8 @@ async def test_everybody_counts_on(
             before = [client.answered for client in clients]
             async with asyncio.timeout(PATIENCE_SECONDS):
                 while not all(c.answered >= n + times for c, n in zip(clients, before, strict=True)):
-                    assert not any(task.done() for task in running_clients)
+                    for ended in (task for task in running_clients if task.done()):
+                        ended.result()
                     await asyncio.sleep(0.01)
 
         await until_all_count_on(2)
