@@ -15,7 +15,6 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from downstream.modern_bench import modern, routing
 from http_server import HttpServer, begin_stream, reply_to
 from messages import INITIALIZE, call
 from proxy_bench import BOTH, PATIENCE_SECONDS, until
@@ -25,6 +24,12 @@ FULL = bool(os.environ.get("FULL_FAULTS") or os.environ.get("THOROUGH"))
 RESTARTS = 50 if FULL else 2
 OF_EACH_KIND = 4 if FULL else 1
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
+MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
+META = {
+    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+    "io.modelcontextprotocol/clientCapabilities": {},
+    "io.modelcontextprotocol/clientInfo": {"name": "m", "version": "1"},
+}
 KINDS = ["kept", "new", "listening", "capable", "platform", "sessionless", "conversation", "modern"]
 # What a client may be told of a call of which nobody knows whether it was executed, and of one that was not.
 UNKNOWN = {"outcome-unknown"}
@@ -107,8 +112,8 @@ class CountingClient:
         arguments = {"tag": f"{self.name}/{self.calls}"}
         headers, body = self._headers, call(self.calls, name="count", arguments=arguments)
         if self.kind == "modern":
-            body = modern(identifier=self.calls, arguments=arguments)
-            headers = {**headers, **routing(body)}
+            body = call(self.calls, name="count", arguments=arguments, _meta=META)
+            headers = {**headers, **MODERN}
         try:
             async with http.post(url, json=body, headers=headers) as response:
                 answer = await response.json()
