@@ -89,7 +89,8 @@ def _wrap(number: int, data: bytes) -> Any:
     params = {"number": number, "data": base64.b64encode(data).decode()}
     notification = JSONRPCNotification(jsonrpc="2.0", method=_METHOD, params=params)
     # From mcp 2 on, this is no class that holds one but a name for all that a message can be.
-    return JSONRPCMessage(notification) if inspect.isclass(JSONRPCMessage) else notification
+    form: Any = JSONRPCMessage
+    return form(notification) if inspect.isclass(form) else notification
 
 
 def _unwrap(message: Any) -> dict[int, bytes]:
