@@ -4,7 +4,6 @@ Not imported by anything here: it needs the package ``mcp``, which whoever names
 """
 
 import base64
-import inspect
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -90,7 +89,7 @@ def _wrap(number: int, data: bytes) -> Any:
     notification = JSONRPCNotification(jsonrpc="2.0", method=_METHOD, params=params)
     # From mcp 2 on, this is no class that holds one but a name for all that a message can be.
     form: Any = JSONRPCMessage
-    return form(notification) if inspect.isclass(form) else notification
+    return form(notification) if hasattr(form, "model_fields") else notification
 
 
 def _unwrap(message: Any) -> dict[int, bytes]:
