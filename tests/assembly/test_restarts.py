@@ -95,7 +95,10 @@ async def test_sessions_sleep_until_their_callers_come(restarts: Restarts, serve
     await until(lambda: len(server.posts("ping")) > pinged)
     assert not any("Authorization" in request.headers for request, _ in server.seen[seen:])
     assert lives() == {Life.ASLEEP, Life.OPEN}
-    assert {r.headers["Mcp-Session-Id"] for r, _ in server.posts("ping")} == {"upstream-2"}
+    # Of those since: on a slow machine, the process before has pinged both.
+    since = {id(request) for request, _ in server.seen[seen:]}
+    pings = [request for request, _ in server.posts("ping") if id(request) in since]
+    assert {request.headers["Mcp-Session-Id"] for request in pings} == {"upstream-2"}
     seen = len(server.seen)
     assert await count(bench, headers=ME) == 2
     own = [request for request, _ in server.seen[seen:] if request.headers["Mcp-Session-Id"] == "upstream-1"]
