@@ -90,7 +90,7 @@ class Share:
 class Loan:
     """A part of a share, given back when nobody keeps this any more: it lies beside what it was taken for."""
 
-    __slots__ = ("_share", "_size_bytes")
+    __slots__ = ("__weakref__", "_share", "_size_bytes")
 
     def __init__(self, share: Share, size_bytes: int) -> None:
         self._share = share

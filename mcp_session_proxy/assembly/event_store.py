@@ -30,8 +30,6 @@ async def open_event_store(
     except CannotLoad as error:
         raise CannotStart(f"--events {error}") from error
     ledger = delivery.ledger = EventLedger(store, state.keys, delivery.rules, observe)
-    # By its name the next process knows the mailbox.
-    delivery.on_mailbox.append(state.note_mailbox)
     tasks = Tasks()
     tasks.spawn(ledger.keep_up(), "event ledger")
 

@@ -16,7 +16,6 @@ from ..aio import Tasks
 from ..events import Observer
 from ..ops.introspection import StateView
 from ..sessions.books import Slot
-from ..sessions.client import ClientSession
 from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
 from ..sessions.restoring import Restored, Restorer
@@ -60,10 +59,6 @@ class KeptState:
     def events(self) -> EventStore:
         """Where events are kept beside the records."""
         return self._store.engine.events
-
-    def note_mailbox(self, client: ClientSession) -> None:
-        """A client session's mailbox was made: the next process is to know it by its name."""
-        self.ledger.note_client(client)
 
     def view(self) -> StateView:
         """What operators see of it."""
@@ -180,6 +175,8 @@ class KeptState:
         binder.attachments.on_attached.append(ledger.attached)
         binder.attachments.on_detached.append(ledger.note_client)
         core.acceptances.on_found.append(ledger.note_claim)
+        core.delivery.on_change.append(ledger.note_client)
+        core.parking.on_parked.append(ledger.note_upstream)
         self._tasks.spawn(self._beat_on(), "beat")
         ledger.on_emptied.append(self._let_go_soon)
         self._tasks.spawn(ledger.keep_up(), "ledger")

@@ -51,8 +51,8 @@ class Delivery:
         self._budget = EventBudget(rules.max_events, events)
         self._room_for_questions = questions
         self.ledger: EventLedger | None = None
-        # Told of a client session whose mailbox was made.
-        self.on_mailbox: list[Callable[[ClientSession], None]] = []
+        # Told of a client session whose mailbox was made, or that was asked something.
+        self.on_change: list[Callable[[ClientSession], None]] = []
 
     @property
     def rules(self) -> EventRules:
@@ -81,7 +81,7 @@ class Delivery:
         return Mailbox(self._budget, keeping, former)
 
     def _tell(self, client: ClientSession) -> None:
-        for told in self.on_mailbox:
+        for told in self.on_change:
             told(client)
 
     async def fetch(self, mailbox: Mailbox, event_id: str) -> None:
@@ -252,6 +252,7 @@ class Delivery:
         number = _questions_of(client).add(question)
         if request.method == revisions.ELICIT:
             self.note_elicitation(client, request.params)
+        self._tell(client)
         return number, jsonrpc.write_request(b"%d" % number, request.method, request.params)
 
     def withdraw(self, client: ClientSession, number: int) -> None:

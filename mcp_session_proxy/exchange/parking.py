@@ -11,7 +11,7 @@ import hashlib
 import math
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -67,6 +67,8 @@ class Parking:
         self._observe = observe
         # Random per process: a state from before a restart opens nothing, for its call is gone.
         self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
+        # Told of the session of a call that is parked.
+        self.on_parked: list[Callable[[UpstreamSession], None]] = []
         self._parked: dict[str, _ParkedCall] = {}
         self._per_principal: dict[str, int] = {}
 
@@ -110,6 +112,8 @@ class Parking:
         self._parked[identifier] = _ParkedCall(call, principal, _digest(call.modern), timer, room)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
         call.park()
+        for told in self.on_parked:
+            told(call.session)
         self._observe(events.Parked(outcome="parked"))
         return self._seal.dumps(identifier)
 

@@ -99,6 +99,12 @@ class SessionLedger:
         if slot.usable and self._written.get(slot) != _state_of(slot):
             self.note_session(slot)
 
+    def note_upstream(self, session: UpstreamSession) -> None:
+        """As ``note_session``, of an upstream session whose slot is to be looked for."""
+        for slot in self._books.slots_of(session.principal):
+            if slot.session is session:
+                self._note_if_changed(slot)
+
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
@@ -308,5 +314,6 @@ def _state_of(slot: Slot[UpstreamSession]) -> object:
         journal.log_level,
         tuple(journal.subscriptions),
         session.incarnation.last_event_id,
+        session.incarnation.unanswered(),
         session.told_lists,
     )

@@ -76,6 +76,7 @@ class _StoredKnown(msgspec.Struct):
     told_lists: list[str]
     last_event_id: str | None
     asked_for_roots: bool
+    asked: list[msgspec.Raw] = []
 
 
 class _StoredUpstream(msgspec.Struct):
@@ -130,6 +131,7 @@ def write_upstream(record: UpstreamRecord, now: float) -> bytes:
                 told_lists=sorted(known.told_lists),
                 last_event_id=known.last_event_id,
                 asked_for_roots=known.asked_for_roots,
+                asked=list(map(msgspec.Raw, known.asked)),
             ),
             requests=record.requests,
             reserved=record.reserved,
@@ -165,6 +167,7 @@ def read_upstream(data: bytes, now: float, first_id: int) -> UpstreamRecord:
             told_lists=frozenset(known.told_lists),
             last_event_id=known.last_event_id,
             asked_for_roots=known.asked_for_roots,
+            asked=tuple(map(bytes, known.asked)),
             tag=stored.tag,
             first_id=first_id,
             asleep=True,

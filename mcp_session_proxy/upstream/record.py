@@ -34,7 +34,8 @@ class KnownSession:
     calls it and what was agreed on; ``initialize_result`` is what the server said of itself, raw; ``told``
     are the requests of its journal. ``told_lists`` are the features whose changes clients expect to hear of,
     ``last_event_id`` is where its standalone stream goes on; ``asked_for_roots``: the server may know those
-    of some client. ``tag`` is its name in logs; without one it gets another.
+    of some client; ``asked`` are its ids of requests that nobody has answered. ``tag`` is its name in logs;
+    without one it gets another.
 
     ``first_id`` is that of its first request from here, so that none has the id of one that is still under
     way from elsewhere. ``asleep``: nothing is said on it, not even a ping, until the first request comes.
@@ -48,6 +49,7 @@ class KnownSession:
     told_lists: frozenset[str] = frozenset()
     last_event_id: str | None = None
     asked_for_roots: bool = False
+    asked: tuple[bytes, ...] = ()
     tag: str = ""
     first_id: int = 1
     asleep: bool = False

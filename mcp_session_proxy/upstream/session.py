@@ -347,6 +347,7 @@ class UpstreamSession:
             await self.revive(incarnation, "check", caller)
             return
         self._turn(Turn.WOKEN)
+        incarnation.refuse_former()
         await incarnation.open_stream()
 
     async def refused(self, caller: Caller) -> None:

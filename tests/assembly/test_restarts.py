@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from aiohttp import web
 from http_server import HttpServer, begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import Bench, read_events, until
@@ -389,3 +390,80 @@ async def test_a_directory_is_looked_at(restarts: Restarts, server: HttpServer) 
     (restarts.path / "state.db").write_bytes(b"garbage" * 1000)
     assert state_check.run(restarts.path) == 1
     await restarts.start()
+
+
+# -- what was asked ------------------------------------------------------------------------------------
+
+
+class Asking:
+    """A server whose tool asks its caller's name, and then waits for it; what it was answered."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.answers: list[Any] = []
+        self.asked = 0
+        server.on |= {"tools/call": self._ask, "response": self._hear}
+
+    async def _ask(self, request: web.Request, _: Any) -> web.StreamResponse:
+        self.asked += 1
+        response = await begin_stream(request)
+        params = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+        await write_event(
+            response,
+            {"jsonrpc": "2.0", "id": f"q{self.asked}", "method": "elicitation/create", "params": params},
+        )
+        await asyncio.Event().wait()
+        return response
+
+    async def _hear(self, _: web.Request, message: Any) -> web.StreamResponse:
+        self.answers.append(message)
+        return web.Response(status=202)
+
+
+async def test_a_parked_call_of_a_killed_process(restarts: Restarts, server: HttpServer) -> None:
+    """The next process refuses its question at the server, so that no tool hangs; its client is told."""
+    asking = Asking(server)
+    bench = await restarts.start()
+    meta = {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientCapabilities": {"elicitation": {"form": {}}},
+        "io.modelcontextprotocol/clientInfo": {"name": "m", "version": "1"},
+    }
+    headers = {
+        **ME,
+        "MCP-Protocol-Version": "2026-07-28",
+        "Mcp-Method": "tools/call",
+        "Mcp-Name": "ask",
+    }
+    asked = await bench.post(call(name="ask", arguments={}, _meta=meta), headers=headers)
+    assert asked.json["result"]["resultType"] == "input_required"
+    state, [key] = asked.json["result"]["requestState"], asked.json["result"]["inputRequests"]
+    bench = await restarts.crash()
+    asking.answers.clear()
+    answers = {key: {"action": "accept", "content": {}}}
+    again = call(name="ask", arguments={}, _meta=meta, requestState=state, inputResponses=answers)
+    assert (await bench.post(again, headers=headers)).error[2] == "request-state-refused"
+    assert asking.asked == 1
+    anew = await bench.post(call(name="ask", arguments={}, _meta=meta), headers=headers)
+    assert anew.json["result"]["resultType"] == "input_required"
+    await until(lambda: asking.answers)
+    assert [(answer["id"], "error" in answer) for answer in asking.answers] == [("q1", True)]
+    assert asking.asked == 2
+
+
+async def test_a_question_to_a_client_of_a_process_that_was_stopped(
+    restarts: Restarts, server: HttpServer
+) -> None:
+    """It is refused as well: its client's answer would name a question that nobody has any more."""
+    asking = Asking(server)
+    bench = await restarts.start(drain_timeout="0s")
+    session = (await bench.post(CAPABLE, headers=ME)).headers["Mcp-Session-Id"]
+    async with bench.request("POST", call(), session=session, headers=ME) as response:
+        [(_, question)] = await read_events(response.content, 1)
+        assert question["method"] == "elicitation/create"
+        bench = await restarts.restart()
+    answer = {"jsonrpc": "2.0", "id": question["id"], "result": {"action": "accept", "content": {}}}
+    asking.answers.clear()
+    await bench.post(answer, session=session, headers=ME)
+    await bench.post(call(method="tools/list"), session=session, headers=ME)
+    await until(lambda: asking.answers)
+    assert [(answer["id"], "error" in answer) for answer in asking.answers] == [("q1", True)]
