@@ -111,6 +111,7 @@ async def test_a_place_is_forgotten(store: EventStore) -> None:
     assert list(await store.after(HERE, -1)) == [(2, b"b")]
 
 
+@pytest.mark.parametrize("store", ["sqlite", "sdk"], indirect=True)
 async def test_after_its_time(store: EventStore, clock: HandClock) -> None:
     """The last word counts, be it longer or shorter."""
     await store.append(HERE, [(1, b"a")], 10, 5.0)
