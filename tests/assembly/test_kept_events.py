@@ -229,11 +229,32 @@ async def test_an_answer_goes_on(restarts: Restarts, server: Talker, how: str) -
     # Written is not received.
     async with get(bench, session, event_id) as response:
         assert await rest(response) == ["more", answer]
-    async with get(bench, session, event_id, YOU) as response:
-        assert (
-            response.status != 200
-            or await asyncio.wait_for(response.content.read(13), 5) == b": keep-alive\n"
-        )
+
+
+async def test_two_callers(restarts: Restarts, server: Talker) -> None:
+    """Whoever has the session id and the event ids of another caller gets nothing of it, now or later."""
+    bench = await restarts.start()
+    session = await bench.initialize(headers=ME)
+    async with get(bench, session, None) as response:
+        await server.say("secret", "secret")
+        [(standalone, _), _] = await hear(response, 2)
+    post = await cut_off_post(bench, session, server, "secret", "secret")
+    server.in_calls.put_nowait(None)
+    await until(lambda: not bench.endpoint.posts)
+    for again in range(2):
+        async with get(bench, session, post, YOU) as response:
+            assert (await response.json())["error"]["data"]["reason"] == "unknown-event"
+        async with get(bench, session, standalone, YOU) as response:
+            # It waits for a client session of its own to begin under this id.
+            server.in_calls.put_nowait("mine")
+            server.in_calls.put_nowait(None)
+            await bench.post(call(), session=session, headers=YOU)
+            await server.say("mine")
+            assert [text for _, text in await hear(response, 1)] == ["mine"]
+        if not again:
+            bench = await restarts.crash()
+    async with get(bench, session, standalone) as response:
+        assert [text for _, text in await hear(response, 1)] == ["secret"]
 
 
 async def test_an_answer_that_never_came(restarts: Restarts, server: Talker) -> None:
