@@ -176,6 +176,7 @@ class KeptState:
         binder.attachments.on_detached.append(ledger.note_client)
         core.acceptances.on_found.append(ledger.note_claim)
         core.delivery.on_change.append(ledger.note_client)
+        core.delivery.on_said.append(ledger.note_said)
         core.parking.on_parked.append(ledger.note_upstream)
         self._tasks.spawn(self._beat_on(), "beat")
         ledger.on_emptied.append(self._let_go_soon)

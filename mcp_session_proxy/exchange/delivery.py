@@ -51,6 +51,8 @@ class Delivery:
         self._budget = EventBudget(rules.max_events, events)
         self._room_for_questions = questions
         self.ledger: EventLedger | None = None
+        # Told of an upstream session whose server has said something of its own accord.
+        self.on_said: list[Callable[[UpstreamSession], None]] = []
         # Told of a client session whose mailbox was made, or that was asked something.
         self.on_change: list[Callable[[ClientSession], None]] = []
 
@@ -112,6 +114,8 @@ class Delivery:
 
     def route(self, session: UpstreamSession, message: Message) -> None:
         """Take a message of the upstream session's standalone stream that names no call in flight."""
+        for told in self.on_said:
+            told(session)
         if isinstance(message, Request):
             self._route_request(session, message)
         elif isinstance(message, Notification):

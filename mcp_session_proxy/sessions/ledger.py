@@ -38,6 +38,8 @@ _RETRY_SECONDS: Final = 1.0
 # How often it is looked for what has changed in a session, and for clients that were used.
 _LOOK_SECONDS: Final = 1.0
 _LOOK_AT_CLIENTS_SECONDS: Final = 10.0
+# What a server has said since comes again if this process is killed. One record for each that says something.
+_SAID_SECONDS: Final = 0.1
 # How far what is stored of a session's use may be behind it.
 _USED_SECONDS: Final = 30.0
 _LAST_WRITE_SECONDS: Final = 5.0
@@ -77,6 +79,7 @@ class SessionLedger:
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
+        self._said: dict[UpstreamSession, None] = {}
         self._finished = False
         self._failing_since: float | None = None
         self._written: dict[Slot[UpstreamSession], object] = {}  # what each session was like
@@ -104,6 +107,17 @@ class SessionLedger:
         for slot in self._books.slots_of(session.principal):
             if slot.session is session:
                 self._note_if_changed(slot)
+
+    def note_said(self, session: UpstreamSession) -> None:
+        """Its server has said something on its stream, which goes on from another place: soon to be noted."""
+        if not self._said:
+            asyncio.get_running_loop().call_later(_SAID_SECONDS, self._note_those_said)
+        self._said[session] = None
+
+    def _note_those_said(self) -> None:
+        said, self._said = self._said, {}
+        for session in said:
+            self.note_upstream(session)
 
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
@@ -314,6 +328,6 @@ def _state_of(slot: Slot[UpstreamSession]) -> object:
         journal.log_level,
         tuple(journal.subscriptions),
         session.incarnation.last_event_id,
-        session.incarnation.unanswered(),
+        session.incarnation.calls.unanswered(),
         session.told_lists,
     )

@@ -2,9 +2,12 @@
 
 import asyncio
 from typing import Protocol, TypeGuard
+from weakref import WeakValueDictionary
 
+from ..bounds import UNANSWERED_QUESTIONS
+from ..memory import Loan
 from ..protocol import jsonrpc, revisions
-from ..protocol.jsonrpc import Message, Notification, Response
+from ..protocol.jsonrpc import Message, Notification, Request, Response
 from .record import Record
 
 
@@ -25,12 +28,16 @@ class Calls:
     ``last_activity`` is when something was sent last, by the event loop's clock.
     """
 
-    __slots__ = ("_now", "_record", "in_flight", "last_activity", "tokens")
+    __slots__ = ("_now", "_record", "asked", "asked_elsewhere", "in_flight", "last_activity", "tokens")
 
     def __init__(self, record: Record) -> None:
         self.in_flight: dict[int, CallHandler] = {}
         # Progress tokens, ours, that are of use after their call's end; see ``exchange.task_progress``.
         self.tokens: dict[int, CallHandler] = {}
+        # What the server has asked in them, by its ids, for as long as somebody keeps the question.
+        self.asked: WeakValueDictionary[bytes, Loan] = WeakValueDictionary()
+        # The same from a process before this one, where nobody has the question any more.
+        self.asked_elsewhere: tuple[bytes, ...] = ()
         self.last_activity = 0.0
         self._record = record
         self._now = asyncio.get_running_loop().time
@@ -51,6 +58,15 @@ class Calls:
         """A call is over."""
         del self.in_flight[identifier]
         self.last_activity = self._now()
+
+    def unanswered(self) -> tuple[bytes, ...]:
+        """The server's ids of its requests that wait for an answer."""
+        return (*self.asked_elsewhere, *self.asked)[-UNANSWERED_QUESTIONS:]
+
+    def take_asked_elsewhere(self) -> list[Request]:
+        """What nobody but us can answer, and only with a refusal; once."""
+        taken, self.asked_elsewhere = self.asked_elsewhere, ()
+        return [Request(identifier, "", None) for identifier in taken]
 
     def touch(self) -> None:
         """Something was said, so nothing need be said for a while to keep the session alive."""

@@ -10,16 +10,13 @@ MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from enum import Enum
 from functools import cached_property
 from typing import Final
-from weakref import WeakValueDictionary
 
 from ..aio import Tasks
-from ..bounds import UNANSWERED_QUESTIONS
 from ..errors import ProxyError, UpstreamProtocolError
-from ..memory import Kept, Loan
+from ..memory import Kept
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Request, Response
 from ..protocol.lifting import ServerFacts, read_server_facts
@@ -80,8 +77,6 @@ class Incarnation:
         self._owes_goodbye = False
         self._stream: StandaloneStream | None = None
         self.former: KnownSession | None = None  # what it was elsewhere, if it goes on from there
-        # What the server has asked, by its ids, for as long as somebody keeps the question.
-        self.asked: WeakValueDictionary[bytes, Loan] = WeakValueDictionary()
         self._confirming: asyncio.Task[bool] | None = None
         self._resolving: asyncio.Task[None] | None = None
         self.tasks = Tasks()  # end with it at the latest
@@ -194,18 +189,6 @@ class Incarnation:
         if self.standing is not Standing.CLOSED:
             self._refusing.refuse(request)
         self.record.roots.answered(request.id)
-
-    def unanswered(self) -> tuple[bytes, ...]:
-        """The server's ids of its requests that wait for an answer, some of them from elsewhere."""
-        left = () if self.former is None else self.former.asked
-        return (*left, *self.asked)[-UNANSWERED_QUESTIONS:]
-
-    def refuse_former(self) -> None:
-        """Refuse what was asked elsewhere: nobody has the question any more."""
-        if self.former is not None:
-            left, self.former = self.former.asked, replace(self.former, asked=())
-            for identifier in left:
-                self.refuse(Request(identifier, "", None))
 
     # -- whether it lives --------------------------------------------------------------------
 

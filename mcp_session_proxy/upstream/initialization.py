@@ -94,6 +94,7 @@ class Initialization:
         incarnation.stand(record.results.keep(known.initialize_result))
         if known.asleep:
             incarnation.former = known
+            incarnation.calls.asked_elsewhere = known.asked
         for method, params in known.told:
             record.journal.record(method, params)
 

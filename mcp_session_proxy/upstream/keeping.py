@@ -31,6 +31,6 @@ def describe(session: UpstreamSession) -> KnownSession | None:
         told_lists=session.told_lists,
         last_event_id=incarnation.last_event_id,
         asked_for_roots=session.record.roots.wanted,
-        asked=incarnation.unanswered(),
+        asked=incarnation.calls.unanswered(),
         tag=session.tag,
     )

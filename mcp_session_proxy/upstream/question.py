@@ -34,7 +34,7 @@ class Question(NamedTuple):
     def keep(cls, session: UpstreamSession, request: Request, share: Share) -> "Question":
         """A question that has just been asked. Raises OverBudget: there is no memory for it."""
         room = share.lend(len(request.params or b"") + len(request.id))
-        session.incarnation.asked[request.id] = room
+        session.incarnation.calls.asked[request.id] = room
         return cls(session, session.incarnation, request, room)
 
     async def answer(self, response: Response, caller: Caller) -> None:

@@ -347,7 +347,8 @@ class UpstreamSession:
             await self.revive(incarnation, "check", caller)
             return
         self._turn(Turn.WOKEN)
-        incarnation.refuse_former()
+        for request in incarnation.calls.take_asked_elsewhere():
+            incarnation.refuse(request)
         await incarnation.open_stream()
 
     async def refused(self, caller: Caller) -> None:

@@ -26,9 +26,6 @@ CLIENTS = 32 if FULL else 6
 SECONDS = 120.0 if FULL else 2.0
 SECONDS_BETWEEN_RESTARTS = 10.0 if FULL else 1.0
 IN_A_CALL = 3
-# What the server has said in the second before a kill may come again, since so old may be what is known of
-# where its stream was.
-REPEATED_SECONDS = 1.0
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2)]
 
@@ -181,8 +178,8 @@ class CutClient:
 
 @pytest.mark.parametrize("how", ["SIGTERM", "kill -9"])
 async def test_nobody_misses_anything(tmp_path: Path, how: str) -> None:
-    """Every event once, in order, none of another stream. What is said in the second before a kill may come
-    twice, and of calls in flight then it is not known what became of them.
+    """Every event once, in order, none of another stream. What is said in the last moment before a kill may
+    come twice, and of calls in flight then it is not known what became of them.
     """
     clients = [CutClient(number) for number in range(CLIENTS)]
     stop = asyncio.Event()
