@@ -7,7 +7,7 @@ a server that waits for an answer holds up a call.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from ..errors import OverBudget
@@ -137,15 +137,27 @@ class Delivery:
             self.mailbox(client).standalone.append(data)
         session.tell_differences(former.incarnation.initialize_result)
 
-    def _notify(self, session: UpstreamSession, message: Notification) -> None:
+    def tell_others(self, session: UpstreamSession, messages: Iterable[Notification], client: object) -> None:
+        """What one client, or one without a session, hears in the course of its call, if it is a change.
+
+        Servers that have one channel for everything do not say on which stream they tell of one; others may
+        tell it nowhere else.
+        """
+        for message in messages:
+            if message.method in changes.CHANGES:
+                self._notify(session, message, besides=client)
+
+    def _notify(self, session: UpstreamSession, message: Notification, *, besides: object = None) -> None:
         """Put a notification into the mailboxes of the clients that may yet read it."""
         clients = audience_of(session)
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS
         # Written once: a server with thousands of clients on a session says the same to each.
         same_for_all = None if message.method == revisions.CANCELLED else self.rewrite(None, session, message)
         for client in clients:
-            if client.farewell is Farewell.DELETED or (
-                client.record.last_used < away_since and not client.busy
+            if (
+                client is besides
+                or client.farewell is Farewell.DELETED
+                or (client.record.last_used < away_since and not client.busy)
             ):
                 continue
             if not (hears(client, message) and self._concerns(client, message)):

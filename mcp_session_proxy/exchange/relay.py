@@ -54,6 +54,7 @@ class Relay(msgspec.Struct, eq=False):
         rewritten = map(self._rewrite, messages)
         if texts := [text for text in rewritten if text is not None]:
             await self._channel.send(*texts)
+        self._delivery.tell_others(self._session, messages, self._client)
 
     def _rewrite(self, message: Notification) -> bytes | None:
         client = self._client

@@ -17,6 +17,8 @@ LIST_CHANGES: Final = {
     "prompts": revisions.PROMPTS_CHANGED,
     "resources": revisions.RESOURCES_CHANGED,
 }
+# What concerns everybody on a session, in the course of whose call ever it is told.
+CHANGES: Final = frozenset({*LIST_CHANGES.values(), revisions.RESOURCE_UPDATED})
 _MAX_SHOWN: Final = 64
 
 

@@ -12,6 +12,8 @@ from http_server import HttpServer, begin_stream, reply_to, write_event
 from messages import call, notification
 from proxy_bench import Bench, until
 
+LISTS = "notifications/tools/list_changed"
+
 
 class TellingServer(HttpServer):
     """A server that tells of resources that were subscribed to, and logs as loudly as it was told."""
@@ -89,8 +91,10 @@ class Ear:
         async with self.bench.request("GET", session=self.session) as response:
             async for line in response.content:
                 if line.startswith(b"data: {"):
-                    params = json.loads(line[6:])["params"]
-                    self.heard.append(params.get("uri") or params.get("level") or params["elicitationId"])
+                    told = json.loads(line[6:])
+                    params = told.get("params", {})
+                    words = (params.get(name) for name in ("uri", "level", "elicitationId"))
+                    self.heard.append(next(filter(None, words), told["method"]))
 
     async def ask(self, method: str, **params: Any) -> Any:
         return (await self.bench.post(call(1, method, **params), session=self.session)).json
@@ -179,6 +183,27 @@ async def test_clients_of_a_shared_session_hear_what_they_asked_for(server: Tell
         assert only(server.level) == "warning"
         await until(lambda: len(three.heard) == 2)
         assert three.heard == ["debug", "error"]
+
+
+async def test_a_change_in_the_course_of_a_call(server: TellingServer) -> None:
+    """Its client hears of it there, and the others of the session on their own streams."""
+
+    async def tool(http: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(http)
+        await write_event(response, notification(LISTS))
+        await write_event(response, notification("notifications/resources/updated", uri="a:1"))
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        return response
+
+    server.on["tools/call"] = tool
+    async with world(server, sharing="shared") as bench, ear(bench) as one, ear(bench) as two:
+        for client in (one, two):
+            await client.ask("resources/subscribe", uri="a:1")
+        told = (await bench.post(call(), session=one.session)).json
+        assert [each.get("method") for each in told] == [LISTS, "notifications/resources/updated", None]
+        await server.log("info")
+        await until(lambda: one.heard and len(two.heard) == 3)
+        assert (one.heard, two.heard) == (["info"], [LISTS, "a:1", "info"])
 
 
 async def test_a_refused_subscription(server: TellingServer) -> None:
