@@ -9,7 +9,7 @@ The fixture ``pair`` is a :class:`Pair`; the test says what the owner answers::
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self
@@ -58,6 +58,7 @@ class Pair:
         self.members = {OWNER, SENDER}
         self.lease = LeaseAnswer(store=True, left_seconds=2.5)
         self.hops = 1
+        self.cors: Mapping[str, str] = {}
         self.http: aiohttp.ClientSession
         self.listener: PeerListener
         self.peers: Peers
@@ -137,7 +138,7 @@ class Pair:
         head = connection.head
         if head is None or not head.is_of(http):
             head = connection.head = Head(http)
-            head.cors = {}
+            head.cors = self.cors
         body = await read_body(http, MAX_BODY_BYTES, UNBOUNDED)
         try:
             return await self.forwarding.forward(http, head, body, self.card, self.hops)
@@ -162,7 +163,7 @@ class Pair:
 
 
 def _body(answer: web.StreamResponse) -> bytes:
-    body = answer.body if isinstance(answer, web.Response) else b""
+    body = (answer.body or b"") if isinstance(answer, web.Response) else b""
     assert isinstance(body, bytes)
     return body
 

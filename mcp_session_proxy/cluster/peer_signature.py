@@ -41,7 +41,7 @@ _VERSION: Final = "v1"
 _MAC_BYTES: Final = 32
 _DIGEST_BYTES: Final = 16
 _NOTHING: Final = "-"
-_NAMES: Final = [PEER.lower().encode(), TO.lower().encode(), BODY.lower().encode(), CLIENT.lower().encode()]
+_NAMES: Final = (PEER.encode(), TO.encode(), BODY.encode(), CLIENT.encode())
 _SCHEMES: Final = ("http", "https", OWN_SCHEME)
 _DECODING: Final = ("utf-8", "surrogateescape")
 _DIGITS: Final = 19
@@ -150,7 +150,8 @@ class Judge:
         Raises:
             NotBelieved: it is not from another member, or not now.
         """
-        if [name.lower() for name, _ in raw[:4]] != _NAMES:
+        # Spelt exactly so: a member writes them no other way, and nobody between may.
+        if len(raw) < 4 or (raw[0][0], raw[1][0], raw[2][0], raw[3][0]) != _NAMES:
             raise NotBelieved(Disbelief.UNSIGNED)
         claim = raw[0][1].decode(*_DECODING)
         version, _, rest = claim.partition(" ")

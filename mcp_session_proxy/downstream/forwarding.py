@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import Final
 
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
 from ..bounds import CACHED_HEADER_NAMES, SMALL_BYTES
@@ -46,6 +48,10 @@ _OF_THIS_HOP: Final = frozenset(
 )
 _NO_HOST: Final = b"Host: none.invalid"
 _OF_THE_ANSWER: Final = frozenset({"connection", "keep-alive", "transfer-encoding"})
+# Where the length is written anew.
+_OUR_LENGTH: Final = frozenset({None, "Content-Length", "content-length"})
+_WITHOUT_BODY: Final = frozenset({204, 304})
+_ALLOW_ORIGIN: Final = b"access-control-allow-origin"
 
 
 class Forwarding:
@@ -77,11 +83,9 @@ class Forwarding:
             answer.close()
 
     async def _relay(self, http: web.BaseRequest, head: Head, answer: HttpAnswer) -> web.StreamResponse:
-        headers = _read_fields(answer.fields, head.cors)
         if answer.stage is AnswerStage.ENDED and answer.unread_bytes <= SMALL_BYTES:
-            # So little fits into the transport's buffer: aiohttp can write it, and waits for no client.
-            headers.pop(hdrs.CONTENT_LENGTH, None)
-            return web.Response(body=answer.take(), status=answer.status, headers=headers)
+            return WholeAnswer(answer, head.cors)
+        headers = _read_fields(answer.fields, head.cors)
         return await self._stream(http, answer, web.StreamResponse(status=answer.status, headers=headers))
 
     async def _stream(
@@ -111,6 +115,46 @@ class Forwarding:
         finally:
             self._heartbeats.unwatch(reader)
         return response
+
+
+class WholeAnswer(web.StreamResponse):
+    """A small answer that has come whole: written in one piece, its fields byte for byte.
+
+    So little fits into the transport's buffer, so nobody has to wait for its client. To build it anew, as an
+    answer of aiohttp's, would cost more than all else that is done here with a request.
+    """
+
+    def __init__(self, answer: HttpAnswer, cors: Mapping[str, str]) -> None:
+        super().__init__(status=answer.status)
+        lines = [
+            b"%b: %b\r\n" % field for field in answer.fields if _passed_name(field[0]) not in _OUR_LENGTH
+        ]
+        if cors and not any(name.lower() == _ALLOW_ORIGIN for name, _ in answer.fields):
+            lines += [f"{name}: {value}\r\n".encode() for name, value in cors.items()]
+        self._lines = lines
+        self._whole = answer.take()
+
+    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+        """Write it. Raises ConnectionError: the client has left."""
+        if self._eof_sent:
+            return None
+        self._keep_alive = keep_alive = request.keep_alive
+        version = request.version
+        start = f"HTTP/{version.major}.{version.minor} {self.status} {self.reason}\r\n".encode()
+        connection = b""
+        if keep_alive != (version >= HttpVersion11):
+            connection = b"Connection: keep-alive\r\n" if keep_alive else b"Connection: close\r\n"
+        length = b"" if self.status in _WITHOUT_BODY else b"Content-Length: %d\r\n" % len(self._whole)
+        transport = request.transport
+        if transport is None or transport.is_closing():
+            raise ConnectionResetError("the client has left")
+        transport.write(b"".join((start, *self._lines, connection, length, b"\r\n", self._whole)))
+        self._eof_sent = True
+        return None
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """It is written already."""
+        assert not data
 
 
 async def _next(answer: HttpAnswer, *, ends: bool) -> bytes:

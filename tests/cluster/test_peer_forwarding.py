@@ -150,6 +150,55 @@ async def test_an_answer_comes_back_as_it_was(pair: Pair) -> None:
         assert len(response.headers.getall("Date")) == len(response.headers.getall("Server")) == 1
 
 
+@pytest.mark.parametrize(
+    ("start", "kept"),
+    [
+        (b"GET /mcp HTTP/1.1\r\nHost: h\r\n", True),
+        (b"GET /mcp HTTP/1.1\r\nHost: h\r\nConnection: close\r\n", False),
+        (b"GET /mcp HTTP/1.0\r\n", False),
+        (b"GET /mcp HTTP/1.0\r\nConnection: keep-alive\r\n", True),
+    ],
+)
+async def test_the_client_keeps_its_connection(pair: Pair, start: bytes, kept: bool) -> None:
+    """What the owner says of its own connection is nothing to the client, whose is another one."""
+    pair.answer = web.Response(text="abc", headers={"Connection": "close"})
+    reader, writer = await talk(pair.port, start + b"\r\n")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert await reader.readexactly(3) == b"abc"
+        assert head.startswith(start[9:17] + b" 200 OK\r\n")
+        assert head.count(b"Content-Length: 3\r\n") == 1
+        if kept:
+            writer.write(start + b"\r\n")
+            assert await reader.readuntil(b"\r\n\r\n") == head
+        else:
+            assert await reader.read() == b""
+    assert (b"Connection: close" in head) == (not kept and start[9:17] == b"HTTP/1.1")
+    writer.close()
+
+
+@pytest.mark.parametrize("status", [202, 204, 304, 405])
+async def test_an_answer_without_a_body(pair: Pair, status: int) -> None:
+    """It has none at the client either, and the next answer is the next one's."""
+    pair.answer = web.Response(status=status, headers={"Allow": "POST"})
+    for _ in range(2):
+        async with pair.http.get(pair.url) as response:
+            assert (response.status, response.headers["Allow"]) == (status, "POST")
+            assert await response.read() == b""
+
+
+@pytest.mark.parametrize("size", [10, 4 * MIB])
+@pytest.mark.parametrize("own", [{}, {"Access-Control-Allow-Origin": "https://own.example"}])
+async def test_a_web_page(pair: Pair, own: dict[str, str], size: int) -> None:
+    """What lets a page read the answer is added where it came in, unless the answer has it."""
+    pair.cors = {"Access-Control-Allow-Origin": "https://page.example", "Vary": "Origin"}
+    pair.answer = web.Response(body=b"x" * size, headers=own)
+    async with pair.http.post(pair.url, data=b"{}") as response:
+        origins = response.headers.getall("Access-Control-Allow-Origin")
+        assert len(await response.read()) == size
+    assert origins == [own.get("Access-Control-Allow-Origin", "https://page.example")]
+
+
 @pytest.mark.parametrize("size", [64 * 1024 + 1, 4 * MIB])
 async def test_a_large_answer(pair: Pair, size: int) -> None:
     """It arrives whole."""
