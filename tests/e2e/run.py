@@ -38,6 +38,11 @@ MODERN_COMMANDS: dict[str, Callable[[], list[str]]] = {
     "openai-agents": COMMANDS["openai-agents"],
     "mcp-2-auto": COMMANDS["mcp-2-auto"],
 }
+# These know the extension for tasks.
+TASK_COMMANDS: dict[str, Callable[[], list[str]]] = {
+    "ext-tasks": lambda: [node(), str(CLIENTS / "modern_ext_tasks.mjs")],
+    "fastmcp-tasks": COMMANDS["fastmcp-auto"],
+}
 # These can only speak the modern revision; the others could fall back, and must not.
 PINNED = ["mcp-2", "sdk-ts-2"]
 MODES = {
@@ -46,6 +51,7 @@ MODES = {
     "pydantic-ai": "auto",
     "fastmcp": "auto",
     "fastmcp-auto": "auto",
+    "fastmcp-tasks": "auto",
 }
 FULL = ["mcp-1.30", "mcp-2-legacy", "mcp-2-auto", "fastmcp-legacy", "fastmcp-auto", "sdk-ts-1"]
 # A call for each thing that servers can do to their clients.
@@ -94,11 +100,12 @@ class Run:
         plan: dict[str, object] = {
             "calls": calls,
             "mode": MODES.get(name, "legacy"),
+            "tasks": name in TASK_COMMANDS,
             **more,
         }
         if name == "mcp-remote":
             plan["command"] = [node(), node_module("mcp-remote/dist/proxy.js")]
-        command = [*(COMMANDS | MODERN_COMMANDS)[name](), url, str(token), json.dumps(plan)]
+        command = [*(COMMANDS | MODERN_COMMANDS | TASK_COMMANDS)[name](), url, str(token), json.dumps(plan)]
         seen: list[Any] = json.loads((await self.output(command)).strip().splitlines()[-1])
         return seen
 

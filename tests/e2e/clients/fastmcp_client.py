@@ -1,4 +1,7 @@
-"""FastMCP's client. Usage: fastmcp_client.py URL TOKEN PLAN, as run.py describes."""
+"""FastMCP's client. Usage: fastmcp_client.py URL TOKEN PLAN, as run.py describes.
+
+With ``tasks`` in the plan it knows the extension for tasks.
+"""
 
 from typing import Any
 
@@ -22,8 +25,11 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
     async def progressed(progress: float, total: float | None, message: str | None) -> None:
         told["progress"].append(progress)
 
+    if plan.get("tasks"):
+        import fastmcp_tasks  # noqa: F401 - which is all that it takes
+
     handlers: dict[str, Any] = {"log_handler": logged, "progress_handler": progressed}
-    if plan.get("full"):
+    if plan.get("full") or plan.get("answers"):
         handlers |= {
             "elicitation_handler": elicited,
             "sampling_handler": sampled,

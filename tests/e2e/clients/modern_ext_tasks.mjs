@@ -55,7 +55,8 @@ async function connection() {
     told.states.push(states);
     const onEvent = (event) => event.type === "task" && states.push([event.task.status, event.task.statusMessage]);
     const { outcome } = await execution.settle({ onEvent });
-    told.answers.push(outcome.status === "completed" ? textOf(resultFromTaskOutcome(outcome)) : outcome.status);
+    const text = outcome.status === "completed" && textOf(resultFromTaskOutcome(outcome));
+    told.answers.push(text || `${outcome.status}: ${outcome.error?.message}`);
   }
   await session.close();
   await client.close();
