@@ -32,6 +32,7 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
     },
     "Use": {
         "Sharing": "docs/sharing.md",
+        "Tasks and other extensions": "docs/tasks.md",
         "Options": "docs/configuration.md",
         "Security": "docs/security.md",
         "Reliability": "docs/reliability.md",

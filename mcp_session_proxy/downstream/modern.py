@@ -192,7 +192,7 @@ class ModernRequests:
         ttl_seconds = self._tasks.rules.ttl_seconds
         if self._tasks.are_offered(facts) and tasks.declares(modern.capabilities):
             self._tasks.check_room(request.principal.digest)
-            return partial(CreatingExchange, ttl_seconds=ttl_seconds)
+            return partial(CreatingExchange, ttl_seconds=ttl_seconds, followed=self._tasks.followed)
         if tool.support is Support.OPTIONAL:
             return Exchange
         return partial(FollowingExchange, ttl_seconds=ttl_seconds, followed=self._tasks.followed)
@@ -259,7 +259,7 @@ class ModernRequests:
         if isinstance(outcome, Created):
             created = outcome.result
             outcome = self._tasks.adopt(
-                outcome.task, outcome.visit, principal.digest, call.modern.capabilities
+                outcome.task, outcome.visit, principal.digest, call.modern.capabilities, outcome.questions
             )
         if isinstance(outcome, Handle):
             result = tasks.write_handle(outcome.state, call.facts.info, created)

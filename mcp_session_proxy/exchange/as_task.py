@@ -19,7 +19,7 @@ from ..tracing import UNTRACED, RequestTrace
 from .cutoff import CutOff
 from .exchange import Exchange, cancelled
 from .outlet import Outlet
-from .upstream_task import Followed, UpstreamTask, unknown_outcome
+from .upstream_task import ADOPTION_SECONDS, Followed, UpstreamTask, unknown_outcome
 
 _CANCELLED: Final = "The MCP server cancelled the task that this call ran as."
 
@@ -40,36 +40,28 @@ class CreatingExchange(Exchange):
         observe: Observer,
         *,
         ttl_seconds: float,
+        followed: Followed,
     ) -> None:
         super().__init__(request, token, visit, outlet, observe)
         self._ttl_seconds = ttl_seconds
+        self._followed = followed
 
     async def run(self, trace: RequestTrace = UNTRACED) -> Response:
         """As any exchange; the response is a result, an error, or a ``CreateTaskResult``."""
         asked = self.request
         params = tasks.with_task(asked.params, round(self._ttl_seconds * 1000))
         self.request = Request(asked.id, asked.method, params)
-        return await super().run(trace)
+        self._followed.expect(self.session)
+        try:
+            return await super().run(trace)
+        finally:
+            self._followed.expect(self.session, ADOPTION_SECONDS)
 
 
 class FollowingExchange(CreatingExchange):
     """A call that becomes a task, and whose response is what the task has come to."""
 
     may_become_task = False
-
-    def __init__(
-        self,
-        request: Request,
-        token: bytes | None,
-        visit: Visit,
-        outlet: Outlet,
-        observe: Observer,
-        *,
-        ttl_seconds: float,
-        followed: Followed,
-    ) -> None:
-        super().__init__(request, token, visit, outlet, observe, ttl_seconds=ttl_seconds)
-        self._followed = followed
 
     async def run(self, trace: RequestTrace = UNTRACED) -> Response:
         """As any exchange. Whatever ends it before the task is over has the task cancelled.

@@ -48,11 +48,13 @@ class Created(NamedTuple):
     """The outcome of a call that has become a task at its server.
 
     ``result`` is what the server said, raw. ``visit`` holds the session, and is to be ended with the task.
+    ``questions`` came before that, and wait for answers.
     """
 
     task: LegacyTask
     result: bytes
     visit: Visit
+    questions: Sequence[Question] = ()
 
 
 Outcome: TypeAlias = Response | Asked | Created
@@ -219,8 +221,9 @@ class ModernCall:
             created = tasks.read_created(response.result)
             if created is not None and response.result is not None and self._visit is not None:
                 visit, self._visit = self._visit, None
+                pending, self._pending = tuple(self._pending.values()), {}
                 self._end()
-                return Created(created, response.result, visit)
+                return Created(created, response.result, visit, pending)
         self._end()
         return response
 

@@ -8,7 +8,7 @@ two: a task of the server's own (``LegacyHandle``), or a call that has taken lon
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
@@ -138,6 +138,10 @@ class Handle(ABC):
             outcome = tasks.failed(tasks.write_error(_NO_ROOM))
         if outcome.status is TaskStatus.FAILED and outcome.payload is not None:
             outcome = outcome._replace(payload=lifting.lift_error(outcome.payload, {}).raw)
+        if outcome.status is TaskStatus.COMPLETED:
+            # It is what the call would have been answered with, in the words of its client's revision.
+            result = lifting.lift_result(outcome.payload or b"{}", self.facts, None)
+            outcome = outcome._replace(payload=result)
         self.outcome = outcome
         self.message = outcome.message
         self.changed()
@@ -234,10 +238,19 @@ class LegacyHandle(Handle):
         try:
             return await self.upstream.follow()
         finally:
-            for question in self._pending.values():
-                question.refuse()
+            self._let_go_of(self._pending.values())
             self._pending.clear()
             self._visit.end()
+
+    def _let_go_of(self, pending: Iterable[Question]) -> None:
+        """Nobody answers these. Of a task that is over the server wants to hear nothing more: the Python
+        SDK 1.x would end the whole session over it.
+        """
+        for question in pending:
+            if self.upstream.task.status.is_final:
+                question.drop()
+            else:
+                question.refuse()
 
     async def look(self) -> None:
         """Ask the server, unless it has just said so."""
@@ -254,6 +267,9 @@ class LegacyHandle(Handle):
         ]
         if given:
             self.changed()
+        if self.upstream.task.status.is_final:
+            self._let_go_of(question for question, _ in given)
+            return
         for question, answer in given:
             await question.answer(Response(question.request.id, result=answer), caller)
 
@@ -292,6 +308,11 @@ class LegacyHandle(Handle):
         if question is None:
             await refuse_in_turn(session, request, refusal or UNABLE)
             return
+        self.keep(question)
+
+    def keep(self, question: Question) -> None:
+        """Have the client asked, under a key that is used for nothing else."""
+        request = question.request
         key = questions.key_for(request.method, request.params, self._keys)
         self._keys.add(key)
         self._pending[key] = question

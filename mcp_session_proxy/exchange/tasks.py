@@ -20,6 +20,7 @@ from ..protocol import revisions, tasks
 from ..protocol.lifting import ServerFacts
 from ..protocol.tasks import LegacyTask, TaskStatus
 from ..sessions.binding import Visit
+from ..upstream.question import Question
 from ..upstream.session import UpstreamSession
 from .call import ModernCall, Outcome
 from .handles import Handle, LegacyHandle, failure
@@ -104,10 +105,15 @@ class Handles:
         return len(self._handles) < rules.max_tasks and own < rules.max_tasks_per_principal
 
     def adopt(
-        self, created: LegacyTask, visit: Visit, principal: str, capabilities: Mapping[str, bytes]
+        self,
+        created: LegacyTask,
+        visit: Visit,
+        principal: str,
+        capabilities: Mapping[str, bytes],
+        asked: Iterable[Question] = (),
     ) -> Handle:
         """The handle of a task that a server has begun for a client with these capabilities; the visit is
-        ended with the task.
+        ended with the task. ``asked`` is what the server has asked already.
 
         Raises:
             TooManyTasks: over a limit; the server is told to cancel it.
@@ -140,6 +146,8 @@ class Handles:
         except TooManyTasks:
             self._background.spawn(_give_up(handle.upstream, visit), "cancel a task")
             raise
+        for question in asked:
+            handle.keep(question)
         self.begin(handle)
         return handle
 

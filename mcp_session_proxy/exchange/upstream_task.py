@@ -8,8 +8,10 @@ as a task needs input; others refuse it until the task is over, and ask on the s
 
 import asyncio
 import contextlib
+import math
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
 
@@ -22,6 +24,7 @@ from ..protocol import jsonrpc, revisions, tasks
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
 from ..sessions.binding import Visit
+from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
@@ -34,8 +37,22 @@ _LEAST_POLL_SECONDS: Final = 0.1
 _MOST_POLL_SECONDS: Final = 60.0
 _CANCEL_SECONDS: Final = 5.0
 _ABOUT_THE_CALLER: Final = frozenset({401, 403, 429})
+# How long after its answer a call may take to become a task here; and a question that none takes is held.
+ADOPTION_SECONDS: Final = 1.0
+_HELD_SECONDS: Final = 10.0
 LOST: Final = "The MCP server lost the session that this task ran in. It may or may not have been executed."
 FORGOTTEN: Final = "The MCP server does not know this task any more. It may or may not have been executed."
+
+
+@dataclass(slots=True)
+class _Foreword:
+    """What a server has said of a task before it has said that there is one: what last, what it wants to ask,
+    and what it has asked since.
+    """
+
+    told: LegacyTask
+    announced: LegacyTask | None = None
+    questions: list[Request] = field(default_factory=list)
 
 
 class Followed:
@@ -43,15 +60,26 @@ class Followed:
 
     def __init__(self) -> None:
         self._tasks: WeakKeyDictionary[UpstreamSession, dict[str, UpstreamTask]] = WeakKeyDictionary()
-        # What was told of a task before the answer that says that there is one: the two come on two streams.
-        self._early: WeakKeyDictionary[UpstreamSession, OrderedDict[str, LegacyTask]] = WeakKeyDictionary()
+        # The answer that says that there is a task comes on another stream than what is told of it.
+        self._early: WeakKeyDictionary[UpstreamSession, OrderedDict[str, _Foreword]] = WeakKeyDictionary()
+        self._expected_until: WeakKeyDictionary[UpstreamSession, float] = WeakKeyDictionary()
+
+    def expect(self, session: UpstreamSession, seconds: float = math.inf) -> None:
+        """A task of ours may begin in this session within this time."""
+        self._expected_until[session] = asyncio.get_running_loop().time() + seconds
 
     def add(self, task: "UpstreamTask") -> None:
         """Let a task hear what its server says of it."""
         self._tasks.setdefault(task.session, {})[task.task.id] = task
-        early = self._early.get(task.session)
-        if early is not None and task.task.id in early:
-            task.note(early.pop(task.task.id))
+        early = self._early.get(task.session, OrderedDict()).pop(task.task.id, None)
+        if early is None:
+            return
+        for told in (early.announced, early.told):
+            if told is not None:
+                task.note(told)
+        for request in early.questions:
+            task.deliver(request)
+        early.questions.clear()
 
     def remove(self, task: "UpstreamTask") -> None:
         """It is over."""
@@ -68,18 +96,22 @@ class Followed:
         if task is not None:
             task.note(told)
             return
-        early = self._early.setdefault(session, OrderedDict())
-        early[told.id] = told
-        if len(early) > UNKNOWN_TASKS:
-            early.popitem(last=False)
+        all_early = self._early.setdefault(session, OrderedDict())
+        early = all_early.setdefault(told.id, _Foreword(told))
+        early.told = told
+        if told.status is TaskStatus.INPUT_REQUIRED:
+            early.announced = told
+        if len(all_early) > UNKNOWN_TASKS:
+            _, oldest = all_early.popitem(last=False)
+            _refuse_all(session, oldest)
 
     def take_request(self, session: UpstreamSession, request: Request) -> bool:
         """A server asks on its standalone stream: give it to the task that it belongs to, if it says so.
 
         Some say no more than that a task needs input, and then ask.
         """
-        here = self._tasks.get(session)
-        if not here:
+        here = self._tasks.get(session, {})
+        if not here and session not in self._early:
             return False
         named = tasks.related_task(request.params)
         if named is not None:
@@ -87,11 +119,28 @@ class Followed:
         elif request.method == revisions.LIST_ROOTS:
             return False  # asked of a client whenever its roots may have changed
         else:
-            task = next((each for each in here.values() if each.is_about_to_ask), None)
+            text = jsonrpc.read_string(jsonrpc.read_object(request.params).get("message"))
+            task = next((each for each in here.values() if each.has_announced(text)), None)
+            if task is None and self._hold(session, text, request):
+                return True
+            task = task or next((each for each in here.values() if each.is_about_to_ask), None)
         if task is None:
             return False
         task.deliver(request)
         return True
+
+    def _hold(self, session: UpstreamSession, text: str | None, request: Request) -> bool:
+        """Keep a question for the task that it was announced for, if that is only about to be known."""
+        loop = asyncio.get_running_loop()
+        if text is None or self._expected_until.get(session, 0.0) < loop.time():
+            return False
+        for early in self._early.get(session, {}).values():
+            if early.announced is not None and early.announced.message == text:
+                early.announced = None
+                early.questions.append(request)
+                loop.call_later(_HELD_SECONDS, _refuse_all, session, early)
+                return True
+        return False
 
     def take_stray_request(self, session: UpstreamSession, request: Request) -> bool:
         """The same for a request that no call takes: it is any task's."""
@@ -134,6 +183,7 @@ class UpstreamTask:
         self._reading: asyncio.Task[Response | None] | None = None  # of ``tasks/result``, before the end
         self._may_read = True
         self._asks = False
+        self._announced: str | None = None
         self._failing_since: float | None = None
         self._trouble: TaskOutcome | None = None
 
@@ -148,6 +198,17 @@ class UpstreamTask:
     def is_about_to_ask(self) -> bool:
         """Whether the server has said that the task needs input, and has not asked since."""
         return self._asks
+
+    def has_announced(self, text: str | None) -> bool:
+        """Whether the server has said that it will ask this. FastMCP does, but may tell of other things
+        before it asks.
+        """
+        return text is not None and text == self._announced
+
+    @property
+    def _is_elsewhere(self) -> bool:
+        """Whether the session that the task runs in was lost, and is another one by now."""
+        return self.session.incarnation is not self._incarnation
 
     @property
     def poll_seconds(self) -> float | None:
@@ -224,6 +285,10 @@ class UpstreamTask:
                 response = await self._inquire(revisions.TASK_RESULT)
             else:
                 response, self._reading = await self._reading, None
+                if response is not None and response.result is None:
+                    continue  # it was asked for before the end, which some servers refuse
+            if response is not None and response.error is not None and self._is_elsewhere:
+                return tasks.failed(tasks.write_error(LOST))
             if response is not None:
                 return tasks.judge(self.task, response)
             pause_seconds = _UNTOLD.after(pause_seconds)
@@ -243,6 +308,8 @@ class UpstreamTask:
         if told.status is not former.status:
             self._may_read = True
         self._asks = told.status is TaskStatus.INPUT_REQUIRED
+        if self._asks:
+            self._announced = told.message
         if self.task != former:
             self._on_change()
             if told.status is not former.status:
@@ -275,8 +342,7 @@ class UpstreamTask:
             # A server that has said so is still about to ask, though it does not say so when it is asked.
             self._asks = self._asks or (asks and not told.status.is_final)
         elif response.error is not None and self._is_unknown(response.error):
-            anew = self.session.incarnation is not self._incarnation
-            self._end(tasks.failed(tasks.write_error(LOST if anew else FORGOTTEN)))
+            self._end(tasks.failed(tasks.write_error(LOST if self._is_elsewhere else FORGOTTEN)))
         else:
             self._failed("The MCP server does not say how the task stands.")
 
@@ -284,9 +350,7 @@ class UpstreamTask:
         """Whether the server means that there is no such task; one that has lost its session may say so in
         any words.
         """
-        return jsonrpc.read_error(error).code == INVALID_PARAMS or (
-            self.session.incarnation is not self._incarnation
-        )
+        return jsonrpc.read_error(error).code == INVALID_PARAMS or self._is_elsewhere
 
     async def _inquire(self, method: str) -> Response | None:
         """The response to a request about this task; None where there is none, which is noted."""
@@ -334,7 +398,7 @@ class UpstreamTask:
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Have the client asked, as if no task was involved."""
-        self._asks = False
+        self._asks, self._announced = False, None
         params = tasks.without_related_task(request.params)
         await self._outlet.ask(session, Request(request.id, request.method, params))
 
@@ -344,7 +408,7 @@ class UpstreamTask:
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the standalone stream."""
-        self._asks = False
+        self._asks, self._announced = False, None
         self.session.spawn(self.ask(self.session, request), "question of a task")
 
     # -- giving it up ------------------------------------------------------------------------------
@@ -361,6 +425,13 @@ class UpstreamTask:
                     self.note(told._replace(id=self.task.id))
                 else:
                     await self.refresh()
+
+
+def _refuse_all(session: UpstreamSession, early: _Foreword) -> None:
+    """Nobody will answer what was asked in the course of this."""
+    for request in early.questions:
+        refuse_request(session, request)
+    early.questions.clear()
 
 
 def unknown_outcome(outcome: TaskOutcome) -> OutcomeUnknown | None:

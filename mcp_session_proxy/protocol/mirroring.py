@@ -33,6 +33,9 @@ _NAMED_BY: Final = {
     revisions.TASK_UPDATE: "taskId",
     revisions.TASK_CANCEL: "taskId",
 }
+# FastMCP's client of the extension sends none with these, and the specification has servers refuse only those
+# that say something else.
+_MAY_BE_UNNAMED: Final = frozenset({revisions.TASK_GET, revisions.TASK_UPDATE, revisions.TASK_CANCEL})
 # Bounds for a tool's schema, which is the server's and may be anything.
 _MAX_DEPTH: Final = 64
 
@@ -81,6 +84,8 @@ def check_routing(method: str, params: Mapping[str, bytes], header_values: Heade
     if named != method:
         raise HeaderMismatch(f"{revisions.METHOD_HEADER} does not match the body's method.")
     member = _NAMED_BY.get(method)
+    if method in _MAY_BE_UNNAMED and not header_values(revisions.NAME_HEADER):
+        return
     if member is not None:
         name = decode(_single(header_values, revisions.NAME_HEADER))
         if name != jsonrpc.read_string(params.get(member)):

@@ -51,6 +51,11 @@ class Question(NamedTuple):
         if self.incarnation.stands:
             refuse_request(self.session, self.request)
 
+    def drop(self) -> None:
+        """Nobody will answer, and the server does not wait for that any more."""
+        if self.incarnation.stands:
+            self.session.record.roots.answered(self.request.id)
+
 
 def refuse_request(session: UpstreamSession, request: Request) -> None:
     """Answer a server's request that nobody will answer."""

@@ -14,6 +14,8 @@ FORM: dict[str, Any] = {
 }
 ADA = {"action": "accept", "content": {"name": "Ada"}}
 DONE = {"content": [{"type": "text", "text": "done"}]}
+# What a result is in the words of the later revision.
+LIFTED = {"resultType": "complete", "_meta": {f"{META}serverInfo": {"name": "fake", "version": "1"}}}
 
 
 class TaskBench(Modern):

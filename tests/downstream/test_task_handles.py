@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from aiohttp import web
 from http_server import write_event
+from messages import GONE
 from modern_bench import ALL, META, modern, routing
 from proxy_bench import read_events, until
-from task_bench import ADA, DONE, EXTENSION, FORM, KNOWS_TASKS, TaskBench
-from task_server import CREATED, RELATED, TaskServer
+from task_bench import ADA, DONE, EXTENSION, FORM, KNOWS_TASKS, LIFTED, TaskBench
+from task_server import CREATED, RELATED, HeldTask, TaskServer
 
 NOT_FOUND = (400, -32602, "Task not found")
 
@@ -124,15 +125,15 @@ async def test_until_it_is_completed(bench: TaskBench) -> None:
     task = await bench.server.next_task()
     task.finish({**DONE, "_meta": {RELATED: {"taskId": task.id}}})
     state = await bench.until_status(identifier, "completed")
-    assert state["result"] == DONE
-    assert (await bench.get(identifier))["result"] == DONE
+    assert state["result"] == LIFTED | DONE
+    assert (await bench.get(identifier))["result"] == LIFTED | DONE
     assert len(bench.server.posts("tasks/result")) == 1
 
 
 @pytest.mark.parametrize(
     ("status", "outcome", "told"),
     [
-        ("failed", {"result": {**DONE, "isError": True}}, ("completed", {**DONE, "isError": True})),
+        ("failed", {"result": {**DONE, "isError": True}}, ("completed", {**LIFTED, **DONE, "isError": True})),
         ("failed", {"error": {"code": -32010, "message": "x"}}, ("failed", {"code": -32010, "message": "x"})),
         ("failed", {"error": {"code": 0, "message": "x"}}, ("failed", None)),
         ("failed", {"result": {}}, ("failed", {"code": -32603, "message": "why not"})),
@@ -192,7 +193,65 @@ async def test_questions(bench: TaskBench) -> None:
     await bench.about("update", identifier, inputResponses={"name_2": ADA})
     assert (await task.answer_to(second))["result"] == ADA
     task.finish(DONE)
-    assert (await bench.until_status(identifier, "completed"))["result"] == DONE
+    assert (await bench.until_status(identifier, "completed"))["result"] == LIFTED | DONE
+
+
+async def announce(server: TaskServer, task: HeldTask) -> str:
+    """Ask as FastMCP does: a status with the question's text, another one, a question that names no task."""
+    await server.notify(task, status="input_required", statusMessage=FORM["message"])
+    await server.notify(task)
+    return await server.ask_unrelated(task, **FORM)
+
+
+async def test_questions_that_are_announced(bench: TaskBench) -> None:
+    """A question that names no task is that one's for which it was announced, whatever was told since."""
+    await bench.start()
+    handles = [(await bench.handle())["taskId"] for _ in range(3)]
+    held = [await bench.server.next_task() for _ in handles]
+    await until(lambda: held[1].session in bench.server.streams)
+    asked = await announce(bench.server, held[1])
+    assert list((await bench.until_status(handles[1], "input_required"))["inputRequests"]) == ["name"]
+    assert [(await bench.get(handle))["status"] for handle in handles[::2]] == ["working", "working"]
+    await bench.about("update", handles[1], inputResponses={"name": ADA})
+    assert (await held[1].answer_to(asked))["result"] == ADA
+
+
+async def test_questions_that_are_there_before_their_task(bench: TaskBench) -> None:
+    """What is asked on one stream may come before the answer on another that says that there is a task."""
+    create = bench.server.on["tools/call"]
+    asked = []
+
+    async def create_late(request: web.Request, message: Any) -> web.StreamResponse:
+        answer = await create(request, message)
+        asked.append(await announce(bench.server, bench.server.tasks["1"]))
+        await asyncio.sleep(0.05)
+        return answer
+
+    await bench.start()
+    await bench.call("count")
+    await until(lambda: bench.server.streams)
+    bench.server.on["tools/call"] = create_late
+    identifier = (await bench.handle())["taskId"]
+    await bench.until_status(identifier, "input_required")
+    await bench.about("update", identifier, inputResponses={"name": ADA})
+    assert (await bench.server.tasks["1"].answer_to(asked[0]))["result"] == ADA
+
+
+async def test_questions_of_a_task_that_is_cancelled(bench: TaskBench) -> None:
+    """The server hears nothing more of them: some end the whole session over an answer to what is over."""
+    await bench.start()
+    identifier = (await bench.handle())["taskId"]
+    task = await bench.server.next_task()
+    task.ask(**FORM)
+    await bench.until_status(identifier, "input_required")
+    cancelling, _ = await asyncio.gather(
+        bench.about("cancel", identifier),
+        bench.until_status(identifier, "cancelled"),
+    )
+    assert cancelling.status == 200
+    late = await bench.about("update", identifier, inputResponses={"name": ADA})
+    assert late.json["result"]["resultType"] == "complete"
+    assert (task.cancels, bench.server.posts("response")) == (1, [])
 
 
 async def test_some_answers(bench: TaskBench) -> None:
@@ -310,14 +369,13 @@ async def test_ids_of_others(bench: TaskBench) -> None:
 
 
 async def test_headers(bench: TaskBench) -> None:
-    """``Mcp-Name`` repeats the id; without it, or with another, the request is refused."""
+    """``Mcp-Name`` repeats the id; another is refused. Some clients send none, which is let through."""
     await bench.start()
     identifier = (await bench.handle())["taskId"]
     assert (await bench.about("get", identifier, name="other")).json["error"]["code"] == -32020
     meta = {f"{META}clientCapabilities": KNOWS_TASKS}
     message = modern("tasks/get", meta=meta, taskId=identifier)
-    answer = await bench.post(message, headers=routing(message))
-    assert (answer.status, answer.json["error"]["code"]) == (400, -32020)
+    assert (await bench.post(message, headers=routing(message))).json["result"]["taskId"] == identifier
 
 
 @pytest.mark.parametrize("method", ["tasks/result", "tasks/list"])
@@ -385,7 +443,7 @@ async def test_listening(bench: TaskBench) -> None:
         task.finish(DONE)
         while (event := (await read_events(response.content, 1))[0][1])["params"]["status"] != "completed":
             assert event["params"]["taskId"] == identifier
-        assert event["params"]["result"] == DONE
+        assert event["params"]["result"] == LIFTED | DONE
         assert event["params"]["_meta"][f"{META}subscriptionId"] == 9
 
 
@@ -424,7 +482,7 @@ async def test_a_server_that_tells_of_the_end_itself(bench: TaskBench) -> None:
     await until(lambda: bench.server.streams)
     bench.server.on["tools/call"] = create_late
     identifier = (await bench.handle())["taskId"]
-    assert (await bench.until_status(identifier, "completed"))["result"] == DONE
+    assert (await bench.until_status(identifier, "completed"))["result"] == LIFTED | DONE
     assert asked == []
 
 
@@ -438,6 +496,49 @@ async def test_a_task_that_ends_twice(bench: TaskBench) -> None:
     for status in ("working", "failed", "cancelled"):
         await bench.server.notify(task, status=status)
     assert await bench.get(identifier) == state
+
+
+async def test_a_result_that_is_refused_before_the_end(bench: TaskBench) -> None:
+    """Some servers refuse it then, and the refusal may come when the task is over: it is asked for again."""
+    give, refuse = bench.server.on["tasks/result"], asyncio.Event()
+
+    async def result(request: web.Request, message: Any) -> web.StreamResponse:
+        if refuse.is_set():
+            return await give(request, message)
+        await refuse.wait()
+        error = {"code": -32602, "message": "Task not completed yet (current state: working)"}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+    bench.server.on["tasks/result"] = result
+    await bench.start()
+    identifier = (await bench.handle())["taskId"]
+    task = await bench.server.next_task()
+    await until(lambda: task.session in bench.server.streams)
+    await bench.server.notify(task, status="input_required")
+    await until(lambda: bench.server.posts("tasks/result"))
+    task.finish(DONE)
+    await bench.server.notify(task)
+    refuse.set()
+    assert (await bench.until_status(identifier, "completed"))["result"] == LIFTED | DONE
+
+
+async def test_a_session_that_is_lost_before_the_result(bench: TaskBench) -> None:
+    """The task was over, but what it came to is gone; another session knows nothing of it."""
+
+    async def result(request: web.Request, message: Any) -> web.StreamResponse:
+        if bench.server.sessions.pop(task.session, None) is not None:
+            return web.json_response({**GONE, "id": None}, status=404)
+        error = {"code": -32602, "message": f"Task not found: {task.id}"}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+    bench.server.on["tasks/result"] = result
+    await bench.start()
+    identifier = (await bench.handle())["taskId"]
+    task = await bench.server.next_task()
+    task.finish(DONE)
+    state = await bench.until_status(identifier, "failed")
+    assert state["error"]["code"] == -32603
+    assert "may or may not" in state["error"]["message"]
 
 
 async def test_a_task_that_is_forgotten(bench: TaskBench) -> None:
