@@ -221,7 +221,8 @@ class ModernCall:
             created = tasks.read_created(response.result)
             if created is not None and response.result is not None and self._visit is not None:
                 visit, self._visit = self._visit, None
-                pending, self._pending = tuple(self._pending.values()), {}
+                pending = tuple(self._pending.values())
+                self._pending.clear()
                 self._end()
                 return Created(created, response.result, visit, pending)
         self._end()

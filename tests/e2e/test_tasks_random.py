@@ -45,14 +45,15 @@ class Principal:
     async def carry_out(self, number: int) -> None:
         """Have one task begun, look at it now and then, and check what it comes to."""
         label = f"{number} {self.word}"
-        kind = self.rng.choice(["report", "confirm_delete", "slow_compute", "cancelled", "multi_input"])
-        expected, tool, arguments = {
+        kinds: dict[str, tuple[str | None, str, Message]] = {
             "report": (f"Report on {label}", "report", {"topic": label}),
             "confirm_delete": (f"Deleted {label}", "confirm_delete", {"filename": label}),
             "slow_compute": (f"{label}: done", "slow_compute", {"seconds": 0.2, "label": label}),
             "cancelled": (None, "slow_compute", {"seconds": 3600, "label": label}),
             "multi_input": ("Ada and Ada", "multi_input", {}),
-        }[kind]
+        }
+        kind = self.rng.choice(list(kinds))
+        expected, tool, arguments = kinds[kind]
         begun = (await self.caller.call_modern(tool, arguments)).response
         if "result" not in begun:
             self.fail(begun["error"]["message"])
