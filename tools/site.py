@@ -47,6 +47,7 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
         "Tracing": "docs/tracing.md",
         "Upgrading": "docs/upgrading.md",
         "An event store of your own": "docs/event-store.md",
+        "Several proxies": "docs/scaling.md",
         "Troubleshooting": "docs/troubleshooting.md",
     },
     "Take part": {

@@ -20,6 +20,12 @@ SIDECAR = DEPLOY / "kubernetes" / "sidecar.yaml"
 POD_MONITOR = DEPLOY / "kubernetes" / "podmonitor.yaml"
 BESIDE: dict[str, Any] = {"server": {"image": "server:1"}}
 ELSEWHERE: dict[str, Any] = {"upstreams": ["http://one:8000/mcp", "http://two:8000/mcp"]}
+SEVERAL: dict[str, Any] = ELSEWHERE | {
+    "replicaCount": 3,
+    "maxSurge": "50%",
+    "store": {"clusterKeySecret": "keys", "peers": {"plain": True}},
+    "valkey": {"enabled": True},
+}
 EVERYTHING: dict[str, Any] = {
     "image": {"tag": "9.9.9"},
     "imagePullSecrets": [{"name": "registry"}],
@@ -64,7 +70,8 @@ EVERYTHING: dict[str, Any] = {
 
 def kinds(found: list[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Objects by kind, of which there is one each."""
-    return {each["kind"]: each for each in found if not each["metadata"]["name"].endswith("-dashboard")}
+    others = ("-dashboard", "-valkey")
+    return {each["kind"]: each for each in found if not each["metadata"]["name"].endswith(others)}
 
 
 def own_kinds(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -78,10 +85,10 @@ def sidecar() -> list[dict[str, Any]]:
     return [*read_yaml(SIDECAR), *read_yaml(POD_MONITOR)]
 
 
-@pytest.fixture(scope="module", params=["manifests", "beside", "elsewhere", "everything"])
+@pytest.fixture(scope="module", params=["manifests", "beside", "elsewhere", "several", "everything"])
 def applied(request: pytest.FixtureRequest, sidecar: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Everything that can come to a cluster: the manifests, and the chart by several values."""
-    values = {"beside": BESIDE, "elsewhere": ELSEWHERE, "everything": EVERYTHING}
+    values = {"beside": BESIDE, "elsewhere": ELSEWHERE, "several": SEVERAL, "everything": EVERYTHING}
     return sidecar if request.param == "manifests" else objects(render(values[request.param]))
 
 
@@ -176,6 +183,9 @@ def settings_of(applied: list[dict[str, Any]]) -> Settings:
         for each in proxy["env"]
         if "value" in each
     }
+    if "store" in given:
+        given["cluster_key"] = "00" * 32  # it comes from a secret
+        given["peer_url"] = given["peer_url"].replace("$(POD_IP)", "10.0.0.1")
     if "ConfigMap" in found:
         given = {
             key.replace("-", "_"): value
@@ -249,6 +259,44 @@ class TestChart:
             assert pod["securityContext"].get("fsGroup") == (65532 if strategy else None)
         assert "STATE_DIR" not in json.dumps(spec({"enabled": False}))
 
+    def test_several_pods_have_a_store_in_common(self) -> None:
+        """With one key, each pod under its own address for the others, and nothing on a disk of its own."""
+        found = objects(render(SEVERAL))
+        deployment = kinds(found)["Deployment"]["spec"]
+        assert (deployment["replicas"], deployment["strategy"]["rollingUpdate"]["maxSurge"]) == (3, "50%")
+        settings = settings_of(found)
+        service = next(
+            each for each in found if each["kind"] == "Service" and "valkey" in each["metadata"]["name"]
+        )
+        port = service["spec"]["ports"][0]["port"]
+        assert str(settings.store) == f"valkey://{service['metadata']['name']}:{port}"
+        assert (settings.cluster, settings.state_dir, settings.peer_plain) == ("demo", None, True)
+        assert settings.peer_listen is not None
+        assert settings.peer_url == f"http://10.0.0.1:{settings.peer_listen.port}"
+        (proxy,) = deployment["template"]["spec"]["containers"]
+        assert {"name": "peers", "containerPort": settings.peer_listen.port} in proxy["ports"]
+        own = kinds(found)["NetworkPolicy"]["spec"]
+        assert own["ingress"] == [
+            {"from": [{"podSelector": own["podSelector"]}], "ports": [{"protocol": "TCP", "port": "peers"}]}
+        ]
+        values = SEVERAL | {"valkey": {}, "store": {**SEVERAL["store"], "secret": "mine"}}
+        assert "valkey-server" not in json.dumps(objects(render(values)))
+
+    def test_a_valkey_for_trying_it(self) -> None:
+        """Nobody but the proxies reaches it; it may do nothing else."""
+        found = [each for each in objects(render(SEVERAL)) if each["metadata"]["name"].endswith("-valkey")]
+        its = {each["kind"]: each["spec"] for each in found}
+        template = its["StatefulSet"]["template"]
+        assert its["Service"]["selector"] == template["metadata"]["labels"]
+        policy = its["NetworkPolicy"]
+        assert policy["podSelector"]["matchLabels"] == template["metadata"]["labels"]
+        proxies = kinds(objects(render(SEVERAL)))["Deployment"]["spec"]["selector"]
+        assert [each["from"] for each in policy["ingress"]] == [[{"podSelector": proxies}]]
+        (container,) = template["spec"]["containers"]
+        assert container["securityContext"]["readOnlyRootFilesystem"] is True
+        assert container["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert container["resources"]["limits"]["memory"]
+
     def test_servers_elsewhere_are_replicas(self) -> None:
         """There is no server in the pod then."""
         found = objects(render(ELSEWHERE))
@@ -280,6 +328,12 @@ class TestChart:
             ({}, "server.image"),
             (BESIDE | ELSEWHERE, "exclude each other"),
             (BESIDE | {"replica": 2}, "replica"),
+            (BESIDE | {"store": SEVERAL["store"], "valkey": {"enabled": True}}, "the servers are elsewhere"),
+            (SEVERAL | {"store": {"clusterKeySecret": "keys"}}, "store.peers.plain"),
+            (SEVERAL | {"store": {"peers": {"plain": True}}}, "store.clusterKeySecret"),
+            (SEVERAL | {"store": {**SEVERAL["store"], "url": "valkey://mine"}}, "valkey.enabled"),
+            (ELSEWHERE | {"store": {"url": "http://mine"}}, "url"),
+            (ELSEWHERE | {"maxSurge": "some"}, "maxSurge"),
             (BESIDE | {"config": {"listen": ":80"}}, "listen"),
             (BESIDE | {"config": {"cache-ttl": {"tools/list": 1}}}, "cache-ttl"),
             ({"server": {"image": "x", "path": "mcp"}}, "path"),
@@ -296,4 +350,6 @@ class TestChart:
         assert "http://demo-mcp-session-proxy.tools:8080/api/mcp\n" in notes
         assert "No pod" not in notes
         assert "pods" not in notes
-        assert "There are 2 pods" in render(ELSEWHERE | {"replicas": 2})["NOTES.txt"]
+        for name in ("replicas", "replicaCount"):
+            assert "There are 2 pods" in render(ELSEWHERE | {name: 2})["NOTES.txt"]
+        assert "pods" not in render(SEVERAL)["NOTES.txt"]

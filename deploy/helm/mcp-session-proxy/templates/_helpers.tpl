@@ -14,6 +14,19 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
 {{- end }}
 
+{{- define "proxy.count" -}}
+{{ ternary .Values.replicas .Values.replicaCount (hasKey .Values "replicas") }}
+{{- end }}
+
+{{- /* Whether the pods have a store in common, and what it is called. */}}
+{{- define "proxy.stored" -}}
+{{- if or .Values.store.url .Values.store.secret .Values.valkey.enabled }}yes{{ end }}
+{{- end }}
+
+{{- define "proxy.valkey" -}}
+{{ include "proxy.name" . }}-valkey
+{{- end }}
+
 {{- /* The options as a TOML file. JSON's strings, lists and truths are TOML's, too; its numbers may be floats. */}}
 {{- define "proxy.config" -}}
 {{- $own := dict "drain-timeout" (printf "%ds" (int .Values.drainSeconds)) }}
