@@ -43,6 +43,8 @@ _SAID_SECONDS: Final = 0.1
 # How far what is stored of a session's use may be behind it.
 _USED_SECONDS: Final = 30.0
 _LAST_WRITE_SECONDS: Final = 5.0
+# So much of what is compared says whether a session was taken.
+_TAKEN: Final = 4
 
 # What a note is about: a session, a client session, or bytes; None if the record is to go.
 Subject: TypeAlias = "Slot[UpstreamSession] | ClientSession | bytes | None"
@@ -82,7 +84,7 @@ class SessionLedger:
         self._said: dict[UpstreamSession, None] = {}
         self._finished = False
         self._failing_since: float | None = None
-        self._written: dict[Slot[UpstreamSession], object] = {}  # what each session was like
+        self._written: dict[Slot[UpstreamSession], tuple[object, ...]] = {}  # what each session was like
         self._clients_until = self._now()  # those that were used before this are written
 
     @property
@@ -119,6 +121,12 @@ class SessionLedger:
         for session in said:
             self.note_upstream(session)
 
+    def _note_if_taken(self, slot: Slot[UpstreamSession]) -> None:
+        """As ``_note_if_changed``, of what clients' coming and going changes: each of them asks."""
+        written = self._written.get(slot)
+        if written is None or written[:_TAKEN] != _taken_of(slot):
+            self._note_if_changed(slot)
+
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
@@ -133,7 +141,7 @@ class SessionLedger:
         self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
         # That it belongs to this one, or to nobody else now, is written on the upstream session.
         if client.home is not None:
-            self._note_if_changed(client.home)
+            self._note_if_taken(client.home)
 
     def attached(self, client: ClientSession, _: UpstreamSession) -> None:
         """A client session holds an upstream session now."""
@@ -313,18 +321,19 @@ def place_of(shard: str, place: RecordPlace) -> str:
     return f"{shard}/{place.kind}/{place.name}"
 
 
-def _state_of(slot: Slot[UpstreamSession]) -> object:
-    """What is compared to see whether a session has changed."""
+def _taken_of(slot: Slot[UpstreamSession]) -> tuple[object, ...]:
+    return slot.used, slot.reserved, slot.aside, slot.lingering_since
+
+
+def _state_of(slot: Slot[UpstreamSession]) -> tuple[object, ...]:
+    """What is compared to see whether a session has changed; at first, whether it was taken."""
     session = slot.session
     journal = session.record.journal
     return (
+        *_taken_of(slot),
         session.number,
         session.life,
         session.record.last_used // _USED_SECONDS,
-        slot.used,
-        slot.reserved,
-        slot.aside,
-        slot.lingering_since,
         journal.log_level,
         tuple(journal.subscriptions),
         session.incarnation.last_event_id,

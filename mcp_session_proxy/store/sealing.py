@@ -10,6 +10,7 @@ the place included. A first byte says which of the two it was; whatever can be o
 import hashlib
 import hmac
 import secrets
+from functools import lru_cache
 from typing import Any, Final
 
 KEY_BYTES: Final = 32
@@ -18,6 +19,7 @@ _TAG_BYTES: Final = 16
 _GCM_NONCE_BYTES: Final = 12
 _BY_CRYPTOGRAPHY: Final = b"\x01"
 _BY_HASHES: Final = b"\x02"
+_NAMES: Final = 1024
 
 
 class Unsealed(Exception):
@@ -38,8 +40,10 @@ class Keys:
         self.peer = _subkey(root, b"peer")
         self.requests = _subkey(root, b"requests")
         self._seals = [_Seal(each) for each in (key, *older)]
+        # Who comes and goes is noted several times.
+        self.name_of = lru_cache(maxsize=_NAMES)(self._name_of)
 
-    def name_of(self, identifier: str) -> str:
+    def _name_of(self, identifier: str) -> str:
         """The name of the record about something that is called so: a keyed hash, for ids are secrets."""
         data = identifier.encode("utf-8", "surrogatepass")
         return hashlib.blake2b(data, key=self.names, digest_size=16).hexdigest()
