@@ -181,7 +181,10 @@ class Metrics:
     def _follow_store(self) -> None:
         seconds = Family(
             self._histogram(
-                "store_seconds", "Time that the store of --state-dir took, by verb.", _STORE_BUCKETS, "verb"
+                "store_seconds",
+                "Time that the store (--state-dir, --store) took, by verb.",
+                _STORE_BUCKETS,
+                "verb",
             )
         )
         restored = Family(
@@ -322,12 +325,12 @@ class GaugeCollector(Collector):
         )
         yield GaugeMetricFamily(
             PREFIX + "store_up",
-            "1 unless what is to be kept in --state-dir cannot be written; 1 without it, too.",
+            "1 unless what is to be kept (--state-dir, --store) cannot be written; 1 without it, too.",
             value=gauges.state.up,
         )
         yield GaugeMetricFamily(
             PREFIX + "store_pending_records",
-            "Records that are to be written to --state-dir.",
+            "Records that are to be written to the store (--state-dir, --store).",
             value=gauges.state.pending_records,
         )
         yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
