@@ -608,8 +608,8 @@ class StoreFailed(Event, frozen=True, kw_only=True):
     Nothing is lost as long as the process lives: it goes on from memory, and writes what it has when that is
     possible again. What is not written by the end of the process is lost with it.
 
-    What to do: see whether the disk is full, read-only or gone; with ``--store``, whether the store runs, can be
-    reached from here, and has memory left.
+    What to do: see whether the disk is full, read-only or gone; with ``--store``, whether the store runs, can
+    be reached from here, and has memory left.
     """
 
     name = "store.failed"
