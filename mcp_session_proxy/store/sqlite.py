@@ -283,7 +283,10 @@ class SqliteEngine:
         """See ``Engine.load``."""
 
         def work() -> Mapping[RecordPlace, bytes]:
-            rows = self._db.execute("SELECT kind, name, value FROM records WHERE shard=?", (shard,))
+            # Whoever has changed the file may have left values of other types, which are damaged records.
+            rows = self._db.execute(
+                "SELECT kind, name, CAST(value AS BLOB) FROM records WHERE shard=?", (shard,)
+            )
             return {RecordPlace(kind, name): value for kind, name, value in rows}
 
         return await self._run(work)

@@ -54,7 +54,7 @@ class SqliteEvents:
 
         def work(db: sqlite3.Connection) -> Sequence[Numbered]:
             return db.execute(
-                "SELECT number, data FROM events JOIN event_streams USING (place)"
+                "SELECT number, CAST(data AS BLOB) FROM events JOIN event_streams USING (place)"
                 " WHERE place=? AND number > ? AND until > ? ORDER BY number",
                 (place, number, self._wall()),
             ).fetchall()

@@ -11,7 +11,9 @@ from messages import call
 from proxy_bench import read_events
 from stdio_bench import StdioBench
 
-from mcp_session_proxy.events import ChildNoise, Event
+from mcp_session_proxy.bounds import STDERR_LINES_A_SECOND
+from mcp_session_proxy.events import ChildNoise, Event, ServerSaid
+from mcp_session_proxy.upstream.stdio.children import _Words
 
 MESSAGES = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "servers" / "message_server.py")]
 
@@ -80,6 +82,25 @@ async def test_who_leaves_over_a_large_answer_has_answered(
     await bench.all_gone()
     assert bench.proxy.core.memory.answers.used_bytes == 0
     assert await bench.read("count") == 1
+
+
+def test_words_that_are_passed_over() -> None:
+    """What a second has no room for is counted; lines that were begun unheard are not told by halves."""
+    told: list[Event] = []
+    time = 0.0
+    words = _Words(told.append, lambda: time)
+    words.secrets = ("sesame-1234",)
+    words.take(b"line\n" * STDERR_LINES_A_SECOND + b"begun ")
+    for piece in (b"x\n" * 1000, b"y\n" * 1000 + b"the token is sesa"):
+        words.take(piece)
+    assert len(told) == STDERR_LINES_A_SECOND
+    assert words.last == ["y"] * 9 + ["the token is sesa"]
+    time = 1.0
+    words.take(b"me-12")
+    words.take(b"34\nand sesame-1234\nz\n")
+    said = [(event.text, event.untold) for event in told if isinstance(event, ServerSaid)]
+    assert said[STDERR_LINES_A_SECOND:] == [("and ***", 2000), ("z", None)]
+    assert words.last[-2:] == ["and ***", "z"]
 
 
 async def test_a_flood_of_stderr_costs_little(bench: StdioBench) -> None:

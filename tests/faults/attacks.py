@@ -502,6 +502,14 @@ async def slow_handshakes(attacker: Attacker) -> None:
     held.append(writer)
 
 
+async def slow_handshakes_elsewhere(attacker: Attacker) -> None:
+    """The same from another address than the others'."""
+    parts = urlsplit(attacker.url)
+    _, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=("127.0.0.2", 0))
+    writer.write(HELLO)
+    held.append(writer)
+
+
 async def rubbish(attacker: Attacker) -> None:
     """What is no TLS, on connections that stay, and on others that leave."""
     for sent in (b"POST /mcp HTTP/1.1\r\n\r\n", random.randbytes(100_000), b"\x16\x03\x01\xff\xff" + HELLO):
@@ -598,6 +606,7 @@ ATTACKS: Final[dict[Attack, int]] = {
 TLS_ATTACKS: Final[dict[Attack, int]] = {
     silent_connections: 20,
     slow_handshakes: 20,
+    slow_handshakes_elsewhere: 20,
     rubbish: 8,
     handshakes_of_tls: 4,
     renegotiations: 4,

@@ -47,6 +47,18 @@ async def test_records_outlive_the_process(path: Path) -> None:
         assert await engine.load("s") == {ONE: b"1"}
 
 
+async def test_values_of_another_type(path: Path) -> None:
+    """Whoever has changed the file may have left a text or a number: bytes, that nobody has sealed."""
+    for value in ("text", 7, 1.5):
+        async with opened(path) as engine:
+            await write_one(engine)
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE records SET value=?", (value,))
+        database.close()
+        async with opened(path) as engine:
+            assert await engine.load("s") == {ONE: str(value).encode()}
+
+
 async def test_nobody_else_can_read_it(path: Path) -> None:
     """Neither the file nor what SQLite lays beside it, whatever the umask."""
     former = os.umask(0)

@@ -12,13 +12,7 @@ import signal
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
-from ...bounds import (
-    CHILD_UNREAD_BYTES,
-    SERVER_EVENT_BYTES,
-    SMALL_BYTES,
-    STDERR_LINE_CHARS,
-    STDERR_LINES_A_SECOND,
-)
+from ...bounds import CHILD_UNREAD_BYTES, SERVER_EVENT_BYTES, SMALL_BYTES
 from ...errors import OverBudget, UpstreamTimeout
 from ...memory import UNBOUNDED, Share
 from ...protocol.lines import LineSplitter, LineTooLong
@@ -46,16 +40,16 @@ class Child(asyncio.SubprocessProtocol):
 
     What has come of a large line that has not ended counts against ``room``.
 
-    ``heard`` is given the lines that it writes to standard output, as they come, ``said`` those of standard
-    error. ``over`` is told once, why it can be of no use any more, when all that it had written has been
-    heard. None of them may block or raise.
+    ``heard`` is given the lines that it writes to standard output, as they come, ``said`` what it writes to
+    standard error, in pieces. ``over`` is told once, why it can be of no use any more, when all that it had
+    written has been heard. None of them may block or raise.
     """
 
     def __init__(
         self,
         *,
         heard: Callable[[list[bytes]], None],
-        said: Callable[[list[bytes]], None],
+        said: Callable[[bytes], None],
         over: Callable[[str], None],
         room: Share = UNBOUNDED,
     ) -> None:
@@ -68,7 +62,6 @@ class Child(asyncio.SubprocessProtocol):
         self._taken_bytes = 0
         self.found_no_room = False
         self._lines = LineSplitter(SERVER_EVENT_BYTES)
-        self._words = LineSplitter(STDERR_LINE_CHARS)
         self._process: asyncio.SubprocessTransport
         self.pid = 0  # and the number of its group
         self._exited = asyncio.get_running_loop().create_future()
@@ -166,7 +159,7 @@ class Child(asyncio.SubprocessProtocol):
             if self._lines.pending_bytes > SMALL_BYTES or self._taken_bytes:
                 self._account(self._lines.pending_bytes)
         else:
-            self._take_words(data)
+            self._said(data)
 
     def _account(self, size_bytes: int) -> None:
         """So much is in memory of a line that has not ended."""
@@ -181,15 +174,6 @@ class Child(asyncio.SubprocessProtocol):
             self._begin_end("it writes more than there is memory for (--memory-budget)")
             return
         self._taken_bytes = size_bytes
-
-    def _take_words(self, data: bytes) -> None:
-        try:
-            lines = self._words.feed(data)
-        except LineTooLong:
-            # What there is of it is a line, and the rest is the next one.
-            lines = self._words.take_pending().split(b"\n")[:STDERR_LINES_A_SECOND]
-        if lines:
-            self._said(lines)
 
     def pipe_connection_lost(self, fd: int, _: Exception | None) -> None:
         """One of its pipes is closed, at its end or at ours."""

@@ -26,6 +26,7 @@ from ...bounds import (
 from ...errors import ServerNotStarted
 from ...events import Observer
 from ...memory import UNBOUNDED, Share
+from ...protocol.lines import LineSplitter, LineTooLong
 from .child import Child
 from .environment import PRIVATE, Environment, Stderr, hide
 from .leftovers import Ledger
@@ -35,6 +36,7 @@ _HURRIED_SECONDS: Final = 0.2
 # After SIGKILL, only the kernel can hold a process back.
 _DIES_SECONDS: Final = 2.0
 _LAST_LINES: Final = 10
+_LAST_BYTES: Final = 4096
 _STDERR: Final = {
     Stderr.LOG: asyncio.subprocess.PIPE,
     Stderr.INHERIT: None,
@@ -259,30 +261,68 @@ class Children:
 
 
 class _Words:
-    """What one child writes to standard error, on its way to the log: without secrets, and only so much."""
+    """What one child writes to standard error, on its way to the log: without secrets, and only so much.
+
+    What a second has no room for is not even cut into lines, or a child that writes without end would have
+    others wait.
+    """
 
     def __init__(self, observe: Observer, now: Callable[[], float]) -> None:
         self.pid = 0
         self.secrets: tuple[str, ...] = ()
-        self.last: deque[str] = deque(maxlen=_LAST_LINES)
         self._observe = observe
         self._now = now
+        self._lines = LineSplitter(STDERR_LINE_CHARS)
+        self._last: deque[str] = deque(maxlen=_LAST_LINES)
+        self._passed_over = b""  # the end of it, until lines are told again
         self._second = 0
         self._told = 0
         self._untold = 0
 
-    def take(self, lines: list[bytes]) -> None:
-        """Tell of lines as many as this second has room for. The others cost no more than to be counted."""
+    @property
+    def last(self) -> list[str]:
+        """The last lines."""
+        # The first of these is cut.
+        lines = filter(None, self._passed_over.split(b"\n")[1:])
+        return [*self._last, *map(self._text, lines)][-_LAST_LINES:]
+
+    def take(self, piece: bytes) -> None:
+        """Tell of lines as many as this second has room for; the others are counted."""
         second = int(self._now())
         if second != self._second:
             self._second, self._told = second, 0
+        if self._told >= STDERR_LINES_A_SECOND:
+            self._pass_over(piece)
+            return
+        if self._passed_over:
+            # Of a line that was begun unheard, the rest might be half of a secret.
+            if not self._passed_over.endswith(b"\n"):
+                _, end, piece = piece.partition(b"\n")
+                if not end:
+                    return
+            self._passed_over = b""
+        self._tell(self._split(piece))
+
+    def _pass_over(self, piece: bytes) -> None:
+        self._untold += piece.count(b"\n")
+        self._passed_over = piece[-_LAST_BYTES:]
+        self._lines.take_pending()
+
+    def _split(self, piece: bytes) -> list[bytes]:
+        try:
+            return self._lines.feed(piece)
+        except LineTooLong:
+            # What there is of it is a line, and the rest is the next one.
+            return self._lines.take_pending().split(b"\n")[:STDERR_LINES_A_SECOND]
+
+    def _tell(self, lines: list[bytes]) -> None:
         told = lines[: STDERR_LINES_A_SECOND - self._told]
         self._told += len(told)
         for line in told:
             self._observe(events.ServerSaid(pid=self.pid, text=self._text(line), untold=self._untold or None))
             self._untold = 0
         self._untold += len(lines) - len(told)
-        self.last.extend(map(self._text, lines[-_LAST_LINES:]))
+        self._last.extend(map(self._text, lines[-_LAST_LINES:]))
 
     def _text(self, line: bytes) -> str:
         return hide(line[:STDERR_LINE_CHARS].decode("utf-8", "replace"), self.secrets)
