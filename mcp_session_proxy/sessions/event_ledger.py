@@ -142,11 +142,11 @@ class EventLedger:
             return
         place, before = copy.place, copy.written
         events = stream.after(-1 if before is None else before)[-max(rules.max_events, 1) :]
-        if not events and before is None:
-            return  # nothing but its time has changed, of what is not there
-        last = events[-1].number if events else before
+        last = events[-1].number if events else before or _ASKED
         if before is None and copy.asked:
             events.insert(0, StoredEvent(_ASKED, jsonrpc.write_array(copy.asked)))
+        if not events and before is None:
+            return  # nothing but its time has changed, of what is not there
         # One that is larger than all that a stream may keep is for memory only.
         sealed = [
             (number, self._keys.seal(f"{place}/{number}", data))

@@ -82,7 +82,11 @@ class Mailbox:
         """
         number = self._next
         self._next += 1
-        return self._add(number, asked)
+        stream = self._add(number, asked)
+        # Its client is given the id of its beginning, and may come back before anything has happened.
+        if stream.copy is not None:
+            stream.copy.changed(stream)
+        return stream
 
     def _add(self, number: int, asked: Sequence[bytes]) -> Stream:
         if len(self.streams) >= KEPT_STREAMS:

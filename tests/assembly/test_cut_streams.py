@@ -9,7 +9,7 @@ import itertools
 import json
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,7 @@ class CutClient:
         self.lost = 0  # calls of which it was told that nobody knows
         self.cuts = 0
         self.trouble: list[str] = []
+        self._refused = False
         self._headers = {"Authorization": f"Bearer {self.name}", "Accept": BOTH}
         self._dice = random.Random(number)
 
@@ -111,34 +112,39 @@ class CutClient:
         expected = [f"{tag}/{n}" for n in range(IN_A_CALL)]
         while True:
             verb = "GET" if place else "POST"
-            async for message in self._read(verb, url, None if place else body, place):
-                if "method" in message:
+            async with contextlib.aclosing(self._read(verb, url, None if place else body, place)) as messages:
+                async for message in messages:
+                    if "method" not in message:
+                        self._judge(message, number, tag, found == expected)
+                        return
                     found.append(message["params"]["data"])
                     if found != expected[: len(found)]:
                         self.trouble.append(f"{tag}: {found}")
-                elif message.get("id") != number:
-                    self.trouble.append(f"{tag}: {message}")
-                elif "result" in message:
-                    self.answered += 1
-                    if found != expected or message["result"] != {"tag": tag}:
-                        self.trouble.append(f"{tag}: {found} {message}")
-                    return
-                elif message["error"]["data"]["reason"] == "outcome-unknown":
-                    self.lost += 1
-                    return
-                else:
-                    self.trouble.append(f"{tag}: {message}")
-                    return
+            if not place and self._refused:
+                continue
             if not place:
                 # Cut off before it had an id: nobody could come back.
                 self.lost += 1
                 return
 
-    async def _read(self, verb: str, url: str, body: Any, place: list[str]) -> AsyncIterator[Any]:
+    def _judge(self, message: Any, number: int, tag: str, whole: bool) -> None:
+        """The end of a call."""
+        if message.get("id") == number and "result" in message:
+            self.answered += 1
+            if message["result"] != {"tag": tag} or not whole:
+                self.trouble.append(f"{tag}: {message}, whole: {whole}")
+        # The last one: killed before it was written that there is such a call.
+        elif message["error"]["data"]["reason"] in ("outcome-unknown", "unknown-event"):
+            self.lost += 1
+        else:
+            self.trouble.append(f"{tag}: {message}")
+
+    async def _read(self, verb: str, url: str, body: Any, place: list[str]) -> AsyncGenerator[Any, None]:
         """The messages of one stream until it is cut or ends; its last event id is in ``place``."""
         headers = {**self._headers, **({"Last-Event-ID": place[-1]} if place else {})}
         if verb == "GET":
             headers["Accept"] = "text/event-stream"
+        self._refused = False
         patience = self._dice.choice([0.05, 0.2, 1.0])
         with contextlib.suppress(aiohttp.ClientError, TimeoutError):
             async with (
@@ -146,13 +152,12 @@ class CutClient:
                 asyncio.timeout(patience if place or verb == "GET" else PATIENCE_SECONDS) as cut,
                 http.request(verb, url, json=body, headers=headers) as response,
             ):
+                # One that drains, of which nothing was executed.
+                self._refused = response.status == 503
+                if self._refused:
+                    return
                 if not response.content_type.endswith("event-stream"):
-                    answer = await response.json()
-                    if answer.get("error", {}).get("data", {}).get("reason") == "unknown-event":
-                        self.lost += 1
-                        yield {"id": body and body["id"], "error": answer["error"]}
-                        return
-                    yield answer
+                    yield await response.json()
                     return
                 async for message in self._events(response.content, place):
                     if cut.when() is not None and verb == "POST":

@@ -186,5 +186,5 @@ async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: 
     assert len(server.posts("initialize")) == len(clients)
     calls = sum(client.answered for client in clients)
     print(
-        f"{RESTARTS} x {how}, {len(clients)} clients: {calls} answered, {len(unknown)} unknown, 0 lost, 0 twice"
+        f"{RESTARTS} x {how}, {len(clients)} clients: {calls} answered, {len(unknown)} not, 0 lost, 0 twice"
     )

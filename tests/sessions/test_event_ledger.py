@@ -88,8 +88,8 @@ async def test_a_batch_is_one_write() -> None:
     scene.mailbox.standalone.append(b"z")
     await asyncio.sleep(1)
     assert [what[:2] for what in scene.store.told] == [
-        ("append", [1, 2]),
         ("append", [0, 1, 2]),
+        ("append", [1, 2]),
         ("append", [3]),
     ]
     assert scene.ledger.pending == 0
@@ -154,6 +154,15 @@ async def test_what_memory_has_let_go_of_is_whole() -> None:
     await scene.ledger.flush()
     post.leave_memory()
     assert await read(scene.ledger, scene.mailbox, post.event_id(0)) == [b"x"]
+
+
+async def test_an_answer_that_has_only_begun() -> None:
+    """Its client has the id of its beginning, and is told by the next process that nobody knows."""
+    scene = Scene()
+    begun = scene.mailbox.open([b"7"]).event_id(0)
+    mailbox = await scene.next_process()
+    [answer] = await read(scene.ledger, mailbox, begun) or []
+    assert b'"id":7' in answer
 
 
 async def test_what_nobody_can_ask_for_goes() -> None:
