@@ -458,6 +458,7 @@ class Binder:
         """Another process goes on with this client session: its streams end here, and its id is unknown."""
         self.directory.remove(client, "elsewhere")
         client.farewell = Farewell.ELSEWHERE
+        client.part()
         self._close(client)
 
     def forget(self, client: ClientSession, reason: str) -> None:

@@ -131,6 +131,12 @@ class ClientSession:
         if self.questions is not None:
             self.questions.refuse_all()
 
+    def part(self) -> None:
+        """Another process goes on with it: its streams end here, and what is kept for it is left to that."""
+        mailbox, self.mailbox = self.mailbox, None
+        if mailbox is not None:
+            mailbox.part()
+
     def close(self) -> None:
         """Nobody can come back: its questions get errors, its streams end, and nothing is kept for it."""
         questions, self.questions = self.questions, None

@@ -211,6 +211,25 @@ async def written(bench: Bench) -> None:
     await until(lambda: not ledger.pending and not ledger._turn.locked())
 
 
+@pytest.mark.parametrize("goes", ["elsewhere", "nowhere"])
+async def test_a_client_session_that_is_here_no_longer(restarts: Restarts, server: Talker, goes: str) -> None:
+    """What is kept for it is left to the process that goes on with it; if nobody does, it goes."""
+    bench = await restarts.start()
+    session = await bench.initialize(headers=ME)
+    async with get(bench, session, None) as response:
+        await server.say("one")
+        await hear(response, 1)
+    await written(bench)
+    binder = bench.proxy.core.binder
+    [client] = binder.directory
+    if goes == "elsewhere":
+        binder.let_go(client)
+    else:
+        binder.forget(client, "age")
+    await written(bench)
+    await until(lambda: rows(restarts.path, "events") == (goes == "elsewhere"))
+
+
 # -- answers -------------------------------------------------------------------------------------------
 
 
