@@ -13,12 +13,14 @@ from yarl import URL
 from ..downstream.app import FrontDoor, HttpServer
 from ..downstream.dispatch import Dispatcher
 from ..downstream.endpoint import Endpoint
+from ..downstream.forwarding import Forwarding
 from ..downstream.heartbeats import Heartbeats
 from ..downstream.legacy import LegacyRequests
 from ..downstream.legacy_endpoint import LegacyEndpoint
 from ..downstream.modern import ModernRequests
 from ..downstream.passthrough import NoOtherPaths, Passthrough
 from ..downstream.ping import Pings
+from ..downstream.routed import RoutedEndpoint
 from ..downstream.senders import Senders
 from ..downstream.tls_site import TlsSite
 from ..errors import Draining
@@ -26,6 +28,7 @@ from ..events import Observer
 from ..sessions.identity import Identifier
 from ..tracing import Tracer
 from . import rules
+from .cluster import Cluster
 from .core import Core
 from .in_force import InForce
 from .sites import open_sites
@@ -43,6 +46,7 @@ class Front:
     """All that stands between the clients' connections and the core.
 
     ``secret`` is what principals are hashed with: who is to know them again after a restart keeps it.
+    Clients and other members come in by the ``entrance``, which is the endpoint itself without a ``cluster``.
     """
 
     def __init__(
@@ -54,6 +58,7 @@ class Front:
         observe: Observer,
         tracer: Tracer,
         secret: bytes | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         settings = in_force.settings
         self._core = core
@@ -65,11 +70,12 @@ class Front:
             for replica in core.fleet.replicas
         }
         self.endpoint = self._build_endpoint(in_force, observe, tracer, secret)
+        self.entrance = self.endpoint if cluster is None else self._route(cluster)
         door = in_force.build(
             rules.guard,
             lambda guard: FrontDoor(
                 rules=guard,
-                endpoint=self.endpoint,
+                endpoint=self.entrance,
                 passthrough=self.passthrough,
                 in_flight=core.in_flight,
                 path=settings.endpoint_path,
@@ -138,7 +144,7 @@ class Front:
                 tracer=tracer,
             ),
         )
-        senders = in_force.build(
+        senders = self._senders = in_force.build(
             rules.endpoint_rules,
             lambda endpoint_rules: Senders(
                 identifier=identifier,
@@ -174,6 +180,15 @@ class Front:
                 heartbeats=self._heartbeats,
                 rules=endpoint_rules,
             ),
+        )
+
+    def _route(self, cluster: Cluster) -> RoutedEndpoint:
+        """The endpoint behind which several proxies are one."""
+        core = self._core
+        self._senders.on_claimed.append(cluster.principals.note)
+        forwarding = Forwarding(cluster.peers, heartbeats=self._heartbeats, answers=core.memory.answers)
+        return RoutedEndpoint(
+            self.endpoint, self._senders, cluster.routing, forwarding.forward, bodies=core.memory.bodies
         )
 
     def _build_passthrough(self, in_force: InForce, plain: aiohttp.ClientSession, url: URL) -> Passthrough:
@@ -218,6 +233,8 @@ class Front:
         now = asyncio.get_running_loop().time
         deadline = now() + patience_seconds
         looks = 0
+        if isinstance(self.entrance, RoutedEndpoint):
+            self.entrance.end_streams()
         while now() < deadline:
             self._core.listening.close()  # also those that have only just begun
             left = self.listener.close_quiet(_QUIET_LOOKS) + len(self.endpoint.posts)

@@ -177,11 +177,12 @@ class Proxy:
             observe=observe,
             tracer=tracer,
             secret=None if state is None else state.keys.identity,
+            cluster=None if state is None else state.build(self.in_force, self.core),
         )
         self._stack.callback(self.front.close)
         if state is not None:
             await open_event_store(self._stack, self.settings.events, state, self.core.delivery, observe)
-            await state.restore(self.in_force, self.core)
+            await state.begin(self.in_force, self.front.entrance.handle)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
 
@@ -202,7 +203,8 @@ class Proxy:
         if store is None:
             await self.listeners.take_over()
             return None
-        state = await KeptState.open(store, self._observe, replace=self.listeners.take_over)
+        replace = self.listeners.take_over
+        state = await KeptState.open(store, self.settings, self._observe, replace=replace)
         # After everything that is built later has been taken apart.
         self._stack.push_async_callback(state.close)
         return state
@@ -310,6 +312,10 @@ class Proxy:
         )
         return change
 
+    async def _part(self, patience_seconds: float) -> bool:
+        """Let other proxies on the same store have what there is; gives whether there are any."""
+        return self._state is not None and await self._state.part(patience_seconds, self.settings.on_stop)
+
     async def _spare(self) -> frozenset[Slot[UpstreamSession]]:
         """The sessions that are not ended with the proxy."""
         if self._state is None:
@@ -333,7 +339,8 @@ class Proxy:
         deadline = now() + patience_seconds
         if self.listeners.outlive:
             await cease(self.front.runner)
-            await self.front.part(patience_seconds)
+        if await self._part(patience_seconds) or self.listeners.outlive:
+            await self.front.part(max(0.0, deadline - now()))
         await self.front.shut()
         self.listeners.withdraw()
         self.core.listening.close()

@@ -6,6 +6,7 @@ room, who is over a limit goes) happens with the next round of maintenance.
 
 from collections.abc import Sequence
 
+from ..cluster.rules import ClusterRules
 from ..downstream.app import HttpServerRules
 from ..downstream.guard import Guard
 from ..downstream.heartbeats import HeartbeatRules
@@ -187,6 +188,17 @@ def binding_rules(settings: Settings) -> Rules:
         acquire_timeout_seconds=settings.acquire_timeout,
         reconnect_grace_seconds=settings.reconnect_grace,
         detach_after_seconds=settings.detach_after,
+    )
+
+
+def cluster_rules(settings: Settings) -> ClusterRules:
+    """What is done where another proxy on the same store, or the store itself, is away."""
+    return ClusterRules(
+        patience_seconds=settings.acquire_timeout,
+        max_waiters=settings.max_waiters,
+        outage=settings.store_outage,
+        # None is of use for longer.
+        ttl_seconds=2 * max(settings.client_session_timeout, settings.idle_timeout),
     )
 
 

@@ -16,13 +16,10 @@ from ..settings.config import Settings
 from ..store import state_dir
 from ..store.address import StoreAddress
 from ..store.engine import StoredMember, StoreFailure, StoreRefused
-from ..store.membership import LEASE_SECONDS
 from ..store.sealing import KEY_BYTES, Keys, Unsealed
 from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
 from .sockets import CannotStart
 
-# A process that was just killed may not be gone yet.
-_GONE_SECONDS: Final = 2.0
 # How long a store may take to be there, which may have been started together with us.
 _PATIENCE_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 0.25
@@ -38,21 +35,20 @@ class CannotKeepState(CannotStart):
 
 
 class DirectoryStore:
-    """A directory of this machine, for one process at a time."""
+    """A directory of this machine, for all proxies on it that have the same server."""
 
     kept: Final[Literal["disk"]] = "disk"
     option: Final = "--state-dir"
-    gone_seconds: Final = _GONE_SECONDS
     of_its_own: Final = "a directory of its own"
 
     def __init__(self, path: Path, keys: Keys) -> None:
-        self.path = path
+        self.directory = path
         self.keys = keys
         self.engine = SqliteEngine(path / state_dir.FILE)
         self._lock: state_dir.MemberLock | None = None
 
     def __str__(self) -> str:
-        return str(self.path)
+        return str(self.directory)
 
     @classmethod
     async def open(cls, path: Path, observe: Observer) -> "DirectoryStore":
@@ -77,11 +73,11 @@ class DirectoryStore:
 
     def join(self, member: str) -> None:
         """This member is here. Raises StoreFailure."""
-        self._lock = state_dir.take_lock(self.path, member)
+        self._lock = state_dir.take_lock(self.directory, member)
 
     def is_gone(self, other: StoredMember) -> bool:
         """Whether a member that was here has ended."""
-        return state_dir.is_gone(self.path, other.member)
+        return state_dir.is_gone(self.directory, other.member)
 
     def part(self) -> None:
         """This member is here no longer."""
@@ -101,8 +97,8 @@ class NetworkStore:
     kept: Final[Literal["store"]] = "store"
     option: Final = "--store"
     of_its_own: Final = "a --cluster of its own"
-    # A lease is all that says who lives. That of a process which was killed has to run out.
-    gone_seconds: Final = LEASE_SECONDS + 1.0
+    # Its members may be on other machines.
+    directory: Final = None
 
     def __init__(self, settings: Settings, address: StoreAddress, observe: Observer) -> None:
         from ..store.valkey import ValkeyEngine  # loads what only the extra valkey installs

@@ -1,6 +1,6 @@
 """The other members: their cards, and whether they are known to be gone."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from .. import events
@@ -17,18 +17,23 @@ class Members:
     """Who else is there, by ``membership``. ``is_gone`` says of a member that no process of it is left.
 
     That is for members on this machine: of any other it is not known, and its lease has to run out.
+    ``on_buried`` is told of one that was.
     """
 
     def __init__(
         self,
         membership: Membership,
         *,
-        is_gone: Callable[[str], bool] = lambda _: False,
+        is_gone: Callable[[StoredMember], bool] = lambda _: False,
+        on_buried: Callable[[str], None] = lambda _: None,
         digest: str = "",
         observe: Observer,
     ) -> None:
         self._membership = membership
+        # Told who there is, when that has changed.
+        self.on_change: list[Callable[[Collection[str]], None]] = []
         self._is_gone = is_gone
+        self._on_buried = on_buried
         self._digest = digest
         self._observe = observe
         self._stored: dict[str, StoredMember] = {}
@@ -62,7 +67,11 @@ class Members:
         for member in self._cards.keys() - cards.keys():
             self._observe(events.MemberLeft(member=member))
             self._told_of.discard(member)
+        changed = cards.keys() != self._cards.keys()
         self._stored, self._cards = stored, cards
+        if changed:
+            for told in self.on_change:
+                told(cards.keys())
 
     def _compare(self, card: Card) -> None:
         if self._digest and card.digest and card.digest != self._digest and card.member not in self._told_of:
@@ -84,9 +93,10 @@ class Members:
         """
         buried = False
         for stored in await self._membership.others():
-            if member in (None, stored.member) and self._is_gone(stored.member):
+            if member in (None, stored.member) and self._is_gone(stored):
                 await self._membership.bury(stored)
                 buried = True
+                self._on_buried(stored.member)
                 self._observe(events.MemberBuried(member=stored.member))
         if buried:
             await self.look()

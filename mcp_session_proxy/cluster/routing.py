@@ -37,11 +37,13 @@ T = TypeVar("T")
 
 class Way(Protocol[R]):
     """One request on its way. ``hops`` is how many members have forwarded it to get here; ``deadline`` is
-    how long it may wait for the end of a lease, by the event loop's clock.
+    how long it may wait for the end of a lease, by the event loop's clock. One that ``is_stream`` hears what
+    may come, and is waited for by nobody.
     """
 
     hops: int
     deadline: float
+    is_stream: bool
 
     @property
     def is_read(self) -> bool:
@@ -80,11 +82,8 @@ class Routing:
         while True:
             place = await self._place(shard, way)
             if isinstance(place, HeldShard):
-                place.uses += 1
-                try:
+                with place.used_by(way.is_stream):
                     return await way.serve()
-                finally:
-                    place.uses -= 1
             if way.hops:
                 raise Misdirected(place)
             try:
@@ -137,7 +136,8 @@ class Routing:
         try:
             if held is not None:
                 return held if shards.membership.is_sure else await shards.verify(held)
-            if (owner := shards.elsewhere.get(shard)) is not None:
+            # Whoever has forwarded it may know better than this member, by now.
+            if not way.hops and (owner := shards.elsewhere.get(shard)) is not None:
                 return owner
             if shards.draining:
                 return await self._successor(way)

@@ -5,7 +5,8 @@ lease, which is a comparison; what is elsewhere is put right by whoever is asked
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+import contextlib
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from .. import events
@@ -60,17 +61,29 @@ class Contents(Protocol):
 
 
 class HeldShard:
-    """A shard that is here. ``uses`` counts the requests that are being served; with ``fence`` 0 it was not
-    claimed yet, because the store cannot be reached.
+    """A shard that is here. ``uses`` counts the requests that are being served, ``streams`` those that hear
+    what may come; with ``fence`` 0 it was not claimed yet, because the store cannot be reached.
     """
 
-    __slots__ = ("fence", "found_empty", "shard", "uses")
+    __slots__ = ("fence", "found_empty", "shard", "streams", "uses")
 
     def __init__(self, shard: str, fence: int) -> None:
         self.shard = shard
         self.fence = fence
         self.uses = 0
+        self.streams = 0
         self.found_empty = False
+
+    @contextlib.contextmanager
+    def used_by(self, is_stream: bool) -> Iterator[None]:
+        """A request is served meanwhile."""
+        self.uses += not is_stream
+        self.streams += is_stream
+        try:
+            yield
+        finally:
+            self.uses -= not is_stream
+            self.streams -= is_stream
 
     def __repr__(self) -> str:
         return f"<HeldShard {self.shard[:8]} fence={self.fence} uses={self.uses}>"
@@ -308,7 +321,9 @@ class Shards:
 
     def _is_over(self, shard: str) -> bool:
         held = self.held.get(shard)
-        return held is not None and not held.uses and self.contents.is_empty(shard)
+        if held is None or held.uses or held.streams:
+            return False
+        return self.contents.is_empty(shard)
 
     async def _let_go(self, shard: str) -> None:
         if self._is_over(shard):

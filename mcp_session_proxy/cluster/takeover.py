@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from ..aio import Tasks
+from ..exchange.early import EarlyStreams
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..sessions import upkeep
@@ -60,6 +61,7 @@ class CoreContents:
         binder: Binder,
         parking: Parking,
         listening: Listening,
+        early: EarlyStreams,
         ledger: SessionLedger,
         restorer: Restorer,
         principals: Principals,
@@ -68,6 +70,7 @@ class CoreContents:
         self._binder = binder
         self._parking = parking
         self._listening = listening
+        self._early = early
         self._ledger = ledger
         self._restorer = restorer
         self._principals = principals
@@ -99,6 +102,7 @@ class CoreContents:
         for principal in self._principals.of(shard):
             self._parking.give_up(principal)
             self._listening.end(principal)
+            self._early.end_of(principal)
             # Before those who use them leave: a session that comes back free would go to somebody else.
             slots = pool.books.slots_of(principal)
             for slot in slots:

@@ -31,6 +31,7 @@ from .head import Head
 from .in_flight import InFlight, UnderWay
 from .passthrough import NoOtherPaths, Passthrough
 from .places import Place, Places
+from .routed import RoutedEndpoint
 from .unfinished import UnfinishedHeads
 
 # aiohttp logs requests that are no HTTP as errors of ours, with a traceback and a piece of what it could
@@ -53,7 +54,7 @@ class FrontDoor:
         self,
         *,
         rules: Guard,
-        endpoint: Endpoint,
+        endpoint: Endpoint | RoutedEndpoint,
         passthrough: Callable[[], Passthrough | NoOtherPaths],
         in_flight: InFlight,
         path: str,

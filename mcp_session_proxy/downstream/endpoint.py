@@ -84,8 +84,17 @@ class Endpoint:
         """Everything that is under way upstream for a client that waits."""
         return self._dispatcher.exchanges()
 
-    async def handle(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
+    @property
+    def passes_modern(self) -> bool:
+        """Whether it is known that modern requests go to the server as they are."""
+        return self.rules.eras is not ServedEras.LEGACY and self._era().passes() is True
+
+    async def handle(
+        self, http: web.BaseRequest, head: Head, body: bytes | None = None
+    ) -> web.StreamResponse:
         """Answer one HTTP request, whose head the front door has let in.
+
+        ``body`` is that of a POST, if it was read already; what it takes of the memory is given back here.
 
         What follows is for a POST: read it, and find out whose it is. The order matters. A server that
         speaks modern itself gets such a request with its body unread. A body takes part of the memory until
@@ -103,18 +112,16 @@ class Endpoint:
             return await self._handle_other(http, head)
         served = self.rules.eras
         # Before the body is read, so that it is streamed to a server that needs no help.
-        if head.names_modern and served is not ServedEras.LEGACY and await self._passes_modern(head):
-            return await self._passthrough().handle(http, head.cors, to_endpoint=True)
         bodies = self._memory.bodies
-        body = await read_body(http, self.rules.max_body_bytes, bodies)
+        if body is None:
+            if head.names_modern and served is not ServedEras.LEGACY and await self._passes_modern(head):
+                return await self._passthrough().handle(http, head.cors, to_endpoint=True)
+            body = await read_body(http, self.rules.max_body_bytes, bodies)
         try:
             try:
                 messages, batch = await _parse(body, self.rules.max_json_depth)
             except ProxyError as error:
-                identifier = jsonrpc.peek_id(body)
-                if identifier == jsonrpc.NULL:
-                    identifier = inbound.no_id(head.version, body)
-                return refuse(error, identifier, head.cors)
+                return refuse(error, _find_id(head, body), head.cors)
             first = messages[0]
             # Only now a refusal has the id of what it refuses, and who sends no MCP makes no handshake.
             if head.judged_by is None:
@@ -224,6 +231,12 @@ class Endpoint:
             return web.Response(status=202, headers=head.cors)
         error = BadRequest("In this protocol version a POST holds one request or notification.")
         return refuse(error, jsonrpc.ABSENT, head.cors)
+
+
+def _find_id(head: Head, body: bytes) -> bytes:
+    """The id of what cannot be read, as far as one can be told."""
+    identifier = jsonrpc.peek_id(body)
+    return inbound.no_id(head.version, body) if identifier == jsonrpc.NULL else identifier
 
 
 async def _parse(body: bytes, max_depth: int) -> tuple[list[Message | Rejection], bool]:

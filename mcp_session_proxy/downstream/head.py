@@ -57,6 +57,7 @@ class Head(Judged):
         "expects",
         "forwarded_as",
         "hops",
+        "hops",
         "legacy_caller",
         "names_modern",
         "sender",

@@ -1,5 +1,6 @@
 """Who sent a request, and what of its head travels upstream: judged once for all that have the same head."""
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
@@ -53,6 +54,8 @@ class Senders:
         traces: bool,
     ) -> None:
         self.rules = rules
+        # Told who the bearer of a token counts as, and what it claims.
+        self.on_claimed: list[Callable[[str, str], None]] = []
         self._identifier = identifier
         self._acceptances = acceptances
         self._observe = observe
@@ -103,6 +106,7 @@ class Senders:
         head.sender = sender._replace(
             principal=Principal(digest=standing.principal, anonymous=False), standing=standing
         )
+        self._tell_claimed(standing.principal, sender.claim)
         connection = http.protocol
         assert isinstance(connection, Connection)
         connection.sent_by(head.sender)
@@ -151,7 +155,13 @@ class Senders:
         shown, standing = sender.principal, self._acceptances.judge(claim, sender.principal)
         digest = claim.token if standing is None else standing.principal
         principal = Principal(digest=digest, anonymous=False)
+        if standing is not None:
+            self._tell_claimed(digest, claim)
         return sender._replace(principal=principal, claim=claim, shown=shown, standing=standing)
+
+    def _tell_claimed(self, principal: str, claim: Claim) -> None:
+        for told in self.on_claimed:
+            told(principal, claim.digest)
 
     def _tells_of_sender(self, name: str) -> bool:
         """Whether a header of this name says who is calling, or is one that the server gets to see."""

@@ -54,11 +54,15 @@ class EarlyStreams:
             del self._waiting[principal.digest]
         return early
 
+    def end_of(self, principal: str) -> None:
+        """End those of one principal gracefully: another process goes on with what is its."""
+        for early in self._waiting.get(principal, {}).values():
+            early.mailbox.part()
+
     def end(self) -> None:
         """End all of them gracefully (the proxy is shutting down)."""
-        for own in self._waiting.values():
-            for early in own.values():
-                early.mailbox.part()
+        for principal in self._waiting:
+            self.end_of(principal)
 
     def arrived(self, client: ClientSession) -> None:
         """A client session has begun: what waits for it joins it."""

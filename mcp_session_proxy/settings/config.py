@@ -57,6 +57,7 @@ from .kinds import (
     Words,
     by_server,
 )
+from .lease import LeaseSettings
 from .peers import PeerSettings
 from .sources import ENV_PREFIX, ConfigError, FileSource, flag_name
 from .stdio import StdioSettings
@@ -86,7 +87,7 @@ class LogFormat(StrEnum):
     CONSOLE = "console"
 
 
-class Settings(ClusterSettings, PeerSettings, StdioSettings):
+class Settings(ClusterSettings, LeaseSettings, PeerSettings, StdioSettings):
     """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
 
     model_config = SettingsConfigDict(

@@ -1,0 +1,267 @@
+"""Several proxies on one store: this one as a member of them, from its first beat to its last."""
+
+import asyncio
+import contextlib
+import hashlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from .. import events
+from ..aio import Tasks
+from ..cluster.card import Card
+from ..cluster.lease import LeaseAnswer
+from ..cluster.members import Members
+from ..cluster.outcomes import PeerFailure
+from ..cluster.peers import Peers
+from ..cluster.routing import Routing
+from ..cluster.shards import Shards
+from ..cluster.takeover import CoreContents, Principals
+from ..downstream.peer_door import Handle
+from ..events import Observer
+from ..sessions.ledger import SessionLedger
+from ..sessions.restoring import Restorer
+from ..settings.config import Settings
+from ..settings.tls import peer_context, peer_listener_context
+from ..store.engine import StoredMember, StoreFailure
+from ..store.membership import Membership
+from ..store.sealing import Keys
+from . import rules
+from .core import Core
+from .in_force import InForce
+from .peer_listener import PeerListener, remove_socket
+
+# Between two looks at what has fallen quiet, while this member hands over what it has.
+_LOOK_SECONDS: Final = 0.02
+
+
+class Cluster:
+    """This process as a member: the shards that it serves, and the way to the others.
+
+    ``directory`` is where members on this machine meet, if there is one.
+    """
+
+    def __init__(
+        self,
+        in_force: InForce,
+        core: Core,
+        *,
+        membership: Membership,
+        keys: Keys,
+        is_gone: Callable[[StoredMember], bool],
+        directory: Path | None,
+        observe: Observer,
+    ) -> None:
+        settings = in_force.settings
+        self.principals = Principals()
+        self.ledger = SessionLedger(
+            membership,
+            keys,
+            books=core.pool.books,
+            directory=core.binder.directory,
+            ttl_seconds=lambda: rules.cluster_rules(in_force.settings).ttl_seconds,
+            observe=observe,
+            shard_of=self.principals.shard_of,
+        )
+        restorer = Restorer(
+            binder=core.binder,
+            make=core.opener.make,
+            keys=keys,
+            profile_of=core.profiles.of_initialize,
+            room=core.memory.subscriptions,
+            note_claim=core.acceptances.remember,
+            note_principal=self.principals.note,
+            drop=self.ledger.drop,
+            observe=observe,
+        )
+        self.contents = CoreContents(
+            binder=core.binder,
+            parking=core.parking,
+            listening=core.listening,
+            early=core.early,
+            ledger=self.ledger,
+            restorer=restorer,
+            principals=self.principals,
+        )
+        self.digest = digest_of(settings)
+        self.members = Members(
+            membership, is_gone=is_gone, on_buried=self._clear_away, digest=self.digest, observe=observe
+        )
+        self.peers = Peers(membership.member, [keys.peer], tls=peer_context(settings))
+        self.members.on_change.append(self.peers.keep)
+        self.shards = in_force.build(
+            rules.cluster_rules,
+            lambda cluster_rules: Shards(
+                membership,
+                self.members,
+                self.contents,
+                rules=cluster_rules,
+                observe=observe,
+                is_gone_from_store=self._is_gone_from_store,
+                who_has=self._who_has,
+            ),
+        )
+        self.routing = Routing(self.shards, observe)
+        self._in_force = in_force
+        self._core = core
+        self._keys = keys
+        self._membership = membership
+        self._directory = directory
+        self._observe = observe
+        self._listener: PeerListener | None = None
+        self._tasks = Tasks()
+        self._wire(core)
+
+    def _wire(self, core: Core) -> None:
+        """What becomes of sessions is written down."""
+        ledger, binder = self.ledger, core.binder
+        core.pool.on_added.append(ledger.note_session)
+        core.pool.on_removed.append(ledger.drop_session)
+        binder.on_arrival.append(ledger.note_client)
+        binder.on_departure.append(ledger.drop_client)
+        binder.attachments.on_attached.append(ledger.attached)
+        binder.attachments.on_detached.append(ledger.note_client)
+        core.acceptances.on_found.append(ledger.note_claim)
+        core.delivery.on_change.append(ledger.note_client)
+        core.delivery.on_said.append(ledger.note_said)
+        core.parking.on_parked.append(ledger.note_upstream)
+        ledger.on_emptied.append(self._look_soon)
+
+    def _look_soon(self, shard: str) -> None:
+        self._tasks.spawn(self._look_at(shard), "look at shard")
+
+    async def _look_at(self, shard: str) -> None:
+        with contextlib.suppress(StoreFailure):
+            await self.shards.look_at(shard)
+
+    def _clear_away(self, member: str) -> None:
+        if self._directory is not None:
+            remove_socket(self._directory, member)
+
+    # -- the beginning -----------------------------------------------------------------------------
+
+    async def open(self, handle: Handle) -> None:
+        """Let other members reach this one. Raises CannotListen."""
+        self._listener = await PeerListener.open(
+            self._in_force,
+            member=self._membership.member,
+            keys=[self._keys.peer],
+            handle=handle,
+            on_lease=self._answer_lease,
+            knows=self._knows,
+            heads=self._core.memory.heads,
+            observe=self._observe,
+            directory=self._directory,
+            tls=peer_listener_context(self._in_force.settings),
+        )
+        with contextlib.suppress(StoreFailure):
+            await self._membership.beat()  # with the addresses
+            await self.members.look()
+
+    async def take_all(self) -> None:
+        """Nobody else is there: go on with everything that somebody has left. Raises StoreFailure."""
+        for stored in await self._membership.shards():
+            if stored.owner is None:
+                await self.shards.find(stored.shard)
+
+    def begin(self) -> None:
+        """Be alive from now on, and write."""
+        self._tasks.spawn(self.shards.keep(), "beat")
+        self._tasks.spawn(self.ledger.keep_up(), "ledger")
+
+    def complete(self, card: Card) -> Card:
+        """A card with what this member tells of itself now."""
+        return msgspec.structs.replace(
+            card,
+            addresses=[] if self._listener is None else self._listener.addresses,
+            servers=[replica.name for replica in self._core.fleet.replicas],
+            digest=self.digest,
+            draining=self.shards.draining,
+            shards=len(self.shards.held),
+        )
+
+    # -- what members ask each other ------------------------------------------------------------------
+
+    async def _knows(self, member: str) -> bool:
+        try:
+            return await self.members.card(member) is not None
+        except StoreFailure:
+            return True  # it has signed with the key of all
+
+    async def _answer_lease(self, member: str, shard: str | None) -> LeaseAnswer:
+        held = None if shard is None else self.shards.held.get(shard)
+        fence = 0 if held is None else held.fence
+        try:
+            left = await self._membership.lease_of(member)
+        except StoreFailure:
+            return LeaseAnswer(store=False, owns=held is not None, fence=fence)
+        return LeaseAnswer(store=True, left_seconds=left, owns=held is not None, fence=fence)
+
+    async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
+        """What the others know, as far as they answer."""
+
+        async def ask(card: Card) -> tuple[str, LeaseAnswer] | None:
+            try:
+                return card.member, await self.peers.ask_lease(card, self._membership.member, shard)
+            except PeerFailure:
+                return None
+
+        answers = await asyncio.gather(*map(ask, self.members))
+        return [answer for answer in answers if answer is not None]
+
+    async def _is_gone_from_store(self) -> bool:
+        return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))
+
+    async def _who_has(self, shard: str) -> str | None:
+        return next((member for member, said in await self._ask_all(shard) if said.owns), None)
+
+    # -- the end -----------------------------------------------------------------------------------
+
+    async def part(self, patience_seconds: float) -> bool:
+        """Let the others have every shard as it falls quiet; gives False at once where there are none.
+
+        What comes meanwhile is served as long as its shard is here, and sent on afterwards.
+        """
+        shards, now = self.shards, asyncio.get_running_loop().time
+        deadline = now() + patience_seconds
+        try:
+            if await self.members.anyone() is None:
+                return False
+            shards.draining = True
+            await self._membership.beat()
+            while shards.held and now() < deadline:
+                self._core.listening.close()
+                for shard in list(shards.held):
+                    await shards.release(shard)
+                await asyncio.sleep(_LOOK_SECONDS)
+        except StoreFailure as error:
+            self._observe(events.StoreFailed(problem=str(error)))
+        return shards.draining
+
+    async def close(self) -> None:
+        """Serve other members no longer, and be alive no longer."""
+        self.shards.close()
+        await self.contents.close()
+        self._tasks.cancel()
+        await self._tasks.ended()
+        if self._listener is not None:
+            await self._listener.close()
+        self.peers.close()
+
+
+def digest_of(settings: Settings) -> str:
+    """A digest of all that has to be equal among members, for a caller to be the same one everywhere."""
+    said = [
+        settings.endpoint_path,
+        sorted(settings.credential_header),
+        settings.credential_query,
+        list(settings.affinity_header),
+        list(settings.affinity_meta),
+        settings.anonymous,
+        settings.token_identity,
+        list(settings.identity_claims),
+    ]
+    return hashlib.blake2b(json.dumps(said).encode(), digest_size=8).hexdigest()

@@ -1,0 +1,216 @@
+"""Members of a cluster without HTTP: a store in memory, a clock that is turned by hand or by the loop, and
+contents that are nothing but names.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from fakes import Recorder
+
+from mcp_session_proxy.cluster.card import Card, write_card
+from mcp_session_proxy.cluster.members import Members
+from mcp_session_proxy.cluster.outcomes import PeerFailure, PeerRefused
+from mcp_session_proxy.cluster.routing import Routing
+from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
+from mcp_session_proxy.cluster.shards import Shards
+from mcp_session_proxy.store.engine import RecordPlace, StoreFailure
+from mcp_session_proxy.store.membership import Membership
+from mcp_session_proxy.store.memory import MemoryEngine
+
+PLACE = RecordPlace("session", "u1")
+
+
+class Names:
+    """Contents: of each shard, the names of its records."""
+
+    def __init__(self) -> None:
+        self.there: dict[str, set[str]] = {}
+        self.busy: set[str] = set()
+        self.membership: Membership
+        self.let_go_of: list[str] = []
+        self.noted: list[str] = []
+
+    async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
+        self.there.setdefault(shard, set()).update(place.name for place in records)
+
+    async def flush(self, shard: str) -> bool:
+        changes: dict[RecordPlace, bytes | None] = {
+            RecordPlace("session", name): b"x" for name in self.there.get(shard, ())
+        }
+        return await self.membership.write(shard, changes, 60.0)
+
+    def note(self, shard: str) -> None:
+        self.noted.append(shard)
+
+    def let_go(self, shard: str) -> None:
+        self.let_go_of.append(shard)
+        self.there.pop(shard, None)
+
+    def is_quiet(self, shard: str) -> bool:
+        return shard not in self.busy
+
+    def is_empty(self, shard: str) -> bool:
+        return not self.there.get(shard)
+
+
+class Store(MemoryEngine):
+    """A store that can be away, and counts what it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.away_for: set[str] = set()
+        self.asked: list[str] = []
+
+    def asks(self, member: str, verb: str) -> None:
+        if member in self.away_for:
+            raise StoreFailure("away")
+        self.asked.append(verb)
+
+
+class ThroughCable:
+    """The store as one member reaches it."""
+
+    def __init__(self, store: Store, member: str) -> None:
+        self._store = store
+        self._member = member
+
+    def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
+        async def ask(*args: Any, **kwargs: Any) -> Any:
+            self._store.asks(self._member, verb)
+            return await getattr(self._store, verb)(*args, **kwargs)
+
+        return ask
+
+
+class Member:
+    """One of them. ``gone`` are those that are known to have no process any more."""
+
+    def __init__(self, world: "World", name: str, **rules: Any) -> None:
+        self.name = name
+        self.told = Recorder()
+        self.world = world
+        self.alive = True
+        self.contents = Names()
+        loop = asyncio.get_running_loop()
+        self.membership = Membership(
+            ThroughCable(world.store, name),  # type: ignore[arg-type]
+            name,
+            card=self._card,
+            now=loop.time,
+        )
+        self.contents.membership = self.membership
+        self.members = Members(
+            self.membership, is_gone=lambda other: other.member in world.gone, observe=self.told
+        )
+        self.shards = Shards(
+            self.membership,
+            self.members,
+            self.contents,
+            rules=ClusterRules(**rules),
+            observe=self.told,
+            is_gone_from_store=self._is_gone,
+            who_has=self._who_has,
+        )
+        self.routing = Routing(self.shards, self.told)
+        self.keeping: asyncio.Task[None] | None = None
+
+    def _card(self) -> bytes:
+        draining = hasattr(self, "shards") and self.shards.draining
+        return write_card(
+            Card(member=self.name, pid=1, started=0.0, version="1", draining=draining, shards=0)
+        )
+
+    async def join(self) -> None:
+        await self.membership.beat()
+        self.keeping = asyncio.create_task(self.shards.keep())
+
+    def stop(self) -> None:
+        """It stands still: no beats, and nobody listens."""
+        self.alive = False
+        if self.keeping is not None:
+            self.keeping.cancel()
+
+    async def _is_gone(self) -> bool:
+        for other in self.world.reached_by(self):
+            if other.name not in self.world.store.away_for:
+                return await self.world.store_says(self.name) is None
+        return False
+
+    async def _who_has(self, shard: str) -> str | None:
+        return next((other.name for other in self.world.reached_by(self) if shard in other.shards.held), None)
+
+    async def ask(self, shard: str, **way: Any) -> str:
+        """Have a request answered; gives who has served it."""
+        return await self.routing.answer(shard, Request(self, shard, **way))
+
+
+class Request:
+    """A request that is answered with the name of the member that serves it."""
+
+    def __init__(
+        self, at: Member, shard: str, *, hops: int = 0, is_read: bool = False, patience: float = 10.0
+    ) -> None:
+        self.hops = hops
+        self.is_read = is_read
+        self.is_stream = False
+        self.deadline = asyncio.get_running_loop().time() + patience
+        self._at = at
+        self._shard = shard
+        self._patience = patience
+
+    async def serve(self) -> str:
+        work = self._at.world.work
+        if work is not None:
+            await work(self._at.name)
+        self._at.world.served.append(self._at.name)
+        return self._at.name
+
+    async def send(self, card: Card, hops: int) -> str:
+        world = self._at.world
+        to = world.members[card.member]
+        if (failure := world.cut.get((self._at.name, to.name))) is not None:
+            raise failure
+        if not to.alive:
+            raise PeerRefused
+        world.hops.append((self._at.name, to.name))
+        return await to.routing.answer(self._shard, Request(to, self._shard, hops=hops))
+
+
+class World:
+    """A store and its members. ``cut`` is what goes wrong between two of them."""
+
+    def __init__(self) -> None:
+        self.store = Store()
+        self.members: dict[str, Member] = {}
+        self.gone: set[str] = set()
+        self.cut: dict[tuple[str, str], PeerFailure] = {}
+        self.hops: list[tuple[str, str]] = []
+        self.served: list[str] = []
+        self.work: Callable[[str], Awaitable[None]] | None = None
+
+    async def join(self, *names: str, **rules: Any) -> list[Member]:
+        for name in names:
+            self.members[name] = Member(self, name, **rules)
+            await self.members[name].join()
+        for member in self.members.values():
+            await member.members.look()
+        return [self.members[name] for name in names]
+
+    def reached_by(self, member: Member) -> list[Member]:
+        return [
+            other
+            for other in self.members.values()
+            if other is not member and other.alive and (member.name, other.name) not in self.cut
+        ]
+
+    async def store_says(self, member: str) -> float | None:
+        living = await self.store.members()
+        return next((each.left_seconds for each in living if each.member == member), None)
+
+    def close(self) -> None:
+        for member in self.members.values():
+            member.stop()
+
+
+REFUSE = StoreOutage.REFUSE

@@ -1,0 +1,326 @@
+"""Where requests go, and what becomes of them when members stop, die, part, or lose sight of each other."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from cluster_world import PLACE, REFUSE, World
+
+from mcp_session_proxy import events
+from mcp_session_proxy.cluster.outcomes import Misdirected, PeerBroke, PeerUnreachable
+from mcp_session_proxy.errors import (
+    Draining,
+    MemberUnreachable,
+    Misrouted,
+    OutcomeUnknown,
+    StoreUnavailable,
+    TooManyWaiters,
+)
+
+pytestmark = pytest.mark.looptime
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[World]:
+    world = World()
+    yield world
+    world.close()
+
+
+async def test_who_comes_first_has_it(world: World) -> None:
+    """The others send on what comes to them, and know from then on where to."""
+    a, b, c = await world.join("a", "b", "c")
+    assert await a.ask("one") == "a"
+    assert await b.ask("one") == "a"
+    assert await c.ask("two") == "c"
+    assert await a.ask("two") == "c"
+    asked = len(world.store.asked)
+    assert [await each.ask("one") for each in (a, b)] == ["a", "a"]
+    assert await a.ask("two") == "c"
+    assert len(world.store.asked) == asked
+
+
+async def test_no_round_trip_for_what_is_known(world: World) -> None:
+    """A thousand requests at the owner and a thousand elsewhere ask the store nothing but the beats."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await b.ask("one")
+    world.store.asked.clear()
+    for _ in range(1000):
+        await a.ask("one")
+        await b.ask("one")
+    assert world.store.asked == []
+
+
+async def test_many_at_once_ask_once(world: World) -> None:
+    """All who ask for an unknown shard share one question."""
+    (a,) = await world.join("a")
+    world.store.asked.clear()
+    await asyncio.gather(*(a.ask("one") for _ in range(50)))
+    assert world.store.asked.count("claim") == 1
+
+
+async def test_a_dead_owner_is_waited_for(world: World) -> None:
+    """As long as its lease lasts, and no longer; then it goes on with the records."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await a.membership.write("one", {PLACE: b"x"}, 60.0)
+    a.stop()
+    began = asyncio.get_running_loop().time()
+    assert await b.ask("one") == "b"
+    waited = asyncio.get_running_loop().time() - began
+    assert 3.0 <= waited <= 5.5
+    assert b.contents.there["one"] == {"u1"}
+    assert b.shards.held["one"].fence == 2
+
+
+async def test_a_dead_owner_on_this_machine_is_buried(world: World) -> None:
+    """Nobody waits for the lease of a process that is known to be gone."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    a.stop()
+    world.gone.add("a")
+    began = asyncio.get_running_loop().time()
+    assert await b.ask("one") == "b"
+    assert asyncio.get_running_loop().time() - began < 0.1
+    assert any(isinstance(event, events.MemberBuried) for event in b.told.events)
+
+
+async def test_patience_ends_before_the_lease(world: World) -> None:
+    """Who cannot wait for so long is told so."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    a.stop()
+    with pytest.raises(MemberUnreachable):
+        await b.ask("one", patience=1.0)
+
+
+async def test_not_everybody_may_wait(world: World) -> None:
+    """Those who wait for a dead owner are bounded."""
+    a, b = await world.join("a", "b", max_waiters=2)
+    await a.ask("one")
+    a.stop()
+    answers = await asyncio.gather(*(b.ask("one") for _ in range(3)), return_exceptions=True)
+    assert answers[:2] == ["b", "b"]
+    assert isinstance(answers[2], TooManyWaiters)
+
+
+async def test_a_living_owner_is_never_robbed(world: World) -> None:
+    """It cannot be reached, and lives: its requests are refused, not served by another."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    world.cut["b", "a"] = PeerUnreachable()
+    for _ in range(3):
+        with pytest.raises(MemberUnreachable):
+            await b.ask("one")
+        await asyncio.sleep(5)
+    assert world.served == ["a"]
+
+
+@pytest.mark.parametrize("is_read", [True, False])
+async def test_what_broke_is_not_repeated_but_for_reads(world: World, is_read: bool) -> None:
+    """The owner dies amid a request: what changes nothing is done by the next one."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await b.ask("one")
+    world.cut["b", "a"] = PeerBroke()
+    a.stop()
+    world.gone.add("a")
+    if is_read:
+        # The store is asked anew, and says that the dead one has it.
+        asyncio.get_running_loop().call_later(0.01, world.cut.clear)
+        world.cut["b", "a"] = PeerBroke()
+        task = asyncio.create_task(b.ask("one", is_read=True))
+        world.cut.clear()
+        assert await task == "b"
+    else:
+        with pytest.raises(OutcomeUnknown):
+            await b.ask("one")
+        world.cut.clear()
+        assert await b.ask("one") == "b"
+
+
+async def test_two_hops_at_most(world: World) -> None:
+    """Members that send a request from one to the other do not do so for ever."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    world.cut["b", "a"] = Misdirected(None)
+    with pytest.raises(Misrouted):
+        await b.ask("one")
+
+
+async def test_it_follows_whoever_knows_better(world: World) -> None:
+    """A shard has moved: the former owner says where it is."""
+    a, b, c = await world.join("a", "b", "c")
+    await a.ask("one")
+    assert await c.ask("one") == "a"
+    assert await a.shards.release("one")
+    assert await b.ask("one") == "b"
+    world.hops.clear()
+    assert await c.ask("one") == "b"
+    assert world.hops == [("c", "a"), ("c", "b")]
+
+
+async def test_a_forwarded_request_is_not_forwarded_again(world: World) -> None:
+    """Who gets one that is not its own says so."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    with pytest.raises(Misdirected) as error:
+        await b.ask("one", hops=1)
+    assert error.value.owner == "a"
+
+
+async def test_a_member_that_parts(world: World) -> None:
+    """What it has let go of goes to another; what is under way is served to its end, also for others."""
+    a, b = await world.join("a", "b")
+    gate = asyncio.Event()
+    await a.ask("quiet")
+    await a.ask("busy")
+
+    async def work(name: str) -> None:
+        await gate.wait()
+
+    world.work = work
+    under_way = asyncio.create_task(a.ask("busy"))
+    await asyncio.sleep(0)
+    a.shards.draining = True
+    await a.membership.beat()
+    assert await a.shards.release("quiet")
+    assert not await a.shards.release("busy")
+    gate.set()
+    assert await a.ask("quiet") == "b"  # and by way of the one that parts
+    assert await b.ask("busy") == "a"
+    assert await under_way == "a"
+    assert await a.shards.release("busy")
+    assert await a.ask("busy") == "b"
+
+
+async def test_the_last_one_parts(world: World) -> None:
+    """Nobody is there to take anything."""
+    (a,) = await world.join("a")
+    a.shards.draining = True
+    with pytest.raises(Draining):
+        await a.ask("one")
+
+
+# -- being sure ------------------------------------------------------------------------------------------
+
+
+async def test_who_stood_still_verifies(world: World) -> None:
+    """A member that was stopped for longer than its lease serves nothing that somebody has taken meanwhile."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await a.ask("two")
+    a.stop()
+    assert await b.ask("one") == "b"
+    a.alive = True  # it runs again, and its clock says how late it is
+    assert await a.ask("one") == "b"
+    assert await a.ask("two") == "a"
+    assert a.contents.let_go_of == ["one"]
+    assert any(isinstance(event, events.ShardLost) for event in a.told.events)
+
+
+async def test_a_lapsed_lease_is_told_by_the_beat(world: World) -> None:
+    """All that was lost is let go of, also what nobody asks for; what was not is certain again."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await a.ask("two")
+    world.store.away_for.add("a")
+    await asyncio.sleep(6)
+    assert await b.ask("one") == "b"
+    world.store.away_for.clear()
+    await asyncio.sleep(2)
+    assert list(a.shards.held) == ["two"]
+    assert a.membership.is_sure
+    assert any(isinstance(event, events.LeaseLapsed) for event in a.told.events)
+
+
+async def test_a_write_that_is_fenced(world: World) -> None:
+    """Who has lost a shard learns of it with its first write at the latest."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await world.store.bury("a", a._card())
+    assert await b.ask("one") == "b"
+    assert not await a.membership.write("one", {PLACE: b"x"}, 60.0)
+    assert "one" not in a.shards.held
+    assert a.membership.fenced == 1
+
+
+async def test_a_store_that_was_emptied(world: World) -> None:
+    """Each goes on with what it has, under a higher fence, and writes all of it again."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await b.ask("two")
+    world.store._leases.clear()
+    world.store._shards.clear()
+    await asyncio.sleep(2)
+    assert (list(a.shards.held), list(b.shards.held)) == (["one"], ["two"])
+    assert a.shards.held["one"].fence == 2
+    assert a.contents.noted == ["one"]
+    assert await b.ask("one") == "a"
+
+
+# -- without the store -----------------------------------------------------------------------------------
+
+
+async def test_without_the_store_it_goes_on(world: World) -> None:
+    """Owners serve, what is known is forwarded, and what nobody has is served where it comes to."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    world.store.away_for |= {"a", "b"}
+    await asyncio.sleep(30)
+    assert await a.ask("one") == "a"
+    assert await b.ask("one") == "a"
+    assert await b.ask("new") == "b"
+    assert await a.ask("new") == "b"
+    assert b.shards.provisional == 1
+    world.store.away_for.clear()
+    await asyncio.sleep(3)
+    assert b.shards.provisional == 0
+    assert b.shards.held["new"].fence == 1
+    assert await b.ask("one") == "a"
+
+
+async def test_without_the_store_nobody_goes_on(world: World) -> None:
+    """Where the operator wants that: once the lease has run out, all are refused."""
+    a, b = await world.join("a", "b", outage=REFUSE)
+    await a.ask("one")
+    world.store.away_for |= {"a", "b"}
+    assert await a.ask("one") == "a"
+    await asyncio.sleep(10)
+    for member, shard in ((a, "one"), (b, "new")):
+        with pytest.raises(StoreUnavailable):
+            await member.ask(shard)
+
+
+async def test_the_others_say_that_it_is_gone(world: World) -> None:
+    """One that alone does not reach the store asks them, lets go of everything, and forwards."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    world.store.away_for.add("a")
+    await asyncio.sleep(6)
+    assert await a.ask("one") in ("a", "b")
+    assert a.contents.let_go_of == ["one"]
+
+
+# -- letting go ------------------------------------------------------------------------------------------
+
+
+async def test_a_shard_of_which_nothing_is_left(world: World) -> None:
+    """Anybody can make up callers: nothing is remembered of one that has nothing."""
+    (a,) = await world.join("a")
+    await a.ask("one")
+    assert world.store._shards
+    await asyncio.sleep(30)
+    assert not a.shards.held
+    assert not world.store._shards
+
+
+async def test_nobody_comes_for_it(world: World) -> None:
+    """What a dead member has left is taken up by the living in the end: it has to end some day."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await a.membership.write("one", {PLACE: b"x"}, 3600.0)
+    a.stop()
+    await asyncio.sleep(150)
+    assert b.contents.there["one"] == {"u1"}
