@@ -14,9 +14,9 @@ class LeaseSettings(BaseSettings):
     model_config = SettingsConfigDict(use_attribute_docstrings=True)
 
     lease: Annotated[Duration, Group.CLUSTER] = 5.0
-    """How soon the other proxies on the same store notice that this one is gone, if it was not stopped and its
-    machine does not tell. Until then, requests for callers that it has served wait. It is told to the store
-    five times in that time. The same for all."""
+    """How soon the other proxies on the same store notice that this one is gone, if it was not stopped and
+    its machine does not tell. Until then, requests for callers that it has served wait. It is told to the
+    store five times in that time. The same for all."""
 
     store_outage: Annotated[StoreOutage, Group.CLUSTER, LIVE] = StoreOutage.SERVE
     """What to do while the store cannot be reached. serve goes on: callers notice nothing, unless the proxy

@@ -247,13 +247,6 @@ async def refused(restarts: Restarts, server: HttpServer, **options: Any) -> str
     return str(error.value)
 
 
-async def test_one_process_at_a_time(restarts: Restarts, server: HttpServer) -> None:
-    """The second one is told who uses it; once that has gone, it can."""
-    await restarts.start()
-    assert f"in use by another mcp-session-proxy (process {os.getpid()})" in await refused(restarts, server)
-    await restarts.restart()
-
-
 async def test_the_sessions_of_another_server(restarts: Restarts, server: HttpServer) -> None:
     """They are left as they are, and the message says whose they are."""
     bench = await restarts.start()

@@ -207,7 +207,7 @@ async def test_the_last_one_parts(world: World) -> None:
 
 
 async def test_who_stood_still_verifies(world: World) -> None:
-    """A member that was stopped for longer than its lease serves nothing that somebody has taken meanwhile."""
+    """One that was stopped for longer than its lease serves nothing that somebody has taken meanwhile."""
     a, b = await world.join("a", "b")
     await a.ask("one")
     await a.ask("two")
@@ -295,7 +295,7 @@ async def test_without_the_store_nobody_goes_on(world: World) -> None:
 
 async def test_the_others_say_that_it_is_gone(world: World) -> None:
     """One that alone does not reach the store asks them, lets go of everything, and forwards."""
-    a, b = await world.join("a", "b")
+    a, _ = await world.join("a", "b")
     await a.ask("one")
     world.store.away_for.add("a")
     await asyncio.sleep(6)
