@@ -81,6 +81,7 @@ _FIELDS: Final = {
     "last_words": "lines, newest last, without the values of variables that sound secret",
     "listen": "the origin of the listener",
     "lost": "how many could not be gone on with",
+    "member": "another process on the same store, by its number",
     "method": "the MCP method",
     "modern": "whether the server speaks revision 2026-07-28",
     "modern_requests": "`passed` as they are, or `translated` onto sessions",

@@ -765,6 +765,21 @@ async def test_drain_timeout(bench: Reloaded) -> None:
         assert (await asking).error == (1, -32603, "draining")
 
 
+@tries("store_outage")
+async def test_store_outage(bench: Reloaded, tmp_path: Path) -> None:
+    """Who cannot reach the store once its lease has run out serves, or refuses."""
+    await bench.start(state_dir=str(tmp_path / "state"), lease="50ms")
+    state = bench.proxy._state
+    assert state is not None
+    engine = state._store.engine
+    await engine._run(lambda: engine._db.execute("PRAGMA query_only=ON").fetchone())
+    await until(lambda: not state.membership.up)
+    assert (await bench.post(call())).status == 200
+    bench.change(store_outage="refuse")
+    await until(lambda: not state.membership.is_sure)
+    assert (await bench.post(call())).error[2] == "store-unavailable"
+
+
 # -- safety, logging -------------------------------------------------------------------------------
 
 
