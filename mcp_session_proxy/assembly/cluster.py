@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -17,11 +18,13 @@ from ..cluster.lease import LeaseAnswer
 from ..cluster.members import Members
 from ..cluster.outcomes import PeerFailure
 from ..cluster.peers import Peers
+from ..cluster.reserving import Reservation
 from ..cluster.routing import Routing
 from ..cluster.shards import Shards
 from ..cluster.takeover import CoreContents, Principals
 from ..downstream.peer_door import Handle
 from ..events import Observer
+from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
 from ..sessions.restoring import Restorer
 from ..settings.config import Settings
@@ -51,6 +54,7 @@ class Cluster:
         *,
         membership: Membership,
         keys: Keys,
+        card: Callable[[], Card],
         is_gone: Callable[[StoredMember], bool],
         directory: Path | None,
         observe: Observer,
@@ -104,10 +108,15 @@ class Cluster:
                 who_has=self._who_has,
             ),
         )
+        self.reservation = in_force.build(
+            rules.pool_limits,
+            lambda limits: Reservation(limits, pool=core.pool, membership=membership, members=self.members),
+        )
         self.routing = Routing(self.shards, observe)
         self._in_force = in_force
         self._core = core
         self._keys = keys
+        self._own_card = card
         self._membership = membership
         self._directory = directory
         self._observe = observe
@@ -171,6 +180,7 @@ class Cluster:
         """Be alive from now on, and write."""
         self._tasks.spawn(self.shards.keep(), "beat")
         self._tasks.spawn(self.ledger.keep_up(), "ledger")
+        self._tasks.spawn(self.reservation.keep(), "reservation")
 
     def complete(self, card: Card) -> Card:
         """A card with what this member tells of itself now."""
@@ -181,6 +191,21 @@ class Cluster:
             digest=self.digest,
             draining=self.shards.draining,
             shards=len(self.shards.held),
+        )
+
+    def view(self) -> ClusterView:
+        """What operators see of the members, and of what is here."""
+        membership, shards = self._membership, self.shards
+        own = self.complete(self._own_card())
+        return ClusterView(
+            member=membership.member,
+            sure=membership.is_sure,
+            draining=shards.draining,
+            shards=len(shards.held),
+            provisional=shards.provisional,
+            fenced=membership.fenced,
+            waiting=self.routing.waiting,
+            members=[_view(card, here=card is own) for card in (own, *self.members)],
         )
 
     # -- what members ask each other ------------------------------------------------------------------
@@ -250,6 +275,19 @@ class Cluster:
         if self._listener is not None:
             await self._listener.close()
         self.peers.close()
+
+
+def _view(card: Card, *, here: bool) -> MemberView:
+    return MemberView(
+        member=card.member,
+        here=here,
+        pid=card.pid,
+        version=card.version,
+        age_seconds=max(0.0, time.time() - card.started),
+        shards=card.shards,
+        draining=card.draining,
+        addresses=list(card.addresses),
+    )
 
 
 def digest_of(settings: Settings) -> str:

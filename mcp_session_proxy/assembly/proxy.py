@@ -19,7 +19,7 @@ from .. import events
 from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
 from ..memory import Memory
-from ..ops.introspection import IN_MEMORY
+from ..ops.introspection import ALONE, IN_MEMORY
 from ..ops.snapshot import Snapshot
 from ..sessions.books import Slot
 from ..sessions.modes import TokenIdentity
@@ -235,6 +235,7 @@ class Proxy:
             acceptances=core.acceptances,
             token_identity=self.settings.token_identity,
             state=lambda: IN_MEMORY if self._state is None else self._state.view(),
+            cluster=lambda: ALONE if self._state is None else self._state.cluster.view(),
             limits=lambda: rules.shown_limits(self.settings) | {"memory_bytes": core.memory.max_bytes},
         )
 

@@ -47,6 +47,7 @@ class KeptState:
         self._store = store
         self._started = time.time()
         self._others: list[StoredMember] = []  # who was there when this one came
+        self._begun = False
         self.membership = Membership(
             store.engine,
             self._member,
@@ -57,8 +58,11 @@ class KeptState:
 
     def _card(self) -> Card:
         """What this member tells of itself now."""
-        card = Card(member=self._member, pid=os.getpid(), started=self._started, version=__version__)
+        card = self._bare_card()
         return self.cluster.complete(card) if hasattr(self, "cluster") else card
+
+    def _bare_card(self) -> Card:
+        return Card(member=self._member, pid=os.getpid(), started=self._started, version=__version__)
 
     def _tell(self, verb: str, seconds: float) -> None:
         self._observe(events.StoreAsked(verb=verb, seconds=seconds))
@@ -134,6 +138,7 @@ class KeptState:
             core,
             membership=self.membership,
             keys=self.keys,
+            card=self._bare_card,
             is_gone=self._store.is_gone,
             directory=self._store.directory,
             observe=self._observe,
@@ -182,6 +187,7 @@ class KeptState:
                     seconds=time.monotonic() - began,
                 )
             )
+        self._begun = True
         self.cluster.begin()
 
     # -- the end -----------------------------------------------------------------------------------
@@ -205,6 +211,8 @@ class KeptState:
         try:
             if hasattr(self, "cluster"):
                 await self.cluster.close()
+            # Of a start that has failed nothing is written: what was of no use here is somebody else's.
+            if self._begun:
                 await self.ledger.flush()
             await self.membership.leave()
         except StoreFailure as error:

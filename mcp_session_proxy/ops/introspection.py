@@ -135,6 +135,45 @@ IN_MEMORY: Final = StateView()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemberView:
+    """One of the proxies on the same store. ``shards`` is how many callers it serves, ``here`` whether it is
+    the one that is asked.
+    """
+
+    member: str
+    here: bool
+    pid: int
+    version: str
+    age_seconds: float
+    shards: int
+    draining: bool
+    addresses: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """This proxy among those on the same store; without a store there is none but itself.
+
+    ``sure``: nobody else can serve now whom it serves. ``shards`` is how many callers it serves; those that
+    are ``provisional`` it serves because the store cannot be reached. ``fenced`` counts writes that were
+    refused because another one serves the caller by now, ``waiting`` requests that wait for the end of a
+    lease.
+    """
+
+    member: str = ""
+    sure: bool = True
+    draining: bool = False
+    shards: int = 0
+    provisional: int = 0
+    fenced: int = 0
+    waiting: int = 0
+    members: Sequence[MemberView] = ()
+
+
+ALONE: Final = ClusterView()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Gauges:
     """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them.
 
@@ -154,5 +193,6 @@ class Gauges:
     tasks: Mapping[str, int] = field(default_factory=dict)
     children: int = 0
     state: StateView = IN_MEMORY
+    cluster: ClusterView = ALONE
     memory_bytes: Mapping[str, int] = field(default_factory=dict)
     memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)

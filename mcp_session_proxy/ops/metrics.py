@@ -91,6 +91,7 @@ class Metrics:
         self._follow_upstream_sessions()
         self._follow_children()
         self._follow_store()
+        self._follow_cluster()
         self._follow_leases()
         self._follow_requests()
         self._follow_reloads()
@@ -208,6 +209,31 @@ class Metrics:
         self._on(events.StoreAsked, lambda event: seconds.child(event.verb).observe(event.seconds))
         self._on(events.SessionRestored, on_restored)
         self._on(events.SessionWoken, lambda event: restored.child(event.outcome).inc())
+
+    def _follow_cluster(self) -> None:
+        forwards = Family(
+            self._counter(
+                "forwards",
+                "Requests sent to the proxy that serves their caller, by what came of it.",
+                "outcome",
+            )
+        )
+        moved = Family(
+            self._counter(
+                "shards_moved",
+                "Callers that have come from another proxy on the same store (taken), or gone to one.",
+                "how",
+            )
+        )
+        # All are there from the start, so that a chart says none instead of nothing.
+        for outcome in ("answered", "misdirected", "refused", "unreachable", "broke"):
+            forwards.child(outcome)
+        for how in ("taken", "released", "lost"):
+            moved.child(how)
+        self._on(events.Forwarded, lambda event: forwards.child(event.outcome).inc())
+        self._on(events.ShardTaken, lambda _: moved.child("taken").inc())
+        self._on(events.ShardReleased, lambda _: moved.child("released").inc())
+        self._on(events.ShardLost, lambda _: moved.child("lost").inc())
 
     def _follow_leases(self) -> None:
         failures = Family(
@@ -332,6 +358,30 @@ class GaugeCollector(Collector):
             PREFIX + "store_pending_records",
             "Records that are to be written to the store (--state-dir, --store).",
             value=gauges.state.pending_records,
+        )
+        cluster = gauges.cluster
+        draining = sum(member.draining for member in cluster.members)
+        states = {"serving": len(cluster.members) - draining, "draining": draining}
+        yield _labelled(
+            "cluster_members", "Proxies on the same store, by state; none without a store.", "state", states
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "cluster_shards", "Callers that this proxy serves, of a store.", value=cluster.shards
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "cluster_sure",
+            "1 unless another proxy could serve the same callers by now; 1 without a store, too.",
+            value=cluster.sure,
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "cluster_provisional_shards",
+            "Callers that are served because the store cannot be reached.",
+            value=cluster.provisional,
+        )
+        yield GaugeMetricFamily(
+            PREFIX + "cluster_fenced_writes",
+            "Writes that were refused since the start because another proxy serves the caller.",
+            value=cluster.fenced,
         )
         yield _labelled("streams", "Open event streams, by kind.", "kind", gauges.streams)
         yield _labelled(

@@ -19,8 +19,10 @@ from ..sessions.modes import TokenIdentity
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
 from .introspection import (
+    ALONE,
     IN_MEMORY,
     ClientSessionView,
+    ClusterView,
     Gauges,
     Phase,
     Readiness,
@@ -55,10 +57,12 @@ class Snapshot:
         limits: Callable[[], Mapping[str, int]],
         children: Callable[[], int] = lambda: 0,
         state: Callable[[], StateView] = lambda: IN_MEMORY,
+        cluster: Callable[[], ClusterView] = lambda: ALONE,
     ) -> None:
         self._limits = limits
         self._children = children
         self._state = state
+        self._cluster = cluster
         self._binder = binder
         self._endpoint = endpoint
         self._parking = parking
@@ -82,7 +86,7 @@ class Snapshot:
     def readiness(self) -> Readiness:
         """Whether work can be taken now."""
         ready, total = self._fleet.ready, len(self._fleet.replicas)
-        if self._endpoint.draining:
+        if self._endpoint.draining or self._cluster().draining:
             phase = Phase.DRAINING
         elif ready:
             phase = Phase.READY
@@ -173,6 +177,10 @@ class Snapshot:
             ],
         )
 
+    def cluster(self) -> ClusterView:
+        """This proxy among those on the same store."""
+        return self._cluster()
+
     def gauges(self) -> Gauges:
         """The numbers for a scrape; must be cheap."""
         now = asyncio.get_running_loop().time()
@@ -194,6 +202,7 @@ class Snapshot:
             },
             children=self._children(),
             state=self._state(),
+            cluster=self._cluster(),
             memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},
             memory_limit_bytes={kind: share.max_bytes for kind, share in self._memory.shares.items()},
         )

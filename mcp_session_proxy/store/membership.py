@@ -13,6 +13,8 @@ LEASE_SECONDS: Final = 5.0
 _SURE_PART: Final = 0.8
 _BEATS_A_LEASE: Final = 5
 _NEVER: Final = float("-inf")
+# What works on a full disk, too.
+_READING: Final = frozenset({"load", "shards", "members"})
 
 T = TypeVar("T")
 
@@ -20,9 +22,9 @@ T = TypeVar("T")
 class Membership:
     """Acts at the store in the name of ``member``, whose ``card`` gives what it tells of itself now.
 
-    ``up`` is whether the store did what it was asked to last; ``told`` hears of each verb and how long it
-    took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes that
-    were refused for that; ``on_fenced`` is called with each such shard.
+    ``up`` is whether the store did last what it was asked to change; ``told`` hears of each verb and how long
+    it took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes
+    that were refused for that; ``on_fenced`` is called with each such shard.
 
     Until ``sure_until``, by the clock ``now``, nobody else can own what this member owns.
     """
@@ -211,6 +213,6 @@ class Membership:
         except StoreFailure:
             self.up = False
             raise
-        self.up = True
+        self.up = self.up or verb not in _READING
         self._told(verb, time.perf_counter() - began)
         return result

@@ -312,7 +312,7 @@ async def test_a_disk_that_is_full(restarts: Restarts, server: HttpServer) -> No
     await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
     sessions = [await bench.initialize(headers={"Authorization": f"Bearer {n}" * 50}) for n in range(20)]
     await until(lambda: restarts.told_of(events.StoreFailed))
-    assert not state.membership.up
+    await until(lambda: not state.membership.up)
     for n, session in enumerate(sessions):
         headers = {"Authorization": f"Bearer {n}" * 50}
         assert await count(bench, session=session, headers=headers) == 1

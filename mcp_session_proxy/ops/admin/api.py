@@ -70,6 +70,7 @@ class Api:
         """Which call is where."""
         return [
             web.get(f"{PREFIX}/status", self.status),
+            web.get(f"{PREFIX}/cluster", self.cluster),
             web.get(f"{PREFIX}/events", self.events),
             web.get(f"{PREFIX}/openapi.json", self.openapi),
             web.post(f"{PREFIX}/pause", self._changing("pause", self.pause)),
@@ -111,6 +112,10 @@ class Api:
                 tokens=self._view.tokens(),
             )
         )
+
+    async def cluster(self, _request: web.Request) -> web.Response:
+        """``GET /api/v1/cluster``: this proxy among those on the same store."""
+        return answer(self._view.cluster())
 
     async def events(self, request: web.Request) -> web.Response:
         """``GET /api/v1/events``: those with an id over ``?after=``, the newest ``?limit=`` of them."""

@@ -11,6 +11,7 @@ import msgspec
 
 from ... import __version__
 from ...protocol import revisions
+from ..introspection import ClusterView
 from .model import (
     Draining,
     Events,
@@ -43,6 +44,7 @@ _TYPES: Final = (
     ReadinessAnswer,
     Sessions,
     Status,
+    ClusterView,
     Events,
     Paused,
     Reconnected,
@@ -88,6 +90,9 @@ def describe() -> Mapping[str, Any]:
             },
             "/api/v1/status": {
                 "get": _reading("status", "How the proxy does.", Status),
+            },
+            "/api/v1/cluster": {
+                "get": _reading("cluster", "This proxy among those on the same store.", ClusterView),
             },
             "/api/v1/events": {
                 "get": _reading(

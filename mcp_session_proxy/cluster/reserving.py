@@ -1,0 +1,65 @@
+"""How many sessions this member may have, of those that all members may have together (``--max-sessions``).
+
+One that is alone may have them all. Among several, each has its part for certain, and more as it needs more:
+what is reserved for one of them, the store gives to no other.
+"""
+
+import asyncio
+import contextlib
+from dataclasses import replace
+from typing import Final
+
+from ..sessions.policy import Limits
+from ..sessions.pool import Pool
+from ..store.engine import StoreFailure
+from ..store.membership import Membership
+from .members import Members
+
+# What is reserved beyond what there is, so that the next ones need not wait for it.
+_SPARE: Final = 8
+
+
+class Reservation:
+    """Keeps the pool within what is reserved. ``rules`` are the operator's limits, and may be replaced."""
+
+    def __init__(self, rules: Limits, *, pool: Pool, membership: Membership, members: Members) -> None:
+        self._pool = pool
+        self._membership = membership
+        self._members = members
+        self._rules = rules
+        self._granted = rules.max_sessions
+
+    @property
+    def rules(self) -> Limits:
+        """The operator's limits, for all members together."""
+        return self._rules
+
+    @rules.setter
+    def rules(self, rules: Limits) -> None:
+        self._rules = rules
+        self._apply()
+
+    def _apply(self) -> None:
+        most = min(self._granted, self._rules.max_sessions)
+        self._pool.rules = replace(self._rules, max_sessions=most)
+
+    async def renew(self) -> None:
+        """Reserve what is needed now. Raises StoreFailure: what was reserved stands."""
+        most, members = self._rules.max_sessions, len(self._members) + 1
+        needed = self._pool.books.counted + len(self._pool.queue)
+        wanted = wanted_of(most, members, needed)
+        self._granted = await self._membership.reserve(wanted, most)
+        self._apply()
+        self._pool.serve_everyone()
+
+    async def keep(self) -> None:
+        """Reserve what is needed, until this is cancelled."""
+        while True:
+            await asyncio.sleep(self._membership.beat_seconds)
+            with contextlib.suppress(StoreFailure):
+                await self.renew()
+
+
+def wanted_of(most: int, members: int, needed: int) -> int:
+    """How many sessions to reserve, of ``most`` among so many members, by one that needs this many."""
+    return most if members == 1 else min(most, max(most // members, needed + _SPARE))
