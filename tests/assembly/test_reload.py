@@ -28,6 +28,7 @@ from mcp_session_proxy.events import Level
 from mcp_session_proxy.ops import logs
 from mcp_session_proxy.settings.config import LogFormat, Settings
 from mcp_session_proxy.settings.kinds import Live
+from mcp_session_proxy.store.sqlite import SqliteEngine
 from mcp_session_proxy.upstream.http.streamable_http import StreamableHttp
 
 META = "io.modelcontextprotocol/"
@@ -772,6 +773,7 @@ async def test_store_outage(bench: Reloaded, tmp_path: Path) -> None:
     state = bench.proxy._state
     assert state is not None
     engine = state._store.engine
+    assert isinstance(engine, SqliteEngine)
     await engine._run(lambda: engine._db.execute("PRAGMA query_only=ON").fetchone())
     await until(lambda: not state.membership.up)
     assert (await bench.post(call())).status == 200
