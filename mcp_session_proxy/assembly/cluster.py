@@ -169,6 +169,7 @@ class Cluster:
         with contextlib.suppress(StoreFailure):
             await self._membership.beat()  # with the addresses
             await self.members.look()
+            await self.reservation.renew()
 
     async def take_all(self) -> None:
         """Nobody else is there: go on with everything that somebody has left. Raises StoreFailure."""

@@ -1,7 +1,8 @@
 """How many sessions this member may have, of those that all members may have together (``--max-sessions``).
 
-One that is alone may have them all. Among several, each has its part for certain, and more as it needs more:
-what is reserved for one of them, the store gives to no other.
+One that is alone may have them all. Among several, each reserves its part, and more as it needs more: what is
+reserved for one of them, the store gives to no other. Those that are taken over from another member come on
+top.
 """
 
 import asyncio
@@ -15,7 +16,8 @@ from ..store.engine import StoreFailure
 from ..store.membership import Membership
 from .members import Members
 
-# What is reserved beyond what there is, so that the next ones need not wait for it.
+# What is reserved beyond what there is, so that the next ones need not wait for it: one of so many, or eight.
+_SPARE_PART: Final = 16
 _SPARE: Final = 8
 
 
@@ -27,7 +29,7 @@ class Reservation:
         self._membership = membership
         self._members = members
         self._rules = rules
-        self._granted = rules.max_sessions
+        self._granted: int | None = None
 
     @property
     def rules(self) -> Limits:
@@ -40,8 +42,7 @@ class Reservation:
         self._apply()
 
     def _apply(self) -> None:
-        most = min(self._granted, self._rules.max_sessions)
-        self._pool.rules = replace(self._rules, max_sessions=most)
+        self._pool.rules = replace(self._rules, reserved=self._granted)
 
     async def renew(self) -> None:
         """Reserve what is needed now. Raises StoreFailure: what was reserved stands."""
@@ -62,4 +63,6 @@ class Reservation:
 
 def wanted_of(most: int, members: int, needed: int) -> int:
     """How many sessions to reserve, of ``most`` among so many members, by one that needs this many."""
-    return most if members == 1 else min(most, max(most // members, needed + _SPARE))
+    return (
+        most if members == 1 else min(most, max(most // members, needed + max(_SPARE, most // _SPARE_PART)))
+    )

@@ -29,11 +29,13 @@ _QUEUE_FOR_KNOWN: Final = 25
 class Limits:
     """What the operator allows. Times are in seconds.
 
+    Of ``max_sessions`` in several processes together, this one may open those that are ``reserved`` for it.
     ``min_idle`` sessions that nobody has used stand ready once somebody has used one in a way that is among
     ``prewarmed``.
     """
 
     max_sessions: int = 1000
+    reserved: int | None = None
     max_sessions_per_principal: int = 100
     max_waiters: int = 1000
     open_concurrency: int = 1
@@ -51,9 +53,14 @@ class Limits:
         return min(_MAX_TRIALS, self.max_sessions // _PART_FOR_TRIALS)
 
     @property
-    def places(self) -> int:
-        """The places in which sessions can stay."""
+    def most(self) -> int:
+        """The places in which sessions can stay, be they opened here or taken over."""
         return self.max_sessions - self.trials
+
+    @property
+    def places(self) -> int:
+        """The places for which sessions may be opened."""
+        return self.most if self.reserved is None else min(self.reserved, self.most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +205,7 @@ def retry_after_seconds(typical_hold_seconds: float) -> int:
 
 def surplus(slot: Slot[S], books: Books[S], limits: Limits) -> str | None:
     """Why an idle session is one too many, if it is: only a limit that was lowered makes it so."""
-    too_many = books.counted > limits.places
+    too_many = books.counted > limits.most
     too_many_of_one = books.counted_of(slot.key.principal) > limits.max_sessions_per_principal
     return "evicted" if too_many or too_many_of_one else None
 

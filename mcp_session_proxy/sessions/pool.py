@@ -364,7 +364,7 @@ class Pool:
         """
         books = self.books
         full = books.counted_of(key.principal) >= self.rules.max_sessions_per_principal
-        if full or books.counted >= self.rules.places:
+        if full or books.counted >= self.rules.most:
             return None
         self.queue.want(key, profile, session.record.credentials)
         slot = Slot(session, key, born=session.born, jitter=self._random())
