@@ -27,7 +27,7 @@ async def test_all_together_have_no_more(monkeypatch: pytest.MonkeyPatch) -> Non
     a, b = await world.join("a", "b")
     made: list[Any] = []
     for member in (a, b):
-        pool = Pool(connect=lambda *_: None, rules=Limits(max_sessions=100), observe=Recorder())  # type: ignore[arg-type, return-value]
+        pool = Pool(connect=lambda *_: None, rules=Limits(max_sessions=100), observe=Recorder())  # type: ignore[arg-type]
         reservation = Reservation(pool.rules, pool=pool, membership=member.membership, members=member.members)
         made.append((pool, reservation))
     (pool_a, of_a), (pool_b, of_b) = made
