@@ -51,6 +51,7 @@ class Core:
         servers: Sequence[Server],
         observe: Observer,
         verify: Callable[[str], Awaitable[bool]] | None = None,
+        parking: Callable[..., Parking] = Parking,
     ) -> None:
         self.memory = memory
         self.profiles = Profiles(memory.profiles)
@@ -99,7 +100,7 @@ class Core:
         self.catalog = Catalog(observe, self.memory.lists)
         self.listening = Listening(observe, self.memory.events)
         self.parking = build(
-            rules.parking_limits, lambda limits: Parking(limits, observe, self.memory.questions)
+            rules.parking_limits, lambda limits: parking(limits, observe, self.memory.questions)
         )
         followed = Followed()
         self.tasks = build(

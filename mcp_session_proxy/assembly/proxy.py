@@ -18,6 +18,7 @@ from aiohttp import web
 from .. import events
 from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
+from ..exchange.parking import Parking
 from ..memory import Memory
 from ..ops.introspection import ALONE, IN_MEMORY
 from ..ops.snapshot import Snapshot
@@ -169,7 +170,14 @@ class Proxy:
             servers = self._open_servers(tls, memory)
         verify = await self._open_verifier()
         state = self._state = await self._open_state()
-        self.core = Core(self.in_force, memory=memory, servers=servers, observe=observe, verify=verify)
+        self.core = Core(
+            self.in_force,
+            memory=memory,
+            servers=servers,
+            observe=observe,
+            verify=verify,
+            parking=Parking if state is None else state.parking,
+        )
         self.front = Front(
             self.in_force,
             self.core,

@@ -7,12 +7,14 @@ import os
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final, TypeAlias
 
 from .. import __version__, events
 from ..cluster.card import Card, read_card, write_card
 from ..downstream.peer_door import Handle
 from ..events import Observer
+from ..exchange.parking import Parking
 from ..ops.introspection import StateView
 from ..sessions.books import Slot
 from ..sessions.ledger import SessionLedger
@@ -71,6 +73,11 @@ class KeptState:
     def ledger(self) -> SessionLedger:
         """What is to be written."""
         return self.cluster.ledger
+
+    @property
+    def parking(self) -> Callable[..., Parking]:
+        """What makes the place of parked calls: any member can read the states of any other."""
+        return partial(Parking, secret=self.keys.requests, member=self._member)
 
     @property
     def events(self) -> EventStore:

@@ -58,15 +58,26 @@ class _ParkedCall:
 class Parking:
     """All parked calls, by the id inside their state. ``rules`` may be replaced at any time.
 
-    What their clients sent counts against ``share`` for as long as they are parked.
+    What their clients sent counts against ``share`` for as long as they are parked. States are sealed with
+    the ``secret`` that all members of a cluster have, and name the ``member`` that holds the call.
     """
 
-    def __init__(self, rules: ParkingLimits, observe: Observer, share: Share = UNBOUNDED) -> None:
+    def __init__(
+        self,
+        rules: ParkingLimits,
+        observe: Observer,
+        share: Share = UNBOUNDED,
+        *,
+        secret: bytes | None = None,
+        member: str = "",
+    ) -> None:
         self.rules = rules
+        self._member = member
         self._share = share
         self._observe = observe
-        # Random per process: a state from before a restart opens nothing, for its call is gone.
-        self._seal = URLSafeTimedSerializer(secrets.token_bytes(32), salt="requestState")
+        # Random where nothing is kept: a state from before a restart opens nothing, for its call is gone.
+        key = secrets.token_bytes(32) if secret is None else secret
+        self._seal = URLSafeTimedSerializer(key, salt="requestState")
         # Told of the session of a call that is parked.
         self.on_parked: list[Callable[[UpstreamSession], None]] = []
         self._parked: dict[str, _ParkedCall] = {}
@@ -107,7 +118,7 @@ class Parking:
             self._observe(events.Parked(outcome=refusal.reason))
             call.abandon()
             raise
-        identifier = secrets.token_urlsafe(_ID_BYTES)
+        identifier = f"{self._member}.{secrets.token_urlsafe(_ID_BYTES)}"
         timer = asyncio.get_running_loop().call_later(self.rules.timeout_seconds, self._expire, identifier)
         self._parked[identifier] = _ParkedCall(call, principal, _digest(call.modern), timer, room)
         self._per_principal[principal] = self._per_principal.get(principal, 0) + 1
@@ -136,6 +147,11 @@ class Parking:
                 "Make the call again."
             ) from error
         parked = self._parked.get(identifier)
+        # Its principal is served here now, so whoever held its calls has let go of them.
+        if parked is None and identifier.partition(".")[0] != self._member:
+            raise self._refuse(
+                "The proxy that held this call is gone, and the call has been given up. Make the call again."
+            )
         if parked is None:
             raise self._refuse("This requestState has been used, or has expired. Make the call again.")
         # A seal proves that we made it, and not who brings it.

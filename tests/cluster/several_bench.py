@@ -22,6 +22,7 @@ class Several:
         self.path = path
         self.benches: list[Bench] = []
         self.told: list[events.Event] = []
+        self._killed: list[Bench] = []
         self._turns: Iterator[int] = itertools.count()
 
     async def start(self, count: int = 3, **options: Any) -> list[Bench]:
@@ -41,9 +42,23 @@ class Several:
         self.benches.remove(bench)
         await bench.stop()
 
+    async def kill(self, bench: Bench) -> None:
+        """As after kill -9: it says nothing more, nobody listens, and the system has given up its lock."""
+        cluster, store = cluster_of(bench), bench.proxy._state._store  # type: ignore[union-attr]
+        cluster._tasks.cancel()
+        cluster.shards.close()
+        await cluster._tasks.ended()
+        await cluster._listener.close()
+        store._lock.close()
+        store._lock = None
+        self.benches.remove(bench)
+        self._killed.append(bench)
+
     async def close(self) -> None:
         for bench in self.benches:
             await bench.http.close()
+        for bench in self._killed:
+            await bench.stop()
         for bench in self.benches:
             await bench.stop()
 
@@ -77,6 +92,20 @@ class Several:
         return [event for event in self.told if isinstance(event, kind)]
 
 
+def modern(identifier: int = 1, **params: Any) -> dict[str, Any]:
+    """A call of a modern client that can be asked."""
+    about = "io.modelcontextprotocol/"
+    meta = {
+        f"{about}protocolVersion": "2026-07-28",
+        f"{about}clientCapabilities": {"elicitation": {"form": {}}},
+        f"{about}clientInfo": {"name": "m", "version": "1"},
+    }
+    return call(identifier, name="count", _meta=meta, **params)
+
+
+MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
+
+
 def cluster_of(bench: Bench) -> Any:
     state = bench.proxy._state
     assert state is not None
@@ -90,8 +119,8 @@ async def written(bench: Bench) -> None:
 
 
 @asynccontextmanager
-async def open_several(path: Path) -> AsyncIterator[Several]:
-    async with HttpServer() as server:
+async def open_several(path: Path, server: HttpServer | None = None) -> AsyncIterator[Several]:
+    async with server or HttpServer() as server:
         several = Several(server, path)
         try:
             yield several

@@ -10,7 +10,8 @@ from aiohttp import web
 from http_server import HttpServer, begin_stream, reply_to, write_event
 from messages import call, notification
 from proxy_bench import read_events, until
-from several_bench import Several, cluster_of, open_several, written
+from several_bench import MODERN, Several, cluster_of, modern, open_several, written
+from token_server import TokenServer, bearer, token
 
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly.sockets import CannotStart
@@ -95,6 +96,35 @@ async def test_one_that_is_stopped_hands_over(several: Several) -> None:
     assert len(several.server.posts("initialize")) == 1
 
 
+async def test_one_that_is_killed(several: Several) -> None:
+    """Its callers go on at another one at once, on the same machine: nobody waits for its lease."""
+    await several.start(lease="1h")
+    session = await several.initialize(headers=ME)
+    for n in range(1, 4):
+        assert await several.count(session=session, headers=ME) == n
+    owner = several.owner()
+    await written(owner)
+    await several.kill(owner)
+    assert [await several.count(session=session, headers=ME) for _ in range(3)] == [4, 5, 6]
+    assert len(several.server.posts("initialize")) == 1
+    assert several.told_of(events.MemberBuried)
+
+
+async def test_a_token_that_was_renewed(tmp_path: Path) -> None:
+    """A caller whose token says who it is goes on with another one, wherever each of them comes to, and also
+    when whoever had accepted the first is gone.
+    """
+    async with open_several(tmp_path / "state", TokenServer()) as several:
+        await several.start(3)
+        first, second, third = (bearer(token()) for _ in range(3))
+        assert [await several.count(headers=first) for _ in range(3)] == [1, 2, 3]
+        known = several.owner().proxy.core.acceptances.known
+        await until(lambda: known.callers)
+        assert [await several.count(headers=second) for _ in range(3)] == [4, 5, 6]
+        await several.stop(several.owner())
+        assert [await several.count(headers=third) for _ in range(2)] == [7, 8]
+
+
 async def test_one_that_is_stopped_finishes_first(several: Several) -> None:
     """A call under way comes to its end, also one that was sent on by another member."""
     await several.start()
@@ -160,6 +190,37 @@ async def test_a_cancellation_at_another_member(several: Several) -> None:
     await until(lambda: several.server.posts("notifications/cancelled"))
     go_on.set()
     await calling
+
+
+async def test_a_parked_call_at_another_member(several: Several) -> None:
+    """The client's answers come to another member, and go on to the call that waits for them."""
+    await several.start(2)
+    answered = asyncio.Event()
+    form = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+
+    async def tool(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        question = {"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": form}
+        await write_event(response, question)
+        await answered.wait()
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"count": 9}})
+        return response
+
+    async def hear(_: web.Request, __: Any) -> web.Response:
+        answered.set()
+        return web.Response(status=202)
+
+    several.server.on |= {"tools/call": tool, "response": hear}
+    first = modern()
+    asked = (await several.post(first, headers={**ME, **MODERN})).json["result"]
+    retry = modern(
+        identifier=2,
+        requestState=asked["requestState"],
+        inputResponses={key: {"action": "accept", "content": {}} for key in asked["inputRequests"]},
+    )
+    # The two members take turns, so this one comes to the other.
+    answer = await several.post(retry, headers={**ME, **MODERN})
+    assert answer.json["result"]["count"] == 9
 
 
 async def test_proxies_of_other_servers_do_not_meet(several: Several) -> None:

@@ -68,6 +68,18 @@ BUY = modern(name="buy", arguments={"what": "tea", "n": 1})
 # -- there and back --------------------------------------------------------------------------------
 
 
+async def test_the_state_of_a_member_that_has_gone() -> None:
+    """Any member reads it, and says that the call has been given up: nobody waits for its answer."""
+    limits = ParkingLimits(timeout_seconds=60, max_parked=9, max_parked_per_principal=9, max_rounds=9)
+    one, other = (Parking(limits, Recorder(), secret=b"of all", member=member) for member in ("a", "b"))
+    state = park(one, FakeCall(BUY))
+    assert one.find(state, "ada", BUY)
+    with pytest.raises(StateRefused, match="The proxy that held this call is gone"):
+        other.find(state, "ada", BUY)
+    with pytest.raises(StateRefused, match="not issued here"):
+        make().find(state, "ada", BUY)
+
+
 async def test_there_and_back() -> None:
     """A state finds its call, which stays parked until it is taken, once."""
     parking, call = make(), FakeCall(BUY)
