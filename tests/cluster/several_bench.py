@@ -44,7 +44,7 @@ class Several:
 
     async def kill(self, bench: Bench) -> None:
         """As after kill -9: it says nothing more, nobody listens, and the system has given up its lock."""
-        cluster, store = cluster_of(bench), bench.proxy._state._store  # type: ignore[union-attr]
+        cluster, store = cluster_of(bench), store_of(bench)
         cluster._tasks.cancel()
         cluster.shards.close()
         await cluster._tasks.ended()
@@ -110,6 +110,12 @@ def cluster_of(bench: Bench) -> Any:
     state = bench.proxy._state
     assert state is not None
     return state.cluster
+
+
+def store_of(bench: Bench) -> Any:
+    state = bench.proxy._state
+    assert state is not None
+    return state._store
 
 
 async def written(bench: Bench) -> None:
