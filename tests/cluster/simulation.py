@@ -34,7 +34,7 @@ from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
 from mcp_session_proxy.cluster.shards import Shards
 from mcp_session_proxy.errors import OutcomeUnknown, ProxyError
 from mcp_session_proxy.events import Event
-from mcp_session_proxy.store.engine import (
+from mcp_session_proxy.store.engine import StoredMember, (
     Claimed,
     Fenced,
     RecordPlace,
@@ -285,7 +285,9 @@ class Member:
         self.membership = PlayedMembership(
             Link(world.store, self), self.name, card=lambda: write_card(self.card), now=world.now
         )
-        self.members = Members(self.membership, is_gone=self._is_gone, observe=world.observe)
+        self.members = Members(
+            self.membership, is_gone=self._is_gone, observe=world.observe
+        )
         self.sessions = Sessions(self)
         self.shards = Shards(
             self.membership,
@@ -355,8 +357,8 @@ class Member:
                 await self.membership.leave()
             self.kill()
 
-    def _is_gone(self, member: str) -> bool:
-        other = self.world.everybody.get(member)
+    def _is_gone(self, stored: StoredMember) -> bool:
+        other = self.world.everybody.get(stored.member)
         return other is not None and other.machine == self.machine and not other.alive
 
     async def _is_gone_from_store(self) -> bool:
@@ -388,6 +390,7 @@ class Call:
 
     def __init__(self, world: "World", member: Member, shard: str, number: int, *, read: bool) -> None:
         self.hops = 0
+        self.is_stream = False
         self.deadline = world.now() + 10.0
         self._world = world
         self._member = member
