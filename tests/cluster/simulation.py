@@ -34,7 +34,7 @@ from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
 from mcp_session_proxy.cluster.shards import Shards
 from mcp_session_proxy.errors import OutcomeUnknown, ProxyError
 from mcp_session_proxy.events import Event
-from mcp_session_proxy.store.engine import StoredMember, (
+from mcp_session_proxy.store.engine import (
     Claimed,
     Fenced,
     RecordPlace,
@@ -285,9 +285,7 @@ class Member:
         self.membership = PlayedMembership(
             Link(world.store, self), self.name, card=lambda: write_card(self.card), now=world.now
         )
-        self.members = Members(
-            self.membership, is_gone=self._is_gone, observe=world.observe
-        )
+        self.members = Members(self.membership, is_gone=self._is_gone, observe=world.observe)
         self.sessions = Sessions(self)
         self.shards = Shards(
             self.membership,
