@@ -223,6 +223,37 @@ async def test_a_parked_call_at_another_member(several: Several) -> None:
     assert answer.json["result"]["count"] == 9
 
 
+async def test_a_parked_call_whose_member_is_killed(several: Several) -> None:
+    """Its server is told that nobody will answer, and its client to make it again."""
+    await several.start(2, lease="1h")
+    form = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+
+    async def tool(request: web.Request, _: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        question = {"jsonrpc": "2.0", "id": "q-7", "method": "elicitation/create", "params": form}
+        await write_event(response, question)
+        await asyncio.sleep(3600)
+        return response
+
+    several.server.on["tools/call"] = tool
+    asked = (await several.post(modern(), headers={**ME, **MODERN})).json["result"]
+    owner = several.owner()
+    await written(owner)
+    await several.kill(owner)
+    retry = modern(
+        requestState=asked["requestState"],
+        inputResponses={key: {"action": "accept", "content": {}} for key in asked["inputRequests"]},
+    )
+    answer = await several.post(retry, headers={**ME, **MODERN})
+    assert "has been given up" in answer.json["error"]["message"]
+    del several.server.on["tools/call"]
+    again = modern()
+    assert (await several.post(again, headers={**ME, **MODERN})).json["result"]["count"] == 1
+    await until(lambda: several.server.posts("response"))
+    [(_, refused)] = several.server.posts("response")
+    assert (refused["id"], "error" in refused) == ("q-7", True)
+
+
 async def test_proxies_of_other_servers_do_not_meet(several: Several) -> None:
     """One directory is for proxies in front of the same server."""
     await several.start(1)
