@@ -37,6 +37,7 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
         "Security": "docs/security.md",
         "Reliability": "docs/reliability.md",
         "The last soak": "docs/soak.md",
+        "A large cluster, played": "docs/simulation.md",
         "Benchmarks": "docs/benchmarks.md",
     },
     "Operate": {
