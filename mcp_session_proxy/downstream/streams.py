@@ -31,6 +31,7 @@ from .answers import Answer
 from .connection import begin_stream
 from .head import Head
 from .heartbeats import Heartbeats
+from .whole_answer import WholeAnswer, fits
 
 STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
@@ -114,7 +115,10 @@ class Responder(msgspec.Struct, eq=False):
             # has no way to come back for what it misses.
             if self._phase in _WRITTEN or (self._phase is AnswerPhase.CLIENT_LEFT and self.client is None):
                 return False
-            await self._write(b"".join(map(self._event, messages)))
+            if self.client is None:
+                await self._write(sse.write_events(messages))
+            else:
+                await self._write(b"".join(map(self._event, messages)))
             return True
 
     async def beat(self) -> None:
@@ -189,9 +193,12 @@ class Responder(msgspec.Struct, eq=False):
         if answer is None:
             answer = Answer(body=jsonrpc.write_batch([one.body for one in self._answers]))
         body = answer.body if answer.plain is None else answer.plain
+        # So little fits into the transport's buffer: it can be written whole, and waits for no client.
+        is_small = len(body) <= SMALL_BYTES
+        if is_small and answer.status == 200 and not (answer.headers or self.head.cors) and fits(self.http):
+            return WholeAnswer(body)
         headers = {**self.head.cors, **answer.headers, "Content-Type": answer.content_type}
-        # So little fits into the transport's buffer: aiohttp can write it, and waits for no client.
-        if len(body) <= SMALL_BYTES:
+        if is_small:
             return web.Response(body=body, status=answer.status, headers=headers)
         return await self._write_whole(body, answer.status, headers)
 

@@ -82,6 +82,10 @@ class _Heard(Enum):
     ANSWER = "answer"  # a part of its response, which is at the client
 
 
+# Looking a member up in its class costs more than what is done with it.
+_NOTHING, _SOMETHING, _ANSWER = _Heard
+
+
 class Exchange:
     """One request in flight. ``upstream_seconds`` is how long the server took, once it is over, and
     ``refusal`` is what the response came with, if the server gave it as one.
@@ -97,7 +101,7 @@ class Exchange:
     upstream_seconds: float | None = None
     refusal: UpstreamRejected | None = None
     _trace: UpstreamTrace = UNTRACED
-    _heard = _Heard.NOTHING
+    _heard = _NOTHING
     _aborted: ProxyError | None = None
     _cancelled = False
     _delivered: Response | None = None
@@ -285,7 +289,7 @@ class Exchange:
                 raise UpstreamProtocolError(TOO_DEEP)
             return response
         # 5. Who has said something before has begun to work, so there an error is the request's own.
-        if self._heard is _Heard.NOTHING:
+        if self._heard is _NOTHING:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
 
@@ -355,7 +359,7 @@ class Exchange:
         coming = arriving.coming
         if coming is None or not _answers(arriving.id, self.upstream_id):
             return None
-        before, self._heard = self._heard, _Heard.ANSWER
+        before, self._heard = self._heard, _ANSWER
         try:
             if await self._outlet.pass_on(self.request.id, coming):
                 return Response(self.request.id, result=PASSED_ON)
@@ -379,7 +383,7 @@ class Exchange:
         if request.method == revisions.PING:
             self._incarnation.answer_ping(request)
             return
-        self._heard = _Heard.SOMETHING
+        self._heard = _SOMETHING
         if request.method == revisions.LIST_ROOTS:
             self.session.record.roots.asked(request.id)
         await self._outlet.ask(self.session, request)
@@ -390,7 +394,7 @@ class Exchange:
         Progress comes under our id for the request, on whatever stream the server finds open: on this one it
         may be another call's, or that of a task that an earlier call has left behind.
         """
-        self._heard = _Heard.SOMETHING
+        self._heard = _SOMETHING
         if message.method != revisions.PROGRESS:
             # A server may tell of a change in the course of the call that made it, and nowhere else.
             self.session.router.note_change(self.session, message)
@@ -420,7 +424,7 @@ class Exchange:
         """
         if isinstance(message, Response):
             # The stream on which it should have come may be silent until the time is over, so it is cut.
-            if self._cutoff.open and self._delivered is None and self._heard is not _Heard.ANSWER:
+            if self._cutoff.open and self._delivered is None and self._heard is not _ANSWER:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return

@@ -7,7 +7,7 @@ from typing import Protocol
 
 import msgspec
 
-from ..protocol import revisions
+from ..protocol import jsonrpc, revisions
 from ..protocol.arriving import write_opening
 from ..protocol.jsonrpc import Notification, Request
 from ..sessions.client import ClientSession
@@ -51,8 +51,14 @@ class Relay(msgspec.Struct, eq=False):
 
     async def notify(self, *messages: Notification) -> None:
         """Write notifications on the POST's stream, if the client takes streams."""
-        rewritten = map(self._rewrite, messages)
-        if texts := [text for text in rewritten if text is not None]:
+        texts = []
+        for message in messages:
+            # What nearly all of them are, and nobody has anything to change about.
+            if message.method == revisions.PROGRESS:
+                texts.append(jsonrpc.write_notification(message.method, message.params))
+            elif (text := self._rewrite(message)) is not None:
+                texts.append(text)
+        if texts:
             await self._channel.send(*texts)
         self._delivery.tell_others(self._session, messages, self._client)
 

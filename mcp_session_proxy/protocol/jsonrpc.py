@@ -276,10 +276,12 @@ def parse_upstream(data: bytes, *, max_depth: int | None = DEFAULT_MAX_DEPTH) ->
         return None
     if envelope.method is None:
         return _read_response(envelope)
-    params = bytes(envelope.params) if _is_given(envelope.params) else None
-    if not _is_given(envelope.id):
+    raw_id, raw_params = envelope.id, envelope.params
+    # Some write ``null`` for a member that is not there.
+    params = None if raw_params is msgspec.UNSET or raw_params == _RAW_NULL else bytes(raw_params)
+    if raw_id is msgspec.UNSET or raw_id == _RAW_NULL:
         return Notification(envelope.method, params)
-    return Request(bytes(envelope.id), envelope.method, params)
+    return Request(bytes(raw_id), envelope.method, params)
 
 
 def without_content(data: bytes) -> Response | None:

@@ -4,6 +4,8 @@ Follows the WHATWG HTML standard, "Server-sent events", sections 9.2.5 and 9.2.6
 interpreting an event stream). The parser gives the same events however the bytes are split.
 """
 
+import re
+from collections.abc import Iterable
 from typing import Final
 
 import msgspec
@@ -23,6 +25,8 @@ _LINE_BYTES: Final = 32
 # More than a network read gives at once; lists of lines do not grow beyond what one such piece holds.
 _PIECE_BYTES: Final = 512 * 1024
 _COLON: Final = ord(":")
+# An event as nearly all servers write nearly all of them. What it does not match is read line by line.
+_WHOLE_EVENT: Final = re.compile(rb"(?:event: message\r?\n)?data: (.+)\n\r?\n")
 _DATA: Final = b"data: "
 
 
@@ -102,6 +106,10 @@ class SseParser:
             self._skip_line_feed = False
             chunk = chunk.removeprefix(b"\n")
         events: list[SseEvent] = []
+        if not (self._pending or self._tail_bytes):
+            chunk = self._take_whole_events(chunk, events)
+        if not chunk:
+            return events
         if len(chunk) <= _PIECE_BYTES:
             self._feed(chunk, events)
         else:
@@ -112,6 +120,23 @@ class SseParser:
                 f"The server sent an event of more than {self._max_event_bytes} bytes."
             )
         return events
+
+    def _take_whole_events(self, chunk: bytes, events: list[SseEvent]) -> bytes:
+        """Take the events that a chunk begins with, as far as they are ordinary and whole; gives the rest."""
+        at = 0
+        match = _WHOLE_EVENT.match
+        while found := match(chunk, at):
+            data = found[1]
+            # Of CRLF it has the first half; a CR elsewhere ends a line by itself.
+            if b"\r" in data:
+                data = data[:-1]
+                if found[1][-1:] != b"\r" or not data or b"\r" in data:
+                    break
+            events.append(SseEvent(data))
+            at = found.end()
+        if at:
+            self._started = True
+        return chunk[at:]
 
     def _feed(self, chunk: bytes, events: list[SseEvent]) -> None:
         for line in self._split(chunk):
@@ -207,6 +232,14 @@ def write_event(data: bytes, *, event_id: str | None = None) -> bytes:
     if event_id is None:
         return b"".join((EVENT_BEGIN, data, EVENT_END))
     return b"".join((b"event: message\nid: ", event_id.encode(), b"\ndata: ", data, b"\n\n"))
+
+
+def write_events(messages: Iterable[bytes]) -> bytes:
+    """Several such events, without ids."""
+    parts: list[bytes] = []
+    for data in messages:
+        parts += (EVENT_BEGIN, on_one_line(data), EVENT_END)
+    return b"".join(parts)
 
 
 def on_one_line(data: bytes) -> bytes:

@@ -488,10 +488,11 @@ class ServerConnection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A header; behind the body it is a trailer, which says nothing here."""
-        if self._answer is not None and self._answer.stage is _HEAD:
+        answer = self._answer
+        if answer is not None and answer.stage is _HEAD:
             if b"\0" in value:
                 raise _Malformed
-            self._answer.fields.append((name, value.rstrip(b" \t")))
+            answer.fields.append((name, value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """A head has ended."""
