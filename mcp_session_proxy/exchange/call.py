@@ -210,7 +210,10 @@ class ModernCall:
                         await self.news.wait()
             except TimeoutError:
                 return Asked(self.asked)
-        response = task.result()
+        try:
+            response = task.result()
+        finally:
+            del task  # its error leads to this frame, which must not lead back
         if self._unasked.explains(response):
             raise MissingCapability(self._unasked.required)
         urls = lifting.required_urls(response)[:QUESTIONS_A_CALL]
@@ -428,8 +431,11 @@ class ModernCall:
         self.exchange.give_up(error)
 
     def _end(self) -> None:
-        if self._task is not None and self._task.done() and not self._task.cancelled():
-            self._task.exception()
+        if self._task is not None and self._task.done():
+            if not self._task.cancelled():
+                self._task.exception()
+            # Its error leads to the frames of this call: let go, both are freed at once.
+            self._task = None
         if self._visit is not None:
             visit, self._visit = self._visit, None
             visit.end()

@@ -51,5 +51,6 @@ class Cutoff(msgspec.Struct, eq=False):
         if self._due and task is not None:
             # Somebody else may have cancelled the task in the same step: that cancellation has to go on.
             ours = task.uncancel() <= self._cancelling
+            task = None  # what is raised leads to this frame, which must not lead back
             if ours and kind is asyncio.CancelledError:
                 raise CutOff from error

@@ -156,6 +156,7 @@ class Exchange:
             raise
         finally:
             self.upstream_seconds = time.perf_counter() - started
+            self._aborted = None  # it leads to this frame, and that here: let go, both are freed at once
         # Only what was granted: a lost session's successor is asked for no more than it had.
         if response.result is not None and self.request.method in JOURNALLED:
             self.session.record.journal.record(self.request.method, self.request.params)

@@ -175,6 +175,18 @@ class Residence:
         else:
             self.replica.breakers.failed(error, asyncio.get_running_loop().time(), self.principal)
 
+    def opening_failed(self, error: BaseException, *, cut_short: bool = False) -> None:
+        """What came in the way of a handshake, or ended it. ``cut_short``: whoever wanted it is gone.
+
+        Raises:
+            UpstreamDown: in place of that error, once all servers have been away for long.
+        """
+        # A handshake that was cut short says nothing of the server's health.
+        self.failed(error if isinstance(error, ProxyError) and not cut_short else None)
+        # Whoever waits has it tried again, which this ends.
+        if isinstance(error, UpstreamUnreachable):
+            self._fleet.check_worth_waiting()
+
     def leave(self) -> None:
         """The session is over here. A second call does nothing."""
         self.replica.residences.discard(self)

@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol
 from .. import events
 from ..aio import Tasks
 from ..backoff import Backoff
-from ..errors import Draining, ProxyError, SessionLost, UpstreamError, UpstreamRejected, UpstreamUnreachable
+from ..errors import Draining, SessionLost, UpstreamError, UpstreamRejected, UpstreamUnreachable
 from ..events import Observer
 from ..memory import UNBOUNDED, UNCOUNTED, Keeper, Share
 from ..protocol import changes
@@ -218,15 +218,8 @@ class UpstreamSession:
                 await initialization.run(caller)
             else:
                 initialization.skip(known)
-        except ProxyError as error:
-            # A handshake that was cut short by the session's end says nothing of the server's health.
-            residence.failed(None if self.closed else error)
-            # Whoever waits has it tried again, which this ends once all servers have been away for long.
-            if isinstance(error, UpstreamUnreachable):
-                self._fleet.check_worth_waiting()
-            raise
-        except BaseException:
-            residence.failed(None)
+        except BaseException as error:
+            residence.opening_failed(error, cut_short=self.closed)
             raise
         residence.opened()
         if self.closed:

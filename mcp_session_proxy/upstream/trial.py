@@ -45,13 +45,8 @@ class Trials:
         residence = self._fleet.place(principal)
         try:
             channel = await self._shake_hands(residence.replica, caller, timeout_seconds, params)
-        except ProxyError as error:
-            residence.failed(error)
-            if isinstance(error, UpstreamUnreachable):
-                self._fleet.check_worth_waiting()
-            raise
-        except BaseException:
-            residence.failed(None)
+        except BaseException as error:
+            residence.opening_failed(error)
             raise
         if channel is None:
             # What a server has against one caller says nothing of its health.

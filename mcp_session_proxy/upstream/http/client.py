@@ -53,7 +53,7 @@ class HttpClient:
         self._dialer = Dialer(to, tls) if isinstance(to, URL) else UnixDialer(to)
         self._keep_seconds = keep_seconds
         self._connections: set[ServerConnection] = set()
-        self._idle: list[ServerConnection] = []
+        self._idle: dict[ServerConnection, None] = {}  # what was used last is at the end
         self._sweeper: asyncio.TimerHandle | None = None
         self._sweeps_at = math.inf
         self._closed = False
@@ -76,7 +76,8 @@ class HttpClient:
         Raises:
             UpstreamProtocolError: it cannot be written, too.
         """
-        body, length_bytes = body or b"", None if verb == "GET" else len(body or b"")
+        body = body or b""
+        length_bytes = None if verb == "GET" else len(body)
         try:
             head = write_head(verb, url, headers, length_bytes, query)
         except ValueError as error:
@@ -118,7 +119,7 @@ class HttpClient:
         Those that are not needed grow old and are let go.
         """
         while self._idle:
-            connection = self._idle.pop()
+            connection, _ = self._idle.popitem()
             if connection.is_open and connection.deadline > asyncio.get_running_loop().time():
                 return connection
             connection.cut()
@@ -157,13 +158,12 @@ class HttpClient:
             connection.cut()
             return
         connection.deadline = asyncio.get_running_loop().time() + self._keep_seconds
-        self._idle.append(connection)
+        self._idle[connection] = None
         self._watch(connection.deadline)
 
     def _forget(self, connection: ServerConnection) -> None:
         self._connections.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
+        self._idle.pop(connection, None)
 
     # -- one timer for all ---------------------------------------------------------------------------
 
