@@ -27,7 +27,7 @@ async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
     try:
         message = modern()
         asked = asyncio.create_task(bench.post(message, headers=routing(message)))
-        await until(lambda: bool(bench.endpoint.exchanges()))
+        await until(lambda: bool(bench.server.posts("tools/call")))
         if how == "it is given up":
             bench.endpoint.exchanges()[0].give_up(Draining("over"))
         else:
