@@ -31,7 +31,7 @@ from .answers import Answer
 from .connection import begin_stream
 from .head import Head
 from .heartbeats import Heartbeats
-from .whole_answer import WholeAnswer, fits
+from .ordinary_answer import OrdinaryAnswer, fits
 
 STREAM_HEADERS: Final = {
     "Content-Type": revisions.SSE,
@@ -196,7 +196,7 @@ class Responder(msgspec.Struct, eq=False):
         # So little fits into the transport's buffer: it can be written whole, and waits for no client.
         is_small = len(body) <= SMALL_BYTES
         if is_small and answer.status == 200 and not (answer.headers or self.head.cors) and fits(self.http):
-            return WholeAnswer(body)
+            return OrdinaryAnswer(body)
         headers = {**self.head.cors, **answer.headers, "Content-Type": answer.content_type}
         if is_small:
             return web.Response(body=body, status=answer.status, headers=headers)

@@ -24,7 +24,7 @@ def fits(http: web.BaseRequest) -> bool:
     return http.version == HttpVersion11 and http.keep_alive
 
 
-class WholeAnswer(web.StreamResponse):
+class OrdinaryAnswer(web.StreamResponse):
     """The answer with this body, to a request that ``fits``. Written when aiohttp ends it."""
 
     def __init__(self, body: bytes) -> None:
