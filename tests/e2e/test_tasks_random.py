@@ -25,22 +25,32 @@ PRINCIPALS = 3
 AT_ONCE = 8  # of each
 FINAL = {"completed", "failed", "cancelled"}
 UNKNOWN = "It may or may not have been executed"
+AWAY = "shutting down"
 
 
 class Principal:
     """One caller, its tasks, and how each has ended."""
 
-    def __init__(self, caller: ModernCaller, rng: random.Random) -> None:
+    def __init__(self, caller: ModernCaller, rng: random.Random, *, asked: bool) -> None:
         self.caller = caller
         self.rng = rng
+        self.asked = asked
         self.word = f"of {caller.token}"
         self.handles: list[str] = []
         self.ended: Counter[str] = Counter()
         self.lost = 0
 
     async def ask(self, method: str, task: str, **more: object) -> Reply:
-        """A request about a task."""
-        return await self.caller.ask_modern(f"tasks/{method}", {"taskId": task, **more})
+        """A request about a task; whoever is not there at the moment is asked again."""
+        while True:
+            try:
+                reply = await self.caller.ask_modern(f"tasks/{method}", {"taskId": task, **more})
+            except aiohttp.ClientConnectionError:
+                pass
+            else:
+                if reply.status != 503:
+                    return reply
+            await asyncio.sleep(0.05)
 
     async def carry_out(self, number: int) -> None:
         """Have one task begun, look at it now and then, and check what it comes to."""
@@ -52,9 +62,13 @@ class Principal:
             "cancelled": (None, "slow_compute", {"seconds": 3600, "label": label}),
             "multi_input": ("Ada and Ada", "multi_input", {}),
         }
-        kind = self.rng.choice(list(kinds))
+        kind = self.rng.choice(list(kinds) if self.asked else ["report", "slow_compute", "cancelled"])
         expected, tool, arguments = kinds[kind]
-        begun = (await self.caller.call_modern(tool, arguments)).response
+        try:
+            begun = (await self.caller.call_modern(tool, arguments)).response
+        except aiohttp.ClientConnectionError:
+            self.lost += 1  # nobody was there to say what became of it
+            return
         if "result" not in begun:
             self.fail(begun["error"]["message"])
             return
@@ -79,8 +93,8 @@ class Principal:
         assert (await self.ask("get", task)).result == state
 
     def fail(self, message: str) -> None:
-        """A task has not come to its end; that its server was lost is the one reason for that."""
-        assert UNKNOWN in message, message
+        """A task has not come to its end: its server or the proxy was away, which is the only reason."""
+        assert UNKNOWN in message or AWAY in message, message
         self.lost += 1
 
     async def follow(self, task: str) -> Message:
@@ -122,13 +136,22 @@ async def pry(principals: list[Principal], rng: random.Random) -> int:
 
 
 async def play(
-    http: aiohttp.ClientSession, url: str, seed: int, *, meanwhile: Callable[[], None] | None = None
+    http: aiohttp.ClientSession,
+    url: str,
+    seed: int,
+    *,
+    meanwhile: Callable[[], object] | None = None,
+    asked: bool = True,
 ) -> list[Principal]:
-    """All tasks, from the first to the last; something happens when a third of them have begun."""
+    """All tasks, from the first to the last; something happens when a third of them have begun. Some of
+    them ask, if they may.
+    """
     rng = random.Random(seed)
     principals = [
         Principal(
-            ModernCaller(http, url, capabilities=EVERYTHING | TASKS_EXTENSION), random.Random(rng.random())
+            ModernCaller(http, url, capabilities=EVERYTHING | TASKS_EXTENSION),
+            random.Random(rng.random()),
+            asked=asked,
         )
         for _ in range(PRINCIPALS)
     ]
@@ -140,7 +163,7 @@ async def play(
         async with places[principal]:
             await principal.carry_out(number)
 
-    async def interfere(happens: Callable[[], None]) -> None:
+    async def interfere(happens: Callable[[], object]) -> None:
         while sum(len(principal.handles) for principal in principals) < TASKS // 3:
             await asyncio.sleep(0.01)
         await asyncio.to_thread(happens)
