@@ -24,6 +24,10 @@ PROGRAMS = Path(__file__).resolve().parent / "programs"
 ENVIRONMENT = "bench"
 # The proxy of this tree, and that of another one to compare with.
 PROXIES = ("proxy", "other")
+# The proxy before a command, whose CPU is not the proxy's though it is its child.
+COMMAND = "command"
+# In options, where files may be.
+FOLDER = "{folder}"
 _FLAGS = ("--admin-listen", "off", "--log-level", "warning")
 _ATTEMPTS = 3
 
@@ -99,6 +103,16 @@ def _proxy(url: str, port: int, options: tuple[str, ...]) -> list[str]:
     return [sys.executable, "-m", "mcp_session_proxy", "serve", url, *listen, *_FLAGS, *options]
 
 
+def _before_command(port: int, options: tuple[str, ...]) -> list[str]:
+    """The proxy before a command, which is the stub."""
+    stub = (sys.executable, str(PROGRAMS / "stub.py"), "--stdio")
+    listen = ("--listen", f"127.0.0.1:{port}")
+    return [
+        *(sys.executable, "-m", "mcp_session_proxy", "serve", "--stdio"),
+        *(*listen, *_FLAGS, *options, "--", *stub),
+    ]
+
+
 def _nginx(origin: str, port: int, home: Path) -> list[str]:
     home.mkdir()
     file = home / "nginx.conf"
@@ -143,6 +157,9 @@ class Stage:
     ) -> Place:
         if name == "direct":
             return self.server(server)
+        options = tuple(option.replace(FOLDER, str(self._folder)) for option in options)
+        if name == COMMAND:
+            return self._start(name, lambda port: _before_command(port, options), ready)
         url = self.server(server).url
         origin = url.removesuffix("/mcp")
         if name in PROXIES:

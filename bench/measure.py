@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from e2e.launch import StartError
 
 from . import procfs, wrk
-from .contenders import Place, Stage
+from .contenders import COMMAND, Place, Stage
 from .listeners import hold_listeners
 from .messages import (
     FLOW,
@@ -182,9 +182,10 @@ def _take_turn(case: Case, runner: _Runner, result: Result) -> None:
 
 def _measure(case: Case, runner: _Runner) -> tuple[wrk.Load, Sample]:
     pid = runner.place.pid
-    before = procfs.cpu_seconds(pid)
+    cpu_seconds = procfs.own_cpu_seconds if runner.entry.contender == COMMAND else procfs.cpu_seconds
+    before = cpu_seconds(pid)
     load = _load(case, runner, case.seconds)
-    used = procfs.cpu_seconds(pid) - before
+    used = cpu_seconds(pid) - before
     if runner.entry.asked == "flow":
         sample = {"flows": load.flows / load.seconds, "flow": load.flow_seconds / max(load.flows, 1) * 1e3}
     else:

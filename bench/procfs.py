@@ -83,6 +83,12 @@ def cpu_seconds(root: int) -> float:
     return sum(stats[pid].ticks for pid in find_tree(root, stats)) / TICKS_PER_SECOND
 
 
+def own_cpu_seconds(pid: int) -> float:
+    """The same of a process alone."""
+    stats = {stat.pid: stat for stat in _all_stats()}
+    return stats[pid].ticks / TICKS_PER_SECOND
+
+
 def memory(root: int) -> Memory:
     """The memory of a process and all that came of it."""
     each = [parse_rollup((PROC / str(pid) / "smaps_rollup").read_text()) for pid in tree_of(root)]

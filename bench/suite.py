@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
-from .contenders import Stage
+from .contenders import COMMAND, FOLDER, Stage
 from .measure import Case, Entry
 from .memory import MemoryCase
 from .messages import BIG, ECHO, LIST, PROGRESS
@@ -136,6 +136,23 @@ LOAD: Sequence[Case] = (
         entries=(_with_listeners(0), _with_listeners(1000)),
     ),
     Case(
+        name="stdio",
+        title="tools/call without a session, the stub as a command and over HTTP, 16 connections",
+        server="stub",
+        work=ECHO,
+        entries=(PROXY, Entry(name="proxy, command", contender=COMMAND)),
+    ),
+    Case(
+        name="state-dir",
+        title="tools/call on a client session, kept in memory and in a file, stub, JSON, 16 connections",
+        server="stub",
+        work=ECHO,
+        entries=(
+            replace(SESSION, own=True),
+            replace(SESSION, name="proxy, --state-dir", options=("--state-dir", f"{FOLDER}/state"), own=True),
+        ),
+    ),
+    Case(
         name="fastmcp",
         title="tools/call without a session, FastMCP, 16 connections",
         server="fastmcp",
@@ -210,6 +227,8 @@ _QUICK: Mapping[str, Sequence[str]] = {
     "modern": ("bare", "proxy"),
     "client-session": ("bare", "proxy"),
     "big": ("bare", "proxy"),
+    "progress": ("bare", "proxy"),
+    "stdio": ("proxy", "proxy, command"),
     "fastmcp": ("bare", "proxy", "stateless mode", "create_proxy"),
     "fastmcp-list": ("direct", "proxy", "proxy, modern"),
     "flow-fastmcp": ("direct", "proxy"),

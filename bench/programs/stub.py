@@ -1,11 +1,14 @@
 """A stateful MCP server that costs next to nothing, so that what stands before it is what gets measured.
 
     python stub.py --port 8000 [--sse]
+    python stub.py --stdio
 
 It is strict about sessions, as real servers are: every `initialize` opens one, other requests must name
 one (400 without, 404 for one that it does not know), GET is a stream that stays silent (409 for a second
 one), and DELETE ends the session and its stream. It is an `asyncio.Protocol` on uvloop that reads only
 what it needs of HTTP/1.1: no chunked request bodies, no `Expect`.
+
+With `--stdio` it is a command: one session, a message a line.
 
 The tools are `echo`, `big` and `progress`. `GET /stats` tells how many sessions and streams there are.
 """
@@ -15,6 +18,7 @@ import asyncio
 import itertools
 import json
 import secrets
+import sys
 from collections.abc import Iterator
 from typing import Final, cast
 
@@ -253,9 +257,24 @@ async def serve(port: int, *, sse: bool) -> None:
     await server.serve_forever()
 
 
+def serve_lines() -> None:
+    """Serve the one session of a command, until standard input ends."""
+    for line in sys.stdin.buffer:
+        message = _read(line)
+        if bytes(message.id):
+            response = b'{"jsonrpc":"2.0","id":%s,"result":%s}\n' % (bytes(message.id), _result(message))
+            sys.stdout.buffer.write(response)
+            sys.stdout.buffer.flush()
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
-    parser.add_argument("--port", type=int, required=True)
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--port", type=int)
+    where.add_argument("--stdio", action="store_true", help="be a command")
     parser.add_argument("--sse", action="store_true", help="answer event streams instead of JSON")
     chosen = parser.parse_args()
-    uvloop.run(serve(chosen.port, sse=chosen.sse))
+    if chosen.stdio:
+        serve_lines()
+    else:
+        uvloop.run(serve(chosen.port, sse=chosen.sse))
