@@ -32,6 +32,7 @@ _BATCH_SECONDS: Final = 0.01
 _RETRY_SECONDS: Final = 1.0
 _READ_SECONDS: Final = 1.0
 _WRITE_SECONDS: Final = 5.0
+_SETTLE_SECONDS: Final = 0.5
 _AT_ONCE: Final = 16
 # Places that are to be forgotten while the store is away; the others end by themselves.
 _GONE: Final = 10_000
@@ -102,6 +103,13 @@ class EventLedger:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self.flush()
+
+    async def settle(self) -> None:
+        """Write what there is, unless that takes its time: somebody waits."""
+        if (self._notes or self._turn.locked()) and self._failing_since is None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    await self.flush()
 
     async def flush(self) -> None:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""

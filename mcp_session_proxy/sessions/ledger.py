@@ -8,7 +8,7 @@ store that is away costs no memory but these notes. Nothing here is on the way o
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
 from .. import events
@@ -81,6 +81,8 @@ class SessionLedger:
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
+        # Done before what is written then, which is of an earlier moment.
+        self.before_writing: list[Callable[[], Awaitable[None]]] = []
         self._said: dict[UpstreamSession, None] = {}
         self._finished = False
         self._failing_since: float | None = None
@@ -226,6 +228,10 @@ class SessionLedger:
             try:
                 for shard, places in list(notes.items()):
                     changes = {place: self._seal(shard, place, subject) for place, subject in places.items()}
+                    # Where a server's stream goes on must not be known before what came until there: whoever
+                    # goes on there would miss it.
+                    for first in self.before_writing:
+                        await first()
                     if await self.membership.write(shard, changes, self._ttl_seconds()):
                         del notes[shard]
                         self._succeeded()

@@ -237,6 +237,26 @@ async def test_a_write_that_is_cut_short_is_made_again() -> None:
     assert [sorted(kept) for kept in scene.store.places.values()] == [[1, 2]]
 
 
+async def test_whoever_needs_it_written_waits_for_a_moment() -> None:
+    """Half a second, and not at all for a store that fails."""
+    scene = Scene()
+    now = asyncio.get_running_loop().time
+    scene.mailbox.standalone.append(b"1")
+    await scene.ledger.settle()
+    assert len(scene.store.places) == 1
+    scene.store.gate = asyncio.Event()
+    scene.mailbox.standalone.append(b"2")
+    began = now()
+    await scene.ledger.settle()
+    assert now() - began == 0.5
+    scene.store.gate, scene.store.broken = None, True
+    await scene.ledger.flush()
+    scene.store.gate = asyncio.Event()
+    began = now()
+    await scene.ledger.settle()
+    assert (now() - began, scene.ledger.pending) == (0.0, 1)
+
+
 async def test_a_client_waits_a_second_at_most() -> None:
     """Then it goes on with what is in memory."""
     scene = Scene()

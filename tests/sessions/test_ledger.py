@@ -93,6 +93,21 @@ async def test_a_write_that_is_cut_short_is_made_again() -> None:
     assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a"}, {"b"})
 
 
+async def test_events_are_written_first() -> None:
+    """What a record says of a stream is never newer than the events of it that are written."""
+    engine, steps = SlowEngine(), []
+    ledger, _ = await make(engine)
+
+    async def settle() -> None:
+        steps.append(await stored(engine, "one"))
+
+    ledger.before_writing.append(settle)
+    ledger.note_claim("a", "one")
+    await ledger.flush()
+    steps.append(await stored(engine, "one"))
+    assert steps == [set(), {"a"}]
+
+
 async def test_a_store_that_fails_is_told_of_once() -> None:
     """It is tried again every second; when it works, all is there, and that is told, too."""
     engine = SlowEngine()
