@@ -136,8 +136,6 @@ class Cluster:
         core.acceptances.on_found.append(ledger.note_claim)
         core.delivery.on_change.append(ledger.note_client)
         core.delivery.on_said.append(ledger.note_said)
-        if core.delivery.ledger is not None:
-            ledger.before_writing.append(core.delivery.ledger.settle)
         core.parking.on_parked.append(ledger.note_upstream)
         ledger.on_emptied.append(self._look_soon)
 

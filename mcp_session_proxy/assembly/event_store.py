@@ -30,6 +30,7 @@ async def open_event_store(
     except CannotLoad as error:
         raise CannotStart(f"--events {error}") from error
     ledger = delivery.ledger = EventLedger(store, state.keys, delivery.rules, observe)
+    state.ledger.before_writing.append(ledger.settle)
     tasks = Tasks()
     tasks.spawn(ledger.keep_up(), "event ledger")
 
