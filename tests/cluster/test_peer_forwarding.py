@@ -3,7 +3,9 @@
 import asyncio
 import io
 import os
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
@@ -353,6 +355,29 @@ async def test_connections_do_not_pile_up(pair: Pair) -> None:
         writer.close()
     await until(lambda: pair.connections == 0 and not pair.client._connections)
     assert not pair.heartbeats._watched
+
+
+async def test_a_call_costs_no_timer(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is scheduled for a request, and beside aiohttp's two tasks, at either end, none is begun."""
+    request = b"POST /mcp HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}"
+    reader, writer = await talk(pair.port, request)
+    await reader.readuntil(b"answered")
+    loop = asyncio.get_running_loop()
+    counted: Counter[str] = Counter()
+    for name in ("call_at", "call_later", "create_task"):
+        original = getattr(loop, name)
+
+        def count(*args: object, _name: str = name, _original: Any = original, **more: object) -> object:
+            counted[_name] += 1
+            return _original(*args, **more)
+
+        monkeypatch.setattr(loop, name, count)
+    for _ in range(50):
+        writer.write(request)
+        await reader.readuntil(b"answered")
+    writer.close()
+    assert counted["create_task"] <= 2 * 50
+    assert counted["call_at"] + counted["call_later"] <= 10
 
 
 # -- no answer -------------------------------------------------------------------------------------------
