@@ -68,7 +68,7 @@ class Pair:
     async def start(self, **options: Any) -> None:
         """Start both, with these options for each; on a unix socket unless they say otherwise."""
         settings = load({"upstream": "http://127.0.0.1:1/mcp", "max_body_bytes": MAX_BODY_BYTES, **options})
-        tls = Contexts(settings)
+        tls = self.tls = Contexts(settings)
         self.listener = await PeerListener.open(
             InForce(settings),
             member=OWNER,

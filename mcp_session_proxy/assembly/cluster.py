@@ -28,7 +28,7 @@ from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
 from ..sessions.restoring import Restorer
 from ..settings.config import Settings
-from ..settings.tls import peer_context, peer_listener_context
+from ..settings.tls import Contexts
 from ..store.engine import StoredMember, StoreFailure
 from ..store.membership import Membership
 from ..store.sealing import Keys
@@ -57,6 +57,7 @@ class Cluster:
         card: Callable[[], Card],
         is_gone: Callable[[StoredMember], bool],
         directory: Path | None,
+        tls: Contexts,
         observe: Observer,
     ) -> None:
         settings = in_force.settings
@@ -94,7 +95,7 @@ class Cluster:
         self.members = Members(
             membership, is_gone=is_gone, on_buried=self._clear_away, digest=self.digest, observe=observe
         )
-        self.peers = Peers(membership.member, [keys.peer], tls=peer_context(settings))
+        self.peers = Peers(membership.member, [keys.peer], tls=tls.peers)
         self.members.on_change.append(self.peers.keep)
         self.shards = in_force.build(
             rules.cluster_rules,
@@ -119,6 +120,7 @@ class Cluster:
         self._own_card = card
         self._membership = membership
         self._directory = directory
+        self._tls = tls
         self._observe = observe
         self._listener: PeerListener | None = None
         self._tasks = Tasks()
@@ -164,7 +166,7 @@ class Cluster:
             heads=self._core.memory.heads,
             observe=self._observe,
             directory=self._directory,
-            tls=peer_listener_context(self._in_force.settings),
+            tls=self._tls.peer_listener,
         )
         with contextlib.suppress(StoreFailure):
             await self._membership.beat()  # with the addresses

@@ -185,7 +185,7 @@ class Proxy:
             observe=observe,
             tracer=tracer,
             secret=None if state is None else state.keys.identity,
-            cluster=None if state is None else state.build(self.in_force, self.core),
+            cluster=None if state is None else state.build(self.in_force, self.core, self._tls),
         )
         self._stack.callback(self.front.close)
         if state is not None:

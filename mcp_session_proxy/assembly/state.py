@@ -20,6 +20,7 @@ from ..sessions.books import Slot
 from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
 from ..settings.config import Settings
+from ..settings.tls import Contexts
 from ..store.engine import StoredMember, StoreFailure
 from ..store.events import EventStore
 from ..store.membership import Membership
@@ -138,7 +139,7 @@ class KeptState:
                 return living
             await asyncio.sleep(0.05)
 
-    def build(self, in_force: InForce, core: Core) -> Cluster:
+    def build(self, in_force: InForce, core: Core, tls: Contexts) -> Cluster:
         """What makes this process a member. Raises CannotKeepState: the others have none of its servers."""
         self.cluster = Cluster(
             in_force,
@@ -148,6 +149,7 @@ class KeptState:
             card=self._bare_card,
             is_gone=self._store.is_gone,
             directory=self._store.directory,
+            tls=tls,
             observe=self._observe,
         )
         cards = [card for other in self._others if (card := read_card(other.card)) is not None]

@@ -1,5 +1,6 @@
 """Members that speak TLS to each other."""
 
+import asyncio
 import ssl
 from pathlib import Path
 
@@ -7,11 +8,13 @@ import pytest
 from aiohttp import web
 from certificates import Authority
 from peer_bench import KEY, OWNER, SENDER, Pair
+from yarl import URL
 
 from mcp_session_proxy.cluster.card import Card
 from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerUnreachable
 from mcp_session_proxy.cluster.peer_signature import PeerClient, write_client
 from mcp_session_proxy.cluster.peers import Peers
+from mcp_session_proxy.settings.config import load
 
 FIELDS = write_client(PeerClient(1, "https", 1, None)) + b"\r\nHost: h"
 
@@ -66,6 +69,37 @@ async def test_a_certificate_of_another_host(idle_pair: Pair, tmp_path: Path) ->
     async with idle_pair.http.post(idle_pair.url, data=b"{}") as response:
         assert response.status == 503
     assert isinstance(idle_pair.failures[0], PeerUnreachable)
+
+
+async def test_certificates_are_renewed(idle_pair: Pair, tmp_path: Path) -> None:
+    """What SIGHUP reads again counts for new connections, at both ends."""
+    authority = await start(idle_pair, tmp_path)
+    port = URL(idle_pair.card.addresses[0]).port
+    assert port is not None
+    shown = authority.client_context(authority.issue("client"))
+
+    async def certificate() -> object:
+        _, writer = await asyncio.open_connection("127.0.0.1", port, ssl=shown)
+        found = writer.get_extra_info("peercert")["serialNumber"]
+        writer.close()
+        return found
+
+    before = await certificate()
+    cert, key = authority.issue("127.0.0.1")
+    idle_pair.tls.renew(
+        load(
+            {
+                "upstream": "http://127.0.0.1:1/mcp",
+                "peer_listen": "127.0.0.1:0",
+                "peer_ca": authority.file,
+                "peer_cert": cert,
+                "peer_key": key,
+            }
+        )
+    )
+    assert await certificate() != before
+    async with idle_pair.http.post(idle_pair.url, data=b"{}") as response:
+        assert response.status == 200
 
 
 async def test_a_plain_member(idle_pair: Pair) -> None:
