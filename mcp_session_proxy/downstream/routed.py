@@ -60,7 +60,8 @@ class RoutedEndpoint:
             return await self.endpoint.handle(http, head)
         shard = shard_of(head.sender)
         held = self._held.get(shard)
-        if held is None or not self._membership.is_sure or http.method == "GET":
+        membership = self._membership
+        if held is None or membership.now() >= membership.sure_until or http.method == "GET":
             return await self._find(http, head, shard)
         held.uses += 1
         try:
