@@ -35,6 +35,8 @@ from .stored import (
 # Long enough that what belongs together (a session, its client, that it was taken) is one write.
 _BATCH_SECONDS: Final = 0.01
 _RETRY_SECONDS: Final = 1.0
+# Shards that are written together.
+_AT_ONCE: Final = 16
 # How often it is looked for what has changed in a session, and for clients that were used.
 _LOOK_SECONDS: Final = 1.0
 _LOOK_AT_CLIENTS_SECONDS: Final = 10.0
@@ -123,12 +125,6 @@ class SessionLedger:
         for session in said:
             self.note_upstream(session)
 
-    def _note_if_taken(self, slot: Slot[UpstreamSession]) -> None:
-        """As ``_note_if_changed``, of what clients' coming and going changes: each of them asks."""
-        written = self._written.get(slot)
-        if written is None or written[:_TAKEN] != _taken_of(slot):
-            self._note_if_changed(slot)
-
     def drop_session(self, slot: Slot[UpstreamSession]) -> None:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
@@ -142,8 +138,12 @@ class SessionLedger:
         shard = self._shard_of(client.principal.digest)
         self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
         # That it belongs to this one, or to nobody else now, is written on the upstream session.
-        if client.home is not None:
-            self._note_if_taken(client.home)
+        home = client.home
+        if home is not None:
+            # Each client that comes or goes asks: of all that is compared, only what that changes.
+            written = self._written.get(home)
+            if written is None or written[:_TAKEN] != _taken_of(home):
+                self._note_if_changed(home)
 
     def attached(self, client: ClientSession, _: UpstreamSession) -> None:
         """A client session holds an upstream session now."""
@@ -226,17 +226,23 @@ class SessionLedger:
             emptied: list[str] = []
             self._noted.clear()
             try:
-                for shard, places in list(notes.items()):
-                    changes = {place: self._seal(shard, place, subject) for place, subject in places.items()}
+                shards = list(notes)
+                for start in range(0, len(shards), _AT_ONCE):
+                    part = {
+                        shard: {place: self._seal(shard, place, each) for place, each in notes[shard].items()}
+                        for shard in shards[start : start + _AT_ONCE]
+                    }
                     # Where a server's stream goes on must not be known before what came until there: whoever
                     # goes on there would miss it.
                     for first in self.before_writing:
                         await first()
-                    if await self.membership.write(shard, changes, self._ttl_seconds()):
-                        del notes[shard]
-                        self._succeeded()
-                        if not any(changes.values()):
-                            emptied.append(shard)
+                    # What comes together costs a store less than one after the other.
+                    writing = (
+                        self._write_shard(shard, changes, notes, emptied) for shard, changes in part.items()
+                    )
+                    for outcome in await asyncio.gather(*writing, return_exceptions=True):
+                        if outcome is not None:
+                            raise outcome
             except StoreFailure as error:
                 self._failed(error)
             finally:
@@ -245,6 +251,20 @@ class SessionLedger:
         for shard in emptied:
             for told in self.on_emptied:
                 told(shard)
+
+    async def _write_shard(
+        self,
+        shard: str,
+        changes: dict[RecordPlace, bytes | None],
+        notes: dict[str, dict[RecordPlace, Subject]],
+        emptied: list[str],
+    ) -> None:
+        """Write a shard's records, and take it out of ``notes``. Raises StoreFailure."""
+        if await self.membership.write(shard, changes, self._ttl_seconds()):
+            del notes[shard]
+            self._succeeded()
+            if not any(changes.values()):
+                emptied.append(shard)
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""

@@ -71,6 +71,8 @@ class SqliteEngine:
         self._boot = _boot_id() if boot is None else boot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._db: sqlite3.Connection
+        self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
+        self._changing = False
         self.events = sqlite_events.SqliteEvents(
             lambda work: self._change(lambda: work(self._db)), self._wall
         )
@@ -100,8 +102,43 @@ class SqliteEngine:
             raise StoreFailure(f"{self._path}: {error.strerror or error}") from error
 
     async def _change(self, work: Callable[[], T]) -> T:
-        """Do it in the thread, in one transaction."""
-        return await self._run(lambda: self._transact(work))
+        """Do it in the thread, in one transaction with what others want at the same time: each has its own
+        result, and what fails is undone alone.
+
+        The way to the thread and back costs more than the work, and so does a transaction.
+        """
+        loop = asyncio.get_running_loop()
+        result: asyncio.Future[T] = loop.create_future()
+        self._wanted.append((work, result))
+        if not self._changing:
+            self._changing = True
+            # After those who want something in this turn of the loop, too.
+            loop.call_soon(self._begin_changes)
+        try:
+            return await result
+        except sqlite3.Error as error:
+            raise StoreFailure(f"{self._path}: {error}") from error
+
+    def _begin_changes(self) -> None:
+        wanted, self._wanted = self._wanted, []
+        works = [work for work, _ in wanted]
+        doing = asyncio.get_running_loop().run_in_executor(self._thread, self._transact_all, works)
+        doing.add_done_callback(lambda done: self._end_changes([result for _, result in wanted], done))
+
+    def _end_changes(self, results: Sequence[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
+        failure = done.exception()
+        outcomes = [failure] * len(results) if failure is not None else done.result()
+        for result, outcome in zip(results, outcomes, strict=True):
+            if result.done():
+                continue  # nobody waits for it any more
+            if isinstance(outcome, BaseException):
+                result.set_exception(outcome)
+            else:
+                result.set_result(outcome)
+        if self._wanted:
+            self._begin_changes()
+        else:
+            self._changing = False
 
     # -- the file, in the thread -------------------------------------------------------------------
 
@@ -171,6 +208,24 @@ class SqliteEngine:
             if self._db.in_transaction:
                 self._db.execute("ROLLBACK")
             raise
+        return result
+
+    def _transact_all(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The result of each, or what kept it from that."""
+        if len(works) == 1:
+            return [self._transact(works[0])]
+        return self._transact(lambda: [self._attempt(work) for work in works])
+
+    def _attempt(self, work: Callable[[], Any]) -> Any:
+        self._db.execute("SAVEPOINT attempt")
+        try:
+            result = work()
+        except sqlite3.Error as error:
+            if not self._db.in_transaction:
+                raise  # with it, all of the transaction was undone
+            self._db.execute("ROLLBACK TO attempt")
+            result = error
+        self._db.execute("RELEASE attempt")
         return result
 
     def _one(self, query: str, *values: Any) -> Any:

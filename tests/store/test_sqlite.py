@@ -1,5 +1,6 @@
 """The file on the disk: who can read it, what becomes of it, and what is said of one that is no use."""
 
+import asyncio
 import os
 import sqlite3
 import stat
@@ -138,6 +139,28 @@ async def test_what_cannot_be_written_is_told(path: Path) -> None:
         await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
         assert await engine.load("s") == {ONE: b"1"}
         await write_one(engine)
+
+
+async def test_what_comes_together_is_one_transaction(path: Path) -> None:
+    """Each has its own result, and what fails is undone alone; who gives up changes nothing for others."""
+    async with opened(path) as engine:
+        await write_one(engine)
+        begun: list[str] = []
+        engine._db.set_trace_callback(begun.append)
+
+        def fail() -> None:
+            engine._db.execute("DELETE FROM records")
+            engine._db.execute("SELECT nothing FROM nowhere")
+
+        writes = [engine.write("m", "s", 1, {RecordPlace("n", str(n)): b"x"}, 60.0) for n in range(3)]
+        given_up = asyncio.create_task(engine.write("m", "s", 1, {RecordPlace("n", "3"): b"x"}, 60.0))
+        asyncio.get_running_loop().call_soon(given_up.cancel)
+        outcomes = await asyncio.gather(*writes, engine._change(fail), given_up, return_exceptions=True)
+        assert outcomes[:3] == [(True, "m", 1)] * 3
+        assert isinstance(outcomes[3], StoreFailure)
+        assert isinstance(outcomes[4], asyncio.CancelledError)
+        assert set(await engine.load("s")) >= {ONE, *(RecordPlace("n", str(n)) for n in range(3))}
+        assert begun.count("BEGIN IMMEDIATE") == 1
 
 
 _WRITER = """
