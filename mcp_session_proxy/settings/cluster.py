@@ -59,7 +59,8 @@ ClusterKey = Annotated[SecretStr | None, BeforeValidator(_parse_key), Form("KEY"
 class ClusterSettings(BaseSettings):
     """The part of the settings that is about a store that several proxies may share."""
 
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    # Only the whole is ever made.
+    model_config = SettingsConfigDict(defer_build=True)
 
     store: Annotated[Store, Group.CLUSTER] = None
     """A Valkey, or a Redis from 6.2 on, in which sessions outlive the proxy and its machine:
