@@ -11,7 +11,8 @@ from .kinds import LIVE, Duration, Group
 class LeaseSettings(BaseSettings):
     """The part of the settings that is about being alive among other proxies."""
 
-    model_config = SettingsConfigDict(use_attribute_docstrings=True)
+    # Only the whole is ever made.
+    model_config = SettingsConfigDict(defer_build=True)
 
     lease: Annotated[Duration, Group.CLUSTER] = 5.0
     """How soon the other proxies on the same store notice that this one is gone, if it was not stopped and
