@@ -27,9 +27,10 @@ from ..events import Observer
 from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
 from ..sessions.restoring import Restorer
+from ..sessions.stored_tasks import TASK
 from ..settings.config import Settings
 from ..settings.tls import Contexts
-from ..store.engine import StoredMember, StoreFailure
+from ..store.engine import RecordPlace, StoredMember, StoreFailure
 from ..store.membership import Membership
 from ..store.sealing import Keys
 from . import rules
@@ -79,12 +80,14 @@ class Cluster:
             room=core.memory.subscriptions,
             note_claim=core.acceptances.remember,
             note_principal=self.principals.note,
-            drop=self.ledger.drop,
+            drop=self.ledger.note,
             observe=observe,
+            readmit_task=core.tasks.readmit,
         )
         self.contents = CoreContents(
             binder=core.binder,
             parking=core.parking,
+            handles=core.tasks,
             listening=core.listening,
             early=core.early,
             ledger=self.ledger,
@@ -139,7 +142,12 @@ class Cluster:
         core.delivery.on_change.append(ledger.note_client)
         core.delivery.on_said.append(ledger.note_said)
         core.parking.on_parked.append(ledger.note_upstream)
+        core.tasks.note, core.tasks.written = self._note_task, ledger.flush
         ledger.on_emptied.append(self._look_soon)
+
+    def _note_task(self, principal: str, identifier: str, data: bytes | None) -> None:
+        place = RecordPlace(TASK, self._keys.name_of(identifier))
+        self.ledger.note(self.principals.shard_of(principal), place, data)
 
     def _look_soon(self, shard: str) -> None:
         self._tasks.spawn(self._look_at(shard), "look at shard")

@@ -22,7 +22,7 @@ from ..exchange.wishes import Wishes
 from ..memory import Keeper, Memory
 from ..sessions import upkeep
 from ..sessions.accepting import Acceptances
-from ..sessions.binding import Binder
+from ..sessions.binding import Binder, hold
 from ..sessions.books import Slot
 from ..sessions.directory import Directory
 from ..sessions.identity import Profile, SessionKey, sessionless_profile
@@ -133,6 +133,7 @@ class Core:
         attachments.on_attached += [self.delivery.attached, self.wishes.attached]
         attachments.on_moved.append(self.delivery.moved)
         self.listening.wanted_elsewhere = self.wishes.wants
+        self.tasks.hold = partial(hold, binder)
 
     def maintain(self) -> None:
         """Do what time demands. To be called every now and then."""

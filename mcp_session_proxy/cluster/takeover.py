@@ -12,6 +12,7 @@ from ..aio import Tasks
 from ..exchange.early import EarlyStreams
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
+from ..exchange.tasks import Handles
 from ..sessions import upkeep
 from ..sessions.binding import Binder
 from ..sessions.identity import ANONYMOUS
@@ -60,6 +61,7 @@ class CoreContents:
         *,
         binder: Binder,
         parking: Parking,
+        handles: Handles,
         listening: Listening,
         early: EarlyStreams,
         ledger: SessionLedger,
@@ -69,6 +71,7 @@ class CoreContents:
         self.restored = Restored()
         self._binder = binder
         self._parking = parking
+        self._handles = handles
         self._listening = listening
         self._early = early
         self._ledger = ledger
@@ -101,6 +104,7 @@ class CoreContents:
         binder, pool = self._binder, self._binder.pool
         for principal in self._principals.of(shard):
             self._parking.give_up(principal)
+            self._handles.let_go(principal)
             self._listening.end(principal)
             self._early.end_of(principal)
             # Before those who use them leave: a session that comes back free would go to somebody else.
@@ -115,7 +119,10 @@ class CoreContents:
     def is_quiet(self, shard: str) -> bool:
         """See ``shards.Contents``."""
         principals, books = self._principals.of(shard), self._binder.pool.books
-        return not any(self._parking.has(each) or books.is_opening(each) for each in principals)
+        return not any(
+            self._parking.has(each) or books.is_opening(each) or self._handles.has_calls(each)
+            for each in principals
+        )
 
     def is_empty(self, shard: str) -> bool:
         """See ``shards.Contents``."""
@@ -123,7 +130,10 @@ class CoreContents:
             return False
         books, directory = self._binder.pool.books, self._binder.directory
         return not any(
-            books.counted_of(each) or directory.count_of(each) or self._parking.has(each)
+            books.counted_of(each)
+            or directory.count_of(each)
+            or self._parking.has(each)
+            or self._handles.count_of(each)
             for each in self._principals.of(shard)
         )
 

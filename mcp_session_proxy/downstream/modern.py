@@ -28,7 +28,7 @@ from ..exchange.attribution import Attribution
 from ..exchange.call import Created, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
-from ..exchange.handles import Handle
+from ..exchange.handles import Handle, LegacyHandle
 from ..exchange.inquiry import inquire
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
@@ -216,7 +216,11 @@ class ModernRequests:
         try:
             seconds = self._tasks.rules.after_seconds
             if seconds is None or not self._may_take_long(call):
-                return await call.next(request.responder, answers)
+                outcome = await call.next(request.responder, answers)
+                if isinstance(outcome, Created):
+                    capabilities = call.modern.capabilities
+                    return await self._tasks.keep(outcome, request.principal.digest, capabilities)
+                return outcome
             # Its client need not wait for longer.
             round_ = asyncio.create_task(call.next(request.responder, answers))
             return await self._tasks.take_after(seconds, call, round_, request.principal.digest)
@@ -255,14 +259,10 @@ class ModernRequests:
     def _present(self, call: ModernCall, outcome: Outcome | Handle, principal: Principal) -> Answer:
         if isinstance(outcome, Response):
             return self._complete(call.modern, call.facts, outcome)
-        created = None
-        if isinstance(outcome, Created):
-            created = outcome.result
-            outcome = self._tasks.adopt(
-                outcome.task, outcome.visit, principal.digest, call.modern.capabilities, outcome.questions
-            )
+        assert not isinstance(outcome, Created), "it has a handle by now"
         if isinstance(outcome, Handle):
-            result = tasks.write_handle(outcome.state, call.facts.info, created)
+            said = outcome.said if isinstance(outcome, LegacyHandle) else None
+            result = tasks.write_handle(outcome.state, call.facts.info, said)
             identifier = call.modern.request.id
             return Answer(body=jsonrpc.write_response(identifier, Response(identifier, result=result)))
         state = self._parking.park(call, principal.digest)

@@ -37,9 +37,8 @@ class TaskRequests:
         if identifier is None:
             raise InvalidParams('"taskId" must be a string.')
         handle = self._tasks.find(identifier, request.principal.digest)
-        request.session = handle.session.tag
-        # The task may go on for longer than the token is good that it was begun with.
-        handle.session.record.credentials = request.caller.credentials
+        request.session = handle.tag
+        handle.come(request.caller)
         method, result = modern.request.method, _DONE
         if method == revisions.TASK_GET:
             await handle.look()

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Final
 
 from ..bounds import QUESTIONS_A_CALL, QUESTIONS_A_TASK
-from ..errors import INTERNAL_ERROR, InvalidParams, OverBudget
+from ..errors import INTERNAL_ERROR, InvalidParams, OverBudget, ProxyError
 from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, lifting, questions, tasks
 from ..protocol.jsonrpc import Notification, Request, Response
@@ -29,6 +29,7 @@ from .upstream_task import UpstreamTask
 _ID_BYTES: Final = 18  # 144 bits: nobody finds another one's by trying
 # What was heard of a task is told again for so long, or for the time in which its server wants no question.
 _FRESH_SECONDS: Final = 1.0
+NO_FACTS: Final = ServerFacts(None, {}, None)
 _NO_ROOM: Final = (
     "The task was carried out, but its result was dropped: there is no room for it in its share of "
     "--memory-budget."
@@ -53,14 +54,14 @@ class Handle(ABC):
         self,
         *,
         principal: str,
-        session: UpstreamSession,
+        session: UpstreamSession | None,
         ttl_milliseconds: int | None,
         results: Share = UNBOUNDED,
     ) -> None:
         self.id = secrets.token_urlsafe(_ID_BYTES)
         self.principal = principal
         self.session = session
-        self.facts: ServerFacts = session.incarnation.facts
+        self.facts = NO_FACTS if session is None else session.incarnation.facts
         self.created_at = self.updated_at = now_as_text()
         self.began = self._now()
         self.ttl_milliseconds = ttl_milliseconds
@@ -79,6 +80,16 @@ class Handle(ABC):
     @staticmethod
     def _now() -> float:
         return asyncio.get_running_loop().time()
+
+    @property
+    def tag(self) -> str:
+        """The tag of its upstream session; a dash where that is gone."""
+        return "-" if self.session is None else self.session.tag
+
+    def come(self, caller: Caller) -> None:
+        """Its client is here: it may go on for longer than the token is good that it was begun with."""
+        if self.session is not None:
+            self.session.record.credentials = caller.credentials
 
     # -- how it stands ---------------------------------------------------------------------------
 
@@ -206,8 +217,25 @@ class LegacyHandle(Handle):
         self._pending: dict[str, Question] = {}
         self._keys: set[str] = set()
         self.upstream = follow(self, visit)
+        self.said: bytes | None = None  # in answer to the call, where its client is to be told that
+        self._came = asyncio.Event()
+        self._came.set()
         self._take_over()
         self.changed()
+
+    @property
+    def capabilities(self) -> bytes:
+        """Those of its client, raw."""
+        return jsonrpc.write_object(self._capabilities)
+
+    def await_client(self) -> None:
+        """Begin nothing before its client comes, whose credentials that takes."""
+        self._came.clear()
+
+    def come(self, caller: Caller) -> None:
+        """Its client is here, so it can be followed."""
+        super().come(caller)
+        self._came.set()
 
     def _take_over(self) -> None:
         """What the server says of it, for the client."""
@@ -236,9 +264,12 @@ class LegacyHandle(Handle):
     async def run(self) -> TaskOutcome:
         """Follow it. The session is held for as long."""
         try:
-            return await self.upstream.follow()
-        finally:
+            await self._came.wait()
+            outcome = await self.upstream.follow()
+            # Not where the proxy ends before: whoever goes on with the task may have the client asked again.
             self._let_go_of(self._pending.values())
+            return outcome
+        finally:
             self._pending.clear()
             self._visit.end()
 
@@ -275,7 +306,8 @@ class LegacyHandle(Handle):
 
     async def cancel(self) -> None:
         """Ask the server to stop it; whether it does is told by how the task stands."""
-        if self.outcome is None:
+        # Nothing is said in the name of a client that has not come.
+        if self.outcome is None and self._came.is_set():
             await self.upstream.cancel()
 
     # -- what the server says ------------------------------------------------------------------------
@@ -317,6 +349,41 @@ class LegacyHandle(Handle):
         self._keys.add(key)
         self._pending[key] = question
         self.changed()
+
+
+class PastTask(Handle):
+    """A task from before a restart of which only the end is known."""
+
+    kind = "call"
+
+    @property
+    def asked(self) -> Mapping[str, bytes]:
+        """Nothing any more."""
+        return {}
+
+    @property
+    def methods_asked(self) -> Mapping[str, str]:
+        """Nothing any more."""
+        return {}
+
+    async def run(self) -> TaskOutcome:
+        """It is over."""
+        assert self.outcome is not None
+        return self.outcome
+
+    async def look(self) -> None:
+        """There is nothing to be found out."""
+
+    async def answer(self, answers: Mapping[str, bytes], caller: Caller) -> None:
+        """Nothing was asked."""
+
+    async def cancel(self) -> None:
+        """It is over."""
+
+
+def failure_of(error: ProxyError) -> TaskOutcome:
+    """A task that has ended in an error of ours, as any request would be told."""
+    return tasks.failed(jsonrpc.read_object(jsonrpc.write_error(b"0", error))["error"])
 
 
 def failure(code: int, message: str) -> TaskOutcome:

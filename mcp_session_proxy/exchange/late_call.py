@@ -9,11 +9,11 @@ from collections.abc import Mapping
 
 from ..errors import ProxyError
 from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc, tasks
+from ..protocol import tasks
 from ..protocol.tasks import TaskOutcome, TaskStatus
 from ..upstream.transport import Caller
 from .call import UNHEARD, Asked, Created, ModernCall, Outcome
-from .handles import Handle
+from .handles import Handle, failure_of
 
 
 class LateCall(Handle):
@@ -62,7 +62,7 @@ class LateCall(Handle):
                 self._round = asyncio.create_task(self._call.next(UNHEARD, answers))
                 outcome = await self._round
         except ProxyError as error:
-            return tasks.failed(jsonrpc.read_object(jsonrpc.write_error(b"0", error))["error"])
+            return failure_of(error)
         except asyncio.CancelledError:
             # Its client has cancelled the call, and nobody this task.
             task = asyncio.current_task()

@@ -6,30 +6,39 @@ brings one that never was, or has expired (ext-tasks, "Security Considerations")
 """
 
 import asyncio
+import contextlib
+import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 from .. import events
 from ..aio import Tasks
-from ..errors import InternalError, ProxyError, TooManyTasks, UnknownTask
+from ..errors import InternalError, OutcomeUnknown, ProxyError, TooManyTasks, UnknownTask
 from ..events import Observer
 from ..memory import UNBOUNDED, Share
-from ..protocol import revisions, tasks
+from ..protocol import jsonrpc, revisions, tasks
 from ..protocol.lifting import ServerFacts
-from ..protocol.tasks import LegacyTask, TaskStatus
+from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
 from ..sessions.binding import Visit
+from ..sessions.stored_tasks import STORED_OUTCOME_BYTES, StoredTask, write_task
 from ..upstream.question import Question
-from ..upstream.session import UpstreamSession
-from .call import ModernCall, Outcome
-from .handles import Handle, LegacyHandle, failure
+from .call import Created, ModernCall, Outcome
+from .handles import Handle, LegacyHandle, PastTask, failure, failure_of
 from .late_call import LateCall
 from .listening import Listener
-from .upstream_task import Followed, UpstreamTask
+from .upstream_task import LOST, Followed, UpstreamTask
 
 # A task that is over is kept for so long at least: its client may not have asked since.
 _LAST_SECONDS: Final = 60.0
+# A handle waits no longer than this for its record to be stored.
+_WRITE_SECONDS: Final = 2.0
+_LOST_CALL: Final = (
+    "The proxy was restarted while the MCP server was working on this call. "
+    "It may or may not have been executed."
+)
+_TOO_LARGE: Final = "The task was carried out, but its result was too large to outlive the proxy's restart."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +76,13 @@ class Handles:
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._background = Tasks()
+        self._closing = False
+        # Where what could be stored of a task is noted (None once it is forgotten), by principal and id.
+        self.note: Callable[[str, str, bytes | None], None] = lambda *_: None
+        # Waits until all that was noted is written, as far as that is possible now.
+        self.written: Callable[[], Awaitable[None]] | None = None
+        # A visit to the upstream session of a tag, for a task from before a restart.
+        self.hold: Callable[[str], Visit | None] = lambda _: None
 
     def __len__(self) -> int:
         return len(self._handles)
@@ -75,10 +91,6 @@ class Handles:
         """How many stand how."""
         counted = Counter(handle.status for handle in self._handles.values())
         return {status.value: counted[status] for status in TaskStatus}
-
-    def sessions(self) -> Iterator[UpstreamSession]:
-        """The upstream session of each task that is not over."""
-        return (handle.session for handle in self._handles.values() if handle.outcome is None)
 
     def are_offered(self, facts: ServerFacts) -> bool:
         """Whether calls to a server of which this is known may become tasks."""
@@ -111,36 +123,14 @@ class Handles:
         principal: str,
         capabilities: Mapping[str, bytes],
         asked: Iterable[Question] = (),
-    ) -> Handle:
+    ) -> LegacyHandle:
         """The handle of a task that a server has begun for a client with these capabilities; the visit is
         ended with the task. ``asked`` is what the server has asked already.
 
         Raises:
             TooManyTasks: over a limit; the server is told to cancel it.
         """
-        ttl_milliseconds = created.ttl_milliseconds
-        if ttl_milliseconds is not None:
-            ttl_milliseconds = min(ttl_milliseconds, round(self.rules.ttl_seconds * 1000))
-
-        def follow(handle: LegacyHandle, visit: Visit) -> UpstreamTask:
-            return UpstreamTask(
-                created,
-                visit,
-                handle,
-                followed=self.followed,
-                observe=self._observe,
-                on_change=handle.note_change,
-            )
-
-        handle = LegacyHandle(
-            visit,
-            principal=principal,
-            capabilities=capabilities,
-            ttl_milliseconds=ttl_milliseconds,
-            follow=follow,
-            results=self._results,
-            room_for_questions=self._questions,
-        )
+        handle = self._make(created, visit, principal, capabilities)
         try:
             self.check_room(principal)
         except TooManyTasks:
@@ -151,13 +141,41 @@ class Handles:
         self.begin(handle)
         return handle
 
+    def _make(
+        self, task: LegacyTask, visit: Visit, principal: str, capabilities: Mapping[str, bytes]
+    ) -> LegacyHandle:
+        ttl_milliseconds = task.ttl_milliseconds
+        if ttl_milliseconds is not None:
+            ttl_milliseconds = min(ttl_milliseconds, round(self.rules.ttl_seconds * 1000))
+
+        def follow(handle: LegacyHandle, visit: Visit) -> UpstreamTask:
+            return UpstreamTask(
+                task,
+                visit,
+                handle,
+                followed=self.followed,
+                observe=self._observe,
+                on_change=handle.note_change,
+            )
+
+        return LegacyHandle(
+            visit,
+            principal=principal,
+            capabilities=capabilities,
+            ttl_milliseconds=ttl_milliseconds,
+            follow=follow,
+            results=self._results,
+            room_for_questions=self._questions,
+        )
+
     def begin(self, handle: Handle) -> None:
         """From now on its client may ask for it."""
         self._handles[handle.id] = handle
         self._per_principal[handle.principal] = self._per_principal.get(handle.principal, 0) + 1
         handle.on_change = self._tell
         self._expire_in(handle, self.rules.ttl_seconds)
-        self._observe(events.TaskBegun(kind=handle.kind, session=handle.session.tag))
+        self._observe(events.TaskBegun(kind=handle.kind, session=handle.tag))
+        self.note(handle.principal, handle.id, _describe(handle))
         self._runs[handle.id] = self._background.spawn(self._carry_out(handle), "task")
 
     async def take_after(
@@ -178,6 +196,7 @@ class Handles:
                     results=self._results,
                 )
                 self.begin(late)
+                await self._wait_until_written()
                 return late
             return await round_
         except asyncio.CancelledError:
@@ -188,13 +207,16 @@ class Handles:
         try:
             outcome = await handle.run()
         except ProxyError as error:
-            outcome = failure(error.code, error.message)
+            outcome = failure_of(error)
         except Exception as error:
             self._observe(events.Crashed(where="task", error=repr(error)))
             outcome = failure(InternalError.code, "The proxy failed. Its log has the details.")
         if handle.id not in self._handles:
             return
         handle.settle(outcome)
+        # What a server's task has come to is at the server, and asked for again if need be.
+        if not isinstance(handle, LegacyHandle):
+            self.note(handle.principal, handle.id, _describe(handle))
         self._told_end(handle, handle.status.value)
         ttl_seconds = self.rules.ttl_seconds
         if handle.ttl_milliseconds is not None:
@@ -204,9 +226,7 @@ class Handles:
 
     def _told_end(self, handle: Handle, status: str) -> None:
         seconds = asyncio.get_running_loop().time() - handle.began
-        self._observe(
-            events.TaskEnded(kind=handle.kind, status=status, session=handle.session.tag, seconds=seconds)
-        )
+        self._observe(events.TaskEnded(kind=handle.kind, status=status, session=handle.tag, seconds=seconds))
 
     def _expire_in(self, handle: Handle, seconds: float) -> None:
         if (timer := self._timers.pop(handle.id, None)) is not None:
@@ -224,6 +244,8 @@ class Handles:
     def _forget(self, handle: Handle) -> None:
         if self._handles.pop(handle.id, None) is None:
             return
+        if not self._closing:
+            self.note(handle.principal, handle.id, None)
         self._timers.pop(handle.id).cancel()
         self._runs.pop(handle.id, None)
         left = self._per_principal[handle.principal] - 1
@@ -234,10 +256,96 @@ class Handles:
         handle.leave()
 
     def close(self) -> None:
-        """The proxy ends: nobody can ask for them any more."""
+        """The proxy ends: nobody can ask it for them any more. What is stored of them stays."""
+        self._closing = True
         for handle in list(self._handles.values()):
             self._forget(handle)
         self._background.cancel()
+
+    async def keep(self, created: Created, principal: str, capabilities: Mapping[str, bytes]) -> Handle:
+        """The handle of a task that a call has become at its server.
+
+        Where tasks outlive the proxy, it is not given before the task would (ext-tasks, "Task Creation"); a
+        store that is away keeps nobody waiting for long.
+
+        Raises:
+            TooManyTasks: over a limit; the server is told to cancel it.
+        """
+        handle = self.adopt(created.task, created.visit, principal, capabilities, created.questions)
+        handle.said = created.result
+        await self._wait_until_written()
+        return handle
+
+    async def _wait_until_written(self) -> None:
+        if self.written is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_WRITE_SECONDS):
+                    await self.written()
+
+    # -- from before a restart -----------------------------------------------------------------------
+
+    def readmit(self, stored: StoredTask) -> bool:
+        """Go on with a task from before a restart, if it is of use yet.
+
+        A task of a server's is followed as soon as its client comes. A call that was under way is lost with
+        the process that made it.
+        """
+        age_seconds = max(0.0, time.time() - stored.began)
+        if age_seconds >= self.rules.ttl_seconds or stored.id in self._handles:
+            return False
+        handle = self._go_on(stored) or self._remember_end(stored)
+        handle.id = stored.id
+        handle.created_at = stored.created_at
+        handle.began -= age_seconds
+        self.begin(handle)
+        self._expire_in(handle, self.rules.ttl_seconds - age_seconds)
+        return True
+
+    def _go_on(self, stored: StoredTask) -> LegacyHandle | None:
+        visit = None if stored.upstream is None else self.hold(stored.session)
+        if visit is None or stored.upstream is None:
+            return None
+        task = LegacyTask(
+            stored.upstream,
+            TaskStatus.WORKING,
+            stored.message,
+            stored.created_at,
+            ttl_milliseconds=stored.ttl_milliseconds,
+            poll_milliseconds=stored.poll_milliseconds,
+        )
+        handle = self._make(task, visit, stored.principal, jsonrpc.read_object(stored.capabilities))
+        handle.await_client()
+        return handle
+
+    def _remember_end(self, stored: StoredTask) -> PastTask:
+        past = PastTask(principal=stored.principal, session=None, ttl_milliseconds=stored.ttl_milliseconds)
+        past.message = stored.message
+        if stored.outcome is None:
+            message = _LOST_CALL if stored.upstream is None else LOST
+            past.settle(failure_of(OutcomeUnknown(message)))
+        else:
+            past.settle(TaskOutcome(TaskStatus(stored.outcome), stored.payload, stored.message))
+        return past
+
+    def count_of(self, principal: str) -> int:
+        """How many tasks a principal has."""
+        return self._per_principal.get(principal, 0)
+
+    def has_calls(self, principal: str) -> bool:
+        """Whether a call of the principal's goes on as a task, which only this process can."""
+        return any(
+            handle.principal == principal and handle.outcome is None and isinstance(handle, LateCall)
+            for handle in self._handles.values()
+        )
+
+    def let_go(self, principal: str) -> None:
+        """Somebody else goes on with the tasks of a principal: nothing is said of that to server or store."""
+        closing, self._closing = self._closing, True
+        for handle in [each for each in self._handles.values() if each.principal == principal]:
+            run = self._runs[handle.id]
+            self._forget(handle)
+            run.cancel()
+        self._closing = closing
 
     # -- what clients ask ----------------------------------------------------------------------------
 
@@ -283,6 +391,30 @@ class Handles:
             params = tasks.write_news(handle.state)
             for listener in handle.listeners:
                 listener.put(revisions.TASK_NEWS, params)
+
+
+def _describe(handle: Handle) -> bytes:
+    """What could be stored of a task."""
+    outcome = handle.outcome
+    if outcome is not None and len(outcome.payload or b"") > STORED_OUTCOME_BYTES:
+        outcome = tasks.failed(tasks.write_error(_TOO_LARGE))
+    server = handle if isinstance(handle, LegacyHandle) else None
+    return write_task(
+        StoredTask(
+            handle.id,
+            handle.principal,
+            handle.tag,
+            None if server is None else server.upstream.task.id,
+            b"{}" if server is None else server.capabilities,
+            handle.created_at,
+            time.time() - (asyncio.get_running_loop().time() - handle.began),
+            handle.ttl_milliseconds,
+            handle.poll_milliseconds,
+            handle.message,
+            None if outcome is None or server is not None else outcome.status.value,
+            None if outcome is None or server is not None else outcome.payload,
+        )
+    )
 
 
 async def _abandon(handle: Handle, run: "asyncio.Task[None]") -> None:

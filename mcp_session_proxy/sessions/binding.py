@@ -15,7 +15,7 @@ from ..errors import ProxyError, UnknownSession
 from ..events import Observer
 from ..upstream.life import Life
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import Caller
+from ..upstream.transport import NOBODY, Caller
 from . import audience, minting, policy, presence
 from .attaching import Attachments, usable_lease
 from .books import Slot, Usage
@@ -485,6 +485,14 @@ class Binder:
         for client in self.directory:
             if client.mailbox is not None:
                 client.mailbox.part()
+
+
+def hold(binder: Binder, tag: str) -> Visit | None:
+    """A visit to the session of this tag, for what goes on there without a request, if it is here."""
+    for slot in binder.pool.books.slots():
+        if slot.session.tag == tag and (lease := binder.pool.reclaim(slot, Usage.COMMON)) is not None:
+            return Visit(binder, slot, None, NOBODY, borrowed=lease)
+    return None
 
 
 async def _wake_quietly(session: UpstreamSession, caller: Caller) -> None:

@@ -159,9 +159,9 @@ class SessionLedger:
         """All tokens with this claim count as this principal, once they are accepted."""
         self._note(self._shard_of(principal), RecordPlace(CLAIM, claim), write_claim(principal))
 
-    def drop(self, shard: str, place: RecordPlace) -> None:
-        """A record is of no use any more."""
-        self._note(shard, place, None)
+    def note(self, shard: str, place: RecordPlace, data: bytes | None = None) -> None:
+        """A record is to be so; None if it is of no use any more."""
+        self._note(shard, place, data)
 
     def _note(self, shard: str, place: RecordPlace, subject: Subject) -> None:
         # What is let go of at the end has changed for us, and not for who goes on with it.

@@ -38,6 +38,7 @@ from .stored import (
     read_client,
     read_upstream,
 )
+from .stored_tasks import TASK, StoredTask, read_task
 
 # Of the ids that requests have at a server, each owner of a shard has this many, below 2**31 in all.
 _IDS: Final = 1 << 20
@@ -65,7 +66,7 @@ class Restorer:
     """Restores shards. ``profile_of`` reads a client's ``initialize``, ``room`` is for what clients want.
 
     ``note_claim`` is told who the tokens with a claim count as, ``note_principal`` whose records are in a
-    shard.
+    shard. ``readmit_task`` goes on with a task, once its session is here, and says whether it does.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class Restorer:
         drop: Callable[[str, RecordPlace], None],
         observe: Observer,
         note_principal: Callable[[str, str], None] = lambda *_: None,
+        readmit_task: Callable[[StoredTask], bool] = lambda _: False,
     ) -> None:
         self._binder = binder
         self._make = make
@@ -88,6 +90,7 @@ class Restorer:
         self._room = room
         self._note_claim = note_claim
         self._note_principal = note_principal
+        self._readmit_task = readmit_task
         self._drop = drop
         self._observe = observe
         self._now = asyncio.get_running_loop().time
@@ -98,17 +101,22 @@ class Restorer:
         """Restore one shard, owned under this fence; what came of it is added to ``result``."""
         sessions: list[UpstreamRecord] = []
         clients: list[StoredClientSession] = []
+        tasks: list[tuple[RecordPlace, StoredTask]] = []
         for place, sealed in records.items():
             try:
-                self._read(
-                    shard, fence, place, self._keys.open(place_of(shard, place), sealed), sessions, clients
-                )
+                data = self._keys.open(place_of(shard, place), sealed)
+                if place.kind == TASK:
+                    tasks.append((place, read_task(data)))
+                else:
+                    self._read(shard, fence, place, data, sessions, clients)
             except (Unsealed, UnreadableRecord, OverBudget):
                 self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
         owners = {client.home for client in clients}
-        for principal in {record.principal or shard for record in sessions} | {
-            client.record.principal.digest for client in clients
-        }:
+        for principal in (
+            {record.principal or shard for record in sessions}
+            | {client.record.principal.digest for client in clients}
+            | {task.principal for _, task in tasks}
+        ):
             self._note_principal(principal, shard)
         homes: dict[str, Slot[UpstreamSession]] = {}
         for record in sorted(sessions, key=lambda record: -record.unused_seconds):
@@ -122,6 +130,9 @@ class Restorer:
                 result.clients += 1
             else:
                 self._drop(shard, RecordPlace(CLIENT, self._keys.name_of(stored.record.id)))
+        for place, task in tasks:
+            if not self._readmit_task(task):
+                self._drop(shard, place)
 
     def _read(
         self,

@@ -75,7 +75,7 @@ async def test_a_call_that_takes_long(bench: TaskBench, tool: Tool) -> None:
     assert (handle["status"], handle["ttlMs"], "pollIntervalMs" in handle) == ("working", 90_000, False)
     assert (await bench.get(handle["taskId"]))["status"] == "working"
     tool.finish()
-    assert (await bench.until_status(handle["taskId"], "completed"))["result"] == DONE
+    assert (await bench.until_status(handle["taskId"], "completed"))["result"]["content"] == DONE["content"]
     assert len(bench.server.posts("tools/call")) == 1
 
 
@@ -128,7 +128,7 @@ async def test_questions(bench: TaskBench, tool: Tool) -> None:
     await bench.about("update", identifier, inputResponses={"name_3": ADA})
     await until(lambda: len(tool.answers) == 3)
     tool.finish()
-    assert (await bench.until_status(identifier, "completed"))["result"] == DONE
+    assert (await bench.until_status(identifier, "completed"))["result"]["content"] == DONE["content"]
     assert tool.answers == [("q1", ADA), ("q2", ADA), ("q3", ADA)]
 
 
@@ -139,7 +139,7 @@ async def test_a_server_that_goes_on_without_an_answer(bench: TaskBench, tool: T
     tool.ask("q1")
     await bench.until_status(identifier, "input_required")
     tool.finish()
-    assert (await bench.until_status(identifier, "completed"))["result"] == DONE
+    assert (await bench.until_status(identifier, "completed"))["result"]["content"] == DONE["content"]
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["working", "asked"])
@@ -192,7 +192,8 @@ async def test_listening(bench: TaskBench, tool: Tool) -> None:
         await read_events(response.content, 2)
         tool.finish()
         [(_, ended)] = await read_events(response.content, 1)
-    assert (ended["params"]["status"], ended["params"]["result"]) == ("completed", DONE)
+    params = ended["params"]
+    assert (params["status"], params["result"]["content"]) == ("completed", DONE["content"])
 
 
 async def test_only_calls_of_tools(bench: TaskBench) -> None:

@@ -165,6 +165,8 @@ function showNumbers(status) {
   showNumber("Upstream sessions", count.format(held), busy.join(", ") || of("upstream_sessions"), held >= limits.upstream_sessions ? "warn" : null);
   showNumber("Client sessions", count.format(totals.client_sessions), of("client_sessions"));
   showNumber("Requests in flight", count.format(totals.in_flight), `${count.format(totals.exchanges_parked)} parked`);
+  const { working = 0, input_required: asked = 0 } = totals.tasks;
+  showNumber("Tasks", count.format(working + asked), `${count.format(asked)} need input`);
   showNumber("Waiting for a session", count.format(totals.waiters), of("waiters"), totals.waiters > 0 ? "warn" : null);
 }
 
