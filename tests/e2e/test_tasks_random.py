@@ -8,6 +8,7 @@ import random
 import secrets
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -15,6 +16,7 @@ import pytest
 from conftest import THOROUGH
 
 from .conftest import Desk
+from .launch import unused_port
 from .modern_wire import EVERYTHING, TASKS_EXTENSION, ModernCaller
 from .wire import Message, Reply
 
@@ -209,3 +211,24 @@ async def test_a_server_that_dies(own_desk: Callable[..., Desk], http: aiohttp.C
     assert lost + ended == TASKS
     runs: dict[str, Any] = (await at.all_stats())["runs"]
     assert [run for run, count in runs.items() if count > 1 and not run.startswith("multi_input")] == []
+
+
+async def test_a_proxy_that_is_killed(
+    own_desk: Callable[..., Desk], http: aiohttp.ClientSession, tmp_path: Path
+) -> None:
+    """With a state directory, the next one knows all tasks that it has given handles of, and how they end."""
+    options = ("--max-tasks-per-principal", str(TASKS), "--max-tasks", str(TASKS))
+    listen = f"127.0.0.1:{unused_port()}"
+    at = own_desk("tasks-ts", *options, "--state-dir", str(tmp_path / "state"), "--listen", listen)
+
+    def die() -> None:
+        at.proxy.program.kill()
+        at.proxy.start()
+
+    principals = await play(http, at.proxy.url, seed=3, meanwhile=die, asked=False)
+    lost = sum(principal.lost for principal in principals)
+    ended = sum(sum(principal.ended.values()) for principal in principals)
+    assert ended == sum(len(principal.handles) for principal in principals)
+    assert lost + ended == TASKS
+    runs: dict[str, Any] = (await at.all_stats())["runs"]
+    assert max(runs.values()) == 1
