@@ -198,6 +198,11 @@ SHOWN_EVENT_CHARS: Final = 300
 # Kinds of trouble that it tells of: a few reasons come from outside, as a server's statuses.
 SHOWN_TROUBLES: Final = 200
 
+# -- What is stored --------------------------------------------------------------------------------
+
+# A record that is read again; the largest that are written have a few megabytes.
+RECORD_BYTES: Final = 16 * 1024 * 1024
+
 # -- A child, which is a server that speaks over its standard input and output ---------------------
 
 # What it was told and has not read. One message alone may be as large as --max-body-bytes allows.

@@ -320,6 +320,8 @@ def require_http_1(http: web.BaseRequest) -> None:
         UnsupportedHttp: it is neither HTTP/1.1 nor HTTP/1.0.
     """
     if http.version not in (HttpVersion11, HttpVersion10):
+        # That of the answer, which would repeat the request's (RFC 9110, section 2.5).
+        http._cache["version"] = HttpVersion11
         raise UnsupportedHttp("Send HTTP/1.1 or HTTP/1.0: no other version is spoken here.")
 
 

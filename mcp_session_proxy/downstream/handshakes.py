@@ -14,7 +14,7 @@ from .places import Place
 
 _T = TypeVar("_T")
 # In each turn of the event loop. One more costs those who are connected a millisecond.
-_BEGUN_AT_ONCE: Final = 2
+BEGUN_AT_ONCE: Final = 2
 
 
 class Handshakes:
@@ -67,7 +67,7 @@ class Handshakes:
     def _go_on(self) -> None:
         """Let the next ones begin."""
         self._next = None
-        for _ in range(_BEGUN_AT_ONCE):
+        for _ in range(BEGUN_AT_ONCE):
             if not self._waiting:
                 return
             if self._count >= self._max_under_way():

@@ -123,10 +123,17 @@ class Places:
         # In the order in which they came; those of each principal in the order in which they became its.
         self._asked: dict[Place, None] = {}
         self._own: dict[str, dict[Place, None]] = {}
+        self._networks: dict[Place, str] = {}
+        self._of_network: dict[str, int] = {}
         self._nobody_until = 0.0  # until then, all that have asked are known to be in use
 
     def __len__(self) -> int:
         return len(self._silent) + len(self._begun) + len(self._asked)
+
+    @property
+    def from_several_networks(self) -> bool:
+        """Whether they come from more than one."""
+        return len(self._of_network) > 1
 
     @property
     def waiting(self) -> int:
@@ -141,6 +148,8 @@ class Places:
         if len(self) >= self.max_connections and not self.make_room():
             return None
         place = Place(asyncio.get_running_loop().time(), network_of(peer))
+        self._networks[place] = place.network
+        self._of_network[place.network] = self._of_network.get(place.network, 0) + 1
         place.wait(self._first_request_seconds, self.dismiss)
         self._silent.add(place)
         return place
@@ -186,6 +195,10 @@ class Places:
         if not (self._silent.remove(place) or self._begun.remove(place)):
             self._asked.pop(place, None)
         self._disown(place)
+        if (network := self._networks.pop(place, None)) is not None:
+            self._of_network[network] -= 1
+            if not self._of_network[network]:
+                del self._of_network[network]
 
     def dismiss(self, place: Place) -> None:
         """End a connection."""

@@ -19,13 +19,15 @@ from aiohttp import web
 from ..aio import Tasks, readable
 from ..bounds import HANDSHAKES_PERCENT, LEAST_HANDSHAKES, TLS_HANDSHAKE_SECONDS
 from .app import HttpServer
-from .handshakes import Handshakes
-from .places import Place
+from .handshakes import BEGUN_AT_ONCE, Handshakes
+from .places import Place, Places
 
 # How long the rest of an answer may take that is still being sent when we close.
 _CLOSE_SECONDS: Final = 10.0
 # Descriptors of those who make room are closed only afterwards, so not too many are accepted at once.
 _ACCEPTED_AT_ONCE: Final = 32
+# Where so many wait for their handshakes and all come from one network, no more are accepted than begin.
+_MANY: Final = 16
 _NONE_LEFT: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _REST_SECONDS: Final = 0.05
 
@@ -74,7 +76,7 @@ class _Acceptor:
         self._arriving = Tasks()
         places = listener.places
         self._handshakes = Handshakes(
-            max_under_way=lambda: max(LEAST_HANDSHAKES, places.max_connections * HANDSHAKES_PERCENT // 100),
+            max_under_way=lambda: most_under_way(places),
             end=places.dismiss,
         )
         self._loop = asyncio.get_running_loop()
@@ -94,7 +96,11 @@ class _Acceptor:
 
     def _accept(self, listening: socket.socket) -> None:
         """Take in who waits to be accepted."""
-        for _ in range(_ACCEPTED_AT_ONCE):
+        at_once = _ACCEPTED_AT_ONCE
+        if self._handshakes.waiting >= _MANY and not self._listener.places.from_several_networks:
+            # Nobody is found among them who would come first, and whoever is taken in could only be ended.
+            at_once = BEGUN_AT_ONCE
+        for _ in range(at_once):
             try:
                 client, address = listening.accept()
             except OSError as error:
@@ -157,6 +163,13 @@ class _Acceptor:
         except asyncio.CancelledError:
             listener.places.leave(place)
             raise
+
+
+def most_under_way(places: Places) -> int:
+    """How many handshakes there may be: all connections may be some, where all come from one network."""
+    if not places.from_several_networks:
+        return places.max_connections
+    return max(LEAST_HANDSHAKES, places.max_connections * HANDSHAKES_PERCENT // 100)
 
 
 def _shut(client: socket.socket) -> None:

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from ..bounds import RECORD_BYTES
 from . import sqlite_events
 from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Fenced, RecordPlace, StoredMember, StoredShard, StoreFailure
@@ -338,9 +339,11 @@ class SqliteEngine:
         """See ``Engine.load``."""
 
         def work() -> Mapping[RecordPlace, bytes]:
-            # Whoever has changed the file may have left values of other types, which are damaged records.
+            # Whoever has changed the file may have left values of other types, or of any size: damaged ones.
             rows = self._db.execute(
-                "SELECT kind, name, CAST(value AS BLOB) FROM records WHERE shard=?", (shard,)
+                "SELECT kind, name, CASE WHEN length(value) <= ? THEN CAST(value AS BLOB) ELSE x'' END"
+                " FROM records WHERE shard=?",
+                (RECORD_BYTES, shard),
             )
             return {RecordPlace(kind, name): value for kind, name, value in rows}
 

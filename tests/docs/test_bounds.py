@@ -123,6 +123,7 @@ ROWS = {
         "TOKEN_HANDSHAKES_A_CLAIMANT": "handshakes at once, {} with one claim",
     },
     "a request of which a server": {"WORDLESS_TIMES": "{} times `--request-timeout`"},
+    "a record in a state directory": {"RECORD_BYTES": "{};"},
     "what a server asks in one call": {"QUESTIONS_A_CALL": "{} questions"},
     "questions to clients": {
         "UNANSWERED_QUESTIONS": "{} unanswered",

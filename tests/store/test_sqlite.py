@@ -60,6 +60,19 @@ async def test_values_of_another_type(path: Path) -> None:
             assert await engine.load("s") == {ONE: str(value).encode()}
 
 
+async def test_a_value_without_measure(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is larger than any record that is written is not read into memory."""
+    monkeypatch.setattr("mcp_session_proxy.store.sqlite.RECORD_BYTES", 1000)
+    for size, left in ((1000, 1000), (1001, 0)):
+        async with opened(path) as engine:
+            await write_one(engine)
+        with sqlite3.connect(path) as database:
+            database.execute("UPDATE records SET value=zeroblob(?)", (size,))
+        database.close()
+        async with opened(path) as engine:
+            assert await engine.load("s") == {ONE: bytes(left)}
+
+
 async def test_nobody_else_can_read_it(path: Path) -> None:
     """Neither the file nor what SQLite lays beside it, whatever the umask."""
     former = os.umask(0)
