@@ -72,7 +72,9 @@ class Case:
         With `other` the proxy of another tree is measured beside this one, wherever this one is.
         """
         entries = [
-            e for e in self.entries if not names or e.name in names or e.contender in {"bare", "proxy"}
+            e
+            for e in self.entries
+            if not names or e.name in names or e.contender in {"bare", "proxy", COMMAND}
         ]
         if other:
             twins = [replace(e, name=f"other {e.name}", contender="other") for e in entries]
