@@ -2,7 +2,7 @@
 
 A handshake costs a millisecond or more, most of it at its beginning, and whoever begins one need not go on.
 So those who have said something wait here until it is their turn: a network (``places.network_of``) from
-which hundreds come has one of them begin for each one of another, and of its own the last comes first.
+which hundreds come has one of them begin for each one of another, and of very many the last comes first.
 Between two turns everybody else has theirs, and only so many are under way: more make room for each other.
 """
 
@@ -13,6 +13,8 @@ from typing import Final, TypeVar
 from .places import Place
 
 _T = TypeVar("_T")
+# So many of one network wait for a moment only, and are served in order.
+_IN_ORDER: Final = 64
 # In each turn of the event loop. One more costs those who are connected a millisecond.
 BEGUN_AT_ONCE: Final = 2
 
@@ -76,7 +78,8 @@ class Handshakes:
             own = self._waiting.pop(network)
             # Where more come than can be served, those who came last are still there and have time left;
             # in order, everybody would be served too late.
-            place, turn = own.popitem()
+            place = next(iter(own) if len(own) <= _IN_ORDER else reversed(own))
+            turn = own.pop(place)
             if own:
                 self._waiting[network] = own
             if not turn.done():  # it may have been given up in this very step
