@@ -650,7 +650,10 @@ class MemberLeft(Event, frozen=True, kw_only=True):
 
 
 class MemberBuried(Event, frozen=True, kw_only=True):
-    """Another process on this machine has died: its callers need not wait for the end of its lease."""
+    """Another process on this machine has died: its callers need not wait for the end of its lease.
+
+    What to do: see why it ended, in its own log and the system's; its callers are served here meanwhile.
+    """
 
     name = "cluster.member_buried"
     level = Level.WARNING
