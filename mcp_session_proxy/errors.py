@@ -47,6 +47,9 @@
         ├── OverBudget               503          memory-budget
         ├── AcquireTimeout           503          acquire-timeout
         ├── TooManyWaiters           503          too-many-waiters
+        ├── MemberUnreachable        503          peer-unreachable
+        ├── Misrouted                503          misrouted
+        ├── StoreUnavailable         503          store-unavailable
         └── Draining                 503          draining
 
 An error knows whose fault it is (``fault``). That decides what is counted and how loudly it is told: callers

@@ -16,6 +16,7 @@ from mcp_session_proxy.errors import (
     InternalError,
     OverloadError,
     ProxyError,
+    UnsupportedHttp,
     UpstreamError,
     UpstreamRejected,
 )
@@ -98,8 +99,13 @@ def test_reasons_tell_errors_apart() -> None:
 
 @pytest.mark.parametrize("cls", [drawn.cls for drawn in DRAWING])
 def test_the_status_says_whose_fault_it_is(cls: type[ProxyError]) -> None:
-    """A client's fault is never a 5xx, the server's or ours never a 4xx."""
-    if issubclass(cls, ClientError):
+    """A client's fault is never a 5xx, the server's or ours never a 4xx.
+
+    But for another version of HTTP: that has a status of its own (RFC 9110, section 15.6.6).
+    """
+    if cls is UnsupportedHttp:
+        assert cls.status == 505
+    elif issubclass(cls, ClientError):
         assert cls.status < 500
     else:
         assert cls.status >= 500 or cls.status == 200

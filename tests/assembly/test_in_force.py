@@ -77,6 +77,4 @@ def test_what_can_change_is_read_where_rules_are_made() -> None:
     assert {module: options for module, options in read.items() if options} == {
         "admin": ["admin_token"],
         "proxy": ["drain_timeout", "on_stop"],
-        # Once, at the start: for how long what an earlier process left is kept for those who do not come.
-        "state": ["client_session_timeout", "idle_timeout"],
     }

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import pytest
 from aiohttp import web
+from aiohttp.http import HttpVersion, HttpVersion10, HttpVersion11
 from messages import call
 from proxy_bench import Bench
 
@@ -18,8 +19,10 @@ from mcp_session_proxy.downstream.head import Head
 HEAD = ((b"Host", b"a"), (b"Content-Length", b"10"), (b"Authorization", b"Bearer alice"))
 
 
-def request(*headers: tuple[bytes, bytes], path: str = "/mcp?a=1") -> web.BaseRequest:
-    return cast(web.BaseRequest, SimpleNamespace(raw_path=path, raw_headers=headers))
+def request(
+    *headers: tuple[bytes, bytes], path: str = "/mcp?a=1", version: HttpVersion = HttpVersion11
+) -> web.BaseRequest:
+    return cast(web.BaseRequest, SimpleNamespace(raw_path=path, raw_headers=headers, version=version))
 
 
 @pytest.mark.parametrize(
@@ -29,6 +32,7 @@ def request(*headers: tuple[bytes, bytes], path: str = "/mcp?a=1") -> web.BaseRe
         (request(HEAD[0], (b"Content-Length", b"999"), HEAD[2]), True),
         (request(*HEAD, path="/mcp?a=2"), False),
         (request(*HEAD, path="/other?a=1"), False),
+        (request(*HEAD, version=HttpVersion10), False),
         (request(*HEAD[:2], (b"Authorization", b"Bearer bob")), False),
         (request(*HEAD[:2], (b"authorization", b"Bearer alice")), False),
         (request((b"Host", b"b"), *HEAD[1:]), False),
