@@ -40,12 +40,13 @@ def late(seconds: float) -> Callable[[], float]:
     return lambda: time.time() + seconds
 
 
-REFUSED = {
-    "unsigned": b"POST /mcp HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
-    "wrong-mac": sign(Signer(SENDER, [b"x" * 32], now=time.time)),
-    "itself": sign(Signer(OWNER, [KEY], now=time.time)),
-    "unknown-member": sign(Signer("c" * 16, [KEY], now=time.time)),
-    "other-version": sign().replace(b"v1", b"v9", 1),
+# Made when they are sent, for they tell the time.
+REFUSED: dict[str, Callable[[], bytes]] = {
+    "unsigned": lambda: b"POST /mcp HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n{}",
+    "wrong-mac": lambda: sign(Signer(SENDER, [b"x" * 32], now=time.time)),
+    "itself": lambda: sign(Signer(OWNER, [KEY], now=time.time)),
+    "unknown-member": lambda: sign(Signer("c" * 16, [KEY], now=time.time)),
+    "other-version": lambda: sign().replace(b"v1", b"v9", 1),
 }
 
 
@@ -56,7 +57,7 @@ def told(pair: Pair) -> list[tuple[str, str | None, int]]:
 @pytest.mark.parametrize("why", REFUSED)
 async def test_who_is_not_believed(pair: Pair, why: str) -> None:
     """It is answered 403, nothing is done, and an event says why."""
-    answer = await ask(pair, REFUSED[why])
+    answer = await ask(pair, REFUSED[why]())
     assert answer.startswith(b"HTTP/1.1 403")
     assert f"Msp-Refused: {why}".encode() in answer
     assert [reason for reason, _, _ in told(pair)] == [why]
@@ -97,7 +98,7 @@ async def test_another_body(pair: Pair, sent: bytes) -> None:
 async def test_it_is_told_once_a_second(pair: Pair) -> None:
     """Who can connect can try as often as it likes, and fills no log."""
     for _ in range(5):
-        await ask(pair, REFUSED["unsigned"])
+        await ask(pair, REFUSED["unsigned"]())
     assert told(pair) == [("unsigned", None, 1)]
 
 
