@@ -12,6 +12,7 @@ from http_server import HttpServer
 from hypothesis import HealthCheck, settings
 from pipe_server import PipeServer
 from proxy_bench import Bench
+from selection import THOROUGH
 
 from mcp_session_proxy.settings.sources import ENV_PREFIX
 
@@ -20,8 +21,6 @@ settings.register_profile("patient", settings(), deadline=None, suppress_health_
 settings.load_profile("patient")
 
 
-# Everything at its full length: every pair of a client and a server, not only some of each.
-THOROUGH = bool(os.environ.get("THOROUGH"))
 TRANSPORTS = {"http": FakeServer, "pipe": PipeServer}
 
 

@@ -4,7 +4,6 @@ THOROUGH=1 does it as often as the reports speak of.
 """
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator
 
@@ -12,14 +11,14 @@ import pytest
 from http_server import HttpServer
 from messages import call
 from proxy_bench import PATIENCE_SECONDS, until
+from selection import THOROUGH
 from stdio_bench import TOY, StdioBench, is_there
 
-WHOLE = bool(os.environ.get("THOROUGH"))
-OPENINGS = 200 if WHOLE else 30
-VANISHING = 200 if WHOLE else 40
-SESSIONS = 1000 if WHOLE else 4
-STDERR_LINES = 2100 if WHOLE else 1000
-CHURN = 600 if WHOLE else 12
+OPENINGS = 200 if THOROUGH else 30
+VANISHING = 200 if THOROUGH else 40
+SESSIONS = 1000 if THOROUGH else 4
+STDERR_LINES = 2100 if THOROUGH else 1000
+CHURN = 600 if THOROUGH else 12
 STEPS = ["start", "initialize", "notifications/initialized", "logging/setLevel", "tools/call"]
 
 

@@ -18,6 +18,7 @@ from http_server import HttpServer, reply_to
 from messages import INITIALIZE, call
 from programs import Program, running
 from proxy_bench import PATIENCE_SECONDS, until
+from selection import THOROUGH
 
 from mcp_session_proxy.aio import readable, unix_name
 from mcp_session_proxy.assembly import replacing
@@ -29,7 +30,7 @@ from mcp_session_proxy.settings.values import Address
 ANYWHERE = Address("127.0.0.1", 0)
 OPTIONS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--replace")
 # One takes three seconds.
-REPLACEMENTS = 20 if os.environ.get("THOROUGH") else 4
+REPLACEMENTS = 20 if THOROUGH else 4
 
 
 # -- the program -------------------------------------------------------------------------------------

@@ -173,6 +173,7 @@ REFUSALS: dict[str, Callable[[Mapping[str, Any], str], Reply]] = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("refusal", REFUSALS)
 def test_a_caller_that_is_refused_pages_nobody(
     server: Server, proxy: Proxy, history: History, refusal: str
@@ -214,6 +215,7 @@ TROUBLE: dict[str, Callable[[Mapping[str, Any], str], Reply]] = {
 }
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("trouble", TROUBLE)
 def test_a_server_that_fails_pages_somebody(
     server: Server, proxy: Proxy, history: History, trouble: str

@@ -65,6 +65,7 @@ async def ask_and_read_nothing(bench: Bench, session: str) -> asyncio.StreamWrit
     return writer
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("answer", [json_answer, event_answer, late_event_answer])
 async def test_nothing_is_left_of_what_nobody_took(bench: Bench, answer: Any) -> None:
     """Clients that leave in the middle of a large answer leave nothing behind, without any collector."""

@@ -22,8 +22,9 @@ async def test_a_task_goes_through(bench: Bench, server: TaskServer) -> None:
     made = await bench.post(call(1, name="work", task={"ttl": 60000}), session=session)
     task = await server.next_task()
     assert made.json["result"]["task"]["taskId"] == task.id
+    # Before it is listened to: the answer begins with the first thing that there is to say.
+    question = task.ask(message="Sure?", requestedSchema={"type": "object"})
     async with bench.request("POST", call(2, "tasks/result", taskId=task.id), session=session) as stream:
-        question = task.ask(message="Sure?", requestedSchema={"type": "object"})
         ((_, asked),) = await read_events(stream.content, 1)
         assert (asked["method"], asked["params"]["message"]) == ("elicitation/create", "Sure?")
         looked = await bench.post(call(3, "tasks/get", taskId=task.id), session=session)

@@ -20,6 +20,7 @@ NO_GOODBYE = {"sdk-ts-1", "mcp-remote"}
 AT_ONCE = ("--reconnect-grace", "0s")
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("server", ["mcp-1.30", "mcp-1.23"])
 @pytest.mark.parametrize("client", list(COMMANDS))
 async def test_state_is_kept_between_connections(
@@ -45,6 +46,7 @@ async def test_langchain_keeps_state_between_calls(desk: MakeDesk, run: Run) -> 
     assert metrics_at_server["sessions"]["opened"] == 1
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", FULL)
 async def test_server_to_client_features(client: str, desk: MakeDesk, run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots and resource updates reach the client."""

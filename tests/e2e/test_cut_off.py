@@ -53,6 +53,7 @@ class Gate:
             return self.name in await response.json()
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", CLIENTS)
 async def test_a_client_that_is_cut_off_in_mid_call(client: str, at: Desk, cutter: Cutter, run: Run) -> None:
     """A client whose connections break during a call, at whatever moment, resumes and gets its result."""

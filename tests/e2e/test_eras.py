@@ -42,6 +42,7 @@ async def counts(run: Run, client: str, url: str) -> list[object]:
     return [seen[0]["protocol"], *(number for connection in seen for number in connection["answers"])]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", ["mcp", "fastmcp"])
 async def test_state_is_kept_before_a_stateful_server(
     start: StartServer, owned: Fleet, run: Run, kind: str
@@ -52,6 +53,7 @@ async def test_state_is_kept_before_a_stateful_server(
     assert await counts(run, "mcp-2-legacy", proxy.url) == ["2025-11-25", "1", "2", "3", "4"]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("kind", ["mcp", "fastmcp"])
 async def test_a_server_without_sessions_needs_no_help(
     start: StartServer, owned: Fleet, run: Run, kind: str
@@ -61,6 +63,7 @@ async def test_a_server_without_sessions_needs_no_help(
     assert await counts(run, "mcp-2-auto", proxy.url) == ["2026-07-28", "1", "1", "1", "1"]
 
 
+@pytest.mark.share(3)
 @pytest.mark.parametrize("client", ["mcp-2-auto", "fastmcp-auto", "openai-agents"])
 async def test_clients_that_may_choose_fall_back(
     start: StartServer, owned: Fleet, run: Run, client: str

@@ -129,6 +129,7 @@ async def test_counts_go_on(stand: MakeStand, library: str, algorithm: str, shar
     assert counts == list("123456")
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(("library", "algorithm"), SERVERS_WITH_KEYS)
 async def test_a_parked_call_is_answered_under_the_new_token(
     stand: MakeStand, library: str, algorithm: str

@@ -21,6 +21,7 @@ def requests_of(proxy: Proxy, era: str) -> float:
     return sum(n for name, n in counted if name.startswith("requests_total{") and f'era="{era}"' in name)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", list(MODERN_COMMANDS))
 async def test_modern_is_chosen_and_state_is_kept(client: str, desk: MakeDesk, run: Run) -> None:
     """A client that may choose speaks modern; two of its connections count 1 to 4 on one upstream session."""
@@ -35,6 +36,7 @@ async def test_modern_is_chosen_and_state_is_kept(client: str, desk: MakeDesk, r
     assert (await at.stats())["sessions"] == {"opened": 1, "closed": 0, "live": 1}
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", PINNED)
 async def test_everything_a_server_can_do(client: str, desk: MakeDesk, run: Run) -> None:
     """Progress, logs, elicitation, sampling, roots, updates, resources and prompts reach a pinned client."""
@@ -55,6 +57,7 @@ async def test_everything_a_server_can_do(client: str, desk: MakeDesk, run: Run)
     assert {tool: after[tool] - before.get(tool, 0) for tool in asking} == dict.fromkeys(asking, 1)
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", PINNED)
 @pytest.mark.parametrize("mode", ["modern", "modern-get"])
 async def test_rounds(client: str, mode: str, desk: MakeDesk, run: Run) -> None:

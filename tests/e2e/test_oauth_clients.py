@@ -132,6 +132,7 @@ _SOME = [
 ]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize(
     ("client", "server", "algorithm", "sharing"), _ALL if os.environ.get("OAUTH_ALL") else _SOME
 )

@@ -218,6 +218,7 @@ class _Holder:
         return {part for text in self.shown for part in text.split(".")[1:] if part}
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("identity", ["server", "unchecked", "jwks", "bytes"])
 async def test_tokens_never_come_out_again(owned: Fleet, http: aiohttp.ClientSession, identity: str) -> None:
     """Neither a token, nor a part of one, nor what it claims: however tokens count, and whatever they are."""

@@ -580,6 +580,7 @@ async def foreign(browser: Browser) -> AsyncIterator[Callable[..., Any]]:
         yield visit
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("name", ["localhost", "evil.example"])
 async def test_other_sites_pages_can_do_nothing(
     page_desk: Callable[..., Desk], foreign: Callable[..., Any], name: str
@@ -618,6 +619,7 @@ async def test_cannot_be_framed(page_desk: Callable[..., Desk], foreign: Callabl
 # -- how it looks ----------------------------------------------------------------------------------
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_light_and_dark(
     page_desk: Callable[..., Desk], open_page: Callable[..., Any], scheme: str
@@ -661,6 +663,7 @@ CONTRAST = """() => {
 }"""
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("screen", [{}, PHONE], ids=["desktop", "phone"])
 async def test_a_thousand_events_do_not_make_it_longer(
     page_desk: Callable[..., Desk], open_page: Callable[..., Any], screen: dict[str, Any]

@@ -13,7 +13,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from conftest import THOROUGH
+from selection import THOROUGH
 
 from .conftest import Desk
 from .launch import unused_port

@@ -6,6 +6,7 @@ Each caller is a principal of its own, so the tests share servers without meetin
 import asyncio
 import json
 from collections.abc import Callable
+from typing import Any
 
 import aiohttp
 import pytest
@@ -22,9 +23,15 @@ COUNTING = ["mcp-1.30", "mcp-1.23"]
 MAIN = [*COUNTING, "everything"]
 ALL = [*MAIN, "fastmcp-ts", "supergateway", "kubernetes"]
 
-counting = pytest.mark.parametrize("kind", COUNTING)
-main_servers = pytest.mark.parametrize("kind", MAIN)
-all_servers = pytest.mark.parametrize("kind", ALL)
+
+def of_kinds(kinds: list[str]) -> Callable[[Any], Any]:
+    """With each of these servers, or with some of them."""
+    return lambda test: pytest.mark.share(2)(pytest.mark.parametrize("kind", kinds)(test))
+
+
+counting = of_kinds(COUNTING)
+main_servers = of_kinds(MAIN)
+all_servers = of_kinds(ALL)
 
 
 async def works(desk: Desk, caller: Caller, session: str | None = None) -> None:

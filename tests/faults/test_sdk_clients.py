@@ -20,6 +20,7 @@ HEALED += [case for case in GONE.values() if case.name.startswith(_SOME)]
 TOLD = [case for case in CASES.values() if not case.outcomes & {RESULT, SERVERS_OWN}]
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("client", ["mcp-1.30", "mcp-2-auto", "langchain", "sdk-ts-1"])
 async def test_faults_that_a_client_never_sees(client: str, fleet: Fleet, tmp_path: Path) -> None:
     """One fault after the other that the proxy makes good: a real client sees nothing of them."""
@@ -35,6 +36,7 @@ async def test_faults_that_a_client_never_sees(client: str, fleet: Fleet, tmp_pa
         assert not left
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("environment", ["mcp-1.30", "mcp-2"])
 async def test_faults_that_a_client_is_told_of(environment: str, fleet: Fleet, tmp_path: Path) -> None:
     """One fault after the other that nobody can make good: the SDK raises each time, and never hangs."""

@@ -158,6 +158,7 @@ async def load_until_gone(
     return tellings, refused
 
 
+@pytest.mark.share(2)
 @pytest.mark.parametrize("era", ["session", "sessionless", "modern", "parked"])
 async def test_clients_that_vanish(
     era: str, fleet: Fleet, http: aiohttp.ClientSession, figures: Callable[[str], None]

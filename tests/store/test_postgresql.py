@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg  # type: ignore[import-untyped]
 import pytest
-from conftest import THOROUGH
+from selection import THOROUGH
 
 from mcp_session_proxy.store.events import EventStore, load
 
