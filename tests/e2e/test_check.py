@@ -201,11 +201,13 @@ async def test_nothing_is_left_behind_and_nothing_called(check: Command, owned: 
 async def test_ctrl_c(check: Command, owned: Fleet) -> None:
     """Ends it at once, with the usual status, without a word, and without a session left behind."""
     server = owned.new_server("mcp-1.30")
+    await check(server.url)
+    of_one_check = counted(server.origin)["sessions"]["closed"]
     process = await check.begin(server.url, "--idle", "1h")
 
     async def only_the_idle_session_is_left() -> bool:
         sessions = counted(server.origin)["sessions"]
-        return bool(sessions["closed"]) and sessions["live"] == 1
+        return bool(sessions["closed"] == 2 * of_one_check and sessions["live"] == 1)
 
     await eventually(only_the_idle_session_is_left, 120)
     process.send_signal(signal.SIGINT)
