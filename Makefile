@@ -64,7 +64,7 @@ test: $(READY) envs ## all tests, with real servers and clients
 
 thorough: $(READY) envs ## the same with every pair of a client and a server, not some of each (an hour)
 	$(BIN)/python tests/envs/install.py postgresql
-	THOROUGH=1 OAUTH_ALL=1 $(PYTEST) $(ARGS)
+	THOROUGH=1 $(PYTEST) $(ARGS)
 
 # Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
 TEST ?= --last-failed

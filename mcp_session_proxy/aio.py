@@ -8,9 +8,9 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Coroutine, Generator, Iterator
+from collections.abc import Awaitable, Coroutine, Generator, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 _T = TypeVar("_T")
 # As long as one piece of long work may take, in which everybody else waits.
@@ -85,6 +85,15 @@ class Signal(list[asyncio.Future[None]]):
             if future in self:
                 self.remove(future)
             raise
+
+
+async def all_of(works: Iterable[Awaitable[_T]]) -> list[_T]:
+    """What all of these give, once none of them goes on. Raises what the first of those raises that fail."""
+    done = await asyncio.gather(*works, return_exceptions=True)
+    for outcome in done:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return cast(list[_T], done)
 
 
 async def in_pieces(work: Generator[None, None, _T]) -> _T:

@@ -12,13 +12,14 @@ with a handler in :attr:`HttpServer.on`, and looks afterwards at what it has ``s
     server.on["tools/call"] = slow
 """
 
+import asyncio
 import json
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Any, Self
 
 from aiohttp import web
-from messages import GONE, raw
+from messages import GONE, notification, raw
 
 Handler = Callable[[web.Request, Any], Awaitable[web.StreamResponse]]
 
@@ -125,3 +126,21 @@ async def write_event(response: web.StreamResponse, message: object, *, event_id
     """Write one event."""
     head = b"" if event_id is None else b"id: %b\n" % event_id.encode()
     await response.write(head + b"data: " + raw(message) + b"\n\n")
+
+
+class TellingTool:
+    """A tool that says what it is told to in the course of its call, and answers when it is told None."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.says: asyncio.Queue[str | None] = asyncio.Queue()
+        server.on["tools/call"] = self._work
+
+    async def _work(self, request: web.Request, message: Any) -> web.StreamResponse:
+        response = None
+        while (news := await self.says.get()) is not None:
+            response = response or await begin_stream(request)
+            await write_event(response, notification("notifications/message", data=news))
+        if response is None:
+            return reply_to(message, {"done": 1})
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
+        return response

@@ -79,16 +79,12 @@ class DirectoryStore:
         """Whether a member that was here has ended."""
         return state_dir.is_gone(self.directory, other.member)
 
-    def part(self) -> None:
-        """This member is here no longer."""
+    async def close(self) -> None:
+        """Let go of it: this member is here no longer."""
+        await self.engine.close()
         if self._lock is not None:
             self._lock.close()
             self._lock = None
-
-    async def close(self) -> None:
-        """Let go of it."""
-        await self.engine.close()
-        self.part()
 
 
 class NetworkStore:
@@ -176,9 +172,6 @@ class NetworkStore:
     def is_gone(self, other: StoredMember) -> bool:  # noqa: ARG002
         """Nobody can tell before its lease has run out."""
         return False
-
-    def part(self) -> None:
-        """This member is here no longer."""
 
     async def close(self) -> None:
         """Let go of it."""

@@ -17,7 +17,7 @@ from rich.text import Text
 from .. import __version__, events
 from ..errors import ProxyError
 from ..events import Event
-from ..protocol import jsonrpc
+from ..protocol.lifting import read_server_facts
 from ..settings.config import Settings, load
 from ..settings.sources import ConfigError
 from ..settings.stdio import check_command
@@ -27,7 +27,7 @@ from ..upstream.stdio.transport import Stdio, StdioRules
 from ..upstream.transport import Caller, ConnectionLost, Refused
 from .looking import Looker
 from .report import SCHEMA, ExitStatus
-from .text import clean
+from .text import clean, name_and_version
 
 # From here on, a child in advance spares callers a wait that they notice.
 _SLOW_SECONDS: Final = 1.0
@@ -80,9 +80,7 @@ class CommandCheck:
 
     async def _facts(self) -> AsyncIterator[Trait]:
         look = await Looker(self._transport, self._caller, self._timeout_seconds).look()
-        info = jsonrpc.read_object(jsonrpc.read_object(look.result).get("serverInfo"))
-        named = (jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version"))
-        name = clean(" ".join(named))
+        name = name_and_version(read_server_facts(look.result).info)
         yield Trait("name", "calls itself", name, name)
         yield Trait("protocol", "protocol version", look.version, clean(str(look.version)))
         for what, count in look.counts.items():

@@ -11,7 +11,7 @@ from .clients import handshake_seconds
 from .families import Kinship, describe_id
 from .observations import Client, Entrance, Observations, ServerAnswer, Streams, TokensSeen
 from .starting import judge_start
-from .text import clean
+from .text import clean, name_and_version
 from .versions import refused_versions
 
 # What the proxy makes of the answer to an id that the server does not know.
@@ -144,9 +144,7 @@ def _name(seen: Observations) -> str:
     if info is None:
         meta = jsonrpc.read_object(members.get("_meta"))
         info = next((raw for key, raw in meta.items() if key.endswith("/serverInfo")), None)
-    named = jsonrpc.read_object(info)
-    words = (jsonrpc.read_string(named.get(key)) or "" for key in ("name", "version"))
-    return clean(" ".join(words)) or "without a name"
+    return name_and_version(info) or "without a name"
 
 
 def _versions(seen: Observations) -> str:

@@ -9,6 +9,7 @@ import json
 from typing import Final, NamedTuple
 
 from .. import __version__
+from ..aio import all_of
 from ..protocol import jsonrpc, revisions
 from ..upstream.handshake import Handshake, Versions
 from ..upstream.transport import Caller, Channel, Transport, first_response
@@ -46,16 +47,11 @@ class Looker:
             opened = await self._begin()
             counts = {what: await self._count(opened.channel, what) for what in _LISTS}
             await self._end_all()
-            later = await asyncio.gather(self._begin(), self._begin(), return_exceptions=True)
+            later, _ = await all_of([self._begin(), self._begin()])
         finally:
             await self._end_all()
-        seconds = []
-        for begun in later:
-            if isinstance(begun, BaseException):
-                raise begun
-            seconds.append(begun.seconds)
         told = {what: count for what, count in counts.items() if count is not None}
-        return Look(opened.result, opened.channel.version, told, opened.seconds, seconds[0])
+        return Look(opened.result, opened.channel.version, told, opened.seconds, later.seconds)
 
     async def _begin(self) -> _Opened:
         stands: list[Channel] = []

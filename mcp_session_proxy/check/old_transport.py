@@ -9,7 +9,7 @@ from .advice import PROGRAM, Advice
 from .clients import ClientVerdict, Fate
 from .facts import Fact
 from .observations import Client
-from .text import clean
+from .text import clean, clean_string, name_and_version
 
 # Every kind but the one that only servers with cookies are asked about.
 _CLIENTS: Final = tuple(client for client in Client if client is not Client.NO_COOKIES)
@@ -33,7 +33,7 @@ def list_facts(seen: Look) -> tuple[Fact, ...]:
     first, later = f"{seen.first_seconds * 1000:.0f} ms", f"{seen.later_seconds * 1000:.0f} ms"
     counts = ", ".join(f"{what} ({count})" for what, count in seen.counts.items())
     return (
-        Fact(key="server", label="Server", text=_name(seen.result) or "without a name"),
+        Fact(key="server", label="Server", text=name_and_version(_info(seen)) or "without a name"),
         Fact(key="transport", label="Transport", text="HTTP+SSE of 2024-11-05 only"),
         Fact(key="versions", label="Versions", text=clean(str(seen.version), 20)),
         Fact(key="capabilities", label="Offers", text=counts or "nothing"),
@@ -68,11 +68,10 @@ def command(url: str, upstream_flags: Sequence[str]) -> str:
 
 def describe(seen: Look) -> Mapping[str, Any]:
     """The server, for programs."""
-    info = jsonrpc.read_object(jsonrpc.read_object(seen.result).get("serverInfo"))
-    name, version = (jsonrpc.read_string(info.get(member)) for member in ("name", "version"))
+    info = jsonrpc.read_object(_info(seen))
     return {
-        "name": None if name is None else clean(name),
-        "version": None if version is None else clean(version),
+        "name": clean_string(info.get("name")),
+        "version": clean_string(info.get("version")),
         "protocol_version": clean(str(seen.version), 20),
         "transport": "http+sse",
         "capabilities": sorted(clean(each) for each in read_server_facts(seen.result).capabilities),
@@ -82,6 +81,5 @@ def describe(seen: Look) -> Mapping[str, Any]:
     }
 
 
-def _name(result: bytes) -> str:
-    info = jsonrpc.read_object(jsonrpc.read_object(result).get("serverInfo"))
-    return clean(" ".join(jsonrpc.read_string(info.get(member)) or "" for member in ("name", "version")))
+def _info(seen: Look) -> bytes | None:
+    return read_server_facts(seen.result).info

@@ -19,7 +19,7 @@ from .observations import Observations
 from .old_transport import Look
 from .problems import Diagnosis
 from .proxied import advise_proxied
-from .text import clean
+from .text import clean, clean_string
 from .versions import refused_versions
 
 # Raised when a member changes its meaning or goes; members may be added without.
@@ -175,9 +175,9 @@ def _server(seen: Observations, kinship: Kinship | None) -> dict[str, Any]:
     seconds = handshake_seconds(seen)
     shown = seen.hello if seen.hello.is_answered else seen.discover
     return {
-        "name": _text(info.get("name")),
-        "version": _text(info.get("version")),
-        "protocol_version": _text(hello.get("protocolVersion")),
+        "name": clean_string(info.get("name")),
+        "version": clean_string(info.get("version")),
+        "protocol_version": clean_string(hello.get("protocolVersion")),
         "modern_versions": list(seen.modern_versions),
         "capabilities": sorted(clean(name) for name in read_server_facts(shown.result or b"").capabilities),
         "tools": seen.tools,
@@ -198,8 +198,3 @@ def _server(seen: Observations, kinship: Kinship | None) -> dict[str, Any]:
             "told_by": list(kinship.seen),
         },
     }
-
-
-def _text(raw: bytes | None) -> str | None:
-    text = jsonrpc.read_string(raw)
-    return None if text is None else clean(text)

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from ..protocol import jsonrpc
+
 _MAX: Final = 100
 # A shorter one would blot out half of the report.
 _SHORTEST_SECRET: Final = 6
@@ -18,6 +20,18 @@ def clean(text: str, limit: int = _MAX) -> str:
     # str.isprintable is False for controls, for marks that turn or hide text, and for lone surrogates.
     line = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return line if len(line) <= limit else line[: limit - 1].rstrip() + "…"
+
+
+def clean_string(raw: bytes | None) -> str | None:
+    """A raw JSON string, cleaned; None if it is none."""
+    text = jsonrpc.read_string(raw)
+    return None if text is None else clean(text)
+
+
+def name_and_version(info: bytes | None) -> str:
+    """How a raw ``Implementation`` calls itself; empty if it does not."""
+    named = jsonrpc.read_object(info)
+    return clean(" ".join(jsonrpc.read_string(named.get(member)) or "" for member in ("name", "version")))
 
 
 def find_secrets(header_values: Iterable[str], query_values: Iterable[str] = ()) -> tuple[str, ...]:

@@ -83,14 +83,6 @@ class Peers:
         answer.keep_coded()
         return answer
 
-    async def post(self, card: Card, target: str, body: bytes) -> tuple[int, bytes]:
-        """Ask a member something of this one's own; gives the status and the body of its answer.
-
-        Raises:
-            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is none within a second.
-        """
-        return await self._ask(card, b"POST " + target.encode(), body)
-
     async def ask_lease(self, card: Card, member: str, shard: str | None) -> LeaseAnswer:
         """Ask a member what the store says of another one, and whether it has this shard itself.
 
@@ -98,7 +90,7 @@ class Peers:
             PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.
         """
         query = f"member={quote(member)}" + ("" if shard is None else f"&shard={quote(shard, safe='')}")
-        status, body = await self._ask(card, f"GET {LEASE_PATH}?{query}".encode(), b"")
+        status, body = await self.ask(card, f"GET {LEASE_PATH}?{query}".encode(), b"")
         try:
             if status == 200:
                 return msgspec.json.decode(body, type=LeaseAnswer)
@@ -106,7 +98,12 @@ class Peers:
             pass
         raise PeerBroke(f"it does not understand what it is asked (HTTP {status})")
 
-    async def _ask(self, card: Card, start: bytes, body: bytes) -> tuple[int, bytes]:
+    async def ask(self, card: Card, start: bytes, body: bytes) -> tuple[int, bytes]:
+        """Ask a member something of this one's own; gives the status and the body of its answer.
+
+        Raises:
+            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is none within a second.
+        """
         try:
             async with asyncio.timeout(PEER_ANSWER_SECONDS):
                 answer = await self.send(card, start, _OWN, body)

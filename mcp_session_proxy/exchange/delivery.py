@@ -137,7 +137,9 @@ class Delivery:
             self.mailbox(client).standalone.append(data)
         session.tell_differences(former.incarnation.initialize_result)
 
-    def tell_others(self, session: UpstreamSession, messages: Iterable[Notification], client: object) -> None:
+    def tell_others(
+        self, session: UpstreamSession, messages: Iterable[Notification], client: ClientSession | None
+    ) -> None:
         """What one client, or one without a session, hears in the course of its call, if it is a change.
 
         Servers that have one channel for everything do not say on which stream they tell of one; others may
@@ -147,7 +149,9 @@ class Delivery:
             if message.method in changes.CHANGES:
                 self._notify(session, message, besides=client)
 
-    def _notify(self, session: UpstreamSession, message: Notification, *, besides: object = None) -> None:
+    def _notify(
+        self, session: UpstreamSession, message: Notification, *, besides: ClientSession | None = None
+    ) -> None:
         """Put a notification into the mailboxes of the clients that may yet read it."""
         clients = audience_of(session)
         away_since = asyncio.get_running_loop().time() - _AWAY_SECONDS

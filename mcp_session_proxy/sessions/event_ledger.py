@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from .. import events as told
+from ..aio import all_of
 from ..bounds import KEPT_STREAM_BYTES
 from ..errors import OutcomeUnknown, ProxyError
 from ..events import Observer
@@ -25,11 +26,10 @@ from ..store.sealing import Keys, Unsealed
 from .event_room import EventRoom
 from .kept_stream import Keeping, StoredEvent, Stream
 from .mailbox import Mailbox, Missing
+from .store_trouble import StoreTrouble
 
 # The first of a stream of a POST: the ids of its requests. Real ones begin behind it.
 _ASKED: Final = 0
-_BATCH_SECONDS: Final = 0.01
-_RETRY_SECONDS: Final = 1.0
 _READ_SECONDS: Final = 1.0
 _WRITE_SECONDS: Final = 5.0
 _SETTLE_SECONDS: Final = 0.5
@@ -66,7 +66,7 @@ class EventLedger:
         self._room = EventRoom()
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
-        self._failing_since: float | None = None
+        self._trouble = StoreTrouble(observe)
 
     @property
     def pending(self) -> int:
@@ -95,7 +95,7 @@ class EventLedger:
         """Write what is noted, until this is cancelled."""
         while True:
             await self._noted.wait()
-            await asyncio.sleep(_BATCH_SECONDS if self._failing_since is None else _RETRY_SECONDS)
+            await asyncio.sleep(self._trouble.pause_seconds)
             await self.flush()
 
     async def finish(self) -> None:
@@ -106,7 +106,7 @@ class EventLedger:
 
     async def settle(self) -> None:
         """Write what there is, unless that takes its time: somebody waits."""
-        if (self._notes or self._turn.locked()) and self._failing_since is None:
+        if (self._notes or self._turn.locked()) and not self._trouble.lasts:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_SETTLE_SECONDS):
                     await self.flush()
@@ -119,30 +119,24 @@ class EventLedger:
             gone, self._gone = self._gone, {}
             try:
                 for streams in _batches(notes):
-                    await self._together(self._write(stream) for stream in streams)
+                    await all_of(self._write(stream) for stream in streams)
                     for stream in streams:
                         del notes[stream]
                 for place in self._room.make(self._now(), self.rules.store_bytes):
                     gone[place] = None
                 for places in _batches(gone):
-                    await self._together(self._erase(place) for place in places)
+                    await all_of(self._erase(place) for place in places)
                     for place in places:
                         del gone[place]
-                self._succeeded()
+                self._trouble.end()
             except StoreFailure as failure:
-                self._failed(failure)
+                self._trouble.begin(failure)
             finally:
                 # What was noted since is as good: what is to be written is looked for when it is written.
                 self._notes = notes | self._notes
                 self._gone |= dict(itertools.islice(gone.items(), _GONE - len(self._gone)))
                 if self._notes or self._gone:
                     self._noted.set()
-
-    async def _together(self, writing: Iterable[Awaitable[None]]) -> None:
-        outcomes = await asyncio.gather(*writing, return_exceptions=True)
-        for outcome in outcomes:
-            if outcome is not None:
-                raise outcome
 
     async def _write(self, stream: Stream) -> None:
         rules, copy = self.rules, stream.copy
@@ -191,17 +185,6 @@ class EventLedger:
         self._observe(told.StoreAsked(verb=verb, seconds=self._now() - began))
         return result
 
-    def _failed(self, failure: StoreFailure) -> None:
-        if self._failing_since is None:
-            self._failing_since = self._now()
-            self._observe(told.StoreFailed(problem=str(failure)))
-
-    def _succeeded(self) -> None:
-        if self._failing_since is not None:
-            seconds = self._now() - self._failing_since
-            self._failing_since = None
-            self._observe(told.StoreRecovered(seconds=seconds))
-
     # -- reading -----------------------------------------------------------------------------------
 
     async def fetch(self, mailbox: Mailbox, event_id: str) -> None:
@@ -227,7 +210,7 @@ class EventLedger:
         try:
             rows = await self._ask("after", self._store.after(place, after), _READ_SECONDS)
         except StoreFailure as failure:
-            self._failed(failure)
+            self._trouble.begin(failure)
             self._noted.set()  # so that it is found out when it works again
             return [], []
         asked: list[bytes] = []

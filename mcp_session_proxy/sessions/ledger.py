@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeAlias
 
-from .. import events
+from ..aio import all_of
 from ..events import Observer
 from ..store.engine import RecordPlace, StoreFailure
 from ..store.membership import Membership
@@ -21,6 +21,7 @@ from ..upstream.session import UpstreamSession
 from .books import Books, Slot
 from .client import ClientSession, Farewell
 from .directory import Directory
+from .store_trouble import StoreTrouble
 from .stored import (
     CLAIM,
     CLIENT,
@@ -32,9 +33,6 @@ from .stored import (
     write_upstream,
 )
 
-# Long enough that what belongs together (a session, its client, that it was taken) is one write.
-_BATCH_SECONDS: Final = 0.01
-_RETRY_SECONDS: Final = 1.0
 # Shards that are written together.
 _AT_ONCE: Final = 16
 # How often it is looked for what has changed in a session, and for clients that were used.
@@ -87,7 +85,7 @@ class SessionLedger:
         self.before_writing: list[Callable[[], Awaitable[None]]] = []
         self._said: dict[UpstreamSession, None] = {}
         self._finished = False
-        self._failing_since: float | None = None
+        self._trouble = StoreTrouble(observe)
         self._written: dict[Slot[UpstreamSession], tuple[object, ...]] = {}  # what each session was like
         self._clients_until = self._now()  # those that were used before this are written
 
@@ -102,7 +100,7 @@ class SessionLedger:
         """Something of an upstream session has changed."""
         if slot.is_elsewhere:
             return
-        self._note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), slot)
+        self.note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), slot)
 
     def _note_if_changed(self, slot: Slot[UpstreamSession]) -> None:
         if slot.usable and self._written.get(slot) != _state_of(slot):
@@ -129,14 +127,14 @@ class SessionLedger:
         """An upstream session is none any more."""
         self._written.pop(slot, None)
         if not slot.is_elsewhere:
-            self._note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), None)
+            self.note(self._shard_of(slot.key.principal), RecordPlace(UPSTREAM, slot.session.tag), None)
 
     def note_client(self, client: ClientSession) -> None:
         """Something of a client session has changed."""
         if client.farewell is Farewell.ELSEWHERE:
             return
         shard = self._shard_of(client.principal.digest)
-        self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
+        self.note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
         # That it belongs to this one, or to nobody else now, is written on the upstream session.
         home = client.home
         if home is not None:
@@ -153,17 +151,14 @@ class SessionLedger:
         """A client session is no more."""
         if client.farewell is not Farewell.ELSEWHERE:
             shard = self._shard_of(client.principal.digest)
-            self._note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
+            self.note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
 
     def note_claim(self, claim: str, principal: str) -> None:
         """All tokens with this claim count as this principal, once they are accepted."""
-        self._note(self._shard_of(principal), RecordPlace(CLAIM, claim), write_claim(principal))
+        self.note(self._shard_of(principal), RecordPlace(CLAIM, claim), write_claim(principal))
 
-    def note(self, shard: str, place: RecordPlace, data: bytes | None = None) -> None:
-        """A record is to be so; None if it is of no use any more."""
-        self._note(shard, place, data)
-
-    def _note(self, shard: str, place: RecordPlace, subject: Subject) -> None:
+    def note(self, shard: str, place: RecordPlace, subject: Subject = None) -> None:
+        """A record is to be what its subject is when it is written; None if it is of no use any more."""
         # What is let go of at the end has changed for us, and not for who goes on with it.
         if self._finished and subject is not None:
             return
@@ -187,7 +182,7 @@ class SessionLedger:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LOOK_SECONDS):
                     await self._noted.wait()
-            await asyncio.sleep(_BATCH_SECONDS if self._failing_since is None else _RETRY_SECONDS)
+            await asyncio.sleep(self._trouble.pause_seconds)
             if self._now() - looked >= _LOOK_SECONDS:
                 looked = self._now()
                 self.look()
@@ -237,14 +232,11 @@ class SessionLedger:
                     for first in self.before_writing:
                         await first()
                     # What comes together costs a store less than one after the other.
-                    writing = (
+                    await all_of(
                         self._write_shard(shard, changes, notes, emptied) for shard, changes in part.items()
                     )
-                    for outcome in await asyncio.gather(*writing, return_exceptions=True):
-                        if outcome is not None:
-                            raise outcome
             except StoreFailure as error:
-                self._failed(error)
+                self._trouble.begin(error)
             finally:
                 for shard, places in notes.items():
                     self._keep_noted(shard, places)
@@ -262,24 +254,13 @@ class SessionLedger:
         """Write a shard's records, and take it out of ``notes``. Raises StoreFailure."""
         if await self.membership.write(shard, changes, self._ttl_seconds()):
             del notes[shard]
-            self._succeeded()
+            self._trouble.end()
             if not any(changes.values()):
                 emptied.append(shard)
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""
         self._notes[shard] = places | self._notes.get(shard, {})
-
-    def _failed(self, error: StoreFailure) -> None:
-        if self._failing_since is None:
-            self._failing_since = self._now()
-            self._observe(events.StoreFailed(problem=str(error)))
-
-    def _succeeded(self) -> None:
-        if self._failing_since is not None:
-            seconds = self._now() - self._failing_since
-            self._failing_since = None
-            self._observe(events.StoreRecovered(seconds=seconds))
 
     def _seal(self, shard: str, place: RecordPlace, subject: Subject) -> bytes | None:
         data = self._write(subject)

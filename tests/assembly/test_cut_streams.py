@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import random
 from collections.abc import AsyncGenerator, AsyncIterator
 from pathlib import Path
@@ -20,11 +19,11 @@ from http_server import HttpServer, begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import BOTH, PATIENCE_SECONDS, until
 from restart_bench import Succession, rows
+from selection import FULL_FAULTS
 
-FULL = bool(os.environ.get("FULL_FAULTS") or os.environ.get("THOROUGH"))
-CLIENTS = 32 if FULL else 6
-SECONDS = 120.0 if FULL else 2.0
-SECONDS_BETWEEN_RESTARTS = 10.0 if FULL else 1.0
+CLIENTS = 32 if FULL_FAULTS else 6
+SECONDS = 120.0 if FULL_FAULTS else 2.0
+SECONDS_BETWEEN_RESTARTS = 10.0 if FULL_FAULTS else 1.0
 IN_A_CALL = 3
 
 pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2)]

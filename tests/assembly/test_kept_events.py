@@ -8,7 +8,7 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from http_server import HttpServer, begin_stream, reply_to, write_event
+from http_server import HttpServer, TellingTool, begin_stream, write_event
 from messages import call, notification
 from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
 from restart_bench import ME, YOU, Restarts, rows
@@ -30,9 +30,8 @@ class Talker(HttpServer):
     def __init__(self) -> None:
         super().__init__()
         self.streams: list[web.StreamResponse] = []
-        self.in_calls: asyncio.Queue[str | None] = asyncio.Queue()
+        self.in_calls = TellingTool(self).says
         self.on["GET"] = self._listen
-        self.on["tools/call"] = self._call
 
     async def _listen(self, request: web.Request, _: Any) -> web.StreamResponse:
         response = await begin_stream(request)
@@ -49,27 +48,11 @@ class Talker(HttpServer):
         for text in texts:
             await write_event(self.streams[-1], notification("notifications/message", data=text))
 
-    async def _call(self, request: web.Request, message: Any) -> web.StreamResponse:
-        response = None
-        while (text := await self.in_calls.get()) is not None:
-            response = response or await begin_stream(request)
-            await write_event(response, notification("notifications/message", data=text))
-        if response is None:
-            return reply_to(message, {"done": 1})
-        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
-        return response
-
 
 @pytest.fixture
 async def server() -> AsyncIterator[Talker]:
     async with Talker() as running:
         yield running
-
-
-@pytest.fixture
-async def restarts(server: Talker, tmp_path: Path) -> AsyncIterator[Restarts]:
-    async with Restarts(server, tmp_path / "state") as ready:
-        yield ready
 
 
 def get(
@@ -405,7 +388,7 @@ async def test_nobody_waits_for_a_store(
     """
     monkeypatch.setattr("mcp_session_proxy.sessions.event_ledger._WRITE_SECONDS", 0.1)
     monkeypatch.setattr("mcp_session_proxy.sessions.event_ledger._READ_SECONDS", 0.1)
-    monkeypatch.setattr("mcp_session_proxy.sessions.event_ledger._RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("mcp_session_proxy.sessions.store_trouble._RETRY_SECONDS", 0.05)
     bench = await restarts.start(events=f"{own.__name__}:Own", max_buffered_events=3)
     if trouble == "slow":
         own.gate.clear()

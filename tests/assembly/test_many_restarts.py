@@ -6,7 +6,6 @@ FULL_FAULTS=1 runs the whole number of restarts and of clients; without it a sha
 import asyncio
 import contextlib
 import itertools
-import os
 from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,10 +18,10 @@ from http_server import HttpServer, begin_stream, reply_to
 from messages import INITIALIZE, call
 from proxy_bench import BOTH, PATIENCE_SECONDS, until
 from restart_bench import Succession, rows
+from selection import FULL_FAULTS
 
-FULL = bool(os.environ.get("FULL_FAULTS") or os.environ.get("THOROUGH"))
-RESTARTS = 50 if FULL else 2
-OF_EACH_KIND = 4 if FULL else 1
+RESTARTS = 50 if FULL_FAULTS else 2
+OF_EACH_KIND = 4 if FULL_FAULTS else 1
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
 MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
 META = {

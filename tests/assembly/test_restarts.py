@@ -3,7 +3,6 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -24,18 +23,6 @@ from mcp_session_proxy.store.sqlite import SqliteEngine
 from mcp_session_proxy.upstream.life import Life
 
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[HttpServer]:
-    async with HttpServer() as running:
-        yield running
-
-
-@pytest.fixture
-async def restarts(server: HttpServer, tmp_path: Path) -> AsyncIterator[Restarts]:
-    async with Restarts(server, tmp_path / "state") as ready:
-        yield ready
 
 
 async def count(bench: Bench, **options: Any) -> int:

@@ -189,7 +189,7 @@ async def test_a_lease(pair: Pair, shard: str | None) -> None:
 
 async def test_an_unknown_question(pair: Pair) -> None:
     """It is answered, with nothing; a lease is none."""
-    assert await pair.peers.post(pair.card, "/peer/future", b"{}") == (404, b"")
+    assert await pair.peers.ask(pair.card, b"POST /peer/future", b"{}") == (404, b"")
     pair.lease = "nonsense"  # type: ignore[assignment]
     with pytest.raises(PeerBroke):
         await pair.peers.ask_lease(pair.card, SENDER, None)
@@ -197,7 +197,7 @@ async def test_an_unknown_question(pair: Pair) -> None:
 
 async def test_a_large_question(pair: Pair) -> None:
     """What members ask has a bound."""
-    status, _ = await pair.peers.post(pair.card, "/peer/lease", b"x" * 100_000)
+    status, _ = await pair.peers.ask(pair.card, b"POST /peer/lease", b"x" * 100_000)
     assert status == 413
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from http_server import begin_stream, reply_to, write_event
-from messages import INITIALIZE, call, notification
+from http_server import TellingTool, begin_stream, write_event
+from messages import INITIALIZE, call
 from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
 
 STREAM = "text/event-stream"
@@ -22,24 +22,6 @@ async def first_event(content: aiohttp.StreamReader) -> dict[str, str]:
             fields = dict(line.partition(": ")[::2] for line in block.split("\n") if line and line[0] != ":")
             if fields:
                 return fields
-
-
-class Tool:
-    """A tool that says something if it is told to, and answers when it may."""
-
-    def __init__(self, bench: Bench) -> None:
-        self.says: asyncio.Queue[str | None] = asyncio.Queue()
-        bench.server.on["tools/call"] = self._work
-
-    async def _work(self, request: web.Request, message: Any) -> web.StreamResponse:
-        response = None
-        while (news := await self.says.get()) is not None:
-            response = response or await begin_stream(request)
-            await write_event(response, notification("notifications/message", data=news))
-        if response is None:
-            return reply_to(message, {"done": 1})
-        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": 1}})
-        return response
 
 
 async def get_rest(bench: Bench, session: str, event_id: str) -> list[Any]:
@@ -74,7 +56,7 @@ async def is_gone(bench: Bench, session: str, event_id: str) -> bool:
 async def test_cut_off_before_the_first_message(bench: Bench) -> None:
     """A silent call has an id from its first heartbeat on, and its answer waits for its client."""
     await bench.start(heartbeat="20ms")
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     session = await bench.initialize()
     async with bench.request("POST", call("x"), session=session, accept=STREAM) as post:
         first = await first_event(post.content)
@@ -124,7 +106,7 @@ async def test_cut_off_as_soon_as_the_server_can_be_resumed(bench: Bench, header
 async def test_stream_that_begins_with_a_message(bench: Bench) -> None:
     """The id comes before the first message, too, and leads to all of it."""
     await bench.start()
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     session = await bench.initialize()
     tool.says.put_nowait("half")
     async with bench.request("POST", call("x"), session=session) as post:
@@ -155,7 +137,7 @@ async def test_adopted_sessions(bench: Bench) -> None:
     """Whoever brings its own id gets events without data if it names a version that has them."""
     await bench.start()
     for headers, begins in ({"MCP-Protocol-Version": "2025-11-25"}, True), ({}, False), (OLD, False):
-        tool = Tool(bench)
+        tool = TellingTool(bench.server)
         tool.says.put_nowait("half")
         async with bench.request("POST", call(), session="brought", headers=headers) as post:
             assert ((await first_event(post.content))["data"] == "") is begins
@@ -177,7 +159,7 @@ async def test_older_clients(bench: Bench, where: str) -> None:
     answer = await bench.post({**INITIALIZE, "params": params})
     session = answer.headers["Mcp-Session-Id"]
     headers = OLD if where == "header" else {}
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     async with (
         bench.request("POST", call(), session=session, headers=headers, accept=STREAM) as post,
         bench.request("GET", session=session, headers=headers, accept=STREAM) as get,
@@ -195,7 +177,7 @@ async def test_older_clients(bench: Bench, where: str) -> None:
 async def test_without_a_session(bench: Bench) -> None:
     """Nobody could come back, so there is no id."""
     await bench.start(heartbeat="10ms")
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     headers = {"MCP-Protocol-Version": "2025-11-25"}
     async with (
         bench.request("POST", call(), headers=headers, accept=STREAM) as post,
@@ -213,7 +195,7 @@ async def test_without_a_session(bench: Bench) -> None:
 async def test_answer_that_was_lost_on_its_way(bench: Bench) -> None:
     """Written is not received: the end of a stream can be had again, and nobody else's stream is taken."""
     await bench.start()
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     session = await bench.initialize()
     tool.says.put_nowait("half")
     async with bench.request("POST", call("x"), session=session) as post:
@@ -230,7 +212,7 @@ async def test_answer_that_was_lost_on_its_way(bench: Bench) -> None:
 async def test_after_the_linger(bench: Bench) -> None:
     """A while after its end a stream is gone; its id opens no other one. The option can be changed."""
     await bench.start(event_linger="1h")
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     session = await bench.initialize()
     tool.says.put_nowait("half")
     tool.says.put_nowait(None)
@@ -257,7 +239,7 @@ async def test_ids_that_name_nothing(bench: Bench, event_id: str) -> None:
 async def test_ids_of_another_session(bench: Bench) -> None:
     """What one session was sent cannot be had under another."""
     await bench.start()
-    tool = Tool(bench)
+    tool = TellingTool(bench.server)
     ours, theirs = await bench.initialize(), await bench.initialize()
     tool.says.put_nowait("half")
     tool.says.put_nowait(None)

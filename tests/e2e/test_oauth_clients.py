@@ -1,7 +1,7 @@
 """Clients that sign in themselves, with access tokens of two seconds that they refresh: the count goes on.
 
 Everything is real: mcp's authorization server, servers that check its tokens, the official client and
-FastMCP's. OAUTH_SECONDS says for how long each counts. With OAUTH_ALL, every client does at every server,
+FastMCP's. OAUTH_SECONDS says for how long each counts. With THOROUGH=1, every client does at every server,
 with all algorithms, in all sharing modes.
 """
 
@@ -15,6 +15,7 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from selection import THOROUGH
 
 from .launch import SERVERS, Fleet, Program, accepts_connections, program_environment, python, unused_port
 from .run import CLIENTS
@@ -133,9 +134,7 @@ _SOME = [
 
 
 @pytest.mark.share(2)
-@pytest.mark.parametrize(
-    ("client", "server", "algorithm", "sharing"), _ALL if os.environ.get("OAUTH_ALL") else _SOME
-)
+@pytest.mark.parametrize(("client", "server", "algorithm", "sharing"), _ALL if THOROUGH else _SOME)
 async def test_a_client_that_refreshes_goes_on_counting(
     stand: MakeStand,
     client: str,
