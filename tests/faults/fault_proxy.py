@@ -262,13 +262,11 @@ async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWrite
     try:
         return await asyncio.shield(opening)
     except asyncio.CancelledError:
-        opening.add_done_callback(_close)
+        # Waited for, because the event loop may be about to end.
+        await asyncio.wait([opening])
+        if not opening.cancelled() and opening.exception() is None:
+            opening.result()[1].close()
         raise
-
-
-def _close(opening: "asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]") -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        opening.result()[1].close()
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str]]:
