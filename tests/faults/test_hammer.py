@@ -277,11 +277,11 @@ def hammer(name: str, scene: Scene, table: list[Row], figures: Callable[[str], N
     slowest = max(victim.slowest_seconds for victim in scene.victims.all)
     peak = dataclasses.replace(scene.level(), files=peak_files)
     for _ in eventually_within(30):
+        # The system may hold connections of an attacker that is gone already, which are accepted only now.
+        time.sleep(REST_SECONDS)
         after = scene.level()
         if after.files <= before.files + FILES_LEFT and scene.requests_under_way() <= len(ERAS):
             break
-    time.sleep(REST_SECONDS)
-    after = scene.level()
     row = Row(
         name=name,
         slowest_seconds=slowest,
