@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Final
 import msgspec
 
 from .. import events
-from ..aio import Tasks
+from ..aio import Tasks, all_of
 from ..cluster.card import Card
 from ..cluster.lease import LeaseAnswer
 from ..cluster.members import Members
@@ -27,6 +28,7 @@ from ..events import Observer
 from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
 from ..sessions.restoring import Restorer
+from ..sessions.store_trouble import StoreTrouble
 from ..sessions.stored_tasks import TASK
 from ..settings.config import Settings
 from ..settings.tls import Contexts
@@ -40,6 +42,8 @@ from .peer_listener import PeerListener, remove_socket
 
 # Between two looks at what has fallen quiet, while this member hands over what it has.
 _LOOK_SECONDS: Final = 0.02
+# How many shards are let go of together: what comes together costs a store less than one after the other.
+_AT_ONCE: Final = 32
 
 
 class Cluster:
@@ -268,14 +272,31 @@ class Cluster:
                 return False
             shards.draining = True
             await self._membership.beat()
-            while shards.held and now() < deadline:
-                self._core.listening.close()
-                for shard in list(shards.held):
-                    await shards.release(shard)
-                await asyncio.sleep(_LOOK_SECONDS)
         except StoreFailure as error:
             self._observe(events.StoreFailed(problem=str(error)))
-        return shards.draining
+            return shards.draining
+        trouble, give_up_at = StoreTrouble(self._observe), deadline
+        while (shards.held or self._membership.owes) and now() < give_up_at:
+            self._core.listening.close()
+            try:
+                await self._let_go_of_the_quiet()
+            except StoreFailure as error:
+                if not trouble.lasts:
+                    # One that is away for longer than a lease is not waited for.
+                    give_up_at = min(deadline, now() + self._membership.lease_seconds)
+                trouble.begin(error)
+            else:
+                trouble.end()
+                give_up_at = deadline
+            await asyncio.sleep(max(_LOOK_SECONDS, trouble.pause_seconds))
+        return True
+
+    async def _let_go_of_the_quiet(self) -> None:
+        """Let the others have what nothing is under way of. Raises StoreFailure: not of all of that."""
+        shards = list(self.shards.held)
+        for start in range(0, len(shards), _AT_ONCE):
+            await all_of(self.shards.release(shard) for shard in shards[start : start + _AT_ONCE])
+        await self._membership.settle_all()
 
     async def close(self) -> None:
         """Serve other members no longer, and be alive no longer."""

@@ -6,7 +6,9 @@ class PeerFailure(Exception):
 
 
 class PeerRefused(PeerFailure):
-    """Nobody listens there: certainly nothing was sent. Most likely the process is gone."""
+    """Nobody listens there, or whoever did had not read the request when it went: certainly nothing was done.
+    Most likely the process is gone.
+    """
 
 
 class PeerUnreachable(PeerFailure):

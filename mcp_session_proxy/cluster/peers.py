@@ -3,7 +3,7 @@
 A request is written once, on one connection, and what becomes of it has one of five names::
 
     an answer           from its head on; whoever gets it closes it
-    PeerRefused         nobody listens: nothing was sent
+    PeerRefused         nobody listens, or has read it: nothing was done
     PeerUnreachable     no connection, or no trust: nothing was done
     PeerBroke           it was sent, and no answer has begun
     Misdirected         it came to the wrong member, and nothing was done
@@ -28,7 +28,7 @@ from ..bounds import PEER_ANSWER_SECONDS, PEER_BODY_BYTES, PEER_CONNECT_SECONDS,
 from ..errors import UpstreamError
 from ..upstream.http.client import HttpClient
 from ..upstream.http.http1 import HttpAnswer, ServerConnection
-from ..upstream.transport import ConnectionLost
+from ..upstream.transport import ConnectionLost, NotTaken
 from .card import Card
 from .lease import LeaseAnswer
 from .outcomes import Misdirected, PeerBroke, PeerRefused, PeerUnreachable
@@ -67,13 +67,33 @@ class Peers:
         """
         ways = self._ways.get(card.member)
         connection = None if ways is None else ways.take_idle()
-        if connection is None:
-            connection = await self._connect(card)
-        answer = connection.ask(self._signer.sign(card.member, start, fields, body), body, math.inf)
+        if connection is not None:
+            try:
+                return await self._ask(connection, card.member, start, fields, body)
+            except NotTaken:
+                pass  # the connection was kept for longer than the other end was there
+        connection = await self._connect(card)
+        try:
+            return await self._ask(connection, card.member, start, fields, body)
+        except NotTaken as error:
+            raise PeerRefused("it has gone before it had read what it was sent") from error
+
+    async def _ask(
+        self, connection: ServerConnection, member: str, start: bytes, fields: bytes, body: bytes
+    ) -> HttpAnswer:
+        """Send one request on a connection; gives its answer from its head on.
+
+        Raises:
+            NotTaken: the other end has gone, and had certainly not read all of it.
+            PeerUnreachable, PeerBroke, Misdirected: as ``send``.
+        """
+        answer = connection.ask(self._signer.sign(member, start, fields, body), body, math.inf)
         try:
             await answer.begin()
             if answer.status in (_MISDIRECTED, _FORBIDDEN):
                 _check_trust(answer)
+        except NotTaken:
+            raise  # there is nothing left to close
         except (ConnectionLost, UpstreamError) as error:
             answer.close()
             raise PeerBroke(str(error)) from error
@@ -177,7 +197,14 @@ class _Ways:
 
     def take_idle(self) -> ServerConnection | None:
         """A connection that waits for its next request."""
-        return None if self.client is None else self.client.take_idle()
+        client = self.client
+        while client is not None and (connection := client.take_idle()) is not None:
+            # Into a unix socket that was left nothing can be written; over a network it can, and then nobody
+            # knows what became of it.
+            if connection.is_local or not connection.was_left:
+                return connection
+            connection.cut()
+        return None
 
 
 def _check_trust(answer: HttpAnswer) -> None:

@@ -5,6 +5,7 @@ once more. HTTP is somebody else's matter: a request is whatever can be served a
 """
 
 import asyncio
+import contextlib
 from typing import Final, Protocol, TypeVar
 
 from .. import events
@@ -24,7 +25,8 @@ from .outcomes import Misdirected, PeerBroke, PeerFailure, PeerRefused
 from .rules import StoreOutage
 from .shards import HeldShard, Shards
 
-# How often a request follows those who say that the shard is elsewhere.
+# How often a request follows those who say where the shard is. One who only says that it is not there is about
+# to let go of it: then somebody else can have it in a moment.
 _MOST_HOPS: Final = 2
 # How often it is looked whether a lease has ended that is waited for. It ends early where somebody leaves.
 _LOOK_SECONDS: Final = 0.2
@@ -78,7 +80,7 @@ class Routing:
             OverloadError: nobody could take it.
             OutcomeUnknown: somebody took it, and it is not known what came of it.
         """
-        followed, repeated = 0, False
+        followed, repeated, pause_seconds = 0, False, _PAUSE_SECONDS
         while True:
             place = await self._place(shard, way)
             if isinstance(place, HeldShard):
@@ -89,13 +91,13 @@ class Routing:
             try:
                 answer = await self._send(place, way)
             except Misdirected as elsewhere:
-                followed += 1
+                followed += elsewhere.owner is not None
                 self._tell("misdirected")
                 self.shards.correct(shard, place, elsewhere.owner)
-                if followed > _MOST_HOPS:
+                if followed > _MOST_HOPS or self._now() >= way.deadline:
                     raise Misrouted("The proxies do not agree on who serves this caller.") from None
-                # It may be about to let go of it, and has not told the store yet.
-                await asyncio.sleep(_PAUSE_SECONDS)
+                await asyncio.sleep(pause_seconds)
+                pause_seconds = min(2 * pause_seconds, _LOOK_SECONDS)
             except PeerBroke:
                 self._tell("broke")
                 self.shards.correct(shard, place, None)
@@ -133,6 +135,8 @@ class Routing:
         """Where a shard is, as far as anybody knows."""
         shards = self.shards
         held = shards.held.get(shard)
+        if held is None and shards.draining:
+            held = await shards.settled(shard)  # what was about to be let go of has gone now, or stays
         try:
             if held is not None:
                 return held if shards.membership.is_sure else await shards.verify(held)
@@ -140,16 +144,19 @@ class Routing:
             if not way.hops and (owner := shards.elsewhere.get(shard)) is not None:
                 return owner
             if shards.draining:
-                return await self._successor(way)
+                return await self._successor(shard, way)
             return await shards.find(shard)
         except StoreFailure as error:
             if shards.rules.outage is StoreOutage.REFUSE or shards.draining:
                 raise StoreUnavailable("The store that the proxies share cannot be reached.") from error
         return await shards.find_without_store(shard)
 
-    async def _successor(self, way: Way[T]) -> str:
+    async def _successor(self, shard: str, way: Way[T]) -> str:
         """Who takes on what this member has let go of: any other one."""
         if way.hops:
+            # Whoever has sent it was told by the store that it is here.
+            with contextlib.suppress(StoreFailure):
+                await self.shards.membership.settle(shard)
             raise Misdirected(None)
         card = await self.shards.members.anyone()
         if card is None:

@@ -227,6 +227,12 @@ class Shards:
         self._observe(events.ShardProvisional())
         return held
 
+    async def settled(self, shard: str) -> HeldShard | None:
+        """A shard once nothing is being done with it: it may be about to be let go of, or to stay."""
+        while (task := self._busy.get(shard)) is not None:
+            await asyncio.wait([task])
+        return self.held.get(shard)
+
     # -- being sure --------------------------------------------------------------------------------
 
     async def verify(self, held: HeldShard) -> HeldShard | str:
@@ -270,6 +276,7 @@ class Shards:
                     await self._verify_all()
                 elif self.provisional:
                     await self._verify_all([shard for shard, held in self.held.items() if not held.fence])
+                await self.membership.settle_all()
                 await self.members.look()
                 if now() - tidied >= _TIDY_SECONDS:
                     tidied = now()
@@ -354,7 +361,7 @@ class Shards:
         Gives whether another one can have it now.
 
         Raises:
-            StoreFailure: it could not be written, and stays.
+            StoreFailure: it could not be written, and stays; or it has gone, and the store may not know yet.
         """
         held = self.held.get(shard)
         if held is None or (not at_once and (held.uses or not self.contents.is_quiet(shard))):
@@ -375,9 +382,11 @@ class Shards:
             self.held[shard] = held
             return False
         self.contents.let_go(shard)
-        await self.membership.release(shard)
         self._observe(events.ShardReleased())
-        self.released.give()
+        try:
+            await self.membership.release(shard)
+        finally:
+            self.released.give()
         return True
 
     def close(self) -> None:

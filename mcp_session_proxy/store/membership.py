@@ -51,10 +51,16 @@ class Membership:
         self._card = card
         self._told = told
         self._fences: dict[str, int] = {}
+        self._owed: dict[str, int] = {}  # what is owned no longer, which the store may not know yet
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
 
     def __len__(self) -> int:
         return len(self._fences)
+
+    @property
+    def owes(self) -> bool:
+        """Whether something was let go of, and the store may not know it yet."""
+        return bool(self._owed)
 
     # -- the lease ---------------------------------------------------------------------------------
 
@@ -106,6 +112,7 @@ class Membership:
             # The process, or its machine, stood still for longer than a lease lasts.
             await self.beat()
             claimed = await self._claim(shard, ttl_seconds, min_fence)
+        self._owed.pop(shard, None)  # the store has said how it stands
         if claimed.owner == self.member:
             self._fences[shard] = claimed.fence
         else:
@@ -147,11 +154,28 @@ class Membership:
         """Own a shard no longer. Its records stay for whoever claims it next.
 
         Raises:
-            StoreFailure: it may still be owned, until this process has gone.
+            StoreFailure: the store may not know it yet; see ``settle``.
         """
         fence = self._fences.pop(shard, None)
         if fence is not None:
-            await self._ask("release", self._engine.release(self.member, shard, fence))
+            self._owed[shard] = fence
+        await self.settle(shard)
+
+    async def settle(self, shard: str) -> None:
+        """Have the store know that a shard was let go of, if it may not know it yet: nobody else can have it
+        as long as it does not. Raises StoreFailure.
+        """
+        fence = self._owed.get(shard)
+        if fence is None:
+            return
+        await self._ask("release", self._engine.release(self.member, shard, fence))
+        if self._owed.get(shard) == fence:
+            del self._owed[shard]
+
+    async def settle_all(self) -> None:
+        """The same of all of them. Raises StoreFailure: of the others, again later."""
+        for shard in list(self._owed):
+            await self.settle(shard)
 
     async def let_go_if_empty(self, shard: str) -> None:
         """Own a shard no longer that has no records left, so that it is forgotten: callers come and go.
@@ -171,6 +195,7 @@ class Membership:
     def forget(self, shard: str) -> None:
         """Somebody else owns it."""
         self._fences.pop(shard, None)
+        self._owed.pop(shard, None)
 
     async def shards(self) -> Sequence[StoredShard]:
         """All shards that there are. Raises StoreFailure."""
@@ -204,6 +229,7 @@ class Membership:
     async def leave(self) -> None:
         """Own nothing any more. Raises StoreFailure."""
         self._fences.clear()
+        self._owed.clear()
         await self._ask("leave", self._engine.leave(self.member))
 
     async def _ask(self, verb: str, answer: Awaitable[T]) -> T:

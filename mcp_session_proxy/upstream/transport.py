@@ -75,6 +75,10 @@ class ConnectionLost(Exception):
     """The connection broke after the message was, or may have been, sent."""
 
 
+class NotTaken(ConnectionLost):
+    """It broke before the other side had read all of the message, which therefore did nothing there."""
+
+
 class Concern(Enum):
     """What a refusal is about, as far as that shows before its words are read."""
 

@@ -16,6 +16,7 @@ from mcp_session_proxy.errors import (
     StoreUnavailable,
     TooManyWaiters,
 )
+from mcp_session_proxy.store.engine import StoreFailure
 
 pytestmark = pytest.mark.looptime
 
@@ -193,6 +194,60 @@ async def test_a_member_that_parts(world: World) -> None:
     assert await under_way == "a"
     assert await a.shards.release("busy")
     assert await a.ask("busy") == "b"
+
+
+async def test_what_is_being_let_go_of_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that parts has much to write first: what comes for a caller meanwhile waits, and is not refused."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    written, flush = asyncio.Event(), a.contents.flush
+
+    async def slow(shard: str) -> bool:
+        await written.wait()
+        return await flush(shard)
+
+    monkeypatch.setattr(a.contents, "flush", slow)
+    a.shards.draining = True
+    releasing = asyncio.create_task(a.shards.release("one"))
+    asking = [asyncio.create_task(each.ask("one")) for each in (a, b)]
+    await asyncio.sleep(3)
+    assert not any(task.done() for task in asking)
+    written.set()
+    assert await releasing
+    assert [await task for task in asking] == ["b", "b"]
+
+
+async def test_the_store_has_not_heard_that_it_was_let_go_of(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told again as soon as somebody wants it, or with the next beat: it is not owned for as long as the
+    process has others to finish.
+    """
+    a, b = await world.join("a", "b")
+    for shard in ("one", "two"):
+        await a.ask(shard)
+    a.shards.draining = True
+    with monkeypatch.context() as patch:
+
+        async def away(*_: object) -> None:
+            raise StoreFailure("away")
+
+        patch.setattr(world.store, "release", away)
+        for shard in ("one", "two"):
+            with pytest.raises(StoreFailure):
+                await a.shards.release(shard)
+    assert await b.ask("one") == "b"
+    await asyncio.sleep(1.5)
+    assert not a.membership.owes
+    assert await b.ask("two") == "b"
+
+
+async def test_the_successor_parts_as_well(world: World) -> None:
+    """Whoever is sent to one that takes nothing any more finds one that does."""
+    a, b, c = await world.join("a", "b", "c")
+    a.shards.draining = b.shards.draining = True
+    assert next(iter(a.members)).member == "b"
+    assert await a.ask("one") == "c"
 
 
 async def test_the_last_one_parts(world: World) -> None:

@@ -15,6 +15,8 @@ it by then; so a connection is never tied to what somebody forgot to read.
 
 import asyncio
 import math
+import select
+import socket
 import zlib
 from collections.abc import Callable
 from enum import Enum
@@ -256,11 +258,12 @@ class ServerConnection(asyncio.Protocol):
 
     ``deadline`` is when it is overdue, by the clock ``now``; whoever keeps it looks at that, and calls
     ``give_up``. ``on_idle`` is told when it can take the next request, ``on_lost`` when it has ended, and
-    ``watch`` whenever the deadline is earlier than one would think.
+    ``watch`` whenever the deadline is earlier than one would think. One that ``is_local`` is a unix socket.
     """
 
     __slots__ = (
         "_answer",
+        "_descriptor",
         "_ends_body",
         "_keeps",
         "_now",
@@ -277,6 +280,7 @@ class ServerConnection(asyncio.Protocol):
         "_word_at",
         "_writing_paused",
         "deadline",
+        "is_local",
         "spoke_unasked",
     )
 
@@ -305,6 +309,8 @@ class ServerConnection(asyncio.Protocol):
         self._keeps = False
         self.deadline = math.inf
         self.spoke_unasked = False
+        self.is_local = False
+        self._descriptor = -1
 
     @property
     def is_open(self) -> bool:
@@ -393,6 +399,10 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a connection, with TLS where that is wanted."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
+        connection = transport.get_extra_info("socket")
+        if connection is not None:
+            self.is_local = connection.family == socket.AF_UNIX
+            self._descriptor = connection.fileno()
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or some that nobody asked for."""
@@ -434,11 +444,32 @@ class ServerConnection(asyncio.Protocol):
         """The server says no more. The transport closes by itself."""
         self._end_with_connection()
 
-    def connection_lost(self, _: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """It has ended, in whatever way."""
         self._end_with_connection()
-        self._let_go()
+        self._let_go(Trouble.NOT_TAKEN if self._is_untaken(error) else Trouble.BROKEN)
         self._on_lost(self)
+
+    def _is_untaken(self, error: Exception | None) -> bool:
+        """Whether the other side certainly had not read all of the request, and so did nothing with it.
+
+        Of a unix socket the system tells that: it takes nothing for an end that is closed, and resets a
+        connection whose other end was closed with something unread. Whoever has read everything is followed by
+        an end of file. Over a network a reset may come from anybody on the way, and tells nothing.
+        """
+        answer = self._answer
+        if answer is None or answer.stage is not _HEAD or self._quiet_bytes:
+            return False
+        if self._unsent is not None:
+            return True
+        return self.is_local and isinstance(error, BrokenPipeError | ConnectionResetError)
+
+    @property
+    def was_left(self) -> bool:
+        """Whether the other side has closed it, of which the event loop may not have heard yet."""
+        poll = select.poll()
+        poll.register(self._descriptor, getattr(select, "POLLRDHUP", 0))
+        return bool(poll.poll(0))
 
     def _end_with_connection(self) -> None:
         # Of a body without a length nobody knows more than that nothing follows.

@@ -5,7 +5,7 @@ from enum import Enum
 from typing import Final
 
 from ...errors import UpstreamError, UpstreamProtocolError, UpstreamTimeout, UpstreamUnreachable
-from ..transport import ConnectionLost
+from ..transport import ConnectionLost, NotTaken
 
 
 class Trouble(Enum):
@@ -17,6 +17,7 @@ class Trouble(Enum):
     SILENT = "silent"  # sent, and no sign of an answer for too long
     BAD_HEAD = "bad-head"  # sent, and what came back is no HTTP, or its head is too large
     BROKEN = "broken"  # it was, or may have been, sent, and the connection ended
+    NOT_TAKEN = "not-taken"  # the connection ended, and the other side certainly had not read all of it
 
 
 _TOLD: Final[Mapping[Trouble, tuple[type[UpstreamError], str]]] = {
@@ -43,5 +44,7 @@ def told(trouble: Trouble) -> Exception:
     """The same in the words of ``transport``."""
     if trouble is Trouble.BROKEN:
         return ConnectionLost()
+    if trouble is Trouble.NOT_TAKEN:
+        return NotTaken()
     kind, text = _TOLD[trouble]
     return kind(text)
