@@ -727,12 +727,14 @@ class LeaseLapsed(Event, frozen=True, kw_only=True):
 
 class Forwarded(Event, frozen=True, kw_only=True):
     """A request was sent to the process that serves its caller. ``outcome``: answered; misdirected, if the
-    caller is served elsewhere; refused, if nobody listens there; unreachable; or broke, amid the request.
+    caller is served elsewhere; refused, if nobody listens there; unreachable; or broke, amid the request. How
+    long it took is not told of a stream of what may come.
     """
 
     name = "cluster.forwarded"
     level = Level.DEBUG
     outcome: str
+    seconds: float | None = None
 
 
 class PeerNotTrusted(Event, frozen=True, kw_only=True):

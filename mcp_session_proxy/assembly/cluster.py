@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,9 @@ import msgspec
 
 from .. import events
 from ..aio import Tasks, all_of
+from ..cluster import questions
 from ..cluster.card import Card
-from ..cluster.lease import LeaseAnswer
+from ..cluster.lease import LeaseAnswer, owner_by
 from ..cluster.members import Members
 from ..cluster.outcomes import PeerFailure
 from ..cluster.peers import Peers
@@ -173,7 +175,7 @@ class Cluster:
             member=self._membership.member,
             keys=[self._keys.peer],
             handle=handle,
-            on_lease=self._answer_lease,
+            on_lease=partial(questions.answer, self.shards),
             knows=self._knows,
             heads=self._core.memory.heads,
             observe=self._observe,
@@ -231,15 +233,6 @@ class Cluster:
         except StoreFailure:
             return True  # it has signed with the key of all
 
-    async def _answer_lease(self, member: str, shard: str | None) -> LeaseAnswer:
-        held = None if shard is None else self.shards.held.get(shard)
-        fence = 0 if held is None else held.fence
-        try:
-            left = await self._membership.lease_of(member)
-        except StoreFailure:
-            return LeaseAnswer(store=False, owns=held is not None, fence=fence)
-        return LeaseAnswer(store=True, left_seconds=left, owns=held is not None, fence=fence)
-
     async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
         """What the others know, as far as they answer."""
 
@@ -256,7 +249,7 @@ class Cluster:
         return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))
 
     async def _who_has(self, shard: str) -> str | None:
-        return next((member for member, said in await self._ask_all(shard) if said.owns), None)
+        return owner_by(await self._ask_all(shard), self._membership.member)
 
     # -- the end -----------------------------------------------------------------------------------
 

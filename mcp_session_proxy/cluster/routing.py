@@ -88,6 +88,7 @@ class Routing:
                     return await way.serve()
             if way.hops:
                 raise Misdirected(place)
+            began = self._now()
             try:
                 answer = await self._send(place, way)
             except Misdirected as elsewhere:
@@ -115,7 +116,7 @@ class Routing:
                     "The proxy that serves this caller cannot be reached from here. Try again."
                 ) from error
             else:
-                self._tell("answered")
+                self._tell("answered", None if way.is_stream else self._now() - began)
                 return answer
 
     async def _send(self, member: str, way: Way[T]) -> T:
@@ -126,8 +127,8 @@ class Routing:
             raise Misdirected(None)
         return await way.send(card, way.hops + 1)
 
-    def _tell(self, outcome: str) -> None:
-        self._observe(events.Forwarded(outcome=outcome))
+    def _tell(self, outcome: str, seconds: float | None = None) -> None:
+        self._observe(events.Forwarded(outcome=outcome, seconds=seconds))
 
     # -- where it is -------------------------------------------------------------------------------
 

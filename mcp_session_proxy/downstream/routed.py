@@ -145,6 +145,7 @@ class RoutedRequest:
             return await routed.forward(http, head, self.body, card, hops)
 
     def _follow(self) -> None:
+        self.is_stream = True
         task = asyncio.current_task()
         assert task is not None
         self._routed.follow(task)

@@ -27,7 +27,7 @@ from ..sessions.acceptance import TokenOutcome
 from ..upstream.fleet import Condition
 from .introspection import Gauges, Phase
 from .tally import Distribution, RequestTally
-from .traffic import TrafficMeter
+from .traffic import REQUEST_BUCKETS, TrafficMeter
 
 PREFIX: Final = "mcp_session_proxy_"
 
@@ -230,7 +230,19 @@ class Metrics:
             forwards.child(outcome)
         for how in ("taken", "released", "lost"):
             moved.child(how)
-        self._on(events.Forwarded, lambda event: forwards.child(event.outcome).inc())
+        forward_seconds = self._histogram(
+            "forward_seconds",
+            "Time of requests that another proxy has answered, until all of the answer was passed on; streams of "
+            "what may come are left out.",
+            REQUEST_BUCKETS,
+        )
+
+        def on_forwarded(event: events.Forwarded) -> None:
+            forwards.child(event.outcome).inc()
+            if event.seconds is not None:
+                forward_seconds.observe(event.seconds)
+
+        self._on(events.Forwarded, on_forwarded)
         self._on(events.ShardTaken, lambda _: moved.child("taken").inc())
         self._on(events.ShardReleased, lambda _: moved.child("released").inc())
         self._on(events.ShardLost, lambda _: moved.child("lost").inc())

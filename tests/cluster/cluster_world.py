@@ -8,7 +8,9 @@ from typing import Any
 
 from fakes import Recorder
 
+from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.card import Card, write_card
+from mcp_session_proxy.cluster.lease import owner_by
 from mcp_session_proxy.cluster.members import Members
 from mcp_session_proxy.cluster.outcomes import PeerFailure, PeerRefused
 from mcp_session_proxy.cluster.routing import Routing
@@ -138,7 +140,9 @@ class Member:
         return False
 
     async def _who_has(self, shard: str) -> str | None:
-        return next((other.name for other in self.world.reached_by(self) if shard in other.shards.held), None)
+        others = self.world.reached_by(self)
+        answers = [(each.name, await questions.answer(each.shards, self.name, shard)) for each in others]
+        return owner_by(answers, self.name)
 
     async def ask(self, shard: str, **way: Any) -> str:
         """Have a request answered; gives who has served it."""

@@ -26,7 +26,9 @@ from typing import Any, Final, TypeVar
 from bench.figures import Figure
 from bench.plots import Bar, Group, draw
 from mcp_session_proxy.aio import Tasks
+from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.card import Card, write_card
+from mcp_session_proxy.cluster.lease import LeaseAnswer, owner_by
 from mcp_session_proxy.cluster.members import Members
 from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerRefused, PeerUnreachable
 from mcp_session_proxy.cluster.routing import Routing
@@ -49,6 +51,7 @@ _BEGINNING: Final = 1000.0
 _STORE_SECONDS: Final = 0.0003
 _NETWORK_SECONDS: Final = 0.0002
 _CONNECT_SECONDS: Final = 2.0
+_ANSWER_SECONDS: Final = 1.0
 _STORE_TIMEOUT_SECONDS: Final = 1.0
 _PLACE: Final = RecordPlace("session", "1")
 
@@ -369,10 +372,16 @@ class Member:
 
     async def _who_has(self, shard: str) -> str | None:
         await asyncio.sleep(_NETWORK_SECONDS)
-        for other in self._reached():
-            if shard in other.shards.held:
-                return other.name
-        return None
+
+        async def ask(other: Member) -> tuple[str, LeaseAnswer] | None:
+            try:
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    return other.name, await questions.answer(other.shards, self.name, shard)
+            except TimeoutError:
+                return None
+
+        answers = await asyncio.gather(*map(ask, self._reached()))
+        return owner_by((answer for answer in answers if answer is not None), self.name)
 
     def _reached(self) -> list["Member"]:
         """Whom it knows and reaches."""

@@ -358,6 +358,35 @@ async def test_the_others_say_that_it_is_gone(world: World) -> None:
     assert a.contents.let_go_of == ["one"]
 
 
+async def test_whoever_is_cut_from_the_store_asks_the_others(world: World) -> None:
+    """It finds a caller that it does not know where the store says that it is, and what nobody has goes to one
+    who can claim it: nothing is served beside what the store has of it.
+    """
+    a, b, c = await world.join("a", "b", "c")
+    await c.ask("one")
+    await a.ask("two")
+    await a.membership.write("two", {PLACE: b"x"}, 60.0)
+    assert await a.shards.release("two")
+    world.store.away_for.add("a")
+    assert await a.ask("one") == "c"
+    assert await a.ask("two") in ("b", "c")
+    assert a.shards.provisional == 0
+    assert {"u1"} in (b.contents.there.get("two"), c.contents.there.get("two"))
+
+
+async def test_the_owner_is_cut_from_the_store(world: World) -> None:
+    """Once its lease is gone, another one goes on with what the store has, and the former one sends on to it."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    await a.membership.write("one", {PLACE: b"x"}, 60.0)
+    world.store.away_for.add("a")
+    assert await a.ask("one") == "a"
+    await asyncio.sleep(6)
+    assert await a.ask("one") == "b"
+    assert b.contents.there["one"] == {"u1"}
+    assert a.shards.provisional == 0
+
+
 # -- letting go ------------------------------------------------------------------------------------------
 
 
