@@ -234,7 +234,7 @@ PEER_SENDERS: Final = 1024
 # Clients' connections at other members of which is known what their requests say: as with one of our own.
 PEER_CLIENTS: Final = 4096
 # What members say to each other for themselves.
-PEER_BODY_BYTES: Final = 64 * 1024
+PEER_BODY_BYTES: Final = 1024 * 1024
 
 # -- The budget of memory, in hundredths by share (`memory.py`) ------------------------------------
 

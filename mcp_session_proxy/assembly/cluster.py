@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+from aiohttp import web
 
 from .. import events
 from ..aio import Tasks, all_of
@@ -19,6 +20,7 @@ from ..cluster import questions
 from ..cluster.card import Card
 from ..cluster.lease import LeaseAnswer, owner_by
 from ..cluster.members import Members
+from ..cluster.merging import LeftRecords, Merging, read_records, write_records
 from ..cluster.outcomes import PeerFailure
 from ..cluster.peers import Peers
 from ..cluster.reserving import Reservation
@@ -46,6 +48,10 @@ from .peer_listener import PeerListener, remove_socket
 _LOOK_SECONDS: Final = 0.02
 # How many shards are let go of together: what comes together costs a store less than one after the other.
 _AT_ONCE: Final = 32
+# Where a member hands over what it has of a shard that it has lost.
+_LEFT_PATH: Final = "/peer/records"
+_OK: Final = 200
+_NOT_HERE: Final = 409
 
 
 class Cluster:
@@ -122,6 +128,7 @@ class Cluster:
             rules.pool_limits,
             lambda limits: Reservation(limits, pool=core.pool, membership=membership, members=self.members),
         )
+        self.merging = Merging(self.shards, self._send_left)
         self.routing = Routing(self.shards, observe)
         self._in_force = in_force
         self._core = core
@@ -176,6 +183,7 @@ class Cluster:
             keys=[self._keys.peer],
             handle=handle,
             on_lease=partial(questions.answer, self.shards),
+            questions={_LEFT_PATH: self._take_left},
             knows=self._knows,
             heads=self._core.memory.heads,
             observe=self._observe,
@@ -251,6 +259,21 @@ class Cluster:
     async def _who_has(self, shard: str) -> str | None:
         return owner_by(await self._ask_all(shard), self._membership.member)
 
+    async def _send_left(self, member: str, left: LeftRecords) -> bool:
+        card = await self.members.card(member)
+        if card is None:
+            return False
+        status, _ = await self.peers.ask(card, f"POST {_LEFT_PATH}".encode(), write_records(left))
+        return status == _OK
+
+    async def _take_left(self, _: web.BaseRequest, body: bytes) -> web.Response:
+        left = read_records(body)
+        try:
+            taken = left is not None and await self.merging.take(left)
+        except StoreFailure:
+            taken = False
+        return web.Response(status=_OK if taken else _NOT_HERE)
+
     # -- the end -----------------------------------------------------------------------------------
 
     async def part(self, patience_seconds: float) -> bool:
@@ -294,6 +317,7 @@ class Cluster:
     async def close(self) -> None:
         """Serve other members no longer, and be alive no longer."""
         self.shards.close()
+        self.merging.close()
         await self.contents.close()
         self._tasks.cancel()
         await self._tasks.ended()

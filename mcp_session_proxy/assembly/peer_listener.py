@@ -5,7 +5,7 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -17,7 +17,7 @@ from ..aio import unix_name
 from ..cluster.lease import LeaseAnswer
 from ..cluster.peer_signature import Judge
 from ..cluster.peers import LEASE_PATH, UNIX
-from ..downstream.peer_door import Handle, PeerDoor, PeerServer
+from ..downstream.peer_door import Answer, Handle, PeerDoor, PeerServer
 from ..downstream.tls_site import TlsSite
 from ..events import Observer
 from ..memory import Share
@@ -30,6 +30,7 @@ from .sockets import BACKLOG, Bound, CannotListen, bind
 
 _OURS_ALONE: Final = 0o600
 _CLOSE_SECONDS: Final = 1.0
+_NONE: Final[Mapping[str, Answer]] = {}
 
 OnLease = Callable[[str, str | None], Awaitable[LeaseAnswer]]
 
@@ -51,6 +52,7 @@ class PeerListener:
         keys: Sequence[bytes],
         handle: Handle,
         on_lease: OnLease,
+        questions: Mapping[str, Answer] = _NONE,
         knows: Callable[[str], Awaitable[bool]],
         heads: Share,
         observe: Observer,
@@ -59,8 +61,8 @@ class PeerListener:
     ) -> "PeerListener":
         """Listen in the directory, if there is one, and on ``--peer-listen``, if that is given.
 
-        ``handle`` answers what clients have sent, ``on_lease`` what members ask, and ``knows`` tells whether
-        there is a member of this name.
+        ``handle`` answers what clients have sent, ``on_lease`` and ``questions``, by their paths, what members
+        ask, and ``knows`` tells whether there is a member of this name.
 
         Raises:
             CannotListen: an address is taken or not ours, or the socket cannot be made.
@@ -72,7 +74,7 @@ class PeerListener:
             Judge(member, keys, now=time.time),
             handle=handle,
             paths=frozenset({bare, bare + "/"} - {""}),
-            questions={LEASE_PATH: partial(_answer_lease, on_lease)},
+            questions={LEASE_PATH: partial(_answer_lease, on_lease), **questions},
             knows=knows,
             observe=observe,
         )

@@ -43,6 +43,10 @@ class Contents(Protocol):
         """Write all that there is of a shard; gives whether that was done."""
         ...
 
+    def records(self, shard: str) -> Mapping[RecordPlace, bytes]:
+        """All that there is of a shard, as it would be written."""
+        ...
+
     def note(self, shard: str) -> None:
         """All that there is of a shard is to be written again."""
         ...
@@ -116,6 +120,8 @@ class Shards:
         self.elsewhere: dict[str, str] = {}
         self.draining = False
         self.released = Signal()
+        # Told of a shard that somebody else owns, under which fence it was here, and what there was of it.
+        self.on_lost: list[Callable[[str, int, Mapping[RecordPlace, bytes]], None]] = []
         self._observe = observe
         self._is_gone_from_store = is_gone_from_store
         self._who_has = who_has
@@ -168,7 +174,7 @@ class Shards:
             claimed = await membership.claim(shard, _CLAIM_SECONDS)
         if claimed.owner is None or claimed.owner != membership.member:
             if held is not None:
-                self.lost(shard)
+                self.lost(shard, claimed.owner)
             if claimed.owner is None:
                 raise StoreFailure("the store does not take this member for alive")
             self._note(shard, claimed.owner)
@@ -182,7 +188,8 @@ class Shards:
                 self.contents.note(shard)
                 return held
             if held.fence:
-                self.lost(shard)  # somebody has: what is here is older than what is written
+                # Somebody has: what is here is older than what is written.
+                self.lost(shard, membership.member)
                 membership.claim_stands(shard, claimed.fence)
         records = await membership.load(shard)
         if records:
@@ -313,13 +320,55 @@ class Shards:
 
     # -- losing and letting go ---------------------------------------------------------------------
 
-    def lost(self, shard: str) -> None:
-        """Somebody else owns it: nothing of it is here any more, but for what is under way."""
+    def lost(self, shard: str, owner: str | None = None) -> None:
+        """Somebody else owns it: nothing of it is here any more, but for what is under way.
+
+        What the ``owner`` may not have of it is told to whoever wants to know.
+        """
         held = self.held.pop(shard, None)
-        if held is not None:
-            self.membership.forget(shard)
-            self.contents.let_go(shard)
-            self._observe(events.ShardLost(uses=held.uses))
+        if held is None:
+            return
+        left = self.contents.records(shard) if self.on_lost and owner is not None else {}
+        self.membership.forget(shard)
+        self.contents.let_go(shard)
+        self._observe(events.ShardLost(uses=held.uses))
+        for told in self.on_lost:
+            told(shard, held.fence, left)
+
+    async def merge(
+        self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]
+    ) -> HeldShard | str:
+        """Take in what somebody has of a shard who has served it under this fence, and has lost it; gives where
+        it is, if that is not here.
+
+        Raises:
+            StoreFailure: nothing was taken in.
+        """
+        place = await self.find(shard)
+        if isinstance(place, str):
+            return place
+        await self.settled(shard)
+        merging = self._busy[shard] = self._tasks.spawn(self._merge(shard, fence, records), "merge")
+        merging.add_done_callback(lambda done: self._done(shard, done))
+        return await asyncio.shield(merging)
+
+    async def _merge(
+        self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]
+    ) -> HeldShard | str:
+        membership, held = self.membership, self.held.get(shard)
+        if held is None:
+            raise StoreFailure("it has gone on to somebody else meanwhile")
+        # What either has under way has ids of its own fence, so what comes now needs another one.
+        await membership.release(shard)
+        claimed = await membership.claim(shard, _CLAIM_SECONDS, max(held.fence, fence))
+        if claimed.owner != membership.member:
+            self.lost(shard, claimed.owner)
+            raise StoreFailure("it has gone on to somebody else meanwhile")
+        held.fence = claimed.fence
+        await membership.write(shard, {}, self.rules.ttl_seconds)
+        await self.contents.take(shard, claimed.fence, records)
+        self.contents.note(shard)
+        return held
 
     async def look_at(self, shard: str) -> None:
         """Something of a shard has gone: let go of it if that was the last. Raises StoreFailure."""

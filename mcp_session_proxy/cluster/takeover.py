@@ -91,6 +91,14 @@ class CoreContents:
         await self._ledger.flush()
         return not self._ledger.has_notes(shard)
 
+    def records(self, shard: str) -> Mapping[RecordPlace, bytes]:
+        """See ``shards.Contents``."""
+        books, directory = self._binder.pool.books, self._binder.directory
+        principals = self._principals.of(shard)
+        slots = [slot for each in principals for slot in books.slots_of(each) if not slot.is_elsewhere]
+        clients = [client for each in principals for client in directory.of(each)]
+        return self._ledger.seal_all(shard, slots, clients)
+
     def note(self, shard: str) -> None:
         """See ``shards.Contents``."""
         for principal in self._principals.of(shard):

@@ -75,6 +75,10 @@ class Directory:
             self.touch(client, now)
         return client
 
+    def has(self, principal: Principal, identifier: str) -> bool:
+        """Whether a client session is known under this id of this principal; it does not count as used."""
+        return (principal.digest, identifier) in self._sessions
+
     def find_profile(self, identifier: str) -> Profile | None:
         """The profile of whichever principal's client session is known by this id."""
         client = self._newest.get(identifier)

@@ -8,7 +8,7 @@ store that is away costs no memory but these notes. Nothing here is on the way o
 import asyncio
 import contextlib
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final, TypeAlias
 
 from ..aio import all_of
@@ -79,6 +79,7 @@ class SessionLedger:
         self._shard_of = shard_of
         self._now = asyncio.get_running_loop().time
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
+        self._gone: set[str] = set()  # shards that were let go of while it was written
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
         # Done before what is written then, which is of an earlier moment.
@@ -168,6 +169,7 @@ class SessionLedger:
     def let_go(self, shard: str) -> None:
         """Another process goes on with a shard: what was noted of it is for that one to write."""
         self._notes.pop(shard, None)
+        self._gone.add(shard)
 
     def has_notes(self, shard: str) -> bool:
         """Whether something of a shard is to be written."""
@@ -218,6 +220,7 @@ class SessionLedger:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
         async with self._turn:
             notes, self._notes = self._notes, {}
+            self._gone.clear()
             emptied: list[str] = []
             self._noted.clear()
             try:
@@ -239,7 +242,8 @@ class SessionLedger:
                 self._trouble.begin(error)
             finally:
                 for shard, places in notes.items():
-                    self._keep_noted(shard, places)
+                    if shard not in self._gone:
+                        self._keep_noted(shard, places)
         for shard in emptied:
             for told in self.on_emptied:
                 told(shard)
@@ -261,6 +265,18 @@ class SessionLedger:
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""
         self._notes[shard] = places | self._notes.get(shard, {})
+
+    def seal_all(
+        self, shard: str, slots: Iterable[Slot[UpstreamSession]], clients: Iterable[ClientSession]
+    ) -> dict[RecordPlace, bytes]:
+        """The records of these, as they are written."""
+        subjects: dict[RecordPlace, Subject] = {}
+        for slot in slots:
+            subjects[RecordPlace(UPSTREAM, slot.session.tag)] = slot
+        for client in clients:
+            subjects[RecordPlace(CLIENT, self.keys.name_of(client.id))] = client
+        sealed = {place: self._seal(shard, place, subject) for place, subject in subjects.items()}
+        return {place: data for place, data in sealed.items() if data is not None}
 
     def _seal(self, shard: str, place: RecordPlace, subject: Subject) -> bytes | None:
         data = self._write(subject)

@@ -98,7 +98,10 @@ class Restorer:
     async def restore(
         self, shard: str, fence: int, records: Mapping[RecordPlace, bytes], result: Restored
     ) -> None:
-        """Restore one shard, owned under this fence; what came of it is added to ``result``."""
+        """Restore one shard, owned under this fence; what came of it is added to ``result``.
+
+        What is here already stays as it is: records may tell of it, too.
+        """
         sessions: list[UpstreamRecord] = []
         clients: list[StoredClientSession] = []
         tasks: list[tuple[RecordPlace, StoredTask]] = []
@@ -112,19 +115,24 @@ class Restorer:
             except (Unsealed, UnreadableRecord, OverBudget):
                 self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
         owners = {client.home for client in clients}
-        for principal in (
+        principals = (
             {record.principal or shard for record in sessions}
             | {client.record.principal.digest for client in clients}
             | {task.principal for _, task in tasks}
-        ):
+        )
+        for principal in principals:
             self._note_principal(principal, shard)
-        homes: dict[str, Slot[UpstreamSession]] = {}
+        homes = self._sessions_here(principals)
         for record in sorted(sessions, key=lambda record: -record.unused_seconds):
+            if record.known.tag in homes:
+                continue
             slot = await self._adopt(shard, record, owners, result)
             if slot is not None:
                 homes[record.known.tag] = slot
         timeout_seconds = self._binder.directory.rules.timeout_seconds
         for stored in sorted(clients, key=lambda client: (client.attached, client.record.last_used)):
+            if self._binder.directory.has(stored.record.principal, stored.record.id):
+                continue
             if self._now() - stored.record.last_used < timeout_seconds:
                 self._readmit(stored, homes, fence)
                 result.clients += 1
@@ -133,6 +141,12 @@ class Restorer:
         for place, task in tasks:
             if not self._readmit_task(task):
                 self._drop(shard, place)
+
+    def _sessions_here(self, principals: set[str]) -> dict[str, Slot[UpstreamSession]]:
+        """By its tag, each session that these principals have here."""
+        books = self._binder.pool.books
+        slots = [slot for each in principals for slot in books.slots_of(each)]
+        return {slot.session.tag: slot for slot in slots if slot.usable and not slot.is_elsewhere}
 
     def _read(
         self,

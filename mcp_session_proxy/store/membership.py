@@ -24,7 +24,7 @@ class Membership:
 
     ``up`` is whether the store did last what it was asked to change; ``told`` hears of each verb and how long
     it took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes
-    that were refused for that; ``on_fenced`` is called with each such shard.
+    that were refused for that; ``on_fenced`` is called with each such shard, and its owner.
 
     Until ``sure_until``, by the clock ``now``, nobody else can own what this member owns.
     """
@@ -42,7 +42,7 @@ class Membership:
         self.member = member
         self.up = True
         self.fenced = 0
-        self.on_fenced: list[Callable[[str], None]] = []
+        self.on_fenced: list[Callable[[str, str | None], None]] = []
         self.sure_until = _NEVER
         self.reserved = 0
         self.lease_seconds = lease_seconds
@@ -143,7 +143,7 @@ class Membership:
             self.fenced += 1
             del self._fences[shard]
             for told in self.on_fenced:
-                told(shard)
+                told(shard, written.owner)
         return written.done
 
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:

@@ -12,6 +12,7 @@ from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.card import Card, write_card
 from mcp_session_proxy.cluster.lease import owner_by
 from mcp_session_proxy.cluster.members import Members
+from mcp_session_proxy.cluster.merging import LeftRecords, Merging
 from mcp_session_proxy.cluster.outcomes import PeerFailure, PeerRefused
 from mcp_session_proxy.cluster.routing import Routing
 from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
@@ -41,6 +42,9 @@ class Names:
             RecordPlace("session", name): b"x" for name in self.there.get(shard, ())
         }
         return await self.membership.write(shard, changes, 60.0)
+
+    def records(self, shard: str) -> dict[RecordPlace, bytes]:
+        return {RecordPlace("session", name): b"x" for name in self.there.get(shard, ())}
 
     def note(self, shard: str) -> None:
         self.noted.append(shard)
@@ -114,6 +118,7 @@ class Member:
             is_gone_from_store=self._is_gone,
             who_has=self._who_has,
         )
+        self.merging = Merging(self.shards, self._send_left)
         self.routing = Routing(self.shards, self.told)
         self.keeping: asyncio.Task[None] | None = None
 
@@ -143,6 +148,10 @@ class Member:
         others = self.world.reached_by(self)
         answers = [(each.name, await questions.answer(each.shards, self.name, shard)) for each in others]
         return owner_by(answers, self.name)
+
+    async def _send_left(self, member: str, left: LeftRecords) -> bool:
+        to = self.world.members[member]
+        return to in self.world.reached_by(self) and await to.merging.take(left)
 
     async def ask(self, shard: str, **way: Any) -> str:
         """Have a request answered; gives who has served it."""

@@ -239,6 +239,10 @@ class Sessions:
         changes = {} if number is None else {_PLACE: str(number).encode()}
         return await self._member.membership.write(shard, changes, 3600.0)
 
+    def records(self, shard: str) -> Mapping[RecordPlace, bytes]:
+        number = self.of.get(shard)
+        return {} if number is None else {_PLACE: str(number).encode()}
+
     def note(self, shard: str) -> None:
         self._member.tasks.spawn(self._write(shard))
 
