@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import math
 import time
 from collections.abc import Callable
 from functools import partial
@@ -132,7 +131,6 @@ class Cluster:
         self.routing = Routing(self.shards, observe)
         self._in_force = in_force
         self._core = core
-        self._keys = keys
         self._own_card = card
         self._membership = membership
         self._directory = directory
@@ -159,7 +157,7 @@ class Cluster:
         ledger.on_emptied.append(self._look_soon)
 
     def _note_task(self, principal: str, identifier: str, data: bytes | None) -> None:
-        place = RecordPlace(TASK, self._keys.name_of(identifier))
+        place = RecordPlace(TASK, self.ledger.keys.name_of(identifier))
         self.ledger.note(self.principals.shard_of(principal), place, data)
 
     def _look_soon(self, shard: str) -> None:
@@ -180,7 +178,7 @@ class Cluster:
         self._listener = await PeerListener.open(
             self._in_force,
             member=self._membership.member,
-            keys=[self._keys.peer],
+            keys=[self.ledger.keys.peer],
             handle=handle,
             on_lease=partial(questions.answer, self.shards),
             questions={_LEFT_PATH: self._take_left},

@@ -61,8 +61,8 @@ class PeerListener:
     ) -> "PeerListener":
         """Listen in the directory, if there is one, and on ``--peer-listen``, if that is given.
 
-        ``handle`` answers what clients have sent, ``on_lease`` and ``questions``, by their paths, what members
-        ask, and ``knows`` tells whether there is a member of this name.
+        ``handle`` answers what clients have sent, ``on_lease`` and ``questions`` (by their paths) what
+        members ask, and ``knows`` tells whether there is a member of this name.
 
         Raises:
             CannotListen: an address is taken or not ours, or the socket cannot be made.

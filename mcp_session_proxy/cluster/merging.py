@@ -1,7 +1,8 @@
 """A caller that two members have served: what the one that has lost it has of it goes to its owner.
 
-A store that fails over may lose what it has acknowledged, and who has served without the store has what was never
-written there. The sessions of both become one caller's: further free ones, for whoever of its clients comes next.
+A store that fails over may lose what it has acknowledged, and who has served without the store has what was
+never written there. The sessions of both become one caller's: those of its clients who come to them, and
+further free ones.
 """
 
 import asyncio

@@ -25,8 +25,8 @@ from .outcomes import Misdirected, PeerBroke, PeerFailure, PeerRefused
 from .rules import StoreOutage
 from .shards import HeldShard, Shards
 
-# How often a request follows those who say where the shard is. One who only says that it is not there is about
-# to let go of it: then somebody else can have it in a moment.
+# How often a request follows those who say where the shard is. One who only says that it is not there is
+# about to let go of it: then somebody else can have it in a moment.
 _MOST_HOPS: Final = 2
 # How often it is looked whether a lease has ended that is waited for. It ends early where somebody leaves.
 _LOOK_SECONDS: Final = 0.2

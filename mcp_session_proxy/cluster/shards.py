@@ -335,11 +335,9 @@ class Shards:
         for told in self.on_lost:
             told(shard, held.fence, left)
 
-    async def merge(
-        self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]
-    ) -> HeldShard | str:
-        """Take in what somebody has of a shard who has served it under this fence, and has lost it; gives where
-        it is, if that is not here.
+    async def merge(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> HeldShard | str:
+        """Take in what somebody has of a shard who has served it under this fence, and has lost it; gives
+        where it is, if that is not here.
 
         Raises:
             StoreFailure: nothing was taken in.
@@ -352,9 +350,7 @@ class Shards:
         merging.add_done_callback(lambda done: self._done(shard, done))
         return await asyncio.shield(merging)
 
-    async def _merge(
-        self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]
-    ) -> HeldShard | str:
+    async def _merge(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> HeldShard | str:
         membership, held = self.membership, self.held.get(shard)
         if held is None:
             raise StoreFailure("it has gone on to somebody else meanwhile")

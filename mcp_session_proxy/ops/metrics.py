@@ -232,8 +232,8 @@ class Metrics:
             moved.child(how)
         forward_seconds = self._histogram(
             "forward_seconds",
-            "Time of requests that another proxy has answered, until all of the answer was passed on; streams of "
-            "what may come are left out.",
+            "Time of requests that another proxy has answered, until all was passed on; without streams of "
+            "what may come.",
             REQUEST_BUCKETS,
         )
 

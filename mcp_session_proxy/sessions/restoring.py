@@ -6,7 +6,7 @@ Who has shown none is no secret, and is gone on with at once.
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -114,7 +114,6 @@ class Restorer:
                     self._read(shard, fence, place, data, sessions, clients)
             except (Unsealed, UnreadableRecord, OverBudget):
                 self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
-        owners = {client.home for client in clients}
         principals = (
             {record.principal or shard for record in sessions}
             | {client.record.principal.digest for client in clients}
@@ -123,24 +122,34 @@ class Restorer:
         for principal in principals:
             self._note_principal(principal, shard)
         homes = self._sessions_here(principals)
+        owners = {client.home for client in clients}
         for record in sorted(sessions, key=lambda record: -record.unused_seconds):
-            if record.known.tag in homes:
-                continue
-            slot = await self._adopt(shard, record, owners, result)
-            if slot is not None:
-                homes[record.known.tag] = slot
-        timeout_seconds = self._binder.directory.rules.timeout_seconds
+            if record.known.tag not in homes:
+                slot = await self._adopt(shard, record, owners, result)
+                if slot is not None:
+                    homes[record.known.tag] = slot
+        self._readmit_all(shard, fence, clients, homes, result)
+        for place, task in tasks:
+            if not self._readmit_task(task):
+                self._drop(shard, place)
+
+    def _readmit_all(
+        self,
+        shard: str,
+        fence: int,
+        clients: Sequence[StoredClientSession],
+        homes: Mapping[str, Slot[UpstreamSession]],
+        result: Restored,
+    ) -> None:
+        directory = self._binder.directory
         for stored in sorted(clients, key=lambda client: (client.attached, client.record.last_used)):
-            if self._binder.directory.has(stored.record.principal, stored.record.id):
+            if directory.has(stored.record.principal, stored.record.id):
                 continue
-            if self._now() - stored.record.last_used < timeout_seconds:
+            if self._now() - stored.record.last_used < directory.rules.timeout_seconds:
                 self._readmit(stored, homes, fence)
                 result.clients += 1
             else:
                 self._drop(shard, RecordPlace(CLIENT, self._keys.name_of(stored.record.id)))
-        for place, task in tasks:
-            if not self._readmit_task(task):
-                self._drop(shard, place)
 
     def _sessions_here(self, principals: set[str]) -> dict[str, Slot[UpstreamSession]]:
         """By its tag, each session that these principals have here."""

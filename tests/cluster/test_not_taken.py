@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +26,7 @@ class Other:
     def __init__(self, listening: socket.socket, address: str) -> None:
         listening.setblocking(False)
         self.listening = listening
+        self._accepted: list[socket.socket] = []
         self.peers = Peers("b" * 16, [b"k" * 32])
         self._card = Card(member=OTHER, pid=1, started=0.0, version="1", addresses=[address])
 
@@ -39,6 +40,7 @@ class Other:
         await readable(self.listening)
         connection, _ = self.listening.accept()
         connection.setblocking(False)
+        self._accepted.append(connection)
         await readable(connection)
         return connection
 
@@ -59,11 +61,12 @@ class Other:
 
     def close(self) -> None:
         self.peers.close()
-        self.listening.close()
+        for each in (self.listening, *self._accepted):
+            each.close()
 
 
 @pytest.fixture
-def local(tmp_path: Path) -> Iterator[Other]:
+async def local(tmp_path: Path) -> AsyncIterator[Other]:
     """One that listens on a unix socket."""
     path = tmp_path / "peer.sock"
     listening = socket.socket(socket.AF_UNIX)
@@ -75,7 +78,7 @@ def local(tmp_path: Path) -> Iterator[Other]:
 
 
 @pytest.fixture
-def remote() -> Iterator[Other]:
+async def remote() -> AsyncIterator[Other]:
     """One that listens on a port."""
     listening = socket.create_server(("127.0.0.1", 0))
     other = Other(listening, f"http://127.0.0.1:{listening.getsockname()[1]}")

@@ -197,7 +197,7 @@ async def test_a_member_that_parts(world: World) -> None:
 
 
 async def test_what_is_being_let_go_of_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A member that parts has much to write first: what comes for a caller meanwhile waits, and is not refused."""
+    """A member that parts has much to write first: what comes for a caller meanwhile waits."""
     a, b = await world.join("a", "b")
     await a.ask("one")
     written, flush = asyncio.Event(), a.contents.flush
@@ -209,6 +209,7 @@ async def test_what_is_being_let_go_of_is_waited_for(world: World, monkeypatch: 
     monkeypatch.setattr(a.contents, "flush", slow)
     a.shards.draining = True
     releasing = asyncio.create_task(a.shards.release("one"))
+    await asyncio.sleep(0.01)
     asking = [asyncio.create_task(each.ask("one")) for each in (a, b)]
     await asyncio.sleep(3)
     assert not any(task.done() for task in asking)
@@ -220,8 +221,8 @@ async def test_what_is_being_let_go_of_is_waited_for(world: World, monkeypatch: 
 async def test_the_store_has_not_heard_that_it_was_let_go_of(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is told again as soon as somebody wants it, or with the next beat: it is not owned for as long as the
-    process has others to finish.
+    """It is told again as soon as somebody wants it, or with the next beat, and not only when the process
+    that parts has finished all the rest.
     """
     a, b = await world.join("a", "b")
     for shard in ("one", "two"):
@@ -244,7 +245,7 @@ async def test_the_store_has_not_heard_that_it_was_let_go_of(
 
 async def test_the_successor_parts_as_well(world: World) -> None:
     """Whoever is sent to one that takes nothing any more finds one that does."""
-    a, b, c = await world.join("a", "b", "c")
+    a, b, _ = await world.join("a", "b", "c")
     a.shards.draining = b.shards.draining = True
     assert next(iter(a.members)).member == "b"
     assert await a.ask("one") == "c"
@@ -359,8 +360,8 @@ async def test_the_others_say_that_it_is_gone(world: World) -> None:
 
 
 async def test_whoever_is_cut_from_the_store_asks_the_others(world: World) -> None:
-    """It finds a caller that it does not know where the store says that it is, and what nobody has goes to one
-    who can claim it: nothing is served beside what the store has of it.
+    """It finds a caller that it does not know where the store says that it is, and what nobody has goes to
+    one who can claim it: nothing is served beside what the store has of it.
     """
     a, b, c = await world.join("a", "b", "c")
     await c.ask("one")
@@ -375,7 +376,7 @@ async def test_whoever_is_cut_from_the_store_asks_the_others(world: World) -> No
 
 
 async def test_the_owner_is_cut_from_the_store(world: World) -> None:
-    """Once its lease is gone, another one goes on with what the store has, and the former one sends on to it."""
+    """Once its lease is gone, another one goes on with what the store has; the former one sends on to it."""
     a, b = await world.join("a", "b")
     await a.ask("one")
     await a.membership.write("one", {PLACE: b"x"}, 60.0)

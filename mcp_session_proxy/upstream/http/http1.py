@@ -258,12 +258,11 @@ class ServerConnection(asyncio.Protocol):
 
     ``deadline`` is when it is overdue, by the clock ``now``; whoever keeps it looks at that, and calls
     ``give_up``. ``on_idle`` is told when it can take the next request, ``on_lost`` when it has ended, and
-    ``watch`` whenever the deadline is earlier than one would think. One that ``is_local`` is a unix socket.
+    ``watch`` whenever the deadline is earlier than one would think.
     """
 
     __slots__ = (
         "_answer",
-        "_descriptor",
         "_ends_body",
         "_keeps",
         "_now",
@@ -274,13 +273,13 @@ class ServerConnection(asyncio.Protocol):
         "_paused_at",
         "_quiet_bytes",
         "_silence_seconds",
+        "_socket",
         "_transport",
         "_unsent",
         "_watch",
         "_word_at",
         "_writing_paused",
         "deadline",
-        "is_local",
         "spoke_unasked",
     )
 
@@ -309,8 +308,7 @@ class ServerConnection(asyncio.Protocol):
         self._keeps = False
         self.deadline = math.inf
         self.spoke_unasked = False
-        self.is_local = False
-        self._descriptor = -1
+        self._socket: socket.socket | None = None
 
     @property
     def is_open(self) -> bool:
@@ -399,10 +397,7 @@ class ServerConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """There is a connection, with TLS where that is wanted."""
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are not derived from it
-        connection = transport.get_extra_info("socket")
-        if connection is not None:
-            self.is_local = connection.family == socket.AF_UNIX
-            self._descriptor = connection.fileno()
+        self._socket = transport.get_extra_info("socket")
 
     def data_received(self, data: bytes) -> None:
         """Bytes of an answer, or some that nobody asked for."""
@@ -454,8 +449,8 @@ class ServerConnection(asyncio.Protocol):
         """Whether the other side certainly had not read all of the request, and so did nothing with it.
 
         Of a unix socket the system tells that: it takes nothing for an end that is closed, and resets a
-        connection whose other end was closed with something unread. Whoever has read everything is followed by
-        an end of file. Over a network a reset may come from anybody on the way, and tells nothing.
+        connection whose other end was closed with something unread. Whoever has read everything is followed
+        by an end of file. Over a network a reset may come from anybody on the way, and tells nothing.
         """
         answer = self._answer
         if answer is None or answer.stage is not _HEAD or self._quiet_bytes:
@@ -465,10 +460,17 @@ class ServerConnection(asyncio.Protocol):
         return self.is_local and isinstance(error, BrokenPipeError | ConnectionResetError)
 
     @property
+    def is_local(self) -> bool:
+        """Whether it is a unix socket."""
+        return self._socket is not None and self._socket.family == socket.AF_UNIX
+
+    @property
     def was_left(self) -> bool:
         """Whether the other side has closed it, of which the event loop may not have heard yet."""
+        if self._socket is None:
+            return False
         poll = select.poll()
-        poll.register(self._descriptor, getattr(select, "POLLRDHUP", 0))
+        poll.register(self._socket.fileno(), getattr(select, "POLLRDHUP", 0))
         return bool(poll.poll(0))
 
     def _end_with_connection(self) -> None:
