@@ -15,7 +15,7 @@ from proxy_bench import PATIENCE_SECONDS, until
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly.peer_listener import remove_socket, socket_path
 from mcp_session_proxy.cluster.lease import LeaseAnswer
-from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerUnreachable
+from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerRefused, PeerUnreachable
 from mcp_session_proxy.cluster.peer_signature import OWN_SCHEME, PeerClient, Signer, write_client
 from mcp_session_proxy.cluster.peers import Peers
 
@@ -149,7 +149,7 @@ async def test_the_socket_is_for_this_user(pair: Pair) -> None:
 
 
 async def test_another_user(pair: Pair) -> None:
-    """Nor, where the file is readable for some reason, as the system says; nothing is read of what it sends."""
+    """Nor, where the file is readable for some reason, as the system says."""
     pair.listener.server._user = os.geteuid() + 1
     with pytest.raises(PeerRefused):
         await pair.peers.send(pair.card, b"POST /mcp", FIELDS, b"{}")
