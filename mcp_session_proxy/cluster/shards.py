@@ -301,13 +301,13 @@ class Shards:
 
     async def _verify_all(self, shards: list[str] | None = None) -> None:
         """The lease had run out, or the store was away: see which shards are still this member's own."""
-        lapsed = shards is None
+        lapsed, lapses = shards is None, self.membership.lapses
         before = len(self.held)
         for shard in list(self.held) if shards is None else shards:
             if shard in self.held:
                 await self.find(shard)
         if lapsed:
-            self.membership.trust()
+            self.membership.trust(lapses)
             self._observe(events.LeaseLapsed(shards=before, lost=before - len(self.held)))
 
     async def _verify_some(self) -> None:

@@ -52,6 +52,8 @@ class Membership:
         self._told = told
         self._fences: dict[str, int] = {}
         self._owed: dict[str, int] = {}  # what is owned no longer, which the store may not know yet
+        self.lapses = 0  # how often the lease had run out
+        self._verified_lapses = 0
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
 
     def __len__(self) -> int:
@@ -83,15 +85,19 @@ class Membership:
         beating = self._engine.beat(self.member, card, self.lease_seconds, self.reserved)
         known = await self._ask("beat", beating)
         self._beaten_at = sent
-        if known or first:
-            self.trust()
-            return True
-        self.sure_until = _NEVER
-        return False
+        if not known and not first:
+            self.lapses += 1
+            self.sure_until = _NEVER
+        # Somebody else may have beaten since the lease had run out, and only wanted to be alive again.
+        if self._verified_lapses != self.lapses:
+            return False
+        self.trust(self.lapses)
+        return True
 
-    def trust(self) -> None:
-        """What this member owns was found to be its own since the last beat."""
-        if self._beaten_at is not None:
+    def trust(self, lapses: int) -> None:
+        """What this member owns was found to be its own since its lease had run out for so many times."""
+        self._verified_lapses = lapses
+        if self._beaten_at is not None and lapses == self.lapses:
             self.sure_until = max(self.sure_until, self._beaten_at + _SURE_PART * self.lease_seconds)
 
     def assume(self, seconds: float) -> None:

@@ -291,6 +291,18 @@ async def test_a_lapsed_lease_is_told_by_the_beat(world: World) -> None:
     assert any(isinstance(event, events.LeaseLapsed) for event in a.told.events)
 
 
+async def test_a_lapsed_lease_is_not_forgotten(world: World) -> None:
+    """A request that comes before the beat has it alive again; what it owned is verified all the same."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    a.stop()
+    assert await b.ask("one") == "b"
+    a.alive = True
+    assert await a.ask("two") == "a"  # asks the store, which says first that it is not alive
+    assert not await a.membership.beat()
+    assert not a.membership.is_sure
+
+
 async def test_a_write_that_is_fenced(world: World) -> None:
     """Who has lost a shard learns of it with its first write at the latest."""
     a, b = await world.join("a", "b")
