@@ -1,7 +1,6 @@
 """Where operators come in."""
 
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from typing import Final
 
@@ -10,10 +9,9 @@ from aiohttp import web
 from ..downstream.app import SILENT
 from ..ops.admin import build_admin_app
 from ..ops.admin.admission import Admission, AdmittingSite
+from ..ops.going_round import GoingRound
 from ..ops.operator import Operator
 from ..ops.snapshot import Snapshot
-from .core import Core
-from .front import Front
 from .in_force import InForce
 from .sites import open_sites
 from .sockets import Bound
@@ -28,12 +26,11 @@ async def open_admin(
     in_force: InForce,
     *,
     watchers: Watchers,
-    core: Core,
-    front: Front,
     snapshot: Snapshot,
-    stop: Callable[[], None],
+    operator: Operator,
+    going_round: GoingRound,
 ) -> web.AppRunner:
-    """Serve operators, until ``stack`` is closed. ``stop`` is called when they end the proxy."""
+    """Serve operators, until ``stack`` is closed."""
 
     def token() -> str | None:
         secret = in_force.settings.admin_token
@@ -42,7 +39,8 @@ async def open_admin(
     settings = in_force.settings
     app = build_admin_app(
         view=snapshot,
-        operations=Operator(pool=core.pool, endpoint=front.endpoint, stop=stop),
+        operations=operator,
+        going_round=going_round,
         metrics=watchers.metrics,
         churn=watchers.churn,
         recent=watchers.recent,

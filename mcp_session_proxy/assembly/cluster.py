@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -15,18 +15,18 @@ from aiohttp import web
 
 from .. import events
 from ..aio import Tasks, all_of
-from ..cluster import questions
 from ..cluster.card import Card
 from ..cluster.lease import LeaseAnswer, owner_by
 from ..cluster.members import Members
 from ..cluster.merging import LeftRecords, Merging, read_records, write_records
 from ..cluster.outcomes import PeerFailure
 from ..cluster.peers import Peers
+from ..cluster.questions import answer as answer_lease
 from ..cluster.reserving import Reservation
 from ..cluster.routing import Routing
 from ..cluster.shards import Shards
 from ..cluster.takeover import CoreContents, Principals
-from ..downstream.peer_door import Handle
+from ..downstream.peer_door import Answer, Handle
 from ..events import Observer
 from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
@@ -173,15 +173,17 @@ class Cluster:
 
     # -- the beginning -----------------------------------------------------------------------------
 
-    async def open(self, handle: Handle) -> None:
-        """Let other members reach this one. Raises CannotListen."""
+    async def open(self, handle: Handle, questions: Mapping[str, Answer]) -> None:
+        """Let other members reach this one, with what clients have sent, and with ``questions`` of their own.
+        Raises CannotListen.
+        """
         self._listener = await PeerListener.open(
             self._in_force,
             member=self._membership.member,
             keys=[self.ledger.keys.peer],
             handle=handle,
-            on_lease=partial(questions.answer, self.shards),
-            questions={_LEFT_PATH: self._take_left},
+            on_lease=partial(answer_lease, self.shards),
+            questions={_LEFT_PATH: self._take_left, **questions},
             knows=self._knows,
             heads=self._core.memory.heads,
             observe=self._observe,
@@ -250,6 +252,19 @@ class Cluster:
 
         answers = await asyncio.gather(*map(ask, self.members))
         return [answer for answer in answers if answer is not None]
+
+    async def ask_all(self, start: bytes, body: bytes) -> list[tuple[str, tuple[int, bytes] | PeerFailure]]:
+        """Ask each of the others the same; gives what it has answered, or why there is no answer."""
+
+        async def ask(card: Card) -> tuple[str, tuple[int, bytes] | PeerFailure]:
+            try:
+                return card.member, await self.peers.ask(card, start, body)
+            except PeerFailure as failure:
+                return card.member, failure
+
+        with contextlib.suppress(StoreFailure):  # those of the last look are there
+            await self.members.look()
+        return list(await asyncio.gather(*map(ask, self.members)))
 
     async def _is_gone_from_store(self) -> bool:
         return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))

@@ -20,7 +20,9 @@ from ..aio import Tasks
 from ..downstream.passthrough import open_client_session
 from ..exchange.parking import Parking
 from ..memory import Memory
+from ..ops.going_round import ACT_PATH, GoingRound
 from ..ops.introspection import ALONE, IN_MEMORY
+from ..ops.operator import Operator
 from ..ops.snapshot import Snapshot
 from ..sessions.books import Slot
 from ..sessions.modes import TokenIdentity
@@ -188,9 +190,17 @@ class Proxy:
             cluster=None if state is None else state.build(self.in_force, self.core, self._tls),
         )
         self._stack.callback(self.front.close)
+        self._operator = Operator(pool=self.core.pool, endpoint=self.front.endpoint, stop=self.stop.set)
+        self._going_round = GoingRound(
+            self._operator,
+            own=None if state is None else state.membership.member,
+            ask_all=None if state is None else state.cluster.ask_all,
+            observe=observe,
+        )
         if state is not None:
             await open_event_store(self._stack, self.settings.events, state, self.core.delivery, observe)
-            await state.begin(self.in_force, self.front.entrance.handle)
+            questions = {ACT_PATH: self._going_round.answer}
+            await state.begin(self.in_force, self.front.entrance.handle, questions)
         self.snapshot = self._open_snapshot()
         self.watchers.metrics.watch(self.snapshot.gauges)
 
@@ -272,10 +282,9 @@ class Proxy:
                 listeners.admin,
                 self.in_force,
                 watchers=self.watchers,
-                core=self.core,
-                front=front,
                 snapshot=self.snapshot,
-                stop=self.stop.set,
+                operator=self._operator,
+                going_round=self._going_round,
             )
             runners.append(runner)
         listeners.listen_url, listeners.endpoint_url, listeners.admin_url = self._urls()

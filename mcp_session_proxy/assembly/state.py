@@ -6,13 +6,13 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
 from .. import __version__, events
 from ..cluster.card import Card, read_card, write_card
-from ..downstream.peer_door import Handle
+from ..downstream.peer_door import Answer, Handle
 from ..events import Observer
 from ..exchange.parking import Parking
 from ..ops.introspection import StateView
@@ -164,16 +164,16 @@ class KeptState:
             )
         return self.cluster
 
-    async def begin(self, in_force: InForce, handle: Handle) -> None:
-        """Serve other members from now on, by ``handle``; go on with what was stored, all of it if nobody
-        else is there, and write down what becomes of it.
+    async def begin(self, in_force: InForce, handle: Handle, questions: Mapping[str, Answer]) -> None:
+        """Serve other members from now on, by ``handle`` and ``questions``. Go on with what was stored, with
+        all of it if nobody else is there, and write down what becomes of it.
 
         Raises:
             CannotKeepState: all of it is of other servers.
             CannotListen: the others could not reach this one.
         """
         began = time.monotonic()
-        await self.cluster.open(handle)
+        await self.cluster.open(handle, questions)
         try:
             if not self._others:
                 await self.cluster.take_all()

@@ -6,6 +6,7 @@ from ..downstream.endpoint import Endpoint
 from ..errors import OutcomeUnknown
 from ..sessions import upkeep
 from ..sessions.pool import Pool
+from .acting import Acted, Action
 
 
 class Operator:
@@ -18,6 +19,15 @@ class Operator:
         self._pool = pool
         self._endpoint = endpoint
         self._stop = stop
+
+    def act(self, action: Action, session: str | None) -> Acted:
+        """Do any of these; gives what came of it."""
+        if action is Action.RECONNECT:
+            return Acted(sessions=self.reconnect())
+        if action is Action.KILL:
+            return Acted(closed=session is not None and self.kill(session))
+        self.pause() if action is Action.PAUSE else self.resume()
+        return Acted(paused=action is Action.PAUSE)
 
     def pause(self) -> None:
         """Give sessions to nobody until ``resume``: requests wait."""

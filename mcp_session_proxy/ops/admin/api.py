@@ -8,6 +8,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Final
 
+import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
@@ -15,7 +16,9 @@ from ... import __version__, events
 from ...bounds import ADMIN_BODY_BYTES, ADMIN_BODY_SECONDS
 from ...events import Observer
 from ...sessions.modes import Sharing
+from ..acting import Action
 from ..churn import Churn
+from ..going_round import GoingRound
 from ..metrics import Metrics
 from ..operator import Operator
 from ..recent import Recent
@@ -31,11 +34,15 @@ from .model import (
     Reconnected,
     Status,
     Totals,
+    WentRound,
 )
 from .openapi import describe
 
 PREFIX: Final = "/api/v1"
 DEFAULT_EVENTS: Final = 500
+# Of others there is no answer, or another one.
+_PARTLY: Final = 502
+_NO_SESSION: Final = "No upstream session has this tag; it may be closed by now."
 
 Act = Callable[[web.Request], web.Response]
 
@@ -48,6 +55,7 @@ class Api:
         *,
         view: Snapshot,
         operations: Operator,
+        going_round: GoingRound,
         metrics: Metrics,
         churn: Churn,
         recent: Recent,
@@ -57,6 +65,7 @@ class Api:
     ) -> None:
         self._view = view
         self._operations = operations
+        self._going_round = going_round
         self._metrics = metrics
         self._churn = churn
         self._recent = recent
@@ -73,11 +82,11 @@ class Api:
             web.get(f"{PREFIX}/cluster", self.cluster),
             web.get(f"{PREFIX}/events", self.events),
             web.get(f"{PREFIX}/openapi.json", self.openapi),
-            web.post(f"{PREFIX}/pause", self._changing("pause", self.pause)),
-            web.post(f"{PREFIX}/resume", self._changing("resume", self.resume)),
-            web.post(f"{PREFIX}/reconnect", self._changing("reconnect", self.reconnect)),
+            web.post(f"{PREFIX}/pause", self._changing("pause", self.pause, Action.PAUSE)),
+            web.post(f"{PREFIX}/resume", self._changing("resume", self.resume, Action.RESUME)),
+            web.post(f"{PREFIX}/reconnect", self._changing("reconnect", self.reconnect, Action.RECONNECT)),
             web.post(f"{PREFIX}/drain", self._changing("drain", self.drain)),
-            web.delete(f"{PREFIX}/sessions/{{session}}", self._changing("kill", self.kill)),
+            web.delete(f"{PREFIX}/sessions/{{session}}", self._changing("kill", self.kill, Action.KILL)),
         ]
 
     # -- reading -----------------------------------------------------------------------------------
@@ -129,8 +138,8 @@ class Api:
 
     # -- changing ----------------------------------------------------------------------------------
 
-    def _changing(self, action: str, act: Act) -> Handler:
-        """The handler of a call that changes something."""
+    def _changing(self, action: str, act: Act, everywhere: Action | None = None) -> Handler:
+        """The handler of a call that changes something, and ``everywhere`` if it is asked to."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             peer = request.remote or "unknown"
@@ -140,13 +149,26 @@ class Api:
                 if refusal.reason == "wrong-token":
                     self._observe(events.OperatorRefused(peer=peer))
                 raise
-            await _discard_body(request)
-            response = act(request)
+            goes_round = everywhere is not None and _says_cluster(await _read_body(request))
             session = request.match_info.get("session")
+            if everywhere is not None and goes_round:
+                response = await self._go_round(everywhere, session)
+            else:
+                response = act(request)
             self._observe(events.OperatorActed(action=action, session=session, peer=peer))
             return response
 
         return handle
+
+    async def _go_round(self, action: Action, session: str | None) -> web.Response:
+        """``{"cluster": true}``: at all proxies on the store."""
+        members = await self._going_round.act(action, session)
+        done = everybody = all(each.acted is not None for each in members)
+        if action is Action.KILL:
+            done = any(each.acted is not None and each.acted.closed for each in members)
+            if everybody and not done:
+                raise NotAllowed(404, "no-such-session", _NO_SESSION)
+        return answer(WentRound(action=action, done=done, members=members), status=200 if done else _PARTLY)
 
     def pause(self, _request: web.Request) -> web.Response:
         """``POST /api/v1/pause``: requests wait until ``resume``."""
@@ -170,24 +192,39 @@ class Api:
         """``DELETE /api/v1/sessions/{session}``: close one upstream session at once."""
         session = request.match_info["session"]
         if not self._operations.kill(session):
-            raise NotAllowed(
-                404, "no-such-session", "No upstream session has this tag; it may be closed by now."
-            )
+            raise NotAllowed(404, "no-such-session", _NO_SESSION)
         return answer(Killed(session=session))
 
 
-async def _discard_body(request: web.Request) -> None:
-    """Nothing is read from bodies, but a connection is good for another request only without a rest of one.
+async def _read_body(request: web.Request) -> bytes:
+    """A body, of which hardly anything is needed. A connection is good for another request only without a
+    rest of one.
 
     Raises:
         Refusal: 413 for one that is large, 408 for one that does not arrive.
     """
     try:
         async with asyncio.timeout(ADMIN_BODY_SECONDS):
-            await request.read()
+            return await request.read()
     except web.HTTPRequestEntityTooLarge:
         raise NotAllowed(413, "body-too-large", f"At most {ADMIN_BODY_BYTES} bytes.") from None
     except TimeoutError:
         raise NotAllowed(
             408, "body-too-slow", "The body did not arrive in time.", {"Connection": "close"}
         ) from None
+
+
+def _says_cluster(body: bytes) -> bool:
+    """Whether a body wants something done at all proxies. Whatever else it says means nothing.
+
+    Raises:
+        NotAllowed: 400 where it is neither wanted nor not.
+    """
+    try:
+        said = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    wanted = said.get("cluster", False) if isinstance(said, dict) else False
+    if not isinstance(wanted, bool):
+        raise NotAllowed(400, "cluster must be true or false", 'As in {"cluster": true}.')
+    return wanted

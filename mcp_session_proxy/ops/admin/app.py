@@ -13,6 +13,7 @@ from ...events import Observer
 from ...sessions.modes import Sharing
 from ...settings.values import Address
 from ..churn import Churn
+from ..going_round import GoingRound
 from ..metrics import Metrics
 from ..operator import Operator
 from ..recent import Recent
@@ -41,6 +42,7 @@ def build_admin_app(
     *,
     view: Snapshot,
     operations: Operator,
+    going_round: GoingRound,
     metrics: Metrics,
     churn: Churn,
     recent: Recent,
@@ -62,6 +64,7 @@ def build_admin_app(
     api = Api(
         view=view,
         operations=operations,
+        going_round=going_round,
         metrics=metrics,
         churn=churn,
         recent=recent,

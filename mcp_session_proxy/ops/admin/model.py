@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from ...sessions.modes import Sharing
+from ..acting import MemberActed
 from ..introspection import (
     ClientSessionView,
     Phase,
@@ -143,6 +144,17 @@ class Killed:
     """The tag of the upstream session that was closed."""
 
     session: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WentRound:
+    """What came of an action at each proxy on the store. ``done``: at all of them, or, of a session, at the
+    one that had it.
+    """
+
+    action: str
+    done: bool
+    members: Sequence[MemberActed]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ from .model import (
     Reconnected,
     Sessions,
     Status,
+    WentRound,
 )
 
 _ABOUT: Final = """\
@@ -36,8 +37,16 @@ _PROBLEMS: Final = {
     401: "The admin token is missing or wrong.",
     403: "Nobody may change anything here, or the request may be a web page's doing.",
     404: "There is no such session.",
-    408: "The body did not arrive; none is needed.",
-    413: "The body is too large; none is needed.",
+    408: "The body did not arrive; hardly anything is needed.",
+    413: "The body is too large; hardly anything is needed.",
+}
+_EVERYWHERE: Final = {
+    "description": "Whether it is done at all proxies on the store. Nothing else is read.",
+    "content": {
+        revisions.JSON: {
+            "schema": {"type": "object", "properties": {"cluster": {"type": "boolean", "default": False}}}
+        }
+    },
 }
 _TYPES: Final = (
     Health,
@@ -50,6 +59,7 @@ _TYPES: Final = (
     Reconnected,
     Draining,
     Killed,
+    WentRound,
     Problem,
 )
 
@@ -112,16 +122,18 @@ def describe() -> Mapping[str, Any]:
                     "Hold back all requests until resume. They wait for --acquire-timeout; who holds a "
                     "session keeps it.",
                     Paused,
+                    goes_round=True,
                 ),
             },
             "/api/v1/resume": {
-                "post": _changing("resume", "End a pause.", Paused),
+                "post": _changing("resume", "End a pause.", Paused, goes_round=True),
             },
             "/api/v1/reconnect": {
                 "post": _changing(
                     "reconnect",
                     "Replace every upstream session when nobody holds it. State at the server goes with it.",
                     Reconnected,
+                    goes_round=True,
                 ),
             },
             "/api/v1/drain": {
@@ -138,6 +150,7 @@ def describe() -> Mapping[str, Any]:
                     "Close one upstream session at once, whoever uses it.",
                     Killed,
                     more=(404,),
+                    goes_round=True,
                     parameters=[_tag()],
                 ),
             },
@@ -172,8 +185,13 @@ def _changing(
     status: str = "200",
     more: tuple[int, ...] = (),
     parameters: list[dict[str, Any]] | None = None,
+    goes_round: bool = False,
 ) -> dict[str, Any]:
     responses = {status: _content("Done.", kind)}
+    if goes_round:
+        more = (400, *more)
+        responses[status] = _content("Done; if everywhere, what each proxy says.", kind, WentRound)
+        responses["502"] = _content("Not done everywhere; what each proxy says.", WentRound)
     responses |= {str(number): _problem(number) for number in (401, 403, *more, 408, 413)}
     asked = {
         "name": "X-Requested-With",
@@ -182,6 +200,8 @@ def _changing(
         "schema": {"type": "string"},
     }
     operation = _operation(name, text, responses, [*(parameters or []), asked])
+    if goes_round:
+        operation["requestBody"] = _EVERYWHERE
     return {**operation, "security": [{"token": []}, {}]}
 
 
@@ -202,8 +222,9 @@ def _document() -> dict[str, Any]:
     return _operation("openapi", "This document.", {"200": found}, None)
 
 
-def _content(text: str, kind: type) -> dict[str, Any]:
-    schema = {"$ref": f"#/components/schemas/{kind.__name__}"}
+def _content(text: str, *kinds: type) -> dict[str, Any]:
+    schemas = [{"$ref": f"#/components/schemas/{kind.__name__}"} for kind in kinds]
+    schema = schemas[0] if len(schemas) == 1 else {"anyOf": schemas}
     return {"description": text, "content": {revisions.JSON: {"schema": schema}}}
 
 
