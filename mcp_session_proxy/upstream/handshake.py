@@ -31,6 +31,8 @@ _NEWEST_FIRST: Final = tuple(reversed(revisions.LEGACY_VERSIONS))
 _MAY_MEAN_THE_VERSION: Final = frozenset({Concern.MESSAGE, Concern.FORM, Concern.UNCLEAR})
 _SPEAKS_OF_VERSIONS: Final = re.compile(rb'version|"supported', re.IGNORECASE)
 _MAX_SHOWN_CHARS: Final = 40
+# Of the versions that a server names, so many are looked at.
+_MAX_NAMED: Final = 100
 
 
 class Versions:
@@ -146,7 +148,7 @@ class Handshake:
                 )
             except (Refused, HandshakeRefused) as refusal:
                 error = refusal.error if isinstance(refusal, Refused) else refusal
-                if not _is_about_the_version(refusal):
+                if not _is_about_the_version(refusal) or _knows_no_handshake(refusal):
                     raise error from refusal
                 first_error = first_error or error
                 named = refusal.words
@@ -224,6 +226,26 @@ def _is_about_the_version(refusal: Refused | HandshakeRefused) -> bool:
         return True
     words = refusal.words
     return not words or _SPEAKS_OF_VERSIONS.search(words) is not None
+
+
+def _knows_no_handshake(refusal: Refused | HandshakeRefused) -> bool:
+    """Whether a server says that it speaks only versions that have no ``initialize``: none of ours helps.
+
+    MCP 2026-07-28, basic/versioning, "Backward Compatibility with Initialization-Based Versions": it names
+    its versions in whatever error it answers with, or misses what each request of those has.
+    """
+    if isinstance(refusal, HandshakeRefused):
+        raw_error: bytes | None = refusal.raw_error
+    else:
+        raw_error = None if refusal.response is None else refusal.response.error
+    if raw_error is None:
+        return False
+    data = jsonrpc.read_object(jsonrpc.read_object(raw_error).get("data"))
+    listed = jsonrpc.read_array(data.get("supported") or data.get("supportedVersions") or b"")
+    named = {jsonrpc.read_string(item) for item in listed[:_MAX_NAMED]}
+    if named.isdisjoint(revisions.MODERN_VERSIONS):
+        return revisions.META_VERSION.encode() in refusal.words
+    return named.isdisjoint(revisions.LEGACY_VERSIONS)
 
 
 def _version_of(result: bytes) -> str | None:

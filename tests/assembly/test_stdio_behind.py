@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import AsyncIterator
 
 import pytest
@@ -254,3 +255,22 @@ async def test_no_other_paths_and_ready(bench: StdioBench) -> None:
     [session] = bench.proxy.snapshot.upstream_sessions()
     assert session.server is not None
     assert session.server.startswith("stdio python")
+
+
+MODERN_ONLY = """
+import json, sys
+for line in sys.stdin:
+    asked = json.loads(line)
+    data = {"supported": ["2026-07-28"], "requested": asked["params"].get("protocolVersion")}
+    error = {"code": -32022, "message": "Unsupported protocol version", "data": data}
+    print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "error": error}), flush=True)
+"""
+
+
+async def test_a_server_that_speaks_modern_only(bench: StdioBench) -> None:
+    """It says so to whoever calls, and is started once for that: no other version would help."""
+    await bench.start(command=[sys.executable, "-I", "-S", "-c", MODERN_ONLY])
+    error = (await bench.use("count")).json["error"]
+    assert (error["code"], error["data"]["supported"]) == (-32022, ["2026-07-28"])
+    assert len(bench.told("child.started")) == 1
+    await bench.all_gone()

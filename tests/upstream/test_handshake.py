@@ -180,6 +180,38 @@ async def test_other_refusals_stay_as_they_are(
     assert server.asked == ["2025-11-25"]
 
 
+MODERN_ONLY = {"supported": ["2026-07-28"], "requested": "2025-11-25"}
+
+
+@pytest.mark.parametrize(
+    ("refuse", "error"),
+    [
+        (with_200(-32022, UNSUPPORTED, MODERN_ONLY), HandshakeRefused),
+        (with_200(-32602, UNSUPPORTED, {"supported": ["2099-01-01", "2026-07-28"]}), HandshakeRefused),
+        (with_200(-32601, "Method not found", MODERN_ONLY), HandshakeRefused),
+        (with_200(-32000, UNSUPPORTED, {"supportedVersions": ["2026-07-28"]}), HandshakeRefused),
+        (with_200(-32602, "_meta lacks io.modelcontextprotocol/protocolVersion"), HandshakeRefused),
+        (with_status(400, failure(-32022, UNSUPPORTED, MODERN_ONLY)), UpstreamRejected),
+    ],
+)
+async def test_a_server_that_knows_no_handshake(
+    refuse: Callable[[Sent], FakeReply], error: type[ProxyError]
+) -> None:
+    """One that names modern versions alone is not asked again, which may start a command each time."""
+    server = StrictServer("2024-11-05", refuse)
+    with pytest.raises(error):
+        await opened(server)
+    assert server.asked == ["2025-11-25"]
+
+
+async def test_a_server_of_both_eras() -> None:
+    """One that names a modern version among others is asked with the others."""
+    server = StrictServer("2025-06-18", with_200(-32022, "", {"supported": ["2026-07-28", "2025-06-18"]}))
+    session = await opened(server)
+    assert server.asked == ["2025-11-25", "2025-06-18"]
+    session.abandon()
+
+
 async def test_trouble_on_the_second_try_is_told_as_it_is() -> None:
     """It is the newest that is known of the server."""
     server = FakeServer()
