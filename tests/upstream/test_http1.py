@@ -301,6 +301,53 @@ def test_a_connection_does_not_wait_for_who_reads() -> None:
     assert (len(first.take()), second.take()) == (1_000_000, b"{}")
 
 
+def test_a_large_body_is_kept_as_it_came() -> None:
+    """Nothing has to be found in a body whose length is known, so none of its pieces is copied."""
+    pieces = [b"a" * 1000, b"b" * 1000, b"c" * 1000]
+    scene = Scene()
+    answer = scene.ask()
+    scene.hear(OK + b"Content-Length: 3002\r\n\r\n{")
+    assert answer.take() == b"{"
+    for piece in pieces:
+        scene.hear(piece)
+        assert answer.take() is piece
+    assert not answer.at_end()
+    scene.hear(b"}")
+    assert (answer.take(), answer.at_end(), scene.idle) == (b"}", True, 1)
+
+
+@pytest.mark.parametrize(
+    ("connection", "behind", "stays"),
+    [
+        (b"keep-alive", b"", True),
+        (b"keep-alive", b"\r\n", True),
+        (b"keep-alive", b"\r\n" + WHOLE, False),
+        (b"keep-alive", b"}", False),
+        (b"close", b"", False),
+    ],
+)
+def test_what_comes_behind_a_large_body(connection: bytes, behind: bytes, stays: bool) -> None:
+    """It is no part of it, and whoever has said it serves no more."""
+    scene = Scene()
+    answer = scene.ask()
+    scene.hear(OK + b"Connection: " + connection + b"\r\nContent-Length: 6\r\n\r\n{", b"    ", b"}" + behind)
+    assert (read_now(answer), answer.at_end()) == (b"{    }", True)
+    assert (scene.idle, scene.line.is_cut) == ((1, False) if stays else (0, True))
+
+
+def test_a_large_body_that_nobody_wants() -> None:
+    """It is counted all the same, so the connection serves again behind it."""
+    scene = Scene()
+    answer = scene.ask()
+    scene.hear(OK + b"Content-Length: 6\r\n\r\n{")
+    answer.let_end()
+    scene.hear(b"    ", b"}")
+    assert (answer.at_end(), scene.idle) == (False, 1)
+    second = scene.ask()
+    scene.hear(WHOLE)
+    assert (second.take(), scene.idle) == (b"{}", 2)
+
+
 def test_a_server_that_reads_nothing() -> None:
     """No more of a body is written than the server takes; the rest goes out as it takes more."""
     body = bytes(range(256)) * 20_000

@@ -105,12 +105,17 @@ class HttpAnswer:
         return self._headers
 
     @property
-    def length_bytes(self) -> int | None:
-        """How long the body is; None where that was not said, or it is compressed."""
+    def announced_bytes(self) -> int | None:
+        """How long the body is as it travels; None where that was not said."""
         said = {name.lower(): value for name, value in self.fields}
-        if self._inflater is not None or b"transfer-encoding" in said or b"content-length" not in said:
+        if b"transfer-encoding" in said or b"content-length" not in said:
             return None
         return int(said[b"content-length"])
+
+    @property
+    def length_bytes(self) -> int | None:
+        """How long the body is; None where that was not said, or it is compressed."""
+        return self.announced_bytes if self._inflater is None else None
 
     # -- for who reads it ----------------------------------------------------------------------------
 
@@ -265,6 +270,7 @@ class ServerConnection(asyncio.Protocol):
         "_answer",
         "_ends_body",
         "_keeps",
+        "_left_bytes",
         "_now",
         "_on_idle",
         "_on_lost",
@@ -299,6 +305,7 @@ class ServerConnection(asyncio.Protocol):
         self._answer: HttpAnswer | None = None
         self._silence_seconds = math.inf
         self._quiet_bytes = 0  # have come since there was last something to show for them
+        self._left_bytes = 0  # of a body whose length is known, behind the piece in which its head ended
         self._unsent: memoryview | None = None  # of the body
         self._writing_paused = False
         self._paused = False
@@ -328,7 +335,7 @@ class ServerConnection(asyncio.Protocol):
         parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._quiet_bytes = 0
+        self._quiet_bytes = self._left_bytes = 0
         self._silence_seconds = silence_seconds
         self._word_at = now = self._now()
         self.deadline = now + silence_seconds
@@ -407,8 +414,11 @@ class ServerConnection(asyncio.Protocol):
             self.cut()
             return
         self._quiet_bytes += len(data)
+        was_in_head = answer.stage is _HEAD
         try:
-            if self._quiet_bytes > SERVER_HEAD_BYTES and answer.stage is _HEAD:
+            if self._left_bytes:
+                self._take_body(parser, answer, data)
+            elif self._quiet_bytes > SERVER_HEAD_BYTES and was_in_head:
                 self._feed_long_head(parser, answer, data)
             else:
                 parser.feed_data(data)
@@ -423,8 +433,22 @@ class ServerConnection(asyncio.Protocol):
         elif self._quiet_bytes > SERVER_HEAD_BYTES:
             self.cut(Trouble.BAD_HEAD if answer.stage is _HEAD else Trouble.BROKEN)
         else:
+            if was_in_head and answer.stage is _BODY and (announced := answer.announced_bytes) is not None:
+                self._left_bytes = announced - answer.unread_bytes
             self._note_sign()
             answer.wake()
+
+    def _take_body(self, parser: HttpResponseParser, answer: HttpAnswer, data: bytes) -> None:
+        """More of a body whose length is known: nothing in it has to be found, so it is kept as it came.
+
+        Behind it, lines with nothing in them are no harm (RFC 9112, section 2.2); anything else is.
+        """
+        piece = data[: self._left_bytes]
+        self._left_bytes -= len(piece)
+        self.on_body(piece)
+        if not self._left_bytes:
+            answer.stage = _ENDED
+            self._keeps = parser.should_keep_alive() and not data[len(piece) :].strip(b"\r\n")
 
     def _feed_long_head(self, parser: HttpResponseParser, answer: HttpAnswer, data: bytes) -> None:
         """A head has to end within its limit, to the byte; what follows it may be as long as it likes."""
