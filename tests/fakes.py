@@ -76,6 +76,7 @@ class FakeReply:
     answers: bytes = b"null"
     closed: bool = False
     gives_arriving: bool = False
+    gives_runs: bool = False
 
     def __post_init__(self) -> None:
         self._steps = deque(self.steps)

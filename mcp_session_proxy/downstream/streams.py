@@ -56,7 +56,9 @@ class AnswerPhase(Enum):
     OVER = "over"
 
 
-_WRITTEN: Final = frozenset({AnswerPhase.PASSED_ON, AnswerPhase.BROKEN, AnswerPhase.OVER})
+# Looking a member up in its class costs more than all that is done with it here.
+_UNDECIDED, _STREAM, _JSON, _CLIENT_LEFT, _PASSED_ON, _BROKEN, _OVER = AnswerPhase
+_WRITTEN: Final = (_PASSED_ON, _BROKEN, _OVER)
 
 
 class Responder(msgspec.Struct, eq=False):
@@ -80,7 +82,7 @@ class Responder(msgspec.Struct, eq=False):
 
     last_write: float = 0.0
     writing: bool = False
-    _phase: AnswerPhase = AnswerPhase.UNDECIDED
+    _phase: AnswerPhase = _UNDECIDED
     _response: web.StreamResponse | None = None  # the stream, once it has begun
     _kept: Stream | None = None
     # Of these two, msgspec makes new ones for each responder.
@@ -113,7 +115,7 @@ class Responder(msgspec.Struct, eq=False):
         async with self._turn():
             # Asked in turn and not before: the answer may end while this waits. A client without a session
             # has no way to come back for what it misses.
-            if self._phase in _WRITTEN or (self._phase is AnswerPhase.CLIENT_LEFT and self.client is None):
+            if self._phase in _WRITTEN or (self._phase is _CLIENT_LEFT and self.client is None):
                 return False
             if self.client is None:
                 await self._write(sse.write_events(messages))
@@ -135,7 +137,7 @@ class Responder(msgspec.Struct, eq=False):
     @property
     def is_open(self) -> bool:
         """Whether somebody is there who waits for more."""
-        return self._phase in (AnswerPhase.UNDECIDED, AnswerPhase.STREAM)
+        return self._phase in (_UNDECIDED, _STREAM)
 
     @property
     def begun(self) -> bool:
@@ -164,7 +166,7 @@ class Responder(msgspec.Struct, eq=False):
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
         if self._phase not in _WRITTEN:
-            self._phase = AnswerPhase.CLIENT_LEFT
+            self._phase = _CLIENT_LEFT
 
     # -- the end ---------------------------------------------------------------------------------
 
@@ -186,7 +188,7 @@ class Responder(msgspec.Struct, eq=False):
             return await self._finish_passed_on(self._response)
         if self._response is not None or not (answer is None or _stays_whole(answer, self.head)):
             return await self._finish_stream(answer)
-        self._phase = AnswerPhase.OVER
+        self._phase = _OVER
         self.heartbeats.remove(self)
         if self._kept is not None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
@@ -211,7 +213,7 @@ class Responder(msgspec.Struct, eq=False):
                 await self._flush()
                 await self._end()
             finally:
-                self._phase = AnswerPhase.OVER
+                self._phase = _OVER
                 self.heartbeats.remove(self)
         if self._response is None:
             return web.Response()  # the client left before it began: nobody reads this
@@ -245,14 +247,14 @@ class Responder(msgspec.Struct, eq=False):
                 if not as_json:
                     await self._write(sse.EVENT_END)
             except BaseException:
-                self._phase = AnswerPhase.BROKEN
+                self._phase = _BROKEN
                 raise
-            self._phase = AnswerPhase.PASSED_ON
+            self._phase = _PASSED_ON
             return True
 
     async def _begin_json(self, opening_bytes: int, result_bytes: int | None) -> None:
         headers = {**self.head.cors, "Content-Type": revisions.JSON}
-        self._phase, self._response = AnswerPhase.JSON, web.StreamResponse(headers=headers)
+        self._phase, self._response = _JSON, web.StreamResponse(headers=headers)
         if result_bytes is not None:
             self._response.content_length = opening_bytes + result_bytes
         if self._kept is not None:
@@ -261,12 +263,12 @@ class Responder(msgspec.Struct, eq=False):
         await self._try(self._response.prepare(self.http))
 
     async def _finish_passed_on(self, response: web.StreamResponse) -> web.StreamResponse:
-        if self._phase is AnswerPhase.BROKEN:
+        if self._phase is _BROKEN:
             self.cut_off()  # without its end, what there is of it looks like an answer to nobody
         else:
             self.last_write = self.heartbeats.now()
             await self._try(response.write_eof())
-        self._phase = AnswerPhase.OVER
+        self._phase = _OVER
         self.heartbeats.remove(self)
         return response
 
@@ -300,7 +302,7 @@ class Responder(msgspec.Struct, eq=False):
             await self._write(self._event(answer.body))
 
     async def _end(self) -> None:
-        if self._phase is AnswerPhase.STREAM and self._response is not None:
+        if self._phase is _STREAM and self._response is not None:
             self.last_write = self.heartbeats.now()
             # The end waits for the client as well, whose minute begins now.
             await self._try(self._response.write_eof())
@@ -309,7 +311,7 @@ class Responder(msgspec.Struct, eq=False):
         elif self._kept is not None:
             # Written to its end it is kept for a while, in case that it did not arrive. What a client that
             # had left is known to have missed is kept as long as there is room.
-            self._kept.close(reached_at=self.last_write if self._phase is AnswerPhase.STREAM else None)
+            self._kept.close(reached_at=self.last_write if self._phase is _STREAM else None)
 
     def _turn(self) -> asyncio.Lock:
         """What lets one write at a time."""
@@ -333,14 +335,14 @@ class Responder(msgspec.Struct, eq=False):
 
     async def _write(self, data: bytes) -> None:
         self.last_write = self.heartbeats.now()
-        if self._phase is not AnswerPhase.CLIENT_LEFT:
+        if self._phase is not _CLIENT_LEFT:
             await self._try(self._write_on(data))
 
     async def _write_on(self, data: bytes) -> None:
         if self._response is None:
             # Before anything is awaited, since a departure in between has the last word. And it is told to
             # the connection before the first byte: some clients close it as soon as they have read enough.
-            self._phase = AnswerPhase.STREAM
+            self._phase = _STREAM
             self._response = web.StreamResponse(headers={**self.head.cors, **self._headers, **STREAM_HEADERS})
             begin_stream(self.http)
             await self._response.prepare(self.http)

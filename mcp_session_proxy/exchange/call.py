@@ -8,6 +8,7 @@ bound, for the next one.
 
 import asyncio
 import contextlib
+import itertools
 from collections import deque
 from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from typing import Any, Final, NamedTuple, TypeAlias
@@ -21,6 +22,7 @@ from ..protocol import jsonrpc, lifting, lowering, questions, revisions, tasks
 from ..protocol.inbound import ModernRequest
 from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
+from ..protocol.progress import ProgressRun, apart
 from ..protocol.tasks import LegacyTask
 from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
@@ -168,7 +170,7 @@ class ModernCall:
             while self._kept:
                 kept, _ = self._kept.popleft()
                 if self._wants(kept):
-                    await channel.send(self._lift(kept))
+                    await channel.send(*self._lift(kept))
             if answers:
                 await self._answer(answers)
             # The silence so far was the client's, which took its time to answer.
@@ -344,11 +346,11 @@ class ModernCall:
         if not wanted:
             return
         if self._channel is not None:
-            await self._channel.send(*map(self._lift, wanted))
+            await self._channel.send(*itertools.chain.from_iterable(map(self._lift, wanted)))
             return
-        for message in wanted:
+        for note in itertools.chain.from_iterable(map(apart, wanted)):
             with contextlib.suppress(OverBudget):  # without room it is dropped, as without a listener
-                self._kept.append((message, self._share.lend(len(message.params or b""))))
+                self._kept.append((note, self._share.lend(len(note.params or b""))))
 
     def _wants(self, message: Notification) -> bool:
         """Whether the client's present request asked for this."""
@@ -357,11 +359,16 @@ class ModernCall:
         is_log = message.method == revisions.LOG_MESSAGE
         return is_log and _is_loud_enough(message.params, self.modern.log_level)
 
-    def _lift(self, message: Notification) -> bytes:
-        """A notification as one of the client's present request."""
+    def _lift(self, message: Notification) -> Sequence[bytes]:
+        """A notification, or a run of them, as of the client's present request."""
+        if isinstance(message, ProgressRun):
+            # Which has its token already; and nearly always there is nothing else to change.
+            if not lifting.may_name_subscription(message.lines):
+                return message.texts
+            return [text for note in message.apart() for text in self._lift(note)]
         token = self.modern.progress_token if message.method == revisions.PROGRESS else None
         params = lifting.lift_notification(message.params, token)
-        return jsonrpc.write_notification(message.method, params)
+        return [jsonrpc.write_notification(message.method, params)]
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Take a question of the server's; the client gets it as the outcome of this round."""

@@ -45,6 +45,7 @@ from ..events import Observer
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
+from ..protocol.progress import ProgressRun
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
 from ..upstream.incarnation import Incarnation
@@ -258,6 +259,7 @@ class Exchange:
                 if incarnation.refusals.count:
                     incarnation.refusals.clear()
                 reply.gives_arriving = self.request.method in _PASSED_ON
+                reply.gives_runs = self.token is not None
                 try:
                     response = await self._read(reply)
                 except ConnectionLost:
@@ -400,8 +402,15 @@ class Exchange:
             # A server may tell of a change in the course of the call that made it, and nowhere else.
             self.session.router.note_change(self.session, message)
             return message
+        own = b"%d" % self.upstream_id
+        if isinstance(message, ProgressRun):
+            if message.token == own:
+                return None if self.token is None else message.under(self.token)
+            for note in message.apart():
+                self._named_for_client(note)
+            return None
         token = b"null" if self.token is None else self.token
-        params = jsonrpc.with_other_token(message.params, b"%d" % self.upstream_id, token)
+        params = jsonrpc.with_other_token(message.params, own, token)
         if params is None:
             members = jsonrpc.read_object(message.params)
             if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:

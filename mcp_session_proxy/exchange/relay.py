@@ -10,6 +10,7 @@ import msgspec
 from ..protocol import jsonrpc, revisions
 from ..protocol.arriving import write_opening
 from ..protocol.jsonrpc import Notification, Request
+from ..protocol.progress import ProgressRun
 from ..sessions.client import ClientSession
 from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
@@ -51,10 +52,12 @@ class Relay(msgspec.Struct, eq=False):
 
     async def notify(self, *messages: Notification) -> None:
         """Write notifications on the POST's stream, if the client takes streams."""
-        texts = []
+        texts: list[bytes] = []
         for message in messages:
             # What nearly all of them are, and nobody has anything to change about.
-            if message.method == revisions.PROGRESS:
+            if isinstance(message, ProgressRun):
+                texts += message.texts
+            elif message.method == revisions.PROGRESS:
                 texts.append(jsonrpc.write_notification(message.method, message.params))
             elif (text := self._rewrite(message)) is not None:
                 texts.append(text)

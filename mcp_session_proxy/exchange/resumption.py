@@ -204,6 +204,7 @@ class FollowedStream:
     __slots__ = ("_began", "_now", "_resumption", "_stream")
 
     gives_arriving = False  # what can be resumed is gathered
+    gives_runs = False
 
     def __init__(self, stream: Reply, resumption: Resumption) -> None:
         self._stream = stream

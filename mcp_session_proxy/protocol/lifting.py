@@ -291,9 +291,14 @@ def lift_question(method: str, params: bytes | None) -> bytes:
     return jsonrpc.write_object(question)
 
 
+def may_name_subscription(text: bytes) -> bool:
+    """Whether a message may be one of a listener's."""
+    return b"subscriptionId" in text
+
+
 def lift_notification(params: bytes | None, token: bytes | None) -> bytes | None:
     """The parameters of a notification on a request's own stream, under its progress token if it has one."""
-    if token is None and (params is None or b"subscriptionId" not in params):
+    if token is None and (params is None or not may_name_subscription(params)):
         return params
     members = jsonrpc.read_object(params)
     if token is not None:

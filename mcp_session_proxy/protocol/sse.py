@@ -4,8 +4,7 @@ Follows the WHATWG HTML standard, "Server-sent events", sections 9.2.5 and 9.2.6
 interpreting an event stream). The parser gives the same events however the bytes are split.
 """
 
-import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -25,8 +24,6 @@ _LINE_BYTES: Final = 32
 # More than a network read gives at once; lists of lines do not grow beyond what one such piece holds.
 _PIECE_BYTES: Final = 512 * 1024
 _COLON: Final = ord(":")
-# An event as nearly all servers write nearly all of them. What it does not match is read line by line.
-_WHOLE_EVENT: Final = re.compile(rb"(?:event: message\r?\n)?data: (.+)\n\r?\n")
 _DATA: Final = b"data: "
 
 
@@ -122,21 +119,24 @@ class SseParser:
         return events
 
     def _take_whole_events(self, chunk: bytes, events: list[SseEvent]) -> bytes:
-        """Take the events that a chunk begins with, as far as they are ordinary and whole; gives the rest."""
-        at = 0
-        match = _WHOLE_EVENT.match
-        while found := match(chunk, at):
-            data = found[1]
-            # Of CRLF it has the first half; a CR elsewhere ends a line by itself.
-            if b"\r" in data:
-                data = data[:-1]
-                if found[1][-1:] != b"\r" or not data or b"\r" in data:
-                    break
-            events.append(SseEvent(data))
-            at = found.end()
-        if at:
-            self._started = True
-        return chunk[at:]
+        """Take the events that a chunk begins with, if all whole ones in it are ordinary; gives what is left.
+
+        What nearly all servers write nearly always is a line that names the type, or none, and one of data.
+        So however many there are, they are found by looking at the chunk and not at each.
+        """
+        text = chunk.replace(b"\r\n", b"\n") if b"\r" in chunk else chunk
+        begin = EVENT_BEGIN if text.startswith(EVENT_BEGIN) else _DATA
+        end = text.rfind(EVENT_END)
+        if end < 0 or not text.startswith(begin):
+            return chunk
+        data = text[len(begin) : end].split(EVENT_END + begin)
+        # Line ends where there should be none are those of other events. A CR by itself ends a line, too.
+        line_ends = len(data) * begin.count(b"\n") + (len(data) - 1) * len(EVENT_END)
+        if text.count(b"\n", 0, end) != line_ends or text.find(b"\r", 0, end) >= 0 or not all(data):
+            return chunk
+        events += map(SseEvent, data)
+        self._started = True
+        return text[end + len(EVENT_END) :]
 
     def _feed(self, chunk: bytes, events: list[SseEvent]) -> None:
         for line in self._split(chunk):
@@ -234,12 +234,14 @@ def write_event(data: bytes, *, event_id: str | None = None) -> bytes:
     return b"".join((b"event: message\nid: ", event_id.encode(), b"\ndata: ", data, b"\n\n"))
 
 
-def write_events(messages: Iterable[bytes]) -> bytes:
+def write_events(messages: Sequence[bytes]) -> bytes:
     """Several such events, without ids."""
-    parts: list[bytes] = []
-    for data in messages:
-        parts += (EVENT_BEGIN, on_one_line(data), EVENT_END)
-    return b"".join(parts)
+    between = EVENT_END + EVENT_BEGIN
+    data = between.join(messages)
+    # Hardly a message has a line end in it, so they are looked at together.
+    if data.count(b"\n") > (len(messages) - 1) * between.count(b"\n") or b"\r" in data:
+        data = between.join(map(on_one_line, messages))
+    return b"".join((EVENT_BEGIN, data, EVENT_END))
 
 
 def on_one_line(data: bytes) -> bytes:

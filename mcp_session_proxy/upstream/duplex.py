@@ -180,11 +180,11 @@ class DuplexReply(TimedInbox):
             is_answered = self._over and self._error is None and self.identifier is not None
             taken.get_loop().call_later(_WORD_SECONDS if is_answered else 0, taken.cancel)
 
-    async def read(self) -> list[Message] | None:
-        """The messages that arrived next; None at the end. Raises as ``transport.Reply.read``."""
-        messages = await super().read()
+    def take_unread(self) -> list[Message]:
+        """What has come so far. The server may go on with more."""
+        arrived = super().take_unread()
         self._session.was_read()
-        return messages
+        return arrived
 
     def put(self, message: Message) -> None:
         """One more, which shows that the server is at work on this."""
@@ -429,7 +429,6 @@ class DuplexSession:
         for message in reply.take_unread():
             if not (isinstance(message, Response) or is_progress(message)):
                 self._take_unasked(message)
-        self.was_read()
 
     def _forget(self, identifier: bytes, reply: DuplexReply) -> None:
         del self._replies[identifier]

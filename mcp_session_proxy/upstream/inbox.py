@@ -16,14 +16,15 @@ _MESSAGE_BYTES: Final = 200
 class Inbox:
     """What has come for one reader; one future wakes who waits. Implements ``transport.Reply``."""
 
-    __slots__ = ("_arrived", "_error", "_over", "_waiter", "gives_arriving", "unread_bytes")
+    __slots__ = ("_arrived", "_error", "_over", "_waiter", "gives_arriving", "gives_runs", "unread_bytes")
 
     last_event_id = None
     retry_seconds = None
 
     def __init__(self) -> None:
         self.unread_bytes = 0
-        self.gives_arriving = False  # whatever is wished: messages come whole here
+        # Whatever is wished: here messages come whole, and each by itself.
+        self.gives_arriving = self.gives_runs = False
         self._arrived: list[Message] = []
         self._over = False
         self._error: BaseException | None = None
@@ -133,7 +134,9 @@ class Sweeper:
     def watch(self, inbox: "TimedInbox") -> None:
         """See to it that an inbox waits no longer than it may, until it is ``forget``-ed."""
         self._waiting.add(inbox)
-        self._look_at(inbox.due)
+        # It is due no earlier than that, and nearly always the timer is.
+        if self._timer is None or inbox.heard_at + inbox.silence_seconds < self._timer.when():
+            self._look_at(inbox.due)
 
     def forget(self, inbox: "TimedInbox") -> None:
         """It is over."""

@@ -199,10 +199,12 @@ class Arriving(Response, frozen=True, gc=True):
 class Reply(Protocol):
     """What a server says on one message, or on a stream that was opened.
 
-    With ``gives_arriving`` it may give a large response as ``Arriving``; otherwise it gathers each one.
+    With ``gives_arriving`` it may give a large response as ``Arriving``; otherwise it gathers each one. With
+    ``gives_runs`` it may give progress that has come together as one ``ProgressRun``.
     """
 
     gives_arriving: bool
+    gives_runs: bool
 
     @property
     def last_event_id(self) -> str | None:

@@ -1,12 +1,14 @@
 """The whole proxy before a server that tells of progress: whose it is, and for how long."""
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 from aiohttp import web
 from http_server import HttpServer, begin_stream, reply_to, write_event
-from messages import call
+from messages import call, notification
+from modern_bench import META, modern, routing
 from proxy_bench import Bench, read_events, until
 
 PROGRESS = "notifications/progress"
@@ -163,3 +165,72 @@ async def test_tokens_are_bounded(bench: Bench, at: Tasks) -> None:
     await at.tell(at.progress(0, 1))
     await at.tell(at.progress(104, 2))
     assert await heard(bench, session, at) == [{"progressToken": 104, "progress": 2}]
+
+
+def in_one_piece(*messages: object) -> bytes:
+    """Events as the TypeScript and Python SDKs write them, to be written at once."""
+    texts = (json.dumps(message, separators=(",", ":")) for message in messages)
+    return b"".join(b"event: message\r\ndata: %b\r\n\r\n" % text.encode() for text in texts)
+
+
+@pytest.mark.parametrize("kind", ["legacy", "client session", "modern"])
+async def test_much_that_comes_at_once(bench: Bench, kind: str) -> None:
+    """Everything arrives once, in the server's order, under the client's token, whatever stands between."""
+
+    async def work(request: web.Request, message: Any) -> web.StreamResponse:
+        token = message["params"]["_meta"]["progressToken"]
+
+        def progress(number: int, **more: object) -> Any:
+            return notification(PROGRESS, progressToken=token, progress=number, **more)
+
+        response = await begin_stream(request)
+        log = notification("notifications/message", level="error", data="between")
+        await response.write(
+            in_one_piece(
+                *map(progress, range(40)),
+                log,
+                progress(40, message='"quoted"'),
+                *map(progress, range(41, 60)),
+                notification(PROGRESS, progressToken=987654, progress=0),  # of a call that is over
+                {"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}},
+            )
+        )
+        return response
+
+    bench.server.on["tools/call"] = work
+    session = await bench.initialize() if kind == "client session" else None
+    if kind == "modern":
+        body = modern(meta={"progressToken": "mine", f"{META}logLevel": "debug"})
+        answer = await bench.post(body, headers=routing(body))
+    else:
+        answer = await bench.post(ask("mine"), session=session)
+    *said, final = answer.json
+    assert final["result"]["content"] == []
+    assert said.pop(40)["params"]["data"] == "between"
+    assert {message["params"]["progressToken"] for message in said} == {"mine"}
+    assert [message["params"]["progress"] for message in said] == list(range(60))
+
+
+async def test_much_of_another_call(bench: Bench, at: Tasks) -> None:
+    """What a server tells on the wrong stream is told to whose it is, also where it comes in one piece."""
+    session = await bench.initialize()
+    await until(lambda: at.streams)
+    await bench.post(ask("first", task={}), session=session)
+
+    async def work(request: web.Request, message: Any) -> web.StreamResponse:
+        own = message["params"]["_meta"]["progressToken"]
+        told = [at.progress(0, 1), at.progress(0, 2)]
+        told += [notification(PROGRESS, progressToken=own, progress=number) for number in (3, 4)]
+        response = await begin_stream(request)
+        answer = {"jsonrpc": "2.0", "id": message["id"], "result": {"content": []}}
+        await response.write(in_one_piece(*told, answer))
+        return response
+
+    bench.server.on["tools/call"] = work
+    answer = await bench.post({**ask("second"), "id": 2}, session=session)
+    assert [message.get("params") for message in answer.json] == [
+        {"progressToken": "second", "progress": 3},
+        {"progressToken": "second", "progress": 4},
+        None,
+    ]
+    assert [params["progress"] for params in await heard(bench, session, at)] == [1, 2]

@@ -3,7 +3,7 @@
 What is in memory of a body that has not come whole is accounted for, as servers may send much of it slowly.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -12,10 +12,11 @@ from ...aio import in_pieces
 from ...bounds import SERVER_EVENT_BYTES, SMALL_BYTES
 from ...errors import NoRoomForAnswer, OverBudget, UpstreamProtocolError
 from ...memory import UNBOUNDED, Share
-from ...protocol import arriving, jsonrpc, large, revisions
+from ...protocol import arriving, jsonrpc, large, progress, revisions
 from ...protocol.arriving import Opening
 from ...protocol.depth import DEFAULT_MAX_DEPTH
 from ...protocol.jsonrpc import Message, Response
+from ...protocol.progress import ProgressRun
 from ...protocol.sse import SseEvent, SseParser
 from ..transport import Arriving
 from .arriving import ArrivingBody, ArrivingEvent
@@ -41,7 +42,7 @@ class BodyLimits:
 class HttpReply:
     """The messages of one answer. Implements ``transport.Reply``."""
 
-    __slots__ = ("_answer", "_limits", "_parser", "_taken", "gives_arriving", "is_stream")
+    __slots__ = ("_answer", "_limits", "_parser", "_taken", "gives_arriving", "gives_runs", "is_stream")
 
     def __init__(self, answer: HttpAnswer, limits: BodyLimits) -> None:
         self._begin(answer, limits)
@@ -52,7 +53,7 @@ class HttpReply:
         self._limits = limits
         self._parser: SseParser | None = None
         self._taken = 0
-        self.gives_arriving = False
+        self.gives_arriving = self.gives_runs = False
         self.is_stream = is_event_stream(answer.content_type)
 
     @property
@@ -123,11 +124,18 @@ class HttpReply:
         """The messages of the events that this piece of the stream completes."""
         max_depth = self._limits.max_json_depth
         messages: list[Message] = []
-        for event in self._feed(chunk):
-            if len(event.data) <= SMALL_BYTES:
-                message = jsonrpc.parse_upstream(event.data, max_depth=max_depth)
+        texts = [event.data for event in self._feed(chunk)]
+        found: Sequence[bytes | ProgressRun] = texts
+        if self.gives_runs and progress.may_be_in(chunk):
+            found = progress.join_runs(texts, max_depth=max_depth)
+        message: Message | None
+        for text in found:
+            if isinstance(text, ProgressRun):
+                message = text
+            elif len(text) <= SMALL_BYTES:
+                message = jsonrpc.parse_upstream(text, max_depth=max_depth)
             else:
-                message = await in_pieces(large.read_message(event.data, max_depth=max_depth))
+                message = await in_pieces(large.read_message(text, max_depth=max_depth))
             # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
             if message is not None:
                 messages.append(message)
