@@ -75,6 +75,7 @@ class HttpAnswer:
         "content_type",
         "fields",
         "is_unwanted",
+        "left_bytes",
         "sets_cookies",
         "stage",
         "status",
@@ -91,6 +92,7 @@ class HttpAnswer:
         self.content_type = ""
         self.fields: list[tuple[bytes, bytes]] = []
         self.is_unwanted = False
+        self.left_bytes = 0  # of a body whose length is known, behind the piece in which its head ended
         self.sets_cookies = False
         self.stage = _HEAD
         self.status = 0
@@ -270,7 +272,6 @@ class ServerConnection(asyncio.Protocol):
         "_answer",
         "_ends_body",
         "_keeps",
-        "_left_bytes",
         "_now",
         "_on_idle",
         "_on_lost",
@@ -305,7 +306,6 @@ class ServerConnection(asyncio.Protocol):
         self._answer: HttpAnswer | None = None
         self._silence_seconds = math.inf
         self._quiet_bytes = 0  # have come since there was last something to show for them
-        self._left_bytes = 0  # of a body whose length is known, behind the piece in which its head ended
         self._unsent: memoryview | None = None  # of the body
         self._writing_paused = False
         self._paused = False
@@ -335,7 +335,7 @@ class ServerConnection(asyncio.Protocol):
         parser.set_dangerous_leniencies(
             lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
-        self._quiet_bytes = self._left_bytes = 0
+        self._quiet_bytes = 0
         self._silence_seconds = silence_seconds
         self._word_at = now = self._now()
         self.deadline = now + silence_seconds
@@ -416,7 +416,7 @@ class ServerConnection(asyncio.Protocol):
         self._quiet_bytes += len(data)
         was_in_head = answer.stage is _HEAD
         try:
-            if self._left_bytes:
+            if answer.left_bytes:
                 self._take_body(parser, answer, data)
             elif self._quiet_bytes > SERVER_HEAD_BYTES and was_in_head:
                 self._feed_long_head(parser, answer, data)
@@ -434,7 +434,7 @@ class ServerConnection(asyncio.Protocol):
             self.cut(Trouble.BAD_HEAD if answer.stage is _HEAD else Trouble.BROKEN)
         else:
             if was_in_head and answer.stage is _BODY and (announced := answer.announced_bytes) is not None:
-                self._left_bytes = announced - answer.unread_bytes
+                answer.left_bytes = announced - answer.unread_bytes
             self._note_sign()
             answer.wake()
 
@@ -443,10 +443,10 @@ class ServerConnection(asyncio.Protocol):
 
         Behind it, lines with nothing in them are no harm (RFC 9112, section 2.2); anything else is.
         """
-        piece = data[: self._left_bytes]
-        self._left_bytes -= len(piece)
+        piece = data[: answer.left_bytes]
+        answer.left_bytes -= len(piece)
         self.on_body(piece)
-        if not self._left_bytes:
+        if not answer.left_bytes:
             answer.stage = _ENDED
             self._keeps = parser.should_keep_alive() and not data[len(piece) :].strip(b"\r\n")
 
