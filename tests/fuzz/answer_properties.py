@@ -36,6 +36,9 @@ class Line:
         """Whether it has been ended."""
         return self.is_cut
 
+    def get_extra_info(self, _: str) -> None:
+        """There is no socket."""
+
     def pause_reading(self) -> None:
         """Nothing may come."""
         assert not self.is_paused

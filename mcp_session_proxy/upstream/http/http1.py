@@ -243,6 +243,12 @@ class HttpAnswer:
         self._unread_bytes += len(piece)
         return self._unread_bytes > _UNREAD_BYTES
 
+    def divide(self, data: bytes) -> tuple[bytes, bytes]:
+        """What comes next where the length of the body is known: what is of it, and what is behind it."""
+        piece = data[: self.left_bytes]
+        self.left_bytes -= len(piece)
+        return piece, data[len(piece) :]
+
     def wake(self) -> None:
         """Something has changed: whoever waits looks what."""
         waiter = self._waiter
@@ -417,7 +423,12 @@ class ServerConnection(asyncio.Protocol):
         was_in_head = answer.stage is _HEAD
         try:
             if answer.left_bytes:
-                self._take_body(parser, answer, data)
+                # Nothing in it has to be found. Behind it, empty lines are no harm (RFC 9112, section 2.2).
+                piece, behind = answer.divide(data)
+                self.on_body(piece)
+                if not answer.left_bytes:
+                    self.on_message_complete()
+                    self._keeps = self._keeps and not behind.strip(b"\r\n")
             elif self._quiet_bytes > SERVER_HEAD_BYTES and was_in_head:
                 self._feed_long_head(parser, answer, data)
             else:
@@ -437,18 +448,6 @@ class ServerConnection(asyncio.Protocol):
                 answer.left_bytes = announced - answer.unread_bytes
             self._note_sign()
             answer.wake()
-
-    def _take_body(self, parser: HttpResponseParser, answer: HttpAnswer, data: bytes) -> None:
-        """More of a body whose length is known: nothing in it has to be found, so it is kept as it came.
-
-        Behind it, lines with nothing in them are no harm (RFC 9112, section 2.2); anything else is.
-        """
-        piece = data[: answer.left_bytes]
-        answer.left_bytes -= len(piece)
-        self.on_body(piece)
-        if not answer.left_bytes:
-            answer.stage = _ENDED
-            self._keeps = parser.should_keep_alive() and not data[len(piece) :].strip(b"\r\n")
 
     def _feed_long_head(self, parser: HttpResponseParser, answer: HttpAnswer, data: bytes) -> None:
         """A head has to end within its limit, to the byte; what follows it may be as long as it likes."""
