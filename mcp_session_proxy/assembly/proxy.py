@@ -249,7 +249,7 @@ class Proxy:
             listening=core.listening,
             fleet=core.fleet,
             memory=core.memory,
-            children=lambda: 0 if self.command is None else len(self.command.transport.children),
+            command=None if self.command is None else self.command.transport,
             acceptances=core.acceptances,
             token_identity=self.settings.token_identity,
             state=lambda: IN_MEMORY if self._state is None else self._state.view(),

@@ -75,6 +75,28 @@ class ClientSessionView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ChildView:
+    """One process of a server that is a command (``--stdio``), which serves one upstream session.
+
+    ``state`` is starting, serving or leaving. ``session`` and ``principal`` are those of the session; null
+    for a process whose session is over, or not there yet. ``attached`` is how many hold that session now.
+    ``strays`` counts what it has said that nobody heard: answers that nobody waited for (any more), and
+    messages that were dropped because too many waited to be read. ``said`` are its last lines on standard
+    error, shortened, without secrets; none where those are not read (``--stdio-stderr``).
+    """
+
+    pid: int
+    state: Literal["starting", "serving", "leaving"]
+    session: str | None
+    principal: str | None
+    age_seconds: float
+    requests: int
+    attached: int
+    strays: int
+    said: Sequence[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaView:
     """One of the servers.
 
@@ -123,12 +145,14 @@ class StateView:
     """Where sessions are kept: in ``memory``, on a ``disk`` as well (``--state-dir``), or in a ``store`` that
     several proxies may share (``--store``).
 
-    ``up``: nothing keeps it from being written. ``pending_records`` wait for that; a moment is usual.
+    ``up``: nothing keeps it from being written. ``pending_records`` wait for that, and events of
+    ``pending_streams`` (``--events``); a moment is usual.
     """
 
     kept: Literal["memory", "disk", "store"] = "memory"
     up: bool = True
     pending_records: int = 0
+    pending_streams: int = 0
 
 
 IN_MEMORY: Final = StateView()

@@ -371,6 +371,11 @@ class GaugeCollector(Collector):
             "Records that are to be written to the store (--state-dir, --store).",
             value=gauges.state.pending_records,
         )
+        yield GaugeMetricFamily(
+            PREFIX + "store_pending_streams",
+            "Clients' streams with events that are to be written to the event store (--events).",
+            value=gauges.state.pending_streams,
+        )
         cluster = gauges.cluster
         draining = sum(member.draining for member in cluster.members)
         states = {"serving": len(cluster.members) - draining, "draining": draining}

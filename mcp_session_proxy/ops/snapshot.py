@@ -14,13 +14,18 @@ from ..memory import Memory
 from ..sessions.acceptance import TokenOutcome
 from ..sessions.accepting import Acceptances
 from ..sessions.binding import Binder
+from ..sessions.books import Slot
 from ..sessions.client import ClientSession
 from ..sessions.modes import TokenIdentity
 from ..upstream.fleet import Fleet, Replica
 from ..upstream.session import UpstreamSession
+from ..upstream.stdio.children import ChildNow
+from ..upstream.stdio.transport import Stdio
+from ..upstream.transport import Channel
 from .introspection import (
     ALONE,
     IN_MEMORY,
+    ChildView,
     ClientSessionView,
     ClusterView,
     Gauges,
@@ -34,6 +39,9 @@ from .introspection import (
 
 _SHOWN_ISSUERS: Final = 20
 _MAX_ISSUER_CHARS: Final = 200
+# Of what a child has written to standard error.
+_SHOWN_LINES: Final = 3
+_MAX_LINE_CHARS: Final = 200
 
 
 class Snapshot:
@@ -55,12 +63,12 @@ class Snapshot:
         acceptances: Acceptances,
         token_identity: TokenIdentity,
         limits: Callable[[], Mapping[str, int]],
-        children: Callable[[], int] = lambda: 0,
+        command: Stdio | None = None,
         state: Callable[[], StateView] = lambda: IN_MEMORY,
         cluster: Callable[[], ClusterView] = lambda: ALONE,
     ) -> None:
         self._limits = limits
-        self._children = children
+        self._command = command
         self._state = state
         self._cluster = cluster
         self._binder = binder
@@ -136,6 +144,18 @@ class Snapshot:
         newest = islice(self._binder.directory.newest_first(), limit)
         return [self._view_client(client, now) for client in newest]
 
+    def children(self, limit: int | None = None) -> Sequence[ChildView]:
+        """The newest processes of a server that is a command, newest first; all of them without a limit."""
+        if self._command is None:
+            return []
+        slots = {
+            channel: slot
+            for slot in self._binder.pool.books.slots()
+            if (channel := slot.session.channel) is not None
+        }
+        newest = self._command.children.newest_first(limit)
+        return [_view_child(each, slots) for each in newest]
+
     def _server_of(self, session: UpstreamSession, now: float) -> tuple[str | None, str | None]:
         """The origin of the server that a session lives on, and how that one does."""
         home = session.replica
@@ -200,7 +220,7 @@ class Snapshot:
                 "listen": len(self._listening),
                 "upstream": sum(session.streaming for session in sessions),
             },
-            children=self._children(),
+            children=0 if self._command is None else len(self._command.children),
             state=self._state(),
             cluster=self._cluster(),
             memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},
@@ -221,4 +241,20 @@ def _view_replica(replica: Replica, now: float) -> ReplicaView:
         modern_requests={True: "passed", False: "translated", None: "unknown"}[replica.era.passes()],
         sessions=len(replica.residences),
         retry_after_seconds=breaker.retry_after_seconds(now) if breaker.is_open(now) else None,
+    )
+
+
+def _view_child(now: ChildNow, slots: Mapping[Channel, Slot[UpstreamSession]]) -> ChildView:
+    child, channel = now.child, now.child.carries
+    slot = None if channel is None else slots.get(channel)
+    return ChildView(
+        pid=child.pid,
+        state="leaving" if now.leaving else "serving" if child.answered else "starting",
+        session=None if slot is None else slot.session.tag,
+        principal=None if slot is None else slot.key.principal_tag,
+        age_seconds=now.age_seconds,
+        requests=0 if slot is None else slot.session.requests,
+        attached=0 if slot is None else slot.leases,
+        strays=0 if channel is None else channel.strays,
+        said=[line[:_MAX_LINE_CHARS] for line in now.said[-_SHOWN_LINES:]],
     )

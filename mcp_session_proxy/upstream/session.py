@@ -25,7 +25,7 @@ from .initialization import Initialization, closed_meanwhile, restore
 from .journal import Journal
 from .life import ELSEWHERE, Life, Turn, advance
 from .record import KnownSession, Record, SessionRules
-from .transport import Caller
+from .transport import Caller, Channel
 
 _FAREWELL_SECONDS: Final = 3.0
 _RETRIES: Final = Backoff(0.05, 1.0)
@@ -156,6 +156,12 @@ class UpstreamSession:
         """The server that it lives on, or is being opened on."""
         newest = self._next or self._incarnation
         return None if newest is None else newest.residence.replica
+
+    @property
+    def channel(self) -> Channel | None:
+        """What carries it, or is going to, once the server has opened a session there."""
+        newest = self._next or self._incarnation
+        return None if newest is None else newest.residence.channel
 
     @property
     def requests(self) -> int:

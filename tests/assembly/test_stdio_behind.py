@@ -274,3 +274,43 @@ async def test_a_server_that_speaks_modern_only(bench: StdioBench) -> None:
     assert (error["code"], error["data"]["supported"]) == (-32022, ["2026-07-28"])
     assert len(bench.told("child.started")) == 1
     await bench.all_gone()
+
+
+async def test_operators_see_each_child(bench: StdioBench) -> None:
+    """Whose it is, how old, what it said last, without secrets and shortened, and what nobody heard."""
+    await bench.start(
+        stdio_env_from_header=["X-Token=TOKEN"], request_timeout="0.3s", admin_listen="127.0.0.1:0"
+    )
+    me = {"X-Token": "sesame-1234"}
+    await bench.read("words", me, text="\n".join([*"abc", "the token is sesame-1234", "x" * 900]))
+    pid = (await bench.read("where", me))["pid"]
+    # Its answer comes when nobody waits for it any more.
+    assert (await bench.use("sleep", me, seconds=1)).error[2] == "upstream-timeout"
+    await bench.read("count", {})
+    await until(lambda: bench.proxy.snapshot.children()[-1].strays)
+    async with bench.http.get(f"{bench.proxy.admin_url}/api/v1/children") as response:
+        shown = await response.json()
+    other, mine = shown["children"]
+    async with bench.http.get(f"{bench.proxy.admin_url}/sessions") as response:
+        sessions = {each["session"]: each for each in (await response.json())["upstream_sessions"]}
+    assert (mine["pid"], mine["state"], mine["strays"]) == (pid, "serving", 1)
+    assert mine["said"] == ["c", "the token is ***", "x" * 200]
+    assert mine["principal"] == sessions[mine["session"]]["principal"]
+    assert mine["requests"] == sessions[mine["session"]]["requests"] == 3
+    assert mine["age_seconds"] > other["age_seconds"] >= 0
+    assert (other["said"], other["strays"], shown["total"]) == ([], 0, 2)
+    async with bench.http.get(f"{bench.proxy.admin_url}/api/v1/children?limit=1") as response:
+        assert [child["pid"] for child in (await response.json())["children"]] == [other["pid"]]
+    os.kill(pid, signal.SIGKILL)
+    await until(lambda: bench.children == 1)
+    assert [child.pid for child in bench.proxy.snapshot.children()] == [other["pid"]]
+
+
+async def test_operators_see_a_child_that_starts(bench: StdioBench) -> None:
+    """It is there before it has answered, and so is what it says meanwhile."""
+    await bench.start("--at", "initialize", "hang", "--slow", "0")
+    async with bench.asking(call(1, name="count")) as waiting:
+        await until(lambda: bench.proxy.snapshot.children())
+        [child] = bench.proxy.snapshot.children()
+        assert (child.state, child.requests, child.said) == ("starting", 0, [])
+        waiting.cancel()

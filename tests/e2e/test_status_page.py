@@ -5,17 +5,20 @@ import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from playwright.async_api import Browser, Page, Route, async_playwright, expect
+from stdio_bench import TOY
 from token_server import token
 
 from .conftest import Desk
-from .launch import chromium, program_environment
-from .wire import eventually
+from .launch import Fleet, chromium, program_environment
+from .wire import Caller, eventually
 
 pytestmark = pytest.mark.e2e
 
@@ -201,6 +204,22 @@ async def test_many_sessions(page_desk: Callable[..., Desk], open_page: Callable
         await expect(rows(page, "clients")).to_have_count(200)
         (newest, *_) = at.proxy.json("/sessions")["client_sessions"]
         assert (await cells(page, "clients"))["Session"] == newest["client"]
+
+
+async def test_processes_show(
+    owned: Fleet, http: aiohttp.ClientSession, open_page: Callable[..., Any]
+) -> None:
+    """Where the server is a command: each process, whose it is, and what it said last."""
+    proxy = owned.new_stdio_proxy(TOY)
+    async with open_page(SimpleNamespace(proxy=proxy)) as page:
+        await expect(page.locator("#children-card")).to_be_hidden()
+        await Caller(http, proxy.url).call("words", {"text": HOSTILE})
+        await expect(rows(page, "children")).to_have_count(1)
+        seen = await cells(page, "children")
+        (session,) = proxy.json("/sessions")["upstream_sessions"]
+        assert (seen["Session"], seen["State"], seen["Strays"]) == (session["session"], "serving", "0")
+        assert seen["Said last on standard error"] == HOSTILE
+    proxy.stop()
 
 
 async def test_trouble_shows(own_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:

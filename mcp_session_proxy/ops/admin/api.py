@@ -24,8 +24,9 @@ from ..operator import Operator
 from ..recent import Recent
 from ..snapshot import Snapshot
 from .access import Access, NotAllowed
-from .answers import answer, read_number
+from .answers import DEFAULT_LIMIT, answer, read_number
 from .model import (
+    Children,
     ChurnSeries,
     Draining,
     Events,
@@ -80,6 +81,7 @@ class Api:
         return [
             web.get(f"{PREFIX}/status", self.status),
             web.get(f"{PREFIX}/cluster", self.cluster),
+            web.get(f"{PREFIX}/children", self.children),
             web.get(f"{PREFIX}/events", self.events),
             web.get(f"{PREFIX}/openapi.json", self.openapi),
             web.post(f"{PREFIX}/pause", self._changing("pause", self.pause, Action.PAUSE)),
@@ -125,6 +127,11 @@ class Api:
     async def cluster(self, _request: web.Request) -> web.Response:
         """``GET /api/v1/cluster``: this proxy among those on the same store."""
         return answer(self._view.cluster())
+
+    async def children(self, request: web.Request) -> web.Response:
+        """``GET /api/v1/children``: the processes of a server that is a command, the newest ``?limit=``."""
+        limit = read_number(request, "limit", DEFAULT_LIMIT)
+        return answer(Children(total=self._view.gauges().children, children=self._view.children(limit)))
 
     async def events(self, request: web.Request) -> web.Response:
         """``GET /api/v1/events``: those with an id over ``?after=``, the newest ``?limit=`` of them."""

@@ -7,6 +7,7 @@ from datetime import datetime
 from ...sessions.modes import Sharing
 from ..acting import MemberActed
 from ..introspection import (
+    ChildView,
     ClientSessionView,
     Phase,
     ReplicaView,
@@ -108,6 +109,14 @@ class Sessions:
     totals: SessionTotals
     upstream_sessions: Sequence[UpstreamSessionView]
     client_sessions: Sequence[ClientSessionView]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Children:
+    """The newest processes of a server that is a command, newest first; ``total`` counts the others, too."""
+
+    total: int
+    children: Sequence[ChildView]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from ... import __version__
 from ...protocol import revisions
 from ..introspection import ClusterView
 from .model import (
+    Children,
     Draining,
     Events,
     Health,
@@ -54,6 +55,7 @@ _TYPES: Final = (
     Sessions,
     Status,
     ClusterView,
+    Children,
     Events,
     Paused,
     Reconnected,
@@ -103,6 +105,14 @@ def describe() -> Mapping[str, Any]:
             },
             "/api/v1/cluster": {
                 "get": _reading("cluster", "This proxy among those on the same store.", ClusterView),
+            },
+            "/api/v1/children": {
+                "get": _reading(
+                    "children",
+                    "The newest processes of a server that is a command; none of another server.",
+                    Children,
+                    parameters=[_number("limit", "How many at most.", 1000)],
+                ),
             },
             "/api/v1/events": {
                 "get": _reading(

@@ -16,6 +16,7 @@ from ...bounds import CHILD_UNREAD_BYTES, SERVER_EVENT_BYTES, SMALL_BYTES
 from ...errors import OverBudget, UpstreamTimeout
 from ...memory import UNBOUNDED, Share
 from ...protocol.lines import LineSplitter, LineTooLong
+from ..duplex import DuplexSession
 
 _STDIN, _STDOUT = 0, 1
 # Its exit and the end of its pipes are heard of one after the other: how long for the one after the other.
@@ -53,7 +54,9 @@ class Child(asyncio.SubprocessProtocol):
         over: Callable[[str], None],
         room: Share = UNBOUNDED,
     ) -> None:
-        self.answered = False  # whoever talks to it says so
+        # Whoever talks to it says so: whether it has answered, and the session whose messages its lines are.
+        self.answered = False
+        self.carries: DuplexSession | None = None
         self.is_over = False
         self._heard = heard
         self._said = said

@@ -10,10 +10,11 @@ import secrets
 import shutil
 import signal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from ... import events
 from ...aio import Signal, Tasks
@@ -83,6 +84,17 @@ class Starts:
         self._freed.give()
 
 
+class ChildNow(NamedTuple):
+    """One child as it is now. ``said`` are the last lines that it has written to standard error, without
+    secrets.
+    """
+
+    child: Child
+    age_seconds: float
+    leaving: bool
+    said: Sequence[str]
+
+
 class Children:
     """The children of one program. ``max_leaving`` of them at most are given time to leave.
 
@@ -117,6 +129,14 @@ class Children:
     def __contains__(self, pid: object) -> bool:
         """Whether this process is one of them, or may be."""
         return any(child.pid == pid for child in self._words)
+
+    def newest_first(self, limit: int | None = None) -> list[ChildNow]:
+        """The newest children, the newest first; all of them without a limit."""
+        now = self._now()
+        return [
+            ChildNow(child, now - since, child in self._leaving, self._words[child].last)
+            for child, since in islice(reversed(self._alive.items()), limit)
+        ]
 
     # -- the beginning ---------------------------------------------------------------------------------
 

@@ -108,7 +108,7 @@ class Stdio:
         """A channel for a session that is to be opened: its child is started then."""
         return DuplexSession(self._open_link, self.sweeper)
 
-    def reconnect(self, session_id: str | None) -> DuplexSession:  # noqa: ARG002
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> DuplexSession:  # noqa: ARG002
         """Sessions end with their children, and those with their proxy."""
         raise SessionLost("The MCP server that the session lived in has ended.")
 
@@ -120,6 +120,7 @@ class Stdio:
         variables = self.children.program.environment.of(caller)
         await self.starts.take()
         link = ChildLink(self, session, self.children.program.environment.secrets(variables))
+        link.child.carries = session
         try:
             await self.children.start(link.child, variables)
             link.begin()

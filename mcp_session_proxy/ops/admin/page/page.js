@@ -420,6 +420,7 @@ const CONDITIONS = {
   up: "up", down: "takes no connections", "breaker-open": "opens no sessions", unknown: "not looked at yet",
 };
 const STATE_MOODS = { idle: "ok", leased: "active", opening: "warn", closing: "warn" };
+const CHILD_MOODS = { starting: "warn", serving: "ok", leaving: "warn" };
 const CONDITION_MOODS = { up: "ok", down: "bad", "breaker-open": "bad", unknown: "warn" };
 
 function killButton(session) {
@@ -511,21 +512,45 @@ const clients = new Table(
   "No client sessions.",
 );
 
+// Where the server is a command: a process for each session.
+const children = new Table(
+  $("children"),
+  [
+    words("Process", (item) => String(item.pid), "tag"),
+    { ...words("State", (item) => item.state, "state"), mood: (item) => CHILD_MOODS[item.state] },
+    words("Session", (item) => item.session ?? "–", "tag"),
+    words("Principal", (item) => item.principal ?? "–", "tag"),
+    duration("Age", "age_seconds"),
+    number("Requests", "requests"),
+    number("Attached", "attached"),
+    number("Strays", "strays"),
+    words("Said last on standard error", (item) => item.said.at(-1) ?? "–", "wide said"),
+  ],
+  (item) => item.pid,
+  { index: 4, descending: false },
+  "No processes.",
+);
+
 let sessions = null;
+let processes = null;
 
 function showSessions() {
   if (sessions === null) return;
   const wanted = $("filter").value.trim().toLowerCase();
   const fits = (item) => wanted === ""
-    || Object.values(item).some((value) => typeof value === "string" && value.toLowerCase().includes(wanted));
-  for (const [table, name] of [[upstream, "upstream"], [clients, "clients"]]) {
-    const all = name === "upstream" ? sessions.upstream_sessions : sessions.client_sessions;
-    const total = name === "upstream" ? sessions.totals.upstream_sessions : sessions.totals.client_sessions;
+    || Object.values(item).flat().some((value) => typeof value === "string" && value.toLowerCase().includes(wanted));
+  const tables = [
+    [upstream, "upstream", sessions.upstream_sessions, sessions.totals.upstream_sessions],
+    [clients, "clients", sessions.client_sessions, sessions.totals.client_sessions],
+    [children, "children", processes.children, processes.total],
+  ];
+  for (const [table, name, all, total] of tables) {
     const shown = all.filter(fits);
     table.show(shown);
     const part = all.length < total ? `the newest ${count.format(all.length)} of ${count.format(total)}` : count.format(total);
     setText($(`${name}-count`), wanted === "" ? part : `${count.format(shown.length)} fit, of ${part}`);
   }
+  $("children-card").hidden = processes.total === 0;
 }
 
 // -- trouble -------------------------------------------------------------------------------------------
@@ -561,7 +586,7 @@ function stateText(state) {
     return "state in memory";
   }
   const where = state.kept === "store" ? "state in the store" : "state on disk";
-  return state.up ? where : `state cannot be written (${state.pending_records} records wait)`;
+  return state.up ? where : `state cannot be written (${state.pending_records + state.pending_streams} records wait)`;
 }
 
 function showTroubles(troubles) {
@@ -821,12 +846,13 @@ async function refresh() {
   if (isReading) return;
   isReading = true;
   try {
-    const [now, held, told] = await Promise.all([
+    const [now, held, started, told] = await Promise.all([
       read("api/v1/status"),
       read(`sessions?limit=${SHOWN_SESSIONS}`),
+      read(`api/v1/children?limit=${SHOWN_SESSIONS}`),
       read(`api/v1/events?after=${newestEvent}`),
     ]);
-    show(now, held, told);
+    show(now, held, started, told);
   } catch {
     showSilence();
   } finally {
@@ -835,7 +861,7 @@ async function refresh() {
   }
 }
 
-function show(now, held, told) {
+function show(now, held, started, told) {
   const isNewProcess = status !== null && status.started !== now.started;
   if (isNewProcess) {
     // Its events count from 1 again; what was shown belongs to the one before.
@@ -846,6 +872,7 @@ function show(now, held, told) {
   const isFirst = lastAnswer === null || isNewProcess;
   status = now;
   sessions = held;
+  processes = started;
   lastAnswer = new Date();
   wasDraining = now.phase === "draining";
   delete document.body.dataset.stale;
