@@ -190,6 +190,8 @@ Scripted: TypeAlias = FakeReply | BaseException | Callable[[Sent], FakeReply]
 class FakeChannel:
     """One session at a fake server. Implements ``transport.Channel``."""
 
+    route = None
+
     def __init__(
         self, server: "FakeServer", session_id: str | None = None, version: str | None = None
     ) -> None:
@@ -329,7 +331,7 @@ class FakeServer:
     def connect(self) -> FakeChannel:
         return FakeChannel(self)
 
-    def reconnect(self, session_id: str | None) -> FakeChannel:
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> FakeChannel:
         return FakeChannel(self, session_id)
 
     async def reconsider(self, refused: Refused, caller: Caller) -> None:

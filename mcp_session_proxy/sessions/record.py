@@ -103,8 +103,8 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     wishes: _StoredWishes | None
 
 
-def write_record(record: ClientRecord) -> bytes:
-    """The record as JSON."""
+def write_record(record: ClientRecord, ahead_seconds: float = 0.0) -> bytes:
+    """The record as JSON, with its times by a clock that is ahead by so much."""
     wishes, profile, affinity = record.wishes, record.profile, record.key.affinity
     return msgspec.json.encode(
         _Stored(
@@ -115,8 +115,8 @@ def write_record(record: ClientRecord) -> bytes:
             profile=_StoredProfile(msgspec.Raw(profile.params), profile.version_is_free),
             usage=record.usage,
             adopted=record.adopted,
-            created=record.created,
-            last_used=record.last_used,
+            created=record.created + ahead_seconds,
+            last_used=record.last_used + ahead_seconds,
             contact=record.contact,
             requests=record.requests,
             version=record.version,

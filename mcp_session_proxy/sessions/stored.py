@@ -77,6 +77,7 @@ class _StoredKnown(msgspec.Struct):
     last_event_id: str | None
     asked_for_roots: bool
     asked: list[msgspec.Raw] = []
+    route: bytes | None = None
 
 
 class _StoredUpstream(msgspec.Struct):
@@ -132,6 +133,7 @@ def write_upstream(record: UpstreamRecord, now: float) -> bytes:
                 last_event_id=known.last_event_id,
                 asked_for_roots=known.asked_for_roots,
                 asked=list(map(msgspec.Raw, known.asked)),
+                route=known.route,
             ),
             requests=record.requests,
             reserved=record.reserved,
@@ -168,6 +170,7 @@ def read_upstream(data: bytes, now: float, first_id: int) -> UpstreamRecord:
             last_event_id=known.last_event_id,
             asked_for_roots=known.asked_for_roots,
             asked=tuple(map(bytes, known.asked)),
+            route=known.route,
             tag=stored.tag,
             first_id=first_id,
             asleep=True,
@@ -189,7 +192,7 @@ def write_client(stored: StoredClientSession, ahead_seconds: float) -> bytes:
     return msgspec.json.encode(
         _StoredClient(
             v=_VERSION,
-            record=msgspec.Raw(write_record(stored.record.moved(ahead_seconds))),
+            record=msgspec.Raw(write_record(stored.record, ahead_seconds)),
             home=stored.home,
             attached=stored.attached,
             deleted=stored.deleted,

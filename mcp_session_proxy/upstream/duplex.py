@@ -214,7 +214,9 @@ class DuplexSession:
     for, and what was dropped over a bound.
     """
 
-    session_id = None  # it is known by its link, and needs no name
+    # It is known by its link, and needs no name.
+    session_id = None
+    route = None
 
     def __init__(
         self, open_link: Callable[["DuplexSession", Caller], Awaitable[Link]], sweeper: Sweeper

@@ -87,7 +87,7 @@ class Initialization:
             OverBudget: there is no memory for what its server has said of itself.
         """
         incarnation, record = self._incarnation, self._record
-        channel = incarnation.residence.replica.transport.reconnect(known.session_id)
+        channel = incarnation.residence.replica.transport.reconnect(known.session_id, known.route)
         if known.version is not None:
             channel.agree(known.version)
         incarnation.opened(channel)

@@ -25,6 +25,7 @@ def describe(session: UpstreamSession) -> KnownSession | None:
     return KnownSession(
         server=replica.name,
         session_id=channel.session_id,
+        route=channel.route,
         version=channel.version,
         initialize_result=incarnation.initialize_result,
         told=tuple(session.record.journal.requests()),

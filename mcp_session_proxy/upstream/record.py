@@ -31,11 +31,11 @@ class KnownSession:
     """A session that stands at a server already, and what it takes to go on with it without a handshake.
 
     ``server`` is the name of the replica that it lives on. ``session_id`` and ``version`` are what the server
-    calls it and what was agreed on; ``initialize_result`` is what the server said of itself, raw; ``told``
-    are the requests of its journal. ``told_lists`` are the features whose changes clients expect to hear of,
-    ``last_event_id`` is where its standalone stream goes on; ``asked_for_roots``: the server may know those
-    of some client; ``asked`` are its ids of requests that nobody has answered. ``tag`` is its name in logs;
-    without one it gets another.
+    calls it and what was agreed on, ``route`` is what else its channel needs to come there;
+    ``initialize_result`` is what the server said of itself, raw; ``told`` are the requests of its journal.
+    ``told_lists`` are the features whose changes clients expect to hear of, ``last_event_id`` is where its
+    standalone stream goes on; ``asked_for_roots``: the server may know those of some client; ``asked`` are
+    its ids of requests that nobody has answered. ``tag`` is its name in logs; without one it gets another.
 
     ``first_id`` is that of its first request from here, so that none has the id of one that is still under
     way from elsewhere. ``asleep``: nothing is said on it, not even a ping, until the first request comes.
@@ -45,6 +45,7 @@ class KnownSession:
     session_id: str | None
     version: str | None
     initialize_result: bytes
+    route: bytes | None = None
     told: tuple[tuple[str, bytes], ...] = ()
     told_lists: frozenset[str] = frozenset()
     last_event_id: str | None = None

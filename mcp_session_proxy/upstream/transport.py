@@ -263,6 +263,11 @@ class Channel(Protocol):
         ...
 
     @property
+    def route(self) -> bytes | None:
+        """What it takes beside that name to come to the session again, on the way to it; None if nothing."""
+        ...
+
+    @property
     def version(self) -> str | None:
         """The protocol version that was agreed on."""
         ...
@@ -345,8 +350,10 @@ class Transport(Protocol):
         """A channel for a session that is to be opened. Nothing is sent yet, nothing can fail."""
         ...
 
-    def reconnect(self, session_id: str | None) -> Channel:
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> Channel:
         """A channel for a session that stands at the server already, under this name. Nothing is sent yet.
+
+        ``route`` is what the channel before had so.
 
         Raises:
             SessionLost: here, sessions live no longer than their channels.

@@ -209,3 +209,49 @@ def test_expired_cookies_make_room() -> None:
     clock.seconds += 5
     cookies.take(["new=1"], HTTP)
     assert cookies.add_to([], HTTP) == [("Cookie", "new=1")]
+
+
+def test_what_balancers_stick_by_can_be_kept() -> None:
+    """By the names that they are known by; nothing else, which may stand for whoever is calling."""
+    cookies = SessionCookies(Clock())
+    cookies.take(
+        [
+            "AWSALB=a/b+c==; Path=/; Max-Age=60",
+            "Route=\u00fc; Path=/a",
+            "BIGipServer~Common~pool=1.2.0000",
+            "sid=secret",
+        ],
+        HTTP,
+    )
+    route = cookies.route()
+    assert route is not None
+    clock = Clock()
+    again = SessionCookies(clock)
+    again.take_route(route)
+    assert again.names == ("AWSALB", "BIGipServer~Common~pool", "Route")
+    assert (
+        dict(again.add_to([], HTTP))["Cookie"]
+        == "Route=\u00fc; BIGipServer~Common~pool=1.2.0000; AWSALB=a/b+c=="
+    )
+    clock.seconds += 61
+    assert again.route() == route
+    assert "AWSALB" not in dict(again.add_to([], HTTP))["Cookie"]
+    assert SessionCookies(clock).route() is None
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        b"",
+        b"{}",
+        b"[1]",
+        b'[["bA==","MQ==","Lw==","no",null]]',
+        b'[["bGI=","MQ0KWDogMQ==","Lw==",false,null]]',
+    ],
+)
+def test_a_route_that_is_none(route: bytes) -> None:
+    """It is passed over, and nothing of it gets into a head."""
+    cookies = SessionCookies(Clock())
+    cookies.take_route(route)
+    assert not cookies.kept
+    assert list(cookies.add_to([("X-Other", "1")], HTTP)) == [("X-Other", "1")]

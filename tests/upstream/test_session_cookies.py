@@ -3,12 +3,15 @@
 import asyncio
 import json
 from itertools import count
+from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from http_server import HttpServer, begin_stream, write_event
 from messages import INITIALIZE, call
 from proxy_bench import Bench, until
+from restart_bench import ME, Restarts
 
 
 class Balancer:
@@ -169,3 +172,18 @@ async def test_a_redirect_that_sets_a_cookie(bench: Bench) -> None:
     await bench.initialize()
     assert opened == [None, "LB=r1"]
     assert cookie_headers(bench, "notifications/initialized") == ["LB=r1"]
+
+
+@pytest.mark.parametrize("how", ["restart", "crash"])
+async def test_the_next_process_finds_the_replica(server: HttpServer, tmp_path: Path, how: str) -> None:
+    """No session behind a balancer is lost; cookies that it does not stick by are."""
+    balancer = Balancer(server)
+    async with Restarts(server, tmp_path / "state") as restarts:
+        bench = await restarts.start()
+        session = await bench.initialize(headers=ME)
+        await bench.post(call(), session=session, headers=ME)
+        bench = await getattr(restarts, how)()
+        answer = await bench.post(call(), session=session, headers=ME)
+        assert answer.json["result"]["count"] == 2
+        assert cookie_headers(bench, "tools/call") == ["LB=r1/+==; seen=1", "LB=r1/+=="]
+    assert balancer.misses() == []

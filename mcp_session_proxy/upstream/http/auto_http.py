@@ -67,11 +67,11 @@ class AutoHttp:
             return self._sse.connect()
         return self._http.connect() if self._speaks is Speaks.STREAMABLE else _FirstChannel(self, self._http)
 
-    def reconnect(self, session_id: str | None) -> Channel:
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> Channel:
         """A channel for a session that stands already. One without an id may have been one over HTTP+SSE."""
         if session_id is None and self._speaks is not Speaks.STREAMABLE:
             return self._sse.reconnect(None)
-        return self._http.reconnect(session_id)
+        return self._http.reconnect(session_id, route)
 
     async def reconsider(self, refused: Refused, caller: Caller) -> Channel | None:
         """Look whether the server speaks the other transport; see ``transport.Transport.reconsider``."""

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from ...bounds import COOKIES, COOKIES_BYTES
@@ -25,6 +26,13 @@ _MAX_LINES: Final = 200  # looked at in one answer
 _MAX_AGE_SECONDS: Final = 400 * 86400.0  # RFC 6265bis, section 5.5
 _CONTROL: Final = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _SECONDS: Final = re.compile(r"-?[0-9]+", re.ASCII)
+# What balancers call the cookies that they stick by: those of clouds, HAProxy, nginx and its ingress, Apache,
+# Traefik, F5 and Citrix, as they come or as their manuals have them.
+_STICKS: Final = re.compile(
+    r"AWS[AE]?LB\w*|GCI?LB|GAESA|ARRAffinity\w*|ApplicationGatewayAffinity\w*|X-Oracle-BMC-LBS-Route|DO-LB|__cflb"
+    r"|SERVER_?ID|SRV(NAME|_?ID)?|INGRESSCOOKIE|ROUTE(ID)?|sticky\w*|traefik\w*|BIGipServer.*|NSC_.*|(x-)?lb|balancer",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +50,16 @@ class _Cookie:
         return len(self.name) + len(self.value) + len("=; ")
 
 
+class _Stored(msgspec.Struct, array_like=True):
+    """The same, to be kept. Headers may have any bytes."""
+
+    name: bytes
+    value: bytes
+    path: bytes
+    secure: bool
+    expires_at: float | None
+
+
 class SessionCookies:
     """What the server has set on one session. ``now`` gives the time in seconds since 1970."""
 
@@ -56,6 +74,35 @@ class SessionCookies:
     def names(self) -> tuple[str, ...]:
         """Which cookies there are, in alphabetical order. Their values are nobody's business."""
         return tuple(sorted({cookie.name for cookie in (self.kept or {}).values()}))
+
+    def route(self) -> bytes | None:
+        """By which cookies a balancer finds the session's replica, to be kept elsewhere; None if by none.
+
+        Any other cookie may stand for whoever is calling, and is kept nowhere.
+        """
+        sticking = [cookie for cookie in (self.kept or {}).values() if _STICKS.fullmatch(cookie.name)]
+        if not sticking:
+            return None
+        return msgspec.json.encode(
+            [
+                _Stored(_raw(each.name), _raw(each.value), _raw(each.path), each.secure, each.expires_at)
+                for each in sticking
+            ]
+        )
+
+    def take_route(self, route: bytes) -> None:
+        """Have again what ``route`` gave. What cannot be read is passed over: it may do without."""
+        try:
+            stored = msgspec.json.decode(route, type=list[_Stored])
+        except msgspec.DecodeError:
+            return
+        self.kept = {}
+        for each in stored[:COOKIES]:
+            name, value, path = map(_text, (each.name, each.value, each.path))
+            cookie = _Cookie(name, value, path, each.secure, each.expires_at)
+            is_one = not _CONTROL.search(name + value + path) and ";" not in name + value
+            if is_one and self._has_room(self.kept, cookie, None):
+                self.kept[(cookie.name, cookie.path)] = cookie
 
     def take(self, lines: Sequence[str], url: URL) -> None:
         """Keep what the ``Set-Cookie`` lines of an answer from this URL say; malformed ones are passed over.
@@ -106,6 +153,14 @@ class SessionCookies:
         pairs += [f"{cookie.name}={cookie.value}" for cookie in fit]
         others = [pair for pair in headers if pair[0].lower() != "cookie"]
         return [*others, ("Cookie", "; ".join(pairs))] if pairs else others
+
+
+def _raw(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
 
 
 def _clients_own(headers: Iterable[Pair]) -> Iterator[str]:

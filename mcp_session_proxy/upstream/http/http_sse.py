@@ -226,7 +226,7 @@ class HttpSse:
 
         return DuplexSession(open_link, self._sweeper)
 
-    def reconnect(self, session_id: str | None) -> Channel:  # noqa: ARG002
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> Channel:  # noqa: ARG002
         """Sessions live no longer than their streams."""
         raise SessionLost("A session over HTTP+SSE ends with its event stream.")
 

@@ -126,9 +126,13 @@ class HttpChannel:
 
     __slots__ = ("_left_behind", "ref", "transport")
 
-    def __init__(self, transport: "StreamableHttp", session_id: str | None = None) -> None:
+    def __init__(
+        self, transport: "StreamableHttp", session_id: str | None = None, route: bytes | None = None
+    ) -> None:
         self.transport = transport
-        self.ref = SessionRef(session_id, None, SessionCookies())
+        self.ref = SessionRef(session_id, None, cookies := SessionCookies())
+        if route is not None:
+            cookies.take_route(route)
         self._left_behind: str | None = None
 
     @property
@@ -140,6 +144,11 @@ class HttpChannel:
     def session_id(self) -> str | None:
         """The server's id of the session, if it gave one."""
         return self.ref.session_id
+
+    @property
+    def route(self) -> bytes | None:
+        """The cookies that a balancer sticks by."""
+        return None if self.ref.cookies is None else self.ref.cookies.route()
 
     @property
     def version(self) -> str | None:
@@ -290,9 +299,9 @@ class StreamableHttp:
         """A channel for a session that is to be opened."""
         return HttpChannel(self)
 
-    def reconnect(self, session_id: str | None) -> HttpChannel:
-        """A channel for a session that stands already; cookies that were set on it are lost."""
-        return HttpChannel(self, session_id)
+    def reconnect(self, session_id: str | None, route: bytes | None = None) -> HttpChannel:
+        """A channel for a session that stands already; of its cookies only those are left of the route."""
+        return HttpChannel(self, session_id, route)
 
     async def reconsider(self, refused: Refused, caller: Caller) -> Channel | None:  # noqa: ARG002
         """There is no other way."""
