@@ -29,7 +29,8 @@ async def open_event_store(
         store = state.events if name == _STORE else await load(name, stack)
     except CannotLoad as error:
         raise CannotStart(f"--events {error}") from error
-    ledger = delivery.ledger = EventLedger(store, state.keys, delivery.rules, observe)
+    ledger = EventLedger(store, state.keys, delivery.rules, observe)
+    delivery.ledger = state.event_ledger = ledger
     state.ledger.before_writing.append(ledger.settle)
     tasks = Tasks()
     tasks.spawn(ledger.keep_up(), "event ledger")

@@ -17,6 +17,7 @@ from ..events import Observer
 from ..exchange.parking import Parking
 from ..ops.introspection import StateView
 from ..sessions.books import Slot
+from ..sessions.event_ledger import EventLedger
 from ..sessions.ledger import SessionLedger
 from ..sessions.modes import OnStop
 from ..settings.config import Settings
@@ -51,6 +52,7 @@ class KeptState:
         self._started = time.time()
         self._others: list[StoredMember] = []  # who was there when this one came
         self._begun = False
+        self.event_ledger: EventLedger | None = None  # set where events are kept beside the memory
         self.membership = Membership(
             store.engine,
             self._member,
@@ -87,7 +89,12 @@ class KeptState:
 
     def view(self) -> StateView:
         """What operators see of it."""
-        return StateView(kept=self._store.kept, up=self.membership.up, pending_records=self.ledger.pending)
+        return StateView(
+            kept=self._store.kept,
+            up=self.membership.up,
+            pending_records=self.ledger.pending,
+            pending_streams=0 if self.event_ledger is None else self.event_ledger.pending,
+        )
 
     # -- the beginning -----------------------------------------------------------------------------
 

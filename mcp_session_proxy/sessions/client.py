@@ -3,6 +3,7 @@
 import asyncio
 import secrets
 from enum import Enum
+from typing import Final
 from weakref import WeakSet
 
 from ..upstream.session import UpstreamSession
@@ -13,6 +14,8 @@ from .mailbox import Former, Mailbox
 from .pool import Lease
 from .questions import Questions
 from .record import ClientRecord, Contact
+
+_NEVER: Final = float("-inf")
 
 # Client sessions with nothing open, the longest silent first.
 Queue = dict["ClientSession", None]
@@ -57,6 +60,7 @@ class ClientSession:
         "queue",
         "record",
         "state",
+        "stored_at",
         "streams",
     )
 
@@ -77,6 +81,7 @@ class ClientSession:
         self.hung_up_at = 0.0
         self.connections = 0  # open ones that have carried this client session
         self.keeps_connections = False  # for more than one request
+        self.stored_at = _NEVER  # of when what a store has of it is, by the event loop's clock
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.tag} {self.state} in_flight={self.in_flight} streams={self.streams}>"

@@ -62,6 +62,7 @@ class EventLedger:
         self._observe = observe
         self._now = asyncio.get_running_loop().time
         self._notes: dict[Stream, None] = {}
+        self._in_hand: dict[Stream, None] = {}  # those of them that are being written
         self._gone: dict[str, None] = {}
         self._room = EventRoom()
         self._noted = asyncio.Event()
@@ -71,7 +72,7 @@ class EventLedger:
     @property
     def pending(self) -> int:
         """How many streams have something to be written."""
-        return len(self._notes)
+        return len(self._notes.keys() | self._in_hand.keys())
 
     def keeping(self, principal: str, identifier: str) -> Keeping:
         """How the mailbox of this principal's client session is kept."""
@@ -104,12 +105,18 @@ class EventLedger:
             async with asyncio.timeout(_WRITE_SECONDS):
                 await self.flush()
 
-    async def settle(self) -> None:
-        """Write what there is, unless that takes its time: somebody waits."""
-        if (self._notes or self._turn.locked()) and not self._trouble.lasts:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SETTLE_SECONDS):
-                    await self.flush()
+    async def settle(self) -> bool:
+        """Write what there is, unless that takes its time: somebody waits. Gives False if it does, and all of
+        it is to be tried again; a store that fails is not waited for.
+        """
+        if not (self._notes or self._turn.locked()) or self._trouble.lasts:
+            return True
+        try:
+            async with asyncio.timeout(_SETTLE_SECONDS):
+                await self.flush()
+        except TimeoutError:
+            return self._trouble.lasts
+        return True
 
     async def flush(self) -> None:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
@@ -117,6 +124,7 @@ class EventLedger:
             self._noted.clear()
             notes, self._notes = self._notes, {}
             gone, self._gone = self._gone, {}
+            self._in_hand = notes
             try:
                 for streams in _batches(notes):
                     await all_of(self._write(stream) for stream in streams)
@@ -132,6 +140,7 @@ class EventLedger:
             except StoreFailure as failure:
                 self._trouble.begin(failure)
             finally:
+                self._in_hand = {}
                 # What was noted since is as good: what is to be written is looked for when it is written.
                 self._notes = notes | self._notes
                 self._gone |= dict(itertools.islice(gone.items(), _GONE - len(self._gone)))
@@ -161,7 +170,7 @@ class EventLedger:
         fit = self._room.fit(place, [len(data) for _, data in sealed], most)
         if ttl_seconds > 0:
             appended = self._store.append(place, sealed, fit.keep, ttl_seconds)
-            await self._ask("append", appended, _WRITE_SECONDS)
+            await self._ask("append", _in_time(appended))
             self._room.put(place, fit, self._now() + ttl_seconds)
         else:
             await self._erase(place)
@@ -169,17 +178,16 @@ class EventLedger:
 
     async def _erase(self, place: str) -> None:
         self._room.remove(place)
-        await self._ask("drop", self._store.drop(place), _WRITE_SECONDS)
+        await self._ask("drop", _in_time(self._store.drop(place)))
 
-    async def _ask(self, verb: str, answer: Awaitable[T], patience_seconds: float) -> T:
+    async def _ask(self, verb: str, answer: Awaitable[T]) -> T:
         began = self._now()
         try:
-            async with asyncio.timeout(patience_seconds):
-                result = await answer
+            result = await answer
         except StoreFailure:
             raise
         except TimeoutError as error:
-            raise StoreFailure(f"the event store has not done {verb} in {patience_seconds:g} s") from error
+            raise StoreFailure(f"the event store has not done {verb} in time") from error
         except Exception as error:  # it may be somebody else's code
             raise StoreFailure(f"the event store: {verb}: {type(error).__name__}: {error}") from error
         self._observe(told.StoreAsked(verb=verb, seconds=self._now() - began))
@@ -208,7 +216,7 @@ class EventLedger:
         """The ids of a stream's requests, and its events, in order; nothing where that fails."""
         place, after = missing.place, missing.after
         try:
-            rows = await self._ask("after", self._store.after(place, after), _READ_SECONDS)
+            rows = await self._ask("after", _soon(self._store.after(place, after)))
         except StoreFailure as failure:
             self._trouble.begin(failure)
             self._noted.set()  # so that it is found out when it works again
@@ -225,6 +233,29 @@ class EventLedger:
             elif number > after:
                 found.append(StoredEvent(number, data))
         return asked, found
+
+
+async def _in_time(answer: Awaitable[T]) -> T:
+    """What is written, or TimeoutError."""
+    async with asyncio.timeout(_WRITE_SECONDS):
+        return await answer
+
+
+async def _soon(answer: Awaitable[T]) -> T:
+    """What is read, or TimeoutError: somebody waits for it.
+
+    It is looked for twice, so that the time in which this process stood still is not the store's: what has
+    come by then is there at the second look.
+    """
+    reading = asyncio.ensure_future(answer)
+    try:
+        for _ in range(2):
+            await asyncio.wait([reading], timeout=_READ_SECONDS / 2)
+            if reading.done():
+                return reading.result()
+        raise TimeoutError
+    finally:
+        reading.cancel()
 
 
 def _batches(notes: Iterable[T]) -> Iterable[list[T]]:

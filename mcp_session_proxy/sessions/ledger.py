@@ -80,10 +80,12 @@ class SessionLedger:
         self._now = asyncio.get_running_loop().time
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
         self._gone: set[str] = set()  # shards that were let go of while it was written
+        self._in_hand: dict[str, dict[RecordPlace, Subject]] = {}  # those of them that are being written
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
-        # Done before what is written then, which is of an earlier moment.
-        self.before_writing: list[Callable[[], Awaitable[None]]] = []
+        # Done before what is written then, which is of an earlier moment. One that gives False could not do
+        # it yet.
+        self.before_writing: list[Callable[[], Awaitable[bool]]] = []
         self._said: dict[UpstreamSession, None] = {}
         self._finished = False
         self._trouble = StoreTrouble(observe)
@@ -93,7 +95,8 @@ class SessionLedger:
     @property
     def pending(self) -> int:
         """How many records are to be written."""
-        return sum(map(len, self._notes.values()))
+        every = *self._notes.items(), *self._in_hand.items()
+        return len({(shard, place) for shard, places in every for place in places})
 
     # -- notes -------------------------------------------------------------------------------------
 
@@ -213,7 +216,9 @@ class SessionLedger:
             for client in self._directory.newest_used_first():
                 if client.record.last_used < self._clients_until:
                     break
-                self.note_client(client)
+                # Those that come and go are written as they do: nearly all of them stand as they are.
+                if everybody or client.stored_at <= client.record.last_used:
+                    self.note_client(client)
             self._clients_until = now
 
     async def flush(self) -> None:
@@ -221,6 +226,7 @@ class SessionLedger:
         async with self._turn:
             notes, self._notes = self._notes, {}
             self._gone.clear()
+            self._in_hand = notes
             emptied: list[str] = []
             self._noted.clear()
             try:
@@ -230,10 +236,8 @@ class SessionLedger:
                         shard: {place: self._seal(shard, place, each) for place, each in notes[shard].items()}
                         for shard in shards[start : start + _AT_ONCE]
                     }
-                    # Where a server's stream goes on must not be known before what came until there: whoever
-                    # goes on there would miss it.
-                    for first in self.before_writing:
-                        await first()
+                    if not await self._may_tell_places():
+                        part = {shard: _without_places(changes) for shard, changes in part.items()}
                     # What comes together costs a store less than one after the other.
                     await all_of(
                         self._write_shard(shard, changes, notes, emptied) for shard, changes in part.items()
@@ -241,6 +245,7 @@ class SessionLedger:
             except StoreFailure as error:
                 self._trouble.begin(error)
             finally:
+                self._in_hand = {}
                 for shard, places in notes.items():
                     if shard not in self._gone:
                         self._keep_noted(shard, places)
@@ -255,12 +260,29 @@ class SessionLedger:
         notes: dict[str, dict[RecordPlace, Subject]],
         emptied: list[str],
     ) -> None:
-        """Write a shard's records, and take it out of ``notes``. Raises StoreFailure."""
-        if await self.membership.write(shard, changes, self._ttl_seconds()):
-            del notes[shard]
+        """Write a shard's records, and take them out of ``notes``. Raises StoreFailure."""
+        if changes:
+            if not await self.membership.write(shard, changes, self._ttl_seconds()):
+                return
             self._trouble.end()
-            if not any(changes.values()):
-                emptied.append(shard)
+        for place in changes:
+            del notes[shard][place]
+        if notes[shard]:
+            self._noted.set()  # what has to wait is soon tried again
+            return
+        del notes[shard]
+        if not any(changes.values()):
+            emptied.append(shard)
+
+    async def _may_tell_places(self) -> bool:
+        """Whether records may say where servers' streams go on.
+
+        That must not be known before what came until there is written: whoever goes on there would miss it.
+        Whoever comes after this process then goes on from an earlier place, and hears some of it twice. At
+        the end of a process there is no other chance to say it.
+        """
+        written = [await first() for first in self.before_writing]
+        return all(written) or self._finished
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""
@@ -318,6 +340,7 @@ class SessionLedger:
             return None
         home = client.home
         nonce, taken = self._mailbox_of(client)
+        client.stored_at = self._now()
         return write_client(
             StoredClientSession(
                 record=client.record,
@@ -327,7 +350,7 @@ class SessionLedger:
                 nonce=nonce,
                 taken=taken,
             ),
-            time.time() - self._now(),
+            time.time() - client.stored_at,
         )
 
     def _mailbox_of(self, client: ClientSession) -> tuple[str | None, int | None]:
@@ -342,6 +365,11 @@ class SessionLedger:
 def place_of(shard: str, place: RecordPlace) -> str:
     """What a record is sealed for: it means nothing anywhere else."""
     return f"{shard}/{place.kind}/{place.name}"
+
+
+def _without_places(changes: dict[RecordPlace, bytes | None]) -> dict[RecordPlace, bytes | None]:
+    """Without the records that say where a server's stream goes on."""
+    return {place: data for place, data in changes.items() if place.kind != UPSTREAM or data is None}
 
 
 def _taken_of(slot: Slot[UpstreamSession]) -> tuple[object, ...]:

@@ -11,6 +11,7 @@ from mcp_session_proxy import events
 from mcp_session_proxy.sessions.books import Books
 from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
 from mcp_session_proxy.sessions.ledger import SessionLedger
+from mcp_session_proxy.sessions.stored import CLIENT, UPSTREAM
 from mcp_session_proxy.store.engine import Fenced, RecordPlace, StoreFailure
 from mcp_session_proxy.store.membership import Membership
 from mcp_session_proxy.store.memory import MemoryEngine
@@ -98,14 +99,68 @@ async def test_events_are_written_first() -> None:
     engine, steps = SlowEngine(), []
     ledger, _ = await make(engine)
 
-    async def settle() -> None:
+    async def settle() -> bool:
         steps.append(await stored(engine, "one"))
+        return True
 
     ledger.before_writing.append(settle)
     ledger.note_claim("a", "one")
     await ledger.flush()
     steps.append(await stored(engine, "one"))
     assert steps == [set(), {"a"}]
+
+
+async def test_what_events_are_not_written_of_waits() -> None:
+    """As long as events take their time, no record says where a server's stream goes on; others do not wait,
+    and at the end none does.
+    """
+    engine, settled = SlowEngine(), False
+    ledger, _ = await make(engine)
+
+    async def settle() -> bool:
+        return settled
+
+    async def noted(session: str, client: str) -> set[str]:
+        ledger.note("one", RecordPlace(UPSTREAM, session), b"{}")
+        ledger.note("one", RecordPlace(CLIENT, client), b"{}")
+        await ledger.flush()
+        return await stored(engine, "one")
+
+    ledger.before_writing.append(settle)
+    assert await noted("s1", "c1") == {"c1"}
+    assert ledger.pending == 1
+    ledger.note("two", RecordPlace(UPSTREAM, "s2"), b"{}")
+    await ledger.flush()
+    assert (await stored(engine, "two"), ledger.pending) == (set(), 2)
+    settled = True
+    await ledger.flush()
+    assert (await stored(engine, "one"), await stored(engine, "two"), ledger.pending) == (
+        {"c1", "s1"},
+        {"s2"},
+        0,
+    )
+    settled = False
+    ledger.note("two", RecordPlace(UPSTREAM, "s3"), b"{}")
+    assert await ledger.finish()
+    assert await stored(engine, "two") == {"s2", "s3"}
+
+
+async def test_what_is_being_written_counts() -> None:
+    """A store that takes its time has it all still to write."""
+    engine = SlowEngine()
+    engine.gate = asyncio.Event()
+    ledger, _ = await make(engine)
+    ledger.note_claim("a", "one")
+    writing = asyncio.create_task(ledger.flush())
+    await asyncio.sleep(0.1)
+    ledger.note_claim("a", "one")
+    ledger.note_claim("b", "one")
+    assert ledger.pending == 2
+    engine.gate.set()
+    await writing
+    assert ledger.pending == 2
+    await ledger.flush()
+    assert ledger.pending == 0
 
 
 async def test_a_store_that_fails_is_told_of_once() -> None:

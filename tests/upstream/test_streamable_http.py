@@ -5,6 +5,7 @@ import contextlib
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from typing import cast
 
 import pytest
 from aiohttp import web
@@ -12,7 +13,7 @@ from aiohttp.test_utils import unused_port
 from raw_server import RawServer, whole
 from yarl import URL
 
-from mcp_session_proxy import __version__
+from mcp_session_proxy import __version__, aio
 from mcp_session_proxy.errors import (
     UpstreamProtocolError,
     UpstreamRejected,
@@ -24,6 +25,8 @@ from mcp_session_proxy.protocol.lost import Verdict
 from mcp_session_proxy.upstream.http import head as http_head
 from mcp_session_proxy.upstream.http import http1, redirects, streamable_http
 from mcp_session_proxy.upstream.http import reply as http_reply
+from mcp_session_proxy.upstream.http.http1 import HttpAnswer
+from mcp_session_proxy.upstream.http.reply import BodyLimits, HttpReply
 from mcp_session_proxy.upstream.http.streamable_http import HttpChannel, HttpRules, SessionRef, StreamableHttp
 from mcp_session_proxy.upstream.transport import (
     NOBODY,
@@ -644,6 +647,40 @@ async def test_stream_split_anywhere(http: Ways, size: int) -> None:
         assert (reply.last_event_id, reply.retry_seconds) == ("2", 0.25)
     assert [type(m).__name__ for m in messages] == ["Notification", "Response"]
     assert results(messages) == [{"text": "naïve ☃"}]
+
+
+class Pieces:
+    """An answer that comes in these pieces."""
+
+    content_type = "text/event-stream"
+
+    def __init__(self, *pieces: bytes) -> None:
+        self._pieces = list(pieces)
+
+    async def read(self) -> bytes:
+        return self._pieces.pop(0) if self._pieces else b""
+
+    def note_word(self) -> None:
+        pass
+
+
+async def test_a_large_event_is_there_when_it_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever goes on with the stream from where it is meanwhile misses nothing of what came with it."""
+    monkeypatch.setattr(aio, "_PIECE_SECONDS", 0.0)
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":%b}'
+    large = note % (b'{"data":[' + b"[0]," * 100_000 + b"0]}")
+    events = [
+        b"id: %d\ndata: %b\n\n" % (n, data) for n, data in enumerate([note % b"{}", note % b"{}", large])
+    ]
+    reply = HttpReply(cast(HttpAnswer, Pieces(events[0], events[1] + events[2])), BodyLimits())
+    assert len(await reply.read() or ()) == 1
+    reading = asyncio.create_task(reply.read())
+    seen = []
+    while not reading.done():
+        seen.append(reply.last_event_id)
+        await asyncio.sleep(0)
+    assert (set(seen), len(seen) > 1, reply.last_event_id) == ({"0"}, True, "2")
+    assert len(await reading or ()) == 2
 
 
 @pytest.mark.parametrize(

@@ -124,6 +124,7 @@ class HttpReply:
         """The messages of the events that this piece of the stream completes."""
         max_depth = self._limits.max_json_depth
         messages: list[Message] = []
+        before = self.last_event_id
         texts = [event.data for event in self._feed(chunk)]
         found: Sequence[bytes | ProgressRun] = texts
         if self.gives_runs and progress.may_be_in(chunk):
@@ -135,7 +136,7 @@ class HttpReply:
             elif len(text) <= SMALL_BYTES:
                 message = jsonrpc.parse_upstream(text, max_depth=max_depth)
             else:
-                message = await in_pieces(large.read_message(text, max_depth=max_depth))
+                message = await self._read_large(text, before)
             # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
             if message is not None:
                 messages.append(message)
@@ -146,6 +147,19 @@ class HttpReply:
             if response is not None:
                 messages.append(response)
         return messages
+
+    async def _read_large(self, data: bytes, before: str | None) -> Message | None:
+        """The message of a large event. ``before`` is where the stream was before the piece that it came in.
+
+        It is there still as long as this takes, for whoever would go on with it: of that piece nobody has had
+        anything yet.
+        """
+        parser = self._parser
+        assert parser is not None
+        newest, parser.last_event_id = parser.last_event_id, before
+        message = await in_pieces(large.read_message(data, max_depth=self._limits.max_json_depth))
+        parser.last_event_id = newest
+        return message
 
     def _feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that this piece of the stream completes."""
