@@ -22,6 +22,13 @@ PEER = Entry(name="create_proxy", contender="create_proxy")
 STATELESS = Entry(name="stateless mode", contender="direct", server="fastmcp-stateless")
 ALL = (DIRECT, BARE, NGINX, PROXY)
 
+
+def _in_memory_and_in_a_file(entry: Entry, folder: str) -> tuple[Entry, Entry]:
+    """The same proxy twice, one of which keeps its state in a folder."""
+    kept = replace(entry, name="proxy, --state-dir", options=("--state-dir", f"{FOLDER}/{folder}"), own=True)
+    return replace(entry, own=True), kept
+
+
 _MANY = (
     *("--sharing", "shared"),
     *("--max-client-sessions-per-principal", "100000"),
@@ -147,10 +154,21 @@ LOAD: Sequence[Case] = (
         title="tools/call on a client session, kept in memory and in a file, stub, JSON, 16 connections",
         server="stub",
         work=ECHO,
-        entries=(
-            replace(SESSION, own=True),
-            replace(SESSION, name="proxy, --state-dir", options=("--state-dir", f"{FOLDER}/state"), own=True),
-        ),
+        entries=_in_memory_and_in_a_file(SESSION, "state"),
+    ),
+    Case(
+        name="flow-state-dir",
+        title="the flow, kept in memory and in a file, stub, 16 at a time",
+        server="stub",
+        work=ECHO,
+        entries=_in_memory_and_in_a_file(_flow("proxy"), "flows"),
+    ),
+    Case(
+        name="events-state-dir",
+        title="tools/call with 100 progress events, kept in memory and in a file, stub, 16 connections",
+        server="stub-sse",
+        work=PROGRESS,
+        entries=_in_memory_and_in_a_file(SESSION, "events"),
     ),
     Case(
         name="fastmcp",

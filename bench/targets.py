@@ -165,6 +165,12 @@ TARGETS: Sequence[Target] = (
         at_most=1.01,
     ),
     Target(
+        what="CPU of the churning flow with --state-dir against one without",
+        case="flow-state-dir",
+        read=_ratio("flow cpu", "proxy, --state-dir", "proxy"),
+        at_most=1.05,
+    ),
+    Target(
         what="CPU of 100 progress events against bare",
         case="progress",
         read=_ratio("cpu", "proxy", "bare"),

@@ -14,6 +14,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -38,8 +39,11 @@ CREATE TABLE shards (
 CREATE TABLE records (
     shard TEXT NOT NULL, kind TEXT NOT NULL, name TEXT NOT NULL, value BLOB NOT NULL,
     PRIMARY KEY (shard, kind, name)
-) WITHOUT ROWID;
+);
 """
+
+# What one statement writes at most: each costs a turn of the interpreter, which the event loop waits for.
+_ROWS: Final = 32
 
 T = TypeVar("T")
 
@@ -301,8 +305,11 @@ class SqliteEngine:
             owner, current = self._owner(shard)
             if (owner, current) != (member, fence):
                 return Fenced(False, owner, current)
-            self._db.executemany("INSERT OR REPLACE INTO records VALUES (?,?,?,?)", stored)
-            self._db.executemany("DELETE FROM records WHERE shard=? AND kind=? AND name=?", dropped)
+            for start in range(0, len(stored), _ROWS):
+                rows = stored[start : start + _ROWS]
+                self._db.execute(_put(len(rows)), [value for row in rows for value in row])
+            if dropped:
+                self._db.executemany("DELETE FROM records WHERE shard=? AND kind=? AND name=?", dropped)
             self._db.execute("UPDATE shards SET until=? WHERE shard=?", (self._wall() + ttl_seconds, shard))
             return Fenced(True, member, fence)
 
@@ -391,6 +398,16 @@ class SqliteEngine:
             self._db.execute("UPDATE shards SET owner=NULL WHERE owner=?", (member,))
 
         await self._change(work)
+
+
+@cache
+def _put(rows: int) -> str:
+    """Writes so many records, each in its place: those that were written last lie together."""
+    return (
+        "INSERT INTO records VALUES "
+        + ",".join(["(?,?,?,?)"] * rows)
+        + " ON CONFLICT (shard, kind, name) DO UPDATE SET value=excluded.value"
+    )
 
 
 def _boot_id() -> str:

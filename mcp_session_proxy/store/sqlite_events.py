@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
 from typing import Any, Final, Protocol
 
 from .events import Numbered
@@ -13,6 +14,8 @@ CREATE TABLE IF NOT EXISTS events (
     place TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (place, number)
 );
 """
+# What one statement writes at most: each costs a turn of the interpreter, which the event loop waits for.
+_ROWS: Final = 32
 # What one round of forgetting takes away at most, so that nobody waits long for the file.
 _SWEPT: Final = 500
 
@@ -34,13 +37,15 @@ class SqliteEvents:
 
     async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
         """See ``EventStore.append``."""
-        rows = [(place, number, data) for number, data in events]
+        values = [value for number, data in events for value in (place, number, data)]
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO event_streams VALUES (?,?)", (place, self._wall() + ttl_seconds)
             )
-            db.executemany("INSERT OR REPLACE INTO events VALUES (?,?,?)", rows)
+            for start in range(0, len(values), 3 * _ROWS):
+                part = values[start : start + 3 * _ROWS]
+                db.execute(_put(len(part) // 3), part)
             db.execute(
                 "DELETE FROM events WHERE place=? AND number <="
                 " (SELECT number FROM events WHERE place=? ORDER BY number DESC LIMIT 1 OFFSET ?)",
@@ -78,3 +83,9 @@ class SqliteEvents:
         ).fetchall()
         db.executemany("DELETE FROM events WHERE place=?", over)
         db.executemany("DELETE FROM event_streams WHERE place=?", over)
+
+
+@cache
+def _put(rows: int) -> str:
+    """Writes so many events."""
+    return "INSERT OR REPLACE INTO events VALUES " + ",".join(["(?,?,?)"] * rows)
