@@ -1,6 +1,6 @@
 """Clients of all kinds that count without pause, while the proxy is stopped, replaced and killed.
 
-FULL_FAULTS=1 runs the whole number of restarts and of clients; without it a share.
+FULL_FAULTS=1 runs the whole number of restarts and of clients, real ones among them; without it a share.
 """
 
 import asyncio
@@ -14,6 +14,8 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
+from counting_programs import KINDS as PROGRAMS
+from counting_programs import CountingProgram
 from http_server import HttpServer, begin_stream, reply_to
 from messages import INITIALIZE, call
 from proxy_bench import BOTH, PATIENCE_SECONDS, until
@@ -21,7 +23,12 @@ from restart_bench import Succession, rows
 from selection import FULL_FAULTS
 
 RESTARTS = 50 if FULL_FAULTS else 2
-OF_EACH_KIND = 4 if FULL_FAULTS else 1
+OF_EACH_KIND = 3 if FULL_FAULTS else 1
+REAL = list(PROGRAMS) if FULL_FAULTS else []
+# How long those wait for an answer: one to a call that was in flight at a kill never comes.
+REAL_SECONDS = {"kill -9": 3.0}
+# Eight of them start at the same time.
+START_SECONDS = 120.0
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
 MODERN = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": "tools/call", "Mcp-Name": "count"}
 META = {
@@ -34,7 +41,7 @@ KINDS = ["kept", "new", "listening", "capable", "platform", "sessionless", "conv
 UNKNOWN = {"outcome-unknown"}
 UNEXECUTED = {"draining", "overloaded", "shutting-down"}
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2)]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.share(2)]
 
 
 class CountingServer(HttpServer):
@@ -44,6 +51,7 @@ class CountingServer(HttpServer):
         super().__init__()
         self.executed: Counter[str] = Counter()
         self.on["tools/call"] = self._count
+        self.on["tools/list"] = self._list
         self.on["GET"] = self._listen
 
     async def _count(self, request: web.Request, message: Any) -> web.StreamResponse:
@@ -55,6 +63,12 @@ class CountingServer(HttpServer):
         count = self.sessions[session]
         await asyncio.sleep(0.002 * (count % 5))
         return reply_to(message, {"content": [{"type": "text", "text": str(count)}]})
+
+    async def _list(self, _: web.Request, message: Any) -> web.StreamResponse:
+        schema = {"type": "object", "properties": {"tag": {"type": "string"}}}
+        return reply_to(
+            message, {"tools": [{"name": "count", "description": "Counts", "inputSchema": schema}]}
+        )
 
     async def _listen(self, request: web.Request, _: Any) -> web.StreamResponse:
         await begin_stream(request)
@@ -153,22 +167,25 @@ async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: 
     """No count begins anew, no call is executed twice, no connection is refused; only of what was in flight
     when the process was killed is it not known whether it was executed.
     """
-    clients = [CountingClient(kind, number) for number in range(OF_EACH_KIND) for kind in KINDS]
+    clients: list[CountingClient | CountingProgram] = [
+        *(CountingClient(kind, number) for number in range(OF_EACH_KIND) for kind in KINDS),
+        *(CountingProgram(kind, tmp_path, REAL_SECONDS.get(how, 20.0)) for kind in REAL),
+    ]
     stop = asyncio.Event()
     async with contextlib.AsyncExitStack() as stack:
         succession = Succession(tmp_path, server.url, how, stack, "--affinity-header", "X-Talk")
         url = await succession.start()
         running_clients = [asyncio.create_task(client.run(url, stop)) for client in clients]
 
-        async def until_all_count_on(times: int) -> None:
+        async def until_all_count_on(times: int, patience_seconds: float = PATIENCE_SECONDS) -> None:
             before = [client.answered for client in clients]
-            async with asyncio.timeout(PATIENCE_SECONDS):
+            async with asyncio.timeout(patience_seconds):
                 while not all(c.answered >= n + times for c, n in zip(clients, before, strict=True)):
                     for ended in (task for task in running_clients if task.done()):
                         ended.result()
                     await asyncio.sleep(0.01)
 
-        await until_all_count_on(2)
+        await until_all_count_on(2, START_SECONDS)
         # A session at the server for each, and the ids that five of the kinds hold.
         await until(lambda: rows(succession.state, "records") >= len(clients) + 5 * OF_EACH_KIND)
         for _ in range(RESTARTS):
@@ -182,8 +199,13 @@ async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: 
     unknown = [tag for client in clients for tag in client.unknown]
     # One that was sent in the very moment in which its connection was closed for its silence has not begun.
     assert how == "kill -9" or [tag for tag in unknown if server.executed[tag]] == []
-    assert len(server.posts("initialize")) == len(clients)
+    opened = Counter(request.headers["Authorization"] for request, _ in server.posts("initialize"))
+    assert opened == {f"Bearer {client.name}": 1 for client in clients}
     calls = sum(client.answered for client in clients)
     print(
         f"{RESTARTS} x {how}, {len(clients)} clients: {calls} answered, {len(unknown)} not, 0 lost, 0 twice"
     )
+    for client in clients:
+        if isinstance(client, CountingProgram):
+            said = Counter(line.partition(": ")[2] for line in client.said)
+            print(f"{client.name}: {client.answered} answered, {len(client.unknown)} not: {dict(said)}")
