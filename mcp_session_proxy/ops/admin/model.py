@@ -112,7 +112,7 @@ class Sessions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Children:
+class ChildrenNow:
     """The newest processes of a server that is a command, newest first; ``total`` counts the others, too."""
 
     total: int

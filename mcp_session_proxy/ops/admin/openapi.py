@@ -13,7 +13,7 @@ from ... import __version__
 from ...protocol import revisions
 from ..introspection import ClusterView
 from .model import (
-    Children,
+    ChildrenNow,
     Draining,
     Events,
     Health,
@@ -55,7 +55,7 @@ _TYPES: Final = (
     Sessions,
     Status,
     ClusterView,
-    Children,
+    ChildrenNow,
     Events,
     Paused,
     Reconnected,
@@ -110,7 +110,7 @@ def describe() -> Mapping[str, Any]:
                 "get": _reading(
                     "children",
                     "The newest processes of a server that is a command; none of another server.",
-                    Children,
+                    ChildrenNow,
                     parameters=[_number("limit", "How many at most.", 1000)],
                 ),
             },

@@ -50,7 +50,7 @@ class _Cookie:
         return len(self.name) + len(self.value) + len("=; ")
 
 
-class _Stored(msgspec.Struct, array_like=True):
+class _KeptCookie(msgspec.Struct, array_like=True):
     """The same, to be kept. Headers may have any bytes."""
 
     name: bytes
@@ -85,7 +85,7 @@ class SessionCookies:
             return None
         return msgspec.json.encode(
             [
-                _Stored(_raw(each.name), _raw(each.value), _raw(each.path), each.secure, each.expires_at)
+                _KeptCookie(_raw(each.name), _raw(each.value), _raw(each.path), each.secure, each.expires_at)
                 for each in sticking
             ]
         )
@@ -93,7 +93,7 @@ class SessionCookies:
     def take_route(self, route: bytes) -> None:
         """Have again what ``route`` gave. What cannot be read is passed over: it may do without."""
         try:
-            stored = msgspec.json.decode(route, type=list[_Stored])
+            stored = msgspec.json.decode(route, type=list[_KeptCookie])
         except msgspec.DecodeError:
             return
         self.kept = {}
