@@ -149,16 +149,16 @@ class Snapshot:
         if self._command is None:
             return []
         slots = {
-            channel: slot
+            residence.channel: slot
             for slot in self._binder.pool.books.slots()
-            if (channel := slot.session.channel) is not None
+            if (residence := slot.session.residence) is not None
         }
         newest = self._command.children.newest_first(limit)
         return [_view_child(each, slots) for each in newest]
 
     def _server_of(self, session: UpstreamSession, now: float) -> tuple[str | None, str | None]:
         """The origin of the server that a session lives on, and how that one does."""
-        home = session.replica
+        home = None if session.residence is None else session.residence.replica
         return (None, None) if home is None else (home.name, home.condition(now).value)
 
     def _view_client(self, client: ClientSession, now: float) -> ClientSessionView:
@@ -244,7 +244,7 @@ def _view_replica(replica: Replica, now: float) -> ReplicaView:
     )
 
 
-def _view_child(now: ChildNow, slots: Mapping[Channel, Slot[UpstreamSession]]) -> ChildView:
+def _view_child(now: ChildNow, slots: Mapping[Channel | None, Slot[UpstreamSession]]) -> ChildView:
     child, channel = now.child, now.child.carries
     slot = None if channel is None else slots.get(channel)
     return ChildView(

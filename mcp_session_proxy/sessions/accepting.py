@@ -148,10 +148,10 @@ class Acceptances:
 
     def _opened(self, principal: str, caller: Caller, session: UpstreamSession) -> None:
         """A handshake has succeeded. If its token was the first with its claim, that is accepted by it."""
-        first, replica = self.known.first_named(principal), session.replica
-        if first is None or replica is None:
+        first, residence = self.known.first_named(principal), session.residence
+        if first is None or residence is None:
             return
-        claim = first.claim
+        claim, replica = first.claim, residence.replica
         if claim.issuer in replica.checks:
             self._believe(claim, principal)
         elif claim.digest not in self._founding and len(self._founding) < NEW_TOKENS:

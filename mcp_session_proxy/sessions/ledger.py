@@ -79,7 +79,6 @@ class SessionLedger:
         self._shard_of = shard_of
         self._now = asyncio.get_running_loop().time
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
-        self._gone: set[str] = set()  # shards that were let go of while it was written
         self._in_hand: dict[str, dict[RecordPlace, Subject]] = {}  # those of them that are being written
         self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
@@ -172,7 +171,7 @@ class SessionLedger:
     def let_go(self, shard: str) -> None:
         """Another process goes on with a shard: what was noted of it is for that one to write."""
         self._notes.pop(shard, None)
-        self._gone.add(shard)
+        self._in_hand.pop(shard, None)
 
     def has_notes(self, shard: str) -> bool:
         """Whether something of a shard is to be written."""
@@ -225,8 +224,7 @@ class SessionLedger:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
         async with self._turn:
             notes, self._notes = self._notes, {}
-            self._gone.clear()
-            self._in_hand = notes
+            self._in_hand = notes  # of which shards may be let go of
             emptied: list[str] = []
             self._noted.clear()
             try:
@@ -235,8 +233,12 @@ class SessionLedger:
                     part = {
                         shard: {place: self._seal(shard, place, each) for place, each in notes[shard].items()}
                         for shard in shards[start : start + _AT_ONCE]
+                        if shard in notes
                     }
-                    if not await self._may_tell_places():
+                    # Where a server's stream goes on must not be known before what came until there: whoever
+                    # goes on there would miss it. From an earlier place it hears some of it twice. At the end
+                    # of a process there is no other chance to tell.
+                    if not await _all_done(self.before_writing) and not self._finished:
                         part = {shard: _without_places(changes) for shard, changes in part.items()}
                     # What comes together costs a store less than one after the other.
                     await all_of(
@@ -247,8 +249,7 @@ class SessionLedger:
             finally:
                 self._in_hand = {}
                 for shard, places in notes.items():
-                    if shard not in self._gone:
-                        self._keep_noted(shard, places)
+                    self._keep_noted(shard, places)
         for shard in emptied:
             for told in self.on_emptied:
                 told(shard)
@@ -265,24 +266,12 @@ class SessionLedger:
             if not await self.membership.write(shard, changes, self._ttl_seconds()):
                 return
             self._trouble.end()
-        for place in changes:
-            del notes[shard][place]
-        if notes[shard]:
+        left = {place: each for place, each in notes.pop(shard, {}).items() if place not in changes}
+        if left:
+            notes[shard] = left
             self._noted.set()  # what has to wait is soon tried again
-            return
-        del notes[shard]
-        if not any(changes.values()):
+        elif not any(changes.values()):
             emptied.append(shard)
-
-    async def _may_tell_places(self) -> bool:
-        """Whether records may say where servers' streams go on.
-
-        That must not be known before what came until there is written: whoever goes on there would miss it.
-        Whoever comes after this process then goes on from an earlier place, and hears some of it twice. At
-        the end of a process there is no other chance to say it.
-        """
-        written = [await first() for first in self.before_writing]
-        return all(written) or self._finished
 
     def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
         """What was noted since is newer."""
@@ -365,6 +354,11 @@ class SessionLedger:
 def place_of(shard: str, place: RecordPlace) -> str:
     """What a record is sealed for: it means nothing anywhere else."""
     return f"{shard}/{place.kind}/{place.name}"
+
+
+async def _all_done(works: Iterable[Callable[[], Awaitable[bool]]]) -> bool:
+    """Do all of it; gives whether it was done."""
+    return all([await work() for work in works])
 
 
 def _without_places(changes: dict[RecordPlace, bytes | None]) -> dict[RecordPlace, bytes | None]:

@@ -19,13 +19,13 @@ from ..events import Observer
 from ..memory import UNBOUNDED, UNCOUNTED, Keeper, Share
 from ..protocol import changes
 from ..protocol.jsonrpc import Message, Notification
-from .fleet import Fleet, Replica
+from .fleet import Fleet, Residence
 from .incarnation import Incarnation, Standing, is_being_cancelled
 from .initialization import Initialization, closed_meanwhile, restore
 from .journal import Journal
 from .life import ELSEWHERE, Life, Turn, advance
 from .record import KnownSession, Record, SessionRules
-from .transport import Caller, Channel
+from .transport import Caller
 
 _FAREWELL_SECONDS: Final = 3.0
 _RETRIES: Final = Backoff(0.05, 1.0)
@@ -152,16 +152,10 @@ class UpstreamSession:
         return None if self._incarnation is None else self._incarnation.channel.version
 
     @property
-    def replica(self) -> Replica | None:
-        """The server that it lives on, or is being opened on."""
+    def residence(self) -> Residence | None:
+        """Where it lives, or is being opened."""
         newest = self._next or self._incarnation
-        return None if newest is None else newest.residence.replica
-
-    @property
-    def channel(self) -> Channel | None:
-        """What carries it, or is going to, once the server has opened a session there."""
-        newest = self._next or self._incarnation
-        return None if newest is None else newest.residence.channel
+        return None if newest is None else newest.residence
 
     @property
     def requests(self) -> int:
