@@ -13,11 +13,11 @@ from ..exchange.attribution import Attribution
 from ..exchange.catalog import Catalog
 from ..exchange.delivery import Delivery
 from ..exchange.early import EarlyStreams
+from ..exchange.followed import Followed
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
 from ..exchange.routing import Router
 from ..exchange.tasks import Handles
-from ..exchange.upstream_task import Followed
 from ..exchange.wishes import Wishes
 from ..memory import Keeper, Memory
 from ..sessions import upkeep
@@ -102,7 +102,7 @@ class Core:
         self.parking = build(
             rules.parking_limits, lambda limits: parking(limits, observe, self.memory.questions)
         )
-        followed = Followed()
+        followed = Followed(self.memory.questions)
         self.tasks = build(
             rules.task_rules,
             partial(
@@ -148,6 +148,7 @@ class Core:
         Which those are is asked when nothing goes on in any of them.
         """
         self.parking.close()
+        await self.tasks.part()
         self.tasks.close()
         self.acceptances.close()
         self.binder.end_streams()

@@ -87,6 +87,8 @@ class CoreContents:
 
     async def flush(self, shard: str) -> bool:
         """See ``shards.Contents``."""
+        for principal in self._principals.of(shard):
+            await self._handles.part(principal)
         self.note(shard)
         await self._ledger.flush()
         return not self._ledger.has_notes(shard)

@@ -167,7 +167,7 @@ class Dispatcher:
         if served is not ServedEras.BOTH:
             eras.check(request.message, request.head, served)
         values = partial(request.http.headers.getall, default=())
-        return inbound.read_modern(request.message, request.meta, values, served.versions)
+        return inbound.read_modern(request.message, request.meta, values, served.versions, extensions=True)
 
     def _refusal(self, error: ProxyError, identifier: bytes) -> Answer:
         answer = answer_error(error, identifier)

@@ -28,14 +28,15 @@ from ..exchange.attribution import Attribution
 from ..exchange.call import Created, ModernCall, Outcome
 from ..exchange.catalog import LISTS, Catalog
 from ..exchange.exchange import Exchange
-from ..exchange.handles import Handle, LegacyHandle
+from ..exchange.handles import Handle
 from ..exchange.inquiry import inquire
+from ..exchange.legacy_handle import LegacyHandle
 from ..exchange.listening import Listener, Listening
 from ..exchange.parking import Parking
 from ..exchange.tasks import Handles
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, lowering, mirroring, revisions, tasks
-from ..protocol.inbound import ModernRequest
+from ..protocol.inbound import ModernRequest, no_such_method
 from ..protocol.jsonrpc import Request, Response
 from ..protocol.lifting import CacheHint, ServerFacts
 from ..protocol.subscriptions import Filter, read_filter
@@ -113,8 +114,10 @@ class ModernRequests:
             if method == revisions.LISTEN:
                 return await self._listen(request, modern, profile)
             return await self._about_tasks.answer(request, modern)
-        answers = read_answers(modern)
-        if "requestState" in modern.params:
+        # What an extension's methods mean by the same names is the server's to know.
+        is_known = method in revisions.MODERN_METHODS
+        answers = read_answers(modern) if is_known else {}
+        if is_known and "requestState" in modern.params:
             return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
         kept = self._catalog.find(key, method, lowered)
@@ -124,9 +127,13 @@ class ModernRequests:
         request.trace.waits()
         visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         request.visits(visit)
+        facts = visit.session.incarnation.facts
         if method == revisions.DISCOVER:
             visit.end()
-            return self._discover(modern, visit.session.incarnation.facts)
+            return self._discover(modern, facts)
+        if not (is_known or facts.has_extensions):
+            visit.end()
+            raise no_such_method(method)
         try:
             # Until there is a call, which ends its visit by itself, nobody else does.
             tool = await self._prepare(request, modern, key, visit)

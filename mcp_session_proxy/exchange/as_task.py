@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 from typing import Final
 
-from ..errors import UpstreamTimeout
+from ..errors import ProxyError, UpstreamTimeout
 from ..events import Observer
 from ..protocol import jsonrpc, tasks
 from ..protocol.jsonrpc import Request, Response
@@ -18,10 +18,12 @@ from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
 from .cutoff import CutOff
 from .exchange import Exchange, cancelled
-from .outlet import Outlet
-from .upstream_task import ADOPTION_SECONDS, Followed, UpstreamTask, unknown_outcome
+from .followed import ADOPTION_SECONDS, Followed
+from .outlet import NO_OUTLET, Outlet
+from .upstream_task import UpstreamTask, unknown_outcome
 
 _CANCELLED: Final = "The MCP server cancelled the task that this call ran as."
+_LEFT: Final = b'{"reason":"The client is gone."}'
 
 
 class CreatingExchange(Exchange):
@@ -52,10 +54,40 @@ class CreatingExchange(Exchange):
         params = tasks.with_task(asked.params, round(self._ttl_seconds * 1000))
         self.request = Request(asked.id, asked.method, params)
         self._followed.expect(self.session)
+        # A task of its own: a client may leave before the server has said that there is a task, and what
+        # only that answer names could never be cancelled without it.
+        creating = asyncio.get_running_loop().create_task(super().run(trace))
         try:
-            return await super().run(trace)
+            return await asyncio.shield(creating)
+        except asyncio.CancelledError:
+            await self._leave(creating)
+            raise
         finally:
             self._followed.expect(self.session, ADOPTION_SECONDS)
+
+    async def _leave(self, creating: "asyncio.Task[Response]") -> None:
+        """Nobody wants the call any more: have the server stop it, be it a task by now or not.
+
+        That takes a few seconds at most, as long as a server may need to answer what was cancelled.
+        """
+        try:
+            await self.cancel(_LEFT, self.caller)
+            if not self._cancelled:
+                creating.cancel()  # not begun, or over
+            with contextlib.suppress(ProxyError):
+                await self.undo(await creating)
+        except asyncio.CancelledError:
+            creating.cancel()
+            raise
+
+    async def undo(self, response: Response) -> None:
+        """Nobody takes this response: a task that it tells of is cancelled, and what was asked is refused."""
+        created = tasks.read_created(response.result)
+        if created is None:
+            return
+        self._followed.forget(self.session, created.id)
+        task = UpstreamTask(created, self._visit, NO_OUTLET, followed=self._followed, observe=self._observe)
+        await task.cancel()
 
 
 class FollowingExchange(CreatingExchange):
@@ -74,6 +106,10 @@ class FollowingExchange(CreatingExchange):
         created = tasks.read_created(response.result)
         if created is None:
             return response
+        if self._cancelled:
+            # Its client did so before the server has said that there is a task.
+            await self.undo(response)
+            raise cancelled()
         started = self._loop_time()
         # Its progress goes on under our number, after the answer.
         tokens = self._incarnation.calls.tokens

@@ -95,6 +95,7 @@ class ModernCall:
     trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
     rounds = 0
+    _abandoned = False
     _task: asyncio.Task[Response] | None = None
     _channel: PostChannel | None = None
 
@@ -372,7 +373,7 @@ class ModernCall:
 
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Take a question of the server's; the client gets it as the outcome of this round."""
-        if not self.is_parkable or not questions.is_question(request.method):
+        if self._abandoned or not self.is_parkable or not questions.is_question(request.method):
             refuse_request(session, request)
             return
         missing = questions.missing_capability(request.method, request.params, self.modern.capabilities)
@@ -409,14 +410,16 @@ class ModernCall:
     def abandon(self) -> None:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         self.trace.unparks("abandoned")
+        self._abandoned = True
         asked = bool(self._pending) or self._unasked.may_yet_end
         for question in self._pending.values():
             question.refuse()
         self._pending.clear()
-        if self._task is None or self._task.done():
+        task = self._task
+        if task is None or (task.done() and not self.exchange.may_become_task):
             self._end()
         else:
-            self.session.spawn(self._wind_down(self._task, asked), "wind down")
+            self.session.spawn(self._wind_down(task, asked), "wind down")
 
     async def _wind_down(self, task: asyncio.Task[Response], asked: bool) -> None:
         """Let the call end by itself where its question was refused, else cancel it.
@@ -429,6 +432,9 @@ class ModernCall:
                 await asyncio.wait([task], timeout=SILENCE_SECONDS)
             task.cancel()
             await asyncio.wait([task])
+            if self.exchange.may_become_task and not task.cancelled() and task.exception() is None:
+                # A task was begun before anybody heard that its client had left.
+                await self.exchange.undo(task.result())
         finally:
             task.cancel()
             self._end()

@@ -423,6 +423,9 @@ class Exchange:
             params = jsonrpc.write_object(members)
         return None if self.token is None else Notification(message.method, params)
 
+    async def undo(self, response: Response) -> None:
+        """Nobody takes this response, for its client has left. Most leave nothing behind that would go on."""
+
     def detach_outlet(self) -> None:
         """Nobody listens any more: what the server may still say is dropped."""
         self._outlet = NO_OUTLET

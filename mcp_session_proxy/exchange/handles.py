@@ -2,34 +2,26 @@
 
 Clients of the extension ask by the id (``tasks/get``), answer what they are asked (``tasks/update``) and may
 give a task up (``tasks/cancel``); who listens is told of each change. What carries the task out is one of
-two: a task of the server's own (``LegacyHandle``), or a call that has taken long (``late_call``).
+two: a task of the server's own (``legacy_handle``), or a call that has taken long (``late_call``).
 """
 
 import asyncio
 import secrets
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Final
 
-from ..bounds import QUESTIONS_A_CALL, QUESTIONS_A_TASK
-from ..errors import INTERNAL_ERROR, InvalidParams, OverBudget, ProxyError
+from ..errors import INTERNAL_ERROR, InvalidParams, OverBudget
 from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc, lifting, questions, tasks
-from ..protocol.jsonrpc import Notification, Request, Response
 from ..protocol.lifting import ServerFacts
 from ..protocol.tasks import TaskOutcome, TaskState, TaskStatus
-from ..sessions.binding import Visit
-from ..upstream.question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
-from ..upstream.transport import ArrivingResult, Caller
+from ..upstream.transport import Caller
 from .listening import Listener
-from .upstream_task import UpstreamTask
 
 _ID_BYTES: Final = 18  # 144 bits: nobody finds another one's by trying
-# What was heard of a task is told again for so long, or for the time in which its server wants no question.
-_FRESH_SECONDS: Final = 1.0
-NO_FACTS: Final = ServerFacts(None, {}, None)
 _NO_ROOM: Final = (
     "The task was carried out, but its result was dropped: there is no room for it in its share of "
     "--memory-budget."
@@ -42,7 +34,8 @@ def now_as_text() -> str:
 
 
 class Handle(ABC):
-    """A task of one principal. ``on_change`` is told of each change, and must not block.
+    """A task of one principal. ``on_change`` is told of each change, ``on_note`` when another process would
+    need to know something else to go on with it; neither may block.
 
     ``facts`` are of the server that carries it out; ``results`` is what results that are kept take.
     """
@@ -61,21 +54,24 @@ class Handle(ABC):
         self.id = secrets.token_urlsafe(_ID_BYTES)
         self.principal = principal
         self.session = session
-        self.facts = NO_FACTS if session is None else session.incarnation.facts
+        self.facts = ServerFacts(None, {}, None) if session is None else session.incarnation.facts
         self.created_at = self.updated_at = now_as_text()
         self.began = self._now()
         self.ttl_milliseconds = ttl_milliseconds
         self.poll_milliseconds: int | None = None
         self.message: str | None = None
         self.outcome: TaskOutcome | None = None
+        # The same, and when, before anybody may know: that has to be as certain as it is to be told.
+        self.ending: tuple[TaskOutcome, str] | None = None
         self.listeners: dict[Listener, None] = {}
         self.on_change: Callable[[Handle], None] = lambda _: None
+        self.on_note: Callable[[Handle], None] = lambda _: None
         self._results = results
         self._room: Loan | None = None
         self._shown: object = None
 
     def __repr__(self) -> str:
-        return f"<{type(self).__name__} {self.status}>"
+        return f"<{type(self).__name__} {self.id[:4]}>"
 
     @staticmethod
     def _now() -> float:
@@ -131,31 +127,55 @@ class Handle(ABC):
     async def look(self) -> None:
         """Find out how it stands, where that is not known as it happens."""
 
+    def _show(self) -> tuple[TaskStatus, str | None, tuple[str, ...]]:
+        """What of it a client may see change."""
+        return self.status, self.message, tuple(self.asked)
+
     def changed(self) -> None:
         """Something has happened: tell of it, if its client can see that."""
-        shown = (self.status, self.message, tuple(self.asked))
+        shown = self._show()
         if shown != self._shown:
             self._shown = shown
             self.updated_at = now_as_text()
             self.on_change(self)
 
-    def settle(self, outcome: TaskOutcome) -> None:
-        """It has ended so. What comes later changes nothing."""
-        if self.outcome is not None:
-            return
+    def end(self, outcome: TaskOutcome) -> None:
+        """It has ended so, now. What comes later changes nothing; its client hears of it with ``settle``."""
+        self.ending = self._lift(outcome), now_as_text()
+
+    def _lift(self, outcome: TaskOutcome) -> TaskOutcome:
+        """How it has ended, in the words of its client's revision, if there is room to keep that."""
         try:
             self._room = self._results.lend(len(outcome.payload or b""))
         except OverBudget:
             outcome = tasks.failed(tasks.write_error(_NO_ROOM))
         if outcome.status is TaskStatus.FAILED and outcome.payload is not None:
-            outcome = outcome._replace(payload=lifting.lift_error(outcome.payload, {}).raw)
+            return outcome._replace(payload=lifting.lift_error(outcome.payload, {}).raw)
         if outcome.status is TaskStatus.COMPLETED:
-            # It is what the call would have been answered with, in the words of its client's revision.
-            result = lifting.lift_result(outcome.payload or b"{}", self.facts, None)
-            outcome = outcome._replace(payload=result)
-        self.outcome = outcome
-        self.message = outcome.message
-        self.changed()
+            # It is what the call would have been answered with.
+            return outcome._replace(payload=lifting.lift_result(outcome.payload or b"{}", self.facts, None))
+        return outcome
+
+    def settle(self) -> None:
+        """Its client may hear that it has ended."""
+        assert self.ending is not None
+        self.outcome, self.updated_at = self.ending
+        self.message = self.outcome.message
+        self._shown = self._show()
+        self.on_change(self)
+
+    def go_on_as(self, identifier: str, created_at: str, updated_at: str, age_seconds: float) -> None:
+        """It is the task of this id, which a process before this one has given its client."""
+        self.id, self.created_at = identifier, created_at
+        self.updated_at = updated_at or self.updated_at
+        self.began -= age_seconds
+        self._shown = self._show()
+
+    async def pause(self) -> None:  # noqa: B027
+        """Another process is about to go on with it: what the server says between the two is to be kept."""
+
+    def leave_to_others(self) -> None:  # noqa: B027 - most say nothing to a server when they end here
+        """Another process may go on with it: what ends here is not for the server to hear of."""
 
     # -- what its client does ------------------------------------------------------------------------
 
@@ -182,6 +202,10 @@ class Handle(ABC):
     async def cancel(self) -> None:
         """Its client does not want it any more."""
 
+    async def abandon(self) -> None:
+        """Nobody will ask for it any more."""
+        await self.cancel()
+
     def leave(self) -> None:
         """It is forgotten: whatever is held for it is let go."""
         for listener in self.listeners:
@@ -189,172 +213,28 @@ class Handle(ABC):
         self.listeners.clear()
 
 
-class LegacyHandle(Handle):
-    """A task of the server's own. Implements ``outlet.Outlet`` for what the server says in its course.
+class PastTask(Handle):
+    """A task from before a restart of which only the end is known. ``info`` is how its server calls itself.
 
-    ``visit`` holds the session, and is ended with the task. ``capabilities`` are its client's.
+    ``is_old`` if it had ended before, so that its end has been told of.
     """
-
-    kind = "server"
 
     def __init__(
         self,
-        visit: Visit,
+        kind: str,
         *,
         principal: str,
-        capabilities: Mapping[str, bytes],
         ttl_milliseconds: int | None,
-        follow: Callable[["LegacyHandle", Visit], UpstreamTask],
+        info: bytes | None,
+        is_old: bool,
         results: Share = UNBOUNDED,
-        room_for_questions: Share = UNBOUNDED,
     ) -> None:
         super().__init__(
-            principal=principal, session=visit.session, ttl_milliseconds=ttl_milliseconds, results=results
+            principal=principal, session=None, ttl_milliseconds=ttl_milliseconds, results=results
         )
-        self._visit = visit
-        self._capabilities = capabilities
-        self._room_for_questions = room_for_questions
-        self._pending: dict[str, Question] = {}
-        self._keys: set[str] = set()
-        self.upstream = follow(self, visit)
-        self.said: bytes | None = None  # in answer to the call, where its client is to be told that
-        self._came = asyncio.Event()
-        self._came.set()
-        self._take_over()
-        self.changed()
-
-    @property
-    def capabilities(self) -> bytes:
-        """Those of its client, raw."""
-        return jsonrpc.write_object(self._capabilities)
-
-    def await_client(self) -> None:
-        """Begin nothing before its client comes, whose credentials that takes."""
-        self._came.clear()
-
-    def come(self, caller: Caller) -> None:
-        """Its client is here, so it can be followed."""
-        super().come(caller)
-        self._came.set()
-
-    def _take_over(self) -> None:
-        """What the server says of it, for the client."""
-        task = self.upstream.task
-        self.created_at = task.created_at or self.created_at
-        self.message = task.message
-        self.poll_milliseconds = task.poll_milliseconds
-
-    def note_change(self) -> None:
-        """The server has said something of it; its end is told when there is its result, too."""
-        if not self.upstream.task.status.is_final:
-            self._take_over()
-            self.changed()
-
-    @property
-    def asked(self) -> Mapping[str, bytes]:
-        """What the server has asked and the client has not answered."""
-        requests = {key: question.request for key, question in self._pending.items()}
-        return {key: lifting.lift_question(r.method, r.params) for key, r in requests.items()}
-
-    @property
-    def methods_asked(self) -> Mapping[str, str]:
-        """The methods of these."""
-        return {key: question.request.method for key, question in self._pending.items()}
-
-    async def run(self) -> TaskOutcome:
-        """Follow it. The session is held for as long."""
-        try:
-            await self._came.wait()
-            outcome = await self.upstream.follow()
-            # Not where the proxy ends before: whoever goes on with the task may have the client asked again.
-            self._let_go_of(self._pending.values())
-            return outcome
-        finally:
-            self._pending.clear()
-            self._visit.end()
-
-    def _let_go_of(self, pending: Iterable[Question]) -> None:
-        """Nobody answers these. Of a task that is over the server wants to hear nothing more: the Python
-        SDK 1.x would end the whole session over it.
-        """
-        for question in pending:
-            if self.upstream.task.status.is_final:
-                question.drop()
-            else:
-                question.refuse()
-
-    async def look(self) -> None:
-        """Ask the server, unless it has just said so."""
-        fresh_seconds = min(_FRESH_SECONDS, self.upstream.poll_seconds or _FRESH_SECONDS)
-        if self.outcome is None and self._now() - self.upstream.checked_at >= fresh_seconds:
-            await self.upstream.refresh()
-
-    async def answer(self, answers: Mapping[str, bytes], caller: Caller) -> None:
-        """Each under the server's own request id, once."""
-        given = [
-            (question, answer)
-            for key, answer in answers.items()
-            if (question := self._pending.pop(key, None))
-        ]
-        if given:
-            self.changed()
-        if self.upstream.task.status.is_final:
-            self._let_go_of(question for question, _ in given)
-            return
-        for question, answer in given:
-            await question.answer(Response(question.request.id, result=answer), caller)
-
-    async def cancel(self) -> None:
-        """Ask the server to stop it; whether it does is told by how the task stands."""
-        # Nothing is said in the name of a client that has not come.
-        if self.outcome is None and self._came.is_set():
-            await self.upstream.cancel()
-
-    # -- what the server says ------------------------------------------------------------------------
-
-    async def begin(self) -> None:
-        """There is no stream of this task's."""
-
-    async def notify(self, *messages: Notification) -> None:
-        """Progress and log messages are not told of tasks (ext-tasks, "Task Status Notifications")."""
-
-    async def pass_on(self, identifier: bytes, coming: ArrivingResult) -> bool:  # noqa: ARG002
-        """What it has come to is kept."""
-        return False
-
-    async def ask(self, session: UpstreamSession, request: Request) -> None:
-        """Keep a question until the client, which hears of it with the task's state, has answered."""
-        if self.outcome is not None or not questions.is_question(request.method):
-            refuse_request(session, request)
-            return
-        refusal, question = None, None
-        if questions.missing_capability(request.method, request.params, self._capabilities) is not None:
-            refusal = UNABLE
-        elif len(self._pending) >= QUESTIONS_A_CALL or len(self._keys) >= QUESTIONS_A_TASK:
-            refusal = TOO_MANY
-        else:
-            try:
-                question = Question.keep(session, request, self._room_for_questions)
-            except OverBudget:
-                refusal = NO_MEMORY
-        if question is None:
-            await refuse_in_turn(session, request, refusal or UNABLE)
-            return
-        self.keep(question)
-
-    def keep(self, question: Question) -> None:
-        """Have the client asked, under a key that is used for nothing else."""
-        request = question.request
-        key = questions.key_for(request.method, request.params, self._keys)
-        self._keys.add(key)
-        self._pending[key] = question
-        self.changed()
-
-
-class PastTask(Handle):
-    """A task from before a restart of which only the end is known."""
-
-    kind = "call"
+        self.kind = kind
+        self.is_old = is_old
+        self.facts = ServerFacts(info, {}, None)
 
     @property
     def asked(self) -> Mapping[str, bytes]:
@@ -379,11 +259,6 @@ class PastTask(Handle):
 
     async def cancel(self) -> None:
         """It is over."""
-
-
-def failure_of(error: ProxyError) -> TaskOutcome:
-    """A task that has ended in an error of ours, as any request would be told."""
-    return tasks.failed(jsonrpc.read_object(jsonrpc.write_error(b"0", error))["error"])
 
 
 def failure(code: int, message: str) -> TaskOutcome:

@@ -13,7 +13,8 @@ from ..protocol import tasks
 from ..protocol.tasks import TaskOutcome, TaskStatus
 from ..upstream.transport import Caller
 from .call import UNHEARD, Asked, Created, ModernCall, Outcome
-from .handles import Handle, failure_of
+from .handles import Handle
+from .upstream_task import failure_of
 
 
 class LateCall(Handle):

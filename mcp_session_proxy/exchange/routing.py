@@ -11,8 +11,8 @@ from . import task_progress
 from .attribution import Attribution
 from .catalog import Catalog
 from .delivery import Delivery
+from .followed import Followed
 from .listening import Listening
-from .upstream_task import Followed
 
 
 class Router:

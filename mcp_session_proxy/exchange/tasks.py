@@ -14,31 +14,31 @@ from dataclasses import dataclass
 from typing import Final
 
 from .. import events
-from ..aio import Tasks
-from ..errors import InternalError, OutcomeUnknown, ProxyError, TooManyTasks, UnknownTask
+from ..aio import Tasks, all_of
+from ..errors import InternalError, ProxyError, TooManyTasks, UnknownTask
 from ..events import Observer
 from ..memory import UNBOUNDED, Share
-from ..protocol import jsonrpc, revisions, tasks
+from ..protocol import revisions, tasks
 from ..protocol.lifting import ServerFacts
-from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
+from ..protocol.tasks import LegacyTask, TaskStatus
 from ..sessions.binding import Visit
-from ..sessions.stored_tasks import STORED_OUTCOME_BYTES, StoredTask, write_task
+from ..sessions.stored_tasks import StoredTask
 from ..upstream.question import Question
 from .call import Created, ModernCall, Outcome
-from .handles import Handle, LegacyHandle, PastTask, failure, failure_of
+from .followed import Followed
+from .handles import Handle, PastTask, failure
 from .late_call import LateCall
+from .legacy_handle import LegacyHandle
 from .listening import Listener
-from .upstream_task import LOST, Followed, UpstreamTask
+from .stored_handles import describe, go_on, remember_end
+from .upstream_task import FollowedBefore, UpstreamTask, failure_of
 
 # A task that is over is kept for so long at least: its client may not have asked since.
 _LAST_SECONDS: Final = 60.0
 # A handle waits no longer than this for its record to be stored.
 _WRITE_SECONDS: Final = 2.0
-_LOST_CALL: Final = (
-    "The proxy was restarted while the MCP server was working on this call. "
-    "It may or may not have been executed."
-)
-_TOO_LARGE: Final = "The task was carried out, but its result was too large to outlive the proxy's restart."
+# Servers have so long to take back what another process sends anew.
+_PART_SECONDS: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,18 +131,23 @@ class Handles:
             TooManyTasks: over a limit; the server is told to cancel it.
         """
         handle = self._make(created, visit, principal, capabilities)
+        for question in asked:
+            handle.keep(question)
         try:
             self.check_room(principal)
         except TooManyTasks:
-            self._background.spawn(_give_up(handle.upstream, visit), "cancel a task")
+            self._background.spawn(_give_up(handle, visit), "cancel a task")
             raise
-        for question in asked:
-            handle.keep(question)
         self.begin(handle)
         return handle
 
     def _make(
-        self, task: LegacyTask, visit: Visit, principal: str, capabilities: Mapping[str, bytes]
+        self,
+        task: LegacyTask,
+        visit: Visit,
+        principal: str,
+        capabilities: Mapping[str, bytes],
+        before: FollowedBefore | None = None,
     ) -> LegacyHandle:
         ttl_milliseconds = task.ttl_milliseconds
         if ttl_milliseconds is not None:
@@ -156,6 +161,8 @@ class Handles:
                 followed=self.followed,
                 observe=self._observe,
                 on_change=handle.note_change,
+                on_place=lambda: handle.on_note(handle),
+                before=before,
             )
 
         return LegacyHandle(
@@ -172,10 +179,10 @@ class Handles:
         """From now on its client may ask for it."""
         self._handles[handle.id] = handle
         self._per_principal[handle.principal] = self._per_principal.get(handle.principal, 0) + 1
-        handle.on_change = self._tell
+        handle.on_change, handle.on_note = self._tell, self._note
         self._expire_in(handle, self.rules.ttl_seconds)
         self._observe(events.TaskBegun(kind=handle.kind, session=handle.tag))
-        self.note(handle.principal, handle.id, _describe(handle))
+        self._note(handle)
         self._runs[handle.id] = self._background.spawn(self._carry_out(handle), "task")
 
     async def take_after(
@@ -187,21 +194,21 @@ class Handles:
         """
         try:
             await asyncio.wait([round_], timeout=seconds)
-            if not round_.done() and self._has_room(principal):
-                late = LateCall(
-                    call,
-                    round_,
-                    principal=principal,
-                    ttl_milliseconds=round(self.rules.ttl_seconds * 1000),
-                    results=self._results,
-                )
-                self.begin(late)
-                await self._wait_until_written()
-                return late
-            return await round_
+            if round_.done() or not self._has_room(principal):
+                return await round_
         except asyncio.CancelledError:
             round_.cancel()
             raise
+        late = LateCall(
+            call,
+            round_,
+            principal=principal,
+            ttl_milliseconds=round(self.rules.ttl_seconds * 1000),
+            results=self._results,
+        )
+        self.begin(late)
+        await self._hand_over(late)
+        return late
 
     async def _carry_out(self, handle: Handle) -> None:
         try:
@@ -211,34 +218,34 @@ class Handles:
         except Exception as error:
             self._observe(events.Crashed(where="task", error=repr(error)))
             outcome = failure(InternalError.code, "The proxy failed. Its log has the details.")
+        if handle.id in self._handles and handle.outcome is None:
+            handle.end(outcome)
+            # What its client has heard of the end it hears from whoever comes after this process, too.
+            self._note(handle)
+            await self._wait_until_written()
+            handle.settle()
         if handle.id not in self._handles:
             return
-        handle.settle(outcome)
-        # What a server's task has come to is at the server, and asked for again if need be.
-        if not isinstance(handle, LegacyHandle):
-            self.note(handle.principal, handle.id, _describe(handle))
-        self._told_end(handle, handle.status.value)
+        if not (isinstance(handle, PastTask) and handle.is_old):
+            self._observe(_end_of(handle, handle.status.value))
         ttl_seconds = self.rules.ttl_seconds
         if handle.ttl_milliseconds is not None:
             ttl_seconds = min(ttl_seconds, handle.ttl_milliseconds / 1000)
         left_seconds = handle.began + ttl_seconds - asyncio.get_running_loop().time()
         self._expire_in(handle, max(left_seconds, min(_LAST_SECONDS, self.rules.ttl_seconds)))
 
-    def _told_end(self, handle: Handle, status: str) -> None:
-        seconds = asyncio.get_running_loop().time() - handle.began
-        self._observe(events.TaskEnded(kind=handle.kind, status=status, session=handle.tag, seconds=seconds))
-
     def _expire_in(self, handle: Handle, seconds: float) -> None:
         if (timer := self._timers.pop(handle.id, None)) is not None:
             timer.cancel()
-        self._timers[handle.id] = asyncio.get_running_loop().call_later(seconds, self._expire, handle)
+        loop = asyncio.get_running_loop()
+        self._timers[handle.id] = loop.call_later(seconds, self._drop, handle, "expired")
 
-    def _expire(self, handle: Handle) -> None:
-        """Its time is over, be it over or not."""
+    def _drop(self, handle: Handle, status: str) -> None:
+        """Nobody may ask for it any more; one that has not ended yet ends so."""
         run = self._runs[handle.id]
         self._forget(handle)
         if handle.outcome is None:
-            self._told_end(handle, "expired")
+            self._observe(_end_of(handle, status))
             self._background.spawn(_abandon(handle, run), "abandon a task")
 
     def _forget(self, handle: Handle) -> None:
@@ -255,10 +262,25 @@ class Handles:
             del self._per_principal[handle.principal]
         handle.leave()
 
+    async def part(self, principal: str | None = None) -> None:
+        """Before another process goes on with the tasks of a principal, or with all."""
+        parting = [
+            handle
+            for handle in self._handles.values()
+            if handle.ending is None and principal in (None, handle.principal)
+        ]
+        if self.written is not None and parting:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PART_SECONDS):
+                    await all_of(handle.pause() for handle in parting)
+            for handle in parting:
+                self._note(handle)
+
     def close(self) -> None:
         """The proxy ends: nobody can ask it for them any more. What is stored of them stays."""
         self._closing = True
         for handle in list(self._handles.values()):
+            handle.leave_to_others()
             self._forget(handle)
         self._background.cancel()
 
@@ -273,8 +295,22 @@ class Handles:
         """
         handle = self.adopt(created.task, created.visit, principal, capabilities, created.questions)
         handle.said = created.result
-        await self._wait_until_written()
+        await self._hand_over(handle)
         return handle
+
+    async def _hand_over(self, handle: Handle) -> None:
+        """Before a client is given a handle. One that leaves meanwhile will never ask for the task."""
+        try:
+            await self._wait_until_written()
+        except asyncio.CancelledError:
+            if handle.id in self._handles:
+                self._drop(handle, "cancelled")
+            raise
+
+    def _note(self, handle: Handle) -> None:
+        """What is known of it is to outlive the proxy."""
+        if self.written is not None:
+            self.note(handle.principal, handle.id, describe(handle))
 
     async def _wait_until_written(self) -> None:
         if self.written is not None:
@@ -293,39 +329,11 @@ class Handles:
         age_seconds = max(0.0, time.time() - stored.began)
         if age_seconds >= self.rules.ttl_seconds or stored.id in self._handles:
             return False
-        handle = self._go_on(stored) or self._remember_end(stored)
-        handle.id = stored.id
-        handle.created_at = stored.created_at
-        handle.began -= age_seconds
+        handle = go_on(stored, self.hold, self._make) or remember_end(stored, self._results)
+        handle.go_on_as(stored.id, stored.created_at, stored.updated_at, age_seconds)
         self.begin(handle)
         self._expire_in(handle, self.rules.ttl_seconds - age_seconds)
         return True
-
-    def _go_on(self, stored: StoredTask) -> LegacyHandle | None:
-        visit = None if stored.upstream is None else self.hold(stored.session)
-        if visit is None or stored.upstream is None:
-            return None
-        task = LegacyTask(
-            stored.upstream,
-            TaskStatus.WORKING,
-            stored.message,
-            stored.created_at,
-            ttl_milliseconds=stored.ttl_milliseconds,
-            poll_milliseconds=stored.poll_milliseconds,
-        )
-        handle = self._make(task, visit, stored.principal, jsonrpc.read_object(stored.capabilities))
-        handle.await_client()
-        return handle
-
-    def _remember_end(self, stored: StoredTask) -> PastTask:
-        past = PastTask(principal=stored.principal, session=None, ttl_milliseconds=stored.ttl_milliseconds)
-        past.message = stored.message
-        if stored.outcome is None:
-            message = _LOST_CALL if stored.upstream is None else LOST
-            past.settle(failure_of(OutcomeUnknown(message)))
-        else:
-            past.settle(TaskOutcome(TaskStatus(stored.outcome), stored.payload, stored.message))
-        return past
 
     def count_of(self, principal: str) -> int:
         """How many tasks a principal has."""
@@ -343,6 +351,7 @@ class Handles:
         closing, self._closing = self._closing, True
         for handle in [each for each in self._handles.values() if each.principal == principal]:
             run = self._runs[handle.id]
+            handle.leave_to_others()
             self._forget(handle)
             run.cancel()
         self._closing = closing
@@ -393,36 +402,17 @@ class Handles:
                 listener.put(revisions.TASK_NEWS, params)
 
 
-def _describe(handle: Handle) -> bytes:
-    """What could be stored of a task."""
-    outcome = handle.outcome
-    if outcome is not None and len(outcome.payload or b"") > STORED_OUTCOME_BYTES:
-        outcome = tasks.failed(tasks.write_error(_TOO_LARGE))
-    server = handle if isinstance(handle, LegacyHandle) else None
-    return write_task(
-        StoredTask(
-            handle.id,
-            handle.principal,
-            handle.tag,
-            None if server is None else server.upstream.task.id,
-            b"{}" if server is None else server.capabilities,
-            handle.created_at,
-            time.time() - (asyncio.get_running_loop().time() - handle.began),
-            handle.ttl_milliseconds,
-            handle.poll_milliseconds,
-            handle.message,
-            None if outcome is None or server is not None else outcome.status.value,
-            None if outcome is None or server is not None else outcome.payload,
-        )
-    )
+def _end_of(handle: Handle, status: str) -> events.TaskEnded:
+    seconds = asyncio.get_running_loop().time() - handle.began
+    return events.TaskEnded(kind=handle.kind, status=status, session=handle.tag, seconds=seconds)
 
 
 async def _abandon(handle: Handle, run: "asyncio.Task[None]") -> None:
     """Nobody can ask for it any more, so nobody wants it."""
-    await handle.cancel()
+    await handle.abandon()
     run.cancel()
 
 
-async def _give_up(task: UpstreamTask, visit: Visit) -> None:
+async def _give_up(handle: LegacyHandle, visit: Visit) -> None:
     with visit:
-        await task.cancel()
+        await handle.abandon()

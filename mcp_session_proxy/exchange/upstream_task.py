@@ -9,15 +9,13 @@ as a task needs input; others refuse it until the task is over, and ask on the s
 import asyncio
 import contextlib
 import math
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final
-from weakref import WeakKeyDictionary
 
-from ..aio import Signal
+from ..aio import Signal, Tasks
 from ..backoff import Backoff
-from ..bounds import FAILING_SECONDS, UNKNOWN_TASKS
+from ..bounds import FAILING_SECONDS
 from ..errors import INVALID_PARAMS, OutcomeUnknown, ProxyError, SessionLost, UpstreamRejected
 from ..events import Observer
 from ..protocol import jsonrpc, revisions, tasks
@@ -28,7 +26,9 @@ from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
+from .followed import Followed
 from .outlet import Outlet
+from .result_stream import Reading, ResultExchange, ResultPlace
 
 _OWN_ID: Final = b"0"  # never sent: every exchange gets an id that is unique upstream
 # How often a server is asked that does not say how often it wants to be; one that does is kept to these.
@@ -37,125 +37,42 @@ _LEAST_POLL_SECONDS: Final = 0.1
 _MOST_POLL_SECONDS: Final = 60.0
 _CANCEL_SECONDS: Final = 5.0
 _ABOUT_THE_CALLER: Final = frozenset({401, 403, 429})
-# How long after its answer a call may take to become a task here; and a question that none takes is held.
-ADOPTION_SECONDS: Final = 1.0
-_HELD_SECONDS: Final = 10.0
+# Questions of the standalone stream that are on their way to the client.
+_MAX_DELIVERIES: Final = 100
+# What a server has asked before a restart, and nobody knows any more, it may ask again within this time.
+_DUE_SECONDS: Final = 10.0
 LOST: Final = "The MCP server lost the session that this task ran in. It may or may not have been executed."
 FORGOTTEN: Final = "The MCP server does not know this task any more. It may or may not have been executed."
+QUESTION_LOST: Final = (
+    "The MCP server waits for an answer to what it asked before the proxy was restarted, and that is lost. "
+    "The task was cancelled. It may or may not have been executed."
+)
 
 
 @dataclass(slots=True)
-class _Foreword:
-    """What a server has said of a task before it has said that there is one: what last, what it wants to ask,
-    and what it has asked since.
+class FollowedBefore:
+    """What is known of a task that a process before this one has followed, until the server has said more.
+
+    ``reading`` is where that was in ``tasks/result``. ``knows_no_question``: if the server waits for an
+    answer, nobody knows to what, and that is waited for until ``due_until``, on the clock of the loop.
     """
 
-    told: LegacyTask
-    announced: LegacyTask | None = None
-    questions: list[Request] = field(default_factory=list)
+    reading: ResultPlace | None
+    knows_no_question: bool
+    due_until: float = math.inf
 
-
-class Followed:
-    """The tasks that are followed, by session and by their ids there: whose a message of a server is."""
-
-    def __init__(self) -> None:
-        self._tasks: WeakKeyDictionary[UpstreamSession, dict[str, UpstreamTask]] = WeakKeyDictionary()
-        # The answer that says that there is a task comes on another stream than what is told of it.
-        self._early: WeakKeyDictionary[UpstreamSession, OrderedDict[str, _Foreword]] = WeakKeyDictionary()
-        self._expected_until: WeakKeyDictionary[UpstreamSession, float] = WeakKeyDictionary()
-
-    def expect(self, session: UpstreamSession, seconds: float = math.inf) -> None:
-        """A task of ours may begin in this session within this time."""
-        self._expected_until[session] = asyncio.get_running_loop().time() + seconds
-
-    def add(self, task: "UpstreamTask") -> None:
-        """Let a task hear what its server says of it."""
-        self._tasks.setdefault(task.session, {})[task.task.id] = task
-        early = self._early.get(task.session, OrderedDict()).pop(task.task.id, None)
-        if early is None:
-            return
-        for told in (early.announced, early.told):
-            if told is not None:
-                task.note(told)
-        for request in early.questions:
-            task.deliver(request)
-        early.questions.clear()
-
-    def remove(self, task: "UpstreamTask") -> None:
-        """It is over."""
-        here = self._tasks.get(task.session, {})
-        if here.get(task.task.id) is task:
-            del here[task.task.id]
-
-    def take_status(self, session: UpstreamSession, params: bytes | None) -> None:
-        """A server tells how one of its tasks stands."""
-        told = tasks.read_task(params)
-        if told is None:
-            return
-        task = self._tasks.get(session, {}).get(told.id)
-        if task is not None:
-            task.note(told)
-            return
-        all_early = self._early.setdefault(session, OrderedDict())
-        early = all_early.setdefault(told.id, _Foreword(told))
-        early.told = told
-        if told.status is TaskStatus.INPUT_REQUIRED:
-            early.announced = told
-        if len(all_early) > UNKNOWN_TASKS:
-            _, oldest = all_early.popitem(last=False)
-            _refuse_all(session, oldest)
-
-    def take_request(self, session: UpstreamSession, request: Request) -> bool:
-        """A server asks on its standalone stream: give it to the task that it belongs to, if it says so.
-
-        Some say no more than that a task needs input, and then ask.
-        """
-        here = self._tasks.get(session, {})
-        if not here and session not in self._early:
-            return False
-        named = tasks.related_task(request.params)
-        if named is not None:
-            task = here.get(named)
-        elif request.method == revisions.LIST_ROOTS:
-            return False  # asked of a client whenever its roots may have changed
-        else:
-            text = jsonrpc.read_string(jsonrpc.read_object(request.params).get("message"))
-            task = next((each for each in here.values() if each.has_announced(text)), None)
-            if task is None and self._hold(session, text, request):
-                return True
-            task = task or next((each for each in here.values() if each.is_about_to_ask), None)
-        if task is None:
-            return False
-        task.deliver(request)
-        return True
-
-    def _hold(self, session: UpstreamSession, text: str | None, request: Request) -> bool:
-        """Keep a question for the task that it was announced for, if that is only about to be known."""
-        loop = asyncio.get_running_loop()
-        if text is None or self._expected_until.get(session, 0.0) < loop.time():
-            return False
-        for early in self._early.get(session, {}).values():
-            if early.announced is not None and early.announced.message == text:
-                early.announced = None
-                early.questions.append(request)
-                loop.call_later(_HELD_SECONDS, _refuse_all, session, early)
-                return True
-        return False
-
-    def take_stray_request(self, session: UpstreamSession, request: Request) -> bool:
-        """The same for a request that no call takes: it is any task's."""
-        task = next(iter(self._tasks.get(session, {}).values()), None)
-        if task is None:
-            return False
-        task.deliver(request)
-        return True
+    def waits(self, now: float) -> None:
+        """The server waits for an answer."""
+        if self.knows_no_question and self.due_until == math.inf:
+            self.due_until = now + _DUE_SECONDS
 
 
 class UpstreamTask:
     """One task. ``outlet`` is its client's side, which is asked; ``task`` is what was said of it last.
 
-    ``visit`` is for as long as it is followed; whoever had it made ends that. ``on_change`` is told of each
-    change. Implements ``outlet.Outlet`` for the requests about it.
+    ``visit`` is for as long as it is followed; whoever had it made ends that. ``reading`` is its
+    ``tasks/result`` before the end. ``on_change`` is told of each change, and ``on_place`` when another
+    process could go on with it from another place. Implements ``outlet.Outlet`` for the requests about it.
     """
 
     def __init__(
@@ -167,6 +84,8 @@ class UpstreamTask:
         followed: Followed,
         observe: Observer,
         on_change: Callable[[], None] = lambda: None,
+        on_place: Callable[[], None] = lambda: None,
+        before: FollowedBefore | None = None,
     ) -> None:
         self.task = task
         self.session = visit.session
@@ -177,13 +96,14 @@ class UpstreamTask:
         self._followed = followed
         self._observe = observe
         self._on_change = on_change
+        self._on_place = on_place
         self._news = Signal()
-        self._changes = 0
         self._refreshing: asyncio.Task[None] | None = None
-        self._reading: asyncio.Task[Response | None] | None = None  # of ``tasks/result``, before the end
-        self._may_read = True
+        self.reading = Reading(None if before is None else before.reading)
+        self._deliveries = Tasks()
         self._asks = False
         self._announced: str | None = None
+        self._before = before  # until the server has asked since, or waits for nothing
         self._failing_since: float | None = None
         self._trouble: TaskOutcome | None = None
 
@@ -225,29 +145,35 @@ class UpstreamTask:
         self._followed.add(self)
         pause_seconds = 0.0
         try:
+            if self._before is not None:
+                await self.refresh()
             while True:
                 if self._trouble is not None:
                     return self._trouble
                 if self.task.status.is_final:
                     return await self._result()
-                if self._reading is not None and self._reading.done():
+                if self._before is not None and self._now() >= self._before.due_until:
+                    await self.cancel()
+                    return unknown(QUESTION_LOST)
+                if self.reading.is_over:
                     if (outcome := await self._read_early()) is not None:
                         return outcome
                     continue
-                if self.task.status is TaskStatus.INPUT_REQUIRED and self._reading is None and self._may_read:
-                    self._reading = asyncio.create_task(self._inquire(revisions.TASK_RESULT))
-                    self._reading.add_done_callback(self._news.give)
+                if self.reading.is_wanted(asks=self.task.status is TaskStatus.INPUT_REQUIRED):
+                    self.reading.begin(self._ask_for_result(), self._news.give)
                 pause_seconds = self.poll_seconds or _UNTOLD.after(pause_seconds)
                 if not await self._something_happens(pause_seconds):
                     await self.refresh()
         finally:
             self._followed.remove(self)
-            for task in (self._reading, self._refreshing):
-                if task is not None:
-                    task.cancel()
+            self.reading.cancel()
+            if self._refreshing is not None:
+                self._refreshing.cancel()
 
     async def _something_happens(self, seconds: float) -> bool:
         """Wait for news, and no longer than this; gives whether there are any."""
+        if self._before is not None:
+            seconds = min(seconds, self._before.due_until - self._now())
         try:
             async with asyncio.timeout(seconds):
                 await self._news.wait()
@@ -260,9 +186,8 @@ class UpstreamTask:
 
         Servers that give it only when the task is over refuse it before.
         """
-        assert self._reading is not None
-        response, self._reading = self._reading.result(), None
-        self._may_read = False
+        response = await self.reading.take()
+        self.reading.may_begin = self.reading.is_paused
         await self.refresh()
         if self._trouble is not None:
             return self._trouble
@@ -281,14 +206,14 @@ class UpstreamTask:
             return TaskOutcome(TaskStatus.CANCELLED, message=self.task.message)
         pause_seconds = 0.0
         while self._trouble is None:
-            if self._reading is None:
-                response = await self._inquire(revisions.TASK_RESULT)
+            if not self.reading.is_under_way:
+                response = await self._ask_for_result()
             else:
-                response, self._reading = await self._reading, None
+                response = await self.reading.take()
                 if response is not None and response.result is None:
                     continue  # it was asked for before the end, which some servers refuse
             if response is not None and response.error is not None and self._is_elsewhere:
-                return tasks.failed(tasks.write_error(LOST))
+                return unknown(LOST)
             if response is not None:
                 return tasks.judge(self.task, response)
             pause_seconds = _UNTOLD.after(pause_seconds)
@@ -306,10 +231,14 @@ class UpstreamTask:
         self.checked_at = self._now()
         self._failing_since = None
         if told.status is not former.status:
-            self._may_read = True
+            self.reading.may_begin = True
         self._asks = told.status is TaskStatus.INPUT_REQUIRED
         if self._asks:
             self._announced = told.message
+            if self._before is not None:
+                self._before.waits(self.checked_at)
+        else:
+            self._before = None
         if self.task != former:
             self._on_change()
             if told.status is not former.status:
@@ -342,7 +271,7 @@ class UpstreamTask:
             # A server that has said so is still about to ask, though it does not say so when it is asked.
             self._asks = self._asks or (asks and not told.status.is_final)
         elif response.error is not None and self._is_unknown(response.error):
-            self._end(tasks.failed(tasks.write_error(LOST if self._is_elsewhere else FORGOTTEN)))
+            self._end(unknown(LOST if self._is_elsewhere else FORGOTTEN))
         else:
             self._failed("The MCP server does not say how the task stands.")
 
@@ -352,16 +281,28 @@ class UpstreamTask:
         """
         return jsonrpc.read_error(error).code == INVALID_PARAMS or self._is_elsewhere
 
+    async def _ask_for_result(self) -> Response | None:
+        """What ``tasks/result`` is answered, in the end; None as for ``_inquire``."""
+        former = self.reading.take_former()
+        request = Request(_OWN_ID, revisions.TASK_RESULT, tasks.name_task(self.task.id))
+        # In another session than that one the server would not know the place.
+        place = None if self._is_elsewhere else former
+        exchange = ResultExchange(request, self._visit, self, self._observe, place)
+        self.reading.is_at(exchange)
+        return await self._response_to(exchange)
+
     async def _inquire(self, method: str) -> Response | None:
         """The response to a request about this task; None where there is none, which is noted."""
         request = Request(_OWN_ID, method, tasks.name_task(self.task.id))
-        exchange = Exchange(request, None, self._visit, self, self._observe)
+        return await self._response_to(Exchange(request, None, self._visit, self, self._observe))
+
+    async def _response_to(self, exchange: Exchange) -> Response | None:
         # Those of whoever has called last: a task may outlive the token that it was begun with.
         exchange.caller = self.session.record.credentials
         try:
             return await exchange.run()
         except SessionLost:
-            self._end(tasks.failed(tasks.write_error(LOST)))
+            self._end(unknown(LOST))
         except UpstreamRejected as rejected:
             # About the caller or the moment, and not the task: who comes next may bring another token.
             if rejected.upstream_status not in _ABOUT_THE_CALLER:
@@ -385,7 +326,8 @@ class UpstreamTask:
     # -- what it asks ------------------------------------------------------------------------------
 
     async def begin(self) -> None:
-        """Nothing begins by the requests about a task."""
+        """``tasks/result`` can be gone on with from here on."""
+        self._on_place()
 
     async def notify(self, *messages: Notification) -> None:
         """Pass on what the server tells meanwhile; how the task stands is for us."""
@@ -399,6 +341,7 @@ class UpstreamTask:
     async def ask(self, session: UpstreamSession, request: Request) -> None:
         """Have the client asked, as if no task was involved."""
         self._asks, self._announced = False, None
+        self._before = None
         params = tasks.without_related_task(request.params)
         await self._outlet.ask(session, Request(request.id, request.method, params))
 
@@ -409,7 +352,11 @@ class UpstreamTask:
     def deliver(self, request: Request) -> None:
         """Take a question that came on the standalone stream."""
         self._asks, self._announced = False, None
-        self.session.spawn(self.ask(self.session, request), "question of a task")
+        # Nothing slows a server down there that asks faster than it is answered.
+        if len(self._deliveries) >= _MAX_DELIVERIES:
+            refuse_request(self.session, request)
+            return
+        self._deliveries.keep(self.session.spawn(self.ask(self.session, request), "question of a task"))
 
     # -- giving it up ------------------------------------------------------------------------------
 
@@ -427,11 +374,14 @@ class UpstreamTask:
                     await self.refresh()
 
 
-def _refuse_all(session: UpstreamSession, early: _Foreword) -> None:
-    """Nobody will answer what was asked in the course of this."""
-    for request in early.questions:
-        refuse_request(session, request)
-    early.questions.clear()
+def failure_of(error: ProxyError) -> TaskOutcome:
+    """A task that has ended in an error of ours, as any request would be told."""
+    return tasks.failed(jsonrpc.read_object(jsonrpc.write_error(b"0", error))["error"])
+
+
+def unknown(message: str) -> TaskOutcome:
+    """A task that has ended, and may or may not have been executed."""
+    return failure_of(OutcomeUnknown(message))
 
 
 def unknown_outcome(outcome: TaskOutcome) -> OutcomeUnknown | None:

@@ -130,10 +130,13 @@ def read_modern(
     meta: Mapping[str, bytes],
     header_values: HeaderValues,
     served: Sequence[str] = revisions.SERVED_VERSIONS,
+    *,
+    extensions: bool = False,
 ) -> ModernRequest:
     """The front-door checks for a modern request, in their order.
 
     ``header_values`` gives all values of a header; ``served`` are the versions of both eras that are served.
+    With ``extensions``, a method that the core does not know may be one that the server does.
 
     Raises:
         UnsupportedVersion, MethodGone, HeaderMismatch, InvalidParams: what is wrong.
@@ -144,8 +147,10 @@ def read_modern(
     named = jsonrpc.read_string(meta.get(revisions.META_VERSION))
     if named not in revisions.MODERN_VERSIONS or len(version_headers) != 1:
         _check_version(version_headers, named, served)
-    if request.method not in revisions.MODERN_METHODS:
-        raise MethodGone(f"There is no method {request.method[:100]!r} in this protocol version.")
+    if request.method not in revisions.MODERN_METHODS and not (
+        extensions and revisions.may_be_an_extensions(request.method)
+    ):
+        raise no_such_method(request.method)
     if len(version_headers) != 1:
         raise HeaderMismatch(f"The header {revisions.VERSION_HEADER} is missing or was sent more than once.")
     if named is None:
@@ -157,6 +162,11 @@ def read_modern(
     params = jsonrpc.read_object(request.params)
     mirroring.check_routing(request.method, params, header_values)
     return ModernRequest(request, params, meta, capabilities, meta.get(revisions.META_CLIENT_INFO), log_level)
+
+
+def no_such_method(method: str) -> MethodGone:
+    """The error for a method that nobody here knows."""
+    return MethodGone(f"There is no method {method[:100]!r} in this protocol version.")
 
 
 def _check_version(headers: Sequence[str], named: str | None, served: Sequence[str]) -> None:

@@ -49,6 +49,13 @@ class ServerFacts(NamedTuple):
     capabilities: Mapping[str, bytes]
     instructions: bytes | None
 
+    @property
+    def has_extensions(self) -> bool:
+        """Whether it has extensions that are its own to carry out: any but tasks, which are translated."""
+        if "extensions" not in self.capabilities:
+            return False
+        return bool(jsonrpc.read_object(self.capabilities["extensions"]).keys() - {revisions.TASKS_EXTENSION})
+
     def offers(self, feature: str, detail: str) -> bool:
         """Whether a capability has a detail switched on (``tools`` and ``listChanged``, say)."""
         return jsonrpc.read_object(self.capabilities.get(feature)).get(detail) == b"true"

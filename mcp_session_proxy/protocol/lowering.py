@@ -13,6 +13,8 @@ from .inbound import ModernRequest
 # Members of the parameters that are between the client and us; and ``task``, which would make the server
 # answer with a task of the earlier revision, of which a modern client could never get the result.
 _OURS: Final = frozenset({"_meta", "inputResponses", "requestState", "task"})
+# In what an extension asks, the others are its own.
+_OURS_IN_EXTENSIONS: Final = frozenset({"_meta"})
 # Capabilities that 2025-11-25 knows. Tasks became an extension with another protocol.
 _CAPABILITIES: Final = ("elicitation", "experimental", "extensions", "roots", "sampling")
 _UNNAMED_CLIENT: Final = b'{"name":"unnamed","version":"0"}'
@@ -23,7 +25,8 @@ def lower_params(modern: ModernRequest) -> bytes | None:
 
     Some servers (go-sdk) refuse requests with the core's keys. Those of extensions are for the server.
     """
-    members = {name: value for name, value in modern.params.items() if name not in _OURS}
+    ours = _OURS if modern.request.method in revisions.MODERN_METHODS else _OURS_IN_EXTENSIONS
+    members = {name: value for name, value in modern.params.items() if name not in ours}
     of_the_core = revisions.META_OF_REQUESTS
     if not modern.meta.keys() <= of_the_core:
         meta = {key: value for key, value in modern.meta.items() if key not in of_the_core}

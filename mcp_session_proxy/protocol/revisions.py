@@ -103,7 +103,14 @@ MODERN_METHODS: Final = frozenset(
         TASK_CANCEL,
     }
 )
-# Those of them that belong to the extension.
+# What earlier revisions had, and this one has in another way or not at all.
+REMOVED_METHODS: Final = frozenset(
+    {INITIALIZE, PING, SET_LEVEL, SUBSCRIBE, UNSUBSCRIBE, TASK_RESULT, TASK_LIST}
+)
+# No other extension has methods there (ext-tasks, "Reservations"); nor is a notification a request.
+_RESERVED: Final = ("tasks/", "notifications/")
+_METHOD_CHARS: Final = 256
+# Those of them that belong to the extension for tasks.
 TASK_METHODS: Final = frozenset({TASK_GET, TASK_UPDATE, TASK_CANCEL})
 # Results of these carry ttlMs and cacheScope (2026-07-28, server/utilities/caching).
 CACHEABLE_METHODS: Final = frozenset(
@@ -150,6 +157,12 @@ KNOWN_METHODS: Final = READ_METHODS | {
     TASK_CANCEL,
     TASK_UPDATE,
 }
+
+
+def may_be_an_extensions(method: str) -> bool:
+    """Whether a modern client's method may be that of an extension, which only its server knows."""
+    known = method in MODERN_METHODS or method in REMOVED_METHODS or method.startswith(_RESERVED)
+    return not known and 0 < len(method) <= _METHOD_CHARS
 
 
 class Era(StrEnum):

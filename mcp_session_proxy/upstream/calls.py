@@ -63,6 +63,10 @@ class Calls:
         """The server's ids of its requests that wait for an answer."""
         return (*self.asked_elsewhere, *self.asked)[-UNANSWERED_QUESTIONS:]
 
+    def keep_asked(self, identifier: bytes) -> None:
+        """Somebody here has the question of this id after all."""
+        self.asked_elsewhere = tuple(each for each in self.asked_elsewhere if each != identifier)
+
     def take_asked_elsewhere(self) -> list[Request]:
         """What nobody but us can answer, and only with a refusal; once."""
         taken, self.asked_elsewhere = self.asked_elsewhere, ()

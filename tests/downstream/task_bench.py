@@ -56,8 +56,8 @@ class TaskBench(Modern):
         assert answer.status == 200, answer.json
         return answer.json["result"]
 
-    async def until_status(self, task: str, *wanted: str) -> Any:
+    async def until_status(self, task: str, *wanted: str, **more: Any) -> Any:
         """How it stands, as soon as it stands so; the server is asked each time."""
-        while (state := await self.get(task))["status"] not in wanted:
+        while (state := await self.get(task, **more))["status"] not in wanted:
             pass
         return state
