@@ -189,7 +189,7 @@ LOAD: Sequence[Case] = (
     ),
     Case(
         name="fastmcp-list",
-        title="tools/list without a session, FastMCP, 16 connections",
+        title="tools/list, FastMCP, 16 connections",
         server="fastmcp",
         work=LIST,
         entries=(
@@ -197,6 +197,7 @@ LOAD: Sequence[Case] = (
             BARE,
             PROXY,
             Entry(name="proxy, modern", contender="proxy", asked="modern"),
+            Entry(name="proxy, client session", contender="proxy", asked="session"),
             STATELESS,
         ),
     ),
@@ -248,7 +249,7 @@ _QUICK: Mapping[str, Sequence[str]] = {
     "progress": ("bare", "proxy"),
     "stdio": ("proxy", "proxy, command"),
     "fastmcp": ("bare", "proxy", "stateless mode", "create_proxy"),
-    "fastmcp-list": ("direct", "proxy", "proxy, modern"),
+    "fastmcp-list": ("direct", "proxy", "proxy, modern", "proxy, client session"),
     "flow-fastmcp": ("direct", "proxy"),
 }
 QUICK: Sequence[Experiment] = (

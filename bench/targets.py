@@ -135,6 +135,12 @@ TARGETS: Sequence[Target] = (
         at_least=8,
     ),
     Target(
+        what="The same on a client session",
+        case="fastmcp-list",
+        read=_ratio("rate", "proxy, client session", "direct"),
+        at_least=8,
+    ),
+    Target(
         what="Time of the churning flow on FastMCP against direct",
         case="flow-fastmcp",
         read=_ratio("flow", "proxy", "direct"),

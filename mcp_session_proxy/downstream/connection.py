@@ -21,6 +21,7 @@ from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
 from .head import Head, Sender
 from .places import Place, Places
+from .request_loop import RequestLoop
 from .unfinished import PUNCTUATION_BYTES, UnfinishedHeads, left_over
 
 _NO_HTTP: Final = "This is not a valid HTTP request.\n"
@@ -41,7 +42,7 @@ def next_number() -> int:
     return next(_NUMBERS)
 
 
-class Connection(web.RequestHandler):
+class Connection(RequestLoop):
     """One connection.
 
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the

@@ -10,7 +10,7 @@ from ..errors import UpstreamRejected
 from ..events import Observer
 from ..exchange import task_progress
 from ..exchange.as_task import FollowingExchange
-from ..exchange.catalog import LISTS, Catalog
+from ..exchange.catalog import Catalog, KeptList, Owner
 from ..exchange.delivery import Delivery
 from ..exchange.exchange import Exchange
 from ..exchange.introduction import introduce
@@ -19,9 +19,10 @@ from ..exchange.tasks import Handles
 from ..exchange.wishes import Wishes
 from ..protocol import jsonrpc, lifting, revisions, tasks
 from ..protocol.jsonrpc import Message, Notification, Request, Response
+from ..sessions.attaching import usable_lease
 from ..sessions.binding import Binder, Visit
 from ..sessions.client import ClientSession
-from ..sessions.identity import Roots
+from ..sessions.identity import Roots, SessionKey
 from ..sessions.profiles import Profiles
 from ..upstream.journal import JOURNALLED
 from ..upstream.transport import Caller
@@ -63,27 +64,24 @@ class LegacyRequests:
         Raises:
             ProxyError: there is none.
         """
-        message = request.message
+        message, client = request.message, request.client
         if message.method == revisions.INITIALIZE:
             request.responder.hold()  # the session id is in a header
             return await self._initialize(request)
-        key = None
         # A kept list is good for a request that wants nothing but the list: ``_meta`` may ask for progress.
-        if request.client is None and message.method in LISTS and not request.meta:
-            key = self._binder.sessionless_key(request.principal, request.affinity)
-            if (kept := self._catalog.find(key, message.method, message.params)) is not None:
-                request.sessionless = True
-                return Answer(body=_result(message, kept.result))
+        wants_list = message.method in revisions.LISTS and not request.meta
+        if wants_list and (kept := self._find_list(request)) is not None:
+            request.sessionless = client is None
+            return Answer(body=_result(message, kept.result))
         if message.method == revisions.PING:
             return await self._answer_ping(request)
-        # As it is before the server is asked: a list that changes while it is on its way is not kept.
-        generation = self._catalog.generation
         with await self._visit(request) as visit:
             request.visits(visit)
-            client = visit.client
             if client is not None and client.profile.roots is Roots.CHANGING:
                 # The server may still be in the folders of the client that had this session before.
                 await introduce(visit.session, client, request.caller)
+            # As it is before the server is asked: a list that changes while it is on its way is not kept.
+            asked = self._catalog.ask(message.method, visit.session) if wants_list else None
             if client is not None and message.method in JOURNALLED:
                 response, refusal = await self._ask_for_wishes(request, visit)
             else:
@@ -94,14 +92,38 @@ class LegacyRequests:
                     self._delivery.note_elicitation(client, params)
             if message.method == revisions.TOOLS_LIST and response.result is not None:
                 response = Response(response.id, result=await self._catalog.ease_tools(response.result))
-            if key is not None and response.result is not None:
-                self._catalog.keep(
-                    key, message.method, message.params, response.result, visit.session, generation
-                )
+            if asked is not None and response.result is not None:
+                owner: Owner = self._sessionless_key(request) if client is None else visit.session
+                self._catalog.keep(owner, message.params, response.result, asked, request.caller)
         body, failed = jsonrpc.write_response(message.id, response), response.error is not None
         if refusal is None:
             return Answer(body=body, failed=failed)
         return Answer(body=body, status=refusal.upstream_status, headers=refusal.headers(), failed=failed)
+
+    def _find_list(self, request: ClientRequest) -> KeptList | None:
+        """The list that this request asks for, if it is kept and certainly right.
+
+        That of a client session is the list of the upstream session that it holds. Who holds none comes to
+        one by a visit, and so does who has yet to be introduced: a list may be about its client's roots.
+        """
+        message, client = request.message, request.client
+        owner: Owner
+        if client is None:
+            owner = self._sessionless_key(request)
+        else:
+            lease = usable_lease(client)
+            if lease is None or _is_elsewhere(client, request.affinity):
+                return None
+            owner = session = lease.slot.session
+            if client.profile.roots is Roots.CHANGING and session.record.roots.respondent != client:
+                return None
+        kept = self._catalog.find(owner, message.method, message.params, request.caller)
+        if kept is not None and client is not None:
+            client.record.requests += 1
+        return kept
+
+    def _sessionless_key(self, request: ClientRequest) -> SessionKey:
+        return self._binder.sessionless_key(request.principal, request.affinity)
 
     async def _answer_ping(self, request: ClientRequest) -> Answer:
         """Say that all is well, where that is known; find out by a handshake where it is not."""
@@ -138,8 +160,7 @@ class LegacyRequests:
         client, affinity = request.client, request.affinity
         request.sessionless = client is None
         request.trace.waits()
-        # A client session is part of one conversation, and this request may name another one.
-        if client is None or (affinity is not None and affinity != client.key.affinity):
+        if client is None or _is_elsewhere(client, affinity):
             return self._binder.borrow(request.principal, affinity, client, request.caller)
         return self._binder.enter(client, request.caller)
 
@@ -239,6 +260,11 @@ class LegacyRequests:
             # That one is the end of a handshake, and those with the server are ours.
             elif message.method != revisions.INITIALIZED:
                 await self._delivery.forward(client, message, caller)
+
+
+def _is_elsewhere(client: ClientSession, affinity: str | None) -> bool:
+    """Whether a request that belongs to this conversation is of another one than its client session."""
+    return affinity is not None and affinity != client.key.affinity
 
 
 def _result(message: Request, result: bytes) -> bytes:

@@ -26,7 +26,7 @@ from ..events import Observer
 from ..exchange.as_task import CreatingExchange, FollowingExchange
 from ..exchange.attribution import Attribution
 from ..exchange.call import Created, ModernCall, Outcome
-from ..exchange.catalog import LISTS, Catalog
+from ..exchange.catalog import Catalog
 from ..exchange.exchange import Exchange
 from ..exchange.handles import Handle
 from ..exchange.inquiry import inquire
@@ -120,8 +120,8 @@ class ModernRequests:
         if is_known and "requestState" in modern.params:
             return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
-        kept = self._catalog.find(key, method, lowered)
-        if kept is not None:
+        is_list = method in revisions.LISTS
+        if is_list and (kept := self._catalog.find(key, method, lowered, request.caller)) is not None:
             response = await self._lift_list(method, Response(request.message.id, result=kept.result))
             return self._complete(modern, kept.incarnation.facts, response)
         request.trace.waits()
@@ -142,7 +142,7 @@ class ModernRequests:
             visit.end()
             raise
         # As it is before the server is asked: a list that changes while it is on its way is not kept.
-        generation = self._catalog.generation
+        asked = self._catalog.ask(method, visit.session) if is_list else None
         call = ModernCall(
             modern,
             lowered,
@@ -158,8 +158,9 @@ class ModernRequests:
             # A call whose client has no roots holds nobody up, and waits for nobody.
             call.respondent = _respondent(request, modern)
         outcome = await self._run(request, call, {})
-        if method in LISTS and isinstance(outcome, Response) and outcome.result is not None:
-            self._catalog.keep(key, method, lowered, outcome.result, visit.session, generation)
+        if is_list and isinstance(outcome, Response) and outcome.result is not None:
+            if asked is not None:
+                self._catalog.keep(key, lowered, outcome.result, asked, request.caller)
             outcome = await self._lift_list(method, outcome)
         return self._present(call, outcome, request.principal)
 

@@ -62,7 +62,8 @@ class OrdinaryAnswer(web.StreamResponse):
         body = self.body
         end = _end_of_head(rfc822_formatted_time())
         transport.write(b"".join((_BEGINNING, b"%d" % len(body), end, body)))
-        await http.writer.drain()
+        if http.protocol.writing_paused:
+            await http.writer.drain()
 
 
 @lru_cache(maxsize=1)

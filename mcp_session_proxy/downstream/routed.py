@@ -44,7 +44,7 @@ class RoutedEndpoint:
         self._senders = senders
         self._held = routing.shards.held
         self._membership = routing.shards.membership
-        self._following: set[asyncio.Task[object]] = set()
+        self.following: set[asyncio.Task[object]] = set()  # who passes on streams of what may come
 
     async def handle(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
         """Answer one HTTP request, whose head the front door, or another member, has let in.
@@ -80,14 +80,9 @@ class RoutedEndpoint:
         finally:
             request.end()
 
-    def follow(self, task: "asyncio.Task[object]") -> None:
-        """It passes on a stream of what may come, which nobody waits for at the end."""
-        self._following.add(task)
-        task.add_done_callback(self._following.discard)
-
     def end_streams(self) -> None:
         """End the streams that are passed on from other members: their clients come back for more."""
-        for task in self._following:
+        for task in self.following:
             task.cancel()
 
 
@@ -100,6 +95,7 @@ class RoutedRequest:
         self.deadline = asyncio.get_running_loop().time() + routed.routing.shards.rules.patience_seconds
         self.body: bytes | None = None
         self._owed_bytes = 0
+        self._follower: asyncio.Task[object] | None = None
         self._routed = routed
         self._http = http
         self._head = head
@@ -145,13 +141,16 @@ class RoutedRequest:
             return await routed.forward(http, head, self.body, card, hops)
 
     def _follow(self) -> None:
+        """It passes on a stream of what may come, which nobody waits for at the end."""
         self.is_stream = True
-        task = asyncio.current_task()
-        assert task is not None
-        self._routed.follow(task)
+        self._follower = asyncio.current_task()
+        assert self._follower is not None
+        self._routed.following.add(self._follower)
 
     def end(self) -> None:
-        """It is over."""
+        """It is over. Its task is that of the connection, which goes on."""
+        if self._follower is not None:
+            self._routed.following.discard(self._follower)
         self._routed.bodies.give_back(self._owed_bytes)
 
 

@@ -1,9 +1,10 @@
 """What servers list, kept as long as they would tell us of a change.
 
-Lists are kept per session key, so never across principals. They are served from here only while the
-upstream session holds a standalone stream and the server has promised ``list_changed``: for a minute, and for
-five once it has told of such a change. A change that any session hears of empties everything: some servers
-tell only the session that caused it.
+Lists are kept per session key, so never across principals; those that clients with a session have asked for
+are kept per upstream session, for what was done on one is nobody else's. They are served from here only while
+the upstream session holds a standalone stream and the server has promised ``list_changed``: for a minute, and
+for five once it has told of such a change. A change that any session hears of empties everything: some
+servers tell only the session that caused it.
 
 The tools' parameters that clients mirror in headers are kept here as well, for they must be checked
 with every call (MCP 2026-07-28, basic/transports/streamable-http, "Server Validation").
@@ -13,7 +14,7 @@ import asyncio
 import hashlib
 from collections import OrderedDict
 from collections.abc import Generator
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 from ..aio import in_pieces
 from ..bounds import LIFTED_LISTS, LIST_BYTES, LIST_PAGES, MARKED_TOOLS, MARKING_CALLERS
@@ -26,35 +27,49 @@ from ..sessions.binding import Visit
 from ..sessions.identity import SessionKey
 from ..upstream.incarnation import Incarnation
 from ..upstream.session import UpstreamSession
+from ..upstream.transport import Caller
 from .inquiry import inquire
 
 _ENTRY_OVERHEAD_BYTES: Final = 500
 # Some servers promise to tell of changes and never do. A promise is worth more once it has been kept.
 _MAX_AGE_SECONDS: Final = 60.0
 _MAX_AGE_OF_THE_TOLD_SECONDS: Final = 300.0
+# After a call, word of what it has changed may still be on its way: on another stream than its answer.
+_WORD_SECONDS: Final = 2.0
 _MARKS_SECONDS: Final = 60.0
 _PARTIAL_MARKS_SECONDS: Final = 2.0
 _MARK_BYTES: Final = 300  # about what Python makes of one
 _HASHED_AT_ONCE_BYTES: Final = 1024 * 1024
-_FEATURE: Final = {
-    "tools/list": "tools",
-    "prompts/list": "prompts",
-    "resources/list": "resources",
-    "resources/templates/list": "resources",
-}
-LISTS: Final = frozenset(_FEATURE)
+# What of a server each list is of.
+_FEATURE: Final = {method: method.partition("/")[0] for method in revisions.LISTS}
 _CHANGES: Final = frozenset(changes.LIST_CHANGES.values())
-_Place = tuple[SessionKey, str, bytes]
+# Whose lists they are: those of all that have this key, or of the clients of this session.
+Owner: TypeAlias = SessionKey | UpstreamSession
+_Place = tuple[Owner, str, bytes]
 
 
-class KeptList(NamedTuple):
-    """A list as its server gave it, and the session that would tell of a change."""
+class AskedList(NamedTuple):
+    """A list that is being asked for, and how things stood just before."""
 
-    result: bytes
+    method: str
     session: UpstreamSession
     incarnation: Incarnation
     gaps: int
-    kept_at: float
+    generation: int
+    at: float
+
+
+class KeptList(NamedTuple):
+    """A list as its server gave it, and with whose headers it was asked for."""
+
+    result: bytes
+    asked: AskedList
+    caller: Caller
+
+    @property
+    def incarnation(self) -> Incarnation:
+        """What would hear of a change."""
+        return self.asked.incarnation
 
 
 class _ReadList(NamedTuple):
@@ -76,6 +91,7 @@ class Catalog:
         self.generation = 0
         self._observe = observe
         self._entries: OrderedDict[_Place, KeptList] = OrderedDict()
+        self._places: dict[UpstreamSession, set[_Place]] = {}  # of what is kept, by who has given it
         self._share = share
         self._told: set[str] = set()  # the changes that the server has told of, ever since it was opened anew
         self._marks: OrderedDict[SessionKey, _KnownMarks] = OrderedDict()
@@ -85,47 +101,54 @@ class Catalog:
 
     # -- lists -----------------------------------------------------------------------------------
 
-    def find(self, key: SessionKey, method: str, params: bytes | None) -> KeptList | None:
-        """A list that is certainly still right."""
+    def find(self, owner: Owner, method: str, params: bytes | None, caller: Caller) -> KeptList | None:
+        """A list that is certainly still right, for a request that has the headers of ``caller``.
+
+        A client that has a session knows what it has just done there, and may list to see what came of that.
+        So the list of a session is given for the same headers only, and not while word of a change may be on
+        its way. Without a session there is no such order in what is done.
+        """
         if method not in _FEATURE:
             return None
-        place = _place(key, method, params)
+        place = _place(owner, method, params)
         entry = self._entries.get(place)
         if entry is None:
             return None
-        age_seconds = asyncio.get_running_loop().time() - entry.kept_at
-        if (
-            not entry.incarnation.stands
-            or not entry.incarnation.streaming
-            or entry.incarnation.gaps != entry.gaps
-            or age_seconds > self._max_age_seconds(method)
-        ):
+        now, asked = asyncio.get_running_loop().time(), entry.asked
+        if not _would_hear(asked) or now - asked.at > self._max_age_seconds(method):
             self._drop(place)
             return None
+        if isinstance(owner, UpstreamSession):
+            acted_at = asked.incarnation.calls.acted_at
+            if entry.caller != caller or asked.at <= acted_at > now - _WORD_SECONDS:
+                return None
         return entry
 
-    def keep(
-        self,
-        key: SessionKey,
-        method: str,
-        params: bytes | None,
-        result: bytes,
-        session: UpstreamSession,
-        generation: int,
-    ) -> None:
-        """Keep a list. ``generation`` is that of the moment when it was asked for."""
-        feature = _FEATURE.get(method)
-        # A list that was asked for before a change and came after it may be of before.
-        if feature is None or generation != self.generation or len(result) > LIST_BYTES:
-            return
-        incarnation = session.incarnation
+    def ask(self, method: str, session: UpstreamSession) -> AskedList | None:
+        """Note that this is asked for now; None where it is no list, or none that could be kept."""
+        feature, incarnation = _FEATURE.get(method), session.incarnation
         # Who would not hear of a change must not believe that there was none.
-        if not incarnation.streaming or not incarnation.facts.offers(feature, "listChanged"):
-            return
-        place = _place(key, method, params)
-        self._drop(place)
+        if (
+            feature is None
+            or not incarnation.streaming
+            or not incarnation.facts.offers(feature, "listChanged")
+        ):
+            return None
         now = asyncio.get_running_loop().time()
-        self._entries[place] = KeptList(result, session, incarnation, incarnation.gaps, now)
+        return AskedList(method, session, incarnation, incarnation.gaps, self.generation, now)
+
+    def keep(
+        self, owner: Owner, params: bytes | None, result: bytes, asked: AskedList, caller: Caller
+    ) -> None:
+        """Keep a list that has come. One that was asked for before a change and came after it may be of
+        before; the same holds for a time in which nobody would have heard of one.
+        """
+        if asked.generation != self.generation or not _would_hear(asked) or len(result) > LIST_BYTES:
+            return
+        place = _place(owner, asked.method, params)
+        self._drop(place)
+        self._entries[place] = KeptList(result, asked, caller)
+        self._places.setdefault(asked.session, set()).add(place)
         self._share.hold(_size(place, result))
         self.keep_to_share()
 
@@ -145,6 +168,10 @@ class Catalog:
         entry = self._entries.pop(place, None)
         if entry is not None:
             self._share.give_back(_size(place, entry.result))
+            places = self._places[entry.asked.session]
+            places.discard(place)
+            if not places:
+                del self._places[entry.asked.session]
 
     def take_notification(self, method: str) -> None:
         """A server told of a change: nothing kept is certain any more."""
@@ -155,18 +182,13 @@ class Catalog:
                 self._drop(place)
 
     def session_changed(self, session: UpstreamSession) -> None:
-        """A session was re-opened: what was kept of it, or is being asked for, may be another list now.
-
-        What was kept of one that is closed is found out when it is looked for: in some modes every request
-        closes one.
-        """
-        if session.closed:
-            return
-        self.generation += 1
-        # It may be another server by now, one that never tells.
-        self._told.clear()
-        for place in [place for place, entry in self._entries.items() if entry.session is session]:
+        """A session was closed, or re-opened, and what is being asked for may be another list now."""
+        for place in tuple(self._places.get(session, ())):
             self._drop(place)
+        if not session.closed:
+            self.generation += 1
+            # It may be another server by now, one that never tells.
+            self._told.clear()
 
     # -- what is made of tools ---------------------------------------------------------------------
 
@@ -252,11 +274,17 @@ class Catalog:
         return marks, True
 
 
-def _place(key: SessionKey, method: str, params: bytes | None) -> _Place:
+def _would_hear(asked: AskedList) -> bool:
+    """Whether every word of a change that came since a list was asked for would have been heard."""
+    incarnation = asked.incarnation
+    return incarnation.stands and incarnation.streaming and incarnation.gaps == asked.gaps
+
+
+def _place(owner: Owner, method: str, params: bytes | None) -> _Place:
     """Where a list is kept. Its request's metadata, which often differs, makes no difference."""
     members = jsonrpc.read_object(params)
     members.pop("_meta", None)
-    return key, method, jsonrpc.write_object(members)
+    return owner, method, jsonrpc.write_object(members)
 
 
 def _size(place: _Place, result: bytes) -> int:

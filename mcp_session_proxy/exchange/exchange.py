@@ -284,7 +284,7 @@ class Exchange:
                 self.announce_cancellation("The client is gone.")
             raise
         finally:
-            incarnation.calls.end(identifier)
+            incarnation.calls.end(identifier, self.request.method)
         # 4. Nearly always that is all.
         if response.error is None:
             if response.result is None:

@@ -68,16 +68,14 @@ TASK_CANCEL: Final = "tasks/cancel"
 TASK_LIST: Final = "tasks/list"
 TASK_UPDATE: Final = "tasks/update"
 
+# What servers tell the changes of. Asking for one changes nothing.
+LISTS: Final = frozenset({TOOLS_LIST, "prompts/list", "resources/list", "resources/templates/list"})
 # Reads by protocol: repeating one changes nothing at the server.
-READ_METHODS: Final = frozenset(
+READ_METHODS: Final = LISTS | frozenset(
     {
         TASK_GET,
         TASK_RESULT,
         TASK_LIST,
-        "tools/list",
-        "resources/list",
-        "resources/templates/list",
-        "prompts/list",
         "resources/read",
         "prompts/get",
         "completion/complete",

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from itertools import islice
 from typing import Final
 
+import msgspec
+
 from .. import events
 from ..aio import Tasks
 from ..errors import Draining, Fault, InternalError, OneSessionOnly, ProxyError, TooManyWaiters
@@ -34,17 +36,14 @@ _CARRIED_ON: Final = (Usage.EXCLUSIVE, Usage.JOINT)
 _OPENING_SECONDS: Final = 3.0
 
 
-class Lease:
+class Lease(msgspec.Struct, eq=False):
     """The right to use one upstream session: held, then released or retired, exactly once."""
 
-    __slots__ = ("_pool", "since", "slot", "usage", "waited_seconds")
-
-    def __init__(self, pool: "Pool", slot: Slot[UpstreamSession], usage: Usage, since: float) -> None:
-        self._pool: Pool | None = pool
-        self.since = since
-        self.slot = slot
-        self.usage = usage
-        self.waited_seconds = 0.0
+    _pool: "Pool | None"
+    slot: Slot[UpstreamSession]
+    usage: Usage
+    since: float
+    waited_seconds: float = 0.0
 
     def release(self) -> None:
         """Give the session back; a second call does nothing."""

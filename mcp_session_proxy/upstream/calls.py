@@ -1,6 +1,7 @@
 """The calls that wait for an answer on one incarnation of a session, and what still names one."""
 
 import asyncio
+import math
 from typing import Protocol, TypeGuard
 from weakref import WeakValueDictionary
 
@@ -25,10 +26,20 @@ class CallHandler(Protocol):
 class Calls:
     """The handlers of calls, by the id that the server knows.
 
-    ``last_activity`` is when something was sent last, by the event loop's clock.
+    ``last_activity`` is when something was sent last, by the event loop's clock; ``acted_at`` when
+    something came to its end last that may have changed something.
     """
 
-    __slots__ = ("_now", "_record", "asked", "asked_elsewhere", "in_flight", "last_activity", "tokens")
+    __slots__ = (
+        "_now",
+        "_record",
+        "acted_at",
+        "asked",
+        "asked_elsewhere",
+        "in_flight",
+        "last_activity",
+        "tokens",
+    )
 
     def __init__(self, record: Record) -> None:
         self.in_flight: dict[int, CallHandler] = {}
@@ -39,6 +50,7 @@ class Calls:
         # The same from a process before this one, where nobody has the question any more.
         self.asked_elsewhere: tuple[bytes, ...] = ()
         self.last_activity = 0.0
+        self.acted_at = -math.inf
         self._record = record
         self._now = asyncio.get_running_loop().time
 
@@ -54,10 +66,12 @@ class Calls:
         record.last_used = self.last_activity = self._now()
         return identifier
 
-    def end(self, identifier: int) -> None:
-        """A call is over."""
+    def end(self, identifier: int, method: str) -> None:
+        """A call of this method is over."""
         del self.in_flight[identifier]
-        self.last_activity = self._now()
+        self.last_activity = now = self._now()
+        if method not in revisions.LISTS:
+            self.acted_at = now
 
     def unanswered(self) -> tuple[bytes, ...]:
         """The server's ids of its requests that wait for an answer."""
@@ -71,6 +85,10 @@ class Calls:
         """What nobody but us can answer, and only with a refusal; once."""
         taken, self.asked_elsewhere = self.asked_elsewhere, ()
         return [Request(identifier, "", None) for identifier in taken]
+
+    def act(self) -> None:
+        """Something was said that may change something."""
+        self.last_activity = self.acted_at = self._now()
 
     def touch(self) -> None:
         """Something was said, so nothing need be said for a while to keep the session alive."""

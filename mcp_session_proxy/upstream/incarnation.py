@@ -169,7 +169,7 @@ class Incarnation:
 
         ``caller`` is that of the request that it came in or belongs to, None for one of the proxy's own.
         """
-        self.calls.touch()
+        self.calls.act()
         try:
             async with (
                 asyncio.timeout(_POST_SECONDS),

@@ -10,14 +10,14 @@ from fakes import FakeReply, FakeServer, Recorder, answer, make_session, refusal
 from messages import error, result
 from modern_fakes import Visit
 
-from mcp_session_proxy.exchange.catalog import Catalog
+from mcp_session_proxy.exchange.catalog import AskedList, Catalog, Owner
 from mcp_session_proxy.memory import Share
 from mcp_session_proxy.protocol import revisions
 from mcp_session_proxy.protocol.mirroring import MirroredParam
 from mcp_session_proxy.protocol.tool_lists import ToolList
 from mcp_session_proxy.sessions.identity import SessionKey
 from mcp_session_proxy.upstream.session import UpstreamSession
-from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
+from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost
 
 pytestmark = pytest.mark.looptime
 
@@ -47,17 +47,34 @@ class Scene:
         self,
         data: bytes = RESULT,
         *,
-        key: SessionKey = KEY,
+        key: Owner = KEY,
         method: str = LIST,
         params: bytes | None = None,
         generation: int | None = None,
+        asked: AskedList | None = None,
+        caller: Caller = NOBODY,
     ) -> None:
-        now = self.catalog.generation if generation is None else generation
-        self.catalog.keep(key, method, params, data, self.session, now)
+        asked = asked or self.catalog.ask(method, self.session)
+        if asked is not None and generation is not None:
+            asked = asked._replace(generation=generation)
+        if asked is not None:
+            self.catalog.keep(key, params, data, asked, caller)
 
-    def find(self, *, key: SessionKey = KEY, method: str = LIST, params: bytes | None = None) -> bytes | None:
-        entry = self.catalog.find(key, method, params)
+    def find(
+        self,
+        *,
+        key: Owner = KEY,
+        method: str = LIST,
+        params: bytes | None = None,
+        caller: Caller = NOBODY,
+    ) -> bytes | None:
+        entry = self.catalog.find(key, method, params, caller)
         return None if entry is None else entry.result
+
+    def call(self, method: str = "tools/call") -> None:
+        """A call on the session, from its beginning to its end."""
+        calls = self.session.incarnation.calls
+        calls.end(calls.begin(cast(Any, None)), method)
 
     async def marks(self, tool: str, *, key: SessionKey = KEY) -> tuple[MirroredParam, ...]:
         marks = self.catalog.known_marks(key)
@@ -263,6 +280,117 @@ async def test_parameters_count() -> None:
     for cursor in cursors:
         at.keep(b"{}", params=cursor)
     assert 1 <= sum(at.find(params=cursor) is not None for cursor in cursors) <= 10
+
+
+# -- lists of one session ----------------------------------------------------------------------------
+
+
+async def test_a_session_has_lists_of_its_own() -> None:
+    """They are found by whoever holds the session, and by nobody else who has its key."""
+    at = await scene()
+    at.keep(b'{"tools":[1]}', key=at.session)
+    assert at.find(key=at.session) == b'{"tools":[1]}'
+    assert at.find() is None
+    at.keep(b'{"tools":[2]}')
+    assert at.find(key=at.session) == b'{"tools":[1]}'
+
+
+async def test_other_headers_may_mean_another_list() -> None:
+    """Servers choose tools by headers; what was asked for with some is not given for others."""
+    at = await scene()
+    some, others = Caller(headers=(("X-MCP-Tools", "a"),)), Caller(headers=(("X-MCP-Tools", "b"),))
+    at.keep(key=at.session, caller=some)
+    assert at.find(key=at.session, caller=others) is None
+    assert at.find(key=at.session, caller=NOBODY) is None
+    assert at.find(key=at.session, caller=Caller(headers=some.headers)) == RESULT
+
+
+async def test_what_a_call_has_changed() -> None:
+    """Word of it may come after its answer: what was asked for before is not believed for a moment."""
+    at = await scene()
+    at.keep(key=at.session)
+    await asyncio.sleep(0.5)
+    at.call()
+    assert at.find(key=at.session) is None
+    await asyncio.sleep(1.5)
+    assert at.find(key=at.session) is None
+    await asyncio.sleep(1.0)
+    assert at.find(key=at.session) == RESULT  # no word has come, so nothing has changed
+
+
+async def test_asked_for_after_a_call() -> None:
+    """It shows what the call has changed, so it is believed at once."""
+    at = await scene()
+    at.call()
+    await asyncio.sleep(0.1)
+    at.keep(key=at.session)
+    assert at.find(key=at.session) == RESULT
+
+
+async def test_asked_for_during_a_call() -> None:
+    """It may be of before what the call did, though it came after its end."""
+    at = await scene()
+    await asyncio.sleep(1.0)
+    asked = at.catalog.ask(LIST, at.session)
+    await asyncio.sleep(0.1)
+    at.call()
+    await asyncio.sleep(0.1)
+    at.keep(key=at.session, asked=asked)
+    assert at.find(key=at.session) is None
+
+
+async def test_what_a_notification_has_changed() -> None:
+    """A client's notification, or its answer to a question, may change a list as well as a call."""
+    at = await scene()
+    at.keep(key=at.session)
+    await asyncio.sleep(0.5)
+    await at.session.incarnation.tell(b'{"jsonrpc":"2.0","method":"notifications/x"}')
+    assert at.find(key=at.session) is None
+
+
+@pytest.mark.parametrize("other", sorted(revisions.LISTS))
+async def test_lists_change_nothing(other: str) -> None:
+    """Clients ask for all lists together: none takes the others their certainty."""
+    at = await scene()
+    at.keep(key=at.session)
+    await asyncio.sleep(0.5)
+    at.call(other)
+    assert at.find(key=at.session) == RESULT
+
+
+async def test_without_a_session_calls_change_nothing() -> None:
+    """Who has none cannot know on which of them its call went out: there only the server's word counts."""
+    at = await scene()
+    at.keep()
+    at.call()
+    assert at.find() == RESULT
+
+
+async def test_a_gap_while_a_list_is_on_its_way() -> None:
+    """Word of a change may have been lost in it, whatever stands again when the list comes."""
+    breaks = asyncio.Event()
+    at = await scene(CHANGING, stream(breaks, ConnectionLost()), stream(asyncio.Event()))
+    asked = at.catalog.ask(LIST, at.session)
+    assert asked is not None
+    breaks.set()
+    await asyncio.sleep(3.0)
+    assert at.session.streaming
+    for owner in (KEY, at.session):
+        at.keep(key=owner, asked=asked)
+        assert at.find(key=owner) is None
+
+
+async def test_a_closed_session_takes_its_lists_along() -> None:
+    """Nobody can find them any more, so they take no room."""
+    at = await scene()
+    at.keep(key=at.session)
+    at.keep(key=at.session, params=b'{"cursor":"2"}')
+    assert at.share.used_bytes > 0
+    generation = at.catalog.generation
+    await at.session.close("test")
+    at.catalog.session_changed(at.session)
+    assert at.share.used_bytes == 0
+    assert at.catalog.generation == generation  # lists of other sessions are as right as before
 
 
 # -- header annotations ----------------------------------------------------------------------------

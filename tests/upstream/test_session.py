@@ -438,7 +438,7 @@ async def test_messages_go_to_the_call_they_name() -> None:
     assert [json.loads(params)["progress"] for params in told] == [1, 2]
     assert len(call.delivered) == 3  # and the response
     assert len(router.routed) == 3  # progress of nothing is dropped
-    session.incarnation.calls.end(identifier)
+    session.incarnation.calls.end(identifier, "tools/call")
     assert session.incarnation.calls.in_flight == {}
     session.abandon()
 

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, cast
 
+import msgspec
 from httptools import HttpParserError, HttpParserUpgrade, HttpResponseParser
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -59,44 +60,27 @@ _HEAD, _BODY, _ENDED, _BROKEN = AnswerStage
 # -- an answer ---------------------------------------------------------------------------------------
 
 
-class HttpAnswer:
+class HttpAnswer(msgspec.Struct, eq=False):
     """One answer of a server. Whoever gets it calls ``close`` or ``let_end``.
 
     ``status`` is 0 until ``begin`` is over. ``content_type`` is as it came, empty if there is none.
     """
 
-    __slots__ = (
-        "_connection",
-        "_headers",
-        "_inflater",
-        "_pieces",
-        "_unread_bytes",
-        "_waiter",
-        "content_type",
-        "fields",
-        "is_unwanted",
-        "left_bytes",
-        "sets_cookies",
-        "stage",
-        "status",
-        "trouble",
-    )
-
-    def __init__(self, connection: "ServerConnection") -> None:
-        self._connection: ServerConnection | None = connection
-        self._headers: CIMultiDictProxy[str] | None = None
-        self._inflater: Decompressor | None = None
-        self._pieces: list[bytes] = []
-        self._unread_bytes = 0
-        self._waiter: asyncio.Future[None] | None = None
-        self.content_type = ""
-        self.fields: list[tuple[bytes, bytes]] = []
-        self.is_unwanted = False
-        self.left_bytes = 0  # of a body whose length is known, behind the piece in which its head ended
-        self.sets_cookies = False
-        self.stage = _HEAD
-        self.status = 0
-        self.trouble = Trouble.BROKEN
+    _connection: "ServerConnection | None"
+    content_type: str = ""
+    # Of these two, msgspec makes new ones for each answer.
+    fields: list[tuple[bytes, bytes]] = []
+    _pieces: list[bytes] = []
+    is_unwanted: bool = False
+    left_bytes: int = 0  # of a body whose length is known, behind the piece in which its head ended
+    sets_cookies: bool = False
+    stage: AnswerStage = _HEAD
+    status: int = 0
+    trouble: Trouble = Trouble.BROKEN
+    _unread_bytes: int = 0
+    _headers: CIMultiDictProxy[str] | None = None
+    _inflater: Decompressor | None = None
+    _waiter: "asyncio.Future[None] | None" = None
 
     @property
     def headers(self) -> CIMultiDictProxy[str]:
@@ -308,7 +292,7 @@ class ServerConnection(asyncio.Protocol):
         self._watch = watch
         self._now = now
         self._transport: asyncio.Transport | None = None
-        self._parser: HttpResponseParser | None = None
+        self._parser: HttpResponseParser | None = None  # for one answer after the other
         self._answer: HttpAnswer | None = None
         self._silence_seconds = math.inf
         self._quiet_bytes = 0  # have come since there was last something to show for them
@@ -336,11 +320,8 @@ class ServerConnection(asyncio.Protocol):
         """
         assert self._transport is not None
         answer = self._answer = HttpAnswer(self)
-        self._parser = parser = HttpResponseParser(self)
-        # As much as servers in use get wrong, and nothing that makes an answer's end ambiguous.
-        parser.set_dangerous_leniencies(
-            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
-        )
+        if self._parser is None:
+            self._parser = _new_parser(self)
         self._quiet_bytes = 0
         self._silence_seconds = silence_seconds
         self._word_at = now = self._now()
@@ -428,6 +409,7 @@ class ServerConnection(asyncio.Protocol):
                 self.on_body(piece)
                 if not answer.left_bytes:
                     self.on_message_complete()
+                    self._parser = None  # it has not seen the end
                     self._keeps = self._keeps and not behind.strip(b"\r\n")
             elif self._quiet_bytes > SERVER_HEAD_BYTES and was_in_head:
                 self._feed_long_head(parser, answer, data)
@@ -511,7 +493,7 @@ class ServerConnection(asyncio.Protocol):
             return
         if self._paused:
             self._resume_reading()
-        self._answer = self._parser = None
+        self._answer = None
         if answer is not None:
             answer.let_go()
         self._on_idle(self)
@@ -585,3 +567,13 @@ class ServerConnection(asyncio.Protocol):
         if answer is not None and parser is not None and answer.stage is _BODY:
             answer.stage = _ENDED
             self._keeps = parser.should_keep_alive()
+
+
+def _new_parser(connection: ServerConnection) -> HttpResponseParser:
+    """What finds the parts of one answer after the other."""
+    parser = HttpResponseParser(connection)
+    # As much as servers in use get wrong, and nothing that makes an answer's end ambiguous.
+    parser.set_dangerous_leniencies(
+        lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+    )
+    return parser
