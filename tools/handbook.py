@@ -268,7 +268,7 @@ def event_kinds() -> list[type[Event]]:
 def _example() -> str:
     event = SessionOpened(session="u4f1c2d3e", principal="p9a8b7c6d", why="demand", seconds=0.004321)
     head = {"timestamp": "2026-01-31T09:30:00.123456Z", "level": str(event.level), "event": event.name}
-    return render_json({**head, **msgspec.structs.asdict(event)})
+    return render_json(None, "", {**head, **msgspec.structs.asdict(event)})
 
 
 def _overview(kinds: Sequence[type[Event]]) -> str:

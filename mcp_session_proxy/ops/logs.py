@@ -6,11 +6,11 @@ line or steer a terminal: characters that do not print are written as escapes.
 
 import logging
 import sys
-from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from typing import Any, Final, TextIO, TypeAlias
+from collections.abc import Callable, MutableMapping
+from typing import Any, Final, TextIO
 
 import msgspec
+import structlog
 
 from ..events import Event, Level
 from ..settings.config import LogFormat
@@ -21,51 +21,36 @@ _SEVERITY: Final = {
     Level.WARNING: logging.WARNING,
     Level.ERROR: logging.ERROR,
 }
+_FIRST_KEYS: Final = ("timestamp", "level", "event")
 _encode: Final = msgspec.json.Encoder(enc_hook=repr).encode
 
-Entry: TypeAlias = dict[str, Any]  # its first keys are timestamp, level and event
-Render: TypeAlias = Callable[[Entry], str]
-Writer: TypeAlias = Callable[[Event], None]
-
-
-class Lines:
-    """Where log lines go, and what each looks like: one for the process, as there is one ``logging``.
-
-    ``stream`` may be None: what standard error is at the time.
-    """
-
-    def __init__(self) -> None:
-        self.stream: TextIO | None = None
-        self.render: Render = render_json
-
-    def make(self, level: str, event: str, fields: Mapping[str, Any]) -> str:
-        """A line, without its end."""
-        entry = {"timestamp": _now(), "level": level, "event": event, **fields}
-        return self.render(escape_values(entry))
-
-    def write(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
-        """Write a line, at once."""
-        stream = self.stream or sys.stderr
-        stream.write(self.make(level, event, fields) + "\n")
-        stream.flush()
-
-
-class _LibraryFormatter(logging.Formatter):
-    """What libraries log, in the same form as events."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        fields = {"logger": record.name}
-        if record.exc_info:
-            fields["exception"] = self.formatException(record.exc_info)
-        return _lines.make(record.levelname.lower(), record.getMessage(), fields)
+EventDict = MutableMapping[str, Any]
+Writer = Callable[[Event], None]
 
 
 def configure(level: Level, log_format: LogFormat, stream: TextIO | None = None) -> None:
     """Set up logging for the whole process: our events, and what libraries log, in the same form."""
-    _lines.stream = stream = stream or sys.stderr
-    _lines.render = _console_renderer(stream) if _is_for_people(log_format, stream) else render_json
+    stream = stream or sys.stderr
+    renderer = _console_renderer(stream) if _is_for_people(log_format, stream) else render_json
+    shared: list[structlog.typing.Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        escape_values,
+    ]
+    structlog.configure(
+        processors=[*shared, renderer],
+        # Everything that comes here is written: EventLog has seen to the level, which may change.
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
+        logger_factory=structlog.WriteLoggerFactory(file=stream),
+    )
     handler = logging.StreamHandler(stream)
-    handler.setFormatter(_LibraryFormatter())
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
     logging.basicConfig(handlers=[handler], force=True)
     hush_libraries(level)
 
@@ -89,10 +74,11 @@ class EventLog:
         """What writes events of this kind, unless its level is filtered."""
         if _SEVERITY[kind.level] < self._threshold:
             return None
-        level, name, fields = kind.level.value, kind.name, kind.__struct_fields__
+        log = getattr(structlog.get_logger(), kind.level.value)
+        fields = kind.__struct_fields__
 
         def write(event: Event) -> None:
-            _lines.write(level, name, _present({field: getattr(event, field) for field in fields}))
+            log(kind.name, **_present({name: getattr(event, name) for name in fields}))
 
         return write
 
@@ -106,10 +92,6 @@ def _present(fields: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-
-
 def escape(text: str) -> str:
     """The same text with every character that does not print (line ends, terminal codes) as an escape."""
     if text.isprintable():
@@ -119,34 +101,28 @@ def escape(text: str) -> str:
     )
 
 
-def escape_values(entry: Entry) -> Entry:
-    """``escape`` for all texts of an entry, in place. A traceback keeps its lines, indented."""
-    for key, value in entry.items():
+def escape_values(_logger: Any, _method: str, event_dict: EventDict) -> EventDict:
+    """A structlog processor: ``escape`` for all texts. A traceback keeps its lines, indented."""
+    for key, value in event_dict.items():
         if isinstance(value, str):
             if key == "exception":
-                entry[key] = "\n".join(f"    {escape(line)}" for line in value.splitlines())
+                event_dict[key] = "\n".join(f"    {escape(line)}" for line in value.splitlines())
             else:
-                entry[key] = escape(value)
-    return entry
+                event_dict[key] = escape(value)
+    return event_dict
 
 
-def render_json(entry: Entry) -> str:
-    """One JSON object in one line."""
-    return _encode(entry).decode()
+def render_json(_logger: Any, _method: str, event_dict: EventDict) -> str:
+    """A structlog processor: one JSON object in one line, the fields that every line has in front."""
+    first = {key: event_dict[key] for key in _FIRST_KEYS if key in event_dict}
+    return _encode({**first, **event_dict}).decode()
 
 
-def _console_renderer(stream: TextIO) -> Render:
-    # For people alone: with it comes all that draws tables and tracebacks, which takes long to load.
-    from structlog import dev
-
-    renderer = dev.ConsoleRenderer(
-        colors=stream.isatty(), exception_formatter=dev.plain_traceback, sort_keys=False
+def _console_renderer(stream: TextIO) -> structlog.dev.ConsoleRenderer:
+    return structlog.dev.ConsoleRenderer(
+        colors=stream.isatty(), exception_formatter=structlog.dev.plain_traceback, sort_keys=False
     )
-    return lambda entry: str(renderer(None, entry["level"], entry))
 
 
 def _is_for_people(log_format: LogFormat, stream: TextIO) -> bool:
     return log_format is LogFormat.CONSOLE or (log_format is LogFormat.AUTO and stream.isatty())
-
-
-_lines: Final = Lines()

@@ -5,6 +5,7 @@ import timeit
 
 import msgspec
 import pytest
+import structlog
 
 from mcp_session_proxy import events
 from mcp_session_proxy.events import Level
@@ -37,14 +38,14 @@ class Terminal(io.StringIO):
 
 
 @pytest.fixture(autouse=True)
-def _restore_logging(monkeypatch):
+def _restore_logging():
     """Logging is the whole process's; leave it as it was."""
-    monkeypatch.setattr(logs, "_lines", logs.Lines())
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     root.handlers = []  # so that pytest's own are not closed
     yield
     root.handlers, root.level = handlers, level
+    structlog.reset_defaults()
 
 
 def written(event, *, level=Level.INFO, log_format=LogFormat.JSON) -> str:
@@ -169,7 +170,7 @@ class TestEscaping:
 
     def test_a_traceback_keeps_its_lines(self):
         """They are indented, so that none of them can pass for a log line of its own."""
-        entry = logs.escape_values({"exception": "Traceback\n2026 forged\x1b"})
+        entry = logs.escape_values(None, "error", {"exception": "Traceback\n2026 forged\x1b"})
         assert entry == {"exception": "    Traceback\n    2026 forged\\x1b"}
 
 
