@@ -15,7 +15,7 @@ WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
-	dist fuzz faults soak bench bench-quick bench-envs clean
+	dist fuzz faults cluster soak bench bench-quick bench-envs clean
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -96,6 +96,10 @@ fuzz: $(READY) ## the fuzz targets, FUZZ_SECONDS (60) each
 faults: $(READY) envs ## the fault tests in full: more calls, kills and stops than make test (an hour)
 	THOROUGH=1 FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
 
+cluster: $(READY) envs ## several proxies in full: kills, partitions (as root), and all that one does at three (an hour)
+	THOROUGH=1 $(BIN)/python -m pytest -s tests/cluster $(ARGS)
+	THOROUGH=1 $(PYTEST) -m cluster tests/e2e tests/faults $(ARGS)
+
 # Only what make itself is given counts: many shells have a SECONDS of their own.
 soak: SECONDS = 600
 soak: $(READY) ## mixed clients for SECONDS (600), with a plot and a table in docs/
@@ -110,7 +114,7 @@ bench-quick: $(READY) bench-envs ## what its targets are about, in two minutes, 
 	$(BIN)/python -m bench --quick --rounds 2 $(ARGS)
 
 bench-envs: $(READY)
-	$(BIN)/python tests/envs/install.py node bench wrk nginx
+	$(BIN)/python tests/envs/install.py node bench wrk nginx redis-server
 
 ##@ Release it
 dist: $(READY) ## wheel, sdist and SBOM in dist/, checked, and the wheel tried in an empty environment

@@ -20,6 +20,8 @@ UNITS: Mapping[str, tuple[str, str]] = {
     "grown": ("memory at most above idle", "MiB"),
     "each": ("memory for each", "KiB"),
     "ready": ("time until ready", "s"),
+    "takeover": ("from the first answer to the last", "s"),
+    "idle": ("CPU while nothing is asked", "% of a core"),
 }
 
 
@@ -27,6 +29,14 @@ UNITS: Mapping[str, tuple[str, str]] = {
 CLIENT_SESSION = "client session"
 UPSTREAM_SESSION = "upstream session with its GET stream"
 LISTENER = "idle subscriptions/listen stream"
+# Those of several proxies.
+ONE_PROXY = "one proxy"
+AT_OWNER = "two, each call where its caller is served"
+AT_EITHER = "two, each call at either"
+ELSEWHERE = "two, each call at the other"
+TAKEN_OVER = "callers of a proxy that was killed"
+IN_MEMORY = "in memory"
+ON_STORE = "on a store"
 
 
 @dataclass(kw_only=True)

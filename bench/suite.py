@@ -9,6 +9,7 @@ from .measure import Case, Entry
 from .memory import MemoryCase
 from .messages import BIG, ECHO, LIST, PROGRESS
 from .result import Progress, Result
+from .several import FORWARDING, IDLE, TAKING_OVER
 from .startup import StartupCase
 
 # These have no way to call a stateful server without a session, so they are given one.
@@ -238,7 +239,7 @@ class Experiment(Protocol):
         """Do it."""
 
 
-FULL: Sequence[Experiment] = (*LOAD, MEMORY, STARTUP)
+FULL: Sequence[Experiment] = (*LOAD, MEMORY, STARTUP, FORWARDING, TAKING_OVER, IDLE)
 # What `make bench-quick` measures of each: just what most of the targets are about.
 _QUICK: Mapping[str, Sequence[str]] = {
     "sessionless-json": ("bare", "proxy"),

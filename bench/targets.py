@@ -3,8 +3,18 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from .figures import Figure, ratios
-from .result import CLIENT_SESSION, UPSTREAM_SESSION, Result
+from .figures import Figure, ratios, summarise
+from .result import (
+    AT_EITHER,
+    CLIENT_SESSION,
+    ELSEWHERE,
+    IN_MEMORY,
+    ON_STORE,
+    ONE_PROXY,
+    TAKEN_OVER,
+    UPSTREAM_SESSION,
+    Result,
+)
 
 Results = Mapping[str, Result]
 
@@ -65,6 +75,20 @@ def added_p99(result: Result) -> Figure:
     direct, bare, proxy = (result.values(name, "p99") for name in ("direct", "bare", "proxy"))
     pairs = [(p - d, b - d) for d, b, p in zip(direct, bare, proxy, strict=True) if b > d]
     return ratios([above for above, _ in pairs], [below for _, below in pairs])
+
+
+def what_two_serve(result: Result) -> Figure:
+    """Twice what one serves, divided by what a call costs more where half of them are sent on.
+
+    Raises KeyError or ValueError when there is nothing to read it from.
+    """
+    return ratios([2 * cpu for cpu in result.values(ONE_PROXY, "cpu")], result.values(AT_EITHER, "cpu"))
+
+
+def above_idle(result: Result) -> Figure:
+    """What a store costs while nobody asks. Raises KeyError or ValueError like the others."""
+    pairs = zip(result.values(ON_STORE, "idle"), result.values(IN_MEMORY, "idle"), strict=True)
+    return summarise([max(0.0, on_store - in_memory) for on_store, in_memory in pairs])
 
 
 TARGETS: Sequence[Target] = (
@@ -208,6 +232,32 @@ TARGETS: Sequence[Target] = (
         read=_size("grown", "proxy"),
         at_most=8,
         unit="MiB",
+    ),
+    Target(
+        what="CPU of a call that another proxy answers, of both, against one of its own",
+        case="several",
+        read=_ratio("cpu", ELSEWHERE, ONE_PROXY),
+        at_most=1.7,
+    ),
+    Target(
+        what="What two cores can serve at two proxies, by CPU, against one core at one",
+        case="several",
+        read=what_two_serve,
+        at_least=1.5,
+    ),
+    Target(
+        what="From the first answer to the last of 1,000 callers whose proxy was killed",
+        case="takeover",
+        read=_size("takeover", TAKEN_OVER),
+        at_most=2,
+        unit="s",
+    ),
+    Target(
+        what="CPU of being a member with 10,000 callers that say nothing, above the same without a store",
+        case="idle-callers",
+        read=above_idle,
+        at_most=1,
+        unit="% of a core",
     ),
     Target(what="Start to ready", case="start-up", read=_size("ready", "proxy"), at_most=0.4, unit="s"),
 )

@@ -225,6 +225,9 @@ PEER_CONNECT_SECONDS: Final = 2.0
 PEER_ANSWER_SECONDS: Final = 1.0
 # A connection to another member is kept for so long when nothing is under way on it.
 PEER_KEPT_SECONDS: Final = 30.0
+# What was sent to another member is confirmed by its system within this, whatever it is busy with, or there
+# is no way to it any more.
+PEER_SILENCE_SECONDS: Final = 5.0
 # What the clocks of two members may differ by, the time of the way included.
 PEER_SKEW_SECONDS: Final = 30.0
 # Of each member, so many of its newest requests are known, so that none is taken twice.

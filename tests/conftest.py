@@ -84,15 +84,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _share_of(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Of tests marked ``share(n)`` the first and every n-th after it, in the order of their parameters."""
+    """Of tests marked ``share(n)`` the first and every n-th after it, in the order of their parameters.
+
+    Of what runs once more at three proxies (``at_three(n)``), the same of each module.
+    """
     seen: Counter[str] = Counter()
     chosen = []
     for item in items:
-        mark = item.get_closest_marker("share")
+        mark, name = item.get_closest_marker("share"), item.nodeid.partition("[")[0]
+        if item.get_closest_marker("cluster") is not None and item.get_closest_marker("at_three") is not None:
+            mark, name = item.get_closest_marker("at_three"), f"{item.path} at three"
         if mark is not None:
-            name = item.nodeid.partition("[")[0]
+            (n,) = mark.args
             seen[name] += 1
-            if (seen[name] - 1) % mark.args[0]:
+            if n == 0 or (seen[name] - 1) % n:
                 continue
         chosen.append(item)
     return chosen

@@ -33,10 +33,13 @@ class HttpServer:
     request and the message.
     """
 
-    def __init__(self, *, tls: ssl.SSLContext | None = None, name: str = "upstream") -> None:
+    def __init__(
+        self, *, tls: ssl.SSLContext | None = None, name: str = "upstream", host: str = "127.0.0.1"
+    ) -> None:
         self.name = name  # which its session ids begin with
         self.url = ""
         self._tls = tls
+        self._host = host
         self.sessions: dict[str, int] = {}
         self.deleted: list[str] = []
         self.seen: list[tuple[web.Request, Any]] = []
@@ -52,9 +55,9 @@ class HttpServer:
 
     async def __aenter__(self) -> Self:
         await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", 0, ssl_context=self._tls).start()
+        await web.TCPSite(self._runner, self._host, 0, ssl_context=self._tls).start()
         scheme = "http" if self._tls is None else "https"
-        self.url = f"{scheme}://127.0.0.1:{self._runner.addresses[0][1]}/mcp"
+        self.url = f"{scheme}://{self._host}:{self._runner.addresses[0][1]}/mcp"
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +31,24 @@ def unused_port() -> int:
 class KeyValueServer:
     """One server, on a unix socket; on a port of this machine as well if ``port`` says which.
 
-    ``options`` are its own, by their names.
+    ``options`` are its own, by their names; ``prefix`` is a command that becomes the server.
     """
 
-    def __init__(self, folder: Path, program: str | None = None, *, port: int = 0, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        program: str | None = None,
+        *,
+        port: int = 0,
+        prefix: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
         self.folder = folder
         self.port = port
         # The path of a socket is short, and that of a test's folder long.
         self._short = tempfile.TemporaryDirectory(prefix="kv-")
         self.socket = Path(self._short.name) / "s"
+        self._prefix = prefix
         self._options = {"maxclients": 100, **options}
         self._program = shutil.which(program or ANY or "redis-server", path=_PATH)
         self._process: subprocess.Popen[bytes] | None = None
@@ -61,7 +70,7 @@ class KeyValueServer:
             "appendonly": "no",
             "daemonize": "no",
         }
-        command = [self._program]
+        command = [*self._prefix, self._program]
         if "sentinel" in self._options:
             # It keeps what it learns in its file, and knows nothing of data.
             fixed = {name: fixed[name] for name in ("port", "bind", "unixsocket", "daemonize")}

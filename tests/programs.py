@@ -78,11 +78,16 @@ async def running(
     *options: str,
     sockets: Sequence[socket.socket | int] | None = None,
     names: str = "none",
+    prefix: Sequence[str] = (),
     **environment: str,
 ) -> AsyncIterator[Program]:
-    """The program before a server, in a folder of its own; with ``sockets``, as systemd gives them."""
+    """The program before a server, in a folder of its own; with ``sockets``, as systemd gives them.
+
+    ``prefix`` is a command that becomes the program.
+    """
     announcement = folder / f"{len(list(folder.iterdir()))}.json"
     command = [
+        *prefix,
         *(sys.executable, "-m", "mcp_session_proxy", "serve", upstream),
         *("--announce", str(announcement), "--log-format", "json", "--drain-timeout", "20s", *options),
     ]

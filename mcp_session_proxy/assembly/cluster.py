@@ -193,6 +193,8 @@ class Cluster:
         with contextlib.suppress(StoreFailure):
             await self._membership.beat()  # with the addresses
             await self.members.look()
+            # Who is asked something by a member that it does not know learns of it, and leaves it its part.
+            await self._ask_all(None)
             await self.reservation.renew()
 
     async def take_all(self) -> None:

@@ -24,9 +24,16 @@ from urllib.parse import quote
 import msgspec
 from yarl import URL
 
-from ..bounds import PEER_ANSWER_SECONDS, PEER_BODY_BYTES, PEER_CONNECT_SECONDS, PEER_KEPT_SECONDS
+from ..bounds import (
+    PEER_ANSWER_SECONDS,
+    PEER_BODY_BYTES,
+    PEER_CONNECT_SECONDS,
+    PEER_KEPT_SECONDS,
+    PEER_SILENCE_SECONDS,
+)
 from ..errors import UpstreamError
 from ..upstream.http.client import HttpClient
+from ..upstream.http.dialing import Silence
 from ..upstream.http.http1 import HttpAnswer, ServerConnection
 from ..upstream.transport import ConnectionLost, NotTaken
 from .card import Card
@@ -40,6 +47,8 @@ _MISDIRECTED: Final = 421
 _FORBIDDEN: Final = 403
 # HTTP/1.1 wants a host, whatever it is called.
 _OWN: Final = write_client(PeerClient(0, OWN_SCHEME, 0, None)) + b"\r\nHost: peer"
+# A member that is cut off is noticed about as soon as one that is gone, however long a call may take.
+_SILENCE: Final = Silence(2, 1, 3, confirmed_seconds=PEER_SILENCE_SECONDS)
 # Of a unix socket, and of a port: nobody is there.
 _NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
 
@@ -181,7 +190,9 @@ class Peers:
     def _open(self, ways: "_Ways", address: str) -> HttpClient:
         # Before anything is awaited: whoever comes meanwhile uses the same one.
         to = Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else URL(address)
-        client = ways.clients[address] = HttpClient(to, self._tls, keep_seconds=PEER_KEPT_SECONDS)
+        client = ways.clients[address] = HttpClient(
+            to, self._tls, keep_seconds=PEER_KEPT_SECONDS, silence=_SILENCE
+        )
         return client
 
 

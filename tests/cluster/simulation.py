@@ -17,11 +17,11 @@ import itertools
 import random
 import selectors
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from bench.figures import Figure
 from bench.plots import Bar, Group, draw
@@ -53,6 +53,8 @@ _NETWORK_SECONDS: Final = 0.0002
 _CONNECT_SECONDS: Final = 2.0
 _ANSWER_SECONDS: Final = 1.0
 _STORE_TIMEOUT_SECONDS: Final = 1.0
+# How long something may go on of which a client was told.
+_UNDER_WAY_SECONDS: Final = 30.0
 _PLACE: Final = RecordPlace("session", "1")
 
 T = TypeVar("T")
@@ -146,7 +148,14 @@ class Store(MemoryEngine):
         super().__init__(world.now)
         self.world = world
         self.down = False
-        self._swept_at = world.now()
+        self._swept_at = self._listed_at = world.now()
+        self._listed: Sequence[StoredShard] = ()
+
+    async def shards(self) -> Sequence[StoredShard]:
+        # All members ask for all that there is; within a second, they get the same answer.
+        if not self._listed or self._now() - self._listed_at > 1.0:
+            self._listed_at, self._listed = self._now(), await super().shards()
+        return self._listed
 
     def _sweep(self) -> None:
         if self._now() - self._swept_at > 10.0:
@@ -396,6 +405,15 @@ class Member:
 # -- a call ------------------------------------------------------------------------------------------
 
 
+class Told(NamedTuple):
+    """What the client of a call was told, and when."""
+
+    when: float
+    number: int
+    outcome: str
+    read: bool
+
+
 class Call:
     """One request of a caller. Implements ``routing.Way``, at the member where it came in."""
 
@@ -475,6 +493,7 @@ class World:
         self.fences: dict[str, int] = {}
         self.broken: list[str] = []
         self.executed: Counter[int] = Counter()
+        self.told: deque[Told] = deque()
         self._holders: dict[str, Member] = {}
         self._cuts: set[frozenset[str]] = set()
         self._living: list[Member] = []
@@ -544,8 +563,13 @@ class World:
         """Something has happened that must not."""
         self.broken.append(f"at {self.now() - _BEGINNING:.2f} s: {text}")
 
-    def check_outcome(self, number: int, outcome: str, *, read: bool) -> None:
-        """What a client was told must be true."""
+    def check_told(self, *, all_of_them: bool = False) -> None:
+        """What clients were told some time ago must be true: what was given up may have gone on since."""
+        while self.told and (all_of_them or self.now() - self.told[0].when > _UNDER_WAY_SECONDS):
+            told = self.told.popleft()
+            self._check_outcome(told.number, told.outcome, read=told.read)
+
+    def _check_outcome(self, number: int, outcome: str, *, read: bool) -> None:
         times = self.executed.pop(number, 0)
         if times > (2 if read else 1):
             self.fail(f"call {number} was executed {times} times")
@@ -646,9 +670,7 @@ async def call(world: World, shard: str, number: int) -> None:
         outcome = "crashed"
         world.fail(f"call {number}: {error!r}")
     world.report.outcomes[outcome] += 1
-    # What was given up may still be under way somewhere.
-    await asyncio.sleep(30.0)
-    world.check_outcome(number, outcome, read=read)
+    world.told.append(Told(world.now(), number, outcome, read))
 
 
 async def play(report: Report, seed: int, every_seconds: Mapping[str, float], *, calls_each: int) -> None:
@@ -667,11 +689,14 @@ async def play(report: Report, seed: int, every_seconds: Mapping[str, float], *,
             report.calls += 1
             calling.spawn(call(world, order[place], place))
         await asyncio.sleep(step_seconds)
+        world.check_told()
         if world.broken:
             break
     failing.cancel()
     world.store.down = False
     await calling.ended()
+    await asyncio.sleep(_UNDER_WAY_SECONDS)
+    world.check_told(all_of_them=True)
     for member in world.living():
         member.kill()
     if world.broken:

@@ -11,12 +11,18 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from .checking import Command
+from .cluster import Clusters
 from .launch import Fleet, Proxy, Server, get
 from .run import Run
 from .wire import Caller
 
 PAGE = """<!doctype html><title>Page</title><h1>Start</h1>
 <button onclick="document.querySelector('h1').textContent = 'Clicked'">Press me</button>"""
+
+ONE = "one"
+THREE = "three"
+# What gives a test its proxy: whoever asks none of them is no matter of how many there are.
+DESKS = {"desk", "own_desk", "option_desk"}
 
 FLEET = pytest.StashKey[Fleet]()
 PRINTED_BEFORE = pytest.StashKey[dict[str, int]]()
@@ -29,6 +35,14 @@ def fleet(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReque
     request.config.stash[FLEET] = running
     yield running
     running.stop()
+
+
+@pytest.fixture(scope="session")
+def clusters(fleet: Fleet, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Clusters]:
+    """All clusters of this worker; they end with it."""
+    running = Clusters(fleet, tmp_path_factory.mktemp("store"))
+    yield running
+    running.close()
 
 
 @pytest.fixture
@@ -85,28 +99,40 @@ async def seen_by(
 
 
 @pytest.fixture
-def desk(fleet: Fleet, http: aiohttp.ClientSession) -> Callable[[str], Desk]:
-    """Makes a desk at the worker's shared server and shared proxy of a kind."""
-    return lambda kind: Desk(http, fleet.server(kind), fleet.proxy(kind))
+def three(request: pytest.FixtureRequest) -> Clusters | None:
+    """Where this test runs at three proxies and not at one, what makes them."""
+    if getattr(request, "param", ONE) == ONE:
+        return None
+    clusters: Clusters = request.getfixturevalue("clusters")
+    return clusters
 
 
 @pytest.fixture
-def own_desk(owned: Fleet, http: aiohttp.ClientSession) -> Callable[..., Desk]:
+def desk(fleet: Fleet, http: aiohttp.ClientSession, three: Clusters | None) -> Callable[[str], Desk]:
+    """Makes a desk at the worker's shared server and shared proxy of a kind."""
+    shared = fleet.proxy if three is None else three.shared
+    return lambda kind: Desk(http, fleet.server(kind), shared(kind))
+
+
+@pytest.fixture
+def own_desk(owned: Fleet, http: aiohttp.ClientSession, three: Clusters | None) -> Callable[..., Desk]:
     """Makes a desk at a server and a proxy of the test's own, with further proxy options."""
+    new_proxy = owned.new_proxy if three is None else three.new
 
     def make(kind: str, *options: str) -> Desk:
         server = owned.new_server(kind)
-        return Desk(http, server, owned.new_proxy(server.url, *options))
+        return Desk(http, server, new_proxy(server.url, *options))
 
     return make
 
 
 @pytest.fixture
-def option_desk(fleet: Fleet, owned: Fleet, http: aiohttp.ClientSession) -> Callable[..., Desk]:
+def option_desk(
+    fleet: Fleet, owned: Fleet, http: aiohttp.ClientSession, three: Clusters | None
+) -> Callable[..., Desk]:
     """Makes a desk at the shared server with a proxy of the test's own, with further proxy options."""
-    return lambda kind, *options: Desk(
-        http, fleet.server(kind), owned.new_proxy(fleet.server(kind).url, *options)
-    )
+    new_proxy = owned.new_proxy if three is None else three.new
+    return lambda kind, *options: Desk(http, fleet.server(kind), new_proxy(fleet.server(kind).url, *options))
 
 
 @pytest.fixture
@@ -119,6 +145,20 @@ def run(tmp_path: Path) -> Run:
 def check(tmp_path: Path) -> Command:
     """The command."""
     return Command(tmp_path)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Tests that are marked ``at_three`` run once more, at three proxies behind a balancer."""
+    mark = metafunc.definition.get_closest_marker("at_three")
+    alone = metafunc.definition.get_closest_marker("at_one")
+    if mark is None or alone is not None or DESKS.isdisjoint(metafunc.fixturenames):
+        return
+    metafunc.parametrize(
+        "three",
+        [pytest.param(ONE, id=pytest.HIDDEN_PARAM), pytest.param(THREE, id=THREE, marks=pytest.mark.cluster)],
+        indirect=True,
+    )
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

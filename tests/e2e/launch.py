@@ -510,6 +510,7 @@ class Fleet:
         self._servers: dict[str, Server] = {}
         self._proxies: dict[str, Proxy] = {}
         self._programs: list[Program] = []
+        self._kept: list[Program] = []
 
     def server(self, kind: str) -> Server:
         """The worker's shared server of this kind."""
@@ -528,7 +529,7 @@ class Fleet:
         chosen = KINDS[kind]
         for attempt in range(3):
             listening = port or unused_port()
-            home = self._home(kind)
+            home = self.new_home(kind)
             chosen.prepare(home)
             program = Program(
                 name=kind,
@@ -559,7 +560,7 @@ class Fleet:
         listen: str = "127.0.0.1:0",
     ) -> Proxy:
         """A proxy of the caller's own, with further command line options."""
-        home = self._home("proxy")
+        home = self.new_home("proxy")
         announcement = home / "announce.json"
         program = Program(
             name="mcp-session-proxy",
@@ -588,10 +589,18 @@ class Fleet:
         proxy.start(ready=ready)
         return proxy
 
+    def add(self, program: Program) -> None:
+        """One more program, which ends with the others."""
+        self._programs.append(program)
+
+    def keep(self, *programs: Program) -> None:
+        """These are shared by several tests."""
+        self._kept += programs
+
     def forget_since(self, names: set[str]) -> None:
         """Stop the programs that are not among `names` and not shared: one test owned them."""
         members: list[Server | Proxy] = [*self._servers.values(), *self._proxies.values()]
-        shared = {id(member.program) for member in members}
+        shared = {id(program) for program in (*self._kept, *(member.program for member in members))}
         for program in [*reversed(self._programs)]:
             if program.log.parent.name not in names and id(program) not in shared:
                 if program.process is not None:
@@ -611,7 +620,8 @@ class Fleet:
         for program in running:
             program.terminate(timeout_seconds=max(0.0, deadline - time.monotonic()))
 
-    def _home(self, name: str) -> Path:
+    def new_home(self, name: str) -> Path:
+        """A folder for a program."""
         self._number += 1
         home = self._folder / f"{self._number:03}-{name}"
         home.mkdir()

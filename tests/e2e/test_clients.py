@@ -10,7 +10,7 @@ from .conftest import Desk, seen_by
 from .launch import node, node_module
 from .run import COMMANDS, EVERYTHING, FULL, Run, check_everything
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(30)]
 
 MakeDesk = Callable[..., Desk]
 

@@ -2,14 +2,18 @@
 
 import asyncio
 import subprocess
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
 import pytest
 
-from .launch import Fleet, node, node_module, program_environment
+from .conftest import Desk
+from .launch import node, node_module, program_environment
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(16)]
+
+MakeDesk = Callable[[str], Desk]
 
 REVISION = "2025-11-25"
 SCENARIO_SECONDS = 60.0
@@ -36,11 +40,11 @@ def suite() -> list[str]:
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-async def test_scenario(scenario: str, fleet: Fleet, tmp_path: Path) -> None:
+async def test_scenario(scenario: str, desk: MakeDesk, tmp_path: Path) -> None:
     """A scored server scenario succeeds through the proxy."""
     process = await asyncio.create_subprocess_exec(
         *suite(),
-        *("server", "--url", fleet.proxy("conformance").url, "--scenario", scenario),
+        *("server", "--url", desk("conformance").proxy.url, "--scenario", scenario),
         *("--spec-version", REVISION, "--force", "-o", str(tmp_path / "results")),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,

@@ -2,15 +2,19 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .launch import Fleet, program_environment
+from .conftest import Desk
+from .launch import program_environment
 from .test_conformance import suite
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(0)]
+
+MakeDesk = Callable[[str], Desk]
 
 MODERN = "2026-07-28"
 LEGACY = "2025-11-25"
@@ -91,12 +95,12 @@ def complaints(folder: Path, scenarios: list[str] = SCENARIOS) -> str:
     return "\n".join(found)
 
 
-async def test_modern_and_legacy_at_the_same_time(fleet: Fleet, tmp_path: Path) -> None:
+async def test_modern_and_legacy_at_the_same_time(desk: MakeDesk, tmp_path: Path) -> None:
     """Both revisions pass on one port at once; the modern one with all its checks and without a warning.
 
     The server asks on the stream of the call.
     """
-    url = fleet.proxy("modern").url
+    url = desk("modern").proxy.url
     (modern, said), (legacy, legacy_said) = await asyncio.gather(
         run_suite(MODERN, url, tmp_path / MODERN), run_suite(LEGACY, url, tmp_path / LEGACY)
     )
@@ -105,16 +109,16 @@ async def test_modern_and_legacy_at_the_same_time(fleet: Fleet, tmp_path: Path) 
     assert legacy == 0, legacy_said
 
 
-async def test_modern_before_a_server_that_asks_on_its_get_stream(fleet: Fleet, tmp_path: Path) -> None:
+async def test_modern_before_a_server_that_asks_on_its_get_stream(desk: MakeDesk, tmp_path: Path) -> None:
     """All checks pass without a warning when the server's requests do not say which call they belong to."""
-    status, said = await run_suite(MODERN, fleet.proxy("modern-get").url, tmp_path / MODERN)
+    status, said = await run_suite(MODERN, desk("modern-get").proxy.url, tmp_path / MODERN)
     assert complaints(tmp_path / MODERN) == ""
     assert status == 0, said
 
 
-async def test_modern_before_a_server_without_the_new_fixtures(fleet: Fleet, tmp_path: Path) -> None:
+async def test_modern_before_a_server_without_the_new_fixtures(desk: MakeDesk, tmp_path: Path) -> None:
     """Before a server that has only what the suite asks of 2025-11-25, all passes that needs nothing else."""
-    await run_suite(MODERN, fleet.proxy("conformance").url, tmp_path / MODERN)
+    await run_suite(MODERN, desk("conformance").proxy.url, tmp_path / MODERN)
     assert complaints(tmp_path / MODERN, OF_OLD) == ""
 
 

@@ -9,7 +9,7 @@ from mcp import types
 from .conftest import Desk
 from .sdk import connected
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(0)]
 
 
 async def _elicited(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:

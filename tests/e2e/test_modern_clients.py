@@ -10,7 +10,7 @@ from .conftest import Desk, seen_by
 from .launch import Proxy
 from .run import EVERYTHING, MODERN_COMMANDS, PINNED, Run
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(30)]
 
 MakeDesk = Callable[..., Desk]
 

@@ -12,7 +12,7 @@ from .launch import get
 from .modern_wire import ModernCaller, accept
 from .wire import Message, Reply, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(20)]
 
 MakeDesk = Callable[..., Desk]
 TOOL = "test_input_required_result_elicitation"
@@ -249,6 +249,7 @@ async def test_expired(own_table: Callable[..., Table]) -> None:
     assert table.executions == 1
 
 
+@pytest.mark.at_one
 async def test_after_a_restart(own_table: Callable[..., Table]) -> None:
     """A proxy that was restarted refuses the states of the one before, whose calls were cancelled."""
     table = own_table()

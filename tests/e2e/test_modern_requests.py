@@ -12,7 +12,7 @@ from .conftest import Desk
 from .modern_wire import META, ModernCaller, accept, header_value
 from .wire import Message, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(15)]
 
 MakeDesk = Callable[..., Desk]
 
@@ -200,6 +200,7 @@ async def test_a_modern_server_gets_modern_requests(desk: MakeDesk) -> None:
 # -- the end -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.at_one
 async def test_the_proxy_leaves(own_desk: MakeDesk) -> None:
     """On SIGTERM a listener gets its result, a parked call is given up, and the server's sessions end."""
     at = own_desk("mcp-1.30", "--drain-timeout", "5s")

@@ -11,7 +11,7 @@ from .launch import Fleet, unused_port
 from .run import Run
 from .sdk import call, connected
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(0)]
 
 
 async def test_langchain_drives_a_browser(page: str, own_desk: Callable[..., Desk], run: Run) -> None:

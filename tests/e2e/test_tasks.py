@@ -11,7 +11,7 @@ from .launch import KINDS
 from .run import COMMANDS, MODERN_COMMANDS, PINNED, TASK_COMMANDS, Run
 from .sdk import call, connected
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(0)]
 
 MakeDesk = Callable[..., Desk]
 ENDED = 'tasks_ended_total{status="completed"}'

@@ -15,7 +15,7 @@ from .conftest import Desk
 from .launch import Fleet
 from .wire import BOTH, PROTOCOL, Caller, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(60)]
 
 MakeDesk = Callable[..., Desk]
 

@@ -9,7 +9,7 @@ import pytest
 from .conftest import Desk
 from .wire import Caller, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(9)]
 
 MakeDesk = Callable[..., Desk]
 

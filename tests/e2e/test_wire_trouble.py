@@ -12,7 +12,7 @@ from .conftest import Desk, admin_json
 from .launch import Fleet, Proxy, get
 from .wire import Caller, eventually
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.at_three(20)]
 
 MakeDesk = Callable[..., Desk]
 
@@ -290,6 +290,7 @@ async def test_query_string_tells_principals_apart(desk: MakeDesk) -> None:
 # Start and stop -----------------------------------------------------------------------------------
 
 
+@pytest.mark.at_one
 async def test_sigterm_closes_upstream_sessions(own_desk: MakeDesk) -> None:
     """SIGTERM: exit status 0, and every upstream session was ended with DELETE, as counted by the server."""
     at = own_desk("mcp-1.30")
@@ -301,6 +302,7 @@ async def test_sigterm_closes_upstream_sessions(own_desk: MakeDesk) -> None:
     assert counted["sessions"] == {"opened": 3, "closed": 3, "live": 0}
 
 
+@pytest.mark.at_one
 async def test_sigterm_lets_calls_finish(own_desk: MakeDesk) -> None:
     """SIGTERM during a call: the call is answered, listen streams end, the proxy leaves with status 0."""
     at = own_desk("mcp-1.30")
@@ -320,6 +322,7 @@ async def test_sigterm_lets_calls_finish(own_desk: MakeDesk) -> None:
         assert await asyncio.to_thread(process.wait, 10) == 0
 
 
+@pytest.mark.at_one
 async def test_second_sigterm_stops_at_once(own_desk: MakeDesk) -> None:
     """A second SIGTERM does not wait for the call in flight."""
     at = own_desk("mcp-1.30", "--drain-timeout", "1h")
@@ -344,6 +347,7 @@ async def test_second_sigterm_stops_at_once(own_desk: MakeDesk) -> None:
     assert call.exception() is not None or call.result().status >= 500 or "error" in call.result().response
 
 
+@pytest.mark.at_one
 async def test_ids_survive_a_restart_of_the_proxy(owned: Fleet, own_desk: MakeDesk) -> None:
     """An id from before the proxy's restart goes on working."""
     at = own_desk("mcp-1.30")
@@ -355,6 +359,7 @@ async def test_ids_survive_a_restart_of_the_proxy(owned: Fleet, own_desk: MakeDe
     assert [(await caller.call("increment", session=session)).text for _ in range(2)] == ["1", "2"]
 
 
+@pytest.mark.at_one
 async def test_proxy_leaves_while_the_server_is_gone(own_desk: MakeDesk) -> None:
     """SIGTERM when the server is down: it is not waited for, and the exit status is 0."""
     at = own_desk("mcp-1.30", "--drain-timeout", "1h", "--request-timeout", "1h")
@@ -366,6 +371,7 @@ async def test_proxy_leaves_while_the_server_is_gone(own_desk: MakeDesk) -> None
 # Seen from outside --------------------------------------------------------------------------------
 
 
+@pytest.mark.at_one
 async def test_admin_documents(own_desk: MakeDesk) -> None:
     """/readyz, /healthz, /sessions and /metrics tell of a session; nothing secret is in them or the log."""
     at = own_desk("mcp-1.30")
@@ -397,6 +403,7 @@ def sum_of(metrics: dict[str, float], name: str) -> float:
     return sum(value for sample, value in metrics.items() if sample.partition("{")[0] == name)
 
 
+@pytest.mark.at_one
 async def test_start_says_what_it_is(own_desk: MakeDesk) -> None:
     """At start it says what it listens on, what it stands in front of, and how sessions are shared."""
     at = own_desk("mcp-1.30")
@@ -426,6 +433,7 @@ async def test_wrong_values(option: str, value: str, owned: Fleet) -> None:
     assert "Traceback" not in said
 
 
+@pytest.mark.at_one
 async def test_unknown_admin_page(desk: MakeDesk) -> None:
     """A page that the admin listener does not have is 404, and the MCP endpoint is not served there."""
     at = desk("mcp-1.30")

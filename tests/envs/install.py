@@ -36,6 +36,7 @@ DEBIAN = {
     "nginx": "nginx",
     "haproxy": "haproxy",
     "redis-server": "redis-server",
+    "faketime": "faketime",
     "postgresql": "pg_lsclusters",
 }
 # Longest first: with two workers this is the shortest schedule.
@@ -51,7 +52,9 @@ NAMES = (
     "zsh",
     "fish",
     "haproxy",
+    "nginx",
     "redis-server",
+    "faketime",
     "langchain",
     "newest-langchain",
     "newest-mcp",
@@ -61,7 +64,7 @@ NAMES = (
     "mcp-1.23",
 )
 # Not built unless named: they are for `make fuzz`, `make bench` and `make thorough` alone.
-ON_DEMAND = ("fuzz", "bench", "nginx", "postgresql")
+ON_DEMAND = ("fuzz", "bench", "postgresql")
 # Not pinned: what somebody gets who installs it today. Built anew when it is older than this.
 NEWEST = "newest-"
 NEWEST_SECONDS = 7 * 24 * 3600

@@ -21,9 +21,11 @@ from typing import Any
 import aiohttp
 import jwt
 import pytest
-from e2e.launch import Fleet, Proxy
+from e2e.cluster import Clusters
+from e2e.launch import Fleet, Proxy, Server
 from e2e.modern_wire import ModernCaller, accept
 from e2e.wire import Caller, Message, Reply
+from selection import THOROUGH
 
 from .conftest import SECRET
 
@@ -345,6 +347,23 @@ async def test_two_principals_before_commands(
     assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
 
 
+async def hammer(parties: list[Party], server: Server, proxy: Proxy, seconds: float) -> str:
+    """Have both live side by side, and see that they have never met; what there was."""
+    lives = await live_side_by_side(parties, seconds)
+    async with parties[0].http.get(f"{server.origin}/requests") as response:
+        seen = await response.json()
+    owners = who_was_on(seen)
+    mixed = {session: who for session, who in owners.items() if len(who) != 1}
+    checked = parties[0].checked + parties[1].checked
+    assert not mixed
+    assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
+    assert proxy.metrics()["bugs_total"] == 0
+    return (
+        f"{sum(lives.values())} client lives in {seconds:.0f} s, {len(seen)} requests on {len(owners)} sessions "
+        f"at the server, {len(mixed)} of them of both principals; looked through: {dict(checked)}"
+    )
+
+
 @pytest.mark.parametrize("tokens", ["opaque", "rotating"])
 @pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
 async def test_two_principals(
@@ -356,22 +375,28 @@ async def test_two_principals(
     proxy = fleet.new_proxy(server.url, "--sharing", sharing, *LEAVING)
     parties = two_parties(http, proxy, rotates=rotates)
     seconds = SECONDS / 2 if rotates else SECONDS
-    lives = await live_side_by_side(parties, seconds)
-    async with http.get(f"{server.origin}/requests") as response:
-        seen = await response.json()
-    owners = who_was_on(seen)
-    mixed = {session: who for session, who in owners.items() if len(who) != 1}
-    checked = parties[0].checked + parties[1].checked
-    figures(
-        f"--sharing {sharing}, {tokens} tokens: {sum(lives.values())} client lives in {seconds:.0f} s, "
-        f"{len(seen)} requests on {len(owners)} sessions at the server, {len(mixed)} of them of both "
-        f"principals; "
-        f"looked through: {dict(checked)}"
-    )
-    assert not mixed
-    assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
-    assert proxy.metrics()["bugs_total"] == 0
+    told = await hammer(parties, server, proxy, seconds)
+    figures(f"--sharing {sharing}, {tokens} tokens: {told}")
     log = proxy.program.log.read_text()
     assert not any(party.word in log for party in parties)
     if rotates:
         check_judgements(parties, log, proxy.json("/api/v1/status")["tokens"])
+
+
+@pytest.mark.cluster
+@pytest.mark.skipif(not THOROUGH, reason="takes a while: `make cluster`")
+@pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
+async def test_two_principals_at_three_proxies(
+    sharing: str, fleet: Fleet, tmp_path: Path, http: aiohttp.ClientSession, figures: Callable[[str], None]
+) -> None:
+    """Nor where each of their requests comes to another proxy."""
+    (tmp_path / "store").mkdir()
+    with contextlib.closing(Clusters(fleet, tmp_path / "store")) as clusters:
+        server = fleet.new_server("recording")
+        proxy = clusters.new(server.url, "--sharing", sharing, *LEAVING)
+        parties = two_parties(http, proxy, rotates=False)
+        told = await hammer(parties, server, proxy, SECONDS)
+        figures(f"--sharing {sharing}, three proxies: {told}, {proxy.forwards():.0f} were sent on")
+        for member in proxy.members:
+            log = member.program.log.read_text()
+            assert not any(party.word in log for party in parties)

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from yarl import URL
 
 from ...bounds import KEPT_CONNECTIONS
-from .dialing import Dialer, UnixDialer
+from .dialing import OF_SERVERS, Dialer, Silence, UnixDialer
 from .head import write_head
 from .http1 import HttpAnswer, ServerConnection
 from .trouble import Trouble, told
@@ -40,7 +40,7 @@ class HttpClient:
     """Sends requests to the server of one URL, or of one unix socket. ``close`` cuts all of its connections.
 
     There is no limit on connections that are in use, so that it is not a second, hidden pool. One that is not
-    in use is kept for ``keep_seconds``.
+    in use is kept for ``keep_seconds``; ``silence`` says when one over TCP has ended though nobody tells.
     """
 
     def __init__(
@@ -49,8 +49,9 @@ class HttpClient:
         tls: ssl.SSLContext | None = None,
         *,
         keep_seconds: float = _KEEP_CONNECTION_SECONDS,
+        silence: Silence = OF_SERVERS,
     ) -> None:
-        self._dialer = Dialer(to, tls) if isinstance(to, URL) else UnixDialer(to)
+        self._dialer = Dialer(to, tls, silence=silence) if isinstance(to, URL) else UnixDialer(to)
         self._keep_seconds = keep_seconds
         self._connections: set[ServerConnection] = set()
         self._idle: dict[ServerConnection, None] = {}  # what was used last is at the end

@@ -8,7 +8,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import aiohappyeyeballs
 from aiohappyeyeballs import AddrInfoType
@@ -21,15 +21,46 @@ _P = TypeVar("_P", bound=asyncio.Protocol)
 # So many who connect at once cost one look-up, and a server that moves is found again soon.
 _KNOWN_SECONDS: Final = 10.0
 _NEXT_ADDRESS_SECONDS: Final = 0.25  # RFC 8305, section 5
-# A stream may be silent for as long as it likes. Whether there is still somebody at its other end, the
-# systems ask each other: after a minute, and then four times more. Not every system lets that be chosen.
-_KEEP_ALIVE: Final = (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4))
+
+
+class Silence(NamedTuple):
+    """When a connection has ended though nobody says so, as far as the system lets that be chosen.
+
+    A stream may be silent for as long as it likes. Whether there is still somebody at its other end, the
+    systems ask each other: after ``asked_after_seconds``, then every ``again_seconds``, and after ``times`` in
+    vain it has ended. Where ``confirmed_seconds`` are given, it also has if what was sent was not confirmed
+    within that.
+    """
+
+    asked_after_seconds: int
+    again_seconds: int
+    times: int
+    confirmed_seconds: float | None = None
+
+    def apply(self, sock: socket.socket) -> None:
+        """Have the system see to it for this connection."""
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        wanted = {
+            "TCP_KEEPIDLE": self.asked_after_seconds,
+            "TCP_KEEPINTVL": self.again_seconds,
+            "TCP_KEEPCNT": self.times,
+        }
+        if self.confirmed_seconds is not None:
+            wanted["TCP_USER_TIMEOUT"] = round(self.confirmed_seconds * 1000)
+        for name, value in wanted.items():
+            option = getattr(socket, name, None)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+OF_SERVERS: Final = Silence(60, 15, 4)
 
 
 class Dialer:
     """Connects to the server of one URL. Without ``tls``, https is spoken as the system trusts it."""
 
-    def __init__(self, url: URL, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, url: URL, tls: ssl.SSLContext | None = None, *, silence: Silence = OF_SERVERS) -> None:
+        self._silence = silence
         self._host = url.raw_host or ""
         self._port = url.port or 0
         self._tls: ssl.SSLContext | None = None
@@ -53,7 +84,7 @@ class Dialer:
             sock = await aiohappyeyeballs.start_connection(
                 left, happy_eyeballs_delay=_NEXT_ADDRESS_SECONDS, loop=loop
             )
-            _keep_alive(sock)
+            self._silence.apply(sock)
             try:
                 # Certificates name hosts without the dot that ends a full name.
                 name = None if self._tls is None else self._host.rstrip(".")
@@ -105,15 +136,6 @@ class UnixDialer:
         with unix_name(self._path) as name:
             _, made = await asyncio.get_running_loop().create_unix_connection(make, name)
         return made
-
-
-def _keep_alive(sock: socket.socket) -> None:
-    """Have the end of a connection noticed that nobody tells of."""
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEP_ALIVE:
-        option = getattr(socket, name, None)
-        if option is not None:
-            sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 def _usual_context() -> ssl.SSLContext:
