@@ -18,8 +18,8 @@ from ..store.engine import StoreFailure
 from ..store.membership import Membership
 from .members import Members
 
-# What is reserved beyond what there is, so that the next ones need not wait for it: one of so many, or eight, but
-# no more than half of a member's part.
+# What is reserved beyond what there is, so that the next ones need not wait for it: one of so many, or eight,
+# but no more than half of a member's part.
 _SPARE_PART: Final = 16
 _SPARE: Final = 8
 # How much sooner whoever lacks some asks again.

@@ -2,7 +2,7 @@
 
 What a host sends to another one is lost where it believes that the other has a hardware address that nobody
 has. So each direction is lost by itself, silently, as in a network that falls apart, and needs no more of the
-system than namespaces, cables (veth) and a switch (bridge). Connections that there are stay, and hear nothing.
+system than namespaces, cables (veth) and a switch (bridge). Connections that there are stay and hear nothing.
 """
 
 import contextlib

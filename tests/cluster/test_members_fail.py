@@ -1,6 +1,6 @@
 """Clients of eight kinds count without pause at three members behind a balancer, while members are killed and
-stand still, and the store goes, forgets and fails over: no count begins anew, nothing is executed twice, nobody
-meets.
+stand still, and the store goes, forgets and fails over: no count begins anew, nothing is executed twice, and
+callers do not meet.
 
 FULL_FAULTS=1 runs all of it, with more clients and for longer (`make cluster`); without it a share.
 """

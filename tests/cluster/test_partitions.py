@@ -1,5 +1,5 @@
-"""Three members and a store, each a host of its own, in a network that falls into parts: who serves, who waits,
-who is told what. Clients of eight kinds count without pause meanwhile, at each member in turn.
+"""Three members and a store, each a host of its own, in a network that falls into parts: who serves, who
+waits, who is told what. Clients of eight kinds count without pause meanwhile, at each member in turn.
 
 FULL_FAULTS=1 runs every way to part them, twenty times each (`make cluster`); without it one, once.
 """
@@ -47,8 +47,8 @@ class Hosts:
 
 @dataclass(frozen=True)
 class Parting:
-    """What is lost from now on, and what may come of it: the reasons that clients may be told, and whether calls
-    that are under way may have an unknown outcome. ``at`` are the members that clients come to.
+    """What is lost from now on, and what may come of it: the reasons that clients may be told, and whether
+    calls that are under way may have an unknown outcome. ``at`` are the members that clients come to.
     """
 
     begin: Callable[[Hosts], None]
@@ -160,8 +160,8 @@ async def members_at_work(
 async def test_the_network_falls_apart(
     hosts: Hosts, store: KeyValueServer, tmp_path: Path, name: str
 ) -> None:
-    """No call is executed twice, no count begins anew, callers do not meet, nobody hangs; and clients are told
-    nothing but what the way of parting makes true.
+    """No call is executed twice, no count begins anew, callers do not meet, nobody hangs; and clients are
+    told nothing but what the way of parting makes true.
     """
     parting = PARTINGS[name]
     crowd = Crowd(OF_EACH_KIND, UNEXECUTED | parting.told, PAUSE_SECONDS)

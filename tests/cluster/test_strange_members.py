@@ -82,7 +82,7 @@ async def with_clocks(folder: Path, upstream: str, *offsets: str) -> AsyncIterat
         for offset in offsets:
             home = folder / f"clock{offset}"
             home.mkdir()
-            clock = {
+            clock: dict[str, Any] = {
                 "LD_PRELOAD": str(FAKETIME),
                 "FAKETIME": offset,
                 "FAKETIME_DONT_FAKE_MONOTONIC": "1",

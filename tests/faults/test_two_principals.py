@@ -359,8 +359,8 @@ async def hammer(parties: list[Party], server: Server, proxy: Proxy, seconds: fl
     assert {"reply", "error", "question", "get stream", "listen stream"} <= set(checked)
     assert proxy.metrics()["bugs_total"] == 0
     return (
-        f"{sum(lives.values())} client lives in {seconds:.0f} s, {len(seen)} requests on {len(owners)} sessions "
-        f"at the server, {len(mixed)} of them of both principals; looked through: {dict(checked)}"
+        f"{sum(lives.values())} client lives in {seconds:.0f} s, {len(seen)} requests on {len(owners)} "
+        f"sessions at the server, {len(mixed)} of them of both principals; looked through: {dict(checked)}"
     )
 
 

@@ -27,9 +27,9 @@ class Silence(NamedTuple):
     """When a connection has ended though nobody says so, as far as the system lets that be chosen.
 
     A stream may be silent for as long as it likes. Whether there is still somebody at its other end, the
-    systems ask each other: after ``asked_after_seconds``, then every ``again_seconds``, and after ``times`` in
-    vain it has ended. Where ``confirmed_seconds`` are given, it also has if what was sent was not confirmed
-    within that.
+    systems ask each other: after ``asked_after_seconds``, then every ``again_seconds``, and after ``times``
+    in vain it has ended. Where ``confirmed_seconds`` are given, it also has if what was sent was not
+    confirmed within that.
     """
 
     asked_after_seconds: int
