@@ -188,7 +188,7 @@ class CountingClient:
 
 
 class Crowd:
-    """Clients of all kinds, several of each, at work as long as the block lasts; ``programs`` are real ones."""
+    """Clients of all kinds, several of each, at work for a while; ``programs`` are real ones."""
 
     def __init__(
         self,
