@@ -15,7 +15,7 @@ WORKERS ?= 4
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
 
 .PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
-	dist fuzz faults cluster soak bench bench-quick bench-envs clean
+	dist fuzz faults hammer cluster soak bench bench-quick bench-envs clean
 
 help:
 	@awk 'BEGIN { FS = ":.*## " } /^##@/ { printf "\n%s\n", substr($$0, 5) } \
@@ -99,6 +99,10 @@ faults: $(READY) envs ## the fault tests in full: more calls, kills and stops th
 cluster: $(READY) envs ## several proxies in full: kills, partitions (as root), and all that one does at three (an hour)
 	THOROUGH=1 $(BIN)/python -m pytest -s tests/cluster $(ARGS)
 	THOROUGH=1 $(PYTEST) -m cluster tests/e2e tests/faults $(ARGS)
+
+hammer: $(READY) envs ## one caller who means harm, by every means for a minute, into .cache/hammer.md (50 minutes, on an idle machine)
+	rm -f .cache/hammer.md
+	HAMMER_SECONDS=60 HAMMER_TABLE=.cache/hammer.md $(BIN)/python -m pytest tests/faults/test_hammer.py $(ARGS)
 
 # Only what make itself is given counts: many shells have a SECONDS of their own.
 soak: SECONDS = 600

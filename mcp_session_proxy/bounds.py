@@ -26,6 +26,8 @@ HEAD_NAME_BYTES: Final = 256
 HEAD_TIMES_A_FIELD: Final = 4
 # Until a body has arrived.
 BODY_SECONDS: Final = 60.0
+# Of one that nobody reads: what is taken in before its connection is read no more.
+BODY_HELD_BYTES: Final = 768 * 1024
 # Of a page beside the endpoint, what the operating system holds on its way in, and again on its way out.
 PAGE_HELD_BYTES: Final = 128 * 1024
 # Until a stream is given up of which its client takes nothing.
@@ -34,6 +36,12 @@ UNREAD_SECONDS: Final = 60.0
 ADMIN_CONNECTIONS: Final = 64
 # Until the first request of a connection to it has arrived.
 ADMIN_FIRST_REQUEST_SECONDS: Final = 10.0
+# Of one head there.
+ADMIN_HEAD_FIELDS: Final = 64
+# What clients there have not taken of their pages, all together.
+ADMIN_UNREAD_BYTES: Final = 8 * 1024 * 1024
+# Sessions of each kind on one page there.
+ADMIN_ROWS: Final = 10_000
 # A body at the admin listener.
 ADMIN_BODY_BYTES: Final = 4096
 # Until such a body has arrived.

@@ -10,10 +10,12 @@ The shares count payload bytes. What Python makes of them (copies, objects, the 
 some three times as much, which is why the budget is a quarter of the machine's memory by default.
 """
 
+import contextlib
 import os
+import resource
 import sys
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -34,11 +36,9 @@ from .errors import OverBudget
 
 LEAST_BUDGET_BYTES: Final = 128 * 1024 * 1024
 _PART_OF_MEMORY: Final = 4
-# Limits of containers, version 2 and 1; "max" or a number beyond the machine's means none.
-_CGROUP_LIMITS: Final = (
-    Path("/sys/fs/cgroup/memory.max"),
-    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
-)
+# Limits of containers and services, version 2 and 1; "max" or a number beyond the machine's means none.
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+_OWN_CGROUPS: Final = Path("/proc/self/cgroup")
 
 
 class Share:
@@ -196,14 +196,44 @@ class Memory:
 
 
 def default_budget_bytes() -> int:
-    """A quarter of what the container or the machine has, but not less than 128 MiB."""
+    """A quarter of what the process, its container or the machine may have, but not less than 128 MiB."""
     return max(LEAST_BUDGET_BYTES, _memory_bytes() // _PART_OF_MEMORY)
 
 
 def _memory_bytes() -> int:
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limits = [limit for path in _CGROUP_LIMITS if (limit := _read_limit(path)) is not None]
-    return min([machine, *limits])
+    return min([machine, *_limits_of_process(), *_limits_of_groups(_CGROUPS, _OWN_CGROUPS)])
+
+
+def _limits_of_process() -> Iterator[int]:
+    """What this process may have at most: its address space, and what of that can be written to."""
+    for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            yield limit
+
+
+def _limits_of_groups(root: Path, own: Path) -> Iterator[int]:
+    """What its control groups may have: in a container, the root is its own; a service is further down.
+
+    See cgroups(7), "/proc files". A group is bound by those around it, too.
+    """
+    places = [(root, "memory.max"), (root / "memory", "memory.limit_in_bytes")]
+    with contextlib.suppress(OSError, ValueError):  # there are none here
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                group, name = root, "memory.max"
+            elif "memory" in controllers.split(","):
+                group, name = root / "memory", "memory.limit_in_bytes"
+            else:
+                continue
+            for part in Path(path).parts[1:]:
+                group = group / part
+                places.append((group, name))
+    for group, name in places:
+        if (limit := _read_limit(group / name)) is not None:
+            yield limit
 
 
 def _read_limit(path: Path) -> int | None:

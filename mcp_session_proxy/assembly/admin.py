@@ -6,6 +6,7 @@ from typing import Final
 
 from aiohttp import web
 
+from ..bounds import ADMIN_HEAD_FIELDS
 from ..downstream.app import SILENT
 from ..ops.admin import build_admin_app
 from ..ops.admin.admission import Admission, AdmittingSite
@@ -56,6 +57,7 @@ async def open_admin(
         access_log=None,
         logger=SILENT,
         keepalive_timeout=settings.connection_idle_timeout,
+        max_headers=ADMIN_HEAD_FIELDS,
         shutdown_timeout=_FAREWELL_SECONDS,
     )
     make_site = partial(AdmittingSite, admission=admission)

@@ -90,6 +90,7 @@ class Front:
                 idle_timeout_seconds=settings.connection_idle_timeout,
                 is_accepted=core.pool.books.has_open,
                 heads=core.memory.heads,
+                bodies=core.memory.bodies,
             ),
         )
         self.runner = web.ServerRunner(self.listener, shutdown_timeout=_CLOSE_SECONDS)

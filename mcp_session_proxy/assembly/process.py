@@ -19,6 +19,7 @@ from ..ops.banner import startup_lines
 from ..settings.config import Settings
 from ..settings.descriptors import explain, fit
 from .activation import Inherited, inherit
+from .heap import Heap, tune
 from .proxy import Proxy
 from .sockets import CannotStart
 from .supervisor import Supervisor
@@ -41,6 +42,7 @@ def run(settings: Settings, load: Callable[[], Settings]) -> int:
 def _run(settings: Settings, load: Callable[[], Settings]) -> int:
     # First of all: files that are opened from now on may get the numbers of those that were promised.
     inherited = inherit(os.environ)
+    heap = Heap(tune())
     open_files = _raise_file_limit()
     wanted, settings = settings, fit(settings, open_files)
     if settings is not wanted:
@@ -50,7 +52,7 @@ def _run(settings: Settings, load: Callable[[], Settings]) -> int:
         return inherited.fit(fit(load(), open_files))
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(inherited.fit(settings), reload, inherited))
+        return runner.run(_serve(inherited.fit(settings), reload, inherited, heap))
 
 
 def _raise_file_limit() -> int:
@@ -62,9 +64,14 @@ def _raise_file_limit() -> int:
     return sys.maxsize if soft == resource.RLIM_INFINITY else soft
 
 
-async def _serve(settings: Settings, load: Callable[[], Settings], inherited: Inherited) -> int:
+async def _serve(settings: Settings, load: Callable[[], Settings], inherited: Inherited, heap: Heap) -> int:
     supervisor = Supervisor()
-    proxy = Proxy(settings, alive=supervisor.alive, inherited=inherited)
+
+    def alive() -> None:
+        supervisor.alive()
+        heap.look()
+
+    proxy = Proxy(settings, alive=alive, inherited=inherited)
     _heed_signals(proxy, supervisor, load)
     with contextlib.closing(supervisor):
         async with proxy:

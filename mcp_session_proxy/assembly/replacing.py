@@ -14,6 +14,11 @@ that the older one keeps in a directory of theirs, in packets of JSON (``SOCK_SE
 At no time do both accept. Whatever goes wrong before "ready" leaves the older one as it was. An older one
 that keeps state says "wait" instead of "yours", drains first, and closes the connection when it has let go of
 its directory. One that ends by itself meanwhile says the same. Linux only.
+
+Whoever asks is the same user's, and may still be stuck, or mean harm. So asking keeps nobody else from it:
+several may have the sockets, of which the first one that is ready takes the place, and the others are told
+so. Each may take its time, and there are few of them: one for each process, and whoever has asked first makes
+room.
 """
 
 import asyncio
@@ -22,7 +27,6 @@ import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from enum import Enum
 from pathlib import Path
 from typing import Final
 
@@ -39,12 +43,22 @@ _READY: Final = b"ready"
 _YOURS: Final = b"yours"
 _WAIT: Final = b"wait "  # and so many seconds at most
 _TOO_SLOW: Final = b"it took too long to start"
+_TAKEN: Final = b"it is being replaced already"
+_DISPLACED: Final = b"others have asked since"
 _PACKET_BYTES: Final = 64 * 1024
 _MOST_SOCKETS: Final = 32
 # How long the older one may take to answer: its event loop turns, or it is not well.
 _ANSWER_SECONDS: Final = 10.0
-# How long the newer one may take to start, before the older one no longer counts on it.
+# How long the newer one may take to start, before the older one no longer counts on it. It keeps nobody else
+# from starting meanwhile.
 _START_SECONDS: Final = 120.0
+# How many may be starting at the same time.
+_MOST_ASKING: Final = 8
+# Where the older one cannot accept, for want of descriptors say, it tries again after this; and the newer one
+# where its place in the queue is taken.
+_PAUSE_SECONDS: Final = 0.1
+# A drain may take long; no time without an end is believed.
+_LONGEST_WAIT_SECONDS: Final = 24 * 3600.0
 _OURS_ALONE: Final = 0o600
 
 
@@ -86,8 +100,7 @@ class Predecessor:
         try:
             connection.setblocking(False)
             try:
-                with unix_name(path) as name:
-                    connection.connect(name)
+                await _connect(connection, path)
             except (FileNotFoundError, ConnectionRefusedError):
                 connection.close()
                 return None  # nothing is there, or what a process left behind that was killed
@@ -126,7 +139,7 @@ class Predecessor:
             self._connection.send(_READY)
         verdict = await self._hear(_ANSWER_SECONDS)
         if verdict.startswith(_WAIT):
-            verdict = await self._hear(float(verdict.removeprefix(_WAIT)))
+            verdict = await self._hear(_seconds(verdict.removeprefix(_WAIT)))
         # Nothing is what the system says of a process that has ended: it accepts nobody, either.
         if verdict not in (_YOURS, b""):
             raise CannotStart(f"--replace: process {self.pid} goes on: {verdict.decode(errors='replace')}")
@@ -146,6 +159,34 @@ class Predecessor:
         self._connection.close()
         for _, _, given in self._sockets:
             given.close()
+
+
+async def _connect(connection: socket.socket, path: Path) -> None:
+    """Connect. Where too many wait to be accepted, the system has nobody wait for a place (unix(7)).
+
+    Raises:
+        CannotStart: there was none in time.
+        OSError: nobody listens there.
+    """
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            while True:
+                with unix_name(path) as name, contextlib.suppress(BlockingIOError):
+                    connection.connect(name)
+                    return
+                await asyncio.sleep(_PAUSE_SECONDS)
+    except TimeoutError:
+        raise CannotStart(
+            f"--replace: {path}: too many others ask there; stop them, and start again"
+        ) from None
+
+
+def _seconds(text: bytes) -> float:
+    """A time that the older one has named; none where it is no time."""
+    try:
+        return min(max(0.0, float(text)), _LONGEST_WAIT_SECONDS)
+    except ValueError:
+        return 0.0
 
 
 async def _receive(connection: socket.socket, pid: int) -> list[tuple[Role, str, socket.socket]] | None:
@@ -190,14 +231,6 @@ def _silent(pid: int) -> CannotStart:
 # -- the older one -----------------------------------------------------------------------------------
 
 
-class _Possession(Enum):
-    """Whose the sockets are. It goes on from top to bottom; back only from ASKED for to OURS."""
-
-    OURS = "ours"
-    ASKED = "asked for"
-    GIVEN = "given away"
-
-
 class Replaceable:
     """Lets a newer process of the same user have the ``sockets``, each list by its role and address.
 
@@ -224,10 +257,13 @@ class Replaceable:
         self._replaced = replaced
         self._wait_seconds = wait_seconds
         self._observe = observe
-        self._possession = _Possession.OURS
         self._tasks = Tasks()
         self._waiting: socket.socket | None = None
+        self._pause: asyncio.TimerHandle | None = None
         self._own: os.stat_result | None = None
+        # Who has the sockets and is not ready, by its process, in the order in which they asked.
+        self._asking: dict[int, socket.socket] = {}
+        # Who takes the place: from then on the sockets are its own.
         self._successor: socket.socket | None = None
 
     def open(self) -> None:
@@ -254,19 +290,25 @@ class Replaceable:
             draft.unlink(missing_ok=True)
             raise
         self._waiting = waiting
-        asyncio.get_running_loop().add_reader(waiting, self._arrive)
+        self._listen()
 
     def close(self) -> None:
         """Wait no longer. Nobody may be accepted here any more: a newer process that was starting goes on."""
         if self._waiting is None:
             return
+        if self._pause is not None:
+            self._pause.cancel()
         asyncio.get_running_loop().remove_reader(self._waiting)
         self._waiting.close()
         self._waiting = None
-        if self._possession is _Possession.ASKED:
-            self._promise()
-        if self._possession is not _Possession.GIVEN:
+        if self._successor is None:
             self._remove_path()
+            if self._asking:
+                # Who has asked last most likely means it. For two of them the sockets would be too many.
+                *others, (_, self._successor) = self._asking.items()
+                for _, connection in others:
+                    self._dismiss(connection, _TAKEN)
+                self._promise(self._successor)
         self._tasks.cancel()
 
     def leave(self) -> None:
@@ -281,57 +323,89 @@ class Replaceable:
             if self._own is not None and (found.st_dev, found.st_ino) == (self._own.st_dev, self._own.st_ino):
                 self._path.unlink()
 
+    def _listen(self) -> None:
+        self._pause = None
+        if self._waiting is not None:
+            asyncio.get_running_loop().add_reader(self._waiting, self._arrive)
+
     def _arrive(self) -> None:
         assert self._waiting is not None
-        with contextlib.suppress(OSError):  # who came has gone again
+        loop = asyncio.get_running_loop()
+        try:
             connection, _ = self._waiting.accept()
-            connection.setblocking(False)
-            self._tasks.spawn(self._answer(connection), "successor")
+        except (BlockingIOError, ConnectionError):
+            return  # who came has gone again
+        except OSError:
+            # Who has come stays in the queue, so this would be called again at once, and without end.
+            loop.remove_reader(self._waiting)
+            self._pause = loop.call_later(_PAUSE_SECONDS, self._listen)
+            return
+        connection.setblocking(False)
+        self._tasks.spawn(self._answer(connection), "successor")
 
     async def _answer(self, connection: socket.socket) -> None:
-        """Hand everything over to one who asks, if that is the right one and nobody else has asked before."""
-        pid, user = peer_process(connection)
-        problem = None
+        """Hand everything over to one who asks, if that is the right one and nobody else was ready before."""
+        pid, problem = 0, None
         try:
+            pid, user = peer_process(connection)
             if user != os.geteuid():
                 problem = f"it is another user's (uid {user})"
-            elif self._possession is not _Possession.OURS:
-                self._send(connection, refused="it is being replaced already")
+            elif self._successor is not None:
+                self._send(connection, refused=_TAKEN.decode())
             else:
                 problem = await self._hand_over(connection, pid)
         except OSError as error:
             problem = str(error.strerror or error)
-        except asyncio.CancelledError:
-            # This process ends by itself: the newer one hears when it has let go of everything.
+            if connection is self._successor:
+                self._successor = None
+        finally:
+            # If this process ends by itself, its successor hears when it has let go of everything.
             if connection is not self._successor:
                 connection.close()
-            raise
         if problem is not None:
             self._observe(events.ReplacementFailed(pid=pid, problem=problem))
-            if connection is self._successor:
-                self._possession, self._successor = _Possession.OURS, None
-        if connection is not self._successor:
-            connection.close()
 
     async def _hand_over(self, connection: socket.socket, pid: int) -> str | None:
         """Gives what went wrong; None if nothing did."""
-        self._possession, self._successor = _Possession.ASKED, connection
-        self._send(connection)
-        problem = await self._wait_until_ready(connection)
-        if problem is None:
-            self._possession = _Possession.GIVEN
-            await self._cease()
-            self._promise()
-            self._observe(events.Replaced(pid=pid))
-            self._replaced()
-        return problem
+        self._make_room(pid)
+        self._asking[pid] = connection
+        try:
+            self._send(connection)
+            problem = await self._wait_until_ready(connection)
+        finally:
+            if self._asking.get(pid) is connection:
+                del self._asking[pid]
+        if problem is not None:
+            return problem
+        if self._successor is not None:
+            connection.send(_TAKEN)
+            return None
+        self._successor = connection
+        await self._cease()
+        self._promise(connection)
+        self._observe(events.Replaced(pid=pid))
+        self._replaced()
+        return None
 
-    def _promise(self) -> None:
+    def _make_room(self, pid: int) -> None:
+        """A process asks once, and there are few of them: who has asked first makes room."""
+        before = self._asking.pop(pid, None)
+        if before is None and len(self._asking) >= _MOST_ASKING:
+            before = self._asking.pop(next(iter(self._asking)))
+        if before is not None:
+            self._dismiss(before, _DISPLACED)
+
+    def _dismiss(self, connection: socket.socket, reason: bytes) -> None:
+        """Tell one who has asked to go; what answers it finds that it has gone."""
+        with contextlib.suppress(OSError):
+            connection.send(reason)
+            connection.shutdown(socket.SHUT_RD)
+
+    def _promise(self, successor: socket.socket) -> None:
         """Nobody is accepted here any more: tell the newer process, or let it wait until all is let go of."""
-        assert self._successor is not None
         seconds = self._wait_seconds()
         with contextlib.suppress(OSError):  # if it has gone now, it is too late: it may have begun
-            self._successor.send(_YOURS if seconds is None else _WAIT + str(seconds).encode())
+            successor.send(_YOURS if seconds is None else _WAIT + str(seconds).encode())
 
     async def _wait_until_ready(self, connection: socket.socket) -> str | None:
         """What is wrong with the newer process; None if it is ready."""

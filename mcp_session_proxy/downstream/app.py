@@ -22,7 +22,7 @@ from .. import events
 from ..bounds import FIRST_REQUEST_SECONDS, HEAD_FIELDS
 from ..errors import ForbiddenOrigin, InternalError, ProxyError
 from ..events import Observer
-from ..memory import Share
+from ..memory import UNBOUNDED, Share
 from .answers import no_id, refuse
 from .connection import Connection, measure_head, require_http_1
 from .endpoint import Endpoint
@@ -161,8 +161,8 @@ class HttpServer(web.Server):
     Each connection has a place (``places.py``). One whose first request does not begin in time is closed; for
     the time between requests aiohttp has a timeout of its own. One whose other side takes nothing of what it
     is sent is given up by the operating system. ``rules`` may be replaced at any time. ``is_accepted`` tells
-    whether the server knows a principal; ``heads`` is the memory for heads that have not ended. A head has
-    ``max_fields`` at most.
+    whether the server knows a principal; ``heads`` is the memory for heads that have not ended, ``bodies``
+    that for bodies, of which some counts before it is read. A head has ``max_fields`` at most.
     """
 
     connection_type: type[Connection] = Connection
@@ -175,6 +175,7 @@ class HttpServer(web.Server):
         idle_timeout_seconds: float,
         is_accepted: Callable[[str], bool],
         heads: Share,
+        bodies: Share = UNBOUNDED,
         max_fields: int = HEAD_FIELDS,
     ) -> None:
         super().__init__(
@@ -191,6 +192,7 @@ class HttpServer(web.Server):
             first_request_seconds=min(FIRST_REQUEST_SECONDS, idle_timeout_seconds),
         )
         self.heads = UnfinishedHeads[Connection](heads)
+        self.bodies = bodies
         self._is_accepted = is_accepted
         self._parting = False
         self.rules = rules
@@ -214,6 +216,7 @@ class HttpServer(web.Server):
         )
         connection.place = None
         connection.heads = self.heads
+        connection.bodies = self.bodies
         connection.places = self.places
         return connection
 
@@ -261,7 +264,7 @@ class HttpServer(web.Server):
             if handler.place is None:
                 end()
                 return
-        _set_timeouts(transport)
+        set_timeouts(transport)
         handler.place.end = end
         handler.place.owner = partial(self._owner, handler)
         handler.place.can_go = partial(self._can_go, handler)
@@ -315,7 +318,7 @@ class HttpServer(web.Server):
         return message._replace(should_close=True) if self._parting else message
 
 
-def _set_timeouts(transport: asyncio.Transport) -> None:
+def set_timeouts(transport: asyncio.Transport) -> None:
     """Have the operating system look after a connection (Linux only).
 
     It is closed when the other side takes nothing for a while (RFC 5482), and while it is silent, it is kept

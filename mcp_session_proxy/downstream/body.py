@@ -14,6 +14,7 @@ from ..bounds import BODY_SECONDS, SMALL_BYTES
 from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
 from ..memory import Share
 from .forwarded import ForwardedRequest
+from .streams import break_circle
 
 _STEP_BYTES: Final = 64 * 1024
 # What a deflate stream starts with, with its wrapper (RFC 1950) or, as some clients send it, without.
@@ -48,6 +49,7 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
         async with asyncio.timeout(BODY_SECONDS):
             return await _gather(http, inflater, max_bytes, share)
     except (TimeoutError, web.RequestPayloadError) as error:
+        break_circle(error)
         raise BadRequest("The body did not arrive whole.") from error
     except zlib.error as error:
         raise BadRequest("The body is not compressed in the way that Content-Encoding says.") from error
@@ -74,6 +76,8 @@ async def _gather(http: web.BaseRequest, inflater: "_Inflater | None", max_bytes
             http.check_body(body)
     except BaseException:
         share.give_back(size)
+        # The error leads here by its traceback, and aiohttp keeps it where this leads to: a circle.
+        pieces.clear()
         raise
     return body
 

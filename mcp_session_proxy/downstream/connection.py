@@ -14,8 +14,9 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
-from ..bounds import HEAD_FIELDS, HEAD_NAME_BYTES, HEAD_TIMES_A_FIELD
+from ..bounds import BODY_HELD_BYTES, HEAD_FIELDS, HEAD_NAME_BYTES, HEAD_TIMES_A_FIELD
 from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections, UnsupportedHttp
+from ..memory import Share
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
@@ -48,7 +49,8 @@ class Connection(RequestLoop):
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
     request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
     tells it from all others; ``place`` is its place among all connections (``places``), as long as it is
-    open; ``heads`` are all that have not ended; ``quiet_looks`` in how many looks in a row it was idle.
+    open; ``heads`` are all that have not ended, and ``bodies`` is the memory for bodies; ``quiet_looks`` in
+    how many looks in a row it was idle.
     """
 
     __slots__ = (
@@ -58,10 +60,13 @@ class Connection(RequestLoop):
         "_ended_by_client",
         "_follows",
         "_framing_bytes",
+        "_holds_body",
         "_holds_head",
         "_shared",
         "_streamed",
         "_unparsed_bytes",
+        "_weighed",
+        "bodies",
         "client",
         "departure",
         "head",
@@ -80,14 +85,15 @@ class Connection(RequestLoop):
     place: Place | None
     places: Places
     heads: "UnfinishedHeads[Connection]"
+    bodies: Share
     _binder: Binder | None
+    _weighed: StreamReader | None
 
     def begin(self, task: "asyncio.Task[None]", body: StreamReader) -> None:
         """A request begins; ``task`` is what works on it."""
         self.departure = task.cancel
         self._streamed = self._follows = False
         self._body = None if body.is_eof() else body
-        self._body_bytes = self._framing_bytes = 0
 
     def stream(self) -> None:
         """The request is answered by an event stream.
@@ -99,6 +105,9 @@ class Connection(RequestLoop):
     def follow(self) -> None:
         """The request asks for a stream of what may come, and works on nothing."""
         self._follows = True
+        if self._reading_paused and self.transport is not None:
+            # Its body is large, goes on, and is read by nobody.
+            self._loop.call_soon(self.transport.abort)
 
     def sent_by(self, sender: Sender) -> None:
         """The request that has come is this sender's.
@@ -161,14 +170,40 @@ class Connection(RequestLoop):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.departure = self.head = self.sender = self.client = self._binder = None
-        self._shared = self._ended_by_client = self._streamed = self._holds_head = self._follows = False
-        self._body = None
+        self._shared = self._ended_by_client = self._streamed = self._follows = False
+        self._holds_head = self._holds_body = False
+        self._body = self._weighed = None
         self._body_bytes = self._framing_bytes = self._unparsed_bytes = 0
         self.number = next_number()
         self.quiet_looks = 0
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
         # first step (eagerly, from Python 3.12 on).
         super().connection_made(transport)
+
+    def pause_reading(self) -> None:
+        """More has come of a body than whoever works on its request has taken; it may never be taken."""
+        super().pause_reading()
+        if self._holds_body:
+            return
+        try:
+            self.bodies.take(BODY_HELD_BYTES, large=True)
+            self._holds_body = True
+        except OverBudget:
+            if not self._request_in_progress:
+                return  # it has just come: whoever reads it refuses it
+        if self.transport is not None and (self.follows or not self._holds_body):
+            # Nobody reads what follows such a request, or there is no memory for it.
+            self._loop.call_soon(self.transport.abort)
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """It was taken."""
+        self._let_go_of_body()
+        super().resume_reading(resume_parser)
+
+    def _let_go_of_body(self) -> None:
+        if self._holds_body:
+            self._holds_body = False
+            self.bodies.give_back(BODY_HELD_BYTES)
 
     def data_received(self, data: bytes) -> None:
         """Something has arrived. Most of the time it is all of a request, and nothing else."""
@@ -211,6 +246,10 @@ class Connection(RequestLoop):
         aiohttp's parser drops extensions, but keeps trailers until the next request begins. It stands still
         while nobody takes what it has read of the body; what has come since is weighed when it goes on.
         """
+        if body is not self._weighed:
+            # Not when its request begins: more of it may have come by then.
+            self._weighed = body
+            self._body_bytes = self._framing_bytes = self._unparsed_bytes = 0
         size_bytes += self._unparsed_bytes
         self._unparsed_bytes = size_bytes if self._reading_paused else 0
         if self._reading_paused:
@@ -265,13 +304,18 @@ class Connection(RequestLoop):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The client has left, or was cut off."""
         self._let_go()
+        self._let_go_of_body()
+        self._body = self._weighed = None  # they lead back here
         between_requests = self._current_request is None and not self._streamed
+        task = self._task_handler
         # An error is a reset by the other side. A connection that we close ends with neither.
         by_client = (self._ended_by_client or exc is not None) and between_requests
         super().connection_lost(exc)
         departure, self.departure = self.departure, None
         if departure is not None:
             departure()
+        if task is not None:
+            task.add_done_callback(_forget_frames)
         if self._binder is not None and self.client is not None and not self._shared:
             self._binder.connection_closed(self.client, by_client=by_client)
         self.client = self._binder = None
@@ -290,6 +334,18 @@ class Connection(RequestLoop):
         if isinstance(exc, ProxyError):
             return _refuse(exc)
         return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
+
+
+def _forget_frames(task: "asyncio.Task[None]") -> None:
+    """Let go of what a task was doing when it was cancelled.
+
+    Its error leads to the frame of aiohttp's ``start``, which leads back to the task where it waited for the
+    rest of a body: a circle, with all that had come of the body.
+    """
+    try:
+        task.exception()
+    except asyncio.CancelledError as error:
+        error.__traceback__ = None
 
 
 def _refuse(error: ProxyError) -> web.Response:

@@ -352,8 +352,8 @@ class Settings(ClusterSettings, LeaseSettings, PeerSettings, StdioSettings):
     memory_budget: Annotated[OptionalSize, Group.LIMITS, LIVE] = None
     """Memory for what callers and servers send: heads, bodies, answers on their way, kept events and lists,
     client profiles. When a share of it is used up, whoever comes next is answered 503 and those before go on.
-    By default a quarter of the container's or the machine's memory, but at least 128 MiB. It counts payload;
-    the process needs some three times as much at its worst."""
+    By default a quarter of what the process, its container, its service or the machine may have, but at least
+    128 MiB. It counts payload; the process needs some three times as much at its worst."""
 
     max_inflight_bytes: Annotated[OptionalSize, Group.LIMITS, LIVE] = None
     """How much of that the bodies of all requests together may take until they are answered; by default a

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import errno
+import itertools
 import os
 import signal
 import socket
@@ -339,15 +341,140 @@ async def test_the_sockets_are_the_same(older: Older) -> None:
     predecessor.close()
 
 
-async def test_one_at_a_time(older: Older) -> None:
-    """While one is starting, and for ever after it has started, others are told to go."""
-    first = await found(older.path)
-    with pytest.raises(CannotStart, match="hands nothing over: it is being replaced already"):
-        await Predecessor.find(older.path)
-    await first.replace()
+@pytest.fixture
+def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each connection seems to be another process's."""
+    numbers = itertools.count(1_000_000)
+    monkeypatch.setattr(replacing, "peer_process", lambda _: (next(numbers), os.geteuid()))
+
+
+@pytest.mark.usefixtures("several_processes")
+async def test_the_first_that_is_ready(older: Older) -> None:
+    """Of several that are starting it takes the place; the others are told so, then and for ever after."""
+    first, second = await found(older.path), await found(older.path)
+    await second.replace()
+    with pytest.raises(CannotStart, match="goes on: it is being replaced already"):
+        await first.replace()
     with pytest.raises(CannotStart, match="hands nothing over: it is being replaced already"):
         await Predecessor.find(older.path)
     first.close()
+    second.close()
+    assert older.ceased == 1
+
+
+@pytest.mark.usefixtures("several_processes")
+async def test_one_that_is_stuck(older: Older) -> None:
+    """Processes that ask and are never ready keep nobody from taking the place, however many they are.
+
+    There are few of them at a time: the first ones make room.
+    """
+    with contextlib.ExitStack() as stack:
+        stuck = [stack.enter_context(asking(older.path)) for _ in range(20)]
+        predecessor = await found(older.path)
+        handed = stuck[0].recv(10_000)
+        assert b'"sockets":[[' in handed
+        assert stuck[0].recv(10_000) == b"others have asked since"
+        await until(lambda: len(older.told()) >= 12)
+        await predecessor.replace()
+        predecessor.close()
+    assert older.ceased == 1
+
+
+async def test_a_process_asks_once(older: Older) -> None:
+    """When it asks again, its first question is over."""
+    with asking(older.path) as first:
+        predecessor = await found(older.path)
+        assert first.recv(10_000) != b""
+        assert first.recv(10_000) == b"others have asked since"
+        await predecessor.replace()
+        predecessor.close()
+
+
+@pytest.mark.usefixtures("several_processes")
+async def test_the_older_one_ends_while_several_start(older: Older) -> None:
+    """Who has asked last goes on, and no other: the sockets are for one."""
+    first, second = await found(older.path), await found(older.path)
+    older.stack.close()
+    await second.replace()
+    with pytest.raises(CannotStart, match="goes on: it is being replaced already"):
+        await first.replace()
+    first.close()
+    second.close()
+
+
+async def test_no_descriptors_are_left(older: Older, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who cannot be accepted waits, and the process has better things to do than to try without end."""
+    tried = 0
+
+    def accept(_: socket.socket) -> None:
+        nonlocal tried
+        tried += 1
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(replacing, "_PAUSE_SECONDS", 0.01)
+    with monkeypatch.context() as without:
+        without.setattr(socket.socket, "accept", accept)
+        finding = asyncio.create_task(found(older.path))
+        await until(lambda: tried)
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert tried < 10
+    predecessor = await finding
+    await predecessor.replace()
+    predecessor.close()
+
+
+async def test_a_queue_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever finds the queue full waits for a place in it, but not for ever."""
+    path = tmp_path / "replace.sock"
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as busy,
+        contextlib.ExitStack() as waiting,
+    ):
+        busy.bind(str(path))
+        busy.listen(0)
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                one = waiting.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                one.setblocking(False)
+                one.connect(str(path))
+        monkeypatch.setattr(replacing, "_PAUSE_SECONDS", 0.01)
+        with monkeypatch.context() as hasty:
+            hasty.setattr(replacing, "_ANSWER_SECONDS", 0.03)
+            with pytest.raises(CannotStart, match="too many others ask there"):
+                await Predecessor.find(path)
+        finding = asyncio.create_task(Predecessor.find(path))
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while not finding.done():
+                busy.setblocking(False)
+                with contextlib.suppress(BlockingIOError):
+                    busy.accept()[0].close()
+                await asyncio.sleep(0.001)
+        assert await finding is None
+
+
+@pytest.mark.parametrize("word", ["x", "-1", "nan", ""])
+async def test_a_time_that_is_none(tmp_path: Path, word: str) -> None:
+    """An older one that names no time to wait for is not waited for."""
+    path = tmp_path / "replace.sock"
+    packet = b'{"version": "9", "sockets": [["public", "127.0.0.1:0"]]}'
+    with (
+        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as strange,
+        socket.create_server(("127.0.0.1", 0)) as one,
+    ):
+        strange.bind(str(path))
+        strange.listen()
+        finding = asyncio.create_task(Predecessor.find(path))
+        await readable(strange)
+        connection, _ = strange.accept()
+        with connection:
+            socket.send_fds(connection, [packet], [one.fileno()])
+            predecessor = await finding
+            assert predecessor is not None
+            connection.send(f"wait {word}".encode())
+            with pytest.raises(CannotStart, match="does not answer"):
+                await predecessor.replace()
+            predecessor.close()
 
 
 async def test_one_that_gives_up(older: Older) -> None:

@@ -44,6 +44,7 @@ ROWS = {
     },
     "bodies at the MCP endpoint": {
         "BODY_SECONDS": "{} to arrive",
+        "BODY_HELD_BYTES": "of one that nobody reads yet {}",
         "BODIES_PERCENT": "{} of `--memory-budget` if that is not given",
         "SMALL_PERCENT": "of which {} are kept",
         "SMALL_BYTES": "for those under {}",
@@ -56,6 +57,9 @@ ROWS = {
     "connections to the admin listener": {
         "ADMIN_CONNECTIONS": "{};",
         "ADMIN_FIRST_REQUEST_SECONDS": "within {}",
+        "ADMIN_HEAD_FIELDS": "heads of {} fields",
+        "ADMIN_UNREAD_BYTES": "{} all together",
+        "ADMIN_ROWS": "{} sessions of each kind",
     },
     "other proxies of a cluster": {
         "PEER_CONNECT_SECONDS": "{} to connect",

@@ -230,6 +230,19 @@ async def silent_admin_connections(attacker: Attacker) -> None:
 held: list[asyncio.StreamWriter] = []
 
 
+async def unread_admin_pages(attacker: Attacker) -> None:
+    """Pages of the admin listener, of which nothing is read, and requests whose bodies never come."""
+    host = urlsplit(attacker.admin).netloc
+    _, writer = await attacker.connect(attacker.admin)
+    cast(asyncio.Transport, writer.transport).pause_reading()
+    asked = [f"GET /metrics HTTP/1.1\r\nHost: {host}\r\nContent-Length: 9\r\n\r\n"]
+    if random.random() < 0.8:
+        pages = ("/sessions?limit=999999999", "/metrics", "/api/v1/events?limit=999999999", "/runbook")
+        asked = [f"GET {page} HTTP/1.1\r\nHost: {host}\r\n\r\n" for page in pages] * 50
+    writer.write("".join(asked).encode())
+    held.append(writer)
+
+
 async def unknown_ids(attacker: Attacker) -> None:
     """DELETE and GET with ids that nobody knows."""
     for method in ("DELETE", "GET"):
@@ -374,6 +387,14 @@ async def unread_pages(attacker: Attacker) -> None:
     _, writer = await attacker.connect()
     cast(asyncio.Transport, writer.transport).pause_reading()
     writer.write(f"GET /large HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
+    held.append(writer)
+
+
+async def bodies_of_streams(attacker: Attacker) -> None:
+    """GET streams with bodies of 4 MiB, which nobody reads, on connections that stay."""
+    _, writer = await attacker.connect()
+    head = attacker.head(4 * MIB, **{"Mcp-Session-Id": uuid.uuid4().hex})
+    writer.write(head.replace(b"POST", b"GET", 1) + bytes(MIB))
     held.append(writer)
 
 
@@ -577,6 +598,7 @@ ATTACKS: Final[dict[Attack, int]] = {
     unfinished_bodies: 100,
     silent_connections: 20,
     silent_admin_connections: 20,
+    unread_admin_pages: 20,
     unknown_ids: 8,
     listeners: 40,
     unread_streams: 16,
@@ -593,6 +615,7 @@ ATTACKS: Final[dict[Attack, int]] = {
     fat_idle_heads: 40,
     pipelining: 8,
     unread_pages: 20,
+    bodies_of_streams: 20,
     hoarded_streams: 20,
     hoarded_listeners: 20,
     dozens_of_callers: 200,

@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -10,6 +10,8 @@ import uvloop
 from aiohttp import web
 
 from mcp_session_proxy.ops.admin.admission import Admission, AdmittingSite
+
+Page = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Slow:
@@ -27,8 +29,10 @@ class Slow:
 
 
 @asynccontextmanager
-async def listener(slow: Slow | None = None, **bounds: float) -> AsyncIterator[int]:
-    """A listener with one page, or two; gives its port."""
+async def listener(
+    slow: Slow | None = None, large: Page | None = None, **bounds: float
+) -> AsyncIterator[int]:
+    """A listener with one page, or several; gives its port."""
 
     async def page(_: web.Request) -> web.Response:
         return web.Response(text="here")
@@ -37,9 +41,11 @@ async def listener(slow: Slow | None = None, **bounds: float) -> AsyncIterator[i
     app.router.add_get("/", page)
     if slow is not None:
         app.router.add_get("/slow", slow.page)
+    if large is not None:
+        app.router.add_get("/large", large)
     admission = Admission(**bounds)  # type: ignore[arg-type]
     admission.watch(app)
-    runner = web.AppRunner(app, shutdown_timeout=0)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
     await AdmittingSite(runner, socket.create_server(("127.0.0.1", 0)), admission=admission).start()
     try:
@@ -128,3 +134,116 @@ async def test_who_asks_may_stay() -> None:
             await asyncio.sleep(0.1)
         assert connection is None
         assert len(http.connector._conns) == 1  # type: ignore[union-attr]
+
+
+LARGE = bytes(8 * 1024 * 1024)
+
+
+async def large(_: web.Request) -> web.Response:
+    """More than the system takes for a client that reads nothing."""
+    return web.Response(body=LARGE)
+
+
+async def ask_and_read_nothing(
+    port: int, request: bytes = b"GET /large HTTP/1.1\r\nHost: x\r\n\r\n"
+) -> socket.socket:
+    """A connection on which this was sent."""
+    connection = socket.socket()
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    connection.setblocking(False)
+    loop = asyncio.get_running_loop()
+    await loop.sock_connect(connection, ("127.0.0.1", port))
+    await loop.sock_sendall(connection, request)
+    return connection
+
+
+async def test_unread_pages_make_room() -> None:
+    """Connections whose clients read nothing keep nobody out."""
+    most = 100 * len(LARGE)
+    async with listener(large=large, max_connections=2, unread_bytes=most) as port, asyncio.timeout(30):
+        unread = [await ask_and_read_nothing(port) for _ in range(5)]
+        for _ in range(5):
+            assert await ask(port) == "here"
+        for connection in unread:
+            connection.close()
+
+
+async def test_requests_without_their_bodies_make_room() -> None:
+    """Nor do those that announce a body and send none, whether or not the page waits for it."""
+    slow = Slow()
+    request = b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n"
+    async with listener(slow, max_connections=2) as port, asyncio.timeout(30):
+        waiting = [await ask_and_read_nothing(port, request)]
+        waiting.append(await ask_and_read_nothing(port, request.replace(b"/ ", b"/slow ")))
+        while not slow.begun:
+            await asyncio.sleep(0)
+        for _ in range(5):
+            assert await ask(port) == "here"
+        slow.end.set()
+        for connection in waiting:
+            connection.close()
+
+
+async def test_who_reads_nothing_is_cut_off() -> None:
+    """After a while, also where there is room."""
+    pages: list[web.Request] = []
+
+    async def page(request: web.Request) -> web.Response:
+        pages.append(request)
+        return await large(request)
+
+    async with listener(large=page, unread_seconds=0.05) as port, asyncio.timeout(30):
+        with await ask_and_read_nothing(port):
+            while not pages or pages[0].transport is not None:
+                await asyncio.sleep(0.001)
+
+
+async def test_what_nobody_reads_is_bounded() -> None:
+    """Beyond so much of it, whoever has left most is cut off, and the others go on."""
+    pages: list[web.Request] = []
+
+    async def page(request: web.Request) -> web.Response:
+        pages.append(request)
+        return await large(request)
+
+    async with listener(large=page, unread_bytes=2 * len(LARGE)) as port, asyncio.timeout(30):
+        connections = [await ask_and_read_nothing(port) for _ in range(6)]
+        while len(pages) < 6:
+            await asyncio.sleep(0)
+        assert await ask(port) == "here"
+        while all(request.transport is not None for request in pages):
+            await asyncio.sleep(0.001)
+        left = [request.transport for request in pages if request.transport is not None]
+        assert left
+        assert sum(transport.get_write_buffer_size() for transport in left) <= 2 * len(LARGE)
+        assert await ask(port) == "here"
+        for connection in connections:
+            connection.close()
+
+
+async def test_a_page_in_a_turn() -> None:
+    """However many ask at once, everybody else has a turn between two pages, but for what costs nothing."""
+    turn = 0
+    made: list[int] = []
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async def page(_: web.Request) -> web.Response:
+        made.append(turn)
+        return web.Response(text="here")
+
+    async with listener(large=page) as port, asyncio.timeout(30):
+        counting = asyncio.create_task(count_turns())
+        connections = [await ask_and_read_nothing(port, b"GET ") for _ in range(5)]
+        for connection in connections:
+            connection.send(b"/large HTTP/1.1\r\nHost: x\r\n\r\n")
+        while len(made) < 5:
+            await asyncio.sleep(0)
+        counting.cancel()
+        for connection in connections:
+            connection.close()
+    assert len(set(made)) == 5

@@ -5,6 +5,7 @@ from typing import Final
 from aiohttp import web
 from prometheus_client.exposition import choose_encoder
 
+from ...bounds import ADMIN_ROWS
 from ...sessions.modes import Sharing
 from ..introspection import Phase
 from ..metrics import Metrics
@@ -52,7 +53,7 @@ class Pages:
 
     async def sessions(self, request: web.Request) -> web.Response:
         """``/sessions``: both kinds, the newest first, at most ``?limit=`` of each."""
-        limit = read_number(request, "limit", DEFAULT_LIMIT)
+        limit = min(read_number(request, "limit", DEFAULT_LIMIT), ADMIN_ROWS)
         now = self._view.gauges()
         return answer(
             Sessions(
