@@ -302,7 +302,7 @@ class Scene:
         def look() -> None:
             time.sleep(REST_SECONDS)
             with noting(row):
-                # The system may hold connections of an attacker that is gone already, which are accepted only now.
+                # The system may hold connections of an attacker that is gone, which are accepted only now.
                 for _ in eventually_within(10 if REST_SECONDS else 30):
                     row.after = self.level()
                     left = row.left()
