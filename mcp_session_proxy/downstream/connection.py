@@ -20,6 +20,7 @@ from ..memory import Share
 from ..protocol import jsonrpc, revisions
 from ..sessions.binding import Binder
 from ..sessions.client import ClientSession
+from .framing import Framing
 from .head import Head, Sender
 from .places import Place, Places
 from .request_loop import RequestLoop
@@ -30,8 +31,6 @@ _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _EARLY_ANSWER_SECONDS: Final = 2.0
 # Of what arrives with the end of a request, as much is not looked at more closely: it is all of that request.
 _SMALL_BYTES: Final = 4096
-# What comes around the bytes of a body, at most so many times as much, is no trailers.
-_CHUNK_TIMES: Final = 8
 _NO_MEMORY: Final = OverBudget(
     "The proxy has no memory left for requests whose heads take so long to arrive. Try again shortly."
 )
@@ -56,16 +55,13 @@ class Connection(RequestLoop):
     __slots__ = (
         "_binder",
         "_body",
-        "_body_bytes",
         "_ended_by_client",
         "_follows",
-        "_framing_bytes",
+        "_framing",
         "_holds_body",
         "_holds_head",
         "_shared",
         "_streamed",
-        "_unparsed_bytes",
-        "_weighed",
         "bodies",
         "client",
         "departure",
@@ -87,7 +83,7 @@ class Connection(RequestLoop):
     heads: "UnfinishedHeads[Connection]"
     bodies: Share
     _binder: Binder | None
-    _weighed: StreamReader | None
+    _framing: Framing | None
 
     def begin(self, task: "asyncio.Task[None]", body: StreamReader) -> None:
         """A request begins; ``task`` is what works on it."""
@@ -172,8 +168,7 @@ class Connection(RequestLoop):
         self.departure = self.head = self.sender = self.client = self._binder = None
         self._shared = self._ended_by_client = self._streamed = self._follows = False
         self._holds_head = self._holds_body = False
-        self._body = self._weighed = None
-        self._body_bytes = self._framing_bytes = self._unparsed_bytes = 0
+        self._body = self._framing = None
         self.number = next_number()
         self.quiet_looks = 0
         # Last, because it begins: the server gives the connection its place, and aiohttp's task may take its
@@ -241,29 +236,14 @@ class Connection(RequestLoop):
         return its_end
 
     def _weigh_framing(self, size_bytes: int, body: StreamReader) -> None:
-        """See how much has come of a body that is not in it: sizes of chunks, their extensions, trailers.
-
-        aiohttp's parser drops extensions, but keeps trailers until the next request begins. It stands still
-        while nobody takes what it has read of the body; what has come since is weighed when it goes on.
-        """
-        if body is not self._weighed:
-            # Not when its request begins: more of it may have come by then.
-            self._weighed = body
-            self._body_bytes = self._framing_bytes = self._unparsed_bytes = 0
-        size_bytes += self._unparsed_bytes
-        self._unparsed_bytes = size_bytes if self._reading_paused else 0
-        if self._reading_paused:
-            return
-        grown, self._body_bytes = body.total_bytes - self._body_bytes, body.total_bytes
-        # Trailers are what comes last, so it starts anew where the body has grown. Chunks of a byte have five
-        # bytes around them.
-        if grown:
-            self._framing_bytes = max(0, size_bytes - _CHUNK_TIMES * grown)
-        else:
-            self._framing_bytes += size_bytes
-        if self._framing_bytes > _most_of_head(self.max_field_size):
+        """See whether what follows a body is small enough."""
+        # Not when its request begins: more of it may have come by then.
+        if self._framing is None or self._framing.body is not body:
+            self._framing = Framing(body)
+        framing_bytes = self._framing.weigh(size_bytes, stands_still=self._reading_paused)
+        if framing_bytes > _most_of_head(self.max_field_size):
             body.set_exception(web.RequestPayloadError("trailers are too large"))
-        elif not body.is_eof() or self._framing_bytes <= self.max_field_size:
+        elif not body.is_eof() or framing_bytes <= self.max_field_size:
             return
         self.close()  # after the answer: an idle connection must not hold so much
         self._parser = None
@@ -305,7 +285,7 @@ class Connection(RequestLoop):
         """The client has left, or was cut off."""
         self._let_go()
         self._let_go_of_body()
-        self._body = self._weighed = None  # they lead back here
+        self._body = self._framing = None  # they lead back here
         between_requests = self._current_request is None and not self._streamed
         task = self._task_handler
         # An error is a reset by the other side. A connection that we close ends with neither.

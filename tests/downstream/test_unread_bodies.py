@@ -128,10 +128,10 @@ async def test_the_request_after_one_that_had_to_wait(bench: Bench) -> None:
         for _ in range(2):
             assert b" 200 " in await reader.readline()
             await reader.readuntil(b"}}")
-        await until(lambda: connection.is_idle)  # type: ignore[attr-defined]
+        await until(lambda: connection.is_idle)
         head, _, body = post(BODY[:10_000]).partition(b"\r\n\r\n")
         writer.write(head + b"\r\n\r\n")
-        await until(lambda: not connection.is_idle)  # type: ignore[attr-defined]
+        await until(lambda: not connection.is_idle)
         writer.write(body[:5_000])
         await until(lambda: held(bench) >= 5_000)
         writer.write(body[5_000:])
