@@ -191,7 +191,8 @@ class Shards:
                 # Somebody has: what is here is older than what is written.
                 self.lost(shard, membership.member)
                 membership.claim_stands(shard, claimed.fence)
-        records = await membership.load(shard)
+        # What was claimed by somebody else in this member's name, as who writes does, came without.
+        records = claimed.records if claimed.outcome is ClaimOutcome.TAKEN else await membership.load(shard)
         if records:
             # A claim alone does not live for long, and they would go with it.
             await membership.write(shard, {}, self.rules.ttl_seconds)

@@ -6,6 +6,7 @@ means is for whoever calls: here is nothing but names, numbers and bytes.
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 
@@ -27,12 +28,16 @@ class ClaimOutcome(Enum):
 
 
 class Claimed(NamedTuple):
-    """The outcome, who owns the shard now, under which fence, and how long the owner's lease still lasts."""
+    """The outcome, who owns the shard now, under which fence, and how long the owner's lease still lasts.
+
+    With one that was taken come its ``records``, which whoever takes it needs next.
+    """
 
     outcome: ClaimOutcome
     owner: str | None
     fence: int
     left_seconds: float = 0.0
+    records: Mapping["RecordPlace", bytes] = MappingProxyType({})
 
 
 class Fenced(NamedTuple):

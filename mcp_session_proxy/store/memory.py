@@ -49,7 +49,7 @@ class MemoryEngine:
             return Claimed(ClaimOutcome.OWNED, stored.owner, stored.fence, left)
         stored.owner, stored.fence = member, max(stored.fence, min_fence) + 1
         stored.until = self._now() + ttl_seconds
-        return Claimed(ClaimOutcome.TAKEN, member, stored.fence)
+        return Claimed(ClaimOutcome.TAKEN, member, stored.fence, records=dict(stored.records))
 
     async def write(
         self,

@@ -246,6 +246,15 @@ class SqliteEngine:
         row: tuple[str | None, int] | None = self._one("SELECT owner, fence FROM shards WHERE shard=?", shard)
         return row or (None, 0)
 
+    def _records(self, shard: str) -> Mapping[RecordPlace, bytes]:
+        # Whoever has changed the file may have left values of other types, or of any size: damaged ones.
+        rows = self._db.execute(
+            "SELECT kind, name, CASE WHEN length(value) <= ? THEN CAST(value AS BLOB) ELSE x'' END"
+            " FROM records WHERE shard=?",
+            (RECORD_BYTES, shard),
+        )
+        return {RecordPlace(kind, name): value for kind, name, value in rows}
+
     # -- the verbs ---------------------------------------------------------------------------------
 
     async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
@@ -285,7 +294,7 @@ class SqliteEngine:
                 "INSERT OR REPLACE INTO shards VALUES (?,?,?,?)",
                 (shard, member, fence, self._wall() + ttl_seconds),
             )
-            return Claimed(ClaimOutcome.TAKEN, member, fence)
+            return Claimed(ClaimOutcome.TAKEN, member, fence, records=self._records(shard))
 
         return await self._change(work)
 
@@ -345,16 +354,7 @@ class SqliteEngine:
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
         """See ``Engine.load``."""
 
-        def work() -> Mapping[RecordPlace, bytes]:
-            # Whoever has changed the file may have left values of other types, or of any size: damaged ones.
-            rows = self._db.execute(
-                "SELECT kind, name, CASE WHEN length(value) <= ? THEN CAST(value AS BLOB) ELSE x'' END"
-                " FROM records WHERE shard=?",
-                (RECORD_BYTES, shard),
-            )
-            return {RecordPlace(kind, name): value for kind, name, value in rows}
-
-        return await self._run(work)
+        return await self._run(lambda: self._records(shard))
 
     async def shards(self) -> Sequence[StoredShard]:
         """See ``Engine.shards``."""

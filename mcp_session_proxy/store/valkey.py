@@ -92,8 +92,14 @@ class ValkeyEngine:
         """See ``Engine.claim``."""
         args = [member, shard, _ms(ttl_seconds), min_fence]
         found = await self._run(self._asking, scripts.CLAIM, self._keys_of(shard), args)
-        outcome, owner, fence, left = found
-        return Claimed(_OUTCOMES[outcome], owner.decode() or None, fence, left / 1000)
+        outcome, owner, fence, left, *records = found
+        return Claimed(
+            _OUTCOMES[outcome],
+            owner.decode() or None,
+            fence,
+            left / 1000,
+            _records(records[0]) if records else {},
+        )
 
     async def write(
         self,
@@ -125,10 +131,7 @@ class ValkeyEngine:
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
         """See ``Engine.load``."""
         (found,) = await self._asking.ask(("HGETALL", f"{self._prefix}s:{shard}"))
-        return {
-            RecordPlace(*name.decode().split("/", 1)): value
-            for name, value in zip(found[::2], found[1::2], strict=True)
-        }
+        return _records(found)
 
     async def shards(self) -> Sequence[StoredShard]:
         """See ``Engine.shards``."""
@@ -203,6 +206,13 @@ def _card_place(member: str) -> str:
 
 def _field(place: RecordPlace) -> str:
     return f"{place.kind}/{place.name}"
+
+
+def _records(found: Sequence[bytes]) -> Mapping[RecordPlace, bytes]:
+    return {
+        RecordPlace(*name.decode().split("/", 1)): value
+        for name, value in zip(found[::2], found[1::2], strict=True)
+    }
 
 
 def _fenced(answer: Any) -> Fenced:

@@ -1,17 +1,19 @@
 """Connections to a Valkey or Redis: found, made, and made anew. The library's exceptions end here.
 
-What is asked on one *line* is asked in order, and what could not be sent within a second is not sent later:
-the system gives up what nobody has confirmed by then, so nothing old comes after something new.
+What is asked on one *line* is asked in order, and together with what others ask meanwhile. What could not be
+sent within a second is not sent later: the system gives up what nobody has confirmed by then, so nothing old
+comes after something new.
 """
 
 import asyncio
 import socket
 from collections.abc import Sequence
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from redis import exceptions as foreign
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 
+from ..aio import Tasks
 from .address import StoreAddress
 from .engine import StoreFailure, StoreRefused
 from .valkey_scripts import Script
@@ -19,6 +21,8 @@ from .valkey_scripts import Script
 TIMEOUT_SECONDS: Final = 1.0
 # Each of several Sentinels is given less, so that one that is away does not take all the time there is.
 _SENTINEL_SECONDS: Final = 0.3
+# How many questions are sent at once at most, so that the first of them need not wait for too many others.
+_TOGETHER: Final = 64
 
 # A command: its name, or the two words of it, and its arguments.
 Command: TypeAlias = Sequence[str | bytes | int | float]
@@ -75,9 +79,10 @@ class Store:
         login = {"username": address.sentinel_username, "password": address.sentinel_password}
         connection = self._dial(host, port, login, _SENTINEL_SECONDS)
         try:
-            await connection.connect()  # type: ignore[no-untyped-call]
-            await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
-            found = await connection.read_response()
+            async with asyncio.timeout(_SENTINEL_SECONDS):
+                await connection.connect()  # type: ignore[no-untyped-call]
+                await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", name)
+                found = await connection.read_response()
         finally:
             await connection.disconnect(nowait=True)
         return None if not found else (found[0].decode(), int(found[1]))
@@ -100,7 +105,8 @@ class Store:
         # RESP2 is what every version and every service speaks.
         return {
             "protocol": 2,
-            "socket_timeout": timeout_seconds,
+            # Whoever asks has a time of its own; another one for each command would cost as much as all else.
+            "socket_timeout": None,
             "socket_connect_timeout": timeout_seconds,
             "client_name": "mcp-session-proxy",
         }
@@ -112,13 +118,23 @@ def _keep_alive(timeout_seconds: float) -> dict[int, int]:
     return {} if option is None else {option: round(timeout_seconds * 1000)}
 
 
+class _Question(NamedTuple):
+    """What somebody wants to ask until a time, by the event loop's clock."""
+
+    commands: Sequence[Command]
+    deadline: float
+    answers: "asyncio.Future[list[Any]]"
+
+
 class Line:
     """One connection, made when somebody asks, and made anew when it broke."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._turn = asyncio.Lock()
         self._connection: AbstractConnection | None = None
+        self._is_asking = False
+        self._waiting: list[_Question] = []
+        self._tasks = Tasks()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
         """Run a script, which is sent there if the store does not know it (any more); gives its answer.
@@ -142,24 +158,73 @@ class Line:
         return answers
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        """What the store answers, errors included. Raises StoreFailure where there is no answer to all."""
+        """What the store answers, errors included. Raises StoreFailure where there is no answer to all.
+
+        Whoever comes while others ask waits for them, and is sent together with all who have come since:
+        what is written and read at once costs both sides less.
+        """
+        loop, seconds = asyncio.get_running_loop(), self._store.timeout_seconds
+        if not self._is_asking:
+            self._is_asking = True
+            try:
+                return await self._ask_until(loop.time() + seconds, commands)
+            finally:
+                self._go_on()
+        question = _Question(commands, loop.time() + seconds, loop.create_future())
+        self._waiting.append(question)
+        try:
+            async with asyncio.timeout_at(question.deadline):
+                return await question.answers
+        except TimeoutError:
+            raise self._no_answer() from None
+
+    def _go_on(self) -> None:
+        """Nobody asks any more: those who have come meanwhile are next, if they still wait."""
+        together = [question for question in self._waiting if not question.answers.done()][:_TOGETHER]
+        self._waiting = self._waiting[len(together) :] if together else []
+        self._is_asking = bool(together)
+        if together:
+            self._tasks.spawn(self._ask_together(together), "store")
+
+    async def _ask_together(self, questions: Sequence["_Question"]) -> None:
+        try:
+            commands = [command for question in questions for command in question.commands]
+            answers = await self._ask_until(max(question.deadline for question in questions), commands)
+        except StoreFailure as failure:
+            for question in questions:
+                if not question.answers.done():
+                    question.answers.set_exception(failure)
+        else:
+            for question in questions:
+                own, answers = answers[: len(question.commands)], answers[len(question.commands) :]
+                if not question.answers.done():
+                    question.answers.set_result(own)
+        finally:
+            self._go_on()
+
+    async def _ask_until(self, deadline: float, commands: Sequence[Command]) -> list[Any]:
         store = self._store
         try:
-            async with asyncio.timeout(store.timeout_seconds), self._turn:
+            async with asyncio.timeout_at(deadline):
                 answers = await self._try(commands)
-                moved = next((answer for answer in answers if isinstance(answer, foreign.MovedError)), None)
-                if moved is not None:
+                moved = [n for n, answer in enumerate(answers) if isinstance(answer, foreign.MovedError)]
+                if moved:
                     await self._drop()
-                    store.moved(moved)
-                    answers = await self._try(commands)
+                    store.moved(answers[moved[0]])
+                    again = await self._try([commands[n] for n in moved])
+                    for n, answer in zip(moved, again, strict=True):
+                        answers[n] = answer
                 if any(isinstance(answer, foreign.ReadOnlyError) for answer in answers):
                     # It was the primary once. Whoever knows which one is now is asked again.
                     await self._drop()
         except TimeoutError:
-            raise self._failure(f"no answer within {store.timeout_seconds:g} s") from None
+            raise self._no_answer() from None
         except (foreign.RedisError, OSError, ValueError) as error:
             raise self.failure(error) from error
         return answers
+
+    def _no_answer(self) -> StoreFailure:
+        return self._failure(f"no answer within {self._store.timeout_seconds:g} s")
 
     def failure(self, error: Exception) -> StoreFailure:
         """The error to raise for one of the library's."""
@@ -179,6 +244,7 @@ class Line:
 
     async def close(self) -> None:
         """Let go of the connection."""
+        self._tasks.cancel()
         await self._drop()
 
     async def _try(self, commands: Sequence[Command]) -> list[Any]:

@@ -84,7 +84,8 @@ return known
 )
 
 # KEYS leases, o, s, until, common   ARGV now, member, shard, ttl, least fence
-# Gives -1 without a lease, 0 owned by another, 1 mine already, 2 taken; owner, fence, the lease left.
+# Gives -1 without a lease, 0 owned by another, 1 mine already, 2 taken; owner, fence, the lease left; and
+# with what is taken its records.
 CLAIM: Final = _script(
     """
 local me, ttl = ARGV[2], tonumber(ARGV[4])
@@ -98,7 +99,7 @@ fence = math.max(fence, tonumber(ARGV[5])) + 1
 redis.call('HSET', KEYS[2], 'm', me, 'f', fence, 't', ttl)
 redis.call('ZADD', KEYS[4], now + ttl, ARGV[3])
 for _, n in ipairs({2, 3, 4, 5}) do keep(KEYS[n], spare(ttl)) end
-return {2, me, fence, 0}
+return {2, me, fence, 0, redis.call('HGETALL', KEYS[3])}
 """
 )
 

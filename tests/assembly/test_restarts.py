@@ -342,7 +342,7 @@ async def test_operators_see_it(restarts: Restarts, server: HttpServer) -> None:
         text = await response.text()
     assert "mcp_session_proxy_store_up 1.0" in text
     assert 'mcp_session_proxy_restored_sessions_total{outcome="resumed"} 1.0' in text
-    assert 'mcp_session_proxy_store_seconds_count{verb="load"} 1.0' in text
+    assert 'mcp_session_proxy_store_seconds_count{verb="claim"} 1.0' in text
 
 
 async def test_a_directory_is_looked_at(restarts: Restarts, server: HttpServer) -> None:

@@ -29,7 +29,7 @@ def test_nothing_goes_wrong() -> None:
     assert happened(report) == {"answered": 800}
     assert report.sessions_opened == 200
     assert report.verbs["claim"] <= 200 * 4 + VERIFIED * 5
-    assert report.verbs["load"] == report.verbs["write"] == 200
+    assert (report.verbs["load"], report.verbs["write"]) == (0, 200)
     assert report.longest_wait_seconds < 0.5
 
 
@@ -60,7 +60,7 @@ def test_the_work_grows_with_the_callers() -> None:
     small, large = (
         simulate(members, 50 * members, seconds=30.0, every_seconds={}, calls_each=2) for members in (3, 12)
     )
-    for verb in ("beat", "members", "load", "write"):
+    for verb in ("beat", "members", "write"):
         assert 3.5 < large.verbs[verb] / small.verbs[verb] < 4.5
     # Each member asks where a caller is, once.
     assert large.verbs["claim"] <= 2 * 600 + VERIFIED * 12

@@ -51,7 +51,7 @@ async def test_a_living_owner_keeps_its_shard(engine: Engine, clock: HandClock) 
     await engine.claim(A, "s", KEPT)
     clock.seconds += 1
     await engine.beat(B, b"", TTL, 0)
-    assert await engine.claim(B, "s", KEPT) == (ClaimOutcome.OWNED, A, 1, TTL - 1)
+    assert await engine.claim(B, "s", KEPT)[:4] == (ClaimOutcome.OWNED, A, 1, TTL - 1)
     clock.seconds += TTL - 1
     assert (await engine.claim(B, "s", KEPT))[:3] == (ClaimOutcome.TAKEN, B, 2)
     await engine.beat(A, b"", TTL, 0)
@@ -91,6 +91,18 @@ async def test_a_fence_is_over_all_that_are_known(engine: Engine) -> None:
     """Whoever has owned the shard before a store came back empty says under which fence that was."""
     await engine.beat(A, b"", TTL, 0)
     assert (await engine.claim(A, "s", KEPT, 7)).fence == 8
+
+
+async def test_what_is_taken_comes_with_its_records(engine: Engine) -> None:
+    """Whoever goes on with a shard need not ask for them; whoever has it already has them."""
+    await engine.beat(A, b"", TTL, 0)
+    assert (await engine.claim(A, "s", KEPT)).records == {}
+    await engine.write(A, "s", 1, {ONE: b"1"}, KEPT)
+    assert (await engine.claim(A, "s", KEPT)).records == {}
+    await engine.beat(B, b"", TTL, 0)
+    assert (await engine.claim(B, "s", KEPT)).records == {}
+    await engine.release(A, "s", 1)
+    assert (await engine.claim(B, "s", KEPT)).records == {ONE: b"1"}
 
 
 async def test_who_leaves_owns_nothing(engine: Engine) -> None:

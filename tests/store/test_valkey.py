@@ -121,6 +121,43 @@ async def test_who_gives_up_leaves_nothing_behind(shared: KeyValueServer) -> Non
     await engine.close()
 
 
+async def test_who_asks_at_once_is_sent_together(
+    shared: KeyValueServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first is sent at once, and all who come meanwhile after it: each gets its own answer."""
+    async with at(shared.url) as engine:
+        await engine.beat("m", b"", 60.0, 0)
+        await engine.claim("m", "first", KEPT)  # the connection is there, and the script is known
+        sent: list[int] = []
+        send = engine._asking._send
+
+        async def count(commands: Any) -> Any:
+            sent.append(len(commands))
+            return await send(commands)
+
+        monkeypatch.setattr(engine._asking, "_send", count)
+        names = [f"together-{n}" for n in range(20)]
+        claimed = await asyncio.gather(*(engine.claim("m", name, KEPT) for name in names))
+        assert {each.outcome for each in claimed} == {ClaimOutcome.TAKEN}
+        assert sent == [1, 19]
+        await engine.write("m", names[3], 1, {ONE: b"3"}, KEPT)
+        loaded = await asyncio.gather(*(engine.load(name) for name in names))
+        assert loaded == [{ONE: b"3"} if n == 3 else {} for n in range(20)]
+
+
+async def test_who_gives_up_is_not_sent(shared: KeyValueServer) -> None:
+    """What waits for others is not asked any more when nobody wants to know it; the others are answered."""
+    async with at(shared.url) as engine:
+        await engine.beat("m", b"", 60.0, 0)
+        claims = [asyncio.create_task(engine.claim("m", f"given-up-{n}", KEPT)) for n in range(3)]
+        await asyncio.sleep(0)
+        claims[1].cancel()
+        assert (await claims[0]).owner == (await claims[2]).owner == "m"
+        names = {stored.shard for stored in await engine.shards()}
+        assert {"given-up-0", "given-up-2"} <= names
+        assert "given-up-1" not in names
+
+
 async def test_a_store_without_memory(own: KeyValueServer) -> None:
     """It says so, and changes nothing; when there is room again, all goes on."""
     async with at(own.url) as engine:
