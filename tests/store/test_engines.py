@@ -51,7 +51,7 @@ async def test_a_living_owner_keeps_its_shard(engine: Engine, clock: HandClock) 
     await engine.claim(A, "s", KEPT)
     clock.seconds += 1
     await engine.beat(B, b"", TTL, 0)
-    assert await engine.claim(B, "s", KEPT)[:4] == (ClaimOutcome.OWNED, A, 1, TTL - 1)
+    assert (await engine.claim(B, "s", KEPT))[:4] == (ClaimOutcome.OWNED, A, 1, TTL - 1)
     clock.seconds += TTL - 1
     assert (await engine.claim(B, "s", KEPT))[:3] == (ClaimOutcome.TAKEN, B, 2)
     await engine.beat(A, b"", TTL, 0)
