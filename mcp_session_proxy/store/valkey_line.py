@@ -118,7 +118,7 @@ def _keep_alive(timeout_seconds: float) -> dict[int, int]:
     return {} if option is None else {option: round(timeout_seconds * 1000)}
 
 
-class _Question(NamedTuple):
+class _Inquiry(NamedTuple):
     """What somebody wants to ask until a time, by the event loop's clock."""
 
     commands: Sequence[Command]
@@ -133,7 +133,7 @@ class Line:
         self._store = store
         self._connection: AbstractConnection | None = None
         self._is_asking = False
-        self._waiting: list[_Question] = []
+        self._waiting: list[_Inquiry] = []
         self._tasks = Tasks()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
@@ -170,7 +170,7 @@ class Line:
                 return await self._ask_until(loop.time() + seconds, commands)
             finally:
                 self._go_on()
-        question = _Question(commands, loop.time() + seconds, loop.create_future())
+        question = _Inquiry(commands, loop.time() + seconds, loop.create_future())
         self._waiting.append(question)
         try:
             async with asyncio.timeout_at(question.deadline):
@@ -186,7 +186,7 @@ class Line:
         if together:
             self._tasks.spawn(self._ask_together(together), "store")
 
-    async def _ask_together(self, questions: Sequence["_Question"]) -> None:
+    async def _ask_together(self, questions: Sequence["_Inquiry"]) -> None:
         try:
             commands = [command for question in questions for command in question.commands]
             answers = await self._ask_until(max(question.deadline for question in questions), commands)
