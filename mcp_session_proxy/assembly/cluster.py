@@ -184,7 +184,7 @@ class Cluster:
             handle=handle,
             on_lease=partial(answer_lease, self.shards),
             questions={_LEFT_PATH: self._take_left, **questions},
-            knows=self._knows,
+            knows=self.members.knows,
             heads=self._core.memory.heads,
             observe=self._observe,
             directory=self._directory,
@@ -236,12 +236,6 @@ class Cluster:
         )
 
     # -- what members ask each other ------------------------------------------------------------------
-
-    async def _knows(self, member: str) -> bool:
-        try:
-            return await self.members.card(member) is not None
-        except StoreFailure:
-            return True  # it has signed with the key of all
 
     async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
         """What the others know, as far as they answer."""

@@ -4,8 +4,9 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Final
 
 from .. import events
+from ..bounds import PEER_SENDERS
 from ..events import Observer
-from ..store.engine import StoredMember
+from ..store.engine import StoredMember, StoreFailure
 from ..store.membership import Membership
 from .card import Card, read_card
 
@@ -40,6 +41,7 @@ class Members:
         self._cards: dict[str, Card] = {}
         self._looked_at = float("-inf")
         self._told_of: set[str] = set()
+        self._former: dict[str, None] = {}  # whose leases ended last
 
     def __len__(self) -> int:
         return len(self._cards)
@@ -67,6 +69,10 @@ class Members:
         for member in self._cards.keys() - cards.keys():
             self._observe(events.MemberLeft(member=member))
             self._told_of.discard(member)
+            self._former.pop(member, None)
+            self._former[member] = None
+            if len(self._former) > PEER_SENDERS:
+                del self._former[next(iter(self._former))]
         changed = cards.keys() != self._cards.keys()
         self._stored, self._cards = stored, cards
         if changed:
@@ -77,6 +83,17 @@ class Members:
         if self._digest and card.digest and card.digest != self._digest and card.member not in self._told_of:
             self._told_of.add(card.member)
             self._observe(events.MembersDiffer(member=card.member, version=card.version))
+
+    async def knows(self, member: str) -> bool:
+        """Whether there is a member of this name, or was one whose lease has ended: it may have lost no more
+        than its way to the store, and what comes to it is to be sent on.
+        """
+        if member in self._former:
+            return True
+        try:
+            return await self.card(member) is not None
+        except StoreFailure:
+            return True  # it has signed with the key of all
 
     async def card(self, member: str) -> Card | None:
         """The card of a member; None if it is not alive. Raises StoreFailure."""

@@ -24,6 +24,7 @@ from urllib.parse import quote
 import msgspec
 from yarl import URL
 
+from ..aio import Tasks
 from ..bounds import (
     PEER_ANSWER_SECONDS,
     PEER_BODY_BYTES,
@@ -38,11 +39,13 @@ from ..upstream.http.http1 import HttpAnswer, ServerConnection
 from ..upstream.transport import ConnectionLost, NotTaken
 from .card import Card
 from .lease import LeaseAnswer
-from .outcomes import Misdirected, PeerBroke, PeerRefused, PeerUnreachable
+from .outcomes import Misdirected, PeerBroke, PeerFailure, PeerRefused, PeerUnreachable
 from .peer_signature import OWN_SCHEME, OWNER, REFUSED, PeerClient, Signer, write_client
 
 UNIX: Final = "unix:"
 LEASE_PATH: Final = "/peer/lease"
+# What is answered there is no matter.
+ALIVE_PATH: Final = "/peer/alive"
 _MISDIRECTED: Final = 421
 _FORBIDDEN: Final = 403
 # HTTP/1.1 wants a host, whatever it is called.
@@ -62,6 +65,9 @@ class Peers:
         self._signer = Signer(member, keys, now=time.time)
         self._tls = tls
         self._ways: dict[str, _Ways] = {}
+        self._members: Collection[str] = ()
+        self._doubted: dict[str, asyncio.Task[None]] = {}
+        self._tasks = Tasks()
 
     def __repr__(self) -> str:
         return f"<Peers { ({member: ways.clients for member, ways in self._ways.items()}) }>"
@@ -144,9 +150,31 @@ class Peers:
             raise PeerBroke("no answer in time") from error
 
     def keep(self, members: Collection[str]) -> None:
-        """These are all that there are: what is under way at the others will not come to an end."""
+        """These are all that there are. What is under way at another one comes to its end as long as that one
+        still answers: it may have lost no more than its way to the store.
+        """
+        self._members = members
         for member in [member for member in self._ways if member not in members]:
-            self.drop(member)
+            if member not in self._doubted:
+                self._doubted[member] = self._tasks.spawn(self._doubt(member), "doubted member")
+
+    async def _doubt(self, member: str) -> None:
+        """Drop a member once it does not answer, or nothing is under way at it any more."""
+        try:
+            while member not in self._members and (ways := self._ways.get(member)) is not None:
+                if ways.card is None or not ways.is_used or not await self._answers(ways.card):
+                    self.drop(member)
+                    return
+                await asyncio.sleep(PEER_ANSWER_SECONDS)
+        finally:
+            self._doubted.pop(member, None)
+
+    async def _answers(self, card: Card) -> bool:
+        try:
+            await self.ask(card, b"GET " + ALIVE_PATH.encode(), b"")
+        except PeerFailure:
+            return False
+        return True
 
     def drop(self, member: str) -> None:
         """This one is gone: whoever waits for its answers hears ``PeerBroke``."""
@@ -156,6 +184,7 @@ class Peers:
 
     def close(self) -> None:
         """Cut all connections."""
+        self._tasks.cancel()
         for member in list(self._ways):
             self.drop(member)
 
@@ -169,6 +198,7 @@ class Peers:
             PeerUnreachable: there is no connection.
         """
         ways = self._ways.setdefault(card.member, _Ways())
+        ways.card = card
         failure: UpstreamError | None = None
         refusals = 0
         addresses = sorted(card.addresses, key=lambda address: address != ways.best)
@@ -199,12 +229,18 @@ class Peers:
 class _Ways:
     """The connections to one member, by address; and which address was good last."""
 
-    __slots__ = ("best", "client", "clients")
+    __slots__ = ("best", "card", "client", "clients")
 
     def __init__(self) -> None:
         self.clients: dict[str, HttpClient] = {}
         self.best: str | None = None
         self.client: HttpClient | None = None
+        self.card: Card | None = None
+
+    @property
+    def is_used(self) -> bool:
+        """Whether something is under way."""
+        return any(client.in_use for client in self.clients.values())
 
     def take_idle(self) -> ServerConnection | None:
         """A connection that waits for its next request."""

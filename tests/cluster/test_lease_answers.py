@@ -1,7 +1,11 @@
 """What follows from what the others say, for a member that does not reach the store."""
 
-import pytest
+import asyncio
 
+import pytest
+from cluster_world import World
+
+from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.lease import LeaseAnswer, owner_by
 
 ALONE = LeaseAnswer(store=False)
@@ -29,3 +33,35 @@ ALONE = LeaseAnswer(store=False)
 def test_the_owner_by_the_others(answers: list[tuple[str, LeaseAnswer]], owner: str | None) -> None:
     """Whoever serves a caller counts first, then whom the store names; the one who asks knows of itself."""
     assert owner_by(answers, "a") == owner
+
+
+@pytest.mark.looptime
+async def test_a_store_that_keeps_everybody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks is told what this member serves before it gives up."""
+    world = World()
+    (a,) = await world.join("a")
+    await a.ask("s")
+
+    async def hang(_: str) -> float | None:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(a.membership, "lease_of", hang)
+    async with asyncio.timeout(0.9):
+        said = await questions.answer(a.shards, "b", "s")
+    assert (said.store, said.owns) == (False, True)
+    world.close()
+
+
+@pytest.mark.looptime
+async def test_a_member_whose_lease_has_ended() -> None:
+    """It is known still: what it sends on is believed. Who never was a member is not."""
+    world = World()
+    a, b = await world.join("a", "b")
+    b.stop()
+    await asyncio.sleep(6.0)
+    await a.members.look()
+    assert len(a.members) == 0
+    assert await a.members.knows("b")
+    assert not await a.members.knows("c")
+    world.close()

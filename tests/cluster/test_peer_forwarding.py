@@ -442,8 +442,28 @@ async def test_what_is_no_answer(pair: Pair) -> None:
     assert isinstance(await fail(pair), PeerBroke)
 
 
-async def test_a_member_is_given_up(pair: Pair) -> None:
-    """Whoever waits for one that is known to be gone hears so at once."""
+async def test_a_member_that_has_lost_its_lease(pair: Pair) -> None:
+    """As long as it answers, what is under way at it comes to its end: it may only not reach the store."""
+    arrived, go_on = asyncio.Event(), asyncio.Event()
+
+    async def answer(*_: object) -> web.StreamResponse:
+        arrived.set()
+        await go_on.wait()
+        return web.Response(text="done")
+
+    pair.answer = answer
+    async with asyncio.TaskGroup() as tasks:
+        asking = tasks.create_task(pair.http.post(pair.url, data=b"{}"))
+        await arrived.wait()
+        pair.peers.keep({SENDER})
+        await until(lambda: pair.connections == 2)  # it was asked beside that
+        go_on.set()
+    assert await asking.result().text() == "done"
+
+
+async def test_a_member_is_given_up(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever waits for one that has no lease and does not answer hears so."""
+    monkeypatch.setattr("mcp_session_proxy.cluster.peers.PEER_ANSWER_SECONDS", 0.05)
     arrived = asyncio.Event()
 
     async def answer(*_: object) -> web.StreamResponse:
@@ -451,9 +471,13 @@ async def test_a_member_is_given_up(pair: Pair) -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
+    async def hang(_: str) -> None:
+        await asyncio.Event().wait()
+
     pair.answer = answer
     failing = asyncio.create_task(fail(pair))
     await arrived.wait()
+    monkeypatch.setattr(pair.listener.server._door, "_check_member", hang)
     pair.peers.keep({OWNER})
     await asyncio.sleep(0)
     assert not failing.done()

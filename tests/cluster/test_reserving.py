@@ -21,6 +21,15 @@ def test_each_has_its_part_and_what_it_needs(members: int, needed: int, wanted: 
     assert wanted_of(100, members, needed) == wanted
 
 
+@pytest.mark.parametrize(
+    ("most", "members", "needed", "wanted"),
+    [(3, 3, 0, 1), (3, 3, 1, 1), (3, 3, 2, 2), (2, 3, 0, 0), (2, 3, 1, 1)],
+)
+def test_few_are_left_to_the_others(most: int, members: int, needed: int, wanted: int) -> None:
+    """Where there are few in all, nobody keeps what the others would wait for."""
+    assert wanted_of(most, members, needed) == wanted
+
+
 async def test_all_together_have_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that needs more gets it from what nobody else has reserved; what there is is not taken away."""
     world = World()

@@ -59,6 +59,11 @@ class HttpClient:
         self._sweeps_at = math.inf
         self._closed = False
 
+    @property
+    def in_use(self) -> int:
+        """How many connections have something under way on them."""
+        return len(self._connections) - len(self._idle)
+
     def __repr__(self) -> str:
         return f"<HttpClient connections={len(self._connections)} idle={len(self._idle)}>"
 
