@@ -8,7 +8,7 @@ import asyncio
 import zlib
 from typing import Final
 
-from aiohttp import hdrs, web
+from aiohttp import StreamReader, hdrs, web
 
 from ..bounds import BODY_SECONDS, SMALL_BYTES
 from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
@@ -34,7 +34,7 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
     content = http.content
     if content.is_eof() and content.exception() is None and hdrs.CONTENT_ENCODING not in http.headers:
         # Most bodies are not compressed, and have arrived with their head.
-        data = content.read_nowait()
+        data = _take(content)
         size_bytes = len(data)
         if size_bytes > max_bytes:
             raise _too_large(max_bytes)
@@ -53,6 +53,16 @@ async def read_body(http: web.BaseRequest, max_bytes: int, share: Share) -> byte
         raise BadRequest("The body did not arrive whole.") from error
     except zlib.error as error:
         raise BadRequest("The body is not compressed in the way that Content-Encoding says.") from error
+
+
+def _take(content: StreamReader) -> bytes:
+    """All of a body that has arrived. To read it by pieces, as aiohttp does, costs as much as to parse it."""
+    if not content.total_bytes:
+        return b""
+    pieces = content._buffer
+    data = b"".join(pieces)
+    pieces.clear()
+    return data
 
 
 async def _gather(http: web.BaseRequest, inflater: "_Inflater | None", max_bytes: int, share: Share) -> bytes:

@@ -10,7 +10,7 @@ import contextlib
 
 from aiohttp import StreamReader, web
 from aiohttp.http import StreamWriter
-from aiohttp.web_protocol import ERROR, _ErrInfo
+from aiohttp.web_protocol import ERROR, _ErrInfo, _RequestHandler
 
 
 class RequestLoop(web.RequestHandler):
@@ -49,15 +49,19 @@ class RequestLoop(web.RequestHandler):
             handler, message = self._make_error_handler(message), ERROR
         writer = StreamWriter(self, self._loop)
         # The task has no name here: its end may lead to this frame, which must not lead back to it.
-        request = manager.request_factory(message, body, self, writer, asyncio.current_task())  # type: ignore[arg-type]
+        request = manager.request_factory(
+            message,
+            body,
+            self,
+            writer,
+            self._task_handler or asyncio.current_task(),  # type: ignore[arg-type]
+        )
         try:
-            response, cut_off = await self._handle_request(request, None, handler)
-            if cut_off:
-                return False
+            response = await self._answer(request, handler)
             if not body.is_eof():
                 await self._drop_rest(body)
         except ConnectionError:
-            return False
+            return False  # its client has left
         except Exception as error:
             self.log_exception("Unhandled exception", exc_info=error)
             self.force_close()
@@ -75,6 +79,28 @@ class RequestLoop(web.RequestHandler):
         if self._keepalive_handle is None:
             self._keepalive_handle = self._loop.call_at(closes_at, self._process_keepalive)
         return True
+
+    async def _answer(self, request: web.BaseRequest, handler: _RequestHandler) -> web.StreamResponse:
+        """Answer one request. Our handlers answer whatever happens, so they raise nothing but HTTP errors."""
+        self._request_in_progress = True
+        try:
+            self._current_request = request
+            try:
+                response = await handler(request)
+            except web.HTTPException as error:
+                response = error
+            finally:
+                self._current_request = None
+            if self._upgraded:  # as it was asked to be; what comes behind that was not read yet
+                await self.finish_response(request, response, None)
+            else:
+                await response.prepare(request)
+                await response.write_eof()
+        finally:
+            self._request_in_progress = False
+            if self._handler_waiter is not None:
+                self._handler_waiter.set_result(None)  # of a shutdown
+        return response
 
     def _make_room(self) -> None:
         """A request was taken: where many are sent before the first is answered, more may come."""

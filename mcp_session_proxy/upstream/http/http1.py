@@ -188,13 +188,10 @@ class HttpAnswer(msgspec.Struct, eq=False):
         if self._connection is not None:
             self._connection.let_end()
 
-    async def _hear(self) -> None:
-        """Wait until the connection brings something."""
+    def _hear(self) -> "asyncio.Future[None]":
+        """What is done when the connection brings something."""
         waiter = self._waiter = asyncio.get_running_loop().create_future()
-        try:
-            await waiter
-        finally:
-            self._waiter = None
+        return waiter
 
     def _inflate(self, inflater: Decompressor, data: bytes) -> bytes:
         try:
@@ -235,7 +232,7 @@ class HttpAnswer(msgspec.Struct, eq=False):
 
     def wake(self) -> None:
         """Something has changed: whoever waits looks what."""
-        waiter = self._waiter
+        waiter, self._waiter = self._waiter, None
         if waiter is not None and not waiter.done():
             waiter.set_result(None)
 
