@@ -38,6 +38,11 @@ MODERN_COMMANDS: dict[str, Callable[[], list[str]]] = {
     "openai-agents": COMMANDS["openai-agents"],
     "mcp-2-auto": COMMANDS["mcp-2-auto"],
 }
+# Older clients, which are tried with tasks only: nothing else is special about them.
+OLDER_COMMANDS: dict[str, Callable[[], list[str]]] = {
+    "fastmcp-3": lambda: [python("fastmcp-3"), str(CLIENTS / "fastmcp_client.py")],
+    "mcp-1.23": lambda: [python("mcp-1.23"), str(CLIENTS / "mcp_v1.py")],
+}
 # These know the extension for tasks.
 TASK_COMMANDS: dict[str, Callable[[], list[str]]] = {
     "ext-tasks": lambda: [node(), str(CLIENTS / "modern_ext_tasks.mjs")],
@@ -105,7 +110,8 @@ class Run:
         }
         if name == "mcp-remote":
             plan["command"] = [node(), node_module("mcp-remote/dist/proxy.js")]
-        command = [*(COMMANDS | MODERN_COMMANDS | TASK_COMMANDS)[name](), url, str(token), json.dumps(plan)]
+        commands = COMMANDS | MODERN_COMMANDS | OLDER_COMMANDS | TASK_COMMANDS
+        command = [*commands[name](), url, str(token), json.dumps(plan)]
         seen: list[Any] = json.loads((await self.output(command)).strip().splitlines()[-1])
         return seen
 

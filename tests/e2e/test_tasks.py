@@ -7,8 +7,9 @@ import pytest
 from mcp import types
 
 from .conftest import Desk, seen_by
-from .launch import KINDS
-from .run import COMMANDS, MODERN_COMMANDS, PINNED, TASK_COMMANDS, Run
+from .launch import KINDS, node, node_module
+from .modern_wire import ModernCaller
+from .run import COMMANDS, MODERN_COMMANDS, OLDER_COMMANDS, PINNED, TASK_COMMANDS, Run
 from .sdk import call, connected
 
 pytestmark = [pytest.mark.e2e, pytest.mark.at_three(0)]
@@ -17,7 +18,11 @@ MakeDesk = Callable[..., Desk]
 ENDED = 'tasks_ended_total{status="completed"}'
 SERVERS = [name for name in KINDS if name.startswith("tasks-")]
 # Under one name each: some of them stand in both lists.
-CLIENTS = [*COMMANDS, *(name for name, make in MODERN_COMMANDS.items() if make not in COMMANDS.values())]
+CLIENTS = [
+    *COMMANDS,
+    *(name for name, make in MODERN_COMMANDS.items() if make not in COMMANDS.values()),
+    *OLDER_COMMANDS,
+]
 
 
 async def runs_of(at: Desk, word: str) -> list[int]:
@@ -36,6 +41,33 @@ async def test_a_tool_that_needs_a_task(client: str, server: str, desk: MakeDesk
     assert "report" in seen["tools"]
     assert seen["answers"] == [f"Report on {word}", "Hello, you!"]
     assert await runs_of(at, word) == [1]
+
+
+@pytest.mark.share(3)
+@pytest.mark.parametrize("server", SERVERS)
+async def test_clients_by_hand(server: str, desk: MakeDesk) -> None:
+    """It is so without a session, too, and for a modern client that declares nothing."""
+    at = desk(server)
+    word = f"tea of {at.caller.token}"
+    assert (await at.caller.call("report", {"topic": word})).text == f"Report on {word}"
+    modern = ModernCaller(at.http, at.proxy.url, token=at.caller.token, capabilities={})
+    assert (await modern.call_modern("report", {"topic": f"{word} 2"})).text == f"Report on {word} 2"
+    assert await runs_of(at, word) == [1, 1]
+
+
+@pytest.mark.share(3)
+@pytest.mark.parametrize("server", SERVERS)
+async def test_inspector(server: str, desk: MakeDesk, run: Run) -> None:
+    """The Inspector's command line calls it as any other."""
+    at = desk(server)
+    launcher = node_module("@modelcontextprotocol/inspector/clients/launcher/build/index.js")
+    command = [
+        *(node(), launcher, "--cli", at.proxy.url, "--transport", "http"),
+        *("--header", f"Authorization: Bearer {at.caller.token}"),
+        *("--method", "tools/call", "--tool-name", "report", "--tool-arg", f"topic={at.caller.token}"),
+    ]
+    assert f"Report on {at.caller.token}" in await run.output(command)
+    assert await runs_of(at, str(at.caller.token)) == [1]
 
 
 async def _elicited(context: Any, params: types.ElicitRequestParams) -> types.ElicitResult:

@@ -1,8 +1,9 @@
-"""FastMCP's client. Usage: fastmcp_client.py URL TOKEN PLAN, as run.py describes.
+"""FastMCP's client, of version 3 or 4. Usage: fastmcp_client.py URL TOKEN PLAN, as run.py describes.
 
 With ``tasks`` in the plan it knows the extension for tasks.
 """
 
+import inspect
 from typing import Any
 
 from fastmcp import Client
@@ -35,7 +36,10 @@ async def connection(url: str, token: str, plan: dict[str, Any]) -> dict[str, An
             "sampling_handler": sampled,
             "roots": ["file:///srv/data"],
         }
-    async with Client(url, auth=token, mode=plan["mode"], **handlers) as client:
+    # Before version 4 there was one way to speak.
+    if "mode" in inspect.signature(Client.__init__).parameters:
+        handlers["mode"] = plan["mode"]
+    async with Client(url, auth=token, **handlers) as client:
         told["tools"] = [tool.name for tool in await client.list_tools()]
         for name, arguments in plan["calls"]:
             result = await client.call_tool(name, arguments)
