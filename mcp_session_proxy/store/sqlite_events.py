@@ -20,8 +20,8 @@ _ROWS: Final = 32
 _SWEPT: Final = 500
 
 
-class InTransaction(Protocol):
-    """Does work on the database, in its thread, in one transaction."""
+class OnDatabase(Protocol):
+    """Does work on the database, in a thread of its own: in one transaction, or reading what is written."""
 
     def __call__(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         """Give what the work gives. Raises StoreFailure."""
@@ -31,8 +31,9 @@ class InTransaction(Protocol):
 class SqliteEvents:
     """Implements ``events.EventStore``. ``wall`` gives seconds since 1970."""
 
-    def __init__(self, transact: InTransaction, wall: Callable[[], float]) -> None:
+    def __init__(self, transact: OnDatabase, read: OnDatabase, wall: Callable[[], float]) -> None:
         self._transact = transact
+        self._read = read
         self._wall = wall
 
     async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
@@ -64,7 +65,7 @@ class SqliteEvents:
                 (place, number, self._wall()),
             ).fetchall()
 
-        found: Sequence[Numbered] = await self._transact(work)
+        found: Sequence[Numbered] = await self._read(work)
         return found
 
     async def drop(self, place: str) -> None:

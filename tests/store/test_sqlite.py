@@ -1,6 +1,7 @@
 """The file on the disk: who can read it, what becomes of it, and what is said of one that is no use."""
 
 import asyncio
+import contextlib
 import os
 import sqlite3
 import stat
@@ -174,6 +175,20 @@ async def test_what_comes_together_is_one_transaction(path: Path) -> None:
         assert isinstance(outcomes[4], asyncio.CancelledError)
         assert set(await engine.load("s")) >= {ONE, *(RecordPlace("n", str(n)) for n in range(3))}
         assert begun.count("BEGIN IMMEDIATE") == 1
+
+
+async def test_reading_events_waits_for_no_write(path: Path) -> None:
+    """Who comes back for them gets them while a write waits for the disk, or for another process."""
+    async with opened(path) as engine:
+        await engine.events.append("p", [(1, b"x")], 9, 60.0)
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            writing = asyncio.create_task(engine.events.append("p", [(2, b"y")], 9, 60.0))
+            assert await engine.events.after("p", 0) == [(1, b"x")]
+            assert not writing.done()
+            other.execute("ROLLBACK")
+        await writing
+        assert await engine.events.after("p", 0) == [(1, b"x"), (2, b"y")]
 
 
 _WRITER = """
