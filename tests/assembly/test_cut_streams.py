@@ -73,6 +73,7 @@ class CutClient:
     def __init__(self, number: int) -> None:
         self.name = f"client{number}"
         self.heard: list[str] = []  # on the standalone stream
+        self.place: list[str] = []  # its last event id there
         self.answered = 0
         self.lost = 0  # calls of which it was told that nobody knows
         self.cuts = 0
@@ -91,9 +92,8 @@ class CutClient:
 
     async def listen(self, url: str) -> None:
         """The standalone stream, for ever."""
-        place: list[str] = []
         while True:
-            async for message in self._read("GET", url, None, place):
+            async for message in self._read("GET", url, None, self.place):
                 self.heard.append(message["params"]["data"])
 
     async def work(self, url: str, stop: asyncio.Event) -> None:
@@ -193,6 +193,8 @@ async def test_nobody_misses_anything(tmp_path: Path, how: str) -> None:
         url = await succession.start()
         await asyncio.gather(*(client.begin(url) for client in clients))
         listening = [asyncio.create_task(client.listen(url)) for client in clients]
+        # Who has no id yet cannot say what it has missed.
+        await until(lambda: all(client.place for client in clients))
         working = [asyncio.create_task(client.work(url, stop)) for client in clients]
         await until(lambda: all(client.answered > 2 for client in clients))
         await until(lambda: rows(succession.state, "records") >= 2 * CLIENTS)
