@@ -76,15 +76,10 @@ class SqliteEngine:
         self._boot = _boot_id() if boot is None else boot
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
         self._db: sqlite3.Connection
-        # A write may wait for the disk, and who comes back for events must not.
-        self._reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store reader")
-        self._reading: sqlite3.Connection | None = None
         self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._changing = False
         self.events = sqlite_events.SqliteEvents(
-            lambda work: self._change(lambda: work(self._db)),
-            lambda work: self._run(lambda: work(self._connect_reader()), self._reader),
-            self._wall,
+            lambda work: self._change(lambda: work(self._db)), sqlite_events.Reader(path), self._wall
         )
 
     async def open(self) -> None:
@@ -98,16 +93,15 @@ class SqliteEngine:
 
     async def close(self) -> None:
         """Close it."""
+        await self.events.close()
         with contextlib.suppress(StoreFailure):
-            await self._run(self._close_reader, self._reader)
             await self._run(self._close)
-        self._reader.shutdown(wait=False)
         self._thread.shutdown(wait=False)
 
-    async def _run(self, work: Callable[[], T], thread: ThreadPoolExecutor | None = None) -> T:
+    async def _run(self, work: Callable[[], T]) -> T:
         """Do it in the thread. Cancelling does not stop it: what was begun is done whole."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(thread or self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except sqlite3.Error as error:
             raise StoreFailure(f"{self._path}: {error}") from error
         except OSError as error:
@@ -209,18 +203,6 @@ class SqliteEngine:
 
     def _close(self) -> None:
         self._db.close()
-
-    def _connect_reader(self) -> sqlite3.Connection:
-        if self._reading is None:
-            self._reading = sqlite3.connect(
-                self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-            )
-            self._reading.execute("PRAGMA query_only=1")
-        return self._reading
-
-    def _close_reader(self) -> None:
-        if self._reading is not None:
-            self._reading.close()
 
     def _transact(self, work: Callable[[], T]) -> T:
         self._db.execute("BEGIN IMMEDIATE")

@@ -1,10 +1,14 @@
 """Events in the file of the engine for one machine."""
 
+import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
 
+from .engine import StoreFailure
 from .events import Numbered
 
 TABLES: Final = """
@@ -20,20 +24,54 @@ _ROWS: Final = 32
 _SWEPT: Final = 500
 
 
-class OnDatabase(Protocol):
-    """Does work on the database, in a thread of its own: in one transaction, or reading what is written."""
+T = TypeVar("T")
+
+
+class InTransaction(Protocol):
+    """Does work on the database, in its thread, in one transaction."""
 
     def __call__(self, work: Callable[[sqlite3.Connection], Any]) -> Awaitable[Any]:
         """Give what the work gives. Raises StoreFailure."""
         ...
 
 
+class Reader:
+    """Reads the file in a thread and on a connection of its own, both made when they are first needed.
+
+    A write may wait for the disk, and whoever comes back for events must not.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store reader")
+        self._db: sqlite3.Connection | None = None
+
+    async def read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Give what the work gives. Raises StoreFailure."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._read, work)
+        except sqlite3.Error as error:
+            raise StoreFailure(f"{self._path}: {error}") from error
+
+    def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        if self._db is None:
+            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA query_only=1")
+        return work(self._db)
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        if self._db is not None:
+            await self.read(sqlite3.Connection.close)
+        self._thread.shutdown(wait=False)
+
+
 class SqliteEvents:
     """Implements ``events.EventStore``. ``wall`` gives seconds since 1970."""
 
-    def __init__(self, transact: OnDatabase, read: OnDatabase, wall: Callable[[], float]) -> None:
+    def __init__(self, transact: InTransaction, reader: Reader, wall: Callable[[], float]) -> None:
         self._transact = transact
-        self._read = read
+        self._reader = reader
         self._wall = wall
 
     async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
@@ -65,8 +103,12 @@ class SqliteEvents:
                 (place, number, self._wall()),
             ).fetchall()
 
-        found: Sequence[Numbered] = await self._read(work)
+        found: Sequence[Numbered] = await self._reader.read(work)
         return found
+
+    async def close(self) -> None:
+        """Let go of the file."""
+        await self._reader.close()
 
     async def drop(self, place: str) -> None:
         """See ``EventStore.drop``."""
