@@ -79,7 +79,7 @@ class SqliteEngine:
         self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
         self._changing = False
         self.events = sqlite_events.SqliteEvents(
-            lambda work: self._change(lambda: work(self._db)), sqlite_events.Reader(path), self._wall
+            lambda work: self._change(lambda: work(self._db)), sqlite_events.FileReader(path), self._wall
         )
 
     async def open(self) -> None:

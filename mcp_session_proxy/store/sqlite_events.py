@@ -35,7 +35,7 @@ class InTransaction(Protocol):
         ...
 
 
-class Reader:
+class FileReader:
     """Reads the file in a thread and on a connection of its own, both made when they are first needed.
 
     A write may wait for the disk, and whoever comes back for events must not.
@@ -69,7 +69,7 @@ class Reader:
 class SqliteEvents:
     """Implements ``events.EventStore``. ``wall`` gives seconds since 1970."""
 
-    def __init__(self, transact: InTransaction, reader: Reader, wall: Callable[[], float]) -> None:
+    def __init__(self, transact: InTransaction, reader: FileReader, wall: Callable[[], float]) -> None:
         self._transact = transact
         self._reader = reader
         self._wall = wall
