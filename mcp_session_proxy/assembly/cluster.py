@@ -26,7 +26,7 @@ from ..cluster.reserving import Reservation
 from ..cluster.routing import Routing
 from ..cluster.shards import Shards
 from ..cluster.takeover import CoreContents, Principals
-from ..downstream.peer_door import Answer, Handle
+from ..downstream.peer_door import Answer, Serve
 from ..events import Observer
 from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
@@ -173,7 +173,7 @@ class Cluster:
 
     # -- the beginning -----------------------------------------------------------------------------
 
-    async def open(self, handle: Handle, questions: Mapping[str, Answer]) -> None:
+    async def open(self, handle: Serve, questions: Mapping[str, Answer]) -> None:
         """Let other members reach this one, with what clients have sent, and with ``questions`` of their own.
         Raises CannotListen.
         """

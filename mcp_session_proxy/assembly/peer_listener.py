@@ -17,7 +17,7 @@ from ..aio import unix_name
 from ..cluster.lease import LeaseAnswer
 from ..cluster.peer_signature import Judge
 from ..cluster.peers import LEASE_PATH, UNIX
-from ..downstream.peer_door import Answer, Handle, PeerDoor, PeerServer
+from ..downstream.peer_door import Answer, PeerDoor, PeerServer, Serve
 from ..downstream.tls_site import TlsSite
 from ..events import Observer
 from ..memory import Share
@@ -50,7 +50,7 @@ class PeerListener:
         *,
         member: str,
         keys: Sequence[bytes],
-        handle: Handle,
+        handle: Serve,
         on_lease: OnLease,
         questions: Mapping[str, Answer] = _NONE,
         knows: Callable[[str], Awaitable[bool]],

@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from .. import __version__, events
 from ..cluster.card import Card, read_card, write_card
-from ..downstream.peer_door import Answer, Handle
+from ..cluster.members import bury_gone
+from ..downstream.peer_door import Answer, Serve
 from ..events import Observer
 from ..exchange.parking import Parking
 from ..ops.introspection import StateView
@@ -136,12 +137,7 @@ class KeptState:
         """Who else uses the store. Those that have died are buried on the way."""
         deadline = time.monotonic() + _GONE_SECONDS
         while True:
-            living = []
-            for other in await self.membership.others():
-                if self._store.is_gone(other):
-                    await self.membership.bury(other)
-                else:
-                    living.append(other)
+            living, _ = await bury_gone(self.membership, self._store.is_gone)
             if not living or time.monotonic() > deadline:
                 return living
             await asyncio.sleep(0.05)
@@ -171,7 +167,7 @@ class KeptState:
             )
         return self.cluster
 
-    async def begin(self, in_force: InForce, handle: Handle, questions: Mapping[str, Answer]) -> None:
+    async def begin(self, in_force: InForce, handle: Serve, questions: Mapping[str, Answer]) -> None:
         """Serve other members from now on, by ``handle`` and ``questions``. Go on with what was stored, with
         all of it if nobody else is there, and write down what becomes of it.
 

@@ -14,6 +14,24 @@ from .card import Card, read_card
 _FRESH_SECONDS: Final = 1.0
 
 
+async def bury_gone(
+    membership: Membership, is_gone: Callable[[StoredMember], bool]
+) -> tuple[list[StoredMember], list[StoredMember]]:
+    """Find out who else there is: those who live, and those who were gone and whose leases are ended now.
+
+    Raises:
+        StoreFailure: it is not known.
+    """
+    living, buried = [], []
+    for other in await membership.others():
+        if is_gone(other):
+            await membership.bury(other)
+            buried.append(other)
+        else:
+            living.append(other)
+    return living, buried
+
+
 class Members:
     """Who else is there, by ``membership``. ``is_gone`` says of a member that no process of it is left.
 
@@ -108,16 +126,15 @@ class Members:
         Raises:
             StoreFailure: they stand.
         """
-        buried = False
-        for stored in await self._membership.others():
-            if member in (None, stored.member) and self._is_gone(stored):
-                await self._membership.bury(stored)
-                buried = True
-                self._on_buried(stored.member)
-                self._observe(events.MemberBuried(member=stored.member))
+        _, buried = await bury_gone(
+            self._membership, lambda other: member in (None, other.member) and self._is_gone(other)
+        )
+        for gone in buried:
+            self._on_buried(gone.member)
+            self._observe(events.MemberBuried(member=gone.member))
         if buried:
             await self.look()
-        return buried
+        return bool(buried)
 
     async def anyone(self) -> Card | None:
         """One who takes on more, the one with the fewest shards; None if there is nobody.

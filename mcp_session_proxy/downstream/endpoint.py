@@ -107,7 +107,7 @@ class Endpoint:
         """
         # Most requests have the head of the one before, which was judged by these rules already.
         if head.judged_by is not self._senders.rules:
-            self._senders.judge(http, head)
+            self._judge(http, head)
         if http.method != "POST":
             return await self._handle_other(http, head)
         served = self.rules.eras
@@ -144,6 +144,12 @@ class Endpoint:
                 return await self._legacy.post(http, head, messages, meta, batch=batch)
         finally:
             bodies.give_back(len(body))
+
+    def _judge(self, http: web.BaseRequest, head: Head) -> None:
+        """Judge a head by the rules of now, if that was not done on its way here."""
+        if not head.unsettled:
+            self._senders.judge(http, head)
+        head.unsettled = False
 
     async def _settle(
         self, http: web.BaseRequest, head: Head, messages: Sequence[Message | Rejection], *, batch: bool

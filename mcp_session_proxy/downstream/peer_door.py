@@ -33,7 +33,8 @@ from .connection import Connection, measure_head, next_number
 from .forwarded import ForwardedRequest
 from .head import Head, Sender
 
-Handle = Callable[[web.BaseRequest, Head], Awaitable[web.StreamResponse]]
+# Answers what a client has sent.
+Serve = Callable[[web.BaseRequest, Head], Awaitable[web.StreamResponse]]
 # What answers another member's own question: it gets the request and its body.
 Answer = Callable[[web.BaseRequest, bytes], Awaitable[web.Response]]
 
@@ -58,7 +59,7 @@ class PeerDoor:
         member: str,
         judge: Judge,
         *,
-        handle: Handle,
+        handle: Serve,
         paths: frozenset[str],
         questions: Mapping[str, Answer],
         knows: Callable[[str], Awaitable[bool]],

@@ -55,6 +55,7 @@ class RoutedEndpoint:
         """
         if head.judged_by is not self._senders.rules:
             self._senders.judge(http, head)
+            head.unsettled = head.judged_by is None
         # A server that speaks modern itself keeps nothing of which it would matter who sends it.
         if head.names_modern and self.endpoint.passes_modern:
             return await self.endpoint.handle(http, head)

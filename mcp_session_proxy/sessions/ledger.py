@@ -21,6 +21,7 @@ from ..upstream.session import UpstreamSession
 from .books import Books, Slot
 from .client import ClientSession, Farewell
 from .directory import Directory
+from .rounds import Rounds
 from .store_trouble import StoreTrouble
 from .stored import (
     CLAIM,
@@ -37,7 +38,6 @@ from .stored import (
 _AT_ONCE: Final = 16
 # How often it is looked for what has changed in a session, and for clients that were used.
 _LOOK_SECONDS: Final = 1.0
-_LOOK_AT_CLIENTS_SECONDS: Final = 10.0
 # What a server has said since comes again if this process is killed. One record for each that says something.
 _SAID_SECONDS: Final = 0.1
 # How far what is stored of a session's use may be behind it.
@@ -87,9 +87,9 @@ class SessionLedger:
         self.before_writing: list[Callable[[], Awaitable[bool]]] = []
         self._said: dict[UpstreamSession, None] = {}
         self._finished = False
+        self._rounds = Rounds(books, directory, self._now)
         self._trouble = StoreTrouble(observe)
         self._written: dict[Slot[UpstreamSession], tuple[object, ...]] = {}  # what each session was like
-        self._clients_until = self._now()  # those that were used before this are written
 
     @property
     def pending(self) -> int:
@@ -198,7 +198,6 @@ class SessionLedger:
         From now on only what has gone is noted. Gives whether all was written.
         """
         self._written.clear()
-        self._clients_until = 0.0
         self.look(everybody=True)
         self._finished = True
         with contextlib.suppress(TimeoutError):
@@ -208,17 +207,12 @@ class SessionLedger:
 
     def look(self, *, everybody: bool = False) -> None:
         """Note what has changed without anybody's telling."""
-        for slot in self._books.slots():
+        slots = list(self._books.slots()) if everybody else self._rounds.slots()
+        for slot in slots:
             self._note_if_changed(slot)
-        now = self._now()
-        if everybody or now - self._clients_until >= _LOOK_AT_CLIENTS_SECONDS:
-            for client in self._directory.newest_used_first():
-                if client.record.last_used < self._clients_until:
-                    break
-                # Those that come and go are written as they do: nearly all of them stand as they are.
-                if everybody or client.stored_at <= client.record.last_used:
-                    self.note_client(client)
-            self._clients_until = now
+        clients = self._directory.newest_used_first() if everybody else self._rounds.clients()
+        for client in clients:
+            self.note_client(client)
 
     async def flush(self) -> None:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
