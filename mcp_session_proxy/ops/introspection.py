@@ -1,9 +1,10 @@
 """What the proxy shows of itself, as plain data without secrets. ``snapshot`` takes it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, Literal
+
+import msgspec
 
 from ..sessions.modes import TokenIdentity
 
@@ -17,8 +18,7 @@ class Phase(StrEnum):
     DRAINING = "draining"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Readiness:
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """``ready`` of ``total`` upstream servers answer."""
 
     phase: Phase
@@ -26,8 +26,7 @@ class Readiness:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UpstreamSessionView:
+class UpstreamSessionView(msgspec.Struct, frozen=True, kw_only=True):
     """One upstream session. Tags are short and opaque; ages are in seconds.
 
     ``parked`` counts the calls whose server waits for the client's answers. ``server`` is the origin of the
@@ -52,8 +51,7 @@ class UpstreamSessionView:
     server_condition: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClientSessionView:
+class ClientSessionView(msgspec.Struct, frozen=True, kw_only=True):
     """One client session. ``parked`` counts the server's questions that its client has not answered yet.
 
     ``server`` and ``server_condition`` are those of its upstream session.
@@ -74,8 +72,7 @@ class ClientSessionView:
     server_condition: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildView:
+class ChildView(msgspec.Struct, frozen=True, kw_only=True):
     """One process of a server that is a command (``--stdio``), which serves one upstream session.
 
     ``state`` is starting, serving or leaving. ``session`` and ``principal`` are those of the session; null
@@ -96,8 +93,7 @@ class ChildView:
     said: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReplicaView:
+class ReplicaView(msgspec.Struct, frozen=True, kw_only=True):
     """One of the servers.
 
     ``condition`` is up, down, breaker-open or unknown; ``down_seconds`` says for how long it has taken no
@@ -119,8 +115,7 @@ class ReplicaView:
     retry_after_seconds: float | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokensView:
+class TokensView(msgspec.Struct, frozen=True, kw_only=True):
     """How callers' tokens count that say whom they speak for (JWTs). ``identity`` is --token-identity.
 
     ``accepted``, ``refused`` and ``not_believed`` count new tokens since the start: those that count by what
@@ -140,8 +135,7 @@ class TokensView:
     unchecked_issuers: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StateView:
+class StateView(msgspec.Struct, frozen=True, kw_only=True):
     """Where sessions are kept: in ``memory``, on a ``disk`` as well (``--state-dir``), or in a ``store`` that
     several proxies may share (``--store``).
 
@@ -158,8 +152,7 @@ class StateView:
 IN_MEMORY: Final = StateView()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberView:
+class MemberView(msgspec.Struct, frozen=True, kw_only=True):
     """One of the proxies on the same store. ``shards`` is how many callers it serves, ``here`` whether it is
     the one that is asked.
     """
@@ -174,8 +167,7 @@ class MemberView:
     addresses: Sequence[str]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterView:
+class ClusterView(msgspec.Struct, frozen=True, kw_only=True):
     """This proxy among those on the same store; without a store there is none but itself.
 
     ``sure``: nobody else can serve now whom it serves. ``shards`` is how many callers it serves; those that
@@ -197,8 +189,7 @@ class ClusterView:
 ALONE: Final = ClusterView()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Gauges:
+class Gauges(msgspec.Struct, frozen=True, kw_only=True):
     """Numbers that go up and down, read at scrape time. ``limits`` has the bounds of some of them.
 
     ``memory_bytes`` and ``memory_limit_bytes`` are by kind of what is kept: what there is, and what there
@@ -214,9 +205,9 @@ class Gauges:
     waiters: int
     exchanges_parked: int
     streams: Mapping[str, int]
-    tasks: Mapping[str, int] = field(default_factory=dict)
+    tasks: Mapping[str, int] = msgspec.field(default_factory=dict)
     children: int = 0
     state: StateView = IN_MEMORY
     cluster: ClusterView = ALONE
-    memory_bytes: Mapping[str, int] = field(default_factory=dict)
-    memory_limit_bytes: Mapping[str, int] = field(default_factory=dict)
+    memory_bytes: Mapping[str, int] = msgspec.field(default_factory=dict)
+    memory_limit_bytes: Mapping[str, int] = msgspec.field(default_factory=dict)

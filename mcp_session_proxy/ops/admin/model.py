@@ -1,8 +1,9 @@
 """What the admin API answers, as data; ``openapi`` makes the schemas of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from ...sessions.modes import Sharing
 from ..acting import MemberActed
@@ -21,15 +22,13 @@ from ..troubles import Trouble
 from .access import Changes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Health:
+class Health(msgspec.Struct, frozen=True, kw_only=True):
     """The process lives."""
 
     status: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadinessAnswer:
+class ReadinessAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests can be served: ``ready`` of ``total`` servers take connections."""
 
     status: Phase
@@ -38,8 +37,7 @@ class ReadinessAnswer:
     total: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Totals:
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """How much there is now. ``limits`` has the configured bounds of some of these numbers."""
 
     client_sessions: int
@@ -52,8 +50,7 @@ class Totals:
     limits: Mapping[str, int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChurnSeries:
+class ChurnSeries(msgspec.Struct, frozen=True, kw_only=True):
     """Counts by minute of the last hour, the running minute last.
 
     ``clients_began`` and ``clients_ended`` are sessions of clients (their initialize, their DELETE),
@@ -69,8 +66,7 @@ class ChurnSeries:
     failures: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
+class Status(msgspec.Struct, frozen=True, kw_only=True):
     """How the proxy does. ``changes`` says who may change something: open, token or refused.
 
     ``traffic`` is that of the last minute, ``troubles`` are those of the last hour, ``tokens`` says how
@@ -93,16 +89,14 @@ class Status:
     tokens: TokensView
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionTotals:
+class SessionTotals(msgspec.Struct, frozen=True, kw_only=True):
     """How many sessions there are, shown or not."""
 
     upstream_sessions: int
     client_sessions: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sessions:
+class Sessions(msgspec.Struct, frozen=True, kw_only=True):
     """The newest sessions of both kinds, newest first."""
 
     sharing: Sharing
@@ -111,52 +105,45 @@ class Sessions:
     client_sessions: Sequence[ClientSessionView]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChildrenNow:
+class ChildrenNow(msgspec.Struct, frozen=True, kw_only=True):
     """The newest processes of a server that is a command, newest first; ``total`` counts the others, too."""
 
     total: int
     children: Sequence[ChildView]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Events:
+class Events(msgspec.Struct, frozen=True, kw_only=True):
     """Recent events, oldest first. ``newest`` is the highest id so far, to ask for what comes after it."""
 
     newest: int
     events: Sequence[Entry]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Paused:
+class Paused(msgspec.Struct, frozen=True, kw_only=True):
     """Whether requests are held back now."""
 
     paused: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reconnected:
+class Reconnected(msgspec.Struct, frozen=True, kw_only=True):
     """How many upstream sessions are replaced, each when nobody holds it."""
 
     sessions: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draining:
+class Draining(msgspec.Struct, frozen=True, kw_only=True):
     """The proxy ends when the requests in flight are finished."""
 
     exchanges: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Killed:
+class Killed(msgspec.Struct, frozen=True, kw_only=True):
     """The tag of the upstream session that was closed."""
 
     session: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WentRound:
+class WentRound(msgspec.Struct, frozen=True, kw_only=True):
     """What came of an action at each proxy on the store. ``done``: at all of them, or, of a session, at the
     one that had it.
     """
@@ -166,8 +153,7 @@ class WentRound:
     members: Sequence[MemberActed]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """Why a request was refused: a stable word and, where there is more to say, a sentence."""
 
     error: str
