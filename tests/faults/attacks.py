@@ -656,6 +656,7 @@ async def attack(name: str, url: str, admin: str) -> None:
                     await asyncio.sleep(AGAIN_SECONDS)
 
         token = f"attacker-{uuid.uuid4().hex}"
+        print("begun", flush=True)
         async with asyncio.TaskGroup() as tasks:
             for _ in range((TLS_ATTACKS if url.startswith("https") else ATTACKS)[chosen]):
                 tasks.create_task(again_and_again())

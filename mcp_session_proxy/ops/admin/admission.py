@@ -33,9 +33,10 @@ _LONGEST_REST_SECONDS: Final = 0.2
 class AdminConnection(web.RequestHandler):
     """One connection. ``lost`` is called when it is over, with all that was still to be sent."""
 
-    __slots__ = ("_seen", "_since", "lost", "wire")
+    __slots__ = ("_seen", "_since", "lost", "waits_for_turn", "wire")
 
     lost: Callable[[], object]
+    waits_for_turn: bool  # of a page that is asked for here
     wire: asyncio.Transport  # aiohttp forgets it when it closes, which may take as long as the client likes
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -43,6 +44,7 @@ class AdminConnection(web.RequestHandler):
         # uvloop's transports are not derived from asyncio's.
         self.wire = cast(asyncio.Transport, transport)
         self._seen, self._since = 0, 0.0
+        self.waits_for_turn = False
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -57,7 +59,9 @@ class AdminConnection(web.RequestHandler):
 
     @property
     def can_go(self) -> bool:
-        """Whether nothing is lost with it: no request is under way, or it waits for its client alone."""
+        """Whether little is lost with it: no page is being made, or it waits for its client alone."""
+        if self.waits_for_turn:
+            return True
         request = self._current_request
         if request is not None and not request.content.is_eof():
             return True  # to say the rest
@@ -74,9 +78,9 @@ class AdminConnection(web.RequestHandler):
 class Admission:
     """Lets at most ``max_connections`` in, and each only to make a request within the given time.
 
-    At the limit, one on which nothing is under way makes room, or which waits for its client, or whoever
-    watches the proxy would be kept out by anybody who connects and stays. What comes after the first request
-    is bounded by aiohttp's own time-out between requests, too. Who takes nothing of an answer for
+    At the limit, one on which nothing is under way makes room, or which waits for its client or its turn, or
+    whoever watches the proxy would be kept out by anybody who connects and stays. What comes after the first
+    request is bounded by aiohttp's own time-out between requests, too. Who takes nothing of an answer for
     ``unread_seconds`` is cut off, and so is whoever has taken least if all together have not taken
     ``unread_bytes``. Pages are made one after the other, and as long as one has taken, none is made: the
     other half of the time is the clients', whoever asks for what here.
@@ -105,15 +109,19 @@ class Admission:
     @web.middleware
     async def _hear(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         connection = request.protocol
-        if isinstance(connection, AdminConnection):
-            place = self._taken.get(connection)
-            if place is not None and not place.has_asked:
-                self._places.ask(place)
+        assert isinstance(connection, AdminConnection)
+        place = self._taken.get(connection)
+        if place is not None and not place.has_asked:
+            self._places.ask(place)
         if request.path in _AT_ONCE:
             return await handler(request)
         now = asyncio.get_running_loop().time
+        connection.waits_for_turn = True
         async with self._turn:
             await asyncio.sleep(max(0.0, self._rest_until - now()))
+        connection.waits_for_turn = False
+        if connection.transport is None:
+            return web.Response()  # it made room meanwhile: nobody reads this
         # From here on to its end, most often without a pause.
         self._bound_unread()
         begun = now()
