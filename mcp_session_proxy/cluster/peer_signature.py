@@ -22,10 +22,11 @@ import hmac
 import itertools
 from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from hashlib import blake2b
 from typing import Final, NamedTuple
 
-from ..bounds import PEER_SENDERS, PEER_SKEW_SECONDS, PEER_WINDOW
+from ..bounds import PEER_CLIENTS, PEER_SENDERS, PEER_SKEW_SECONDS, PEER_WINDOW
 
 PEER: Final = "Msp-Peer"
 TO: Final = "Msp-To"
@@ -37,11 +38,13 @@ REFUSED: Final = "Msp-Refused"
 # In the place of a scheme: the request is the member's own, and no client's.
 OWN_SCHEME: Final = "peer"
 
-_VERSION: Final = "v1"
+_VERSION: Final = b"v1"
 _MAC_BYTES: Final = 32
 _DIGEST_BYTES: Final = 16
 _NOTHING: Final = "-"
 _NAMES: Final = (PEER.encode(), TO.encode(), BODY.encode(), CLIENT.encode())
+_NO_BODY: Final = _NOTHING.encode()
+_CLAIM_WORDS: Final = 5
 _SCHEMES: Final = ("http", "https", OWN_SCHEME)
 _DECODING: Final = ("utf-8", "surrogateescape")
 _DIGITS: Final = 19
@@ -96,7 +99,7 @@ class Signed(NamedTuple):
 
     def check_body(self, body: bytes) -> None:
         """Raises NotBelieved for another body than the one that was signed."""
-        if not hmac.compare_digest(self.body, _digest(self.key, body).encode()):
+        if not hmac.compare_digest(self.body, _digest(self.key, body)):
             raise NotBelieved(Disbelief.WRONG_BODY, self.member)
 
 
@@ -112,6 +115,7 @@ class Signer:
 
     def __init__(self, member: str, keys: Sequence[bytes], *, now: Callable[[], float]) -> None:
         self.member = member
+        self._name = member.encode()
         self._key = keys[0]
         self._now = now
         self._numbers = itertools.count(1)
@@ -121,18 +125,12 @@ class Signer:
 
         It is to be sent at once: its time counts from now on.
         """
-        digest = _digest(self._key, body)
+        key = self._key
         length = b"\r\nContent-Length: %d" % len(body) if body or start.startswith(b"POST") else b""
-        said = f"{TO}: {to}\r\n{BODY}: {digest}\r\n".encode() + fields + length
-        claim = f"{_VERSION} {self.member} {int(self._now() * 1000)} {next(self._numbers)}"
-        mac = _mac(self._key, claim, start, said)
-        return b"%b HTTP/1.1\r\n%b: %b %b\r\n%b\r\n\r\n" % (
-            start,
-            PEER.encode(),
-            claim.encode(),
-            mac.encode(),
-            said,
-        )
+        said = b"Msp-To: %b\r\nMsp-Body: %b\r\n%b%b" % (to.encode(), _digest(key, body), fields, length)
+        claim = b"v1 %b %d %d" % (self._name, int(self._now() * 1000), next(self._numbers))
+        mac = _mac(key, claim, start, said)
+        return b"%b HTTP/1.1\r\nMsp-Peer: %b %b\r\n%b\r\n\r\n" % (start, claim, mac, said)
 
 
 class Judge:
@@ -153,14 +151,14 @@ class Judge:
         # Spelt exactly so: a member writes them no other way, and nobody between may.
         if len(raw) < 4 or (raw[0][0], raw[1][0], raw[2][0], raw[3][0]) != _NAMES:
             raise NotBelieved(Disbelief.UNSIGNED)
-        claim = raw[0][1].decode(*_DECODING)
-        version, _, rest = claim.partition(" ")
-        if version != _VERSION:
+        claim = raw[0][1]
+        words = claim.split(b" ")
+        if words[0] != _VERSION:
             raise NotBelieved(Disbelief.OTHER_VERSION)
-        words = rest.split(" ")
-        if len(words) != 4 or not (_is_number(words[1]) and _is_number(words[2])):
+        if len(words) != _CLAIM_WORDS or not (_is_number(words[2]) and _is_number(words[3])):
             raise NotBelieved(Disbelief.UNSIGNED)
-        member, milliseconds, number, mac = words
+        _, name, milliseconds, number, mac = words
+        member = name.decode(*_DECODING)
         said = b"\r\n".join(map(b": ".join, raw[1:]))
         start = f"{method} {target}".encode(*_DECODING)
         key = self._key_of(mac, claim[: -len(mac) - 1], start, said)
@@ -168,16 +166,15 @@ class Judge:
             raise NotBelieved(Disbelief.WRONG_MAC, member)
         if member == self._member:
             raise NotBelieved(Disbelief.ITSELF, member)
-        client = _read_client(raw[3][1].decode(*_DECODING))
+        client = _read_client(raw[3][1])
         if client is None:
             raise NotBelieved(Disbelief.UNSIGNED, member)
         self._check_freshness(member, int(milliseconds), int(number))
         return Signed(member, raw[1][1].decode(*_DECODING), raw[2][1], client, key)
 
-    def _key_of(self, mac: str, claim: str, start: bytes, said: bytes) -> bytes | None:
-        given = mac.encode(*_DECODING)
+    def _key_of(self, mac: bytes, claim: bytes, start: bytes, said: bytes) -> bytes | None:
         for key in self._keys:
-            if hmac.compare_digest(given, _mac(key, claim, start, said).encode()):
+            if hmac.compare_digest(mac, _mac(key, claim, start, said)):
                 return key
         return None
 
@@ -209,6 +206,11 @@ class _Numbers:
     def take(self, number: int) -> bool:
         """Whether it was not seen yet; from now on it was."""
         bits = self._bits
+        if number == self._newest + 1:
+            # Nearly always. What stood in its place in the ring was the one a whole window before.
+            self._newest = number
+            bits[number % PEER_WINDOW >> 3] |= 1 << (number & 7)
+            return True
         if number > self._newest:
             self._forget(self._newest + 1, number)
             self._newest = number
@@ -235,22 +237,27 @@ class _Numbers:
                 number += 1
 
 
-def _mac(key: bytes, claim: str, start: bytes, said: bytes) -> str:
+def _mac(key: bytes, claim: bytes, start: bytes, said: bytes) -> bytes:
     # None of the parts has a NUL in it, so no two requests make the same text.
-    text = b"\0".join((claim.encode(*_DECODING), start, said))
-    return blake2b(text, key=key, digest_size=_MAC_BYTES).hexdigest()
+    text = b"\0".join((claim, start, said))
+    return blake2b(text, key=key, digest_size=_MAC_BYTES).hexdigest().encode()
 
 
-def _digest(key: bytes, body: bytes) -> str:
-    return blake2b(body, key=key, digest_size=_DIGEST_BYTES).hexdigest() if body else _NOTHING
+def _digest(key: bytes, body: bytes) -> bytes:
+    return blake2b(body, key=key, digest_size=_DIGEST_BYTES).hexdigest().encode() if body else _NO_BODY
 
 
-def _is_number(word: str) -> bool:
-    return word.isascii() and word.isdecimal() and len(word) <= _DIGITS
+def _is_number(word: bytes) -> bool:
+    return word.isdigit() and len(word) <= _DIGITS
 
 
-def _read_client(value: str) -> PeerClient | None:
-    words = value.split(" ", 3)
-    if len(words) != 4 or words[1] not in _SCHEMES or not (_is_number(words[0]) and _is_number(words[2])):
+# It is the same for all that a client sends on one connection.
+@lru_cache(maxsize=PEER_CLIENTS)
+def _read_client(value: bytes) -> PeerClient | None:
+    words = value.split(b" ", 3)
+    if len(words) != 4 or not (_is_number(words[0]) and _is_number(words[2])):
         return None
-    return PeerClient(int(words[0]), words[1], int(words[2]), None if words[3] == _NOTHING else words[3])
+    scheme, remote = words[1].decode(*_DECODING), words[3].decode(*_DECODING)
+    if scheme not in _SCHEMES:
+        return None
+    return PeerClient(int(words[0]), scheme, int(words[2]), None if remote == _NOTHING else remote)
