@@ -11,8 +11,14 @@ READY := $(VENV)/.ready
 ARGS ?=
 # Tests with real programs wait more than they work, so there may be more than cores.
 WORKERS ?= 4
+# Some machines forbid it to keep what was compiled: then each program that a test starts is compiled anew, and each
+# worker rewrites the assertions of every test file.
+unexport PYTHONDONTWRITEBYTECODE
 # Whoever has nothing left to do takes over from others: end-to-end tests take a hundred times as long as most.
 PYTEST := $(BIN)/python -m pytest -n $(WORKERS) --dist worksteal
+# Those that wait for nothing. Each worker collects all of them, so there are no more workers than cores.
+QUICK := not e2e and not slow
+MARKS ?= $(QUICK)
 
 .PHONY: help run demo unit watch test thorough again check docs site site-serve envs test-python test-root matrix \
 	dist fuzz faults hammer cluster soak bench bench-quick bench-envs clean
@@ -29,11 +35,12 @@ demo: $(RUNS) ## the same, before and after, and then it ends
 	$(BIN)/mcp-session-proxy demo $(ARGS)
 
 ##@ Change it
-unit: $(READY) ## the quick tests
-	$(PYTEST) -m "not e2e" $(ARGS)
+unit: WORKERS = 2
+unit: $(READY) ## the quick tests, in a minute (MARKS="not e2e" for the slow ones, too)
+	$(PYTEST) -m "$(MARKS)" $(ARGS)
 
 watch: $(READY) ## the quick tests again whenever a file changes, failed ones first (ARGS=tests/sessions for some)
-	$(BIN)/watchfiles --filter python '$(BIN)/python -m pytest -x --failed-first -q -m "not e2e" $(ARGS)' \
+	$(BIN)/watchfiles --filter python '$(BIN)/python -m pytest -x --failed-first -q -m "$(QUICK)" $(ARGS)' \
 	  mcp_session_proxy tests tools
 
 check: $(READY) ## format, lint, types (in CI: nothing is changed)
@@ -67,7 +74,7 @@ thorough: $(READY) envs ## the same with every pair of a client and a server, no
 	THOROUGH=1 $(PYTEST) $(ARGS)
 
 # Without TEST, those that failed last. What every program printed is in .cache/again afterwards.
-TEST ?= --last-failed
+TEST ?= --last-failed --last-failed-no-failures=none
 again: $(READY) ## one test (TEST=tests/…::test_…), or what failed last: one at a time, all logs kept
 	mkdir -p .cache
 	$(BIN)/python -m pytest -x -v --log-level=DEBUG --basetemp=.cache/again $(TEST) $(ARGS); \
@@ -76,14 +83,14 @@ again: $(READY) ## one test (TEST=tests/…::test_…), or what failed last: one
 envs: $(READY) ## the environments of the end-to-end tests
 	$(BIN)/python tests/envs/install.py
 
-test-python: ## the quick tests on another Python (PYTHON=python3.13)
+test-python: ## all tests but the end-to-end ones, on another Python (PYTHON=python3.13)
 	$(PYTHON) tests/envs/pythons.py here $(ARGS)
 
 SUITE ?= trixie
-test-root: ## the quick tests on the Python of another Debian (SUITE=trixie); needs root and debootstrap
+test-root: ## the same on the Python of another Debian (SUITE=trixie); needs root and debootstrap
 	$(PYTHON) tests/envs/pythons.py debian $(SUITE) $(ARGS)
 
-matrix: $(READY) ## docs/clients.md anew: every client that can be installed, directly and through the proxy
+matrix: $(READY) ## docs/clients.md and servers.md anew: all that can be installed (ARGS="clients agno" for some)
 	cd tests && ../$(BIN)/python -m matrix $(ARGS)
 
 # Seconds for each target.

@@ -71,16 +71,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Which tests run, and how often.
 
     What is about statuses, event ids or a connection for each message runs over HTTP: no other transport has
-    them. Large matrices run in part, unless THOROUGH=1 wants them whole (`make thorough`). In CI, an
-    end-to-end test that fails runs once more, and is listed: shared machines stall.
+    them. Large matrices run in part, unless THOROUGH=1 wants them whole (`make thorough`). No test that fails
+    runs again, in CI neither: one that fails now and then is a fault.
     """
     items[:] = [item for item in items if not (_is_http_only(item) and _runs_elsewhere(item))]
     if not THOROUGH:
         items[:] = _share_of(items)
-    if os.environ.get("CI") == "true":
-        for item in items:
-            if item.get_closest_marker("e2e") is not None:
-                item.add_marker(pytest.mark.flaky(reruns=1))
 
 
 def _share_of(items: list[pytest.Item]) -> list[pytest.Item]:

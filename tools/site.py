@@ -29,6 +29,7 @@ CONTENTS: Final[Mapping[str, Mapping[str, str]]] = {
         "Do I need it?": "docs/check.md",
         "Comparison": "docs/comparison.md",
         "Clients": "docs/clients.md",
+        "Servers": "docs/servers.md",
     },
     "Use": {
         "Sharing": "docs/sharing.md",

@@ -19,6 +19,8 @@ from mcp_session_proxy.assembly.sockets import CannotStart
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.settings.values import Address
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def opened() -> Iterator[contextlib.ExitStack]:

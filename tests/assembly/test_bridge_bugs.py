@@ -14,6 +14,8 @@ from proxy_bench import PATIENCE_SECONDS, until
 from selection import THOROUGH
 from stdio_bench import TOY, StdioBench, is_there
 
+pytestmark = pytest.mark.slow
+
 OPENINGS = 200 if THOROUGH else 30
 VANISHING = 200 if THOROUGH else 40
 SESSIONS = 1000 if THOROUGH else 4

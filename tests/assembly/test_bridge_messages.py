@@ -15,6 +15,8 @@ from sse_bench import SseBench
 from sse_server import SseServer, Stream, answer_to
 from stdio_bench import StdioBench
 
+pytestmark = pytest.mark.slow
+
 SERVER = str(Path(__file__).parents[1] / "servers" / "message_server.py")
 PARAMS: dict[str, Any] = json.loads(INITIALIZE_PARAMS)
 ABLE: dict[str, Any] = {"elicitation": {}, "sampling": {}, "roots": {}}

@@ -26,7 +26,7 @@ SECONDS = 120.0 if FULL_FAULTS else 2.0
 SECONDS_BETWEEN_RESTARTS = 10.0 if FULL_FAULTS else 1.0
 IN_A_CALL = 3
 
-pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2)]
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.share(2), pytest.mark.slow]
 
 
 class SayingServer(HttpServer):

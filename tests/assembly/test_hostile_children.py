@@ -15,6 +15,8 @@ from mcp_session_proxy.bounds import STDERR_LINES_A_SECOND
 from mcp_session_proxy.events import ChildNoise, Event, ServerSaid
 from mcp_session_proxy.upstream.stdio.children import _Words
 
+pytestmark = pytest.mark.slow
+
 MESSAGES = [sys.executable, "-I", "-S", str(Path(__file__).parents[1] / "servers" / "message_server.py")]
 
 

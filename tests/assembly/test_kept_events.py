@@ -259,6 +259,7 @@ async def test_two_callers(restarts: Restarts, server: Talker) -> None:
         assert [text for _, text in await hear(response, 1)] == ["secret"]
 
 
+@pytest.mark.slow
 async def test_an_answer_that_never_came(restarts: Restarts, server: Talker) -> None:
     """The process was killed amid a call: its client gets what was said, and hears that nobody knows more."""
     bench = await restarts.start()

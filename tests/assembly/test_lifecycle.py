@@ -209,6 +209,7 @@ async def test_drain_cuts_off_what_takes_too_long(bench: Bench) -> None:
     assert [event.cut_off for event in told if event.name == "proxy.stopped"] == [1]
 
 
+@pytest.mark.slow
 async def test_drain_sends_waiters_away(bench: Bench) -> None:
     """Requests that wait for a session are answered, and what was half open is closed at the server."""
     opening = asyncio.Event()
@@ -228,6 +229,7 @@ async def test_drain_sends_waiters_away(bench: Bench) -> None:
     assert bench.server.deleted == ["upstream-1"]
 
 
+@pytest.mark.slow
 async def test_drain_in_the_middle_of_a_handshake(bench: Bench) -> None:
     """A session whose id is on its way to us when we leave is given back all the same."""
     asked, answer = asyncio.Event(), asyncio.Event()
@@ -309,6 +311,7 @@ async def program(bench: Bench, tmp_path: Path, *options: str) -> AsyncIterator[
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 async def test_signal_ends_the_program(bench: Bench, tmp_path: Path, number: signal.Signals) -> None:
     """SIGTERM and Ctrl-C drain, give the sessions back, and end with status 0."""
     async with program(bench, tmp_path) as (process, urls):
@@ -322,6 +325,7 @@ async def test_signal_ends_the_program(bench: Bench, tmp_path: Path, number: sig
     assert bench.server.deleted == ["upstream-1"]
 
 
+@pytest.mark.slow
 async def test_second_signal_ends_the_program_at_once(bench: Bench, tmp_path: Path) -> None:
     """Who asks twice does not want to wait."""
     work = Work()
@@ -342,6 +346,7 @@ async def test_second_signal_ends_the_program_at_once(bench: Bench, tmp_path: Pa
             await asking
 
 
+@pytest.mark.slow
 async def test_program_that_cannot_listen(bench: Bench, tmp_path: Path) -> None:
     """The program says so in one line and ends with status 1."""
     with socket.socket() as taken:

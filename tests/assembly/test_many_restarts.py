@@ -24,7 +24,7 @@ REAL_SECONDS = {"kill -9": 3.0}
 # Eight of them start at the same time.
 START_SECONDS = 120.0
 
-pytestmark = [pytest.mark.timeout(3600), pytest.mark.share(2)]
+pytestmark = [pytest.mark.timeout(3600), pytest.mark.share(2), pytest.mark.slow]
 
 
 @pytest.fixture

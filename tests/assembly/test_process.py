@@ -17,6 +17,8 @@ import pytest
 from http_server import HttpServer
 from messages import call
 
+pytestmark = pytest.mark.slow
+
 SETTLED_SECONDS = 30
 
 

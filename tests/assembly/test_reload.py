@@ -260,6 +260,7 @@ async def hanging() -> AsyncIterator[StdioBench]:
 
 
 @tries("stdio_spawns")
+@pytest.mark.slow
 async def test_stdio_spawns(hanging: StdioBench) -> None:
     """Who waits for a start need not wait for the end of another one."""
     await hanging.start("--at", "initialize", "hang", stdio_spawns=1)
@@ -272,6 +273,7 @@ async def test_stdio_spawns(hanging: StdioBench) -> None:
 
 
 @tries("stdio_start_timeout")
+@pytest.mark.slow
 async def test_stdio_start_timeout(hanging: StdioBench) -> None:
     """The next child has the new time."""
     await hanging.start("--at", "initialize", "hang", stdio_start_timeout="1h")
@@ -494,6 +496,7 @@ async def test_max_client_sessions(bench: Reloaded) -> None:
 
 
 @tries("max_waiters")
+@pytest.mark.slow
 async def test_max_waiters(bench: Reloaded) -> None:
     """One more may wait."""
     await bench.start(max_sessions=1, max_waiters=0)
@@ -515,6 +518,7 @@ async def test_max_requests_per_session(bench: Reloaded) -> None:
 
 
 @tries("open_concurrency")
+@pytest.mark.slow
 async def test_open_concurrency(bench: Reloaded) -> None:
     """Who waits for a handshake gets one of its own."""
 

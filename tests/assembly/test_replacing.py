@@ -29,6 +29,8 @@ from mcp_session_proxy.assembly.sockets import CannotStart, Role, bind
 from mcp_session_proxy.events import Event
 from mcp_session_proxy.settings.values import Address
 
+pytestmark = pytest.mark.slow
+
 ANYWHERE = Address("127.0.0.1", 0)
 OPTIONS = ("--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--replace")
 # One takes three seconds.

@@ -22,6 +22,8 @@ from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.store.sqlite import SqliteEngine
 from mcp_session_proxy.upstream.life import Life
 
+pytestmark = pytest.mark.slow
+
 CAPABLE = {**INITIALIZE, "params": {**INITIALIZE["params"], "capabilities": {"elicitation": {}}}}
 
 

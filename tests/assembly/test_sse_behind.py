@@ -161,6 +161,7 @@ async def test_an_answer_before_the_word(bench: SseBench) -> None:
         assert (await bench.post(call(number, name="x"))).json["result"] == {"early": True}
 
 
+@pytest.mark.slow
 async def test_many_calls_at_once(bench: SseBench) -> None:
     """All with the same id, and each gets its own answer."""
     held: list[tuple[Stream, Any]] = []

@@ -12,6 +12,8 @@ from messages import call
 from proxy_bench import until
 from stdio_bench import TOY, StdioBench, is_there
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 async def bench() -> AsyncIterator[StdioBench]:

@@ -15,7 +15,7 @@ from mcp_session_proxy import events
 from mcp_session_proxy.assembly import stores
 from mcp_session_proxy.assembly.sockets import CannotStart
 
-pytestmark = needs_one
+pytestmark = [needs_one, pytest.mark.slow]
 
 ME = {"Authorization": "Bearer me-and-nobody-else"}
 OLD, NEW = "a1" * 32, "b2" * 32

@@ -65,6 +65,7 @@ def test_functions_and_objects() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_calls_stay_cheap() -> None:
     """No time is measured here: a call takes so many bytecodes on any machine, and hardly more."""
     columns = {name: sum(work.bytecodes.values()) for name, work in anatomy.measure().items()}

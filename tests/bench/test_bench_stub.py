@@ -24,6 +24,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         stage.stop_all()
 
 
+@pytest.mark.slow
 async def test_the_official_client_is_served(url: str) -> None:
     """Handshake, list, call, progress, a large result."""
     steps: list[float] = []

@@ -27,6 +27,7 @@ def test_a_server_that_behaves(capsys: pytest.CaptureFixture[str]) -> None:
     assert (facts["two_at_once"], facts["noise_lines"], facts["leaves"]) == (True, 0, "left")
 
 
+@pytest.mark.slow
 def test_a_server_that_does_not(capsys: pytest.CaptureFixture[str]) -> None:
     """It is told what to do about it."""
     document = checked(capsys, "--stubborn", "--banner", "Hello!\\n")

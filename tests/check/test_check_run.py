@@ -476,6 +476,7 @@ class TestProblems:
         async with serving(old, "/sse") as origin:
             assert (await self.problem(f"{origin}/sse")).key == "http-sse"
 
+    @pytest.mark.slow
     async def test_silence(self):
         """Bounded by --timeout."""
 

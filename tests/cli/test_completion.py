@@ -16,6 +16,8 @@ import pytest
 from mcp_session_proxy.cli import command
 from mcp_session_proxy.cli.completion import Shell
 
+pytestmark = pytest.mark.slow
+
 ENVIRONMENT = {
     "PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin",
     "TERM": "dumb",

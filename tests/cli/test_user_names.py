@@ -38,6 +38,7 @@ def test_as_the_server(text: str, command: str, capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize("text", [WRITTEN[0], WRITTEN[-1]])
 @pytest.mark.parametrize("field", OPTIONS)
+@pytest.mark.slow
 def test_in_any_option(
     field: str,
     text: str,

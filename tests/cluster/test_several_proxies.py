@@ -16,6 +16,8 @@ from token_server import TokenServer, bearer, token
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly.sockets import CannotStart
 
+pytestmark = pytest.mark.slow
+
 ME = {"Authorization": "Bearer me"}
 YOU = {"Authorization": "Bearer you"}
 

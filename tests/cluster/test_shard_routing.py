@@ -141,6 +141,7 @@ async def test_what_broke_is_not_repeated_but_for_reads(world: World, is_read: b
         assert await b.ask("one") == "b"
 
 
+@pytest.mark.slow
 async def test_two_hops_at_most(world: World) -> None:
     """Members that send a request from one to the other do not do so for ever."""
     a, b = await world.join("a", "b")

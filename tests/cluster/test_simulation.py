@@ -14,6 +14,7 @@ def happened(report: Report) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.slow
 def test_everything_goes_wrong(seed: int) -> None:
     """Members are killed, stall and are replaced, the store goes away, nobody reaches anybody: nothing that
     must not happen does, and nearly all calls are answered.
@@ -49,6 +50,7 @@ def test_members_are_replaced() -> None:
     assert report.longest_wait_seconds < 2.0
 
 
+@pytest.mark.slow
 def test_the_store_goes_away() -> None:
     """Whoever has an owner notices nothing."""
     report = simulate(6, 300, seconds=60.0, every_seconds={"store away": 15.0})

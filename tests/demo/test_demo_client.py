@@ -4,6 +4,8 @@ from aiohttp import web
 from mcp_session_proxy.demo.bundled import DemoError, run_server
 from mcp_session_proxy.demo.client import play_rounds
 
+pytestmark = pytest.mark.slow
+
 
 async def test_fails_on_the_bundled_server():
     """A real stateful server ends the session with the DELETE, so the call afterwards has none."""

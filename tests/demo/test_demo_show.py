@@ -9,6 +9,8 @@ from mcp_session_proxy.demo import show
 from mcp_session_proxy.settings.config import load
 from mcp_session_proxy.settings.values import Address
 
+pytestmark = pytest.mark.slow
+
 ANY_PORT = "127.0.0.1:0"
 
 

@@ -3,6 +3,8 @@
 import ast
 import re
 
+import pytest
+
 from mcp_session_proxy import errors
 from mcp_session_proxy.ops.admin.runbook import slug
 from mcp_session_proxy.protocol import jsonrpc
@@ -38,6 +40,7 @@ def spoken() -> set[str]:
     return {node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
+@pytest.mark.slow
 def test_the_proxys_texts_are_its_own() -> None:
     """Whoever searches the index for an error of the proxy's finds what it says, word for word."""
     texts = spoken()

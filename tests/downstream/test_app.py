@@ -256,6 +256,7 @@ async def test_bug_is_told_without_its_details(bench: Bench, monkeypatch: pytest
     ],
     ids=["no-http", "length", "header", "long-header", "long-path"],
 )
+@pytest.mark.slow
 async def test_what_is_no_http(bench: Bench, request_: bytes) -> None:
     """What is no HTTP is answered 400 and harms nobody else."""
     await bench.start()
@@ -355,6 +356,7 @@ async def test_server_that_is_not_there(bench: Bench) -> None:
         assert (await response.json())["error"]["reason"] == "upstream-unreachable"
 
 
+@pytest.mark.slow
 async def test_many_at_once(bench: Bench) -> None:
     """A hundred callers at the same time all get their own answer."""
     everyone = asyncio.Barrier(100)

@@ -1047,6 +1047,7 @@ class ChaoticClient:
 
 
 @pytest.mark.parametrize("sharing", ["handover", "isolated", "shared", "fresh"])
+@pytest.mark.slow
 async def test_chaos(bench: Bench, sharing: str) -> None:
     """Whatever fails and whoever leaves: each call is answered once, with its own answer, is executed at
     most once, and leaves nothing behind, neither here nor at the server.

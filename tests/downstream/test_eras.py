@@ -185,6 +185,7 @@ async def test_legacy_only_answers_modern_requests_as_a_legacy_server_does(bench
     assert bench.server.seen == []
 
 
+@pytest.mark.slow
 async def test_legacy_only_knows_no_discovery_without_a_header(bench: Desk) -> None:
     """Not even a discovery that names its version nowhere, and not one of a version yet to come."""
     await bench.start(serve_eras="legacy")

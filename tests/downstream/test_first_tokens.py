@@ -12,6 +12,8 @@ from token_server import TokenServer, bearer, count, settled, token
 
 from mcp_session_proxy import events
 
+pytestmark = pytest.mark.slow
+
 SHARING = ["handover", "isolated", "shared"]
 
 

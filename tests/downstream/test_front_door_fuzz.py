@@ -8,6 +8,7 @@ import json
 from collections.abc import Awaitable, Callable
 
 import aiohttp
+import pytest
 from aiohttp import web
 from fakes import Recorder
 from http_server import HttpServer
@@ -17,6 +18,8 @@ from messages import INITIALIZE, call
 from proxy_bench import BOTH, Bench
 
 from mcp_session_proxy.protocol import revisions
+
+pytestmark = pytest.mark.slow
 
 # What a client can get for a request of its own making, in front of a server that behaves.
 EXPECTED = {200, 202, 204, 400, 403, 404, 405, 413, 415, 417, 501, 502, 503, 504}

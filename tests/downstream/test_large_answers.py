@@ -15,6 +15,8 @@ from proxy_bench import Bench, until
 
 from mcp_session_proxy.downstream.streams import Responder
 
+pytestmark = pytest.mark.slow
+
 LARGE = "y" * 8_000_000
 
 

@@ -143,6 +143,7 @@ async def test_a_server_that_goes_on_without_an_answer(bench: TaskBench, tool: T
 
 
 @pytest.mark.parametrize("asked", [False, True], ids=["working", "asked"])
+@pytest.mark.slow
 async def test_cancelling(bench: TaskBench, tool: Tool, *, asked: bool) -> None:
     """The server is told as if the client had closed the response; the task stands as cancelled."""
     await bench.start(task_after=AFTER)

@@ -306,6 +306,7 @@ async def test_other_versions_of_http(bench: Bench, method: bytes, version: byte
     writer.close()
 
 
+@pytest.mark.slow
 async def test_refused_head_ends_its_connection(bench: Bench) -> None:
     """A client that goes on sending is not read for ever."""
     await bench.start()

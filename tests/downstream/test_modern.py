@@ -414,6 +414,7 @@ async def test_a_server_that_does_without_an_answer(bench: Modern) -> None:
     assert bench.server.posts("response")[0][1]["error"]["code"] == -32603
 
 
+@pytest.mark.slow
 async def test_a_client_that_cannot_answer(bench: Modern) -> None:
     """A client that declared nothing is told what the server needs, if it does not go on without."""
 

@@ -147,6 +147,7 @@ async def test_a_server_that_checks_nothing_is_not_believed(bench: Bench) -> Non
     assert len([event for event in told if isinstance(event, events.TokensNotChecked)]) == 1
 
 
+@pytest.mark.slow
 async def test_a_kept_list_is_not_for_a_token_that_is_over(bench: Bench) -> None:
     """A list that is kept for its caller needs no server, so the proxy itself has to look at the time."""
 
@@ -303,6 +304,7 @@ async def _first(tasks: list[asyncio.Task[Answer]], number: int) -> list[asyncio
     return [task for task in tasks if task.done()]
 
 
+@pytest.mark.slow
 async def test_a_token_that_the_server_takes_after_its_end(bench: Bench) -> None:
     """Clocks differ, so servers allow for some seconds; until they refuse it, its bearer stays itself."""
     assert isinstance(bench.server, TokenServer)

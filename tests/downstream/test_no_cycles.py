@@ -14,6 +14,7 @@ from mcp_session_proxy.exchange.exchange import Exchange
 
 
 @pytest.mark.parametrize("how", ["its client leaves", "it is given up"])
+@pytest.mark.slow
 async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
     """Its errors lead to its frames, and nothing there leads back to them."""
 

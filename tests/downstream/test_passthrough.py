@@ -659,6 +659,7 @@ async def test_the_system_holds_little_of_a_page(bench: Bench) -> None:
     assert all(0 < each <= 256 * 1024 for each in held)
 
 
+@pytest.mark.slow
 async def test_a_client_that_reads_slowly(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """It gets all, however long it takes, and so does one whose server is silent for long."""
     monkeypatch.setattr("mcp_session_proxy.downstream.heartbeats.UNREAD_SECONDS", 0.3)

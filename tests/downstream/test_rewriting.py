@@ -347,6 +347,7 @@ def test_metadata_paths(path: str, expected: bool) -> None:
 
 
 @given(st.text(max_size=60), st.sampled_from([None, "https://mcp.example", "https://mcp.example/tools/"]))
+@pytest.mark.slow
 def test_anything_is_taken(text: str, public_url: str | None) -> None:
     """No text a server may send breaks the rewriting, and no URL of others is touched."""
     ours = rewriter(public_url)

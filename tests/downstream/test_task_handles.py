@@ -156,6 +156,7 @@ async def test_ends(bench: TaskBench, status: str, outcome: Any, told: Any) -> N
     assert ("result" in state, "error" in state) == (told[0] == "completed", told[0] == "failed")
 
 
+@pytest.mark.slow
 async def test_the_session_is_held(bench: TaskBench) -> None:
     """Until a task is over its session is not idle; after that it is."""
     await bench.start(idle_timeout="1ms", linger="1ms")

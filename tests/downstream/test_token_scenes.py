@@ -114,6 +114,7 @@ async def test_kept_lists(bench: Modern, other: str, sharing: str) -> None:
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.slow
 async def test_streams(bench: Modern, other: str, sharing: str) -> None:
     """What the server says is heard on the stream under the next token; under another's, nothing is."""
     bench.offer(CHANGING)
@@ -164,6 +165,7 @@ async def test_events_that_are_kept(bench: Modern, other: str, sharing: str) -> 
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.slow
 async def test_listeners(bench: Modern, other: str, sharing: str) -> None:
     """One that was opened under the first token goes on; another's hears nothing of it."""
     bench.offer(CHANGING)

@@ -14,6 +14,8 @@ from modern_bench import CHANGING, Modern, modern, routing
 from proxy_bench import read_events
 from token_server import TokenServer, bearer, settled, token, unsigned
 
+pytestmark = pytest.mark.slow
+
 SHARING = ["handover", "isolated", "shared", "fresh"]
 FORM = {"mode": "form", "message": "?", "requestedSchema": {"type": "object", "properties": {}}}
 QUESTION = {"jsonrpc": "2.0", "id": "q", "method": "elicitation/create", "params": FORM}

@@ -90,6 +90,7 @@ async def test_nothing_before_it_hides_a_head(bench: Bench) -> None:
     await until(lambda: held(bench) == 0)
 
 
+@pytest.mark.slow
 async def test_who_began_first_is_refused(bench: Bench) -> None:
     """Over the share, the oldest goes, with a reason; ordinary requests in two pieces pass all the time."""
     await bench.start()
@@ -113,6 +114,7 @@ async def test_who_began_first_is_refused(bench: Bench) -> None:
         each.close()
 
 
+@pytest.mark.slow
 async def test_a_head_that_is_too_large_already(bench: Bench) -> None:
     """It is refused as soon as that is clear, and not when it ends."""
     await bench.start(max_header_bytes="4KiB")
@@ -193,6 +195,7 @@ async def test_large_trailers_end_their_connection(bench: Bench) -> None:
 
 
 @pytest.mark.parametrize("size", [1, 2, 1000])
+@pytest.mark.slow
 async def test_small_chunks_are_no_trailers(bench: Bench, size: int) -> None:
     """However small the chunks of a body are, and with a few trailers, its connection goes on."""
     await bench.start(max_header_bytes="4KiB")
@@ -238,6 +241,7 @@ async def test_a_large_head_ends_its_connection(bench: Bench) -> None:
     assert b"Connection: close" in answer
 
 
+@pytest.mark.slow
 def test_under_the_programs_own_event_loop() -> None:
     """A large head that comes with the connection is refused under uvloop, too."""
 

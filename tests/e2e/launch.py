@@ -329,7 +329,7 @@ KINDS = {
             name="fastmcp-sse",
             command=lambda port: [
                 python("mcp-2"),
-                str(SERVERS / "fastmcp_sse_server.py"),
+                str(SERVERS / "fastmcp_counter_server.py"),
                 *("--port", str(port)),
             ],
             path="/sse",
@@ -524,15 +524,15 @@ class Fleet:
             self._proxies[kind] = self.new_proxy(self.server(kind).url)
         return self._proxies[kind]
 
-    def new_server(self, kind: str, *, port: int | None = None, start: bool = True) -> Server:
+    def new_server(self, kind: str | Kind, *, port: int | None = None, start: bool = True) -> Server:
         """A server of the caller's own (stopped with the fleet at the latest)."""
-        chosen = KINDS[kind]
+        chosen = KINDS[kind] if isinstance(kind, str) else kind
         for attempt in range(3):
             listening = port or unused_port()
-            home = self.new_home(kind)
+            home = self.new_home(chosen.name)
             chosen.prepare(home)
             program = Program(
-                name=kind,
+                name=chosen.name,
                 command=chosen.command(listening),
                 log=home / "output.log",
                 environment=program_environment(home, chosen.variables(listening)),

@@ -1,4 +1,4 @@
-"""Runs the quick tests on another Python: this one, or that of another Debian.
+"""Runs the tests, but the end-to-end ones, on another Python: this one, or that of another Debian.
 
     python3.13 tests/envs/pythons.py here [PYTEST OPTIONS]
     python3 tests/envs/pythons.py debian SUITE [PYTEST OPTIONS]
@@ -79,7 +79,7 @@ def _folder(name: str) -> Path:
 
 def main() -> int:
     """The command line."""
-    parser = argparse.ArgumentParser(description="Run the quick tests on another Python.")
+    parser = argparse.ArgumentParser(description="Run the tests on another Python.")
     where = parser.add_subparsers(dest="where", required=True)
     mine = where.add_parser("here", help="on the Python that runs this")
     mine.add_argument("--name", default=f"python-{sys.version_info[0]}.{sys.version_info[1]}")

@@ -1,66 +1,95 @@
-"""The command line: tries the clients and writes docs/clients.md.
+"""The command line: tries clients and servers, and writes docs/clients.md and docs/servers.md.
 
-    python -m matrix [NAME ...]     (in the folder `tests`)
+    python -m matrix [clients|servers] [NAME ...]     (in the folder `tests`)
 
-With names, only those are tried; the others stay on the page as they were seen before (`.cache/matrix.json`).
+What is not tried stays on its page as it was seen before.
 """
 
 import argparse
 import datetime
-import json
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from e2e.launch import TESTS, Fleet
 
+from . import client_page, client_trial, server_page, server_trial
 from .clients import CLIENTS
-from .table import Row, Side, page
-from .trial import NotInstalledError, try_out
+from .installing import NotInstalledError
+from .servers import SERVERS
+from .table import lines
 
-PAGE = TESTS.parent / "docs" / "clients.md"
-SEEN = TESTS.parent / ".cache" / "matrix.json"
+DOCS = TESTS.parent / "docs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What a page is about: all that there are, how each is tried, and how the page is written."""
+
+    all: Sequence[Any]
+    try_out: Callable[[Any, Fleet, Path], Any]
+    page: Callable[[Mapping[str, str]], str]
+    path: Path
+
+    def write(self, found: dict[str, str]) -> None:
+        """Write the page anew, with the rows in their order."""
+        self.path.write_text(
+            self.page({each.name: found[each.name] for each in self.all if each.name in found})
+        )
+
+    def try_all(self, names: Sequence[str]) -> bool:
+        """Try those with these names, or all; gives whether all that could be installed work."""
+        before = lines(self.path.read_text()) if self.path.exists() else {}
+        found = before if names else {}
+        works = True
+        for one in [each for each in self.all if not names or each.key in names]:
+            started = time.monotonic()
+            with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+                fleet = Fleet(Path(folder))
+                try:
+                    row = self.try_out(one, fleet, Path(folder))
+                    found[one.name] = row.line(datetime.date.today().isoformat())
+                    works, told = works and not row.trouble, row.told
+                except NotInstalledError as error:
+                    found.pop(one.name, None)
+                    told = f"not installed: {error}"
+                finally:
+                    fleet.stop()
+            print(f"{one.name}: {told} ({time.monotonic() - started:.0f} s)", file=sys.stderr)
+            self.write(found)
+        return works
+
+
+SUBJECTS = {
+    "clients": Subject(
+        all=CLIENTS, try_out=client_trial.try_out, page=client_page.page, path=DOCS / "clients.md"
+    ),
+    "servers": Subject(
+        all=SERVERS, try_out=server_trial.try_out, page=server_page.page, path=DOCS / "servers.md"
+    ),
+}
 
 
 def main() -> int:
-    """Try the clients; exits 1 when one that could be installed does not work through the proxy."""
-    parser = argparse.ArgumentParser(description="Try every client, directly and through the proxy.")
-    parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(each.key for each in CLIENTS))
-    names = parser.parse_args().names
-    seen = _seen() if names else {}
-    with tempfile.TemporaryDirectory() as folder:
-        fleet = Fleet(Path(folder))
-        try:
-            for client in [each for each in CLIENTS if not names or each.key in names]:
-                started = time.monotonic()
-                try:
-                    row = seen[client.name] = try_out(client, fleet, Path(folder))
-                    told = f"{row.direct.counts} -> {row.proxied.counts}"
-                except NotInstalledError as error:
-                    seen.pop(client.name, None)
-                    told = f"not installed: {error}"
-                print(f"{client.name}: {told} ({time.monotonic() - started:.0f} s)", file=sys.stderr)
-                _write(seen)
-        finally:
-            fleet.stop()
-    return 1 if any(row.proxied.trouble for row in seen.values()) else 0
-
-
-def _write(seen: dict[str, Row]) -> None:
-    SEEN.parent.mkdir(exist_ok=True)
-    SEEN.write_text(json.dumps([asdict(row) for row in seen.values()]))
-    rows = [seen[client.name] for client in CLIENTS if client.name in seen]
-    PAGE.write_text(page(rows, datetime.date.today().isoformat()))
-
-
-def _seen() -> dict[str, Row]:
-    rows = json.loads(SEEN.read_text()) if SEEN.exists() else []
-    return {
-        row["name"]: Row(**{**row, "direct": Side(**row["direct"]), "proxied": Side(**row["proxied"])})
-        for row in rows
-    }
+    """Try them; exits 1 when one that could be installed does not work through the proxy."""
+    parser = argparse.ArgumentParser(
+        description="Try all clients and servers, directly and through the proxy."
+    )
+    parser.add_argument("subject", nargs="?", choices=SUBJECTS, help="only those (default: both)")
+    every = {subject: ", ".join(each.key for each in about.all) for subject, about in SUBJECTS.items()}
+    help_text = "; ".join(f"of the {subject}: {keys}" for subject, keys in every.items())
+    parser.add_argument("names", nargs="*", metavar="NAME", help=help_text)
+    given = parser.parse_args()
+    subjects = [SUBJECTS[given.subject]] if given.subject else list(SUBJECTS.values())
+    unknown = set(given.names) - {each.key for subject in subjects for each in subject.all}
+    if unknown:
+        parser.error(f"there is no {', '.join(sorted(unknown))}")
+    outcomes = [subject.try_all(given.names) for subject in subjects]
+    return 0 if all(outcomes) else 1
 
 
 if __name__ == "__main__":

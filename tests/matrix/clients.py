@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from .installing import key
+
 
 @dataclass(frozen=True, kw_only=True)
 class Client:
@@ -23,7 +25,7 @@ class Client:
     @property
     def key(self) -> str:
         """Its name, as a file or a flag would have it."""
-        return self.name.lower().replace(" ", "-").replace(".", "")
+        return key(self.name)
 
     @property
     def is_javascript(self) -> bool:
@@ -49,8 +51,9 @@ CLIENTS: Final = (
     Client(name="LlamaIndex", packages=["llama-index-tools-mcp"], script="llama_index_tools.py"),
     Client(name="CrewAI", packages=["crewai-tools[mcp]", "mcp<2"], script="crewai_tools_mcp.py"),
     Client(name="Strands", packages=["strands-agents"], script="strands_agents.py"),
-    Client(name="Agno", packages=["agno", "mcp"], script="agno_tools.py"),
+    Client(name="Agno", packages=["agno[mcp]"], script="agno_tools.py"),
     Client(name="smolagents", packages=["smolagents[mcp]", "mcp<2"], script="smolagents_tools.py"),
+    Client(name="DSPy", packages=["dspy", "mcp<2"], script="dspy_tools.py"),
     Client(name="Haystack", packages=["mcp-haystack"], script="haystack_tools.py"),
     Client(name="Semantic Kernel", packages=["semantic-kernel[mcp]"], script="semantic_kernel_plugin.py"),
     Client(name="AutoGen", packages=["autogen-ext[mcp]", "mcp<2"], script="autogen_tools.py"),
@@ -58,4 +61,10 @@ CLIENTS: Final = (
     Client(name="mcp-use TS", packages=["mcp-use", "langchain"], script="mcp_use.mjs"),
     Client(name="AI SDK", packages=["@ai-sdk/mcp"], script="modern_ai_sdk.mjs"),
     Client(name="Mastra", packages=["@mastra/mcp", "@mastra/core"], script="mastra.mjs"),
+    Client(
+        name="ContextForge",
+        packages=["mcp-contextforge-gateway"],
+        script="contextforge_gateway.py",
+        note="a gateway, called by a client of the Python SDK; the proxy is between it and the server.",
+    ),
 )

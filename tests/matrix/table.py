@@ -1,86 +1,14 @@
-"""What was seen of the clients, as a page. Pure."""
+"""Rows of a table in a document: those that were tried take the place of what stood there. Pure."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
-
-HEAD: Final = """\
-# Clients
-
-What `make matrix` saw of every client that it could install, in the version that was the newest on {day}, in
-front of a server of the official Python SDK whose tool counts: two connections one after the other, two calls
-in each. With its state kept, it counts 1, 2 and then 3, 4.
-
-| client | version | speaks | directly | through the proxy | its sessions | with the proxy |
-|---|---|---|---|---|---|---|
-"""
-FOOT: Final = """
-*Speaks* is what the client spoke to the server, and, if that is another revision, what it speaks to the
-proxy: clients that can do both
-[become modern through the proxy](quickstart.md#sdks-that-speak-both-revisions). *Its sessions* are those that
-the client opened at the server directly, and how many of them it left behind when it had ended: a server
-without an idle timeout keeps such sessions for good. The proxy closes its own after `--idle-timeout`.
-
-Services that call from the internet cannot be run here; how they behave stands in [the quick
-start](quickstart.md).
-"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Side:
-    """One way to the server: what the client was told, or why it failed, and the sessions that it made."""
-
-    answers: Sequence[Sequence[str]] = ()
-    trouble: str = ""
-    protocol: str = ""
-    opened: int = 0
-    left: int = 0
-
-    @property
-    def counts(self) -> str:
-        """The counts of each connection."""
-        if self.trouble:
-            return f"fails: {self.trouble}"
-        return " and ".join(", ".join(connection) for connection in self.answers)
-
-    @property
-    def sessions(self) -> str:
-        """How many sessions the server had."""
-        if not self.opened:
-            return "none"
-        return (
-            f"{self.opened}, all left behind"
-            if self.left == self.opened
-            else f"{self.opened}, {self.left} left"
-        )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Row:
-    """A client, and both ways."""
-
-    name: str
-    version: str
-    direct: Side
-    proxied: Side
-    note: str = ""
-
-    @property
-    def speaks(self) -> str:
-        """The revisions that it speaks."""
-        spoken = [version for version in (self.direct.protocol, self.proxied.protocol) if version]
-        return ", then ".join(dict.fromkeys(spoken))
-
-
-def page(rows: Sequence[Row], day: str) -> str:
-    """The whole page."""
-    lines = [_line(row) for row in rows]
-    notes = [f"- {row.name}: {row.note}\n" for row in rows if row.note]
-    return HEAD.format(day=day) + "".join(lines) + ("\n" + "".join(notes) if notes else "") + FOOT
-
-
-def _line(row: Row) -> str:
-    direct, proxied = row.direct, row.proxied
-    cells = [row.name, row.version, row.speaks, direct.counts, proxied.counts]
-    cells += [direct.sessions, str(proxied.opened) if proxied.opened else "none"]
+def line(cells: Sequence[str]) -> str:
+    """One row."""
     return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
+
+
+def lines(text: str) -> dict[str, str]:
+    """The rows of a page's only table, by what their first cell says."""
+    rows = [each for each in text.splitlines(keepends=True) if each.startswith("| ")]
+    return {row.split(" | ")[0].removeprefix("| "): row for row in rows[1:]}

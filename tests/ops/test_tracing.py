@@ -63,6 +63,7 @@ def test_variables_name_the_service(monkeypatch: pytest.MonkeyPatch, variable: s
 
 @pytest.mark.usefixtures("hurry")
 @pytest.mark.parametrize("deaf", [True, False])
+@pytest.mark.slow
 async def test_nobody_waits_for_the_collector(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, *, deaf: bool
 ) -> None:
@@ -103,6 +104,7 @@ def run_without_the_extra(code: str) -> "subprocess.CompletedProcess[str]":
 
 
 @pytest.mark.parametrize("command", ["['serve', URL, '--tracing']", "['config', 'check', URL, '--tracing']"])
+@pytest.mark.slow
 def test_without_the_extra(command: str) -> None:
     """Whoever turns it on without the extra is told what to install."""
     main = "from mcp_session_proxy.cli import main; URL = 'http://127.0.0.1:1/mcp'; sys.exit(main({}))"
@@ -112,6 +114,7 @@ def test_without_the_extra(command: str) -> None:
     assert needed in ended.stdout + ended.stderr
 
 
+@pytest.mark.slow
 def test_nothing_is_loaded_without_it() -> None:
     """The whole program stands without a single module of OpenTelemetry's."""
     ended = run_without_the_extra("import mcp_session_proxy.cli, mcp_session_proxy.assembly.process")

@@ -24,6 +24,7 @@ def depth_of(value: object) -> int:
 
 @given(VALUES, st.integers(0, 30), st.booleans())
 @example(['"[', "\\", '\\"]', "\\\\"], 3, False)
+@pytest.mark.slow
 def test_depth(value: object, wrapped: int, ascii_only: bool) -> None:
     """Exactly the depth of the value, whatever is in its strings and however it is written."""
     for _ in range(wrapped):

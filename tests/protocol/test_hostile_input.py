@@ -88,6 +88,7 @@ arguments = st.recursive(
 @settings(max_examples=300, deadline=None)
 @given(bodies)
 @example(b'{"jsonrpc":"2.0","id":"\xff","method":"ping"}')
+@pytest.mark.slow
 def test_bodies_of_clients(body):
     """Whatever a client posts is read, judged and lowered, or refused with an error of ours."""
     properties.check_inbound(body)
@@ -155,6 +156,7 @@ def test_event_streams(data, positions):
 @example(b'{"id":1,"error":{"code":1,"message":"m","d\xd4ta":1}}', b"{}")
 @example(b'{"id":1,"result":{"tools":[{"inputSchema":{"a\x9f":{}}}]}}', b"{}")
 @example(b'{"id":1,"result":{"tools":[{"inputSchema":{}}]}}', b'{"a":1e999}')
+@pytest.mark.slow
 def test_bodies_of_servers(body, values):
     """Whatever a server answers can be lifted, and compared with what a client's headers repeat."""
     properties.check_lifting(body, values)

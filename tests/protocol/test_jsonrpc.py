@@ -504,6 +504,7 @@ def test_only_objects_have_members_to_replace(raw: bytes) -> None:
 
 
 @given(raw_objects, st.dictionaries(st.text(max_size=5), raw_values, max_size=3))
+@pytest.mark.slow
 def test_replaced_members_are_there(raw: bytes, members: dict[str, bytes]) -> None:
     """After the change the object has the new members and all others."""
     expected = json.loads(raw) | {key: json.loads(value) for key, value in members.items()}
@@ -526,6 +527,7 @@ def test_progress_token(params: bytes, expected: bytes) -> None:
 
 
 @given(st.dictionaries(st.text(max_size=5), raw_values, max_size=4))
+@pytest.mark.slow
 def test_written_objects_are_read(members: dict[str, bytes]) -> None:
     """An object made of raw members has these members."""
     assert read_object(write_object(members)) == members

@@ -8,16 +8,14 @@ It counts for each session. To modern clients it gives none, so each of their ca
 import sys
 from collections import Counter
 
-from fastmcp import Context as FastContext
-from fastmcp import FastMCP
-from mcp.server import MCPServer
-from mcp.server.mcpserver import Context
-
 PORT, KIND, *WORDS = [*sys.argv[1:], "mcp"][: max(2, len(sys.argv) - 1)]
 counts: Counter[str] = Counter()
 
 
 if KIND == "fastmcp":
+    from fastmcp import Context as FastContext
+    from fastmcp import FastMCP
+
     fast = FastMCP("both-eras")
 
     @fast.tool(name="increment")
@@ -40,6 +38,9 @@ if KIND == "fastmcp":
         show_banner=False,
     )
 else:
+    from mcp.server import MCPServer
+    from mcp.server.mcpserver import Context
+
     server = MCPServer("both-eras")
 
     @server.tool()

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from binding_world import ALPHA, BETA, ME, YOU, World
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -185,6 +186,7 @@ class Story:
     ),
 )
 @settings(max_examples=200, deadline=None)
+@pytest.mark.slow
 def test_any_sequence_leaves_nothing_behind(steps, sharing, options):
     """Whatever clients do in whatever order, nothing stays attached, and in the end nothing is left."""
 

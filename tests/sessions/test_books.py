@@ -219,7 +219,7 @@ class BooksMachine(RuleBasedStateMachine):
         check_empty(self.books)
 
 
-TestBooks = BooksMachine.TestCase
+TestBooks = pytest.mark.slow(BooksMachine.TestCase)
 TestBooks.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
 
 

@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from session_fakes import ALL_USAGES, SessionMaker, Stand, key, run_story, settle
@@ -171,6 +172,7 @@ class Story:
     ),
 )
 @settings(max_examples=300, deadline=None)
+@pytest.mark.slow
 def test_any_sequence_of_events_keeps_the_books(steps, limits):
     """Whatever comes in whatever order: limits hold, nobody is forgotten, and nothing is left at the end."""
 

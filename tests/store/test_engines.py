@@ -284,6 +284,7 @@ class Cluster(RuleBasedStateMachine):
         self.fences = there
 
 
+@pytest.mark.slow
 def test_members_in_any_order() -> None:
     """Whatever happens in whatever order: all engines say the same, one living owner at most, no fence goes
     back, and nothing of a stale owner is written.

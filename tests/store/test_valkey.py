@@ -16,7 +16,7 @@ from mcp_session_proxy.store.engine import ClaimOutcome, RecordPlace, StoreFailu
 from mcp_session_proxy.store.sealing import KEY_BYTES, Keys
 from mcp_session_proxy.store.valkey import ValkeyEngine
 
-pytestmark = needs_one
+pytestmark = [needs_one, pytest.mark.slow]
 
 ONE = RecordPlace("session", "u1")
 KEPT = 60.0

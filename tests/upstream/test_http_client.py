@@ -123,6 +123,7 @@ async def test_an_idle_connection_that_the_server_ends(to: Opener) -> None:
     assert server.connections == 3
 
 
+@pytest.mark.slow
 async def test_idle_connections_are_let_go(to: Opener, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the server does, so that no request meets the end of one; and the timer ends with the last."""
     monkeypatch.setattr(http_client, "_KEEP_CONNECTION_SECONDS", 0.02)
@@ -344,6 +345,7 @@ async def test_tls(to: Opener, tmp_path: Path, size: int) -> None:
         client.close()
 
 
+@pytest.mark.slow
 async def test_no_trust_no_request(to: Opener, tmp_path: Path) -> None:
     """Nothing is sent to a server whose certificate nobody vouches for, or that speaks no TLS."""
     authority = Authority(tmp_path)
@@ -380,6 +382,7 @@ class _OneAnswer(asyncio.Protocol):
         self.transport.close()
 
 
+@pytest.mark.slow
 async def test_ten_thousand_connections(to: Opener) -> None:
     """Opened and closed, a hundred at a time: no descriptor, no connection and no timer is left."""
     loop = asyncio.get_running_loop()

@@ -418,6 +418,7 @@ async def test_silence(server: SseServer) -> None:
     session.drop()
 
 
+@pytest.mark.slow
 async def test_comments_are_signs_of_life(server: SseServer) -> None:
     """A stream that the server keeps alive is not silent."""
 

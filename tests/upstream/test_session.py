@@ -973,6 +973,7 @@ def test_repr_names_the_session() -> None:
     assert "alice" not in shown
 
 
+@pytest.mark.slow
 async def test_refusing_thousands(server: FakeServer) -> None:
     """Whatever a server asks of nobody is answered with an error, though not all at once."""
     session = make_session(server)

@@ -8,6 +8,8 @@ from aiohttp import web
 from messages import INITIALIZE, call
 from proxy_bench import Bench
 
+pytestmark = pytest.mark.slow
+
 HASTY = {"acquire_timeout": "50ms", "request_timeout": "100ms"}
 META = "io.modelcontextprotocol/"
 MODERN = call(

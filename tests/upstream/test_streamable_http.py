@@ -888,6 +888,7 @@ async def test_giving_up_closes_the_connection(http: Ways, verb: str) -> None:
             await cut.wait()
 
 
+@pytest.mark.slow
 async def test_connections_are_not_limited(http: Ways) -> None:
     """More calls than any usual connection limit can be under way at once."""
     everyone = asyncio.Barrier(150)

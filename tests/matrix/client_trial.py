@@ -1,21 +1,18 @@
 """One client: installed, run at a server and through the proxy, and what was seen of it."""
 
 import json
-import shutil
 import subprocess
 import sys
-import time
-import venv
 from pathlib import Path
 from typing import Any, Final
 
-from e2e.launch import TESTS, Fleet, Server, environment, get, install, node, program_environment
+from e2e.launch import TESTS, Fleet, Server, get, node, program_environment
 
+from .client_page import Row, Side
 from .clients import Client
-from .table import Row, Side
+from .installing import NotInstalledError, prepare, version
 
-INSTALL_SECONDS: Final = 900.0
-RUN_SECONDS: Final = 120.0
+RUN_SECONDS: Final = 300.0
 CALLS: Final = [["increment", {}], ["increment", {}]]
 CONNECTIONS: Final = 2
 MODERN: Final = "2026-07-28"
@@ -32,52 +29,9 @@ _QUIET: Final = {
 }
 
 
-class NotInstalledError(Exception):
-    """A client cannot be installed here, or does not run at all; the message is its last word."""
-
-
-def prepare(client: Client) -> Path:
-    """Install a client, unless that was done this week; gives its folder."""
-    folder: Path = install.ROOT / f"matrix-{client.key}"
-    stamp = folder / ".stamp"
-    wanted = json.dumps(list(client.packages))
-    fresh = stamp.is_file() and time.time() - stamp.stat().st_mtime < install.NEWEST_SECONDS
-    if fresh and stamp.read_text() == wanted:
-        return folder
-    shutil.rmtree(folder, ignore_errors=True)
-    if client.is_javascript:
-        folder.mkdir(parents=True)
-        (folder / "package.json").write_text('{"private": true}\n')
-        npm = [str(environment("node") / "bin" / "npm"), "install", "--ignore-scripts", "--no-package-lock"]
-        command = [*npm, "--no-audit", "--no-fund", "--loglevel=error", *client.packages]
-    else:
-        venv.create(folder, with_pip=True)
-        pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check", "-q"]
-        command = [*pip, *client.packages]
-    try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-    except subprocess.TimeoutExpired:
-        raise NotInstalledError(f"takes longer than {INSTALL_SECONDS:.0f} s to install") from None
-    if done.returncode:
-        raise NotInstalledError((done.stderr.strip() or done.stdout.strip()).splitlines()[-1])
-    stamp.write_text(wanted)
-    return folder
-
-
-def version(client: Client, folder: Path) -> str:
-    """The version of a client that was installed."""
-    name = client.packages[0]
-    if client.is_javascript:
-        described: str = json.loads((folder / "node_modules" / name / "package.json").read_text())["version"]
-        return described
-    name = name.partition("[")[0].partition("<")[0]
-    code = f"import importlib.metadata as m; print(m.version({name!r}))"
-    return _output([str(folder / "bin" / "python"), "-c", code], {}).strip()
-
-
 def try_out(client: Client, fleet: Fleet, home: Path) -> Row:
     """Install and run a client both ways."""
-    folder = prepare(client)
+    folder = prepare(client, f"matrix-{client.key}")
     direct = _play(client, folder, fleet.new_server("mcp-1.30"), None, home)
     server = fleet.new_server("mcp-1.30")
     # A client that leaves without a word has left when its next connection comes.
@@ -90,9 +44,7 @@ def try_out(client: Client, fleet: Fleet, home: Path) -> Row:
     if modern and not proxied.trouble:
         proxied = Side(answers=proxied.answers, protocol=MODERN, opened=proxied.opened, left=proxied.left)
     proxy.stop()
-    return Row(
-        name=client.name, version=version(client, folder), direct=direct, proxied=proxied, note=client.note
-    )
+    return Row(name=client.name, version=version(client, folder), direct=direct, proxied=proxied)
 
 
 def _play(client: Client, folder: Path, server: Server, url: str | None, home: Path) -> Side:
@@ -137,8 +89,8 @@ def _output(command: list[str], variables: dict[str, str]) -> str:
     try:
         done = subprocess.run(
             command,
-            env=variables or None,
-            cwd=variables.get("HOME"),
+            env=variables,
+            cwd=variables["HOME"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -1,6 +1,8 @@
-"""A stateful FastMCP server over HTTP+SSE of 2024: `echo`, and `increment`, which counts for each session.
+"""A stateful FastMCP server (2, 3 or 4): `echo`, and `increment`, which counts for each session.
 
-python fastmcp_sse_server.py --port 8000
+    python fastmcp_counter_server.py --port 8000 [--transport http]
+
+It speaks HTTP+SSE of 2024, or streamable HTTP.
 """
 
 import argparse
@@ -28,4 +30,6 @@ def increment(ctx: Context) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", type=int, required=True)
-    mcp.run(transport="sse", host="127.0.0.1", port=parser.parse_args().port, show_banner=False)
+    parser.add_argument("--transport", choices=["sse", "http"], default="sse")
+    given = parser.parse_args()
+    mcp.run(transport=given.transport, host="127.0.0.1", port=given.port, show_banner=False)
