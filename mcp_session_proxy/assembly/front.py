@@ -39,6 +39,8 @@ _FAREWELL_SECONDS: Final = 1.0
 # On a busy machine, one that calls without pause may well take one second from one call to the next.
 _LOOK_SECONDS: Final = 0.05
 _QUIET_LOOKS: Final = 40
+# Where nobody takes over, clients find out soon enough: only those are waited for who are calling right now.
+_LAST_LOOKS: Final = 4
 _CLOSE_SECONDS: Final = 5.0
 
 
@@ -248,13 +250,16 @@ class Front:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def shut(self) -> None:
-        """Let nobody connect any more, and begin nothing new for whoever is in."""
+        """Let nobody connect any more, and and begin nothing new: the next answer is everybody's last."""
         self.endpoint.drain()
+        self.listener.part()
         for site in list(self.runner.sites):
             await site.stop()
 
     async def finish(self, patience_seconds: float) -> int:
         """Wait for the requests in flight; gives how many had to be cut off."""
+        now = asyncio.get_running_loop().time
+        deadline = now() + patience_seconds
         posts = self.endpoint.posts
         await posts.finished(patience_seconds)
         exchanges = self.endpoint.exchanges()
@@ -263,7 +268,19 @@ class Front:
                 Draining("The proxy was shut down while the MCP server was working on this request.")
             )
         await posts.finished(_FAREWELL_SECONDS)
+        await self._see_off(min(deadline, now() + _FAREWELL_SECONDS))
         return len(exchanges)
+
+    async def _see_off(self, deadline: float) -> None:
+        """Answer those who are just asking again on a connection of theirs, before all of them are closed.
+
+        Whose answer had begun when the shutdown did was not told that it would be the last one.
+        """
+        now = asyncio.get_running_loop().time
+        while now() < deadline:
+            if not self.listener.close_quiet(_LAST_LOOKS):
+                return
+            await asyncio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
         """Stop what beats."""

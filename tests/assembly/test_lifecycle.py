@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 import pytest
 from aiohttp import web
-from http_server import reply_to
-from messages import INITIALIZE, call
-from proxy_bench import PATIENCE_SECONDS, Bench, until
+from http_server import begin_stream, reply_to, write_event
+from messages import INITIALIZE, call, notification
+from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.assembly.proxy import Proxy
@@ -190,6 +190,33 @@ async def test_drain_finishes_what_is_in_flight(bench: Bench) -> None:
         assert (await asking).json["result"] == {"done": True}
         await draining
     assert bench.server.deleted == ["upstream-1"]
+
+
+async def test_whoever_asks_again_is_told(bench: Bench) -> None:
+    """Answers say that they are the last. One that had begun could not: whoever asks after it is not cut off."""
+    work = Work()
+
+    async def begun(request: web.Request, message: Any) -> web.StreamResponse:
+        response = await begin_stream(request)
+        await write_event(response, notification("notifications/message"))
+        await work(request, message)
+        await write_event(response, {"jsonrpc": "2.0", "id": message["id"], "result": {}})
+        return response
+
+    bench.server.on["tools/call"] = begun
+    await bench.start(drain_timeout="30s")
+    session = await bench.initialize()
+    async with bench.request("POST", call("x"), session=session) as answer:
+        await read_events(answer.content, 1)
+        draining = asyncio.create_task(bench.proxy.drain())
+        await until(lambda: bench.endpoint.draining)
+        work.go_on.set()
+        assert b'"result"' in await answer.read()
+    await until(lambda: any(each.quiet_looks for each in bench.listener.connections))
+    late = await bench.post(call("late", "ping"), session=session)
+    assert late.error == ("late", -32603, "draining")
+    assert late.headers["Connection"] == "close"
+    await draining
 
 
 async def test_drain_cuts_off_what_takes_too_long(bench: Bench) -> None:

@@ -240,7 +240,7 @@ SERVERS: Final = (
     Server(
         name="mcp-server-fetch",
         packages=["mcp-server-fetch"],
-        words=["{bin}/mcp-server-fetch", "--ignore-robots-txt"],
+        words=["{bin}/mcp-server-fetch", "--ignore-robots-txt", "--allow-private-ips"],
         transport="stdio",
         then=("fetch", {"url": "{page}"}),
         answer="Start",
