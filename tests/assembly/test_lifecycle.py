@@ -193,7 +193,7 @@ async def test_drain_finishes_what_is_in_flight(bench: Bench) -> None:
 
 
 async def test_whoever_asks_again_is_told(bench: Bench) -> None:
-    """Answers say that they are the last. One that had begun could not: whoever asks after it is not cut off."""
+    """Answers say that they are the last; whoever asks after one that could not, as it had begun, is told."""
     work = Work()
 
     async def begun(request: web.Request, message: Any) -> web.StreamResponse:
