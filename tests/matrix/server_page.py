@@ -22,7 +22,7 @@ it is answered, and does not. *answers*: there is nothing to remember. Otherwise
 the server *speaks* are the revision that it agrees on, and the one without sessions where it knows that.
 
 Under [`check`](check.md) is how many kinds of clients suffer from a server, and how many from the proxy in
-front of it; for a server that is a command, how long it takes to start, and how it leaves.
+front of it; for a server that is a command, whether two can run at a time, and how it leaves.
 
 What clients do is on [another page](clients.md).
 """

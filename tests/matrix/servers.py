@@ -52,7 +52,7 @@ class Server:
     @property
     def is_javascript(self) -> bool:
         """Whether its packages are npm's."""
-        return any("{modules}" in word for word in self.words)
+        return "{node}" in self.words
 
 
 def _repository(home: Path) -> None:
@@ -242,7 +242,7 @@ SERVERS: Final = (
         packages=["mcp-server-fetch"],
         words=["{bin}/mcp-server-fetch", "--ignore-robots-txt", "--allow-private-ips"],
         transport="stdio",
-        then=("fetch", {"url": "{page}"}),
+        then=("fetch", {"url": "{page}", "raw": True}),
         answer="Start",
     ),
     Server(
