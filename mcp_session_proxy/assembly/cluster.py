@@ -43,6 +43,8 @@ from .core import Core
 from .in_force import InForce
 from .peer_listener import PeerListener, remove_socket
 
+# How often members are asked who has a shard, if some do not answer.
+_ASKED_TIMES: Final = 3
 # Between two looks at what has fallen quiet, while this member hands over what it has.
 _LOOK_SECONDS: Final = 0.02
 # How many shards are let go of together: what comes together costs a store less than one after the other.
@@ -266,7 +268,16 @@ class Cluster:
         return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))
 
     async def _who_has(self, shard: str) -> str | None:
-        return owner_by(await self._ask_all(shard), self._membership.member)
+        """Which other member has a shard. Who has it may only be busy, so all are asked again: a caller whom
+        nobody seems to have begins anew.
+        """
+        owner = None
+        for _ in range(_ASKED_TIMES):
+            answers = await self._ask_all(shard)
+            owner = owner_by(answers, self._membership.member)
+            if owner is not None or len(answers) >= len(self.members):
+                break
+        return owner
 
     async def _send_left(self, member: str, left: LeftRecords) -> bool:
         card = await self.members.card(member)
