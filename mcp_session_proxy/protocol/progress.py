@@ -7,6 +7,7 @@ read message by message like anything else.
 """
 
 import itertools
+import operator
 from collections.abc import Sequence
 from typing import Annotated, Final, Literal
 
@@ -69,15 +70,13 @@ def may_be_in(data: bytes) -> bool:
     return _NAME in data
 
 
-def _may_be_in_a_run(text: bytes) -> bool:
-    return len(text) <= SMALL_BYTES and _NAME in text
-
-
 def join_runs(texts: Sequence[bytes], *, max_depth: int) -> list[bytes | ProgressRun]:
     """The same messages, with what is a run of progress in the place of its texts."""
     joined: list[bytes | ProgressRun] = []
-    for is_progress, group in itertools.groupby(texts, _may_be_in_a_run):
-        some = list(group)
+    # Nothing is called here for each of them that is not written in C.
+    named = map(operator.contains, texts, itertools.repeat(_NAME))
+    for is_progress, group in itertools.groupby(zip(named, texts, strict=False), operator.itemgetter(0)):
+        some = [text for _, text in group]
         run = _read_run(some, max_depth) if is_progress else None
         joined += some if run is None else [run]
     return joined
@@ -85,6 +84,8 @@ def join_runs(texts: Sequence[bytes], *, max_depth: int) -> list[bytes | Progres
 
 def _read_run(texts: Sequence[bytes], max_depth: int) -> ProgressRun | None:
     """What these are together; None unless each is progress, of one request, and written as usual."""
+    if max(map(len, texts)) > SMALL_BYTES:  # it is read in pieces
+        return None
     lines, count = b"\n".join(texts), len(texts)
     # With escapes, a key could be written otherwise. Of two brackets each of them has need; if one has all
     # that are left, that is how deep it is.

@@ -98,9 +98,9 @@ def play(pieces: Sequence[bytes]) -> tuple[int, list[tuple[bytes, bytes]], bytes
     body = b""
     for piece in pieces:
         scene.hear(piece)
-        body += b"".join(answer._pieces)
-        answer._pieces.clear()
-        answer._unread_bytes = 0
+        body += b"".join(answer.pieces)
+        answer.pieces.clear()
+        answer.unread_bytes = 0
         assert sum(len(name) + len(value) for name, value in answer.fields) <= SERVER_HEAD_BYTES
         assert len(answer.fields) <= SERVER_FIELDS or answer.stage is AnswerStage.BROKEN or not answer.status
     was_idle = scene.idle > 0 and not scene.line.is_cut

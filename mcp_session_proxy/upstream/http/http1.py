@@ -64,20 +64,21 @@ class HttpAnswer(msgspec.Struct, eq=False):
     """One answer of a server. Whoever gets it calls ``close`` or ``let_end``.
 
     ``status`` is 0 until ``begin`` is over. ``content_type`` is as it came, empty if there is none.
+    ``pieces``, of ``unread_bytes``, are what has come of the body and was not taken yet.
     """
 
     _connection: "ServerConnection | None"
     content_type: str = ""
     # Of these two, msgspec makes new ones for each answer.
     fields: list[tuple[bytes, bytes]] = []
-    _pieces: list[bytes] = []
+    pieces: list[bytes] = []
     is_unwanted: bool = False
     left_bytes: int = 0  # of a body whose length is known, behind the piece in which its head ended
     sets_cookies: bool = False
     stage: AnswerStage = _HEAD
     status: int = 0
     trouble: Trouble = Trouble.BROKEN
-    _unread_bytes: int = 0
+    unread_bytes: int = 0
     _headers: CIMultiDictProxy[str] | None = None
     _inflater: Decompressor | None = None
     _waiter: "asyncio.Future[None] | None" = None
@@ -120,12 +121,12 @@ class HttpAnswer(msgspec.Struct, eq=False):
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; empty if that is nothing. Raises as ``read``."""
-        pieces = self._pieces
+        pieces = self.pieces
         data = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
-        if self._unread_bytes > _UNREAD_BYTES and self._connection is not None:
+        if self.unread_bytes > _UNREAD_BYTES and self._connection is not None:
             self._connection.go_on()
-        self._unread_bytes = 0
+        self.unread_bytes = 0
         return data if self._inflater is None else self._inflate(self._inflater, data)
 
     async def read(self) -> bytes:
@@ -160,14 +161,9 @@ class HttpAnswer(msgspec.Struct, eq=False):
         if self._connection is not None:
             self._connection.note_word()
 
-    @property
-    def unread_bytes(self) -> int:
-        """How much of the body has come and was not taken yet."""
-        return self._unread_bytes
-
     def at_end(self) -> bool:
         """Whether the whole body has been read."""
-        if self.stage is not _ENDED or self._pieces:
+        if self.stage is not _ENDED or self.pieces:
             return False
         return self._inflater is None or not self._inflater.has_more
 
@@ -217,12 +213,6 @@ class HttpAnswer(msgspec.Struct, eq=False):
         if b"transfer-encoding" in said:
             return not said[b"transfer-encoding"].lower().endswith(b"chunked")
         return b"content-length" not in said
-
-    def note_body(self, piece: bytes) -> bool:
-        """More of the body has come. Gives whether that is enough for now."""
-        self._pieces.append(piece)
-        self._unread_bytes += len(piece)
-        return self._unread_bytes > _UNREAD_BYTES
 
     def divide(self, data: bytes) -> tuple[bytes, bytes]:
         """What comes next where the length of the body is known: what is of it, and what is behind it."""
@@ -553,7 +543,10 @@ class ServerConnection(asyncio.Protocol):
         answer = self._answer
         if answer is None or answer.is_unwanted:
             return
-        if answer.note_body(piece) and not self._paused and self._transport is not None:
+        # Done here: event streams come in small chunks, and each of them is told.
+        answer.pieces.append(piece)
+        answer.unread_bytes += len(piece)
+        if answer.unread_bytes > _UNREAD_BYTES and not self._paused and self._transport is not None:
             self._paused = True
             self._paused_at = self._now()
             self._transport.pause_reading()
