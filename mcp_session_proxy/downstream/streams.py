@@ -208,10 +208,13 @@ class Responder(msgspec.Struct, eq=False):
         async with self._turn():
             # In one turn, whatever fails: a beat or a message that waits for it must find the answer over.
             try:
-                if answer is not None:
+                last = b""
+                if answer is not None and self._phase is _STREAM and len(answer.body) <= SMALL_BYTES:
+                    last = self._event(answer.body)  # goes out together with the end
+                elif answer is not None:
                     await self._write_answer(answer)
                 await self._flush()
-                await self._end()
+                await self._end(last)
             finally:
                 self._phase = _OVER
                 self.heartbeats.remove(self)
@@ -301,11 +304,12 @@ class Responder(msgspec.Struct, eq=False):
         for answer in answers:
             await self._write(self._event(answer.body))
 
-    async def _end(self) -> None:
+    async def _end(self, last: bytes) -> None:
+        """Write the end of the stream, with what is the last of it."""
         if self._phase is _STREAM and self._response is not None:
             self.last_write = self.heartbeats.now()
             # The end waits for the client as well, whose minute begins now.
-            await self._try(self._response.write_eof())
+            await self._try(self._response.write_eof(last))
         if self._kept is not None and self._response is None:
             self._kept.drop()  # nobody has seen an event id, so nobody can ask for it
         elif self._kept is not None:

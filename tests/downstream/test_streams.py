@@ -630,6 +630,17 @@ async def test_messages_that_come_together_are_one_write() -> None:
     assert post.wire.data == [json.loads(NEWS)] * 4
 
 
+async def test_the_answer_goes_out_with_the_end() -> None:
+    """Of a stream that has begun, they are one piece."""
+    post = Post()
+    await post.responder.send(NEWS)
+    before = post.wire.writes
+    await post.end()
+    assert post.wire.writes == before + 1
+    assert post.wire.ended
+    assert [message.get("id") for message in post.wire.data] == [None, 1]
+
+
 async def test_cancelled_write_lets_the_next_one_go_on() -> None:
     """Whoever is cancelled while writing leaves the responder usable."""
     post = Post()
