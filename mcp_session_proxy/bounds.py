@@ -24,6 +24,8 @@ HEAD_FIELDS: Final = 128
 HEAD_NAME_BYTES: Final = 256
 # All fields of a head may have so many times --max-header-bytes.
 HEAD_TIMES_A_FIELD: Final = 4
+# Heads that are known, of connections which carry those of many: each has 4 KiB at most.
+KNOWN_HEADS: Final = 4096
 # Until a body has arrived.
 BODY_SECONDS: Final = 60.0
 # Of one that nobody reads: what is taken in before its connection is read no more.

@@ -29,6 +29,7 @@ from .endpoint import Endpoint
 from .guard import Guard
 from .head import Head
 from .in_flight import InFlight, UnderWay
+from .known_heads import KnownHeads
 from .passthrough import NoOtherPaths, Passthrough
 from .places import Place, Places
 from .routed import RoutedEndpoint
@@ -68,6 +69,7 @@ class FrontDoor:
         self._passthrough = passthrough
         self._in_flight = in_flight
         self._observe = observe
+        self._known = KnownHeads()
 
     async def __call__(self, http: web.BaseRequest) -> web.StreamResponse:
         """Answer one request."""
@@ -79,7 +81,7 @@ class FrontDoor:
             head = connection.head
             # New rules count for connections that are open, too.
             if head is None or head.admitted_by is not self.rules or not head.is_of(http):
-                head = self._admit(http, connection)
+                head = self._recall(http, connection) or self._admit(http, connection)
             cors = head.cors
             # Who is refused by the head need not send the body.
             if head.expects:
@@ -99,13 +101,18 @@ class FrontDoor:
             self._observe(events.Crashed(where="front door", error=repr(error)))
             return refuse(InternalError("The proxy failed. Its log has the details."), no_id(http), cors)
 
+    def _recall(self, http: web.BaseRequest, connection: Connection) -> Head | None:
+        """The same head of an earlier request, of whatever connection, if these rules have let it in."""
+        head = self._known.find(http, connection)
+        return head if head is not None and head.admitted_by is self.rules else None
+
     def _admit(self, http: web.BaseRequest, connection: Connection) -> Head:
         """The head of a request that may come in.
 
         Raises:
             HeadTooLarge, UnsupportedHttp, ForbiddenHost, ForbiddenOrigin: it may not.
         """
-        connection.head = None
+        former, connection.head = connection.head, None
         require_http_1(http)
         size_bytes = measure_head(http)
         guard, headers = self.rules, http.headers
@@ -124,6 +131,8 @@ class FrontDoor:
         head.expects = "Expect" in headers
         if size_bytes <= MAX_KEPT_HEAD_BYTES:
             connection.head = head
+            if former is not None:
+                self._known.keep(http, head, former)
         elif size_bytes > _MAX_IDLE_HEAD_BYTES:
             http._message = http._message._replace(should_close=True)
         return head

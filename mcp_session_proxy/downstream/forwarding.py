@@ -175,10 +175,10 @@ def _write_fields(http: web.BaseRequest, head: Head, hops: int) -> bytes:
     Raises:
         BadRequest: a field cannot be written as one.
     """
-    if head.forwarded_as is not None and head.forwarded_as[0] == hops:
-        return head.forwarded_as[1]
     connection = http.protocol
     assert isinstance(connection, Connection)
+    if head.forwarded_as is not None and head.forwarded_as[:2] == (hops, connection.number):
+        return head.forwarded_as[2]
     lines = [write_client(PeerClient(hops, http.scheme, connection.number, http.remote))]
     claimed = names_of_this_hop(http.headers.items())
     for name, value in http.raw_headers:
@@ -191,7 +191,7 @@ def _write_fields(http: web.BaseRequest, head: Head, hops: int) -> bytes:
     if hdrs.HOST not in http.headers:
         lines.append(_NO_HOST)  # a client of HTTP/1.0's
     fields = b"\r\n".join(lines)
-    head.forwarded_as = (hops, fields)
+    head.forwarded_as = (hops, connection.number, fields)
     return fields
 
 

@@ -29,7 +29,6 @@ class Sender(NamedTuple):
     rules: object
     principal: Principal
     caller: Caller
-    connection: int
     claim: Claim | None = None  # of a token that does not count by its bytes, or need not
     shown: Principal = ANONYMOUS  # with a claim: the principal by the bytes all the same
     standing: TokenStanding | None = None  # with a claim: who it counts as; None until the server was asked
@@ -48,7 +47,6 @@ class Head(Judged):
     """
 
     __slots__ = (
-        "_length_at",
         "_raw",
         "_target",
         "_version",
@@ -59,6 +57,7 @@ class Head(Judged):
         "forwarded_as",
         "hops",
         "legacy_caller",
+        "length_at",
         "names_modern",
         "sender",
         "session_id",
@@ -74,7 +73,9 @@ class Head(Judged):
     to_endpoint: bool
     expects: bool
     hops: int
-    forwarded_as: tuple[int, bytes] | None  # the fields that another member gets, after so many hops
+    forwarded_as: (
+        tuple[int, int, bytes] | None
+    )  # after so many hops, from this connection: what another member gets
 
     unsettled: bool
     sender: Sender
@@ -90,8 +91,7 @@ class Head(Judged):
         self._target = http.raw_path
         self._version = http.version
         self._raw: RawHeaders = http.raw_headers
-        places = (place for place, (name, _) in enumerate(self._raw) if name.lower() == _LENGTH)
-        self._length_at = next(places, -1)
+        self.length_at = _find_length(self._raw)
         self.judged_by = None
         self.forwarded_as = None
         self.hops = 0
@@ -105,7 +105,20 @@ class Head(Judged):
         # Most are the same byte for byte; else only the length of the body may differ.
         if raw == known:
             return True
-        at = self._length_at
+        at = self.length_at
         if at < 0 or len(raw) != len(known):
             return False
         return raw[at][0] == known[at][0] and raw[:at] == known[:at] and raw[at + 1 :] == known[at + 1 :]
+
+
+def without_length(raw: RawHeaders, former: Head) -> RawHeaders:
+    """These headers but for the length of the body, which most likely stands where a former head has it."""
+    at = former.length_at
+    if not (0 <= at < len(raw) and raw[at][0].lower() == _LENGTH):
+        at = _find_length(raw)
+    return raw if at < 0 else raw[:at] + raw[at + 1 :]
+
+
+def _find_length(raw: RawHeaders) -> int:
+    """Where the length of the body stands; -1 if it does not."""
+    return next((place for place, (name, _) in enumerate(raw) if name.lower() == _LENGTH), -1)

@@ -46,7 +46,7 @@ from ..sessions.binding import Binder, Visit
 from ..sessions.identity import Principal, Profile, Roots, SessionKey
 from ..sessions.profiles import Profiles
 from .answers import Answer
-from .connection import begin_following
+from .connection import Connection, begin_following
 from .hops import comes_from_proxy
 from .request import ClientRequest
 from .task_requests import TaskRequests, read_answers
@@ -376,7 +376,9 @@ def _respondent(request: ClientRequest, modern: ModernRequest) -> Hashable:
         return (request.affinity, modern.client_info)
     if comes_from_proxy(request.http.headers):
         return object()
-    return (request.head.sender.connection, modern.client_info)
+    connection = request.http.protocol
+    assert isinstance(connection, Connection)
+    return (connection.number, modern.client_info)
 
 
 def in_modern_words(error: ProxyError, message: Request) -> ProxyError:

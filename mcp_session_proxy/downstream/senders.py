@@ -143,7 +143,7 @@ class Senders:
             self._warn_of_anonymous = False
             self._observe(events.AnonymousCaller(advice=_ADVICE))
         caller = self._caller(http, headers, query)
-        sender = Sender(headers, query, rules, principal, caller, connection.number)
+        sender = Sender(headers, query, rules, principal, caller)
         claim = self._identifier.claim(headers, query)
         if claim is not None:
             sender = self._judge_claim(sender, claim)

@@ -41,6 +41,7 @@ ROWS = {
         "HEAD_FIELDS": "{} headers",
         "HEAD_TIMES_A_FIELD": "{} times that for all headers",
         "HEADS_PERCENT": "have not ended {}",
+        "KNOWN_HEADS": "{} known ones",
     },
     "bodies at the MCP endpoint": {
         "BODY_SECONDS": "{} to arrive",
