@@ -151,7 +151,11 @@ class LegacyHandle(Handle):
     async def abandon(self) -> None:
         """Nobody will ask for it any more: neither it nor what it asks is to be left behind."""
         await self.cancel()
-        self._let_go_of(self._pending.values())
+        if self._came.is_set():
+            self._let_go_of(self._pending.values())
+        else:
+            for question in self._pending.values():
+                question.incarnation.calls.leave_asked(question.request.id)
         self._pending.clear()
 
     def _let_go_of(self, pending: Iterable[Question]) -> None:

@@ -81,6 +81,10 @@ class Calls:
         """Somebody here has the question of this id after all."""
         self.asked_elsewhere = tuple(each for each in self.asked_elsewhere if each != identifier)
 
+    def leave_asked(self, identifier: bytes) -> None:
+        """Nobody has it any more, and nothing can be said to the server yet."""
+        self.asked_elsewhere = (*self.asked_elsewhere, identifier)
+
     def take_asked_elsewhere(self) -> list[Request]:
         """What nobody but us can answer, and only with a refusal; once."""
         taken, self.asked_elsewhere = self.asked_elsewhere, ()

@@ -18,6 +18,7 @@ from token_server import token
 
 from .conftest import Desk
 from .launch import Fleet, chromium, program_environment
+from .modern_wire import EVERYTHING, TASKS_EXTENSION, ModernCaller
 from .wire import Caller, eventually
 
 pytestmark = pytest.mark.e2e
@@ -139,6 +140,19 @@ async def test_shows_what_there_is(page_desk: Callable[..., Desk], open_page: Ca
         )
         assert len(bars) == 60
         assert max(bars[-2:]) > 0 == max(bars[:-2])
+
+
+async def test_tasks_by_status(option_desk: Callable[..., Desk], open_page: Callable[..., Any]) -> None:
+    """How many there are, and how they stand."""
+    at = option_desk("tasks-ts")
+    caller = ModernCaller(at.http, at.proxy.url, capabilities=EVERYTHING | TASKS_EXTENSION)
+    async with open_page(at) as page:
+        number = page.locator("#numbers > div").filter(has_text="Tasks")
+        await expect(number).to_have_text("Tasks0of 1,000")
+        await caller.call_modern("confirm_delete", {"filename": "a"})
+        for label in "ab":
+            await caller.call_modern("slow_compute", {"seconds": 3600, "label": label})
+        await expect(number).to_have_text("Tasks32 working, 1 input required")
 
 
 async def test_names_from_outside_are_text(

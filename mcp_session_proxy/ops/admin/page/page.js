@@ -165,8 +165,9 @@ function showNumbers(status) {
   showNumber("Upstream sessions", count.format(held), busy.join(", ") || of("upstream_sessions"), held >= limits.upstream_sessions ? "warn" : null);
   showNumber("Client sessions", count.format(totals.client_sessions), of("client_sessions"));
   showNumber("Requests in flight", count.format(totals.in_flight), `${count.format(totals.exchanges_parked)} parked`);
-  const { working = 0, input_required: asked = 0 } = totals.tasks;
-  showNumber("Tasks", count.format(working + asked), `${count.format(asked)} need input`);
+  const standing = Object.entries(totals.tasks).filter(([, number]) => number > 0);
+  const stands = standing.map(([status, number]) => `${count.format(number)} ${status.replace("_", " ")}`);
+  showNumber("Tasks", count.format(sum(Object.values(totals.tasks))), stands.join(", ") || of("tasks"));
   showNumber("Waiting for a session", count.format(totals.waiters), of("waiters"), totals.waiters > 0 ? "warn" : null);
 }
 
