@@ -635,7 +635,7 @@ async def test_the_answer_goes_out_with_the_end() -> None:
     post = Post()
     await post.responder.send(NEWS)
     before = post.wire.writes
-    await post.end()
+    await post.end(answer())
     assert post.wire.writes == before + 1
     assert post.wire.ended
     assert [message.get("id") for message in post.wire.data] == [None, 1]
