@@ -15,7 +15,7 @@ from aiohttp import web
 
 from .. import events
 from ..aio import Tasks, all_of
-from ..cluster.card import Card
+from ..cluster.card import Card, roughly
 from ..cluster.lease import LeaseAnswer, owner_by
 from ..cluster.members import Members
 from ..cluster.merging import LeftRecords, Merging, read_records, write_records
@@ -219,7 +219,7 @@ class Cluster:
             servers=[replica.name for replica in self._core.fleet.replicas],
             digest=self.digest,
             draining=self.shards.draining,
-            shards=len(self.shards.held),
+            shards=roughly(len(self.shards.held)),
         )
 
     def view(self) -> ClusterView:

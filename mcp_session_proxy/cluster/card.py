@@ -12,6 +12,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
     ``started`` is in seconds since 1970. ``servers`` are the names of the servers that it is in front of,
     ``digest`` is one of the settings that have to be equal. One that is ``draining`` claims nothing new.
+    ``shards`` is roughly how many it has.
     """
 
     member: str
@@ -24,6 +25,15 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     draining: bool = False
     shards: int = 0
     v: int = _VERSION
+
+
+def roughly(number: int) -> int:
+    """A number of shards as it is told: exact if it is small, else to an eighth.
+
+    Cards that stay the same need not be read anew.
+    """
+    rest = max(0, number.bit_length() - 4)
+    return number >> rest << rest
 
 
 def write_card(card: Card) -> bytes:

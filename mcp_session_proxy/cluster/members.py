@@ -1,6 +1,6 @@
 """The other members: their cards, and whether they are known to be gone."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from typing import Final
 
 from .. import events
@@ -12,6 +12,8 @@ from .card import Card, read_card
 
 # How long it may be since the members were looked up, where any of them will do.
 _FRESH_SECONDS: Final = 1.0
+# How long it may be, though there seems to be nothing new.
+_STALE_SECONDS: Final = 10.0
 
 
 async def bury_gone(
@@ -55,9 +57,9 @@ class Members:
         self._on_buried = on_buried
         self._digest = digest
         self._observe = observe
-        self._stored: dict[str, StoredMember] = {}
         self._cards: dict[str, Card] = {}
         self._looked_at = float("-inf")
+        self._news: int | None = None
         self._told_of: set[str] = set()
         self._former: dict[str, None] = {}  # whose leases ended last
 
@@ -67,20 +69,22 @@ class Members:
     def __iter__(self) -> Iterator[Card]:
         return iter(self._cards.values())
 
-    @property
-    def left_seconds(self) -> Mapping[str, float]:
-        """What is left of each one's lease, as of the last look."""
-        return {member: stored.left_seconds for member, stored in self._stored.items()}
+    async def look_for_news(self) -> None:
+        """See who is there, if there is something new or nobody has looked for long. Raises StoreFailure."""
+        news = await self._membership.news()
+        if news != self._news or self._membership.now() - self._looked_at > _STALE_SECONDS:
+            await self.look()
+        self._news = news
 
     async def look(self) -> None:
         """See who is there. Raises StoreFailure."""
         others = await self._membership.others()
         self._looked_at = self._membership.now()
-        stored, cards = {}, {}
+        cards = {}
         for other in others:
             card = read_card(other.card)
             if card is not None and card.member == other.member:
-                stored[other.member], cards[other.member] = other, card
+                cards[other.member] = card
         for member in cards.keys() - self._cards.keys():
             self._observe(events.MemberJoined(member=member, pid=cards[member].pid))
             self._compare(cards[member])
@@ -92,7 +96,7 @@ class Members:
             if len(self._former) > PEER_SENDERS:
                 del self._former[next(iter(self._former))]
         changed = cards.keys() != self._cards.keys()
-        self._stored, self._cards = stored, cards
+        self._cards = cards
         if changed:
             for told in self.on_change:
                 told(cards.keys())

@@ -285,7 +285,7 @@ class Shards:
                 elif self.provisional:
                     await self._verify_all([shard for shard, held in self.held.items() if not held.fence])
                 await self.membership.settle_all()
-                await self.members.look()
+                await self.members.look_for_news()
                 if now() - tidied >= _TIDY_SECONDS:
                     tidied = now()
                     await self._tidy()

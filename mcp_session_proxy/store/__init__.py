@@ -1,4 +1,4 @@
-"""Where records outlive the process: ten verbs, and the engines behind them.
+"""Where records outlive the process: eleven verbs, and the engines behind them.
 
 Everything that is stored belongs to a *shard*: what there is of one principal. A *member* is one process that
 shares a store with others; it says that it is alive by a *lease*, and owns the shards that it has claimed.

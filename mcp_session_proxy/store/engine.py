@@ -72,7 +72,7 @@ class StoredShard(NamedTuple):
 
 
 class Engine(Protocol):
-    """The ten verbs. Each of them is done whole or not at all.
+    """The eleven verbs. Each of them is done whole or not at all.
 
     Times are in seconds. ``member`` is always who asks. All verbs raise ``StoreFailure`` where the store
     cannot be reached, read or written.
@@ -128,6 +128,13 @@ class Engine(Protocol):
 
     async def members(self) -> Sequence[StoredMember]:
         """All members that are alive."""
+        ...
+
+    async def news(self) -> int:
+        """A number, which is another one when somebody has come or gone since, or has another card.
+
+        So nobody need read all cards to see that there is nothing new.
+        """
         ...
 
     async def bury(self, member: str, card: bytes) -> bool:

@@ -14,7 +14,7 @@ _SURE_PART: Final = 0.8
 _BEATS_A_LEASE: Final = 5
 _NEVER: Final = float("-inf")
 # What works on a full disk, too.
-_READING: Final = frozenset({"load", "shards", "members"})
+_READING: Final = frozenset({"load", "shards", "members", "news"})
 
 T = TypeVar("T")
 
@@ -213,6 +213,10 @@ class Membership:
         """All other members that are alive. Raises StoreFailure."""
         members = await self._ask("members", self._engine.members())
         return [other for other in members if other.member != self.member]
+
+    async def news(self) -> int:
+        """A number that is another one when there is something new of the members. Raises StoreFailure."""
+        return await self._ask("news", self._engine.news())
 
     async def lease_of(self, member: str) -> float | None:
         """How long the lease of a member still lasts; None if it has none. Raises StoreFailure."""

@@ -29,10 +29,13 @@ class MemoryEngine:
         self._now = now or asyncio.get_running_loop().time
         self._leases: dict[str, _Beat] = {}
         self._shards: dict[str, _Shard] = {}
+        self._news = 0
 
     async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
         """See ``Engine.beat``."""
         known = self._lives(member)
+        self._end_leases()
+        self._news += not known or self._leases[member].card != card
         self._leases[member] = _Beat(card, self._now() + ttl_seconds, reserved)
         self._sweep()
         return known
@@ -115,11 +118,16 @@ class MemoryEngine:
         if lease is None or lease.card != card:
             return False
         del self._leases[member]
+        self._news += 1
         return True
+
+    async def news(self) -> int:
+        """See ``Engine.news``."""
+        return self._news
 
     async def leave(self, member: str) -> None:
         """See ``Engine.leave``."""
-        self._leases.pop(member, None)
+        self._news += self._leases.pop(member, None) is not None
         for stored in self._shards.values():
             if stored.owner == member:
                 stored.owner = None
@@ -134,10 +142,14 @@ class MemoryEngine:
         return owner if owner is not None and self._lives(owner) else None
 
     def _sweep(self) -> None:
-        """Forget what nobody has owned for long enough, and leases that have run out."""
+        """Forget what nobody has owned for long enough."""
         now = self._now()
         for shard, stored in list(self._shards.items()):
             if self._living(stored.owner) is None and stored.until <= now:
                 del self._shards[shard]
+
+    def _end_leases(self) -> None:
         # As the dead own what they owned until it is claimed, only their leases go.
+        now, before = self._now(), len(self._leases)
         self._leases = {member: lease for member, lease in self._leases.items() if lease.until > now}
+        self._news += len(self._leases) != before

@@ -12,6 +12,7 @@ import contextlib
 import os
 import sqlite3
 import time
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -247,15 +248,6 @@ class SqliteEngine:
         row: tuple[str | None, int] | None = self._one("SELECT owner, fence FROM shards WHERE shard=?", shard)
         return row or (None, 0)
 
-    def _records(self, shard: str) -> Mapping[RecordPlace, bytes]:
-        # Whoever has changed the file may have left values of other types, or of any size: damaged ones.
-        rows = self._db.execute(
-            "SELECT kind, name, CASE WHEN length(value) <= ? THEN CAST(value AS BLOB) ELSE x'' END"
-            " FROM records WHERE shard=?",
-            (RECORD_BYTES, shard),
-        )
-        return {RecordPlace(kind, name): value for kind, name, value in rows}
-
     # -- the verbs ---------------------------------------------------------------------------------
 
     async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
@@ -295,7 +287,7 @@ class SqliteEngine:
                 "INSERT OR REPLACE INTO shards VALUES (?,?,?,?)",
                 (shard, member, fence, self._wall() + ttl_seconds),
             )
-            return Claimed(ClaimOutcome.TAKEN, member, fence, records=self._records(shard))
+            return Claimed(ClaimOutcome.TAKEN, member, fence, records=_records(self._db, shard))
 
         return await self._change(work)
 
@@ -355,7 +347,7 @@ class SqliteEngine:
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
         """See ``Engine.load``."""
 
-        return await self._run(lambda: self._records(shard))
+        return await self._run(lambda: _records(self._db, shard))
 
     async def shards(self) -> Sequence[StoredShard]:
         """See ``Engine.shards``."""
@@ -379,6 +371,18 @@ class SqliteEngine:
                 "SELECT member, card, until - ? FROM members WHERE until > ? ORDER BY member", (now, now)
             )
             return [StoredMember(*row) for row in rows]
+
+        return await self._run(work)
+
+    async def news(self) -> int:
+        """See ``Engine.news``."""
+
+        def work() -> int:
+            # Members on one machine are few: all cards are read here, and nowhere else.
+            rows = self._db.execute(
+                "SELECT member, card FROM members WHERE until > ? ORDER BY member", (self._now(),)
+            )
+            return zlib.crc32(repr(rows.fetchall()).encode())
 
         return await self._run(work)
 
@@ -409,6 +413,16 @@ def _put(rows: int) -> str:
         + ",".join(["(?,?,?,?)"] * rows)
         + " ON CONFLICT (shard, kind, name) DO UPDATE SET value=excluded.value"
     )
+
+
+def _records(db: sqlite3.Connection, shard: str) -> Mapping[RecordPlace, bytes]:
+    # Whoever has changed the file may have left values of other types, or of any size: damaged ones.
+    rows = db.execute(
+        "SELECT kind, name, CASE WHEN length(value) <= ? THEN CAST(value AS BLOB) ELSE x'' END"
+        " FROM records WHERE shard=?",
+        (RECORD_BYTES, shard),
+    )
+    return {RecordPlace(kind, name): value for kind, name, value in rows}
 
 
 def _boot_id() -> str:

@@ -5,7 +5,7 @@ cluster's name in braces, so that they are in one hash slot. They hold names of 
 which are keyed hashes or random, and values that are sealed by whoever writes them.
 
     leases   members, by when their leases end     until    shards, by when nobody needs them any more
-    cards    what each of them tells of itself     o:SHARD  its owner (m), fence (f), how long it is kept (t)
+    cards    what each of them tells of itself,    o:SHARD  its owner (m), fence (f), how long it is kept (t)
     reserved how many sessions each has            s:SHARD  its records, by KIND/NAME
     common   what all members have in common       e:PLACE  events of one stream of one client
 """
@@ -59,6 +59,7 @@ class ValkeyEngine:
         self._in_common = b""
         self.keys: Keys | None = None
         self.events = ValkeyEvents(Line(store), prefix)
+        self._own_card = b"", b""  # the newest one, and how that lies in the store
         self._seen: dict[str, tuple[bytes, bytes]] = {}  # each member's card, and how that lies in the store
 
     async def close(self) -> None:
@@ -84,7 +85,10 @@ class ValkeyEngine:
         """See ``Engine.beat``."""
         keys = [self._leases, self._cards, self._reserved, self._until, self._common]
         if self.keys is not None:
-            card = self.keys.seal(_card_place(member), card)
+            # The same one is sealed once, so that the store can tell that it is the same.
+            if self._own_card[0] != card:
+                self._own_card = card, self.keys.seal(_card_place(member), card)
+            card = self._own_card[1]
         args = [member, card, _ms(ttl_seconds), reserved, self._prefix, random.random(), self._in_common]
         return bool(await self._run(self._beating, scripts.BEAT, keys, args))
 
@@ -166,6 +170,11 @@ class ValkeyEngine:
             return self.keys.open(_card_place(member), stored)
         except Unsealed:
             return None
+
+    async def news(self) -> int:
+        """See ``Engine.news``."""
+        (found,) = await self._asking.ask(("HGET", self._cards, "/news"))
+        return 0 if found is None else int(found)
 
     async def bury(self, member: str, card: bytes) -> bool:
         """See ``Engine.bury``."""

@@ -47,13 +47,18 @@ BEAT: Final = _script(
     f"""
 local me, ttl, day = ARGV[2], tonumber(ARGV[4]), 86400000
 local known = left(me) > 0 and 1 or 0
+local news = false
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {_LOOKS})) do
+  news = true
   redis.call('ZREM', KEYS[1], gone)
   redis.call('HDEL', KEYS[2], gone)
   redis.call('HDEL', KEYS[3], gone)
 end
 redis.call('ZADD', KEYS[1], now + ttl, me)
+if known == 0 or redis.call('HGET', KEYS[2], me) ~= ARGV[3] then news = true end
 redis.call('HSET', KEYS[2], me, ARGV[3])
+redis.call('HSETNX', KEYS[2], '/news', math.floor(1000000 * tonumber(ARGV[7])))
+if news then redis.call('HINCRBY', KEYS[2], '/news', 1) end
 redis.call('HSET', KEYS[3], me, ARGV[5])
 for n = 1, 3 do redis.call('PEXPIRE', KEYS[n], day) end
 if ARGV[8] ~= '' then
@@ -166,6 +171,7 @@ BURY: Final = _script(
 if redis.call('HGET', KEYS[2], ARGV[1]) ~= ARGV[2] then return 0 end
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
+redis.call('HINCRBY', KEYS[2], '/news', 1)
 redis.call('HDEL', KEYS[3], ARGV[1])
 return 1
 """,
@@ -178,6 +184,8 @@ LEAVE: Final = _script(
 redis.call('ZREM', KEYS[1], ARGV[1])
 redis.call('HDEL', KEYS[2], ARGV[1])
 redis.call('HDEL', KEYS[3], ARGV[1])
+redis.call('HINCRBY', KEYS[2], '/news', 1)
+if redis.call('HLEN', KEYS[2]) == 1 then redis.call('DEL', KEYS[2]) end
 if redis.call('EXISTS', KEYS[1], KEYS[4]) == 0 then redis.call('DEL', KEYS[5]) end
 return 1
 """,

@@ -217,6 +217,9 @@ class Link:
     async def members(self) -> Sequence[StoredMember]:
         return await self._ask("members", self._store.members)
 
+    async def news(self) -> int:
+        return await self._ask("news", self._store.news)
+
     async def bury(self, member: str, card: bytes) -> bool:
         return await self._ask("bury", lambda: self._store.bury(member, card))
 
@@ -752,7 +755,7 @@ def draw_growth(reports: Sequence[Report]) -> str:
     groups = []
     for title, verbs in (
         ("Claims and loads", ("claim", "load")),
-        ("Beats, and looks at the others", ("beat", "members")),
+        ("Beats, and looks for news of the others", ("beat", "news", "members")),
         ("Records written", ("write",)),
     ):
         bars = []

@@ -82,7 +82,7 @@ async def test_the_hot_path_asks_no_store(several: Several) -> None:
         cluster_of(bench).shards.membership._told = lambda verb, _: asked.append(verb)
     for _ in range(40):
         await several.count(headers=ME)
-    assert set(asked) <= {"beat", "members", "reserve", "write"}
+    assert set(asked) <= {"beat", "members", "news", "reserve", "write"}
     assert asked.count("write") <= 2
 
 

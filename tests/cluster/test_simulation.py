@@ -62,7 +62,7 @@ def test_the_work_grows_with_the_callers() -> None:
     small, large = (
         simulate(members, 50 * members, seconds=30.0, every_seconds={}, calls_each=2) for members in (3, 12)
     )
-    for verb in ("beat", "members", "write"):
+    for verb in ("beat", "news", "write"):
         assert 3.5 < large.verbs[verb] / small.verbs[verb] < 4.5
     # Each member asks where a caller is, once.
     assert large.verbs["claim"] <= 2 * 600 + VERIFIED * 12

@@ -139,6 +139,36 @@ async def test_cards_tell_of_the_living(engine: Engine, clock: HandClock) -> Non
     assert await engine.members() == [(A, b"three", 1.0), (B, b"two", 1.0)]
 
 
+async def test_what_is_new_of_the_members(engine: Engine, clock: HandClock) -> None:
+    """It is told when somebody comes, goes, dies or has another card, and not with each beat."""
+    seen = {await engine.news()}
+
+    async def is_new() -> bool:
+        news = await engine.news()
+        was_seen = news in seen
+        seen.add(news)
+        return not was_seen
+
+    await engine.beat(A, b"one", TTL, 0)
+    assert await is_new()
+    await engine.beat(B, b"one", TTL, 0)
+    assert await is_new()
+    await engine.beat(A, b"one", TTL, 3)
+    assert not await is_new()
+    await engine.beat(A, b"two", TTL, 3)
+    assert await is_new()
+    clock.seconds += TTL - 1
+    await engine.beat(A, b"two", TTL, 3)
+    assert not await is_new()
+    clock.seconds += 2
+    await engine.beat(A, b"two", TTL, 3)
+    assert await is_new()
+    await engine.beat(B, b"one", TTL, 0)
+    before = await engine.news()
+    assert await engine.bury(B, b"one")
+    assert await engine.news() != before
+
+
 async def test_sessions_are_reserved(engine: Engine, clock: HandClock) -> None:
     """All living members together have at most what there may be; the dead have nothing."""
     await engine.beat(A, b"", TTL, 0)
