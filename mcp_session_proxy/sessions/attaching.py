@@ -12,6 +12,7 @@ from ..upstream.session import UpstreamSession
 from ..upstream.transport import Caller
 from . import audience, presence
 from .attachment import ATTACHED, Attachment, AttachmentEvent, advance
+from .books import Usage
 from .client import ClientSession, Farewell
 from .pool import Lease, Pool
 from .presence import Patience, Presence
@@ -30,6 +31,8 @@ class Attachments:
         self.on_detached: list[Callable[[ClientSession], None]] = []
         self._pool = pool
         self._presence = Presence()
+        # Those that held a session when the process before was killed, and when they were used last.
+        self._unseen: dict[ClientSession, float] = {}
         self._now = asyncio.get_running_loop().time
 
     # -- what becomes of a client session --------------------------------------------------------
@@ -56,6 +59,8 @@ class Attachments:
         """Detach the silent. Called regularly."""
         for client in self._presence.overdue(self._now(), self.patience):
             self._advance(client, AttachmentEvent.LEFT)
+        for client in [each for each in self._unseen if not self._is_unseen(each)]:
+            del self._unseen[client]
 
     def _advance(self, client: ClientSession, event: AttachmentEvent) -> None:
         """Change the state, and carry out what that means: the only place where a lease is given back.
@@ -129,6 +134,7 @@ class Attachments:
         that others have used has a history of its own, which is left as it is: the client hears that all it
         knows may have changed (``on_moved``), as after any other loss.
         """
+        self._have_one_make_way(client)
         lease = await self._pool.acquire(client.key, client.profile, client.record.usage, caller, deadline)
         session, former = lease.slot.session, client.home
         audience.join(session, client)  # the server may ask in the course of being told
@@ -142,6 +148,28 @@ class Attachments:
                 for told in self.on_moved:
                     told(client, lost, session)
         return self._hold(client, lease)
+
+    def _have_one_make_way(self, client: ClientSession) -> None:
+        """Where no session is free, one is given up that somebody held when the process before was killed,
+        and who has not shown itself since.
+
+        Many clients die of a connection that breaks amid a call, and begin anew: this is most likely the
+        same one, and its state is to go on. If the other one lives after all, it comes back to its session,
+        and shares it.
+        """
+        bucket, usage = self._pool.books.buckets.get(client.key), client.record.usage
+        if bucket is None or usage is Usage.OWNED or bucket.candidate(usage) is not None:
+            return
+        for other in reversed(self._unseen):
+            if other.key == client.key and self._is_unseen(other):
+                del self._unseen[other]
+                self._advance(other, AttachmentEvent.LEFT)
+                return
+
+    def _is_unseen(self, client: ClientSession) -> bool:
+        return (
+            not client.busy and client.lease is not None and client.record.last_used == self._unseen[client]
+        )
 
     async def _restore(self, lease: Lease, lost: UpstreamSession, client: ClientSession) -> None:
         session = lease.slot.session
@@ -160,13 +188,18 @@ class Attachments:
             told(client, lease.slot.session)
         return lease
 
-    def resume(self, client: ClientSession) -> None:
-        """It was attached to its home before a restart, and may come back: it has it, as if used just now."""
+    def resume(self, client: ClientSession, *, orderly: bool) -> None:
+        """It was attached to its home before a restart, and may come back: it has it, as if used just now.
+
+        ``orderly``: the process before was not killed, so whoever was connected has had its answers.
+        """
         lease = None if client.home is None else self._pool.reclaim(client.home, client.record.usage)
         if lease is not None:
             client.lease = lease
             self._advance(client, AttachmentEvent.TAKEN)
             self.look_at(client)
+            if not orderly:
+                self._unseen[client] = client.record.last_used
 
     def _tried(self, client: ClientSession, task: asyncio.Task[Lease]) -> None:
         """The attempt is over. Everyone who asked for it may have left meanwhile."""

@@ -319,17 +319,20 @@ class Binder:
             )
         )
 
-    def readmit(self, client: ClientSession, home: Slot[UpstreamSession] | None, *, attached: bool) -> None:
+    def readmit(
+        self, client: ClientSession, home: Slot[UpstreamSession] | None, *, attached: bool, orderly: bool
+    ) -> None:
         """Go on with a client session from before a restart, whose ``home`` is here again, if it is.
 
-        ``attached``: it held that. To come from the least to the most recently used.
+        ``attached``: it held that. ``orderly``: the process before was not killed. To come from the least to
+        the most recently used.
         """
         self._close_departed(self.directory.add(client))
         if home is not None and not client.forgotten:
             client.home = home
             audience.join(home.session, client)
             if attached:
-                self.attachments.resume(client)
+                self.attachments.resume(client, orderly=orderly)
 
     def absorb_delete(self, client: ClientSession) -> None:
         """The client says goodbye. Its upstream session stays, and so does the id."""

@@ -332,6 +332,7 @@ class SessionLedger:
                 deleted=client.farewell is Farewell.DELETED,
                 nonce=nonce,
                 taken=taken,
+                orderly=self._finished,
             ),
             time.time() - client.stored_at,
         )

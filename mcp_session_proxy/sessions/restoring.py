@@ -221,7 +221,7 @@ class Restorer:
         if stored.attached:
             client.record.last_used = self._now()
         home = None if stored.home is None else homes.get(stored.home)
-        self._binder.readmit(client, home, attached=stored.attached)
+        self._binder.readmit(client, home, attached=stored.attached, orderly=stored.orderly)
 
     def _tell(self, shard: str, session: str, outcome: str, result: Restored) -> None:
         if outcome == "asleep":

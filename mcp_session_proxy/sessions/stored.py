@@ -56,7 +56,8 @@ class StoredClientSession:
     """One client session with what it had of the pool: ``home`` is the tag of its upstream session.
 
     ``attached``: it held that. ``deleted``: its client had said goodbye. ``nonce`` is its mailbox's, if it
-    had one, and ``taken`` where its client was in that, if that is known.
+    had one, and ``taken`` where its client was in that, if that is known. ``orderly``: so it was at the end
+    of the process that wrote it.
     """
 
     record: ClientRecord
@@ -65,6 +66,7 @@ class StoredClientSession:
     deleted: bool
     nonce: str | None = None
     taken: int | None = None
+    orderly: bool = False
 
 
 class _StoredKnown(msgspec.Struct):
@@ -103,6 +105,7 @@ class _StoredClient(msgspec.Struct):
     deleted: bool
     nonce: Annotated[str, msgspec.Meta(pattern=_NONCE)] | None = None
     taken: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    orderly: bool = False
 
 
 class _StoredClaim(msgspec.Struct):
@@ -198,6 +201,7 @@ def write_client(stored: StoredClientSession, ahead_seconds: float) -> bytes:
             deleted=stored.deleted,
             nonce=stored.nonce,
             taken=stored.taken,
+            orderly=stored.orderly,
         )
     )
 
@@ -229,6 +233,7 @@ def read_client(
         deleted=stored.deleted,
         nonce=stored.nonce,
         taken=stored.taken,
+        orderly=stored.orderly,
     )
 
 

@@ -121,6 +121,23 @@ async def test_a_handover_that_was(restarts: Restarts, server: HttpServer) -> No
     assert await count(bench, session=first, headers=ME) == 4
 
 
+async def test_a_client_that_dies_with_the_process(restarts: Restarts, server: HttpServer) -> None:
+    """Many do, of the broken connection, and begin anew: in their session, state included. One that lives
+    comes back to it, and whoever has shown itself is left alone.
+    """
+    bench = await restarts.start()
+    first = await bench.initialize(headers=ME)
+    assert await count(bench, session=first, headers=ME) == 1
+    bench = await restarts.crash()
+    second = await bench.initialize(headers=ME)
+    assert await count(bench, session=second, headers=ME) == 2
+    assert await count(bench, session=first, headers=ME) == 3
+    bench = await restarts.crash()
+    assert await count(bench, session=second, headers=ME) == 4
+    third = await bench.initialize(headers=ME)
+    assert await count(bench, session=third, headers=ME) == 1
+
+
 async def test_the_stream_goes_on(restarts: Restarts, server: HttpServer) -> None:
     """It is asked for behind the last event, and what comes is heard by the client that was there before."""
     asked: list[str | None] = []
