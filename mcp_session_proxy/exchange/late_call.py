@@ -41,18 +41,20 @@ class LateCall(Handle):
         self._call = call
         self._round = round
         self._given: dict[str, bytes] = {}
+        # Until the call has taken them, and for good: no key is used for two questions.
+        self._answered: set[str] = set()
         self._cancelled = False
 
     @property
     def asked(self) -> Mapping[str, bytes]:
         """What the server has asked and the client has not answered."""
-        return {key: question for key, question in self._call.asked.items() if key not in self._given}
+        return {key: question for key, question in self._call.asked.items() if key not in self._answered}
 
     @property
     def methods_asked(self) -> Mapping[str, str]:
         """The methods of these."""
         methods = self._call.methods_asked
-        return {key: method for key, method in methods.items() if key not in self._given}
+        return {key: method for key, method in methods.items() if key not in self._answered}
 
     async def run(self) -> TaskOutcome:
         """Let the call go on, one round after the other."""
@@ -106,6 +108,7 @@ class LateCall(Handle):
         given = {key: answer for key, answer in answers.items() if key in open_keys}
         if given:
             self._given |= given
+            self._answered |= given.keys()
             self._call.caller = caller
             self.changed()
             self._call.news.give()
