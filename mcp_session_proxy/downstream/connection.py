@@ -285,12 +285,15 @@ class Connection(RequestLoop):
         """The client has left, or was cut off."""
         self._let_go()
         self._let_go_of_body()
+        if self._framing is not None:
+            _forget_way(self._framing.body.exception())
         self._body = self._framing = None  # they lead back here
         between_requests = self._current_request is None and not self._streamed
         task = self._task_handler
         # An error is a reset by the other side. A connection that we close ends with neither.
         by_client = (self._ended_by_client or exc is not None) and between_requests
         super().connection_lost(exc)
+        self._forget_messages()
         departure, self.departure = self.departure, None
         if departure is not None:
             departure()
@@ -300,6 +303,13 @@ class Connection(RequestLoop):
             self._binder.connection_closed(self.client, by_client=by_client)
         self.client = self._binder = None
 
+    def _forget_messages(self) -> None:
+        """What nobody will answer any more leads back here, or to itself."""
+        for message, _ in self._messages:
+            if isinstance(message, _ErrInfo):
+                _forget_way(message.exc)
+        self._messages.clear()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -308,12 +318,19 @@ class Connection(RequestLoop):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP; aiohttp's text would quote it, and a credential may be in it."""
+        _forget_way(exc)
         if isinstance(exc, LineTooLong) or message == _TOO_MANY:
             self.close()  # what is still to come is read and dropped, or our answer would not arrive
             return _refuse(head_too_large(self.max_field_size))
         if isinstance(exc, ProxyError):
             return _refuse(exc)
         return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
+
+
+def _forget_way(error: BaseException | None) -> None:
+    """Where an error was raised is where it is kept as well: a circle, with all that had come."""
+    if error is not None:
+        error.__traceback__ = None
 
 
 def _forget_frames(task: "asyncio.Task[None]") -> None:

@@ -103,6 +103,8 @@ class Dispatcher:
                 request.outcome = "error"
         except ProxyError as error:
             answer = self._fail(request, error)
+            # Its frames hold the request, and where a server has refused, what leads back to this error.
+            error.__traceback__ = error.__cause__ = error.__context__ = None
         except Exception as error:
             request.outcome, request.fault = InternalError.reason, InternalError.culprit
             self._observe(

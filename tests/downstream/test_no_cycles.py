@@ -2,9 +2,13 @@
 
 import asyncio
 import gc
+import json
 
 import pytest
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
+from http_server import reply_to
+from messages import call
 from modern_bench import modern, routing
 from proxy_bench import Bench, until
 
@@ -58,6 +62,72 @@ async def test_a_body_that_does_not_arrive(bench: Bench, length: int) -> None:
         else:
             await until(lambda: bench.proxy.core.memory.bodies.used_bytes >= 1_000_000)
         writer.transport.abort()
+        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
+    finally:
+        gc.enable()
+
+
+async def test_a_call_that_the_server_refuses(bench: Bench) -> None:
+    """The refusal leads to the error that the client is told, and that does not lead back."""
+
+    async def refuse(_: web.Request, __: object) -> web.StreamResponse:
+        return web.Response(status=500)
+
+    bench.server.on["tools/call"] = refuse
+    await bench.start()
+    gc.collect()
+    gc.disable()
+    try:
+        assert (await bench.post(call())).status == 502
+        await until(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
+    finally:
+        gc.enable()
+
+
+@pytest.mark.parametrize("answered", [True, False])
+async def test_what_is_no_http(bench: Bench, answered: bool) -> None:
+    """Of what cannot be read nothing is left, whether or not its client waits for the answer."""
+    await bench.start()
+    gc.collect()
+    gc.disable()
+    try:
+        host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"\x00" * 1000)
+        if answered:
+            assert b" 400 " in await reader.readline()
+        else:
+            await until(lambda: bool(bench.listener.connections))
+        writer.transport.abort()
+        await until(lambda: not any(isinstance(one, BadHttpMessage) for one in gc.get_objects()))
+        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
+    finally:
+        gc.enable()
+
+
+async def test_requests_that_nobody_answers(bench: Bench) -> None:
+    """What was sent behind a request is let go of with its connection."""
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: web.Request, message: object) -> web.StreamResponse:
+        begun.set()
+        await go_on.wait()
+        return reply_to(message, {})
+
+    bench.server.on["tools/call"] = slow
+    await bench.start()
+    gc.collect()
+    gc.disable()
+    try:
+        host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
+        _, writer = await asyncio.open_connection(host, int(port))
+        body = json.dumps(call()).encode()
+        head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: */*\r\n"
+        writer.write((f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body) * 5)
+        await begun.wait()
+        writer.transport.abort()
+        await until(lambda: not bench.listener.connections or not len(bench.listener.places))
+        go_on.set()
         await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
     finally:
         gc.enable()
