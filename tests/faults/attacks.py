@@ -7,6 +7,7 @@ It goes on until it is killed, and leaves as rudely as that.
 
 import argparse
 import asyncio
+import collections
 import contextlib
 import gzip
 import itertools
@@ -218,16 +219,32 @@ async def unfinished_bodies(attacker: Attacker) -> None:
 async def silent_connections(attacker: Attacker) -> None:
     """Connections that say nothing, as many as there may be."""
     _, writer = await attacker.connect()
-    held.append(writer)
+    hold(writer)
 
 
 async def silent_admin_connections(attacker: Attacker) -> None:
     """The same at the admin listener."""
     _, writer = await attacker.connect(attacker.admin)
+    hold(writer)
+
+
+held: collections.deque[asyncio.StreamWriter] = collections.deque()
+ENDED: Final = (7, 8)  # states of TCP: closed, or closed by the other side
+
+
+def hold(writer: asyncio.StreamWriter) -> None:
+    """Keep a connection for as long as the proxy does.
+
+    What that has ended is closed here, too: it would use up ports, of which the victims need some.
+    """
     held.append(writer)
-
-
-held: list[asyncio.StreamWriter] = []
+    for _ in range(min(len(held), 4)):
+        oldest = held.popleft()
+        sock = oldest.get_extra_info("socket")
+        if sock.fileno() < 0 or sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in ENDED:
+            oldest.transport.abort()
+        else:
+            held.append(oldest)
 
 
 async def unread_admin_pages(attacker: Attacker) -> None:
@@ -240,7 +257,7 @@ async def unread_admin_pages(attacker: Attacker) -> None:
         pages = ("/sessions?limit=999999999", "/metrics", "/api/v1/events?limit=999999999", "/runbook")
         asked = [f"GET {page} HTTP/1.1\r\nHost: {host}\r\n\r\n" for page in pages] * 50
     writer.write("".join(asked).encode())
-    held.append(writer)
+    hold(writer)
 
 
 async def unknown_ids(attacker: Attacker) -> None:
@@ -342,7 +359,7 @@ async def holding_streams(attacker: Attacker) -> None:
     _, writer = await attacker.connect()
     head = attacker.head(0, **{"Mcp-Session-Id": uuid.uuid4().hex})
     writer.write(head.replace(b"POST", b"GET", 1))
-    held.append(writer)
+    hold(writer)
 
 
 async def trailers(attacker: Attacker) -> None:
@@ -355,7 +372,7 @@ async def trailers(attacker: Attacker) -> None:
         writer.write(b"X-%d: %b\r\n" % (number, b"x" * 15_000))
     await writer.drain()
     writer.write(b"\r\n")
-    held.append(writer)
+    hold(writer)
     await read_for(reader, 2)
 
 
@@ -364,7 +381,7 @@ async def fat_idle_heads(attacker: Attacker) -> None:
     reader, writer = await attacker.connect()
     head = attacker.head(0, **{f"X-{number}": "x" * 15_000 for number in range(4)})
     writer.write(head.replace(b"POST", b"DELETE", 1))
-    held.append(writer)
+    hold(writer)
     await read_for(reader, 2)
 
 
@@ -387,7 +404,7 @@ async def unread_pages(attacker: Attacker) -> None:
     _, writer = await attacker.connect()
     cast(asyncio.Transport, writer.transport).pause_reading()
     writer.write(f"GET /large HTTP/1.1\r\nHost: {parts.netloc}\r\n\r\n".encode())
-    held.append(writer)
+    hold(writer)
 
 
 async def bodies_of_streams(attacker: Attacker) -> None:
@@ -395,7 +412,7 @@ async def bodies_of_streams(attacker: Attacker) -> None:
     _, writer = await attacker.connect()
     head = attacker.head(4 * MIB, **{"Mcp-Session-Id": uuid.uuid4().hex})
     writer.write(head.replace(b"POST", b"GET", 1) + bytes(MIB))
-    held.append(writer)
+    hold(writer)
 
 
 async def hoarded_streams(attacker: Attacker) -> None:
@@ -406,7 +423,7 @@ async def hoarded_streams(attacker: Attacker) -> None:
     reader, writer = await attacker.connect()
     head = attacker.head(0, **{"Mcp-Session-Id": session, "MCP-Protocol-Version": LEGACY})
     writer.write(head.replace(b"POST", b"GET", 1))
-    held.append(writer)
+    hold(writer)
     await reader.read(1)
 
 
@@ -418,7 +435,7 @@ async def hoarded_listeners(attacker: Attacker) -> None:
     reader, writer = await attacker.connect()
     routing = {"MCP-Protocol-Version": MODERN, "Mcp-Method": "subscriptions/listen"}
     writer.write(attacker.head(len(body), **routing) + body)
-    held.append(writer)
+    hold(writer)
     await reader.read(1)
 
 
@@ -443,7 +460,7 @@ async def waiting_for_100(attacker: Attacker) -> None:
     """Clients that want to be asked for their bodies, and then send none."""
     reader, writer = await attacker.connect()
     writer.write(attacker.head(4 * MIB - 1, Expect="100-continue"))
-    held.append(writer)
+    hold(writer)
     await read_for(reader, 1)
 
 
@@ -462,7 +479,7 @@ async def slow_bodies_of_many(attacker: Attacker) -> None:
     attacker.token = uuid.uuid4().hex
     _, writer = await attacker.connect()
     writer.write(attacker.head(1_000_000))
-    held.append(writer)
+    hold(writer)
     for _ in range(20):
         writer.write(b" ")
         await asyncio.sleep(0.1)
@@ -512,7 +529,7 @@ async def idle_connections(attacker: Attacker) -> None:
     """Connections that ask for something once, and stay."""
     reader, writer = await attacker.connect_tls()
     writer.write(attacker.head(0).replace(b"POST", b"OPTIONS", 1))
-    held.append(writer)
+    hold(writer)
     await reader.read(1)
 
 
@@ -520,7 +537,7 @@ async def slow_handshakes(attacker: Attacker) -> None:
     """TLS that begins and does not go on."""
     _, writer = await attacker.connect()
     writer.write(HELLO)
-    held.append(writer)
+    hold(writer)
 
 
 async def slow_handshakes_elsewhere(attacker: Attacker) -> None:
@@ -528,7 +545,7 @@ async def slow_handshakes_elsewhere(attacker: Attacker) -> None:
     parts = urlsplit(attacker.url)
     _, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=("127.0.0.2", 0))
     writer.write(HELLO)
-    held.append(writer)
+    hold(writer)
 
 
 async def rubbish(attacker: Attacker) -> None:
@@ -536,7 +553,7 @@ async def rubbish(attacker: Attacker) -> None:
     for sent in (b"POST /mcp HTTP/1.1\r\n\r\n", random.randbytes(100_000), b"\x16\x03\x01\xff\xff" + HELLO):
         _, writer = await attacker.connect()
         writer.write(sent)
-        held.append(writer)
+        hold(writer)
 
 
 async def handshakes_of_tls(attacker: Attacker) -> None:
