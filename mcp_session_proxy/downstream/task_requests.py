@@ -42,6 +42,7 @@ class TaskRequests:
         method, result = modern.request.method, _DONE
         if method == revisions.TASK_GET:
             await handle.look()
+            await self._tasks.make_certain(handle)
             result = tasks.write_state(handle.state)
         elif method == revisions.TASK_UPDATE:
             answers = read_answers(modern, required=True)

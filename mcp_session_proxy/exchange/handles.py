@@ -66,6 +66,7 @@ class Handle(ABC):
         self.listeners: dict[Listener, None] = {}
         self.on_change: Callable[[Handle], None] = lambda _: None
         self.on_note: Callable[[Handle], None] = lambda _: None
+        self.noted: object = None  # what is to be written of it; None once it is
         self._results = results
         self._room: Loan | None = None
         self._shown: object = None

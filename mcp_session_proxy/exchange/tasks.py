@@ -107,14 +107,11 @@ class Handles:
         Raises:
             TooManyTasks: there are as many as there may be.
         """
-        if not self._has_room(principal):
+        rules, own = self.rules, self._per_principal.get(principal, 0)
+        if len(self._handles) >= rules.max_tasks or own >= rules.max_tasks_per_principal:
             raise TooManyTasks(
                 "There are as many tasks as there may be. Ask for those that are over, or wait."
             )
-
-    def _has_room(self, principal: str) -> bool:
-        rules, own = self.rules, self._per_principal.get(principal, 0)
-        return len(self._handles) < rules.max_tasks and own < rules.max_tasks_per_principal
 
     def adopt(
         self,
@@ -194,8 +191,11 @@ class Handles:
         """
         try:
             await asyncio.wait([round_], timeout=seconds)
-            if round_.done() or not self._has_room(principal):
+            if round_.done():
                 return await round_
+            self.check_room(principal)
+        except TooManyTasks:
+            return await round_
         except asyncio.CancelledError:
             round_.cancel()
             raise
@@ -310,7 +310,16 @@ class Handles:
     def _note(self, handle: Handle) -> None:
         """What is known of it is to outlive the proxy."""
         if self.written is not None:
+            handle.noted = object()
             self.note(handle.principal, handle.id, describe(handle))
+
+    async def make_certain(self, handle: Handle) -> None:
+        """Before its client hears how it stands: what it is asked, whoever comes after asks it, too."""
+        noted = handle.noted
+        if noted is not None and handle.asked:
+            await self._wait_until_written()
+            if handle.noted is noted:
+                handle.noted = None
 
     async def _wait_until_written(self) -> None:
         if self.written is not None:

@@ -191,12 +191,11 @@ class UpstreamTask:
         await self.refresh()
         if self._trouble is not None:
             return self._trouble
-        if response is None:
+        if response is None or response.result is None:
+            # It is asked for again where the task stands otherwise, as it may by now: it was refused before.
             return None
         if self.task.status.is_final:
             return tasks.judge(self.task, response)
-        if response.result is None:
-            return None  # it is opened again when the task stands otherwise
         # A result is one, whatever the server says of the task.
         return tasks.judge(self.task._replace(status=TaskStatus.COMPLETED), response)
 

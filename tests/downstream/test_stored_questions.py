@@ -226,6 +226,29 @@ async def test_an_end_is_told_when_it_is_written(proxies: Proxies, server: TaskS
     await bench.until_status(identifier, "completed")
 
 
+async def test_a_question_is_told_when_it_is_written(proxies: Proxies, server: TaskServer) -> None:
+    """A client that is asked is asked by the next process as well, however soon this one is killed."""
+    bench, identifier = await begun(proxies)
+    task = await server.next_task()
+    await bench.get(identifier)
+    write, go_on = bench.proxy.core.tasks.written, asyncio.Event()
+    assert write is not None
+
+    async def written() -> None:
+        await go_on.wait()
+        await write()
+
+    bench.proxy.core.tasks.written = written
+    task.ask(**FORM)
+    (handle,) = bench.proxy.core.tasks._handles.values()
+    await until(lambda: handle.asked)
+    asking = asyncio.create_task(bench.get(identifier))
+    await asyncio.sleep(0.05)
+    assert not asking.done()
+    go_on.set()
+    assert asked_in(await asking) == ["name"]
+
+
 async def test_a_large_end(proxies: Proxies, server: TaskServer) -> None:
     """It is not stored, but the server is asked for it again."""
     bench, identifier = await begun(proxies)
@@ -235,17 +258,6 @@ async def test_a_large_end(proxies: Proxies, server: TaskServer) -> None:
     bench = await proxies.begin()
     assert (await bench.until_status(identifier, "completed"))["result"]["content"] == large["content"]
     assert len(server.posts("tasks/result")) == 2
-
-
-async def test_nothing_is_left_of_what_has_expired(proxies: Proxies, server: TaskServer) -> None:
-    """A record goes with its task."""
-    bench = await proxies.begin(task_ttl="300ms")
-    identifier = (await bench.handle())["taskId"]
-    (await server.next_task()).ask(**FORM)
-    await bench.until_status(identifier, "input_required")
-    await until(lambda: not len(bench.proxy.core.tasks))
-    bench = await proxies.begin()
-    assert (await bench.about("get", identifier)).json["error"]["message"] == "Task not found"
 
 
 async def test_a_client_that_does_not_come_back(proxies: Proxies, server: TaskServer) -> None:

@@ -523,6 +523,24 @@ async def test_a_result_that_is_refused_before_the_end(bench: TaskBench) -> None
     assert (await bench.until_status(identifier, "completed"))["result"] == LIFTED | DONE
 
 
+async def test_a_task_that_is_over_when_its_result_was_refused(bench: TaskBench) -> None:
+    """A refusal from before the end says nothing of it, though it is over when that is looked at."""
+    give = bench.server.on["tasks/result"]
+
+    async def result(_: web.Request, message: Any) -> web.StreamResponse:
+        bench.server.on["tasks/result"] = give
+        task.finish(DONE)
+        error = {"code": -32602, "message": "Task not completed yet (current state: working)"}
+        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+    bench.server.on["tasks/result"] = result
+    await bench.start()
+    identifier = (await bench.handle())["taskId"]
+    task = await bench.server.next_task()
+    task.become("input_required")
+    assert (await bench.until_status(identifier, "completed", "failed"))["result"] == LIFTED | DONE
+
+
 async def test_a_session_that_is_lost_before_the_result(bench: TaskBench) -> None:
     """The task was over, but what it came to is gone; another session knows nothing of it."""
 
