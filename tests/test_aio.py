@@ -29,6 +29,7 @@ async def fail() -> None:
 class TestTasks:
     """Whatever becomes of a task, it is kept until then and no longer."""
 
+    @pytest.mark.slow
     async def test_a_task_that_nobody_holds_lives_on(self) -> None:
         """The collector does not take a task that waits for something that only the task itself knows."""
         tasks = Tasks()
@@ -63,6 +64,7 @@ class TestTasks:
         assert [str(context["exception"]) for context in told] == ["broken"]
         assert told[0]["future"].get_name() == "fails"
 
+    @pytest.mark.slow
     async def test_what_somebody_waits_for_is_not_told_twice(self, told: list[dict[str, Any]]) -> None:
         """Whoever waits gets the exception, and nobody else does."""
         tasks = Tasks()

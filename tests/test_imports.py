@@ -172,6 +172,7 @@ def test_every_module_says_what_it_is_for(module: str) -> None:
     assert text.split("\n\n")[0].endswith((".", ":"))
 
 
+@pytest.mark.slow
 def test_a_class_name_means_one_thing() -> None:
     """Whoever reads a class's name need not ask which one; an underscore makes it no other name."""
     counted = Counter(
@@ -202,6 +203,7 @@ def sizes_of(module: str) -> dict[str, tuple[int, int]]:
     return found
 
 
+@pytest.mark.slow
 def test_every_class_is_one_thing() -> None:
     """None has thirty methods or twenty attributes, but those that are known to be too large still."""
     large = {

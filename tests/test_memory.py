@@ -16,6 +16,7 @@ def test_the_shares_are_all_there_is() -> None:
     assert 0.99 * 1_000_000 <= Memory(Budget(total_bytes=1_000_000)).max_bytes <= 1_000_000
 
 
+@pytest.mark.slow
 def test_equal_texts_are_kept_once() -> None:
     """However many hold one, it counts once, and no longer than somebody holds it."""
     share = Share("texts", 100)

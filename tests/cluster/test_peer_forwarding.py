@@ -333,6 +333,7 @@ async def test_an_answer_breaks_off(pair: Pair, verb: str) -> None:
                 await response.read()
 
 
+@pytest.mark.slow
 async def test_connections_do_not_pile_up(pair: Pair) -> None:
     """Requests one after the other have one connection, and those that were given up have none."""
     for _ in range(50):

@@ -57,6 +57,7 @@ async def test_a_card_of_a_later_version(several: Several) -> None:
     assert [await several.count(headers=ME) for _ in range(4)] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 async def test_a_card_that_is_another_members(several: Several) -> None:
     """One that names another member than it is stored for is nobody's: nothing is sent where it says."""
     one, other = await several.start(2)

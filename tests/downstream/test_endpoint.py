@@ -689,6 +689,7 @@ async def test_server_asks_on_the_get_stream(bench: Bench) -> None:
         assert (await asking).json["result"]["was"] == {"ok": 1}
 
 
+@pytest.mark.slow
 async def test_cancellation(bench: Bench) -> None:
     """The client's cancellation reaches the server under the id that the server knows."""
     started, cancelled = asyncio.Event(), asyncio.Event()
@@ -925,6 +926,7 @@ async def test_draining(bench: Bench) -> None:
 # -- everything at once ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_nothing_is_left_behind(bench: Bench) -> None:
     """After many clients that come, call, leave in the middle and come back, only sessions remain."""
 

@@ -65,6 +65,7 @@ async def test_one_handshake_for_each_token(bench: Bench) -> None:
     assert list(server.sessions.values()) == [9]
 
 
+@pytest.mark.slow
 async def test_all_who_bring_a_token_share_its_question(bench: Bench) -> None:
     """Many connections with one new token: one handshake. Many callers with one each: one each."""
     await bench.start(token_identity="server")

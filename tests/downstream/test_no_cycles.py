@@ -47,6 +47,7 @@ async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
 
 
 @pytest.mark.parametrize("length", [2_000_000, 200_000_000])
+@pytest.mark.slow
 async def test_a_body_that_does_not_arrive(bench: Bench, length: int) -> None:
     """Whether its request waits for it, or was refused, nothing of it is left once its client has left."""
     await bench.start()

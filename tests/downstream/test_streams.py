@@ -403,6 +403,7 @@ async def test_no_heartbeats_for_json() -> None:
     await post.end(answer())
 
 
+@pytest.mark.slow
 async def test_one_timer_for_all() -> None:
     """A hundred silent POSTs beat together; the timer stops with the last."""
     heartbeats = heartbeats_with()

@@ -191,6 +191,7 @@ async def test_listeners(bench: Modern, other: str, sharing: str) -> None:
 
 
 @pytest.mark.parametrize("sharing", SHARING)
+@pytest.mark.slow
 async def test_tokens_that_rotate_all_the_time(bench: Modern, server: TokenServer, sharing: str) -> None:
     """Two users, each request with another token, some forged: no session at the server has seen both."""
     await bench.start(token_identity="server", sharing=sharing)

@@ -18,6 +18,8 @@ from token_server import TokenServer, bearer, token, unsigned
 
 from .launch import Fleet, Proxy
 
+pytestmark = pytest.mark.slow
+
 # Every place where a caller may put a secret holds this word, and one of its own for the report.
 MARK = "hunter2"
 CREDENTIALS = {

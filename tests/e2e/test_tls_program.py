@@ -10,6 +10,8 @@ from messages import call
 
 from .launch import Fleet
 
+pytestmark = pytest.mark.slow
+
 
 async def test_tls_on_both_sides(owned: Fleet, tmp_path: Path) -> None:
     """A client with a certificate calls a server that wants one of the proxy; nobody else gets in."""

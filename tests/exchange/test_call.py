@@ -432,6 +432,7 @@ async def test_all_that_is_missing_is_named(at: Scene) -> None:
 # -- too many questions ------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_too_many_questions(at: Scene) -> None:
     """A hundred wait for the client's answers; the rest is refused, one after the other."""
     flood = [request(f"q-{n}", revisions.ELICIT, **FORM) for n in range(1000)]
@@ -445,6 +446,7 @@ async def test_too_many_questions(at: Scene) -> None:
     assert value(await at.next(**dict.fromkeys(asked, ADA))) == {"content": []}
 
 
+@pytest.mark.slow
 async def test_too_many_questions_on_the_get_stream(at: Scene) -> None:
     """There, too, a hundred reach the client and the rest is refused, though nothing slows the server."""
     at.server_says(at.server_waits(4900), 1.0, DONE)

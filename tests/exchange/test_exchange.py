@@ -975,6 +975,7 @@ class PipeChaos(Chaos, PipeServer):
     pings=st.lists(PINGS, max_size=3),
     handshakes=st.lists(HANDSHAKES, max_size=4),
 )
+@pytest.mark.slow
 async def test_a_call_is_executed_at_most_once_and_answered_exactly_once(
     posts: list[str], gets: list[str], pings: list[str], handshakes: list[str]
 ) -> None:
@@ -990,6 +991,7 @@ async def test_a_call_is_executed_at_most_once_and_answered_exactly_once(
     pings=st.lists(PIPE_PINGS, max_size=3),
     handshakes=st.lists(PIPE_HANDSHAKES, max_size=4),
 )
+@pytest.mark.slow
 async def test_at_most_once_holds_on_a_pipe(
     posts: list[str], pings: list[str], handshakes: list[str]
 ) -> None:

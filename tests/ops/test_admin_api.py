@@ -420,6 +420,7 @@ async def test_slow_bodies_are_refused(
 # -- the description -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 async def test_openapi_is_valid(bench: AdminBench) -> None:
     """By the specification's own schema, references included."""
     await bench.start()

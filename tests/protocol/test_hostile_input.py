@@ -138,6 +138,7 @@ def test_deep_bodies_of_clients(depth, place):
     st.lists(st.integers(0, 200), max_size=6),
 )
 @example(data=b"data: 1\r\n\r\n", positions=[8])
+@pytest.mark.slow
 def test_event_streams(data, positions):
     """However a stream's bytes are split, the events are the same, and none is over the limit."""
     properties.check_sse(data, sorted(min(position, len(data)) for position in positions))
@@ -180,6 +181,7 @@ targets = st.sampled_from([b"/mcp", b"/%6Dcp/", b"/x/..;/mcp", b"/MCP%20?a=b", b
 
 
 @given(targets, st.lists(head_lines, max_size=8))
+@pytest.mark.slow
 def test_heads(target: bytes, lines: list[bytes]) -> None:
     """A head tells apart, passes on and refuses the same whatever it is spelt like, at a bounded cost."""
     head_properties.check_head(b"\n".join([target.replace(b"\n", b""), *lines]))

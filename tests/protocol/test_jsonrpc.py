@@ -428,12 +428,14 @@ def test_canonical_of_nothing() -> None:
 
 
 @given(ids, methods, st.none() | raw_objects)
+@pytest.mark.slow
 def test_requests_are_read_as_written(identifier: bytes, method: str, params: bytes | None) -> None:
     """A request comes back with the same id, method and params."""
     assert parse_message(write_request(identifier, method, params)) == Request(identifier, method, params)
 
 
 @given(methods, st.none() | raw_objects)
+@pytest.mark.slow
 def test_notifications_are_read_as_written(method: str, params: bytes | None) -> None:
     """A notification comes back with the same method and params."""
     assert parse_message(write_notification(method, params)) == Notification(method, params)
@@ -552,6 +554,7 @@ readers: list[Callable[[bytes], object]] = [
 
 
 @given(st.binary(max_size=100) | texts | raw_values)
+@pytest.mark.slow
 def test_clients_may_send_anything(body: bytes) -> None:
     """Any body is read or refused with an error of ours."""
     with contextlib.suppress(BadJson, BadRequest):
@@ -559,12 +562,14 @@ def test_clients_may_send_anything(body: bytes) -> None:
 
 
 @given(st.binary(max_size=100) | texts | raw_values)
+@pytest.mark.slow
 def test_servers_may_send_anything(body: bytes) -> None:
     """No reader raises, whatever a server sends."""
     for read in readers:
         read(body)
 
 
+@pytest.mark.slow
 def test_a_refused_entry_keeps_nothing_alive():
     """The error of a refused entry holds frames by its traceback; they go when the messages do.
 

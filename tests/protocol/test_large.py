@@ -59,6 +59,7 @@ def depth_of(value: object) -> int:
 @pytest.mark.parametrize("piece", [1, 3, 7, 16 * 1024])
 @settings(max_examples=150, deadline=None)
 @given(value=values, ascii_only=st.booleans())
+@pytest.mark.slow
 def test_depth_and_commas(piece: int, value: Any, ascii_only: bool) -> None:
     """Both are exact, whatever strings hold and wherever a piece ends."""
     data = json.dumps(value, ensure_ascii=ascii_only).encode()

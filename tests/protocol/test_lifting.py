@@ -258,6 +258,7 @@ def test_badly_marked_tools_are_left_out() -> None:
 
 @few
 @given(result=results_of("tools/list"))
+@pytest.mark.slow
 def test_any_list_of_tools(result: dict[str, Any]) -> None:
     """How tools may run as tasks is left out, and all else stays."""
     lifted = json.loads(lift_tools(write(result)))
@@ -322,6 +323,7 @@ def test_a_tool_that_is_too_large() -> None:
     data=st.none() | json_values,
     params=st.fixed_dictionaries({}, optional={"uri": st.text(max_size=10)}),
 )
+@pytest.mark.slow
 def test_any_error_becomes_a_modern_one(code: int, message: str, data: Any, params: dict[str, Any]) -> None:
     """Any error of a legacy server becomes one with a code that means the same to a modern client."""
     error = {"code": code, "message": message} | ({} if data is None else {"data": data})
@@ -406,6 +408,7 @@ def test_required_urls() -> None:
 @pytest.mark.parametrize("asking", ["tools/call", "prompts/get", "resources/read"])
 @few
 @given(data=st.data())
+@pytest.mark.slow
 def test_any_question_can_be_put_into_a_result(method: str, asking: str, data: st.DataObject) -> None:
     """Whatever a legacy server may ask is allowed in a result that requires input, with all that matters."""
     question = data.draw(questions_of(method))
@@ -459,6 +462,7 @@ def test_what_belongs_to_the_old_revision_is_dropped() -> None:
 )
 @few
 @given(data=st.data(), identifier=st.integers(0, 2**31) | st.text(max_size=8))
+@pytest.mark.slow
 def test_any_notification_can_be_tagged(method: str, data: st.DataObject, identifier: int | str) -> None:
     """A notification of a legacy server is one that a listener may get, under the listener's own id."""
     note = data.draw(notifications_of(method))

@@ -339,6 +339,7 @@ replies = st.builds(
 
 
 @given(replies)
+@pytest.mark.slow
 def test_judges_anything(reply: Evidence) -> None:
     """Whatever a server answers, the judgement is a verdict, not an exception."""
     assert judge(reply) in Verdict

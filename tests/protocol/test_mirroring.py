@@ -97,6 +97,7 @@ def routing(method: str, params: dict[str, object], **headers: list[str]) -> Non
     ("method", "member"), [("tools/call", "name"), ("prompts/get", "name"), ("resources/read", "uri")]
 )
 @given(name=st.text(max_size=20))
+@pytest.mark.slow
 def test_any_name_can_be_routed(method: str, member: str, name: str) -> None:
     """Names and URIs are compared as the body has them, however they are encoded."""
     routing(method, {member: name}, mcp_method=[method], mcp_name=[encode(name)])
@@ -249,6 +250,7 @@ def test_endless_schemas() -> None:
 
 
 @given(schema=json_values | json_objects.map(lambda value: {"properties": value}))
+@pytest.mark.slow
 def test_any_json_can_be_read(schema: object) -> None:
     """Whatever a server calls a schema is either read or refused."""
     assert invalid(schema) in (True, False)

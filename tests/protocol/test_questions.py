@@ -71,6 +71,7 @@ def test_missing_capabilities(
 @pytest.mark.parametrize("method", [ELICIT, SAMPLE, ROOTS])
 @few
 @given(data=st.data())
+@pytest.mark.slow
 def test_what_is_missing_would_do(method: str, data: st.DataObject) -> None:
     """Whatever is asked: what a client is told to declare is a valid capability, and enough."""
     params = data.draw(questions_of(method)).get("params")

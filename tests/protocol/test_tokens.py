@@ -115,6 +115,7 @@ def test_any_text(text: str) -> None:
 
 
 @given(st.binary(max_size=200), st.binary(max_size=200))
+@pytest.mark.slow
 def test_any_parts(header: bytes, payload: bytes) -> None:
     """The same for what looks like a token."""
     read_claims(f"Bearer {encode(header)}.{encode(payload)}.c2ln")

@@ -49,6 +49,7 @@ async def test_forgetting_costs_the_same_however_many_sessions_there_are(sharing
     assert costs[0] == costs[1]
 
 
+@pytest.mark.slow
 async def test_a_client_keeps_no_session_that_is_closed() -> None:
     """It asked on many conversations' sessions, which are long closed: nothing of them is left with it."""
     world = World()

@@ -51,6 +51,7 @@ async def test_client_sessions_are_bounded_in_age():
     await world.end()
 
 
+@pytest.mark.slow
 async def test_clients_that_never_come_back_leave_nothing():
     """Thousands of throwaway client sessions hold no more than a handful of sessions."""
     world = World()

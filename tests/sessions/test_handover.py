@@ -8,6 +8,7 @@ from binding_world import ALPHA, BETA, CLAIM, DETACH, GRACE, YOU, World
 pytestmark = pytest.mark.looptime
 
 
+@pytest.mark.slow
 async def test_handover_after_delete():
     """The next client gets the session that the last one left by DELETE, state included."""
     world = World()

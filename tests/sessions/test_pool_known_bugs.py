@@ -455,6 +455,7 @@ async def test_sessions_are_opened_with_the_credentials_of_their_principal():
 
 
 @every_usage
+@pytest.mark.slow
 async def test_idle_sessions_do_not_pile_up(usage):
     """Thousands of requests leave no more idle sessions than were ever needed at once (metamcp #162)."""
     stand = prompt(max_sessions=11)

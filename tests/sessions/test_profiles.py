@@ -45,6 +45,7 @@ def test_profiles_that_differ_in_anything_are_not(profiles):
     assert one is not other
 
 
+@pytest.mark.slow
 def test_nobody_needs_it_any_more(profiles, share):
     """What a profile took is given back with its last holder."""
     profile = profiles.of_initialize(params(roots={}))
@@ -78,6 +79,7 @@ def test_no_memory_for_one_more(profiles, share):
     assert profiles.of_initialize(params(experimental={"one": {"more": "y" * 1000}}))
 
 
+@pytest.mark.slow
 def test_what_is_large_is_not_remembered(profiles, share):
     """The memory of what is usual is no way to keep profiles alive."""
     profiles.of_modern(b'{"experimental":{"x":"%b"}}' % (b"y" * 10_000), None)
