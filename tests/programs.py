@@ -43,15 +43,15 @@ class Program:
         while line := await self.process.stderr.readline():
             self.said.append(line.decode())
 
-    async def ready(self) -> dict[str, Any]:
+    async def ready(self, patience_seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """What it announces, once it serves."""
-        await self.hears("proxy.started")
+        await self.hears("proxy.started", patience_seconds)
         announced: dict[str, Any] = json.loads(self._announcement.read_text())
         return announced
 
-    async def hears(self, event: str) -> dict[str, Any]:
+    async def hears(self, event: str, patience_seconds: float = PATIENCE_SECONDS) -> dict[str, Any]:
         """The first log event of this name."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(patience_seconds):
             while True:
                 for line in self.said:
                     if line.startswith("{") and (entry := json.loads(line))["event"] == event:

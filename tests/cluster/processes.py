@@ -1,9 +1,10 @@
 """Members as processes of their own, on one store or in one directory, behind a balancer."""
 
+import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 import balancer
@@ -11,8 +12,16 @@ import pytest
 from counting import OPTIONS
 from key_value_server import ANY, KeyValueServer, unused_port
 from programs import Program, running
+from proxy_bench import PATIENCE_SECONDS
 
 KEY = "c1" * 32
+# Several processes that start at the same time on a machine that is busy.
+START_SECONDS = 120.0
+_COUNT = """
+local n = 0
+for _, key in ipairs(redis.call('KEYS', ARGV[1])) do n = n + redis.call('HLEN', key) end
+return n
+"""
 needs_nginx = pytest.mark.skipif(balancer.nginx() is None, reason="nginx is not installed: run `make envs`")
 
 
@@ -34,7 +43,7 @@ class Processes:
             self.addresses.append(f"127.0.0.1:{unused_port()}")
             self.programs.append(await self._run(place))
         for program in self.programs:
-            await program.ready()
+            await program.ready(START_SECONDS)
 
     async def _run(self, place: int) -> Program:
         folder = self.folder / f"member-{place}"
@@ -47,7 +56,7 @@ class Processes:
     async def again(self, place: int) -> None:
         """Another process, where one was that has ended."""
         self.programs[place] = await self._run(place)
-        await self.programs[place].ready()
+        await self.programs[place].ready(START_SECONDS)
 
     async def kill(self, place: int) -> None:
         """``kill -9``."""
@@ -90,7 +99,14 @@ def on_store(folder: Path, url: str, lease: str) -> Sequence[str]:
 
 def records(store: KeyValueServer) -> int:
     """How many there are in the store."""
-    return sum(int(store.ask("HLEN", key)) for key in store.ask("KEYS", "msp:*:s:*"))
+    return int(store.ask("EVAL", _COUNT, 0, "msp:*:s:*"))
+
+
+async def until_written(written: Callable[[], int], wanted: int) -> None:
+    """Wait until there are so many; who is asked is not asked all the time."""
+    async with asyncio.timeout(4 * PATIENCE_SECONDS):
+        while written() < wanted:
+            await asyncio.sleep(0.1)
 
 
 @contextlib.asynccontextmanager

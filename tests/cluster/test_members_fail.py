@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from counting import UNEXECUTED, WITH_IDS, CountingServer, Crowd
 from key_value_server import KeyValueServer, needs_one, running, unused_port
-from processes import Processes, needs_nginx, on_store, open_store, records
-from proxy_bench import until
+from processes import Processes, needs_nginx, on_store, open_store, records, until_written
 from restart_bench import rows
 from selection import FULL_FAULTS
 
@@ -74,7 +73,7 @@ class Trial:
         async with self.crowd.counting(await self.members.url()):
             await self.crowd.until_all_count_on(2)
             wanted = len(self.crowd.clients) + WITH_IDS * OF_EACH_KIND
-            await until(lambda: written() >= wanted)
+            await until_written(written, wanted)
             yield
             await self.crowd.until_all_count_on(2, 120.0)
         print(self.tell(time.monotonic() - began))
@@ -202,7 +201,7 @@ async def test_the_store_fails(trial: Trial, store: KeyValueServer, trouble: str
             await TROUBLES[trouble](store, seconds)
             trial.happened[f"store {trouble}"] += 1
             await trial.crowd.until_all_count_on(2, 120.0)
-            await until(lambda: records(store) >= written)
+            await until_written(lambda: records(store), written)
     trial.check()
     assert trial.crowd.told == Counter()
     assert trial.crowd.unknown == []
@@ -224,7 +223,9 @@ async def test_members_are_killed_while_the_store_is_away(trial: Trial, store: K
 
 async def has_caught_up(replica: KeyValueServer, primary: KeyValueServer) -> None:
     """Wait until it has all that there is."""
-    await until(lambda: records(replica) >= records(primary) > 0)
+    wanted = records(primary)
+    assert wanted > 0
+    await until_written(lambda: records(replica), wanted)
 
 
 @full

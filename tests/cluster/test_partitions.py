@@ -17,9 +17,8 @@ import pytest
 from counting import OPTIONS, UNEXECUTED, WITH_IDS, CountingServer, Crowd
 from key_value_server import ANY, KeyValueServer, needs_one
 from network import Host, Network, why_not
-from processes import KEY, records
+from processes import KEY, START_SECONDS, records, until_written
 from programs import running
-from proxy_bench import until
 from selection import FULL_FAULTS
 
 TIMES = 20 if FULL_FAULTS else 1
@@ -151,7 +150,7 @@ async def members_at_work(
             started = running(folder / f"m{number}", upstream, *words, prefix=member.prefix)
             programs.append(await stack.enter_async_context(started))
         for program in programs:
-            await program.ready()
+            await program.ready(START_SECONDS)
         yield [f"http://{member.address}:8080/mcp" for member in hosts.members]
 
 
@@ -173,7 +172,7 @@ async def test_the_network_falls_apart(
     ):
         await crowd.until_all_count_on(3)
         wanted = len(crowd.clients) + WITH_IDS * OF_EACH_KIND
-        await until(lambda: records(store) >= wanted)
+        await until_written(lambda: records(store), wanted)
         for _ in range(TIMES):
             parting.begin(hosts)
             await asyncio.sleep(2 * LEASE_SECONDS)

@@ -666,6 +666,7 @@ async def test_a_stolen_id_is_worth_nothing(desk: MakeDesk) -> None:
 # 22 -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.at_one  # nginx goes by what it is asked there, and keeps that to itself
 async def test_streams_ask_not_to_be_buffered(desk: MakeDesk) -> None:
     """SSE responses carry `X-Accel-Buffering: no` and forbid caching."""
     at = desk("mcp-1.30")
