@@ -132,7 +132,7 @@ class FrontDoor:
         if size_bytes <= MAX_KEPT_HEAD_BYTES:
             connection.head = head
             if former is not None:
-                self._known.keep(http, head, former)
+                self._known.keep(http, connection, head, former)
         elif size_bytes > _MAX_IDLE_HEAD_BYTES:
             http._message = http._message._replace(should_close=True)
         return head

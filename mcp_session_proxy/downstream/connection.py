@@ -46,10 +46,10 @@ class Connection(RequestLoop):
     """One connection.
 
     ``departure`` is called when it is lost while a request is being answered; ``head`` is the head of the
-    request before, and ``sender`` who sent it; ``client`` the client session that it has carried; ``number``
-    tells it from all others; ``place`` is its place among all connections (``places``), as long as it is
-    open; ``heads`` are all that have not ended, and ``bodies`` is the memory for bodies; ``quiet_looks`` in
-    how many looks in a row it was idle.
+    request before, and ``sender`` who sent it; it ``carries_many`` if it has had others; ``client`` is the
+    client session that it has carried; ``number`` tells it from all others; ``place`` is its
+    place among all connections (``places``), as long as it is open; ``heads`` are all that have not ended;
+    ``bodies`` is the memory for bodies; ``quiet_looks`` in how many looks in a row it was idle.
     """
 
     __slots__ = (
@@ -63,6 +63,7 @@ class Connection(RequestLoop):
         "_shared",
         "_streamed",
         "bodies",
+        "carries_many",
         "client",
         "departure",
         "head",
@@ -74,6 +75,7 @@ class Connection(RequestLoop):
         "sender",
     )
 
+    carries_many: bool
     departure: Callable[[], object] | None
     head: Head | None
     sender: Sender | None
@@ -111,6 +113,8 @@ class Connection(RequestLoop):
         Raises:
             TooManyConnections: its principal has as many connections as one may have. This one ends.
         """
+        if self.sender is not None and self.sender.principal != sender.principal:
+            self.carries_many = True
         self.sender = sender
         if self.place is None:
             return  # lost already
@@ -166,7 +170,7 @@ class Connection(RequestLoop):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The client has connected."""
         self.departure = self.head = self.sender = self.client = self._binder = None
-        self._shared = self._ended_by_client = self._streamed = self._follows = False
+        self.carries_many = self._shared = self._ended_by_client = self._streamed = self._follows = False
         self._holds_head = self._holds_body = False
         self._body = self._framing = None
         self.number = next_number()

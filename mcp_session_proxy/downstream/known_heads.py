@@ -32,7 +32,7 @@ class KnownHeads:
         Raises:
             TooManyConnections: its caller has too many.
         """
-        if connection.head is None or not self._heads:
+        if connection.head is None or not connection.carries_many:
             return None
         head = self._heads.get(_key(http, connection.head))
         if head is None:
@@ -43,8 +43,10 @@ class KnownHeads:
         connection.head = head
         return head
 
-    def keep(self, http: web.BaseRequest, head: Head, former: Head) -> None:
-        """A connection has a head that differs from its ``former`` one: it may come again."""
+    def keep(self, http: web.BaseRequest, connection: Connection, head: Head, former: Head) -> None:
+        """A connection has another head than its ``former`` one: where it carries many, it may come again."""
+        if not connection.carries_many:
+            return
         self._heads[_key(http, former)] = head
         if len(self._heads) > KNOWN_HEADS:
             self._heads.popitem(last=False)
