@@ -64,6 +64,7 @@ ROWS = {
     },
     "other proxies of a cluster": {
         "PEER_CONNECT_SECONDS": "{} to connect",
+        "PEER_SILENCE_SECONDS": "{} until what was sent is confirmed",
         "PEER_KEPT_SECONDS": "{} kept when idle",
         "PEER_SKEW_SECONDS": "differ by, with the way, {}",
         "PEER_WINDOW": "{} newest requests",
