@@ -14,9 +14,6 @@ from .wire import Message, eventually
 
 pytestmark = pytest.mark.e2e
 
-# Whatever a proxy notes is on the disk by then; to be killed leaves it no time for more.
-WRITTEN_SECONDS = 0.3
-
 
 async def until_status(caller: ModernCaller, task: str, status: str) -> Message:
     """How a task stands, as soon as it stands so."""
@@ -46,7 +43,7 @@ async def test_questions_outlive_the_proxy(
     asked = [await until_status(caller, task, "input_required") for task in tasks]
     for task, end in zip(tasks, (at.proxy.program.kill, at.proxy.program.terminate, None), strict=True):
         if end is not None:
-            await asyncio.sleep(WRITTEN_SECONDS)
+            # At once: what a client has heard of is on the disk.
             await asyncio.to_thread(end)
             await asyncio.to_thread(at.proxy.start)
         for other in asked:
