@@ -252,7 +252,8 @@ class ClientSessionCreated(Event, frozen=True, kw_only=True):
 
 class ClientSessionExpired(Event, frozen=True, kw_only=True):
     """A client session was forgotten. ``reason``: age (``--client-session-timeout``), room
-    (``--max-client-sessions``), or replaced (its id was given out anew).
+    (``--max-client-sessions``), replaced (its id was given out anew), or unheard (its client left before it
+    was told the id).
     """
 
     name = "client.expired"

@@ -151,6 +151,9 @@ class LegacyRequests:
             result = visit.session.incarnation.initialize_result
             client.record.version = jsonrpc.read_string(jsonrpc.read_object(result).get("protocolVersion"))
             body = _result(request.message, result)
+        if request.http.transport is None and client is not known and not client.record.adopted:
+            # It has left, and nobody will ever learn the id: what it would hold is for somebody else.
+            self._binder.forget(client, "unheard")
         return Answer(body=body, headers={revisions.SESSION_HEADER: client.id})
 
     def _visit(self, request: ClientRequest) -> Awaitable[Visit]:

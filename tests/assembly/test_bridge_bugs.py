@@ -4,6 +4,8 @@ THOROUGH=1 does it as often as the reports speak of.
 """
 
 import asyncio
+import os
+import signal
 import time
 from collections.abc import AsyncIterator
 
@@ -160,6 +162,23 @@ async def test_stderr_that_is_not_read(bench: StdioBench, stderr: str) -> None:
     await bench.start(stdio_stderr=stderr)
     assert await bench.read("say", lines=10, size=10) == "done"
     assert bench.told("server.said") == []
+
+
+async def test_a_child_that_reads_nothing_stops_all(bench: StdioBench) -> None:
+    """One of four is stopped amid a call: the others answer as before, and it goes on afterwards."""
+    await bench.start()
+    callers = [{"Authorization": f"caller {number}"} for number in range(4)]
+    pids = [(await bench.read("where", caller))["pid"] for caller in callers]
+    os.kill(pids[0], signal.SIGSTOP)
+    try:
+        async with bench.asking(call(1, name="count"), headers=callers[0]) as waiting:
+            for number in range(1, 31):
+                assert [await bench.read("count", caller) for caller in callers[1:]] == [number] * 3
+            assert not waiting.done()
+            os.kill(pids[0], signal.SIGCONT)
+            assert (await waiting).json["result"]["content"][0]["text"] == "1"
+    finally:
+        os.kill(pids[0], signal.SIGCONT)
 
 
 async def test_prewarmed_sessions_multiply(bench: StdioBench) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from aiohttp import web
 from http_server import begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import BOTH, Bench, read_events, until
@@ -220,3 +221,25 @@ async def test_our_own_idle_timeout(bench: Bench) -> None:
         assert await one.count() == 1
         await until(lambda: not bench.proxy.front.listener.connections)
         assert await attached(bench) == 1
+
+
+async def test_nobody_holds_what_nobody_heard_of(bench: Bench) -> None:
+    """A client leaves before its ``initialize`` is answered: the next one has the session at once."""
+    go_on = asyncio.Event()
+
+    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+        await go_on.wait()
+        return bench.server.open_session(message)
+
+    bench.server.on["initialize"] = initialize
+    await bench.start()
+    async with bench.asking(INITIALIZE) as leaving:
+        await until(lambda: bench.server.posts("initialize"))
+        leaving.cancel()
+    await until(lambda: all(each.transport is None for each in bench.listener.connections))
+    go_on.set()
+    await until(lambda: not bench.endpoint.posts)
+    session = await bench.initialize()
+    assert (await bench.post(call(), session=session)).json["result"] == {"count": 1}
+    assert len(bench.server.posts("initialize")) == 1
+    assert [client.id for client in bench.proxy.core.binder.directory] == [session]
