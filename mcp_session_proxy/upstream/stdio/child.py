@@ -71,8 +71,7 @@ class Child(asyncio.SubprocessProtocol):
         self._heard_all = False
         self._paused = False
         self._dropped_bytes = 0
-        self._unsent: list[bytes] = []
-        self._unsent_bytes = 0
+        self._unsent = bytearray()  # in this turn of the event loop
         self._end: asyncio.TimerHandle | None = None
         self._why = ""
 
@@ -120,24 +119,22 @@ class Child(asyncio.SubprocessProtocol):
         # Calls come in together: what they say in one turn of the event loop is one write, and one wake-up.
         if not self._unsent:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent.append(line + b"\n")
-        self._unsent_bytes += len(line) + 1
+        self._unsent += line + b"\n"
 
     def _flush(self) -> None:
         """Write what was kept for the end of this turn; where it ends meanwhile, that is never written."""
-        lines, self._unsent = self._unsent, []
-        size_bytes, self._unsent_bytes = self._unsent_bytes, 0
+        lines, self._unsent = self._unsent, bytearray()
         if self._end is not None or self.is_over:
-            self._dropped_bytes += size_bytes
+            self._dropped_bytes += len(lines)
         elif lines:
-            self._pipe(_STDIN).write(b"".join(lines))
+            self._pipe(_STDIN).write(lines)
 
     @property
     def unwritten_bytes(self) -> int:
         """How much of what it was told last was certainly not written."""
         pipe = self._pipe(_STDIN)
         waiting = 0 if pipe is None or pipe.is_closing() else pipe.get_write_buffer_size()
-        return self._dropped_bytes + self._unsent_bytes + int(waiting)
+        return self._dropped_bytes + len(self._unsent) + int(waiting)
 
     def _pipe(self, fd: int) -> Any:
         return self._process.get_pipe_transport(fd)
