@@ -80,7 +80,7 @@ class Routing:
             OverloadError: nobody could take it.
             OutcomeUnknown: somebody took it, and it is not known what came of it.
         """
-        followed, repeated, pause_seconds = 0, False, _PAUSE_SECONDS
+        tries, followed, repeated, pause_seconds = 0, 0, False, _PAUSE_SECONDS
         while True:
             place = await self._place(shard, way)
             if isinstance(place, HeldShard):
@@ -92,10 +92,13 @@ class Routing:
             try:
                 answer = await self._send(place, way)
             except Misdirected as elsewhere:
+                tries += 1
                 followed += elsewhere.owner is not None
                 self._tell("misdirected")
                 self.shards.correct(shard, place, elsewhere.owner)
-                if followed > _MOST_HOPS or self._now() >= way.deadline:
+                # Whoever stood still may say so long after the deadline: others have not been tried yet.
+                overdue = self._now() >= way.deadline and tries > _MOST_HOPS
+                if overdue or followed > _MOST_HOPS:
                     raise Misrouted("The proxies do not agree on who serves this caller.") from None
                 await asyncio.sleep(pause_seconds)
                 pause_seconds = min(2 * pause_seconds, _LOOK_SECONDS)

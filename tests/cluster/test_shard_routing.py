@@ -163,6 +163,16 @@ async def test_it_follows_whoever_knows_better(world: World) -> None:
     assert world.hops == [("c", "a"), ("c", "b")]
 
 
+async def test_whoever_stood_still_says_where_it_is(world: World) -> None:
+    """It may be late when it runs again: the request is sent there all the same."""
+    a, b, c = await world.join("a", "b", "c")
+    await a.ask("one")
+    assert await c.ask("one") == "a"
+    assert await a.shards.release("one")
+    assert await b.ask("one") == "b"
+    assert await c.ask("one", patience=-1.0) == "b"
+
+
 async def test_a_forwarded_request_is_not_forwarded_again(world: World) -> None:
     """Who gets one that is not its own says so."""
     a, b = await world.join("a", "b")
