@@ -193,8 +193,8 @@ TROUBLES: dict[str, Callable[[KeyValueServer, float], Awaitable[None]]] = {
 }
 
 
-# A store that is empty names no owners until they have all beaten again. Who asks it in that second takes a caller
-# for nobody's, who begins anew until its former owner hands over what it has.
+# A store that is empty names no owners until they have all beaten again. Who asks it in that second takes a
+# caller for nobody's, who begins anew until its former owner hands over what it has.
 begins_anew = pytest.mark.xfail(
     reason="owners are not asked for when the store has forgotten them", strict=False
 )
