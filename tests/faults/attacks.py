@@ -232,6 +232,11 @@ held: collections.deque[asyncio.StreamWriter] = collections.deque()
 ENDED: Final = (7, 8)  # states of TCP: closed, or closed by the other side
 
 
+def has_ended(sock: socket.socket) -> bool:
+    """Whether the other side has closed this connection."""
+    return sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in ENDED
+
+
 def hold(writer: asyncio.StreamWriter) -> None:
     """Keep a connection for as long as the proxy does.
 
@@ -241,7 +246,7 @@ def hold(writer: asyncio.StreamWriter) -> None:
     for _ in range(min(len(held), 4)):
         oldest = held.popleft()
         sock = oldest.get_extra_info("socket")
-        if sock.fileno() < 0 or sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in ENDED:
+        if sock is None or sock.fileno() < 0 or has_ended(sock):
             oldest.transport.abort()
         else:
             held.append(oldest)
