@@ -30,12 +30,14 @@ class Kind:
         return [python(self.environment), str(CLIENTS / "counting.py")]
 
 
+# None finds out by itself which era there is: one whose question about that is cut off goes on as a legacy
+# client, which to a server is another one, with a session of its own.
 KINDS = {
     "mcp-1.30": Kind("mcp-1.30", "v1"),
     "mcp-2-legacy": Kind("mcp-2", "v2", "legacy"),
-    "mcp-2-auto": Kind("mcp-2", "v2", "auto"),
+    "mcp-2-modern": Kind("mcp-2", "v2", "2026-07-28"),
     "fastmcp-legacy": Kind("mcp-2", "fastmcp", "legacy"),
-    "fastmcp-auto": Kind("mcp-2", "fastmcp", "auto"),
+    "fastmcp-modern": Kind("mcp-2", "fastmcp", "2026-07-28"),
     "langchain": Kind("langchain", "langchain"),
     "sdk-ts-1": Kind("node", "v1"),
     "sdk-ts-2": Kind("node", "v2"),

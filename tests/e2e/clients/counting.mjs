@@ -33,7 +33,7 @@ const kinds = {
   },
   async v2() {
     const { Client, StreamableHTTPClientTransport } = await library("@modelcontextprotocol/client/dist/index.mjs");
-    const client = new Client({ name: "counting-v2", version: "1.0.0" }, { versionNegotiation: { mode: "auto" } });
+    const client = new Client({ name: "counting-v2", version: "1.0.0" }, { versionNegotiation: { mode: { pin: "2026-07-28" } } });
     await client.connect(new StreamableHTTPClientTransport(new URL(url), { requestInit: { headers } }));
     return {
       call: (given) => client.callTool({ name: "count", arguments: given }, { timeout }),
