@@ -151,10 +151,17 @@ class Connection(RequestLoop):
         return request is not None and request.method == "GET"
 
     def part(self) -> None:
-        """The answer that is being made is to be the last one here, unless it has begun already."""
+        """The answer that is being made is to be the last one here, unless it has begun already.
+
+        The connection of a stream of what may come ends with that all the same. Such a stream is among the
+        last things to end: what its client asked after it on this connection would only be refused, where
+        another one may lead to a successor.
+        """
         request = self._current_request
         if request is not None:
             request._message = request._message._replace(should_close=True)
+            if self.answers_get:
+                self.close()
 
     @property
     def is_kept_open(self) -> bool:

@@ -16,6 +16,7 @@ from aiohttp import web
 from http_server import begin_stream, reply_to, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import PATIENCE_SECONDS, Bench, read_events, until
+from yarl import URL
 
 from mcp_session_proxy.assembly import proxy as assembly
 from mcp_session_proxy.assembly.proxy import Proxy
@@ -217,6 +218,23 @@ async def test_whoever_asks_again_is_told(bench: Bench) -> None:
     assert late.error == ("late", -32603, "draining")
     assert late.headers["Connection"] == "close"
     await draining
+
+
+async def test_a_stream_takes_its_connection_along(bench: Bench) -> None:
+    """What its client asked on that afterwards would only be refused: a new one may lead to a successor."""
+    await bench.start(connection_idle_timeout="1h")
+    session = await bench.initialize()
+    reader, writer = await asyncio.open_connection("127.0.0.1", URL(bench.url).port)
+    writer.write(
+        b"GET /mcp HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: text/event-stream\r\n"
+        b"Mcp-Session-Id: %b\r\n\r\n" % session.encode()
+    )
+    await until(lambda: any(each.follows for each in bench.listener.connections))
+    await bench.proxy.front.shut()
+    bench.proxy.core.binder.end_streams()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        assert (await reader.read()).endswith(b"0\r\n\r\n")
+    writer.close()
 
 
 async def test_drain_cuts_off_what_takes_too_long(bench: Bench) -> None:
