@@ -83,19 +83,21 @@ class Reloaded(Bench):
 
     def ask_clients(self) -> None:
         """Tool calls ask their client something, again and again."""
-        answered = asyncio.Event()
+        # By the question: what one call asked may be refused when the next one has asked, too.
+        answered: dict[int, asyncio.Event] = {}
 
         async def tool(request: web.Request, _: Any) -> web.StreamResponse:
             response = await begin_stream(request)
-            for number in range(10):
+            for __ in range(10):
+                number = len(answered)
+                answered[number] = asyncio.Event()
                 question = {"jsonrpc": "2.0", "id": number, "method": "elicitation/create", "params": FORM}
-                answered.clear()
                 await write_event(response, question)
-                await answered.wait()
+                await answered[number].wait()
             return response
 
-        async def response(_: web.Request, __: Any) -> web.StreamResponse:
-            answered.set()
+        async def response(_: web.Request, message: Any) -> web.StreamResponse:
+            answered[message["id"]].set()
             return web.Response(status=202)
 
         self.server.on |= {"tools/call": tool, "response": response}
