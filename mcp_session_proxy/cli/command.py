@@ -45,29 +45,15 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints fit on one line and point at the help.
+    """An argument parser whose complaints fit on one line and point at the help."""
 
-    Its ``options`` are added when it is asked for something: several commands have a hundred each, and one of
-    them is run.
-    """
-
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, **options: Any) -> None:
         super().__init__(
             formatter_class=_Formatter,
             # An abbreviation would change its meaning when an option is added.
             allow_abbrev=False,
-            **settings,
+            **options,
         )
-        self.options: Sequence[Option] = ()
-
-    def parse_known_args(  # type: ignore[override]
-        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
-    ) -> tuple[argparse.Namespace, list[str]]:
-        """As any parser; what it has to know is added now."""
-        options, self.options = self.options, ()
-        if options:
-            _add_options(self, options)
-        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         """End the program with status 2 and this message, without a password that was given in a URL."""
@@ -244,20 +230,20 @@ def build_parser() -> Parser:
     demo.add_argument(
         "--serve", action="store_true", help="stay up afterwards, to be tried by hand, until Ctrl-C"
     )
-    serve.options = known = options()
+    _add_options(serve, options())
     # It brings its own server.
-    others = [option for option in known if option.group is not Group.STDIO]
-    demo.options = [option for option in others if option.field != "upstream"]
+    others = [option for option in options() if option.group is not Group.STDIO]
+    _add_options(demo, [option for option in others if option.field != "upstream"])
     serve.set_defaults(run=_serve, parser=serve)
     demo.set_defaults(run=_demo, parser=demo)
-    _add_check(commands, known)
-    _add_config(commands, known)
+    _add_check(commands)
+    _add_config(commands)
     _add_state(commands)
     _add_completion(commands)
     return parser
 
 
-def _add_check(commands: Any, known: Sequence[Option]) -> None:
+def _add_check(commands: Any) -> None:
     check = commands.add_parser(
         "check",
         help="see what stateless clients would suffer from a server",
@@ -308,11 +294,13 @@ def _add_check(commands: Any, known: Sequence[Option]) -> None:
     )
     check.add_argument("--arguments", metavar="JSON", help="the arguments of that tool (default: {})")
     shared = ("config", "upstream_ca", "upstream_cert", "upstream_key")
-    check.options = [option for option in known if option.field in shared or option.group is Group.STDIO]
+    _add_options(
+        check, [option for option in options() if option.field in shared or option.group is Group.STDIO]
+    )
     check.set_defaults(run=_check_server, parser=check)
 
 
-def _add_config(commands: Any, known: Sequence[Option]) -> None:
+def _add_config(commands: Any) -> None:
     config = commands.add_parser(
         "config", help="see or check the configuration", description=CONFIG_DESCRIPTION
     )
@@ -330,7 +318,8 @@ def _add_config(commands: Any, known: Sequence[Option]) -> None:
         usage=f"{PROGRAM} config check [URL] [options]",
         description=CONFIG_CHECK_DESCRIPTION,
     )
-    show.options = check.options = known
+    _add_options(show, options())
+    _add_options(check, options())
     show.set_defaults(run=_show_config, parser=show)
     check.set_defaults(run=_check_config, parser=check)
 

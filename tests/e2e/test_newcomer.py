@@ -122,6 +122,10 @@ def newcomer(tmp_path: Path) -> Iterator[Newcomer]:
         program.kill()
 
 
+# One proxy sends nothing on to another: these times are there, and are no numbers.
+ONLY_OF_SEVERAL = "mcp_session_proxy_forward_seconds"
+
+
 def queries() -> list[str]:
     """What the dashboard asks, with all jobs and instances, over the last minute."""
     panels = json.loads(DASHBOARD.read_text())["panels"]
@@ -207,7 +211,9 @@ async def _see_all_panels(newcomer: Newcomer, http: aiohttp.ClientSession) -> No
             *(asyncio.to_thread(newcomer.ask_prometheus, query) for query in queries())
         )
         missing[:] = [
-            query for query, samples in zip(queries(), found, strict=True) if not _has_numbers(samples)
+            query
+            for query, samples in zip(queries(), found, strict=True)
+            if not _has_numbers(samples) and not (ONLY_OF_SEVERAL in query and samples)
         ]
         return not missing
 

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from weakref import WeakSet
 
 SESSION = "mcp-session-id"
 _LIMIT = 2**20
@@ -209,7 +210,7 @@ class _Line:
 
     async def _send(self, request: Request) -> asyncio.StreamReader:
         if self._server is None:
-            self._server = await _connect(self._faults.upstream)
+            self._server = await self._faults.connect()
         reader, writer = self._server
         body = request.body
         if "chunked" in request.headers.get("transfer-encoding", ""):
@@ -254,19 +255,6 @@ class _Line:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.writer.transport.abort()
         self.close()
-
-
-async def _connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """A connection to the server. Whoever is cancelled meanwhile leaves none behind."""
-    opening = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", port, limit=_LIMIT))
-    try:
-        return await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        # Waited for, because the event loop may be about to end.
-        await asyncio.wait([opening])
-        if not opening.cancelled() and opening.exception() is None:
-            opening.result()[1].close()
-        raise
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[bytes, dict[str, str]]:
@@ -320,6 +308,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._lines: set[_Line] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._transports: WeakSet[asyncio.WriteTransport] = WeakSet()
         self.loop: asyncio.AbstractEventLoop | None = None
 
     def choose(self, request: Request) -> Fault | None:
@@ -352,7 +341,7 @@ class FaultProxy:
         session = request.session
         assert session is not None
         self.gone[session] = reply
-        reader, writer = await _connect(self.upstream)
+        reader, writer = await self.connect()
         authorization = request.headers.get("authorization", "")
         path = request.head.split(b" ", 2)[1].decode()
         writer.write(
@@ -364,6 +353,20 @@ class FaultProxy:
             await reader.read()
         finally:
             writer.close()
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the server. Whoever is cancelled meanwhile leaves none behind."""
+        opening = asyncio.ensure_future(asyncio.open_connection("127.0.0.1", self.upstream, limit=_LIMIT))
+        try:
+            reader, writer = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # Waited for, because the event loop may be about to end.
+            await asyncio.wait([opening])
+            if not opening.cancelled() and opening.exception() is None:
+                opening.result()[1].close()
+            raise
+        self._transports.add(writer.transport)
+        return reader, writer
 
     # -- listening -------------------------------------------------------------------------------------
 
@@ -383,6 +386,10 @@ class FaultProxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        # They are closed, but where the other side reads nothing that would last longer than the event loop.
+        for transport in list(self._transports):
+            transport.abort()
+        await asyncio.sleep(0)
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         assert isinstance(reader, _Reader)
@@ -391,6 +398,7 @@ class FaultProxy:
         assert task is not None
         self._lines.add(line)
         self._tasks.add(task)
+        self._transports.add(writer.transport)
         try:
             await line.serve()
         except asyncio.CancelledError:
