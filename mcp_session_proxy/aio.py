@@ -96,6 +96,16 @@ async def all_of(works: Iterable[Awaitable[_T]]) -> list[_T]:
     return cast(list[_T], done)
 
 
+def break_circle(error: BaseException | None) -> None:
+    """Let go of the way that an error has come, which most likely leads back to it.
+
+    It leads to frames of asyncio and aiohttp, and one of those keeps the error: a circle that would keep
+    megabytes of what was being read or written until the garbage collector looks, which is seldom.
+    """
+    if error is not None:
+        error.__traceback__ = None
+
+
 async def in_pieces(work: Generator[None, None, _T]) -> _T:
     """Do long work, and let others have their turn where it yields, once some milliseconds have gone by.
 

@@ -5,10 +5,10 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -53,6 +53,8 @@ _AT_ONCE: Final = 32
 _LEFT_PATH: Final = "/peer/records"
 _OK: Final = 200
 _NOT_HERE: Final = 409
+
+T = TypeVar("T")
 
 
 class Cluster:
@@ -239,30 +241,28 @@ class Cluster:
 
     # -- what members ask each other ------------------------------------------------------------------
 
-    async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
-        """What the others know, as far as they answer."""
+    async def _ask_each(self, question: Callable[[Card], Awaitable[T]]) -> list[tuple[str, T | PeerFailure]]:
+        """What each of the others answers, or why there is no answer."""
 
-        async def ask(card: Card) -> tuple[str, LeaseAnswer] | None:
+        async def ask(card: Card) -> tuple[str, T | PeerFailure]:
             try:
-                return card.member, await self.peers.ask_lease(card, self._membership.member, shard)
-            except PeerFailure:
-                return None
-
-        answers = await asyncio.gather(*map(ask, self.members))
-        return [answer for answer in answers if answer is not None]
-
-    async def ask_all(self, start: bytes, body: bytes) -> list[tuple[str, tuple[int, bytes] | PeerFailure]]:
-        """Ask each of the others the same; gives what it has answered, or why there is no answer."""
-
-        async def ask(card: Card) -> tuple[str, tuple[int, bytes] | PeerFailure]:
-            try:
-                return card.member, await self.peers.ask(card, start, body)
+                return card.member, await question(card)
             except PeerFailure as failure:
                 return card.member, failure
 
+        return list(await asyncio.gather(*map(ask, self.members)))
+
+    async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
+        """What the others know, as far as they answer."""
+        member = self._membership.member
+        answers = await self._ask_each(lambda card: self.peers.ask_lease(card, member, shard))
+        return [(other, said) for other, said in answers if not isinstance(said, PeerFailure)]
+
+    async def ask_all(self, start: bytes, body: bytes) -> list[tuple[str, tuple[int, bytes] | PeerFailure]]:
+        """Ask each of the others the same; gives what it has answered, or why there is no answer."""
         with contextlib.suppress(StoreFailure):  # those of the last look are there
             await self.members.look()
-        return list(await asyncio.gather(*map(ask, self.members)))
+        return await self._ask_each(lambda card: self.peers.ask(card, start, body))
 
     async def _is_gone_from_store(self) -> bool:
         return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))

@@ -250,7 +250,7 @@ class Front:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def shut(self) -> None:
-        """Let nobody connect any more, and and begin nothing new: the next answer is everybody's last."""
+        """Let nobody connect any more, and begin nothing new: the next answer is everybody's last."""
         self.endpoint.drain()
         self.listener.part()
         for site in list(self.runner.sites):

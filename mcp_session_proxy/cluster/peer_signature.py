@@ -44,6 +44,10 @@ _DIGEST_BYTES: Final = 16
 _NOTHING: Final = "-"
 _NAMES: Final = (PEER.encode(), TO.encode(), BODY.encode(), CLIENT.encode())
 _NO_BODY: Final = _NOTHING.encode()
+# How a signed head is written: formatted at once, for each request has one.
+_CLAIM: Final = _VERSION + b" %b %d %d"
+_SAID: Final = f"{TO}: %b\r\n{BODY}: %b\r\n%b%b".encode()
+_HEAD: Final = f"%b HTTP/1.1\r\n{PEER}: %b %b\r\n%b\r\n\r\n".encode()
 _CLAIM_WORDS: Final = 5
 _SCHEMES: Final = ("http", "https", OWN_SCHEME)
 _DECODING: Final = ("utf-8", "surrogateescape")
@@ -127,10 +131,9 @@ class Signer:
         """
         key = self._key
         length = b"\r\nContent-Length: %d" % len(body) if body or start.startswith(b"POST") else b""
-        said = b"Msp-To: %b\r\nMsp-Body: %b\r\n%b%b" % (to.encode(), _digest(key, body), fields, length)
-        claim = b"v1 %b %d %d" % (self._name, int(self._now() * 1000), next(self._numbers))
-        mac = _mac(key, claim, start, said)
-        return b"%b HTTP/1.1\r\nMsp-Peer: %b %b\r\n%b\r\n\r\n" % (start, claim, mac, said)
+        said = _SAID % (to.encode(), _digest(key, body), fields, length)
+        claim = _CLAIM % (self._name, int(self._now() * 1000), next(self._numbers))
+        return _HEAD % (start, claim, _mac(key, claim, start, said), said)
 
 
 class Judge:

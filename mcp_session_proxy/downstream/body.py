@@ -10,11 +10,11 @@ from typing import Final
 
 from aiohttp import StreamReader, hdrs, web
 
+from ..aio import break_circle
 from ..bounds import BODY_SECONDS, SMALL_BYTES
 from ..errors import BadRequest, BodyTooLarge, UnsupportedCoding
 from ..memory import Share
 from .forwarded import ForwardedRequest
-from .streams import break_circle
 
 _STEP_BYTES: Final = 64 * 1024
 # What a deflate stream starts with, with its wrapper (RFC 1950) or, as some clients send it, without.

@@ -14,6 +14,7 @@ from aiohttp.http import HttpVersion10, HttpVersion11
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.web_protocol import _ErrInfo
 
+from ..aio import break_circle
 from ..bounds import BODY_HELD_BYTES, HEAD_FIELDS, HEAD_NAME_BYTES, HEAD_TIMES_A_FIELD
 from ..errors import HeadTooLarge, OverBudget, ProxyError, TooManyConnections, UnsupportedHttp
 from ..memory import Share
@@ -297,7 +298,7 @@ class Connection(RequestLoop):
         self._let_go()
         self._let_go_of_body()
         if self._framing is not None:
-            _forget_way(self._framing.body.exception())
+            break_circle(self._framing.body.exception())
         self._body = self._framing = None  # they lead back here
         between_requests = self._current_request is None and not self._streamed
         task = self._task_handler
@@ -318,7 +319,7 @@ class Connection(RequestLoop):
         """What nobody will answer any more leads back here, or to itself."""
         for message, _ in self._messages:
             if isinstance(message, _ErrInfo):
-                _forget_way(message.exc)
+                break_circle(message.exc)
         self._messages.clear()
 
     def handle_error(
@@ -329,19 +330,13 @@ class Connection(RequestLoop):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Answer what is no HTTP; aiohttp's text would quote it, and a credential may be in it."""
-        _forget_way(exc)
+        break_circle(exc)
         if isinstance(exc, LineTooLong) or message == _TOO_MANY:
             self.close()  # what is still to come is read and dropped, or our answer would not arrive
             return _refuse(head_too_large(self.max_field_size))
         if isinstance(exc, ProxyError):
             return _refuse(exc)
         return super().handle_error(request, status, exc, None if message is None else _NO_HTTP)
-
-
-def _forget_way(error: BaseException | None) -> None:
-    """Where an error was raised is where it is kept as well: a circle, with all that had come."""
-    if error is not None:
-        error.__traceback__ = None
 
 
 def _forget_frames(task: "asyncio.Task[None]") -> None:
@@ -353,7 +348,7 @@ def _forget_frames(task: "asyncio.Task[None]") -> None:
     try:
         task.exception()
     except asyncio.CancelledError as error:
-        error.__traceback__ = None
+        break_circle(error)
 
 
 def _refuse(error: ProxyError) -> web.Response:

@@ -5,13 +5,14 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from aiohttp import web
 
+from ..aio import break_circle
 from ..errors import UnknownEvent
 from ..protocol import revisions, sse
 from ..sessions.kept_stream import Stream
 from ..sessions.mailbox import Mailbox
 from .connection import begin_following
 from .heartbeats import Heartbeats
-from .streams import STREAM_HEADERS, break_circle
+from .streams import STREAM_HEADERS
 
 
 def find_stream(http: web.BaseRequest, mailbox: Mailbox) -> tuple[Stream, int]:

@@ -13,6 +13,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11
 from multidict import CIMultiDict
 
+from ..aio import break_circle
 from ..bounds import CACHED_HEADER_NAMES, SMALL_BYTES
 from ..cluster.card import Card
 from ..cluster.peer_signature import PeerClient, write_client
@@ -27,7 +28,6 @@ from .connection import Connection, begin_following
 from .following import Reader
 from .head import Head
 from .heartbeats import Heartbeats
-from .streams import break_circle
 
 _DECODING: Final = ("utf-8", "surrogateescape")
 # What belongs to one connection, or describes a body that leaves here in another form: read whole, and

@@ -73,9 +73,8 @@ class Head(Judged):
     to_endpoint: bool
     expects: bool
     hops: int
-    forwarded_as: (
-        tuple[int, int, bytes] | None
-    )  # after so many hops, from this connection: what another member gets
+    # What another member gets after so many hops, from the connection of this number.
+    forwarded_as: tuple[int, int, bytes] | None
 
     unsettled: bool
     sender: Sender

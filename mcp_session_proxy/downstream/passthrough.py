@@ -22,6 +22,7 @@ from aiohttp.connector import AddrInfoType
 from multidict import CIMultiDict
 from yarl import URL
 
+from ..aio import break_circle
 from ..bounds import METADATA_BYTES, PAGE_HELD_BYTES, SERVER_FIELDS, SERVER_HEAD_BYTES
 from ..errors import (
     SOURCE,
@@ -44,7 +45,6 @@ from .heartbeats import Heartbeats
 from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
-from .streams import break_circle
 
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream

@@ -19,6 +19,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.http import HttpVersion11
 
+from ..aio import break_circle
 from ..bounds import SMALL_BYTES
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, sse
@@ -394,12 +395,3 @@ def _stays_whole(answer: Answer, head: Head) -> bool:
 def _has_cursors(client: ClientSession | None, head: Head) -> bool:
     """Whether a client reads events without data, so that it can come back from the first byte on."""
     return client is not None and revisions.takes_cursors(head.version, client.record.version)
-
-
-def break_circle(error: BaseException) -> None:
-    """Let go of what was being written when a client left.
-
-    The error's traceback leads to aiohttp's frames, and one of them leads back to the error: a circle that
-    would keep megabytes until the garbage collector looks, which is seldom.
-    """
-    error.__traceback__ = None

@@ -33,7 +33,8 @@ def describe(handle: Handle) -> bytes:
     if outcome is not None and len(outcome.payload or b"") > STORED_OUTCOME_BYTES:
         # That of a server's task is at the server, and asked for again if need be.
         outcome = None if server is not None else tasks.failed(tasks.write_error(_TOO_LARGE))
-    place = None if server is None or outcome is not None else server.upstream.reading.place
+    goes_on = server if outcome is None else None
+    place = None if goes_on is None else goes_on.upstream.reading.place
     return write_task(
         StoredTask(
             handle.id,
@@ -50,8 +51,8 @@ def describe(handle: Handle) -> bytes:
             None if outcome is None else outcome.payload,
             updated_at,
             handle.facts.info,
-            {} if server is None or outcome is not None else _questions_of(server),
-            () if server is None or outcome is not None else tuple(server.spent_keys),
+            {} if goes_on is None else _questions_of(goes_on),
+            () if goes_on is None else tuple(goes_on.spent_keys),
             None if place is None else place.number,
             None if place is None else place.after,
         )

@@ -144,6 +144,11 @@ class Snapshot:
         newest = islice(self._binder.directory.newest_first(), limit)
         return [self._view_client(client, now) for client in newest]
 
+    @property
+    def child_count(self) -> int:
+        """How many processes of a server that is a command there are."""
+        return 0 if self._command is None else len(self._command.children)
+
     def children(self, limit: int | None = None) -> Sequence[ChildView]:
         """The newest processes of a server that is a command, newest first; all of them without a limit."""
         if self._command is None:
@@ -220,7 +225,7 @@ class Snapshot:
                 "listen": len(self._listening),
                 "upstream": sum(session.streaming for session in sessions),
             },
-            children=0 if self._command is None else len(self._command.children),
+            children=self.child_count,
             state=self._state(),
             cluster=self._cluster(),
             memory_bytes={kind: share.used_bytes for kind, share in self._memory.shares.items()},

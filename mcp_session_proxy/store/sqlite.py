@@ -15,7 +15,6 @@ import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -43,8 +42,8 @@ CREATE TABLE records (
 );
 """
 
-# What one statement writes at most: each costs a turn of the interpreter, which the event loop waits for.
-_ROWS: Final = 32
+# Each record in its place: those that were written last lie together.
+_IN_PLACE: Final = "ON CONFLICT (shard, kind, name) DO UPDATE SET value=excluded.value"
 
 T = TypeVar("T")
 
@@ -307,9 +306,7 @@ class SqliteEngine:
             owner, current = self._owner(shard)
             if (owner, current) != (member, fence):
                 return Fenced(False, owner, current)
-            for start in range(0, len(stored), _ROWS):
-                rows = stored[start : start + _ROWS]
-                self._db.execute(_put(len(rows)), [value for row in rows for value in row])
+            sqlite_events.write_rows(self._db, "INSERT INTO records", stored, _IN_PLACE)
             if dropped:
                 self._db.executemany("DELETE FROM records WHERE shard=? AND kind=? AND name=?", dropped)
             self._db.execute("UPDATE shards SET until=? WHERE shard=?", (self._wall() + ttl_seconds, shard))
@@ -403,16 +400,6 @@ class SqliteEngine:
             self._db.execute("UPDATE shards SET owner=NULL WHERE owner=?", (member,))
 
         await self._change(work)
-
-
-@cache
-def _put(rows: int) -> str:
-    """Writes so many records, each in its place: those that were written last lie together."""
-    return (
-        "INSERT INTO records VALUES "
-        + ",".join(["(?,?,?,?)"] * rows)
-        + " ON CONFLICT (shard, kind, name) DO UPDATE SET value=excluded.value"
-    )
 
 
 def _records(db: sqlite3.Connection, shard: str) -> Mapping[RecordPlace, bytes]:

@@ -18,7 +18,7 @@ CREATE TABLE IF NOT EXISTS events (
     place TEXT NOT NULL, number INTEGER NOT NULL, data BLOB NOT NULL, PRIMARY KEY (place, number)
 );
 """
-# What one statement writes at most: each costs a turn of the interpreter, which the event loop waits for.
+# What one statement writes at most.
 _ROWS: Final = 32
 # What one round of forgetting takes away at most, so that nobody waits long for the file.
 _SWEPT: Final = 500
@@ -76,15 +76,13 @@ class SqliteEvents:
 
     async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
         """See ``EventStore.append``."""
-        values = [value for number, data in events for value in (place, number, data)]
+        rows = [(place, number, data) for number, data in events]
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
                 "INSERT OR REPLACE INTO event_streams VALUES (?,?)", (place, self._wall() + ttl_seconds)
             )
-            for start in range(0, len(values), 3 * _ROWS):
-                part = values[start : start + 3 * _ROWS]
-                db.execute(_put(len(part) // 3), part)
+            write_rows(db, "INSERT OR REPLACE INTO events", rows)
             db.execute(
                 "DELETE FROM events WHERE place=? AND number <="
                 " (SELECT number FROM events WHERE place=? ORDER BY number DESC LIMIT 1 OFFSET ?)",
@@ -128,7 +126,17 @@ class SqliteEvents:
         db.executemany("DELETE FROM event_streams WHERE place=?", over)
 
 
+def write_rows(
+    db: sqlite3.Connection, insert: str, rows: Sequence[tuple[Any, ...]], on_conflict: str = ""
+) -> None:
+    """Insert rows by few statements: each costs a turn of the interpreter, which the event loop waits for."""
+    for start in range(0, len(rows), _ROWS):
+        part = rows[start : start + _ROWS]
+        values = [value for row in part for value in row]
+        db.execute(_statement(insert, len(part), len(part[0]), on_conflict), values)
+
+
 @cache
-def _put(rows: int) -> str:
-    """Writes so many events."""
-    return "INSERT OR REPLACE INTO events VALUES " + ",".join(["(?,?,?)"] * rows)
+def _statement(insert: str, rows: int, columns: int, on_conflict: str) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"{insert} VALUES {','.join([row] * rows)} {on_conflict}"

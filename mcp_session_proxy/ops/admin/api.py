@@ -131,7 +131,7 @@ class Api:
     async def children(self, request: web.Request) -> web.Response:
         """``GET /api/v1/children``: the processes of a server that is a command, the newest ``?limit=``."""
         limit = read_number(request, "limit", DEFAULT_LIMIT)
-        return answer(ChildrenNow(total=self._view.gauges().children, children=self._view.children(limit)))
+        return answer(ChildrenNow(total=self._view.child_count, children=self._view.children(limit)))
 
     async def events(self, request: web.Request) -> web.Response:
         """``GET /api/v1/events``: those with an id over ``?after=``, the newest ``?limit=`` of them."""
