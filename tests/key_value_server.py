@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -146,3 +146,28 @@ def running(folder: Path, program: str | None = None, **options: Any) -> Iterato
         yield server
     finally:
         server.close()
+
+
+class Watched(NamedTuple):
+    """Two servers, of which a Sentinel says that the first one is the primary of ``main``."""
+
+    one: KeyValueServer
+    two: KeyValueServer
+    watch: KeyValueServer
+
+
+@contextlib.contextmanager
+def watched(folder: Path, **options: Any) -> Iterator[Watched]:
+    """They run for as long as they are needed; the options are those of the two."""
+    ports = [unused_port() for _ in range(3)]
+    folders = [folder / name for name in ("one", "two", "watch")]
+    for each in folders:
+        each.mkdir()
+    config = folders[2] / "sentinel.conf"
+    config.write_text(f"sentinel monitor main 127.0.0.1 {ports[0]} 1\n")
+    with (
+        running(folders[0], port=ports[0], **options) as one,
+        running(folders[1], port=ports[1], **options) as two,
+        running(folders[2], port=ports[2], sentinel=config) as watch,
+    ):
+        yield Watched(one, two, watch)

@@ -455,28 +455,33 @@ async def test_a_queue_that_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert await finding is None
 
 
-@pytest.mark.parametrize("word", ["x", "-1", "nan", ""])
-async def test_a_time_that_is_none(tmp_path: Path, word: str) -> None:
-    """An older one that names no time to wait for is not waited for."""
-    path = tmp_path / "replace.sock"
-    packet = b'{"version": "9", "sockets": [["public", "127.0.0.1:0"]]}'
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as strange,
-        socket.create_server(("127.0.0.1", 0)) as one,
-    ):
+@contextlib.asynccontextmanager
+async def asked(folder: Path) -> AsyncIterator[tuple["asyncio.Task[Predecessor | None]", socket.socket]]:
+    """Who looks for an older one, and the connection on which a strange one was asked."""
+    path = folder / "replace.sock"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as strange:
         strange.bind(str(path))
         strange.listen()
         finding = asyncio.create_task(Predecessor.find(path))
         await readable(strange)
         connection, _ = strange.accept()
         with connection:
+            yield finding, connection
+
+
+@pytest.mark.parametrize("word", ["x", "-1", "nan", ""])
+async def test_a_time_that_is_none(tmp_path: Path, word: str) -> None:
+    """An older one that names no time to wait for is not waited for."""
+    packet = b'{"version": "9", "sockets": [["public", "127.0.0.1:0"]]}'
+    async with asked(tmp_path) as (finding, connection):
+        with socket.create_server(("127.0.0.1", 0)) as one:
             socket.send_fds(connection, [packet], [one.fileno()])
-            predecessor = await finding
-            assert predecessor is not None
-            connection.send(f"wait {word}".encode())
-            with pytest.raises(CannotStart, match="does not answer"):
-                await predecessor.replace()
-            predecessor.close()
+        predecessor = await finding
+        assert predecessor is not None
+        connection.send(f"wait {word}".encode())
+        with pytest.raises(CannotStart, match="does not answer"):
+            await predecessor.replace()
+        predecessor.close()
 
 
 async def test_one_that_gives_up(older: Older) -> None:
@@ -561,19 +566,10 @@ async def test_the_older_one_does_not_answer(tmp_path: Path, monkeypatch: pytest
 )
 async def test_the_older_one_speaks_differently(tmp_path: Path, packet: bytes) -> None:
     """What cannot be understood, or has other sockets than it says, is refused; and nothing leaks."""
-    path = tmp_path / "replace.sock"
-    with (
-        socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as strange,
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        strange.bind(str(path))
-        strange.listen()
-        finding = asyncio.create_task(Predecessor.find(path))
-        await readable(strange)
-        connection, _ = strange.accept()
-        with connection:
+    async with asked(tmp_path) as (finding, connection):
+        with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as two:
             socket.send_fds(connection, [packet], [one.fileno(), two.fileno()])
+        connection.close()
         with pytest.raises(CannotStart, match=f"--replace: process {os.getpid()} hands nothing over"):
             await finding
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from counting import UNEXECUTED, WITH_IDS, CountingServer, Crowd
-from key_value_server import KeyValueServer, needs_one, running, unused_port
+from key_value_server import KeyValueServer, needs_one, watched
 from processes import Processes, needs_nginx, on_store, open_store, records, until_written
 from restart_bench import rows
 from selection import FULL_FAULTS
@@ -247,16 +247,8 @@ async def test_failover_with_lost_writes(
     """A replica becomes the primary that has not heard the newest writes: claims that were acknowledged are
     lost, members are killed after that, and still no call is executed twice and nobody is mixed up.
     """
-    ports = [unused_port() for _ in range(3)]
-    folders = [tmp_path / name for name in ("one", "two", "watch")]
-    for folder in folders:
-        folder.mkdir()
-    config = folders[2] / "sentinel.conf"
-    config.write_text(f"sentinel monitor main 127.0.0.1 {ports[0]} 1\n")
-    one = stack.enter_context(running(folders[0], port=ports[0], maxclients=1000))
-    two = stack.enter_context(running(folders[1], port=ports[1], maxclients=1000))
-    watch = stack.enter_context(running(folders[2], port=ports[2], sentinel=config))
-    options = on_store(tmp_path, f"sentinel://127.0.0.1:{ports[2]}/main", LEASE)
+    one, two, watch = stack.enter_context(watched(tmp_path, maxclients=1000))
+    options = on_store(tmp_path, f"sentinel://127.0.0.1:{watch.port}/main", LEASE)
     trial = Trial(server, Processes(tmp_path, server.url, stack, *options))
     async with trial.at_work(lambda: records(one)):
         for primary, replica in itertools.islice(itertools.cycle([(one, two), (two, one)]), 10):

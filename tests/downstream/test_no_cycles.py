@@ -1,8 +1,10 @@
 """Calls that end early leave nothing that only a garbage collector would find."""
 
 import asyncio
+import contextlib
 import gc
 import json
+from collections.abc import Iterator
 
 import pytest
 from aiohttp import web
@@ -11,10 +13,27 @@ from http_server import reply_to
 from messages import call
 from modern_bench import modern, routing
 from proxy_bench import Bench, until
+from yarl import URL
 
 from mcp_session_proxy.downstream.connection import Connection
 from mcp_session_proxy.errors import Draining
 from mcp_session_proxy.exchange.exchange import Exchange
+
+
+@contextlib.contextmanager
+def no_collector() -> Iterator[None]:
+    """Nobody looks for circles meanwhile."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+async def none_is_left(kind: type) -> None:
+    """Wait until all of a kind have gone by themselves."""
+    await until(lambda: not any(isinstance(one, kind) for one in gc.get_objects()))
 
 
 @pytest.mark.parametrize("how", ["its client leaves", "it is given up"])
@@ -28,9 +47,7 @@ async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
 
     bench.server.on["tools/call"] = never
     await bench.start()
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
         message = modern()
         asked = asyncio.create_task(bench.post(message, headers=routing(message)))
         await until(lambda: bool(bench.server.posts("tools/call")))
@@ -41,9 +58,7 @@ async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
         await asyncio.gather(asked, return_exceptions=True)
         del asked
         bench.server.seen.clear()
-        await until(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
-    finally:
-        gc.enable()
+        await none_is_left(Exchange)
 
 
 @pytest.mark.parametrize("length", [2_000_000, 200_000_000])
@@ -51,11 +66,8 @@ async def test_a_modern_call_that_ends_early(bench: Bench, how: str) -> None:
 async def test_a_body_that_does_not_arrive(bench: Bench, length: int) -> None:
     """Whether its request waits for it, or was refused, nothing of it is left once its client has left."""
     await bench.start()
-    gc.collect()
-    gc.disable()
-    try:
-        host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+    with no_collector():
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(bench.url).port)
         head = f"POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n"
         writer.write(head.encode() + bytes(1_000_000))
         if length > 100_000_000:
@@ -63,9 +75,7 @@ async def test_a_body_that_does_not_arrive(bench: Bench, length: int) -> None:
         else:
             await until(lambda: bench.proxy.core.memory.bodies.used_bytes >= 1_000_000)
         writer.transport.abort()
-        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
-    finally:
-        gc.enable()
+        await none_is_left(Connection)
 
 
 async def test_a_call_that_the_server_refuses(bench: Bench) -> None:
@@ -76,34 +86,25 @@ async def test_a_call_that_the_server_refuses(bench: Bench) -> None:
 
     bench.server.on["tools/call"] = refuse
     await bench.start()
-    gc.collect()
-    gc.disable()
-    try:
+    with no_collector():
         assert (await bench.post(call())).status == 502
-        await until(lambda: not any(isinstance(one, Exchange) for one in gc.get_objects()))
-    finally:
-        gc.enable()
+        await none_is_left(Exchange)
 
 
 @pytest.mark.parametrize("answered", [True, False])
 async def test_what_is_no_http(bench: Bench, answered: bool) -> None:
     """Of what cannot be read nothing is left, whether or not its client waits for the answer."""
     await bench.start()
-    gc.collect()
-    gc.disable()
-    try:
-        host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+    with no_collector():
+        reader, writer = await asyncio.open_connection("127.0.0.1", URL(bench.url).port)
         writer.write(b"\x00" * 1000)
         if answered:
             assert b" 400 " in await reader.readline()
         else:
             await until(lambda: bool(bench.listener.connections))
         writer.transport.abort()
-        await until(lambda: not any(isinstance(one, BadHttpMessage) for one in gc.get_objects()))
-        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
-    finally:
-        gc.enable()
+        await none_is_left(BadHttpMessage)
+        await none_is_left(Connection)
 
 
 async def test_requests_that_nobody_answers(bench: Bench) -> None:
@@ -117,11 +118,8 @@ async def test_requests_that_nobody_answers(bench: Bench) -> None:
 
     bench.server.on["tools/call"] = slow
     await bench.start()
-    gc.collect()
-    gc.disable()
-    try:
-        host, _, port = bench.proxy.listen_url.removeprefix("http://").partition(":")
-        _, writer = await asyncio.open_connection(host, int(port))
+    with no_collector():
+        _, writer = await asyncio.open_connection("127.0.0.1", URL(bench.url).port)
         body = json.dumps(call()).encode()
         head = "POST /mcp HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nAccept: */*\r\n"
         writer.write((f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body) * 5)
@@ -129,6 +127,4 @@ async def test_requests_that_nobody_answers(bench: Bench) -> None:
         writer.transport.abort()
         await until(lambda: not bench.listener.connections or not len(bench.listener.places))
         go_on.set()
-        await until(lambda: not any(isinstance(one, Connection) for one in gc.get_objects()))
-    finally:
-        gc.enable()
+        await none_is_left(Connection)

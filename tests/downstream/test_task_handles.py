@@ -499,6 +499,12 @@ async def test_a_task_that_ends_twice(bench: TaskBench) -> None:
     assert await bench.get(identifier) == state
 
 
+def not_completed(message: Any) -> web.Response:
+    """What some servers answer who asks for a result before the end."""
+    error = {"code": -32602, "message": "Task not completed yet (current state: working)"}
+    return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+
+
 async def test_a_result_that_is_refused_before_the_end(bench: TaskBench) -> None:
     """Some servers refuse it then, and the refusal may come when the task is over: it is asked for again."""
     give, refuse = bench.server.on["tasks/result"], asyncio.Event()
@@ -507,8 +513,7 @@ async def test_a_result_that_is_refused_before_the_end(bench: TaskBench) -> None
         if refuse.is_set():
             return await give(request, message)
         await refuse.wait()
-        error = {"code": -32602, "message": "Task not completed yet (current state: working)"}
-        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+        return not_completed(message)
 
     bench.server.on["tasks/result"] = result
     await bench.start()
@@ -530,8 +535,7 @@ async def test_a_task_that_is_over_when_its_result_was_refused(bench: TaskBench)
     async def result(_: web.Request, message: Any) -> web.StreamResponse:
         bench.server.on["tasks/result"] = give
         task.finish(DONE)
-        error = {"code": -32602, "message": "Task not completed yet (current state: working)"}
-        return web.json_response({"jsonrpc": "2.0", "id": message["id"], "error": error})
+        return not_completed(message)
 
     bench.server.on["tasks/result"] = result
     await bench.start()

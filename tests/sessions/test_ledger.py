@@ -77,19 +77,25 @@ async def test_what_is_noted_is_written_soon() -> None:
     keeping.cancel()
 
 
-async def test_a_write_that_is_cut_short_is_made_again() -> None:
-    """The one who writes is cancelled in the middle of it: all that was noted is noted still."""
+async def held_up() -> tuple[SlowEngine, asyncio.Event, SessionLedger, "asyncio.Task[None]"]:
+    """A ledger whose first write goes on until the gate is open."""
     engine = SlowEngine()
-    engine.gate = asyncio.Event()
+    gate = engine.gate = asyncio.Event()
     ledger, _ = await make(engine)
     ledger.note_claim("a", "one")
     writing = asyncio.create_task(ledger.flush())
     await asyncio.sleep(0.1)
+    return engine, gate, ledger, writing
+
+
+async def test_a_write_that_is_cut_short_is_made_again() -> None:
+    """The one who writes is cancelled in the middle of it: all that was noted is noted still."""
+    engine, gate, ledger, writing = await held_up()
     ledger.note_claim("b", "two")
     writing.cancel()
     await asyncio.sleep(0.1)
     assert ledger.pending == 2
-    engine.gate.set()
+    gate.set()
     await ledger.flush()
     assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a"}, {"b"})
 
@@ -147,16 +153,11 @@ async def test_what_events_are_not_written_of_waits() -> None:
 
 async def test_what_is_being_written_counts() -> None:
     """A store that takes its time has it all still to write."""
-    engine = SlowEngine()
-    engine.gate = asyncio.Event()
-    ledger, _ = await make(engine)
-    ledger.note_claim("a", "one")
-    writing = asyncio.create_task(ledger.flush())
-    await asyncio.sleep(0.1)
+    _, gate, ledger, writing = await held_up()
     ledger.note_claim("a", "one")
     ledger.note_claim("b", "one")
     assert ledger.pending == 2
-    engine.gate.set()
+    gate.set()
     await writing
     assert ledger.pending == 2
     await ledger.flush()

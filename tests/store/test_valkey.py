@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from certificates import Authority
 from engine_world import HandClock, key_value_server, valkey_engine
-from key_value_server import ANY, KeyValueServer, needs_one, running, unused_port
+from key_value_server import ANY, KeyValueServer, needs_one, running, unused_port, watched
 
 from mcp_session_proxy.store.address import StoreAddress
 from mcp_session_proxy.store.engine import ClaimOutcome, RecordPlace, StoreFailure, StoreRefused
@@ -245,25 +245,15 @@ async def test_a_primary_that_was_demoted(tmp_path: Path) -> None:
 
 async def test_sentinels_say_where_the_primary_is(tmp_path: Path) -> None:
     """Those that are away are passed over; after a failover, the next question goes to the new primary."""
-    ports = [unused_port() for _ in range(3)]
-    folders = [tmp_path / name for name in ("one", "two", "watch")]
-    for folder in folders:
-        folder.mkdir()
-    config = folders[2] / "sentinel.conf"
-    config.write_text(f"sentinel monitor main 127.0.0.1 {ports[0]} 1\n")
-    with (
-        running(folders[0], port=ports[0]) as one,
-        running(folders[1], port=ports[1]) as two,
-        running(folders[2], port=ports[2], sentinel=config) as watch,
-    ):
-        url = f"sentinel://127.0.0.1:{unused_port()},127.0.0.1:{ports[2]}/main"
+    with watched(tmp_path) as (one, two, watch):
+        url = f"sentinel://127.0.0.1:{unused_port()},127.0.0.1:{watch.port}/main"
         async with at(url) as engine:
             await engine.beat("m", b"card", 60.0, 0)
             assert one.ask("KEYS", "*")
             assert not two.ask("KEYS", "*")
             # As Sentinels do it, but at once.
             watch.ask("SENTINEL", "REMOVE", "main")
-            watch.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", ports[1], 1)
+            watch.ask("SENTINEL", "MONITOR", "main", "127.0.0.1", two.port, 1)
             one.stop()
             assert not await engine.beat("m", b"card", 60.0, 0)
             assert two.ask("KEYS", "*")
