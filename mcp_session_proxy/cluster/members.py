@@ -119,7 +119,9 @@ class Members:
 
     async def card(self, member: str) -> Card | None:
         """The card of a member; None if it is not alive. Raises StoreFailure."""
-        if member not in self._cards:
+        card = self._cards.get(member)
+        # Who is about to start is alive before it has addresses, and may have them since.
+        if card is None or not card.addresses:
             await self.look()
         return self._cards.get(member)
 
@@ -148,5 +150,5 @@ class Members:
         """
         if self._membership.now() - self._looked_at > _FRESH_SECONDS:
             await self.look()
-        willing = [card for card in self._cards.values() if not card.draining]
+        willing = [card for card in self._cards.values() if card.addresses and not card.draining]
         return min(willing, key=lambda card: card.shards, default=None)

@@ -57,6 +57,24 @@ async def test_a_card_of_a_later_version(several: Several) -> None:
     assert [await several.count(headers=ME) for _ in range(4)] == [1, 2, 3, 4]
 
 
+async def test_a_member_that_was_seen_while_it_started(several: Several) -> None:
+    """It is alive before it has addresses: once it has them, what is its own is sent there at once."""
+    starting, one = await several.start(2)
+    assert await several.count(headers=ME) == 1
+    membership = cluster_of(starting).shards.membership
+    plain = membership._card
+    card = read_card(plain())
+    assert card is not None
+    membership._card = lambda: write_card(msgspec.structs.replace(card, addresses=[]))
+    await membership.beat()
+    await cluster_of(one).members.look()
+    assert [card.addresses for card in cluster_of(one).members] == [[]]
+    assert await cluster_of(one).members.anyone() is None
+    membership._card = plain
+    await membership.beat()
+    assert await several.count(headers=ME) == 2
+
+
 @pytest.mark.slow
 async def test_a_card_that_is_another_members(several: Several) -> None:
     """One that names another member than it is stored for is nobody's: nothing is sent where it says."""
