@@ -125,7 +125,15 @@ class Member:
     def _card(self) -> bytes:
         draining = hasattr(self, "shards") and self.shards.draining
         return write_card(
-            Card(member=self.name, pid=1, started=0.0, version="1", draining=draining, shards=0)
+            Card(
+                member=self.name,
+                pid=1,
+                started=0.0,
+                version="1",
+                addresses=["played"],
+                draining=draining,
+                shards=0,
+            )
         )
 
     async def join(self) -> None:
