@@ -10,7 +10,7 @@ from functools import lru_cache
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Final, TypeAlias
 
-from ..protocol.headers import Pair
+from ..protocol.headers import Pair, as_servers_may_read
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -22,22 +22,35 @@ _OTHERS: Final = frozenset(
         "cf-connecting-ip",
         "cf-connecting-ipv6",
         "cf-visitor",
+        "client-ip",
+        "cloudfront-viewer-address",
+        "do-connecting-ip",
         "fastly-client-ip",
         "fly-client-ip",
         "forwarded",
+        "forwarded-for",
         "front-end-https",
         "true-client-ip",
+        "x-appengine-user-ip",
         "x-azure-clientip",
         "x-azure-socketip",
         "x-client-ip",
         "x-cluster-client-ip",
         "x-envoy-external-address",
+        "x-forwarded",
+        "x-host",
+        "x-nf-client-connection-ip",
         "x-original-host",
         "x-original-uri",
         "x-original-url",
+        "x-originating-ip",
+        "x-real-port",
+        "x-remote-addr",
+        "x-remote-ip",
         "x-rewrite-url",
         "x-scheme",
         "x-url-scheme",
+        "x-vercel-forwarded-for",
     }
 )
 _VIA: Final = "via"
@@ -57,7 +70,7 @@ _CACHED_NAMES: Final = 2048  # names are the callers' choice, so the cache has a
 
 @lru_cache(maxsize=_CACHED_NAMES)
 def _tells_of_the_way(name: str) -> bool:
-    name = name.lower()
+    name = as_servers_may_read(name)
     if name.startswith(_FORWARDED):
         return not name.removeprefix(_FORWARDED).startswith(_ABOUT_CALLERS)
     return name in _CLIENT_ADDRESS or name in _OTHERS
@@ -83,7 +96,7 @@ def restate_way(
         return pairs
     kept = [pair for pair in pairs if not _tells_of_the_way(pair[0])]
     # Once each, however often it was said: a server may read the first or the last.
-    for name in dict.fromkeys(name.lower() for name, _ in pairs if _tells_of_the_way(name)):
+    for name in dict.fromkeys(as_servers_may_read(name) for name, _ in pairs if _tells_of_the_way(name)):
         if name in _SCHEME:
             kept.append((name, scheme))
         elif name in _CLIENT_ADDRESS and peer:

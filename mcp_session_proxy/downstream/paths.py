@@ -31,6 +31,8 @@ _SIGNING_IN: Final = re.compile(
     r"|/(?:health|healthz|healthcheck|livez|readyz|live|ready)"
 )
 _MAX_DECODINGS: Final = 3
+# ``?``, ``#`` or a null, encoded once or several times.
+_END: Final = re.compile("%(?:25)*(?:3f|23|00)", re.IGNORECASE)
 
 
 def is_passed(path: str, passing: Passing, endpoint_path: str) -> bool:
@@ -52,7 +54,12 @@ def is_passed(path: str, passing: Passing, endpoint_path: str) -> bool:
 
 def is_endpoint(path: str, endpoint_path: str) -> bool:
     """Whether some usual server would take this raw path for its MCP endpoint."""
-    return _as_lenient_servers_read(path) == _as_lenient_servers_read(endpoint_path)
+    own = _as_lenient_servers_read(endpoint_path)
+    if _as_lenient_servers_read(path) == own:
+        return True
+    # What follows these is a query to a proxy that decodes once more, and the end to a program in C.
+    beginning = _END.split(path, maxsplit=1)[0]
+    return beginning != path and _as_lenient_servers_read(beginning) == own
 
 
 def _as_lenient_servers_read(path: str) -> str:

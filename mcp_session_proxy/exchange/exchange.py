@@ -515,5 +515,9 @@ def cancelled() -> RequestCancelled:
 
 
 def _answers(raw_id: bytes, identifier: int) -> bool:
-    """Whether a response in our request's own body is meant for it; some servers lose or quote ids."""
-    return raw_id.strip(b'"') in (b"%d" % identifier, jsonrpc.NULL, b"server-error")
+    """Whether a response in our request's own body is meant for it; some servers lose ids, or write them
+    otherwise.
+    """
+    if raw_id.strip(b'"') in (b"%d" % identifier, jsonrpc.NULL, b"server-error"):
+        return True
+    return jsonrpc.read_number(raw_id) == identifier

@@ -94,7 +94,7 @@ def _classify(name: str) -> _Kind:
 
 @lru_cache(maxsize=_CACHED_NAMES)
 def _classify_short(name: str) -> _Kind:
-    name = name.lower()
+    name = as_servers_may_read(name)
     if name == "connection":
         return _Kind.CONNECTION
     # What members of a cluster say to each other is not for clients to say, nor for servers to hear.
@@ -103,6 +103,15 @@ def _classify_short(name: str) -> _Kind:
     if name in _OURS or name.startswith(_OUR_PREFIXES):
         return _Kind.OURS
     return _Kind.END_TO_END
+
+
+def as_servers_may_read(name: str) -> str:
+    """A header's name in one spelling for all that are the same to some server.
+
+    Where requests become variables of a program (CGI, WSGI, PHP), ``X_User`` and ``X-User`` are one
+    (RFC 3875, section 4.1.18), so what goes for the one goes for the other.
+    """
+    return name.lower().replace("_", "-")
 
 
 @lru_cache(maxsize=_CACHED_NAMES)

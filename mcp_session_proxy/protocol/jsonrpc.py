@@ -126,6 +126,10 @@ _encode = msgspec.json.Encoder().encode
 _ID: Final = b'{"jsonrpc":"2.0","id":'
 _METHOD: Final = b'{"jsonrpc":"2.0","method":'
 _TOKEN: Final = b'"progressToken"'
+_BOM: Final = b"\xef\xbb\xbf"
+_FLOAT: Final = re.compile(rb"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?")
+_FLOAT_BYTES: Final = 24
+_MAX_EXACT: Final = 2.0**53  # from there on, not every integer is a floating-point number
 
 _T = TypeVar("_T")
 _RAW_NULL: Final = msgspec.Raw(NULL)  # a Raw equals no bytes
@@ -254,8 +258,9 @@ def parse_message(data: bytes) -> Message:
     response = _read_response(envelope)
     if response is None or (response.error is not None and _is_given(envelope.result)):
         raise BadRequest("The message is neither a request, nor a notification, nor a response.")
-    # An answer is to a question that had an id of this form, or to none that anybody asked.
-    _read_id(response.id)
+    # An answer is to a question that had a number, or an id of this form, or to none that anybody asked.
+    if read_number(response.id) < 0:
+        _read_id(response.id)
     return response
 
 
@@ -291,17 +296,20 @@ def without_content(data: bytes) -> Response | None:
 
 
 def repair_utf8(data: bytes) -> bytes:
-    """What is no UTF-8 becomes U+FFFD, as in the standard for event streams; clients could not read it."""
+    """What is no UTF-8 becomes U+FFFD, as in the standard for event streams; clients could not read it.
+
+    A byte order mark goes, which browsers and Node take no notice of.
+    """
     try:
         data.decode()
     except UnicodeDecodeError:
-        return data.decode("utf-8", "replace").encode()
-    return data
+        data = data.decode("utf-8", "replace").encode()
+    return data.removeprefix(_BOM)
 
 
 def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> list[Message]:
     """Read a server's JSON body: one message, or the batch that 2025-03-26 servers may answer with."""
-    if data.lstrip()[:1] != b"[":
+    if not begins_batch(data):
         message = parse_upstream(data, max_depth=max_depth)
         return [] if message is None else [message]
     if is_deeper(data, max_depth + 1):
@@ -314,6 +322,11 @@ def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> l
         return []
     messages = (parse_upstream(bytes(entry), max_depth=max_depth) for entry in entries)
     return [message for message in messages if message is not None]
+
+
+def begins_batch(data: bytes) -> bool:
+    """Whether a text, or the beginning of one, is an array of messages and not one of them."""
+    return data[:1] != b"{" and data.removeprefix(_BOM).lstrip()[:1] == b"["
 
 
 def _read_params(raw: msgspec.Raw | msgspec.UnsetType) -> bytes | None:
@@ -578,9 +591,17 @@ def read_progress_token(meta: Mapping[str, bytes]) -> bytes | None:
 
 
 def read_number(raw: bytes | None) -> int:
-    """The id in a raw JSON number, or in a string of it, as some peers give it back; -1 for anything else."""
+    """The id in a raw JSON number, or in a string of it, as some peers give it back; -1 for anything else.
+
+    To some, all numbers are floating-point ones: they make 7.0 of 7.
+    """
     text = b"" if raw is None else raw.strip(b'"')
-    return int(text) if text.isdigit() and len(text) < 19 else -1
+    if text.isdigit():
+        return int(text) if len(text) < 19 else -1
+    if len(text) > _FLOAT_BYTES or _FLOAT.fullmatch(text) is None:
+        return -1
+    number = float(text)
+    return int(number) if number.is_integer() and number < _MAX_EXACT else -1
 
 
 def with_progress_token(params: bytes, token: bytes) -> bytes:

@@ -77,7 +77,7 @@ def examine(body: bytes, *, max_depth: int) -> Generator[None, None, bytes]:
 
 def read_answer(data: bytes, *, max_depth: int) -> Generator[None, None, list[Message]]:
     """Read a server's large JSON body, as ``jsonrpc.parse_upstream_body`` reads a small one."""
-    if data[:_PIECE_BYTES].lstrip()[:1] != b"[":
+    if not jsonrpc.begins_batch(data[:_PIECE_BYTES]):
         message = yield from read_message(data, max_depth=max_depth)
         return [] if message is None else [message]
     data = jsonrpc.repair_utf8(data)

@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Final
 
 from ..protocol import jsonrpc
-from ..protocol.headers import is_forwarded
+from ..protocol.headers import as_servers_may_read, is_forwarded
 
 # Headers by which a caller tells the server how to be, rather than who it is, as in X-MCP-Readonly.
 _SETTINGS: Final = "x-mcp-*"
@@ -34,6 +34,11 @@ DEFAULT_PATTERNS: Final = (
     "*secret*",
     "*passw*",
     "*credential*",
+    "*creds*",
+    "*bearer*",
+    "*cookie*",
+    "*ticket*",
+    "*-pat",
     "*jwt*",
     "*assertion*",
     "*oidc*",
@@ -41,38 +46,57 @@ DEFAULT_PATTERNS: Final = (
     "*user*",
     "*login*",
     "*email*",
+    "*-upn",
+    "*eppn*",
+    "*persistent-id*",
+    "*impersonate*",
     "*identity*",
     "*principal*",
     "*subject*",
     "*claim*",
     "*groups*",
+    "*remote-group*",
     "*member*",
     "*tenant*",
     "*account*",
     "*customer*",
     "*consumer*",
     "*organization*",
+    "*organisation*",
     "*org-id*",
+    "*orgid*",
     "*workspace*",
     "*client-id*",
     "*client-cert*",
+    "*clientcert*",
     "*client-dn*",
+    "*client-cn*",
+    "*-s-dn*",
     "*ssl-client*",
+    "*ssl-cert*",
     "remote-*",
     _SETTINGS,
 )
 
 # What a wildcard takes for a caller's name although it is none, or is another one in each request.
 _NEVER: Final = re.compile(
-    r"user-agent|idempotency|nonce|timestamp|signature|request-id|correlation|trace-?id|csrf|xsrf|author(?!i[sz])"
-    r"|authority|keep-?alive|keyword|remote-(?:addr|ip|host|port)|^(?:sec|proxy|access-control)-|^(?:if|etag)"
+    r"user-agent|idempotency|nonce|timestamp|signature|request-id(?!ent)|correlation|trace-?id|csrf|xsrf|author(?!i[sz])"
+    r"|authority|keep-?alive|keyword|remote-(?:addr|ip|host|port)|^(?:sec|proxy|access-control|if)-|^etag$"
 )
 # Words of names that no pattern knows, yet which may well say who is calling.
-_SUSPICIOUS: Final = re.compile(r"caller|actor|person|profile|team|uid|owner|project|device|on-behalf")
+_SUSPICIOUS: Final = re.compile(
+    r"caller|actor|person|profile|team|uid|owner|project|device|on-behalf|act-as|session-id|realm|namespace|role"
+    r"|company|merchant|employee|subscri"
+)
 _MAX_PROOF_BYTES: Final = 16 * 1024
 
-# What programs write where they have nothing: an empty variable, JavaScript's and Python's names for it.
-_NOTHING: Final = frozenset({"", "null", "undefined", "none", "(null)", "nil"})
+# What programs write where they have nothing: an empty variable, JavaScript's and Python's names for it,
+# JavaScript's for something else than a text, and Basic's for neither a user nor a password (RFC 7617).
+_NOTHING: Final = frozenset(
+    {"", "null", "undefined", "none", "(null)", "nil", "nan", "[object object]", "og=="}
+)
+# A variable's name where its value should be, in the ways of shells, editors' configurations and templates.
+_UNFILLED: Final = re.compile(r"\$\{[\w.: -]*\}|\{\{[\w.: -]*\}\}|%[a-z_]\w*%", re.ASCII | re.IGNORECASE)
 _SCHEMES: Final = frozenset(
     {
         "basic",
@@ -107,7 +131,7 @@ class Credentials:
     """
 
     def __init__(self, patterns: Iterable[str]) -> None:
-        names = {pattern.lower() for pattern in patterns}
+        names = {as_servers_may_read(pattern) for pattern in patterns}
         self._exact = frozenset(name for name in names if not re.search(r"[*?\[]", name))
         self._identify = _compile(names - self._exact - {_SETTINGS})
         self._separate = _compile(names & {_SETTINGS})
@@ -116,7 +140,7 @@ class Credentials:
 
     def _weigh(self, name: str) -> Weight:
         """What a header of this name says."""
-        name = name.lower()
+        name = as_servers_may_read(name)
         if name in self._exact:
             return Weight.IDENTIFIES
         # After the names that are spelt out: what an operator has named counts whatever it sounds like.
@@ -140,25 +164,46 @@ def sounds_like_identity(name: str) -> bool:
     """Whether a header of this name may say who is calling, whatever the operator chose to count."""
     if _DEFAULTS.weigh(name) is Weight.IDENTIFIES:
         return True
-    return _SUSPICIOUS.search(name.lower()) is not None and is_forwarded(name)
+    return _SUSPICIOUS.search(as_servers_may_read(name)) is not None and is_forwarded(name)
 
 
 def read_credential(name: str, value: str) -> bytes | None:
     """What the value of a header that counts says of the caller; None where it says nothing.
 
-    Nothing: no value, an authorisation scheme without a credential, and the words that programs write for
-    a variable that is not set. A server refuses those or takes them for nobody; they must not make two
-    strangers one known caller.
+    Nothing: no value, an authorisation scheme without a credential, cookies without values, and what programs
+    write for a variable that is not set. A server refuses those or takes them for nobody; they must not make
+    two strangers one known caller.
     """
-    name, value = name.lower(), value.strip()
-    if name == "authorization":
+    name, value = as_servers_may_read(name), value.strip()
+    if name == "cookie":
+        # Of a pair its value; a cookie may also have no name (RFC 6265, section 5.2).
+        pairs = (pair.partition("=") for pair in value.split(";"))
+        nothing = all(_is_nothing(content if equals else text) for text, equals, content in pairs)
+    elif "auth" in name:
+        nothing = _is_bare(value)
+    else:
+        # A scheme may be somebody's name; with nothing behind it, it is none.
         scheme, _, rest = value.partition(" ")
-        if rest.strip().lower() in _NOTHING and (rest.strip() or scheme.lower() in _SCHEMES | _NOTHING):
-            return None
-    if value.lower() in _NOTHING:
+        nothing = _is_nothing(value) or (scheme.lower() in _SCHEMES and bool(rest) and _is_nothing(rest))
+    if nothing:
         return None
     said = value.encode("utf-8", "surrogateescape")
     return _read_proof_key(said) if name == "dpop" else said
+
+
+def _is_bare(value: str) -> bool:
+    """Whether an authorisation has nothing behind its scheme. Some programs write that twice."""
+    if _is_nothing(value):
+        return True
+    scheme, *rest = value.split(None, 1)
+    if scheme.lower() in _SCHEMES:
+        return not rest or _is_bare(rest[0])
+    return bool(rest) and _is_nothing(rest[0])
+
+
+def _is_nothing(text: str) -> bool:
+    text = text.strip().strip("\"'").lower()
+    return text in _NOTHING or _UNFILLED.fullmatch(text) is not None
 
 
 def _read_proof_key(proof: bytes) -> bytes:

@@ -363,7 +363,7 @@ class DuplexSession:
     def _take_response(self, response: Response) -> None:
         identifier = response.id
         if identifier not in self._replies:
-            identifier = identifier.strip(b'"')  # some servers give a number back as a string
+            identifier = b"%d" % jsonrpc.read_number(identifier)  # some servers write numbers otherwise
         reply = self._replies.get(identifier)
         if reply is None:
             self.strays += 1
@@ -378,7 +378,7 @@ class DuplexSession:
         """The call that a message belongs to; None if that is not known."""
         if is_progress(message):
             token = bytes(jsonrpc.view_object(message.params).get("progressToken", b""))
-            return self._replies.get(token) or self._replies.get(token.strip(b'"'))
+            return self._replies.get(token) or self._replies.get(b"%d" % jsonrpc.read_number(token))
         if self._calls != 1:
             return None
         # Servers end sessions whose pings go unanswered, and whoever reads a call may be slow.

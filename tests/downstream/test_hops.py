@@ -25,6 +25,10 @@ def restate(*headers, peer="192.0.2.9", scheme="http", trusted=()):
         ("Forwarded", []),
         ("CF-Connecting-IP", []),
         ("X-Original-URL", []),
+        ("X_Forwarded_For", [("x-forwarded-for", "192.0.2.9")]),
+        ("X_Forwarded_Host", []),
+        ("X-Originating-IP", []),
+        ("Client-IP", []),
     ],
 )
 def test_strangers_say_nothing_of_their_way(name, restated):

@@ -33,6 +33,11 @@ OTHER_SPELLINGS = [
     "/mcp%2f",
     "/mcp/.",
     "/mcp/%2e/",
+    "/mcp%3Fx=1",
+    "/mcp%253fx/../y",
+    "/mcp%23x",
+    "/mcp%00/x",
+    "/%3f/../mcp",
 ]
 OTHER_PATHS = [
     "/",
@@ -44,6 +49,8 @@ OTHER_PATHS = [
     "/mcp-docs",
     "/mcp.json",
     "/...",
+    "/mcpx%3fmcp",
+    "/x%00/mcp",
 ]
 
 

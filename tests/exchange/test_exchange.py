@@ -147,10 +147,11 @@ async def test_error_comes_back_as_it_is(at: Scene) -> None:
         pytest.param("server-error", marks=pytest.mark.http_only),
         "2",
         2,
+        2.0,
     ],
 )
 async def test_answer_under_an_odd_id(at: Scene, identifier: object) -> None:
-    """Some servers lose or quote the id; in our request's own body it is clear what is meant."""
+    """Some servers lose the id or write it otherwise; in our request's own body it is clear what is meant."""
     at.server.script("tools/call", answer({"jsonrpc": "2.0", "id": identifier, "result": {"ok": 1}}))
     assert value(await at.run()) == {"ok": 1}
 

@@ -32,6 +32,7 @@ from mcp_session_proxy.protocol.jsonrpc import (
     read_array,
     read_error,
     read_meta,
+    read_number,
     read_object,
     read_string,
     read_value,
@@ -183,6 +184,22 @@ def test_json_that_is_no_message_is_refused(body: bytes) -> None:
         parse_message(body)
 
 
+@pytest.mark.parametrize("raw", ["7.0", "7.00", "7e0", '"7.0"'])
+def test_a_number_of_ours_may_come_back_as_another_kind(raw: str) -> None:
+    """To some clients and servers all numbers are floating-point ones; what we gave them is an integer."""
+    message = parse_message(b'{"jsonrpc":"2.0","id":%b,"result":{}}' % raw.encode())
+    assert isinstance(message, Response)
+    assert read_number(message.id) == 7
+
+
+@pytest.mark.parametrize(
+    "raw", ["7.5", "-7.0", "1e400", "1e99", "9007199254740992.0", "nan", "7_0", "7.", "", "x"]
+)
+def test_what_is_no_number_of_ours(raw: str) -> None:
+    """Whatever else looks like a number is none that was given to anybody."""
+    assert read_number(raw.encode()) == -1
+
+
 def test_a_response_may_say_that_it_has_no_error() -> None:
     """Some clients write null for the member that a response does not have."""
     assert parse_message(b'{"jsonrpc":"2.0","id":5,"result":{},"error":null}') == Response(b"5", result=b"{}")
@@ -319,6 +336,7 @@ def test_the_largest_batch() -> None:
         (b"", None),
         (b"<html>", None),
         (b'{"id":1,"result":{}', None),
+        (b'\xef\xbb\xbf{"id":1,"result":{}}', Response(b"1", result=b"{}")),
     ],
 )
 def test_servers_are_read_leniently(body: bytes, expected: object) -> None:
@@ -330,10 +348,9 @@ def test_bodies_of_servers() -> None:
     """A JSON body is one message or a batch; what is no message in it is left out."""
     one, two = b'{"id":1,"result":{}}', b'{"method":"note"}'
     assert parse_upstream_body(one) == [Response(b"1", result=b"{}")]
-    assert parse_upstream_body(b" [" + one + b",7," + two + b"]") == [
-        Response(b"1", result=b"{}"),
-        Notification("note"),
-    ]
+    both = [Response(b"1", result=b"{}"), Notification("note")]
+    assert parse_upstream_body(b" [" + one + b",7," + two + b"]") == both
+    assert parse_upstream_body(b"\xef\xbb\xbf [" + one + b"," + two + b"]") == both
     assert parse_upstream_body(b"[") == parse_upstream_body(b"x") == parse_upstream_body(b"") == []
 
 
@@ -544,6 +561,7 @@ readers: list[Callable[[bytes], object]] = [
     parse_upstream_body,
     peek_id,
     read_meta,
+    read_number,
     read_object,
     read_array,
     read_string,

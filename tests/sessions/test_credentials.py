@@ -30,12 +30,15 @@ X-Pomerium-Claim-Email X-Forwarded-Client-Cert X-SSL-Client-S-DN X-Client-Cert C
 Tailscale-User-Login X-Consumer-Id X-Consumer-Username X-Credential-Identifier X-WebAuth-User
 SM_USER OIDC_CLAIM_sub OpenAI-Organization X-Org-Id X-Tenant-Id X-Account-Id X-Customer-Id
 X-Workspace-Id X-Email X-Id-Token Impersonate-User X-Vault-Token X-Gitlab-Token X-Login X-Identity
-X-Principal X-Subject-Token
+X-Principal X-Subject-Token X-Scope-OrgID X-ARR-ClientCert X-SSL-Cert X-Client-CN IFTTT-Service-Key
+iv-creds X-Remote-Group Impersonate-Group X-Bearer X-GitHub-PAT eppn X-UPN client_id org_id X_API_KEY
+X-Request-Identity X-Organisation-Id X-Cookie
 """
 
 
 SAYING_NOTHING = """
-User-Agent X-User-Agent Idempotency-Key X-Idempotency-Key X-Request-Id X-Correlation-Id Traceparent
+User-Agent X-User-Agent User_Agent X_User_Agent Idempotency-Key Idempotency_Key X_Request_Id
+If-None-Match ETag X-Idempotency-Key X-Request-Id X-Correlation-Id Traceparent
 X-Amzn-Trace-Id Sec-WebSocket-Key Proxy-Authorization X-CSRF-Token X-Signature X-Auth-Timestamp
 X-Auth-Nonce Accept Accept-Language Content-Type Host Origin Referer Mcp-Session-Id
 MCP-Protocol-Version Last-Event-Id X-Forwarded-For X-Real-Ip Remote-Addr Keep-Alive Connection
@@ -66,6 +69,14 @@ def test_a_name_that_is_spelt_out_counts():
     assert Credentials([]).weigh("Authorization") is Weight.NOTHING
 
 
+def test_a_name_counts_however_it_is_spelt():
+    """To some servers, dashes and underscores are one: who is named by either is named by both."""
+    for spelt in ("x-caller", "X_Caller"):
+        assert Credentials([spelt]).weigh("X_CALLER") is Weight.IDENTIFIES
+        assert Credentials([spelt]).weigh("X-Caller") is Weight.IDENTIFIES
+    assert DEFAULTS.weigh("X_MCP_Readonly") is Weight.SEPARATES
+
+
 def test_settings_only_separate():
     """What a caller sets for itself proves nothing, unless its name is a credential's."""
     assert DEFAULTS.weigh("X-MCP-Readonly") is Weight.SEPARATES
@@ -88,13 +99,70 @@ def test_words_for_nothing(name, value):
     assert read_credential(name, value) is None
 
 
-@pytest.mark.parametrize("value", ["Bearer", "BASIC", "Bearer  ", "Bearer null", "DPoP undefined"])
+@pytest.mark.parametrize(
+    "value", ["${API_KEY}", "${env:KEY}", "{{ key }}", "%KEY%", "[object Object]", '""', "'null'"]
+)
+@pytest.mark.parametrize("name", ["Authorization", "X-Api-Key", "X-User"])
+def test_variables_that_were_not_filled_in(name, value):
+    """Whoever forgot to write a key is not somebody, together with all others who did."""
+    assert read_credential(name, value) is None
+    assert read_credential(name, f"Bearer {value}") is None
+
+
+@pytest.mark.parametrize(
+    "value", ["session=", 'a=; b=""', ";", "session=undefined; b=null", "=", "undefined"]
+)
+def test_cookies_without_values(value):
+    """A cookie that was deleted or never set is no credential."""
+    assert read_credential("Cookie", value) is None
+
+
+@pytest.mark.parametrize("value", ["session=a", "a=; b=c", "abc", "=a"])
+def test_cookies(value):
+    """One that has a value, or no name, is one."""
+    assert read_credential("Cookie", value) == value.encode()
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("X-Api-Key", "Bearer undefined"),
+        ("X-Authorization", "Bearer"),
+        ("X_Auth_Token", "Bearer null"),
+        ("Authorization", "Basic Og=="),
+    ],
+)
+def test_schemes_elsewhere(name, value):
+    """The same in the headers that have taken Authorization's place."""
+    assert read_credential(name, value) is None
+
+
+def test_names_of_users_that_are_schemes():
+    """Somebody may be called so."""
+    assert read_credential("X-User", "basic") == b"basic"
+    assert read_credential("X-User", "${") == b"${"
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "Bearer",
+        "BASIC",
+        "Bearer  ",
+        "Bearer null",
+        "DPoP undefined",
+        "Bearer\tundefined",
+        "Bearer Bearer",
+        "Bearer bearer undefined",
+        "Api-Key undefined",
+    ],
+)
 def test_a_scheme_alone(value):
     """An authorisation without a credential is none."""
     assert read_credential("Authorization", value) is None
 
 
-@pytest.mark.parametrize("value", ["Bearer abc", "sk-abc", "Basic bnVsbDo=", "Custom"])
+@pytest.mark.parametrize("value", ["Bearer abc", "sk-abc", "Basic bnVsbDo=", "Custom", "Bearer a b"])
 def test_a_credential(value):
     """Whatever else stands there counts, byte by byte."""
     assert read_credential("Authorization", value) == value.encode()

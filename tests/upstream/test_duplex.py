@@ -196,11 +196,12 @@ async def test_a_thousand_at_once(at: Scene) -> None:
     assert at.link.did == []
 
 
-async def test_a_number_that_comes_back_as_a_string(at: Scene) -> None:
-    """Some servers give ids back so."""
+@pytest.mark.parametrize("identifier", ["1", 1.0])
+async def test_a_number_that_comes_back_otherwise(at: Scene, identifier: object) -> None:
+    """Some servers give ids back as strings, some as what their language makes of all numbers."""
     async with at.call(1) as reply, at.call(2):
-        at.says(answer("1"))
-        assert await whole(reply) == ["1"]
+        at.says(answer(identifier))
+        assert await whole(reply) == [identifier]
 
 
 @pytest.mark.parametrize("identifier", [2, "x", None])
@@ -224,7 +225,7 @@ async def test_the_answer_to_a_call_that_was_given_up(at: Scene) -> None:
     assert at.session.strays == 1
 
 
-@pytest.mark.parametrize("token", [2, "2"])
+@pytest.mark.parametrize("token", [2, "2", 2.0])
 async def test_progress_goes_to_its_call(at: Scene, token: object) -> None:
     """By its token, however many calls run."""
     async with at.call(1) as first, at.call(2) as second:

@@ -14,6 +14,7 @@ from raw_server import RawServer, whole
 from yarl import URL
 
 from mcp_session_proxy import __version__, aio
+from mcp_session_proxy.bounds import SMALL_BYTES
 from mcp_session_proxy.errors import (
     UpstreamProtocolError,
     UpstreamRejected,
@@ -649,6 +650,23 @@ async def test_stream_split_anywhere(http: Ways, size: int) -> None:
     assert results(messages) == [{"text": "naïve ☃"}]
 
 
+@pytest.mark.parametrize("padding", [0, SMALL_BYTES])
+async def test_a_batch_in_an_event(http: Ways, padding: int) -> None:
+    """An event may hold several messages (MCP 2025-03-26, basic/transports, "Sending Messages")."""
+    note = b'{"jsonrpc":"2.0","method":"notifications/message","params":{"data":"%b"}}' % (b"x" * padding)
+    body = b"data: [%b,%b]\n\n" % (note, PONG)
+
+    async def handler(_: web.Request) -> web.Response:
+        return web.Response(body=body, content_type="text/event-stream")
+
+    async with (
+        served(handler) as origin,
+        session_at(http, origin / "mcp").send(PING, NOBODY) as reply,
+    ):
+        messages = await read_all(reply)
+    assert [type(m).__name__ for m in messages] == ["Notification", "Response"]
+
+
 class Pieces:
     """An answer that comes in these pieces."""
 
@@ -688,12 +706,13 @@ async def test_a_large_event_is_there_when_it_was_read(monkeypatch: pytest.Monke
     [
         (PONG, [{}]),
         (b"[" + PONG + b"," + PONG.replace(b"1", b"2") + b"]", [{}, {}]),
+        (b"\xef\xbb\xbf" + PONG, [{}]),
         (b"", []),
         (b"<html>", []),
         (b"null", []),
         (b'{"jsonrpc":"2.0","id":1,"result":"' + b"x" * 3_000_000 + b'"}', ["x" * 3_000_000]),
     ],
-    ids=["one", "batch", "empty", "html", "null", "large"],
+    ids=["one", "batch", "byte order mark", "empty", "html", "null", "large"],
 )
 async def test_json_bodies(http: Ways, body: bytes, found: list[object]) -> None:
     """A body holds one message, a batch, or none; size does not matter."""

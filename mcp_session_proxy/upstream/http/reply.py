@@ -129,17 +129,14 @@ class HttpReply:
         found: Sequence[bytes | ProgressRun] = texts
         if self.gives_runs and progress.may_be_in(chunk):
             found = progress.join_runs(texts, max_depth=max_depth)
-        message: Message | None
+        # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
         for text in found:
             if isinstance(text, ProgressRun):
-                message = text
+                messages.append(text)
             elif len(text) <= SMALL_BYTES:
-                message = jsonrpc.parse_upstream(text, max_depth=max_depth)
+                messages += jsonrpc.parse_upstream_body(text, max_depth=max_depth)
             else:
-                message = await self._read_large(text, before)
-            # What cannot be read, or is too deep, is dropped, and the stream goes on: its response may come.
-            if message is not None:
-                messages.append(message)
+                messages += await self._read_large(text, before)
         if messages:
             self._answer.note_word()
         if self.gives_arriving and self._parser is not None:
@@ -148,8 +145,8 @@ class HttpReply:
                 messages.append(response)
         return messages
 
-    async def _read_large(self, data: bytes, before: str | None) -> Message | None:
-        """The message of a large event. ``before`` is where the stream was before the piece that it came in.
+    async def _read_large(self, data: bytes, before: str | None) -> list[Message]:
+        """The messages of a large event. ``before`` is where the stream was before the piece that it came in.
 
         It is there still as long as this takes, for whoever would go on with it: of that piece nobody has had
         anything yet.
@@ -157,9 +154,9 @@ class HttpReply:
         parser = self._parser
         assert parser is not None
         newest, parser.last_event_id = parser.last_event_id, before
-        message = await in_pieces(large.read_message(data, max_depth=self._limits.max_json_depth))
+        messages = await in_pieces(large.read_answer(data, max_depth=self._limits.max_json_depth))
         parser.last_event_id = newest
-        return message
+        return messages
 
     def _feed(self, chunk: bytes) -> list[SseEvent]:
         """The events that this piece of the stream completes."""
