@@ -27,9 +27,12 @@ _TIDY_SECONDS: Final = 10.0
 # How often some shards are verified that are sure: a store may lose what it has acknowledged.
 _VERIFY_SECONDS: Final = 30.0
 _SAMPLE: Final = 100
-# How often it is looked for shards that nobody has come for, and how many of them are taken at a time.
+# How often it is looked for shards that nobody has come for, and how many of them are taken at a time. Whoever
+# looks is told of every shard that there is, so no more than so many members do so each time, as long as
+# there is nothing to find.
 _ORPHANS_SECONDS: Final = 60.0
 _ORPHANS: Final = 20
+_WHO_LOOK: Final = 5
 
 
 class Contents(Protocol):
@@ -292,7 +295,7 @@ class Shards:
                 if now() - verified >= _VERIFY_SECONDS:
                     verified = now()
                     await self._verify_some()
-                if now() - looked >= _ORPHANS_SECONDS:
+                if now() - looked >= self._orphans_seconds:
                     looked = now()
                     await self._adopt_orphans()
             except StoreFailure:
@@ -390,6 +393,12 @@ class Shards:
             was_empty, held.found_empty = held.found_empty, self._is_over(shard)
             if was_empty and held.found_empty:
                 await self._alone(shard, self._let_go)
+
+    @property
+    def _orphans_seconds(self) -> float:
+        if self._orphans:
+            return _ORPHANS_SECONDS
+        return _ORPHANS_SECONDS * max(1.0, (1 + len(self.members)) / _WHO_LOOK)
 
     async def _adopt_orphans(self) -> None:
         """Take some shards that nobody has come for: what is idle in them has to end some day."""

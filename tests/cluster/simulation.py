@@ -343,6 +343,7 @@ class Member:
     def kill(self) -> None:
         """All of it ends at once."""
         self.alive = False
+        self.world.settled(self)
         self.shards.close()
         self.tasks.cancel()
         self.calls.cancel()
@@ -511,7 +512,6 @@ class World:
 
     def living(self) -> list[Member]:
         """Who takes requests of clients."""
-        self._living = [member for member in self._living if member.alive]
         return self._living
 
     def settled(self, member: Member) -> None:
@@ -521,7 +521,7 @@ class World:
 
     def reaches(self, one: Member, other: Member) -> bool:
         """Whether there is a way from one to the other."""
-        return frozenset((one.name, other.name)) not in self._cuts
+        return not self._cuts or frozenset((one.name, other.name)) not in self._cuts
 
     def cut(self, one: Member, other: Member) -> Callable[[], None]:
         """There is none any more, until what this gives is called."""
@@ -700,7 +700,7 @@ async def play(report: Report, seed: int, every_seconds: Mapping[str, float], *,
     await calling.ended()
     await asyncio.sleep(_UNDER_WAY_SECONDS)
     world.check_told(all_of_them=True)
-    for member in world.living():
+    for member in list(world.living()):
         member.kill()
     if world.broken:
         raise Broken("\n".join(world.broken[:20]))

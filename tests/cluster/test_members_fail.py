@@ -162,12 +162,21 @@ async def test_members_stand_still(trial: Trial, store: KeyValueServer) -> None:
             trial.members.resume(place)
             await trial.crowd.until_all_count_on(2, 120.0)
     trial.check()
+    assert trial.members.told("cluster.lease_lapsed") > 0
     # Who has come to the one that stands still waits until it goes on; no other one for longer than a lease.
     assert trial.crowd.longest < 2 * LEASE_SECONDS + LEASE_SECONDS + BUSY_SECONDS
 
 
 async def store_is_away(store: KeyValueServer, seconds: float) -> None:
     """It is stopped, and comes back empty."""
+    store.stop()
+    await asyncio.sleep(seconds)
+    store.start()
+
+
+async def store_is_restarted(store: KeyValueServer, seconds: float) -> None:
+    """It is stopped, and comes back with all that it had."""
+    store.ask("SAVE")
     store.stop()
     await asyncio.sleep(seconds)
     store.start()
@@ -188,6 +197,7 @@ async def store_is_flushed(store: KeyValueServer, seconds: float) -> None:
 
 TROUBLES: dict[str, Callable[[KeyValueServer, float], Awaitable[None]]] = {
     "paused": store_stands_still,
+    "restarted": store_is_restarted,
     "stopped": store_is_away,
     "flushed": store_is_flushed,
 }
@@ -200,9 +210,10 @@ begins_anew = pytest.mark.xfail(
 )
 
 
-@pytest.mark.share(3)
+@pytest.mark.share(4)
 @pytest.mark.parametrize(
-    "trouble", ["paused", *(pytest.param(name, marks=begins_anew) for name in ("stopped", "flushed"))]
+    "trouble",
+    ["paused", "restarted", *(pytest.param(name, marks=begins_anew) for name in ("stopped", "flushed"))],
 )
 async def test_the_store_fails(trial: Trial, store: KeyValueServer, trouble: str) -> None:
     """Clients of living owners notice nothing at all, and all is written again afterwards."""

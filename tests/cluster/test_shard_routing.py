@@ -432,3 +432,17 @@ async def test_nobody_comes_for_it(world: World) -> None:
     a.stop()
     await asyncio.sleep(150)
     assert b.contents.there["one"] == {"u1"}
+
+
+async def test_not_everybody_looks_for_what_nobody_comes_for(world: World) -> None:
+    """Whoever looks is told of all that there is: in a large cluster each looks less often, and still what a
+    dead member has left is found.
+    """
+    a, *others = await world.join(*(f"m{number:02}" for number in range(20)))
+    await asyncio.sleep(200)
+    assert "shards" not in world.store.asked
+    await a.ask("one")
+    await a.membership.write("one", {PLACE: b"x"}, 3600.0)
+    a.stop()
+    await asyncio.sleep(320)
+    assert [other.name for other in others if "one" in other.contents.there] != []

@@ -1,0 +1,128 @@
+"""Calls that wait for their clients' answers at one of three members: those come to another one, while the
+holder of the call is there, is being stopped, or was killed.
+
+FULL_FAULTS=1 has fifty of each (`make cluster`); without it one.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from http_server import HttpServer, begin_stream, write_event
+from proxy_bench import Answer, Bench, until
+from selection import FULL_FAULTS
+from several_bench import MODERN, Several, cluster_of, modern, open_several, written
+
+ROUNDS = 50 if FULL_FAULTS else 1
+FORM = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+class AskingTool:
+    """A tool that asks its caller, and does its work once that has accepted. Each caller makes one call."""
+
+    def __init__(self, server: HttpServer) -> None:
+        self.begun: Counter[str] = Counter()
+        self.done: Counter[str] = Counter()
+        self.refused: Counter[str] = Counter()
+        self._answers: dict[str, asyncio.Future[Any]] = {}
+        server.on |= {"tools/call": self._work, "response": self._hear}
+
+    async def _work(self, request: web.Request, message: Any) -> web.StreamResponse:
+        caller = request.headers["Authorization"]
+        self.begun[caller] += 1
+        answer = self._answers[caller] = asyncio.get_running_loop().create_future()
+        stream = await begin_stream(request)
+        question = {"jsonrpc": "2.0", "id": caller, "method": "elicitation/create", "params": FORM}
+        await write_event(stream, question)
+        accepted = (await answer).get("result", {}).get("action") == "accept"
+        (self.done if accepted else self.refused)[caller] += 1
+        await write_event(stream, {"jsonrpc": "2.0", "id": message["id"], "result": {"done": accepted}})
+        return stream
+
+    async def _hear(self, _: web.Request, message: Any) -> web.Response:
+        self._answers[message["id"]].set_result(message)
+        return web.Response(status=202)
+
+
+@pytest.fixture
+async def several(tmp_path: Path) -> AsyncIterator[Several]:
+    async with open_several(tmp_path / "state") as opened:
+        yield opened
+
+
+@pytest.fixture
+def tool(several: Several) -> AskingTool:
+    return AskingTool(several.server)
+
+
+class Caller:
+    """One caller with a call of its own, which is parked where it came in: there was nobody's before."""
+
+    def __init__(self, name: str, holder: Bench) -> None:
+        self.holder = holder
+        self._headers = {"Authorization": name, **MODERN}
+        self._asked: Any = None
+
+    async def park(self) -> None:
+        self._asked = (await self.holder.post(modern(), headers=self._headers)).json["result"]
+        assert self._asked["resultType"] == "input_required"
+
+    async def come_back(self, to: Bench) -> Answer:
+        """Bring the answer."""
+        answers = {key: {"action": "accept", "content": {}} for key in self._asked["inputRequests"]}
+        retry = modern(2, requestState=self._asked["requestState"], inputResponses=answers)
+        return await to.post(retry, headers=self._headers)
+
+
+async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
+    """The call goes on, and its result comes back there."""
+    first, *others = await several.start()
+    for number in range(ROUNDS):
+        caller = Caller(f"Bearer {number}", first)
+        await caller.park()
+        answer = await caller.come_back(others[number % len(others)])
+        assert answer.json["result"]["done"] is True
+    assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
+    print(f"{ROUNDS} parked calls, retried at another member: {tool.done.total()} continued")
+
+
+async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> None:
+    """It waits for their answers, which come by way of another one, before it ends."""
+    await several.start()
+    for number in range(ROUNDS):
+        caller = Caller(f"Bearer {number}", several.next)
+        await caller.park()
+        stopping = asyncio.create_task(several.stop(caller.holder))
+        cluster = cluster_of(caller.holder)
+        await until(lambda cluster=cluster: cluster.shards.draining)  # type: ignore[misc]
+        answer = await caller.come_back(several.next)
+        assert answer.json["result"]["done"] is True
+        await stopping
+        await several.start(1)
+    assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
+    print(f"{ROUNDS} parked calls, their holder stopped: {tool.done.total()} continued")
+
+
+async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> None:
+    """Their questions are refused at the server, so that no tool does what nobody hears of; who comes back is
+    told that the call has been given up.
+    """
+    await several.start(lease="1h")
+    for number in range(ROUNDS):
+        caller = Caller(f"Bearer {number}", several.next)
+        await caller.park()
+        await written(caller.holder)
+        await several.kill(caller.holder)
+        answer = await caller.come_back(several.next)
+        assert "has been given up" in answer.json["error"]["message"]
+        await until(lambda number=number: tool.refused[f"Bearer {number}"])  # type: ignore[misc]
+        await several.start(1, lease="1h")
+    assert tool.begun == tool.refused == Counter(f"Bearer {number}" for number in range(ROUNDS))
+    assert not tool.done
+    print(f"{ROUNDS} parked calls, their holder killed: {tool.refused.total()} refused, 0 executed unheard")
