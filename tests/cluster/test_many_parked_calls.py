@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
-from http_server import HttpServer, begin_stream, write_event
+from http_server import HttpServer, begin_stream, reply_to, write_event
 from proxy_bench import Answer, Bench, until
 from selection import FULL_FAULTS
 from several_bench import MODERN, Several, cluster_of, modern, open_several, written
@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class AskingTool:
-    """A tool that asks its caller, and does its work once that has accepted. Each caller makes one call."""
+    """A tool that asks its caller, and does its work once that has accepted; the second time it asks nothing."""
 
     def __init__(self, server: HttpServer) -> None:
         self.begun: Counter[str] = Counter()
@@ -35,6 +35,8 @@ class AskingTool:
 
     async def _work(self, request: web.Request, message: Any) -> web.StreamResponse:
         caller = request.headers["Authorization"]
+        if caller in self.begun:
+            return reply_to(message, {"asked": False})
         self.begun[caller] += 1
         answer = self._answers[caller] = asyncio.get_running_loop().create_future()
         stream = await begin_stream(request)
@@ -73,6 +75,10 @@ class Caller:
         self._asked = (await self.holder.post(modern(), headers=self._headers)).json["result"]
         assert self._asked["resultType"] == "input_required"
 
+    async def call_again(self, to: Bench) -> Answer:
+        """Make the call anew."""
+        return await to.post(modern(3), headers=self._headers)
+
     async def come_back(self, to: Bench) -> Answer:
         """Bring the answer."""
         answers = {key: {"action": "accept", "content": {}} for key in self._asked["inputRequests"]}
@@ -110,8 +116,8 @@ async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> No
 
 
 async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> None:
-    """Their questions are refused at the server, so that no tool does what nobody hears of; who comes back is
-    told that the call has been given up.
+    """Who comes back is told that the call has been given up, and makes it again: then its question is refused
+    at the server, so that no tool does what nobody hears of.
     """
     await several.start(lease="1h")
     for number in range(ROUNDS):
@@ -121,6 +127,8 @@ async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> Non
         await several.kill(caller.holder)
         answer = await caller.come_back(several.next)
         assert "has been given up" in answer.json["error"]["message"]
+        again = await caller.call_again(several.next)
+        assert again.json["result"]["asked"] is False
         await until(lambda number=number: tool.refused[f"Bearer {number}"])  # type: ignore[misc]
         await several.start(1, lease="1h")
     assert tool.begun == tool.refused == Counter(f"Bearer {number}" for number in range(ROUNDS))
