@@ -27,9 +27,9 @@ _TIDY_SECONDS: Final = 10.0
 # How often some shards are verified that are sure: a store may lose what it has acknowledged.
 _VERIFY_SECONDS: Final = 30.0
 _SAMPLE: Final = 100
-# How often it is looked for shards that nobody has come for, and how many of them are taken at a time. Whoever
-# looks is told of every shard that there is, so no more than so many members do so each time, as long as
-# there is nothing to find.
+# How often it is looked for shards that nobody has come for, and how many of them are taken at a time.
+# Whoever looks is told of every shard that there is, so as long as there is nothing to find, no more than so
+# many members do so each time.
 _ORPHANS_SECONDS: Final = 60.0
 _ORPHANS: Final = 20
 _WHO_LOOK: Final = 5

@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 class AskingTool:
-    """A tool that asks its caller, and does its work once that has accepted; the second time it asks nothing."""
+    """A tool that asks its caller, and does its work once that has accepted; it asks each only once."""
 
     def __init__(self, server: HttpServer) -> None:
         self.begun: Counter[str] = Counter()
@@ -116,8 +116,8 @@ async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> No
 
 
 async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> None:
-    """Who comes back is told that the call has been given up, and makes it again: then its question is refused
-    at the server, so that no tool does what nobody hears of.
+    """Who comes back is told that the call has been given up, and makes it again: then its question is
+    refused at the server, so that no tool does what nobody hears of.
     """
     await several.start(lease="1h")
     for number in range(ROUNDS):
