@@ -46,6 +46,8 @@ from .hops import Network, restate_way
 from .paths import Passing, is_endpoint, is_passed
 from .rewriting import Rewriter, is_metadata
 
+# Clients read metadata whatever it is called, or not called at all, as long as it is JSON.
+_MAY_BE_METADATA: Final = ("json", "text/plain", "application/octet-stream")
 _ZLIB: Final = ("gzip", "x-gzip", "deflate")
 _UPLOAD_SECONDS: Final = 60.0  # a client that owes a body and sends nothing of it holds a connection upstream
 _NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
@@ -311,7 +313,7 @@ class Passthrough:
         return (
             upstream.status == 200
             and self._may_be_rewritten(upstream.url)
-            and upstream.content_type.endswith("json")
+            and upstream.content_type.endswith(_MAY_BE_METADATA)
             and upstream.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() in ("identity", *_ZLIB)
         )
 

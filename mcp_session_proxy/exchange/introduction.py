@@ -14,10 +14,11 @@ async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) 
     """Have the server ask this client for its roots, if it has those of another.
 
     Only for profiles that tell of changes. The client is asked in the course of the call that waits here,
-    which counts as running.
+    which counts as running. The server is told by the proxy itself: with credentials of ``caller`` and no more.
     """
     if session.record.roots.respondent != client:
-        await session.record.roots.pass_to(client, lambda: session.incarnation.tell(_ROOTS_CHANGED, caller))
+        said_by = caller.credentials
+        await session.record.roots.pass_to(client, lambda: session.incarnation.tell(_ROOTS_CHANGED, said_by))
     else:
         # Another call of this client's may be introducing it just now.
         await session.record.roots.settled()

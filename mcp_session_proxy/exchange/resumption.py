@@ -44,8 +44,9 @@ async def find_answer(
 ) -> Response:
     """Look for a request's answer in further streams, after its first one ended or broke off without it.
 
-    ``incarnation`` is that on which the request was sent, ``caller`` whose it is. ``read`` gives the answer
-    if a stream brings it; ``resumed`` is told of a stream unless the one before brought nothing either.
+    ``incarnation`` is that on which the request was sent, ``caller`` whose it is; a server that does not take
+    its credentials any more is shown the newest of the same caller. ``read`` gives the answer if a stream
+    brings it; ``resumed`` is told of a stream unless the one before brought nothing either.
 
     Whatever goes wrong here, the request has been sent: it must never look as if it had not. So what may
     mean that elsewhere (no connection, a session that is gone) leaves this function as one of these two:
@@ -78,6 +79,11 @@ async def find_answer(
                         if response is not None:
                             return response
                 except StreamRefused as refused:
+                    # A call may outlive the token that it was made with.
+                    newest = incarnation.record.credentials
+                    if refused.why is NoStream.CALLER and newest != caller.credentials:
+                        caller = caller.renewed_by(newest)
+                        continue
                     # It has forgotten the place, keeps no events, or will not say: asking again is in vain.
                     if not refused.passes:
                         break

@@ -9,10 +9,13 @@ a request twice, so :attr:`Verdict.GONE` needs the words of a known dialect wher
 them: at the start of the error's message, with a status that rejects the whole HTTP request. Anything
 that merely looks like it is :attr:`Verdict.SUSPECT` and costs one ``ping``.
 
-403 and 503 have other meanings that are more usual: another caller's session, and load. They are believed
-only with words that say that the session does not exist, from the request's answer and again from the ping's.
-The price there: a gateway that says "session expired" of a *login* with 403, and does not mention that it is
-one, costs the state of the session, once; the handshake that follows shows the caller what is wrong.
+403 and 503 have other meanings that are more usual: another caller's session, and load. They, and all
+statuses that are not used for it at all, are believed only with words that say that the session does not
+exist, from the request's answer and again from the ping's. The price there: a gateway that says "session
+expired" of a *login* with 403, and does not mention that it is one, costs the state of the session, once; the
+handshake that follows shows the caller what is wrong. Where a server says that it has failed (500), a session
+that "expired" may have done so in the course of the request, which would not be unexecuted then: there only
+words count that say that it was not there before.
 
 Not knowing a session that is gone costs more the longer it lasts, so whatever words a server has, a session
 on which it refuses everything is given up as ``upstream.deadlock`` says.
@@ -129,14 +132,21 @@ _NEVER: Final = re.compile(
     re.IGNORECASE,
 )
 _LOOKS_LIKE_IT: Final = re.compile(r"session|not initialized|initialize first", re.IGNORECASE)
-_SUSPICIOUS_STATUSES: Final = frozenset({400, 401, 403, 404, 410, 422, 503})
+# With all others, a session that does not exist is the less usual meaning, or none.
+_USUAL_STATUSES: Final = frozenset({400, 401, 404, 410, 422})
+_OVERLOADED: Final = 503
 _NOT_FOUND_STATUSES: Final = frozenset({404, 410})
-# With these, a session that does not exist is the less usual meaning.
-_DOUBTFUL_STATUSES: Final = frozenset({403, 503})
 _SAYS_IT_IS_NOT_THERE: Final = re.compile(
-    _AT_START + r"(?:(?:no such|unknown|no (?:valid|active)) session"
-    r"|session(?: id)?(?:[ :]+[\"']?[\w.-]{4,}[\"']?)? (?:has |is |was )?"
-    r"(?:expired|unknown|terminated|gone|lost|not found|does not exist|doesn't exist|no longer exists))",
+    _AT_START + r"(?:(?:no such|unknown|invalid|expired|no (?:valid|active)|(?:could not|cannot) find)"
+    r" session"
+    r"|session(?: id)?(?:[ :]+[\"']?[\w.-]{4,}[\"']?)? (?:has been |has |is |was )?"
+    r"(?:expired|unknown|invalid|terminated|closed|ended|deleted|removed|gone|lost|timed out|not found"
+    r"|does not exist|doesn't exist|no longer (?:exists|valid|active)))",
+    re.IGNORECASE,
+)
+# Of those words, what is said of a session that was not there before the request.
+_WAS_NOT_THERE: Final = re.compile(
+    r"no such|unknown|no (?:valid|active)|not find|cannot find|not found|(?:does not|doesn't) exist",
     re.IGNORECASE,
 )
 _ABOUT_LOGIN: Final = re.compile(
@@ -154,17 +164,16 @@ def judge(reply: Evidence) -> Verdict:
     """
     if reply.status == 200:
         return _judge_success(reply)
-    if reply.status not in _SUSPICIOUS_STATUSES:
-        return Verdict.ALIVE
-    if reply.verb == "GET" and reply.status in _HARMLESS_ON_GET:
+    if reply.status < 400 or (reply.verb == "GET" and reply.status in _HARMLESS_ON_GET):
         return Verdict.ALIVE
     text = _read_text(reply)
     if _NEVER.search(text):
         return Verdict.ALIVE
-    if reply.status in _DOUBTFUL_STATUSES and _says_it_is_not_there(reply.status, text):
+    is_usual = reply.status in _USUAL_STATUSES
+    if not is_usual and reply.verb == "POST" and _says_it_is_not_there(reply.status, text):
         return Verdict.SUSPECT
-    # Without those words it is about the caller, who is told; another caller's session may live on.
-    if reply.status == 403:
+    # Without those words it is about the caller (403), who is told; another caller's session may live on.
+    if not is_usual and reply.status != _OVERLOADED:
         return Verdict.ALIVE
     if reply.verb == "POST" and _is_known_dialect(reply, text):
         return Verdict.GONE
@@ -176,13 +185,15 @@ def judge(reply: Evidence) -> Verdict:
 def confirms_loss(ping: Evidence) -> bool:
     """Whether the reply to the ping that followed a suspicion shows that the session is gone.
 
-    A refusal that is about the credential (401, 403) or the load (503) says nothing about the session, unless
-    it says in so many words that there is none.
+    A refusal that is about the credential (401, 403), the load (503) or whatever else says nothing about the
+    session, unless it says in so many words that there is none.
     """
     verdict = judge(ping)
     if verdict is not Verdict.SUSPECT or ping.status == 401:
         return verdict is Verdict.GONE
-    return ping.status not in _DOUBTFUL_STATUSES or _says_it_is_not_there(ping.status, _read_text(ping))
+    if ping.status in _USUAL_STATUSES or ping.status == 200:
+        return True
+    return _says_it_is_not_there(ping.status, _read_text(ping))
 
 
 def _says_it_is_not_there(status: int, text: str) -> bool:
@@ -190,7 +201,9 @@ def _says_it_is_not_there(status: int, text: str) -> bool:
     if found is None or _ABOUT_LOGIN.search(text) is not None:
         return False
     # C# says "Session not found", with 403, of a session that is another caller's.
-    return status != 403 or not found[0].lower().endswith("not found")
+    if status == 403:
+        return not found[0].lower().endswith("not found")
+    return status < 500 or status == _OVERLOADED or _WAS_NOT_THERE.search(found[0]) is not None
 
 
 def judge_error(error: ErrorObject) -> Verdict:

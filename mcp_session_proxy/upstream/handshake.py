@@ -15,6 +15,7 @@ from typing import Final
 
 from ..bounds import INITIALIZE_RESULT_BYTES
 from ..errors import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     UNSUPPORTED_VERSION,
     HandshakeRefused,
@@ -220,7 +221,10 @@ def _is_about_the_version(refusal: Refused | HandshakeRefused) -> bool:
         code = refusal.upstream_code
     else:
         code = refusal.code
-        if refusal.concern not in _MAY_MEAN_THE_VERSION:
+        # An error in JSON-RPC means what it says, whatever status it came with; but that it has failed, a
+        # server says in any words.
+        is_an_answer = refusal.is_an_answer and code != INTERNAL_ERROR
+        if refusal.concern not in _MAY_MEAN_THE_VERSION and not is_an_answer:
             return code == UNSUPPORTED_VERSION
     if code in (UNSUPPORTED_VERSION, INVALID_PARAMS):
         return True

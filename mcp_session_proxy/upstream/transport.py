@@ -54,6 +54,12 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True, dict=True):
         """What travels with requests that the proxy sends by itself: nothing that belongs to one call."""
         return self if self.reduced is None else self.reduced
 
+    def renewed_by(self, newer: "Caller") -> "Caller":
+        """The same request under the credentials of a newer one of the same caller."""
+        said_by = newer.credentials
+        own = [pair for pair in self.headers if pair not in self.credentials.headers]
+        return Caller(headers=(*said_by.headers, *own), query=said_by.query, reduced=said_by)
+
     def with_more(self, headers: Iterable[tuple[str, str]]) -> "Caller":
         """The same for one request that has more headers, which do not say who is calling."""
         return Caller(headers=(*self.headers, *headers), query=self.query, reduced=self.credentials)

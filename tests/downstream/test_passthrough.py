@@ -709,6 +709,23 @@ async def test_metadata_names_the_public_url(bench: Bench) -> None:
     assert challenge == f'Bearer resource_metadata="https://mcp.example{METADATA}/tools/mcp"'
 
 
+@pytest.mark.parametrize("kind", [None, "text/plain; charset=utf-8", "application/octet-stream"])
+async def test_metadata_that_is_not_called_json(bench: Bench, kind: str | None) -> None:
+    """Clients read it all the same, so it names the public URL, too."""
+
+    async def upstream(request: web.BaseRequest) -> web.Response:
+        response = web.Response(body=json.dumps({"resource": f"http://{request.host}/mcp"}).encode())
+        response.headers["Content-Type"] = kind or "x"
+        if kind is None:
+            del response.headers["Content-Type"]
+        return response
+
+    proxy = await bench.before(upstream, "https://mcp.example")
+    async with bench.request("GET", proxy, f"{METADATA}/mcp") as response:
+        assert response.headers.get("Content-Type") in (kind, "application/octet-stream")
+        assert json.loads(await response.read()) == {"resource": "https://mcp.example/mcp"}
+
+
 async def test_metadata_is_left_alone_without_a_public_url(bench: Bench) -> None:
     """Without a public URL the server's document comes as it is."""
     proxy = await bench.before(metadata_server())

@@ -298,6 +298,22 @@ async def test_modern_clients_of_one_caller() -> None:
         assert len(bench.server.sessions) == 1
 
 
+async def test_what_the_server_is_told_of_roots_has_no_header_of_a_call() -> None:
+    """It is the proxy that tells it, in whoever's course: only the call has the call's headers."""
+    mark = "X-Request-Mark"
+    async with (
+        world(RootsServer()) as bench,
+        modern(bench, "file:///one") as one,
+        modern(bench, "file:///two", **{mark: "two"}) as two,
+    ):
+        assert await one.roots() == ["file:///one"]
+        assert await two.roots() == ["file:///two"]
+        told = [request for request, _ in bench.server.posts("notifications/roots/list_changed")]
+        assert [request.headers.get(mark) for request in told] == [None]
+        calls = [request for request, _ in bench.server.posts("tools/call")]
+        assert [request.headers.get(mark) for request in calls] == [None, "two"]
+
+
 async def test_modern_clients_at_the_same_time() -> None:
     """A call of another client waits until the server has finished with the one before."""
     server = RootsServer()

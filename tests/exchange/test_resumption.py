@@ -29,7 +29,7 @@ from mcp_session_proxy.errors import (
 )
 from mcp_session_proxy.exchange.exchange import Exchange
 from mcp_session_proxy.protocol.jsonrpc import Request
-from mcp_session_proxy.upstream.transport import NOBODY, ConnectionLost
+from mcp_session_proxy.upstream.transport import NOBODY, Caller, ConnectionLost
 
 pytestmark = pytest.mark.looptime
 
@@ -200,7 +200,8 @@ async def test_an_id_that_is_taken_back() -> None:
 
 
 @pytest.mark.parametrize(
-    "failure", [408, 409, 425, 429, 502, 503, 504, UpstreamUnreachable("down"), ConnectionLost(), None]
+    "failure",
+    [408, 409, 423, 425, 429, 502, 503, 504, 520, 530, UpstreamUnreachable("down"), ConnectionLost(), None],
 )
 async def test_what_passes_is_tried_again(failure: int | Exception | None) -> None:
     """With a pause that grows, for as long as a restart takes."""
@@ -223,6 +224,32 @@ async def test_a_server_that_crashes_over_the_resumption() -> None:
     other = Scene(retry_seconds=None)
     assert isinstance(await other.fail(*(refusal(500) for _ in range(99))), OutcomeUnknown)
     assert 15 <= other.took_seconds < 21
+
+
+OLD, NEW = (Caller(headers=(("Authorization", token),)) for token in ("old", "new"))
+MARK = ("X-Request-Mark", "1")
+
+
+async def test_a_call_that_outlives_its_token() -> None:
+    """It is gone on with under the token that its caller has by now, and otherwise with its own headers."""
+    at = Scene()
+    await at.begin(nothing(), refusal(401), done())
+    at.exchange.caller = Caller(headers=(*OLD.headers, MARK), reduced=OLD)
+    at.session.record.credentials = NEW
+    response = await at.exchange.run()
+    assert json.loads(response.result or b"") == {"done": True}
+    old, new = (*OLD.headers, MARK), (*NEW.headers, MARK)
+    assert [sent.caller.headers for sent in at.server.gets()] == [old, old, new]
+
+
+async def test_a_caller_that_is_not_taken_any_more() -> None:
+    """Neither under its former token nor under the newest one: the answer is lost."""
+    at = Scene()
+    await at.begin(refusal(403), refusal(401), done())
+    at.exchange.caller, at.session.record.credentials = OLD, NEW
+    with pytest.raises(OutcomeUnknown):
+        await at.exchange.run()
+    assert [sent.caller.headers for sent in at.server.gets()] == [OLD.headers, NEW.headers]
 
 
 async def test_only_failures_in_a_row_count() -> None:

@@ -95,6 +95,10 @@ async def opened(server: FakeServer, **options: Any) -> UpstreamSession:
         with_status(400, {"error": "unsupported version"}),
         with_status(422, failure(-32600, UNSUPPORTED)),
         with_status(404, failure(-32022, "no")),
+        with_status(404, failure(-32000, UNSUPPORTED)),
+        with_status(500, failure(-32602, "Invalid request parameters")),
+        with_status(501, failure(-32000, UNSUPPORTED)),
+        with_status(503, failure(-32600, UNSUPPORTED)),
     ],
 )
 async def test_downwards_through_the_known_ones(refuse: Callable[[Sent], FakeReply]) -> None:
@@ -168,6 +172,8 @@ async def test_a_server_that_takes_none() -> None:
         (with_status(429, b""), UpstreamRejected),
         (with_status(500, failure(-32603, UNSUPPORTED)), UpstreamRejected),
         (with_status(503, b""), UpstreamRejected),
+        (with_status(503, failure(-32000, "Too many open sessions")), UpstreamRejected),
+        (with_status(403, failure(-32602, UNSUPPORTED)), UpstreamRejected),
     ],
 )
 async def test_other_refusals_stay_as_they_are(

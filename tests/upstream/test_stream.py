@@ -90,7 +90,7 @@ async def test_what_has_no_ids_and_was_away_for_long() -> None:
     assert (scene.missed, scene.stream.gaps) == (1, 1)
 
 
-@pytest.mark.parametrize("status", [400, 404, 405, 406, 410, 412, 416, 422, 501])
+@pytest.mark.parametrize("status", [400, 404, 405, 406, 410, 412, 416, 422, 501, 505])
 async def test_a_refused_id_is_dropped(status: int) -> None:
     """At once, and whoever listens is told that something may have been missed."""
     scene = Scene(first(), refusal(status))
@@ -109,7 +109,8 @@ async def test_an_id_that_cannot_be_sent_is_dropped() -> None:
 
 
 @pytest.mark.parametrize(
-    ("failure", "patience"), [(401, 3), (403, 3), (500, 3), (409, 10), (429, 10), (503, 10), (None, 10)]
+    ("failure", "patience"),
+    [(401, 3), (403, 3), (500, 3), (409, 10), (429, 10), (503, 10), (522, 10), (None, 10)],
 )
 async def test_an_id_that_fails_too_often_is_dropped(failure: int | None, patience: int) -> None:
     """A server that merely starts gets more time before the id is blamed."""

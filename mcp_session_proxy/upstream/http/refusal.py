@@ -37,12 +37,12 @@ _CONCERNS: Final[Mapping[int, Concern]] = {
 _NO_STREAM: Final[Mapping[int, NoStream]] = {
     408: NoStream.PASSING,
     409: NoStream.PASSING,
+    423: NoStream.PASSING,
     425: NoStream.PASSING,
     429: NoStream.PASSING,
-    502: NoStream.PASSING,
-    503: NoStream.PASSING,
-    504: NoStream.PASSING,
     500: NoStream.CRASH,
+    501: NoStream.NOT_OFFERED,
+    505: NoStream.NOT_OFFERED,
     401: NoStream.CALLER,
     403: NoStream.CALLER,
     404: NoStream.NO_SESSION,
@@ -58,7 +58,9 @@ def media_type(headers: Mapping[str, str]) -> str | None:
 
 def why_no_stream(status: int) -> NoStream:
     """What an answer to a GET means that is no event stream."""
-    return _NO_STREAM.get(status, NoStream.NOT_OFFERED)
+    # Delivery networks have statuses of their own for a server that they do not reach (520 to 530).
+    unnamed = NoStream.PASSING if status >= 500 else NoStream.NOT_OFFERED
+    return _NO_STREAM.get(status, unnamed)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
