@@ -14,7 +14,7 @@ async def introduce(session: UpstreamSession, client: Hashable, caller: Caller) 
     """Have the server ask this client for its roots, if it has those of another.
 
     Only for profiles that tell of changes. The client is asked in the course of the call that waits here,
-    which counts as running. The server is told by the proxy itself: with credentials of ``caller`` and no more.
+    which counts as running. The server is told by the proxy itself, with the credentials of ``caller`` alone.
     """
     if session.record.roots.respondent != client:
         said_by = caller.credentials

@@ -79,13 +79,9 @@ async def find_answer(
                         if response is not None:
                             return response
                 except StreamRefused as refused:
-                    # A call may outlive the token that it was made with.
-                    newest = incarnation.record.credentials
-                    if refused.why is NoStream.CALLER and newest != caller.credentials:
-                        caller = caller.renewed_by(newest)
-                        continue
+                    asked_by, caller = caller, _renewed(caller, refused, incarnation)
                     # It has forgotten the place, keeps no events, or will not say: asking again is in vain.
-                    if not refused.passes:
+                    if caller is asked_by and not refused.passes:
                         break
                     resumption.failed(refused)
                 except UpstreamTimeout:
@@ -99,6 +95,13 @@ async def find_answer(
         if not resumption.failing:
             raise UpstreamTimeout(_SILENT) from None
     raise AnswerLost
+
+
+def _renewed(caller: Caller, refused: StreamRefused, incarnation: Incarnation) -> Caller:
+    """Who asks next: a call may outlive its token, and its caller have another one by now."""
+    newest = incarnation.record.credentials
+    is_outdated = refused.why is NoStream.CALLER and newest != caller.credentials
+    return caller.renewed_by(newest) if is_outdated else caller
 
 
 async def _read_further(
