@@ -13,7 +13,7 @@ from ..errors import ProxyError, UpstreamTimeout
 from ..events import Observer
 from ..protocol import jsonrpc, tasks
 from ..protocol.jsonrpc import Request, Response
-from ..protocol.tasks import TaskOutcome, TaskStatus
+from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
 from ..sessions.binding import Visit
 from ..tracing import UNTRACED, RequestTrace
 from .cutoff import CutOff
@@ -86,8 +86,13 @@ class CreatingExchange(Exchange):
         if created is None:
             return
         self._followed.forget(self.session, created.id)
-        task = UpstreamTask(created, self._visit, NO_OUTLET, followed=self._followed, observe=self._observe)
-        await task.cancel()
+        await self._make_task(created, NO_OUTLET).cancel()
+
+    def _make_task(self, created: LegacyTask, outlet: Outlet) -> UpstreamTask:
+        """The task that the call has become; its client's side is ``outlet``."""
+        return UpstreamTask(
+            created, self._visit, outlet, take_status=self._followed.take_status, observe=self._observe
+        )
 
 
 class FollowingExchange(CreatingExchange):
@@ -114,9 +119,7 @@ class FollowingExchange(CreatingExchange):
         # Its progress goes on under our number, after the answer.
         tokens = self._incarnation.calls.tokens
         tokens[self.upstream_id] = self
-        task = UpstreamTask(
-            created, self._visit, self._outlet, followed=self._followed, observe=self._observe
-        )
+        task = self._make_task(created, self._outlet)
         try:
             outcome = await self._follow(task)
         except BaseException:
@@ -133,7 +136,7 @@ class FollowingExchange(CreatingExchange):
         try:
             with self._cutoff:
                 async with asyncio.timeout(self._ttl_seconds):
-                    return await task.follow()
+                    return await self._followed.follow(task)
         except CutOff:
             raise self._aborted or cancelled() from None
         except TimeoutError:

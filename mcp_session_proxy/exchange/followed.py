@@ -8,7 +8,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Final, Protocol
+from typing import Final
 from weakref import WeakKeyDictionary
 
 from ..bounds import QUESTIONS_A_CALL, UNKNOWN_TASKS
@@ -16,40 +16,14 @@ from ..errors import OverBudget
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, revisions, tasks
 from ..protocol.jsonrpc import Request
-from ..protocol.tasks import LegacyTask, TaskStatus
+from ..protocol.tasks import LegacyTask, TaskOutcome, TaskStatus
 from ..upstream.question import Question
 from ..upstream.session import UpstreamSession
+from .upstream_task import UpstreamTask
 
 # How long after its answer a call may take to become a task here; and a question that none takes is held.
 ADOPTION_SECONDS: Final = 1.0
 _HELD_SECONDS: Final = 10.0
-
-
-class FollowedTask(Protocol):
-    """What is needed of a task.
-
-    A protocol, because ``upstream_task.UpstreamTask``, which is one, is entered here: it imports this module.
-    """
-
-    session: UpstreamSession
-    task: LegacyTask
-
-    @property
-    def is_about_to_ask(self) -> bool:
-        """Whether the server has said that the task needs input, and has not asked since."""
-        ...
-
-    def has_announced(self, text: str | None) -> bool:
-        """Whether the server has said that it will ask this."""
-        ...
-
-    def note(self, told: LegacyTask) -> None:
-        """Hear how it stands."""
-        ...
-
-    def deliver(self, request: Request) -> None:
-        """Take a question."""
-        ...
 
 
 @dataclass(slots=True)
@@ -77,7 +51,7 @@ class Followed:
 
     def __init__(self, room: Share = UNBOUNDED) -> None:
         self._room = room
-        self._tasks: WeakKeyDictionary[UpstreamSession, dict[str, FollowedTask]] = WeakKeyDictionary()
+        self._tasks: WeakKeyDictionary[UpstreamSession, dict[str, UpstreamTask]] = WeakKeyDictionary()
         # The answer that says that there is a task comes on another stream than what is told of it.
         self._early: WeakKeyDictionary[UpstreamSession, OrderedDict[str, _Foreword]] = WeakKeyDictionary()
         self._expected_until: WeakKeyDictionary[UpstreamSession, float] = WeakKeyDictionary()
@@ -86,8 +60,18 @@ class Followed:
         """A task of ours may begin in this session within this time."""
         self._expected_until[session] = asyncio.get_running_loop().time() + seconds
 
-    def add(self, task: FollowedTask) -> None:
-        """Let a task hear what its server says of it."""
+    async def follow(self, task: UpstreamTask) -> TaskOutcome:
+        """How a task has ended. Until then it hears here what its server says of it.
+
+        Raises nothing but a cancellation, of which the server hears nothing.
+        """
+        self._add(task)
+        try:
+            return await task.run()
+        finally:
+            self._remove(task)
+
+    def _add(self, task: UpstreamTask) -> None:
         self._tasks.setdefault(task.session, {})[task.task.id] = task
         early = self._early.get(task.session, OrderedDict()).pop(task.task.id, None)
         if early is None:
@@ -99,8 +83,7 @@ class Followed:
             task.deliver(question.request)
         early.questions.clear()
 
-    def remove(self, task: FollowedTask) -> None:
-        """It is over."""
+    def _remove(self, task: UpstreamTask) -> None:
         here = self._tasks.get(task.session, {})
         if here.get(task.task.id) is task:
             del here[task.task.id]

@@ -1,21 +1,23 @@
 """A handle of a task of a server's own (2025-11-25): how it stands, what it asks, how it ends."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
 from ..bounds import QUESTIONS_A_CALL, QUESTIONS_A_TASK
 from ..errors import OverBudget
+from ..events import Observer
 from ..memory import UNBOUNDED, Share
 from ..protocol import jsonrpc, lifting, questions
 from ..protocol.jsonrpc import Notification, Request, Response
-from ..protocol.tasks import TaskOutcome
+from ..protocol.tasks import LegacyTask, TaskOutcome
 from ..sessions.binding import Visit
 from ..upstream.question import NO_MEMORY, TOO_MANY, UNABLE, Question, refuse_in_turn, refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult, Caller
+from .followed import Followed
 from .handles import Handle
-from .upstream_task import UpstreamTask
+from .upstream_task import FollowedBefore, UpstreamTask
 
 # What was heard of a task is told again for so long, or for the time in which its server wants no question.
 _FRESH_SECONDS: Final = 1.0
@@ -26,19 +28,23 @@ _MOST_POLL_MILLISECONDS: Final = 3_600_000
 class LegacyHandle(Handle):
     """A task of the server's own. Implements ``outlet.Outlet`` for what the server says in its course.
 
-    ``visit`` holds the session, and is ended with the task. ``capabilities`` are its client's.
+    ``task`` is what was said of it last. ``visit`` holds the session, and is ended with the task.
+    ``capabilities`` are its client's. ``before`` is what is known of it if another process has followed it.
     """
 
     kind = "server"
 
     def __init__(
         self,
+        task: LegacyTask,
         visit: Visit,
         *,
         principal: str,
         capabilities: Mapping[str, bytes],
         ttl_milliseconds: int | None,
-        follow: Callable[["LegacyHandle", Visit], UpstreamTask],
+        followed: Followed,
+        observe: Observer,
+        before: FollowedBefore | None = None,
         results: Share = UNBOUNDED,
         room_for_questions: Share = UNBOUNDED,
     ) -> None:
@@ -50,7 +56,17 @@ class LegacyHandle(Handle):
         self._room_for_questions = room_for_questions
         self._pending: dict[str, Question] = {}
         self._keys: set[str] = set()
-        self.upstream = follow(self, visit)
+        self._followed = followed
+        self.upstream = UpstreamTask(
+            task,
+            visit,
+            self,
+            take_status=followed.take_status,
+            observe=observe,
+            on_change=self._note_change,
+            on_place=lambda: self.on_note(self),
+            before=before,
+        )
         self.said: bytes | None = None  # in answer to the call, where its client is to be told that
         self._came = asyncio.Event()
         self._came.set()
@@ -82,7 +98,7 @@ class LegacyHandle(Handle):
         poll = task.poll_milliseconds
         self.poll_milliseconds = None if poll is None else min(poll, _MOST_POLL_MILLISECONDS)
 
-    def note_change(self) -> None:
+    def _note_change(self) -> None:
         """The server has said something of it; its end is told when there is its result, too."""
         if not self.upstream.task.status.is_final:
             self._take_over()
@@ -92,7 +108,7 @@ class LegacyHandle(Handle):
         """Follow it. The session is held for as long."""
         try:
             await self._came.wait()
-            outcome = await self.upstream.follow()
+            outcome = await self._followed.follow(self.upstream)
             # Not where the proxy ends before: whoever goes on with the task may have the client asked again.
             self._let_go_of(self._pending.values())
             return outcome

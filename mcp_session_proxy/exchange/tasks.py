@@ -31,7 +31,7 @@ from .late_call import LateCall
 from .legacy_handle import LegacyHandle
 from .listening import Listener
 from .stored_handles import describe, go_on, remember_end
-from .upstream_task import FollowedBefore, UpstreamTask, failure_of
+from .upstream_task import FollowedBefore, failure_of
 
 # A task that is over is kept for so long at least: its client may not have asked since.
 _LAST_SECONDS: Final = 60.0
@@ -149,25 +149,15 @@ class Handles:
         ttl_milliseconds = task.ttl_milliseconds
         if ttl_milliseconds is not None:
             ttl_milliseconds = min(ttl_milliseconds, round(self.rules.ttl_seconds * 1000))
-
-        def follow(handle: LegacyHandle, visit: Visit) -> UpstreamTask:
-            return UpstreamTask(
-                task,
-                visit,
-                handle,
-                followed=self.followed,
-                observe=self._observe,
-                on_change=handle.note_change,
-                on_place=lambda: handle.on_note(handle),
-                before=before,
-            )
-
         return LegacyHandle(
+            task,
             visit,
             principal=principal,
             capabilities=capabilities,
             ttl_milliseconds=ttl_milliseconds,
-            follow=follow,
+            followed=self.followed,
+            observe=self._observe,
+            before=before,
             results=self._results,
             room_for_questions=self._questions,
         )

@@ -26,7 +26,6 @@ from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
-from .followed import Followed
 from .outlet import Outlet
 from .result_stream import Reading, ResultExchange, ResultPlace
 
@@ -70,9 +69,10 @@ class FollowedBefore:
 class UpstreamTask:
     """One task. ``outlet`` is its client's side, which is asked; ``task`` is what was said of it last.
 
-    ``visit`` is for as long as it is followed; whoever had it made ends that. ``reading`` is its
-    ``tasks/result`` before the end. ``on_change`` is told of each change, and ``on_place`` when another
-    process could go on with it from another place. Implements ``outlet.Outlet`` for the requests about it.
+    ``visit`` is for as long as it is followed; whoever had it made ends that. ``take_status`` takes what the
+    server says in the course of this task of any that it has. ``reading`` is its ``tasks/result`` before the
+    end. ``on_change`` is told of each change, and ``on_place`` when another process could go on with it from
+    another place. Implements ``outlet.Outlet`` for the requests about it.
     """
 
     def __init__(
@@ -81,7 +81,7 @@ class UpstreamTask:
         visit: Visit,
         outlet: Outlet,
         *,
-        followed: Followed,
+        take_status: Callable[[UpstreamSession, bytes | None], None],
         observe: Observer,
         on_change: Callable[[], None] = lambda: None,
         on_place: Callable[[], None] = lambda: None,
@@ -93,7 +93,7 @@ class UpstreamTask:
         self._incarnation = visit.session.incarnation
         self._visit = visit
         self._outlet = outlet
-        self._followed = followed
+        self._take_status = take_status
         self._observe = observe
         self._on_change = on_change
         self._on_place = on_place
@@ -138,11 +138,12 @@ class UpstreamTask:
 
     # -- until it is over ------------------------------------------------------------------------
 
-    async def follow(self) -> TaskOutcome:
+    async def run(self) -> TaskOutcome:
         """How it has ended. What the server asks meanwhile goes to the outlet. Raises nothing but
         a cancellation, of which the server hears nothing.
+
+        Only ``Followed.follow`` calls this: it lets the task hear what comes on the standalone stream.
         """
-        self._followed.add(self)
         pause_seconds = 0.0
         try:
             if self._before is not None:
@@ -165,7 +166,6 @@ class UpstreamTask:
                 if not await self._something_happens(pause_seconds):
                     await self.refresh()
         finally:
-            self._followed.remove(self)
             self.reading.cancel()
             if self._refreshing is not None:
                 self._refreshing.cancel()
@@ -333,7 +333,7 @@ class UpstreamTask:
         others = [message for message in messages if message.method != revisions.TASK_STATUS]
         for message in messages:
             if message.method == revisions.TASK_STATUS:
-                self._followed.take_status(self.session, message.params)
+                self._take_status(self.session, message.params)
         if others:
             await self._outlet.notify(*others)
 
