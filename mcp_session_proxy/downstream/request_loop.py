@@ -3,6 +3,9 @@
 aiohttp's own loop begins a task for each request and wakes the connection's when that is over. That keeps
 context variables of requests apart, of which there are none here, and costs as much as a whole room of the
 proxy's. In all else this is what aiohttp 3.14 does.
+
+There is no public way to have it so. The methods that this follows are private, so the package takes no other
+minor version of aiohttp, and a test (``test_known_aiohttp``) says which of them a release has changed.
 """
 
 import asyncio
