@@ -6,7 +6,7 @@ handler is cancelled with its connection (MCP 2026-07-28, basic/transports/strea
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
@@ -39,7 +39,9 @@ _ALLOW: Final = {"Allow": "GET, POST"}
 
 
 class Endpoint:
-    """The MCP endpoint. ``handle`` takes each request of its path. ``rules`` may be replaced at any time.
+    """The MCP endpoint. ``handle`` takes each request of its path; ``serve`` one whose head was judged.
+
+    ``rules`` may be replaced at any time.
 
     ``heartbeats`` watches all answers that are not over, ``posts`` counts them.
     """
@@ -89,10 +91,15 @@ class Endpoint:
         """Whether it is known that modern requests go to the server as they are."""
         return self.rules.eras is not ServedEras.LEGACY and self._era().passes() is True
 
-    async def handle(
-        self, http: web.BaseRequest, head: Head, body: bytes | None = None
-    ) -> web.StreamResponse:
-        """Answer one HTTP request, whose head the front door has let in.
+    def handle(self, http: web.BaseRequest, head: Head) -> Awaitable[web.StreamResponse]:
+        """Answer one HTTP request, whose head the front door has let in. Raises as ``serve``."""
+        # Most requests have the head of the one before, which was judged by these rules already.
+        if head.judged_by is not self._senders.rules:
+            self._senders.judge(http, head)
+        return self.serve(http, head)
+
+    async def serve(self, http: web.BaseRequest, head: Head, body: bytes | None = None) -> web.StreamResponse:
+        """Answer one HTTP request, whose head was judged.
 
         ``body`` is that of a POST, if it was read already; what it takes of the memory is given back here.
 
@@ -105,9 +112,6 @@ class Endpoint:
         Raises:
             ProxyError: the whole request is refused; nothing of an answer has been written.
         """
-        # Most requests have the head of the one before, which was judged by these rules already.
-        if head.judged_by is not self._senders.rules:
-            self._judge(http, head)
         if http.method != "POST":
             return await self._handle_other(http, head)
         served = self.rules.eras
@@ -144,12 +148,6 @@ class Endpoint:
                 return await self._legacy.post(http, head, messages, meta, batch=batch)
         finally:
             bodies.give_back(len(body))
-
-    def _judge(self, http: web.BaseRequest, head: Head) -> None:
-        """Judge a head by the rules of now, if that was not done on its way here."""
-        if not head.unsettled:
-            self._senders.judge(http, head)
-        head.unsettled = False
 
     async def _settle(
         self, http: web.BaseRequest, head: Head, messages: Sequence[Message | Rejection], *, batch: bool

@@ -42,8 +42,7 @@ class Head(Judged):
     its client wants to be asked for the body. ``hops`` is how many members have forwarded it.
 
     The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it; None
-    as long as it is not settled who sends it, and again when a token is over. ``unsettled``: it was judged
-    for this very request on its way to the endpoint, and that is not settled.
+    as long as it is not settled who sends it, and again when a token is over.
     """
 
     __slots__ = (
@@ -62,7 +61,6 @@ class Head(Judged):
         "sender",
         "session_id",
         "to_endpoint",
-        "unsettled",
         "version",
         "version_served",
         "versions",
@@ -76,7 +74,6 @@ class Head(Judged):
     # What another member gets after so many hops, from the connection of this number.
     forwarded_as: tuple[int, int, bytes] | None
 
-    unsettled: bool
     sender: Sender
     session_id: str | None
     versions: Sequence[str]  # all that its version header names; ``version`` is the first
@@ -94,7 +91,6 @@ class Head(Judged):
         self.judged_by = None
         self.forwarded_as = None
         self.hops = 0
-        self.unsettled = False
 
     def is_of(self, http: web.BaseRequest) -> bool:
         """Whether this request has the same head, but for its method and the length of its body."""

@@ -55,10 +55,9 @@ class RoutedEndpoint:
         """
         if head.judged_by is not self._senders.rules:
             self._senders.judge(http, head)
-            head.unsettled = head.judged_by is None
         # A server that speaks modern itself keeps nothing of which it would matter who sends it.
         if head.names_modern and self.endpoint.passes_modern:
-            return await self.endpoint.handle(http, head)
+            return await self.endpoint.serve(http, head)
         shard = shard_of(head.sender)
         held = self._held.get(shard)
         membership = self._membership
@@ -66,7 +65,7 @@ class RoutedEndpoint:
             return await self._find(http, head, shard)
         held.uses += 1
         try:
-            return await self.endpoint.handle(http, head)
+            return await self.endpoint.serve(http, head)
         finally:
             held.uses -= 1
 
@@ -123,7 +122,7 @@ class RoutedRequest:
         """See ``Way``."""
         # Whoever answers gives back what the body takes.
         self._owed_bytes = 0
-        return await self._routed.endpoint.handle(self._http, self._head, self.body)
+        return await self._routed.endpoint.serve(self._http, self._head, self.body)
 
     async def send(self, card: Card, hops: int) -> web.StreamResponse:
         """See ``Way``."""
