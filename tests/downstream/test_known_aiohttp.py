@@ -33,8 +33,8 @@ def test_a_followed_method_is_as_it_was(name: str) -> None:
     source = inspect.getsource(getattr(RequestHandler, name))
     digest = hashlib.sha256(source.encode()).hexdigest()[:16]
     assert digest == KNOWN[name], (
-        f"aiohttp {aiohttp.__version__} has another RequestHandler.{name} than {KNOWN_VERSION}. Read what has "
-        f"changed in aiohttp/web_protocol.py, at https://github.com/aio-libs/aiohttp/compare/"
-        f"v{KNOWN_VERSION}...v{aiohttp.__version__}, have downstream/request_loop.py and connection.py do the "
-        f"same, run tests/downstream, and write {digest!r} and the version here."
+        f"aiohttp {aiohttp.__version__} has another RequestHandler.{name} than {KNOWN_VERSION}. "
+        f"Read https://github.com/aio-libs/aiohttp/compare/v{KNOWN_VERSION}...v{aiohttp.__version__} "
+        "(aiohttp/web_protocol.py), have downstream/request_loop.py and connection.py do the same, "
+        f"run tests/downstream, and write {digest!r} and the version here."
     )
