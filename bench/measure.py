@@ -1,6 +1,6 @@
 """A case of load: the contenders take turns, round by round, under the same load."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 
@@ -100,6 +100,20 @@ class Case:
                         say(f"{self.name}: {name}, round {number + 1} of {rounds}")
                         _take_turn(self, runner, result)
         return result
+
+
+def in_rounds(
+    result: Result, rounds: int, say: Progress, measure: Callable[[], None], *, subject: str
+) -> Result:
+    """Measure something so many times. What goes wrong is noted of its ``subject``, and ends that."""
+    for number in range(rounds):
+        say(f"{result.name}: round {number + 1} of {rounds}")
+        try:
+            measure()
+        except TROUBLE as error:
+            result.fail(subject, str(error))
+            break
+    return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from . import procfs
 from .contenders import Place, Stage
 from .listeners import hold_listeners
-from .measure import TROUBLE
+from .measure import in_rounds
 from .messages import ECHO, Client, WrongAnswer, check_work, modern
 from .result import CLIENT_SESSION, LISTENER, UPSTREAM_SESSION, Progress, Result
 
@@ -39,20 +39,16 @@ class MemoryCase:
     def run(self, stage: Stage, rounds: int, say: Progress) -> Result:
         """Measure; what the proxy gets wrong is noted in the result."""
         result = Result(name=self.name, title=self.title)
-        rounds = min(rounds, self.most_rounds)
-        for number in range(rounds):
-            say(f"{self.name}: round {number + 1} of {rounds}")
-            try:
-                client = _client_sessions(stage, self.client_sessions)
-                upstream = _upstream_sessions(stage, self.upstream_sessions) - client
-                listener = _listeners(stage, self.listeners)
-            except TROUBLE as error:
-                result.fail("proxy", str(error))
-                break
+
+        def weigh() -> None:
+            client = _client_sessions(stage, self.client_sessions)
+            upstream = _upstream_sessions(stage, self.upstream_sessions) - client
+            listener = _listeners(stage, self.listeners)
             result.add(CLIENT_SESSION, {"each": client / 1024})
             result.add(UPSTREAM_SESSION, {"each": upstream / 1024})
             result.add(LISTENER, {"each": listener / 1024})
-        return result
+
+        return in_rounds(result, min(rounds, self.most_rounds), say, weigh, subject="proxy")
 
 
 def _settled(place: Place) -> int:

@@ -20,7 +20,7 @@ from key_value_server import ANY, running
 
 from . import procfs, wrk
 from .contenders import Place, Stage
-from .measure import TROUBLE
+from .measure import TROUBLE, in_rounds
 from .messages import ECHO, Client, Request, WrongAnswer, legacy
 from .result import (
     AT_EITHER,
@@ -151,20 +151,16 @@ class TakeoverCase:
         """Measure; what goes wrong is noted in the result."""
         result = Result(name=self.name, title=self.title)
         calls = _calls_of(range(self.callers))
-        rounds = min(rounds, self.most_rounds)
-        for number in range(rounds):
-            say(f"{self.name}: round {number + 1} of {rounds}")
-            try:
-                with _members(stage, 2, *_MANY) as (one, other):
-                    _introduce(one, calls)
-                    time.sleep(1.0)  # all of it is written
-                    stage.stop(one)
-                    took = asyncio.run(_call_at_once(other, calls))
-            except TROUBLE as error:
-                result.fail(TAKEN_OVER, str(error))
-                break
+
+        def take_over() -> None:
+            with _members(stage, 2, *_MANY) as (one, other):
+                _introduce(one, calls)
+                time.sleep(1.0)  # all of it is written
+                stage.stop(one)
+                took = asyncio.run(_call_at_once(other, calls))
             result.add(TAKEN_OVER, {"takeover": took})
-        return result
+
+        return in_rounds(result, min(rounds, self.most_rounds), say, take_over, subject=TAKEN_OVER)
 
 
 async def _call_at_once(place: Place, calls: Sequence[Request]) -> float:
@@ -198,18 +194,15 @@ class IdleCase:
         """Measure; what goes wrong is noted in the result."""
         result = Result(name=self.name, title=self.title)
         calls = _calls_of(range(self.callers))
-        for number in range(min(rounds, self.most_rounds)):
-            say(f"{self.name}: round {number + 1}")
-            try:
-                place = stage.contender("proxy", "stub", *_MANY, own="idle")
-                result.add(IN_MEMORY, self._measure(place, calls))
-                stage.stop(place)
-                with _members(stage, 1, *_MANY) as (place,):
-                    result.add(ON_STORE, self._measure(place, calls))
-            except TROUBLE as error:
-                result.fail(ON_STORE, str(error))
-                break
-        return result
+
+        def keep_quiet() -> None:
+            place = stage.contender("proxy", "stub", *_MANY, own="idle")
+            result.add(IN_MEMORY, self._measure(place, calls))
+            stage.stop(place)
+            with _members(stage, 1, *_MANY) as (place,):
+                result.add(ON_STORE, self._measure(place, calls))
+
+        return in_rounds(result, min(rounds, self.most_rounds), say, keep_quiet, subject=ON_STORE)
 
     def _measure(self, place: Place, calls: Sequence[Request]) -> dict[str, float]:
         _introduce(place, calls)
