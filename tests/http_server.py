@@ -96,6 +96,17 @@ class HttpServer:
             self.sessions[session] += 1
         return reply_to(message, {"count": self.sessions[session]})
 
+    def hold_up_handshakes(self) -> asyncio.Event:
+        """Answer no ``initialize`` from now on before the event that this gives is set."""
+        go_on = asyncio.Event()
+
+        async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
+            await go_on.wait()
+            return self.open_session(message)
+
+        self.on["initialize"] = initialize
+        return go_on
+
     def open_session(self, message: Any, *, identifier: str | None = None, **result: object) -> web.Response:
         """The usual answer to ``initialize``; with an id, or keys of its result, as the test wants them."""
         self._opened += 1

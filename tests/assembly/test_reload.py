@@ -523,12 +523,7 @@ async def test_max_requests_per_session(bench: Reloaded) -> None:
 @pytest.mark.slow
 async def test_open_concurrency(bench: Reloaded) -> None:
     """Who waits for a handshake gets one of its own."""
-
-    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        return bench.server.open_session(message)
-
-    bench.server.on["initialize"] = initialize
+    bench.server.hold_up_handshakes()
     await bench.start()
     async with bench.asking(INITIALIZE), bench.asking(INITIALIZE):
         await until(lambda: len(bench.proxy.core.pool.queue) == 2)
@@ -541,13 +536,7 @@ async def test_open_concurrency(bench: Reloaded) -> None:
 async def test_max_connections(bench: Reloaded) -> None:
     """One more may connect while something is under way on the first."""
     await bench.start(max_connections=1)
-    answered = asyncio.Event()
-
-    async def answer_later(_: web.Request, message: Any) -> web.StreamResponse:
-        await answered.wait()
-        return bench.server.open_session(message)
-
-    bench.server.on["initialize"] = answer_later
+    go_on = bench.server.hold_up_handshakes()
     async with bench.asking(INITIALIZE) as first:
         await until(lambda: bench.server.posts("initialize"))
         with pytest.raises(aiohttp.ClientError):
@@ -556,7 +545,7 @@ async def test_max_connections(bench: Reloaded) -> None:
         bench.change(max_connections=2)
         async with bench.request("OPTIONS") as second:
             assert second.status == 204
-        answered.set()
+        go_on.set()
         assert (await first).status == 200
 
 
@@ -680,15 +669,10 @@ async def test_max_lifetime(bench: Reloaded) -> None:
 @tries("handshake_timeout")
 async def test_handshake_timeout(bench: Reloaded) -> None:
     """The next handshake takes no longer than it now may, be it of a new session or of one that was lost."""
-
-    async def never(*_: object) -> web.StreamResponse:
-        await asyncio.Event().wait()
-        raise AssertionError
-
     await bench.start(handshake_timeout="1h")
     session = await bench.initialize()
     bench.change(handshake_timeout="10ms")
-    bench.server.on["initialize"] = never
+    bench.server.hold_up_handshakes()
     async with asyncio.timeout(PATIENCE_SECONDS):
         assert (await bench.post(INITIALIZE)).error == (0, -32603, "upstream-timeout")
         bench.server.sessions.clear()

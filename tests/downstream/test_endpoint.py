@@ -873,14 +873,8 @@ async def test_lost_post_is_resumed(bench: Bench) -> None:
 
 async def test_slow_initialize_does_not_beat(bench: Bench) -> None:
     """The session id is in a header: nothing may be written before it, however long it takes."""
-    go_on = asyncio.Event()
-
-    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-        await go_on.wait()
-        return bench.server.open_session(message)
-
     await bench.start()
-    bench.server.on["initialize"] = initialize
+    go_on = bench.server.hold_up_handshakes()
     async with bench.asking(INITIALIZE) as asking:
         await until(lambda: bench.server.posts("initialize"))
         assert bench.unfinished == []

@@ -8,7 +8,6 @@ from typing import Any
 
 import aiohttp
 import pytest
-from aiohttp import web
 from http_server import begin_stream, write_event
 from messages import INITIALIZE, call, notification
 from proxy_bench import BOTH, Bench, read_events, until
@@ -225,13 +224,7 @@ async def test_our_own_idle_timeout(bench: Bench) -> None:
 
 async def test_nobody_holds_what_nobody_heard_of(bench: Bench) -> None:
     """A client leaves before its ``initialize`` is answered: the next one has the session at once."""
-    go_on = asyncio.Event()
-
-    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-        await go_on.wait()
-        return bench.server.open_session(message)
-
-    bench.server.on["initialize"] = initialize
+    go_on = bench.server.hold_up_handshakes()
     await bench.start()
     async with bench.asking(INITIALIZE) as leaving:
         await until(lambda: bench.server.posts("initialize"))

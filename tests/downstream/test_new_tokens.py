@@ -282,13 +282,7 @@ async def test_many_forged_tokens_keep_nobody_else_waiting(
     await count(bench, token())
     await count(bench, token("bob"))
     await settled(bench)
-    go_on = asyncio.Event()
-
-    async def slow(_: web.Request, message: object) -> web.StreamResponse:
-        await go_on.wait()
-        return bench.server.open_session(message)
-
-    bench.server.on["initialize"] = slow
+    go_on = bench.server.hold_up_handshakes()
     flood = [asyncio.create_task(bench.post(call(), headers=bearer(token()))) for _ in range(64)]
     statuses = [(await task).status for task in await _first(flood, 24)]
     assert statuses == [503] * 24

@@ -125,13 +125,7 @@ async def test_no_secrets(bench: Bench) -> None:
 
 async def test_session_that_is_being_opened(bench: Bench) -> None:
     """A session without a handshake yet can be shown, too."""
-    go_on = asyncio.Event()
-
-    async def initialize(_: web.Request, message: Any) -> web.StreamResponse:
-        await go_on.wait()
-        return bench.server.open_session(message)
-
-    bench.server.on["initialize"] = initialize
+    go_on = bench.server.hold_up_handshakes()
     await bench.start()
     async with bench.asking(call()) as asking:
         await until(lambda: bench.server.posts("initialize"))
