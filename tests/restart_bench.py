@@ -4,8 +4,10 @@ import contextlib
 import shutil
 import socket
 import sqlite3
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, Self, TypeVar
 
 from aiohttp import web
 from http_server import HttpServer
@@ -16,33 +18,55 @@ from mcp_session_proxy import events
 
 ME = {"Authorization": "Bearer me"}
 YOU = {"Authorization": "Bearer you"}
+AnyBench = TypeVar("AnyBench", bound=Bench)
 
 
-class Restarts:
-    """One bench after another, each with a proxy of its own before the same server."""
+class Successors(Generic[AnyBench]):
+    """One bench after another, each with a proxy of its own before the same server.
 
-    def __init__(self, server: HttpServer, path: Path) -> None:
-        self.server = server
-        self.path = path
+    ``options`` are those of all; ``bench`` is the newest one, and ``told`` what any has told.
+    """
+
+    bench: AnyBench
+
+    def __init__(self, make: Callable[[], AnyBench], **options: str) -> None:
         self.told: list[events.Event] = []
+        self.options = options
+        self._make = make
 
-    async def __aenter__(self) -> "Restarts":
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self.bench.stop()
+        await self.stop()
 
-    async def start(self, **options: Any) -> Bench:
-        """A proxy on the directory."""
-        self.bench = Bench(self.server)
-        await self.bench.__aenter__()
-        await self.bench.start(**{"state_dir": str(self.path), "drain_timeout": "1s", **options})
+    async def start(self, **options: Any) -> AnyBench:
+        """The next one; the one before is stopped, as by SIGTERM."""
+        await self.stop()
+        self.bench = await self._make().__aenter__()
+        await self.bench.start(**{**self.options, **options})
         self.bench.watch(self.told.append)
         return self.bench
 
+    async def stop(self) -> None:
+        """None is left."""
+        if hasattr(self, "bench"):
+            await self.bench.stop()
+
+    def told_of(self, kind: type[events.Event]) -> list[Any]:
+        return [event for event in self.told if isinstance(event, kind)]
+
+
+class Restarts(Successors[Bench]):
+    """Those that go on in the same directory."""
+
+    def __init__(self, server: HttpServer, path: Path) -> None:
+        super().__init__(partial(Bench, server), state_dir=str(path), drain_timeout="1s")
+        self.server = server
+        self.path = path
+
     async def restart(self, **options: Any) -> Bench:
         """SIGTERM, and another one."""
-        await self.bench.stop()
         return await self.start(**options)
 
     async def crash(self, **options: Any) -> Bench:
@@ -57,10 +81,8 @@ class Restarts:
         await self.bench.stop()
         del self.server.on["DELETE"]
         self.path = copy
+        self.options["state_dir"] = str(copy)
         return await self.start(**options)
-
-    def told_of(self, kind: type[events.Event]) -> list[Any]:
-        return [event for event in self.told if isinstance(event, kind)]
 
 
 def rows(path: Path, table: str) -> int:

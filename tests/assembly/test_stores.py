@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from http_server import HttpServer
 from key_value_server import KeyValueServer, needs_one, running
 from messages import INITIALIZE, call
 from proxy_bench import Bench, until
+from restart_bench import Successors
 
 from mcp_session_proxy import events
 from mcp_session_proxy.assembly import stores
@@ -19,6 +21,7 @@ pytestmark = [needs_one, pytest.mark.slow]
 
 ME = {"Authorization": "Bearer me-and-nobody-else"}
 OLD, NEW = "a1" * 32, "b2" * 32
+Proxies = Successors[Bench]
 
 
 @pytest.fixture(scope="module")
@@ -27,43 +30,15 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyValueServer]:
         yield server
 
 
-class Proxies:
-    """One proxy after another, all of one cluster, before the same server."""
-
-    def __init__(self, server: HttpServer, store: KeyValueServer) -> None:
-        self.server = server
-        self.told: list[events.Event] = []
-        self.bench: Bench | None = None
-        self._options = {
-            "store": store.url,
-            "cluster": f"t{secrets.token_hex(4)}",
-            "cluster_key": OLD,
-            "drain_timeout": "1s",
-        }
-
-    async def start(self, **options: Any) -> Bench:
-        """The next one; the one before is stopped."""
-        await self.stop()
-        bench = Bench(self.server)
-        await bench.__aenter__()
-        self.bench = bench
-        await bench.start(**{**self._options, **options})
-        bench.watch(self.told.append)
-        return bench
-
-    async def stop(self) -> None:
-        if self.bench is not None:
-            bench, self.bench = self.bench, None
-            await bench.stop()
-
-
 @pytest.fixture
 async def proxies(server: HttpServer, store: KeyValueServer) -> AsyncIterator[Proxies]:
-    running = Proxies(server, store)
-    try:
-        yield running
-    finally:
-        await running.stop()
+    """One proxy after another, all of one cluster, before the same server."""
+    cluster = f"t{secrets.token_hex(4)}"
+    members = Proxies(
+        partial(Bench, server), store=store.url, cluster=cluster, cluster_key=OLD, drain_timeout="1s"
+    )
+    async with members:
+        yield members
 
 
 async def count(bench: Bench, **options: Any) -> int:
