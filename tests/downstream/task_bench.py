@@ -1,9 +1,12 @@
 """Clients of both eras before the whole proxy and a hand-made server with tasks."""
 
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from modern_bench import ALL, META, Modern, modern, routing
 from proxy_bench import Answer
+from restart_bench import Successors
 from task_server import TaskServer
 
 EXTENSION = f"{META}tasks"
@@ -61,3 +64,10 @@ class TaskBench(Modern):
         while (state := await self.get(task, **more))["status"] not in wanted:
             pass
         return state
+
+
+class Proxies(Successors[TaskBench]):
+    """One proxy after another, with the same state, before one server."""
+
+    def __init__(self, server: TaskServer, state: Path) -> None:
+        super().__init__(partial(TaskBench, server), state_dir=str(state))

@@ -9,9 +9,8 @@ import pytest
 from aiohttp import web
 from http_server import begin_stream, write_event
 from proxy_bench import until
-from task_bench import ADA, DONE, FORM, TaskBench
+from task_bench import ADA, DONE, FORM, Proxies, TaskBench
 from task_server import TaskServer
-from test_stored_tasks import Proxies
 
 from mcp_session_proxy.exchange import upstream_task
 from mcp_session_proxy.exchange.legacy_handle import LegacyHandle
@@ -27,9 +26,8 @@ async def server() -> AsyncIterator[TaskServer]:
 @pytest.fixture
 async def proxies(server: TaskServer, tmp_path: Path) -> AsyncIterator[Proxies]:
     """What begins them."""
-    proxies = Proxies(server, tmp_path)
-    yield proxies
-    await proxies.end()
+    async with Proxies(server, tmp_path) as proxies:
+        yield proxies
 
 
 def asked_in(state: Any) -> list[str]:
@@ -38,7 +36,7 @@ def asked_in(state: Any) -> list[str]:
 
 async def begun(proxies: Proxies) -> tuple[TaskBench, str]:
     """A task, and the proxy that has given the handle of it."""
-    bench = await proxies.begin()
+    bench = await proxies.start()
     return bench, (await bench.handle())["taskId"]
 
 
@@ -46,17 +44,17 @@ async def begun(proxies: Proxies) -> tuple[TaskBench, str]:
 async def test_what_was_asked_is_asked_still(proxies: Proxies, server: TaskServer, token: str | None) -> None:
     """Under the same keys, and answered under the server's own ids; no key is used for another question."""
     bearer = {} if token is None else {"Authorization": f"Bearer {token}"}
-    bench = await proxies.begin()
+    bench = await proxies.start()
     identifier = (await bench.handle(**bearer))["taskId"]
     task = await server.next_task()
     first, second = task.ask(**FORM), task.ask(**FORM)
     while len(asked_in(before := await bench.get(identifier, token=token))) < 2:
         pass
-    bench = await proxies.begin()
+    bench = await proxies.start()
     assert await bench.get(identifier, token=token) == before
     await bench.about("update", identifier, token=token, inputResponses={"name": ADA})
     assert (await task.answer_to(first))["result"] == ADA
-    bench = await proxies.begin()
+    bench = await proxies.start()
     assert asked_in(await bench.get(identifier, token=token)) == ["name_2"]
     third = task.ask(**FORM)
     while len(asked_in(await bench.get(identifier, token=token))) < 2:
@@ -76,7 +74,7 @@ async def test_the_request_that_was_under_way_is_sent_anew(proxies: Proxies, ser
     task = await server.next_task()
     task.ask(**FORM)
     await bench.until_status(identifier, "input_required")
-    bench = await proxies.begin()
+    bench = await proxies.start()
     await bench.get(identifier)
     await until(lambda: len(server.posts("tasks/result")) == 2)
     [(_, former), (_, newer)] = server.posts("tasks/result")
@@ -138,9 +136,9 @@ async def test_a_stream_that_is_gone_on_with(proxies: Proxies, server: TaskServe
     assert isinstance(handle, LegacyHandle)
     upstream = handle.upstream
     await until(lambda: upstream.reading.place and upstream.reading.place.after == "0")
-    await proxies.end()
+    await proxies.stop()
     events.say({"jsonrpc": "2.0", "id": "1-q1", "method": "elicitation/create", "params": FORM})
-    bench = await proxies.begin()
+    bench = await proxies.start()
     state = await bench.until_status(identifier, "input_required")
     assert asked_in(state) == ["name"]
     await bench.about("update", identifier, inputResponses={"name": ADA})
@@ -159,9 +157,9 @@ async def test_a_question_that_was_lost(
     monkeypatch.setattr(upstream_task, "_DUE_SECONDS", 0.2)
     _, identifier = await begun(proxies)
     task = await server.next_task()
-    await proxies.end()
+    await proxies.stop()
     task.become("input_required")
-    bench = await proxies.begin()
+    bench = await proxies.start()
     state = await bench.until_status(identifier, "failed")
     assert state["error"]["data"]["reason"] == "outcome-unknown"
     assert "lost" in state["error"]["message"]
@@ -175,9 +173,9 @@ async def test_a_question_that_was_only_late(
     monkeypatch.setattr(upstream_task, "_DUE_SECONDS", 0.5)
     _, identifier = await begun(proxies)
     task = await server.next_task()
-    await proxies.end()
+    await proxies.stop()
     task.become("input_required")
-    bench = await proxies.begin()
+    bench = await proxies.start()
     await bench.get(identifier)
     asked = task.ask(**FORM)
     await bench.until_status(identifier, "input_required")
@@ -202,7 +200,7 @@ async def test_ends(proxies: Proxies, server: TaskServer, end: str) -> None:
     state = await bench.until_status(identifier, end)
     server.forget(task)
     for _ in range(2):
-        bench = await proxies.begin()
+        bench = await proxies.start()
         assert await bench.get(identifier) == state
         server.sessions.clear()
 
@@ -255,7 +253,7 @@ async def test_a_large_end(proxies: Proxies, server: TaskServer) -> None:
     large = {"content": [{"type": "text", "text": "x" * 2_000_000}]}
     (await server.next_task()).finish(large)
     await bench.until_status(identifier, "completed")
-    bench = await proxies.begin()
+    bench = await proxies.start()
     assert (await bench.until_status(identifier, "completed"))["result"]["content"] == large["content"]
     assert len(server.posts("tasks/result")) == 2
 
@@ -263,12 +261,12 @@ async def test_a_large_end(proxies: Proxies, server: TaskServer) -> None:
 async def test_a_client_that_does_not_come_back(proxies: Proxies, server: TaskServer) -> None:
     """Nothing is said in its name; once it comes for something else, what its task has asked is refused."""
     bearer = {"Authorization": "Bearer a"}
-    bench = await proxies.begin()
+    bench = await proxies.start()
     identifier = (await bench.handle(**bearer))["taskId"]
     task = await server.next_task()
     asked = task.ask(**FORM)
     await bench.until_status(identifier, "input_required", token="a")
-    bench = await proxies.begin(task_ttl="500ms")
+    bench = await proxies.start(task_ttl="500ms")
     await until(lambda: not len(bench.proxy.core.tasks))
     assert (task.cancels, task.answers) == (0, {})
     await bench.call("count", **bearer)
@@ -282,9 +280,9 @@ async def test_what_answers_nothing(proxies: Proxies, server: TaskServer) -> Non
     task = await server.next_task()
     task.ask(**FORM)
     await bench.until_status(identifier, "input_required")
-    await proxies.end()
+    await proxies.stop()
     task.finish(DONE)
-    bench = await proxies.begin()
+    bench = await proxies.start()
     await bench.about("update", identifier, inputResponses={"name": ADA})
     await bench.until_status(identifier, "completed")
     assert server.posts("response") == []

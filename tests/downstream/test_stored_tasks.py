@@ -1,14 +1,12 @@
 """Tasks outlive the proxy, where its sessions do (``--state-dir``)."""
 
 from collections.abc import AsyncIterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from proxy_bench import until
-from restart_bench import Successors
-from task_bench import ADA, DONE, FORM, TaskBench
+from task_bench import ADA, DONE, FORM, Proxies
 from task_server import TaskServer
 from test_late_calls import Tool
 
@@ -20,13 +18,10 @@ async def server() -> AsyncIterator[TaskServer]:
         yield server
 
 
-Proxies = Successors[TaskBench]
-
-
 @pytest.fixture
 async def proxies(server: TaskServer, tmp_path: Path) -> AsyncIterator[Proxies]:
-    """One proxy after another, with the same state."""
-    async with Proxies(partial(TaskBench, server), state_dir=str(tmp_path)) as proxies:
+    """What begins them."""
+    async with Proxies(server, tmp_path) as proxies:
         yield proxies
 
 
