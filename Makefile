@@ -39,9 +39,8 @@ unit: WORKERS = 2
 unit: $(READY) ## the quick tests, in a minute (MARKS="not e2e" for the slow ones, too)
 	$(PYTEST) -m "$(MARKS)" $(ARGS)
 
-watch: $(READY) ## the quick tests again whenever a file changes, failed ones first (ARGS=tests/sessions for some)
-	$(BIN)/watchfiles --filter python '$(BIN)/python -m pytest -x --failed-first -q -m "$(QUICK)" $(ARGS)' \
-	  mcp_session_proxy tests tools
+watch: $(READY) ## whenever a file changes: the tests of its room, then all quick ones (ARGS=tests/sessions for some)
+	$(BIN)/watchfiles --filter python "$(BIN)/python -m tools.watch $(ARGS)" mcp_session_proxy tests tools
 
 check: $(READY) ## format, lint, types (in CI: nothing is changed)
 ifeq ($(CI),)

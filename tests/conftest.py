@@ -1,9 +1,11 @@
 """What every test needs."""
 
 import asyncio
+import gc
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -12,13 +14,15 @@ from http_server import HttpServer
 from hypothesis import HealthCheck, settings
 from pipe_server import PipeServer
 from proxy_bench import Bench
-from selection import THOROUGH
+from selection import THOROUGH, left_out, marks_of_all
 
 from mcp_session_proxy.settings.sources import ENV_PREFIX
 
 # Hypothesis judges by the clock as well; on a busy machine an example may take as long as it likes.
 settings.register_profile("patient", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
+# A run without the slow tests tries a quarter of the cases, other ones each time.
+settings.register_profile("quick", settings.get_profile("patient"), max_examples=25)
 
 
 TRANSPORTS = {"http": FakeServer, "pipe": PipeServer}
@@ -62,9 +66,30 @@ def a_server(request: pytest.FixtureRequest) -> FakeServer:
     return server
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Without a loop to begin with, pytest-asyncio makes none that nobody would close."""
     asyncio.set_event_loop(None)
+    if "slow" in left_out(config.option.markexpr):
+        settings.load_profile("quick")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """A module stays closed if all of it is of a kind that this run leaves out (`-m "not e2e"`).
+
+    That is a fifth of all, and each worker would read and compile it only to lay it aside.
+    """
+    marks = left_out(config.option.markexpr)
+    if marks and collection_path.suffix == ".py" and marks & marks_of_all(collection_path.read_text()):
+        return True
+    return None
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end, and the garbage collector need not look at it again.
+
+    It is most of what there is: tests that have garbage collected would wait for that each time.
+    """
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -46,13 +46,17 @@ def find_modules() -> dict[str, Path]:
 MODULES = find_modules()
 
 
+def tree_of(module: str) -> ast.Module:
+    """A module's source, parsed."""
+    return ast.parse(MODULES[module].read_text())
+
+
 @cache
 def imports_of(module: str) -> frozenset[str]:
     """The absolute names of all modules that a module imports, wherever in its text."""
-    path = MODULES[module]
-    package = module.split(".") if path.stem == "__init__" else module.split(".")[:-1]
+    package = module.split(".") if MODULES[module].stem == "__init__" else module.split(".")[:-1]
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -73,6 +77,11 @@ def room_of(module: str) -> str:
     return module.split(".")[0]
 
 
+def rooms_used_by(module: str) -> set[str]:
+    """The rooms, leaves and wings whose modules a module imports itself."""
+    return {room_of(name) for name in own_imports(module)}
+
+
 def outside_world(module: str) -> set[str]:
     """The top-level packages that a module pulls in, by itself and through others of the package."""
     seen, waiting, found = {module}, [module], set()
@@ -85,14 +94,18 @@ def outside_world(module: str) -> set[str]:
     return found
 
 
-def is_pure(module: str) -> bool:
+@cache
+def purpose_of(module: str) -> str:
+    """The first paragraph of a module."""
+    return (ast.get_docstring(tree_of(module)) or "").split("\n\n")[0]
+
+
+@cache
+def pure() -> list[str]:
     """All of ``protocol``, and every module that says of itself "Pure." in its first paragraph."""
-    text = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
-    return room_of(module) == "protocol" or "Pure." in text.split("\n\n")[0]
+    return [module for module in MODULES if room_of(module) == "protocol" or "Pure." in purpose_of(module)]
 
 
-PURE = [module for module in MODULES if is_pure(module)]
-CORE = [module for module in MODULES if room_of(module) in CORE_ROOMS]
 HOUSE = [module for module in MODULES if room_of(module) in ROOMS]
 
 
@@ -101,13 +114,13 @@ def test_the_rooms_are_there() -> None:
     assert {room_of(module) for module in MODULES} == {*ROOMS, *LEAVES, *ENTRANCE, *WINGS}
     assert "protocol.jsonrpc" in own_imports("protocol.lost")
     assert "errors" in own_imports("protocol.lost")
-    assert {"downstream.guard", "protocol.headers", "sessions.policy"} <= set(PURE)
+    assert {"downstream.guard", "protocol.headers", "sessions.policy"} <= set(pure())
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_pure_modules_know_neither_event_loop_nor_http(module: str) -> None:
+def test_pure_modules_know_neither_event_loop_nor_http() -> None:
     """What claims to be pure imports no asyncio, no aiohttp and no sockets, not even through others."""
-    assert outside_world(module).isdisjoint({"asyncio", "aiohttp", "socket", "threading", "time", "uvloop"})
+    impure = {"asyncio", "aiohttp", "socket", "threading", "time", "uvloop"}
+    assert {module: found for module in pure() if (found := outside_world(module) & impure)} == {}
 
 
 def test_the_protocol_loads_without_asyncio() -> None:
@@ -117,31 +130,32 @@ def test_the_protocol_loads_without_asyncio() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-@pytest.mark.parametrize("module", HOUSE)
-def test_imports_point_down(module: str) -> None:
+def test_imports_point_down() -> None:
     """A room imports itself, the rooms below, and leaves; never what is above."""
-    allowed = {*ROOMS[: ROOMS.index(room_of(module)) + 1], *LEAVES}
-    assert {room_of(name) for name in own_imports(module)} <= allowed
+    allowed = {room: {*ROOMS[: floor + 1], *LEAVES} for floor, room in enumerate(ROOMS)}
+    above = {module: rooms_used_by(module) - allowed[room_of(module)] for module in HOUSE}
+    assert {module: rooms for module, rooms in above.items() if rooms} == {}
 
 
-@pytest.mark.parametrize("module", LEAVES)
-def test_leaves_import_nobody(module: str) -> None:
+def test_leaves_import_nobody() -> None:
     """What everybody may import imports nobody itself, but for the errors that it raises and its bounds."""
-    assert own_imports(module) <= ({"bounds", "errors"} if module == "memory" else set())
+    imported = {module: own_imports(module) for module in LEAVES}
+    assert imported.pop("memory") <= {"bounds", "errors"}
+    assert {module: names for module, names in imported.items() if names} == {}
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_nobody_imports_the_top(module: str) -> None:
+def test_nobody_imports_the_top() -> None:
     """``__main__`` alone imports the command line, which alone imports the demo and the check."""
-    rooms = {room_of(name) for name in own_imports(module)} - {room_of(module)}
-    assert "cli" not in rooms or module == "__main__"
-    assert rooms.isdisjoint(WINGS) or room_of(module) == "cli"
+    used = {module: rooms_used_by(module) - {room_of(module)} for module in MODULES}
+    assert {module for module, rooms in used.items() if "cli" in rooms} <= {"__main__"}
+    assert {room_of(module) for module, rooms in used.items() if rooms & set(WINGS)} <= {"cli"}
 
 
-@pytest.mark.parametrize("module", [module for module in MODULES if room_of(module) in WINGS])
-def test_a_wing_stands_on_its_floors(module: str) -> None:
+def test_a_wing_stands_on_its_floors() -> None:
     """What checks servers knows nothing of the proxy's sessions, exchanges and front door."""
-    assert {room_of(name) for name in own_imports(module)} <= WINGS[room_of(module)]
+    wings = [module for module in MODULES if room_of(module) in WINGS]
+    elsewhere = {module: rooms_used_by(module) - WINGS[room_of(module)] for module in wings}
+    assert {module: rooms for module, rooms in elsewhere.items() if rooms} == {}
 
 
 def test_few_modules_stand_at_the_root() -> None:
@@ -164,12 +178,9 @@ def test_no_two_modules_import_each_other() -> None:
         visit(module, ())
 
 
-@pytest.mark.parametrize("module", MODULES)
-def test_every_module_says_what_it_is_for(module: str) -> None:
+def test_every_module_says_what_it_is_for() -> None:
     """Every module begins with a paragraph that says what lives there."""
-    text = ast.get_docstring(ast.parse(MODULES[module].read_text()))
-    assert text is not None
-    assert text.split("\n\n")[0].endswith((".", ":"))
+    assert [module for module in MODULES if not purpose_of(module).endswith((".", ":"))] == []
 
 
 @pytest.mark.slow
@@ -178,7 +189,7 @@ def test_a_class_name_means_one_thing() -> None:
     counted = Counter(
         node.name.lstrip("_")
         for module in MODULES
-        for node in ast.walk(ast.parse(MODULES[module].read_text()))
+        for node in ast.walk(tree_of(module))
         if isinstance(node, ast.ClassDef)
     )
     assert {name for name, times in counted.items() if times > 1} <= STILL_TWICE
@@ -187,7 +198,7 @@ def test_a_class_name_means_one_thing() -> None:
 def sizes_of(module: str) -> dict[str, tuple[int, int]]:
     """How many methods each class of a module has, and how many attributes its methods set."""
     found = {}
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(tree_of(module)):
         if isinstance(node, ast.ClassDef):
             methods = [part for part in node.body if isinstance(part, ast.FunctionDef | ast.AsyncFunctionDef)]
             attributes = {

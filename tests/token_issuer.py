@@ -2,12 +2,19 @@
 
 import json
 import time
+from functools import cache
 from typing import Any
 
 import jwt
 from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from http_server import HttpServer
+
+
+@cache
+def key_of(name: str) -> rsa.RSAPrivateKey:
+    """A key, the same one for the same name: to make one costs as much as all the rest of a test."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 class Issuer(HttpServer):
@@ -25,7 +32,7 @@ class Issuer(HttpServer):
         return self.url.removesuffix("/mcp")
 
     def add_key(self, kid: str) -> None:
-        self.keys[kid] = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+        self.keys[kid] = key_of(kid)
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.fetched.append(request.path)

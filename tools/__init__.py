@@ -1,4 +1,4 @@
-"""What `make docs` makes the pages of: the reference of options, events, errors and metrics.
+"""What the Makefile runs of its own: makers of pages, of the site and of packages, and `make watch`.
 
 The program imports none of it, and it is not in the wheel.
 """

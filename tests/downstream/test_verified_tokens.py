@@ -6,10 +6,9 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import rsa
 from messages import call
 from proxy_bench import Bench
-from token_issuer import Issuer
+from token_issuer import Issuer, key_of
 from token_server import bearer
 
 from mcp_session_proxy import events
@@ -59,7 +58,7 @@ async def test_the_keys_may_be_named(bench: Bench, issuer: Issuer, start: Any) -
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"key": rsa.generate_private_key(public_exponent=65537, key_size=2048)},
+        {"key": key_of("somebody else")},
         {"iss": "https://mine.example"},
         {"aud": "them"},
         {"aud": None},
@@ -91,7 +90,7 @@ async def test_shared_secrets_check_nothing(bench: Bench, issuer: Issuer, start:
 async def test_keys_that_are_made_up_are_not_fetched(bench: Bench, issuer: Issuer, start: Any) -> None:
     """An unknown key has the set fetched again, but not less than a minute after the last time."""
     await start()
-    key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    key = key_of("somebody else")
     assert await count(bench, issuer.token()) == 1
     for number in range(5):
         assert await count(bench, issuer.token(kid=f"made up {number}", key=key)) == 1

@@ -9,6 +9,7 @@ from fakes import Recorder
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modern_fakes import modern
+from selection import examples
 
 from mcp_session_proxy.errors import InvalidParams, OverBudget, StateRefused, TooManyParked, TooManyRounds
 from mcp_session_proxy.exchange.call import ModernCall
@@ -163,7 +164,7 @@ async def test_another_process() -> None:
         after.find(state, "ada", BUY)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(200), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 async def test_tampered(data: st.DataObject) -> None:
     """A state in which any character was changed, added or left out is refused."""

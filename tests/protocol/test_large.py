@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from messages import call
+from selection import examples
 
 from mcp_session_proxy.errors import BadJson, BadRequest, InvalidParams, ProxyError, TooDeep
 from mcp_session_proxy.protocol import jsonrpc, large
@@ -74,7 +75,7 @@ def test_depth_and_commas(piece: int, value: Any, ascii_only: bool) -> None:
 
 
 @pytest.mark.parametrize("piece", [18, 20, 23, 37, 16 * 1024])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(parts=halves)
 def test_mending(piece: int, parts: list[str]) -> None:
     """In pieces it is the same as at once."""

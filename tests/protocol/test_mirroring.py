@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from selection import examples
 from wire_types import json_objects, json_values
 
 from mcp_session_proxy.errors import HeaderMismatch
@@ -337,7 +338,7 @@ def test_a_path_that_leads_nowhere(arguments: object) -> None:
     assert not refused(DRY, arguments=arguments)
 
 
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 @given(
     region=st.none() | st.text(max_size=10),
     count=st.none() | st.integers(-SAFE, SAFE),

@@ -7,6 +7,7 @@ import mcp_types
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from selection import examples
 from wire_types import json_values, judge, questions_of, values_of
 
 from mcp_session_proxy.protocol import questions, revisions
@@ -14,7 +15,7 @@ from mcp_session_proxy.protocol import questions, revisions
 ELICIT, SAMPLE, ROOTS = revisions.ELICIT, revisions.SAMPLE, revisions.LIST_ROOTS
 URL = {"mode": "url", "url": "u", "message": "m"}
 FORM = {"message": "m", "requestedSchema": {"type": "object", "properties": {}}}
-few = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+few = settings(max_examples=examples(60), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 
 def write(value: object) -> bytes:
