@@ -158,7 +158,7 @@ async def test_client_answers_with_an_error(at: Scene) -> None:
     assert at.answers == [("r-1", "no")]
 
 
-@pytest.mark.parametrize("identifier", [b"2", b'"2"', b"-1", b"1.0", b"null", b"9" * 1000])
+@pytest.mark.parametrize("identifier", [b"2", b'"2"', b"-1", b"1.5", b"null", b"9" * 1000])
 async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> None:
     """A client cannot answer what it was not asked."""
     client = at.client(listens=True)
@@ -168,11 +168,12 @@ async def test_answers_to_nothing_are_dropped(at: Scene, identifier: bytes) -> N
     assert at.answers == []
 
 
-async def test_answer_under_the_string_of_our_number(at: Scene) -> None:
-    """Some clients give a numeric id back as a string: "1" answers 1."""
+@pytest.mark.parametrize("identifier", [b'"1"', b"1.0"])
+async def test_answer_under_our_number_written_otherwise(at: Scene, identifier: bytes) -> None:
+    """Some clients give a number back as a string, or know floating numbers only: all these answer 1."""
     client = at.client(listens=True)
     at.delivery.route(at.session, ROOTS)
-    await at.delivery.answer(client, Response(b'"1"', result=b"{}"), NOBODY)
+    await at.delivery.answer(client, Response(identifier, result=b"{}"), NOBODY)
     assert at.answers == [("r-1", {})]
 
 
