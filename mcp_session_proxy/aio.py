@@ -21,13 +21,13 @@ _CREDENTIALS: Final = struct.Struct("3i")  # struct ucred: process, user, group 
 
 
 class Tasks(set[asyncio.Task[Any]]):
-    """Tasks that run beside whoever began them. Each is in here until it has ended.
+    """Tasks that run in the background. Each of them is kept in here until it has ended.
 
-    The event loop itself keeps only weak references: what nobody else holds may vanish amid its work. What a
-    task raises is for whoever waits for it; if nobody does, asyncio tells the loop's exception handler when
-    the task is let go, which is when it leaves this set.
+    The event loop itself keeps only weak references: a task that nobody else holds may vanish in the middle
+    of its work. What a task raises is raised where it is awaited. If nobody awaits it, asyncio tells the
+    exception handler of the loop when the task leaves this set.
 
-    A set and nothing more, so that one that stays empty costs whoever has it no call.
+    This is a plain set, so that one that stays empty costs no call of a Python function.
     """
 
     __slots__ = ()
@@ -55,13 +55,13 @@ class Tasks(set[asyncio.Task[Any]]):
 
 
 class Signal(list[asyncio.Future[None]]):
-    """Wakes all who wait for it now. Who comes later waits for the next time: nothing is remembered.
+    """Wakes everybody who waits for it now. Nothing is remembered: who waits later, waits for the next time.
 
-    So whoever waits looks first whether what it waits for has happened, and again when it is woken; between
-    a look and the wait there must be no ``await``. An ``asyncio.Event`` remembers, and has to be cleared by
-    somebody who knows that all have seen it; with several who wait, nobody does.
+    So before waiting, look whether the thing waited for has happened already, and look again after waking;
+    between a look and the wait there must be no ``await``. An ``asyncio.Event`` remembers, and has to be
+    cleared by somebody who knows that everybody has seen it; where several wait, nobody knows that.
 
-    A list of who waits, for the same reason for which ``Tasks`` is a set.
+    This is a plain list of those who wait, for the same reason for which ``Tasks`` is a set.
     """
 
     __slots__ = ()
@@ -97,19 +97,19 @@ async def all_of(works: Iterable[Awaitable[_T]]) -> list[_T]:
 
 
 def break_circle(error: BaseException | None) -> None:
-    """Let go of the way that an error has come, which most likely leads back to it.
+    """Drop the traceback of an error, which most likely leads back to the error.
 
-    It leads to frames of asyncio and aiohttp, and one of those keeps the error: a circle that would keep
-    megabytes of what was being read or written until the garbage collector looks, which is seldom.
+    It leads to frames of asyncio and aiohttp, and one of these keeps the error. Such a circle would keep
+    megabytes of what was being read or written until the garbage collector runs, which is seldom.
     """
     if error is not None:
         error.__traceback__ = None
 
 
 async def in_pieces(work: Generator[None, None, _T]) -> _T:
-    """Do long work, and let others have their turn where it yields, once some milliseconds have gone by.
+    """Do long work. Where it yields, other tasks get a turn, once some milliseconds have gone by.
 
-    Whoever has several such works does them one after the other: each is a piece in everybody's turn.
+    Do several such works one after the other: each that runs takes a part of everybody's time.
     """
     now = time.perf_counter
     until = now() + _PIECE_SECONDS

@@ -35,14 +35,14 @@ class Sender(NamedTuple):
 
 
 class Head(Judged):
-    """A head, with the verdicts on it; each part of them belongs to whoever judges it.
+    """A head, with the verdicts on it. Two places write them.
 
-    The front door: ``admitted_by`` is the guard that has let it in, ``cors`` the headers that go on every
-    answer because of it, ``to_endpoint`` whether its path is that of the endpoint, and ``expects`` whether
-    its client wants to be asked for the body. ``hops`` is how many members have forwarded it.
+    The front door sets ``admitted_by``, the guard that has let it in; ``cors``, the headers that every answer
+    to it gets; ``to_endpoint``, whether its path is that of the endpoint; and ``expects``, whether its client
+    waits to be asked for the body. ``hops`` is how many members have forwarded it.
 
-    The endpoint: ``judged_by`` are the rules by which ``senders.py`` has judged the rest for it; None
-    as long as it is not settled who sends it, and again when a token is over.
+    ``senders.py`` sets the rest, for the endpoint. ``judged_by`` are the rules that it went by; it is None as
+    long as it is not known who sends the request, and again when a token has ended.
     """
 
     __slots__ = (

@@ -9,15 +9,17 @@ from ..upstream.transport import ArrivingResult
 
 
 class Outlet(Protocol):
-    """The client's side of an exchange: hears what the server says before its final response.
+    """The client's side of an exchange: it hears what the server says before its final response.
 
-    Clients of each era have one of their own (``relay``, ``call``), and the proxy's own requests have nobody.
+    There is one for clients of each era (``relay``, ``call``), and ``NO_OUTLET`` for requests of the proxy's
+    own, which have no client.
     """
 
     async def begin(self) -> None:
         """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.
 
-        Who can be resumed as well begins now: its client may be cut off at any moment.
+        If the answer to the client can be resumed as well, it begins now: the client may be cut off at any
+        moment, and can then come back for the rest.
         """
         ...
 

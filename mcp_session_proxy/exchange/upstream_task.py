@@ -67,12 +67,13 @@ class FollowedBefore:
 
 
 class UpstreamTask:
-    """One task. ``outlet`` is its client's side, which is asked; ``task`` is what was said of it last.
+    """One task. ``outlet`` is the side of its client, which is asked; ``task`` is what the server said last.
 
-    ``visit`` is for as long as it is followed; whoever had it made ends that. ``take_status`` takes what the
-    server says in the course of this task of any that it has. ``reading`` is its ``tasks/result`` before the
-    end. ``on_change`` is told of each change, and ``on_place`` when another process could go on with it from
-    another place. Implements ``outlet.Outlet`` for the requests about it.
+    ``visit`` holds the session while the task is followed; the code that made the task ends it.
+    ``take_status`` gets what the server says, in answers about this task, of the state of any task.
+    ``reading`` is the request ``tasks/result`` as long as the task is not over. ``on_change`` is called at each
+    change, and ``on_place`` when another process could go on with ``tasks/result`` from a new place.
+    Implements ``outlet.Outlet`` for the requests about the task.
     """
 
     def __init__(

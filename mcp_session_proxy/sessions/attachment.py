@@ -31,10 +31,11 @@ class AttachmentEvent(StrEnum):
     LEFT = "left"  # nothing is open, and the client is not waited for
 
 
-# Three things to read in it. Whoever is ATTACHING stays so whatever its client does meanwhile: a session that
-# is on its way must find a holder, who decides when it is there. One whose session is lost under it is
-# IN_USE and NEEDED: the way back is the same as the first way. And only a client session with nothing open
-# can leave its session, which is what hand-over means: others get it in the very step that says LEFT.
+# Note three things. A client session stays ATTACHING whatever its client does meanwhile: the upstream session
+# that is on its way must find a holder, which decides what to do once it is there. A client session that
+# loses its upstream session while it is IN_USE gets the event NEEDED: the way back is the same as the first
+# way. And only a client session with nothing open can leave its upstream session; hand-over means that others
+# get that in the very step of LEFT.
 TRANSITIONS: Final[Mapping[Attachment, Mapping[AttachmentEvent, Attachment]]] = {
     Attachment.DETACHED: {
         AttachmentEvent.NEEDED: Attachment.ATTACHING,

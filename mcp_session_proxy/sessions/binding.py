@@ -46,12 +46,12 @@ class Rules:
 
 
 class Visit:
-    """One request's use of an upstream session: a context manager, or ended by ``end``, however it went.
+    """One request's use of an upstream session. It is a context manager; without a block, call ``end``.
 
-    Whoever leaves the block early or ends it twice does no harm: the lease goes back, and the client session
-    is told, exactly once. ``caller`` holds the headers of that very request: others may be under way on the
-    same session, with others. ``borrowed`` is the lease that is for this request alone; without one, the
-    client session's own serves it, which outlives the visit.
+    It may be ended early, or twice: the lease goes back, and the client session is told, exactly once.
+    ``caller`` has the headers of this very request; other requests, with other headers, may be under way on
+    the same session. ``borrowed`` is a lease for this request alone. Without one, the request uses the lease
+    of its client session, which outlives the visit.
     """
 
     __slots__ = ("_binder", "_borrowed", "_slot", "_visitor", "caller", "client", "session", "waited_seconds")

@@ -112,7 +112,7 @@ class Books(Generic[S]):
     """All slots, by key, by principal, and by idleness (longest idle first).
 
     ``now`` is in seconds by the event loop's clock. What cannot happen in a slot's state raises
-    IllegalTransition: whoever calls looks first.
+    IllegalTransition, so callers look at the state first.
     """
 
     __slots__ = ("_holdings", "_idle", "_shares", "buckets", "closing", "counted", "strangers", "trials")

@@ -297,9 +297,9 @@ class Pool:
     async def _handshake(self, opening: Opening) -> None:
         """Open a session, in a task of its own, and see to what follows, whatever comes of it.
 
-        Who asked for the session may have left long before, so nothing is raised: those who wait for the key
-        then are told. They share the outcome of this handshake, good or bad, instead of trying one after the
-        other what has just failed.
+        The request that the session was wanted for may have gone long before, so nothing is raised here. Those
+        who wait for the key when the handshake ends are told. They share its outcome, good or bad, instead of
+        trying one after the other what has just failed.
         """
         started = self._now()
         try:

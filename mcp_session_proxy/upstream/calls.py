@@ -13,9 +13,9 @@ from .record import Record
 
 
 class CallHandler(Protocol):
-    """Whoever waits for the answer to a call, or for a task's progress after it; as an exchange does.
+    """Something that waits for the answer to a call, or for a task's progress after it, as an exchange does.
 
-    It is told what arrives outside of the call's own stream.
+    It is told what arrives for that call outside of the call's own stream.
     """
 
     def deliver(self, message: Message) -> None:

@@ -1,9 +1,9 @@
 """One incarnation of an upstream session: what one handshake opened and one goodbye ends.
 
-Everything that means something to the server only until it has lost the session is here: the channel, what
-the server said of itself, the calls in flight, the standalone stream, the pings. What survives it is in the
-``Record`` that all incarnations of a session share. Whoever deals with the server holds the incarnation and
-compares it with ``is``: what one incarnation asked, the next one knows nothing of.
+Here is everything that is lost together with the session at the server: the channel, what the server said of
+itself, the calls in flight, the standalone stream, the pings. What survives is in the ``Record`` that all
+incarnations of a session share. Code that talks to the server holds an incarnation, and compares it with
+``is``, because what one incarnation was asked, the next one knows nothing of.
 
 MCP 2025-11-25: basic/lifecycle, basic/transports, basic/utilities/ping.
 """
@@ -47,10 +47,10 @@ class Standing(Enum):
 class Incarnation:
     """One session at the server. ``initialization`` opens it, ``close`` ends it.
 
-    ``missed`` is told that messages of the standalone stream may have been lost, and ``on_lost`` that the
-    server does not know the session any more, or cannot be reached, where that turns out while no request is
-    looking. ``hear`` is given what the server says of its own accord; whoever opens the session sets it. None
-    of them may block.
+    ``missed`` is called when messages of the standalone stream may have been lost. ``on_lost`` is called when
+    it turns out, with no request under way that would notice it, that the server does not know the session
+    any more or cannot be reached. ``hear`` gets what the server says of its own accord; it is set when the
+    session is opened. None of them may block.
     """
 
     def __init__(

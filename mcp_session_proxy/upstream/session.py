@@ -32,9 +32,9 @@ _RETRIES: Final = Backoff(0.05, 1.0)
 
 
 class Router(Protocol):
-    """Whoever passes on what a session's server says of its own accord. Nothing here may block.
+    """Passes on what the server of a session says of its own accord. Nothing here may block.
 
-    A protocol, because to pass it on takes the floors above: ``exchange.routing`` does.
+    This is a protocol because the implementation, ``exchange.routing``, needs the floors above.
     """
 
     def route(self, session: "UpstreamSession", message: Message) -> None:
@@ -53,13 +53,13 @@ class Router(Protocol):
 class UpstreamSession:
     """One session for those who hold it, however often the server loses it.
 
-    ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
-    ``principal`` identifies the caller it serves, ``principal_tag`` is its short form for logs. What the
-    server says before anybody hears it, and refusals of what it asks, count against ``room_for_questions``,
-    the journal against ``room_for_subscriptions``; ``results`` keeps what the server says of itself.
-    ``keepalive_part`` of the usual time passes between two pings: sessions that began together need not be
-    pinged together.
-    One that is ``known`` stands at its server already, so that its first opening needs no handshake.
+    ``initialize_params`` is raw JSON; with ``version_is_free``, another version may be tried than it names.
+    ``principal`` identifies the caller that the session serves, and ``principal_tag`` is its short form for
+    logs. What the server says before anybody can hear it, and refusals of what it asks, count against
+    ``room_for_questions``, and the journal against ``room_for_subscriptions``; ``results`` keeps what the
+    server says of itself. ``keepalive_part`` is the part of the usual time that passes between two pings, so
+    that sessions that began together are not pinged together. A session that is ``known`` exists at its server
+    already, so its first opening needs no handshake.
     """
 
     def __init__(
