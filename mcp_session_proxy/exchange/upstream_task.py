@@ -71,8 +71,8 @@ class UpstreamTask:
 
     ``visit`` holds the session while the task is followed; the code that made the task ends it.
     ``take_status`` gets what the server says, in answers about this task, of the state of any task.
-    ``reading`` is the request ``tasks/result`` as long as the task is not over. ``on_change`` is called at each
-    change, and ``on_place`` when another process could go on with ``tasks/result`` from a new place.
+    ``reading`` is the request ``tasks/result`` as long as the task is not over. ``on_change`` is called at
+    each change, and ``on_place`` when another process could go on with ``tasks/result`` from a new place.
     Implements ``outlet.Outlet`` for the requests about the task.
     """
 

@@ -297,9 +297,9 @@ class Pool:
     async def _handshake(self, opening: Opening) -> None:
         """Open a session, in a task of its own, and see to what follows, whatever comes of it.
 
-        The request that the session was wanted for may have gone long before, so nothing is raised here. Those
-        who wait for the key when the handshake ends are told. They share its outcome, good or bad, instead of
-        trying one after the other what has just failed.
+        The request that the session was wanted for may have gone long before, so nothing is raised here.
+        Those who wait for the key when the handshake ends are told. They share its outcome, good or bad,
+        instead of trying one after the other what has just failed.
         """
         started = self._now()
         try:

@@ -58,8 +58,8 @@ class UpstreamSession:
     logs. What the server says before anybody can hear it, and refusals of what it asks, count against
     ``room_for_questions``, and the journal against ``room_for_subscriptions``; ``results`` keeps what the
     server says of itself. ``keepalive_part`` is the part of the usual time that passes between two pings, so
-    that sessions that began together are not pinged together. A session that is ``known`` exists at its server
-    already, so its first opening needs no handshake.
+    that sessions that began together are not pinged together. A session that is ``known`` exists at its
+    server already, so its first opening needs no handshake.
     """
 
     def __init__(
