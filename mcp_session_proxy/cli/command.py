@@ -3,7 +3,7 @@
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -15,7 +15,8 @@ from ..settings.kinds import Group
 from ..settings.options import Option, options
 from ..settings.sources import ConfigError, suggest
 from ..settings.values import hide_user
-from .completion import Shell, answer, script, teach
+from .completion import Shell, answer, is_asked, script, teach
+from .loading import uncollected
 from .texts import (
     CHECK_DESCRIPTION,
     CHECK_EXAMPLES,
@@ -33,6 +34,8 @@ from .texts import (
 )
 
 PROGRAM: Final = "mcp-session-proxy"
+# What check needs to reach a server, beside the options of one that is a command.
+_FOR_THE_CHECK: Final = ("config", "upstream_ca", "upstream_cert", "upstream_key")
 _STDIO_EXAMPLE: Final = "as in serve --stdio -- npx -y @modelcontextprotocol/server-memory"
 
 
@@ -84,9 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after ``--help`` and ``--version`` (status 0) and on wrong usage (status 2).
     """
-    parser = build_parser()
-    answer(parser)
     own, words = _split(sys.argv[1:] if argv is None else argv)
+    parser = build_parser(None if is_asked() else _command_in(own))
+    answer(parser)
     arguments, unknown = parser.parse_known_args(own)
     command: Parser = arguments.parser
     command.take_words(arguments, words, unknown)
@@ -107,6 +110,11 @@ def _split(argv: Sequence[str]) -> tuple[Sequence[str], list[str] | None]:
         return argv, None
     place = list(argv).index("--")
     return argv[:place], list(argv[place + 1 :])
+
+
+def _command_in(argv: Sequence[str]) -> str:
+    """The command that these arguments name; before it there are flags at most."""
+    return next((word for word in argv if not word.startswith("-")), "")
 
 
 def _flags(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -130,7 +138,8 @@ def _serve(arguments: argparse.Namespace) -> int:
         raise ConfigError("--stdio: the server's command is missing, " + _STDIO_EXAMPLE)
     logs.configure(settings.log_level, settings.log_format)
     # Imported late so that --help and complaints do not wait for the HTTP machinery.
-    from ..assembly import process
+    with uncollected():
+        from ..assembly import process
 
     return process.run(settings, lambda: load(flags))
 
@@ -209,8 +218,15 @@ def _complete(arguments: argparse.Namespace) -> int:
 # -- the parsers -----------------------------------------------------------------------------------
 
 
-def build_parser() -> Parser:
-    """The parser of the whole command line. Each command's has ``run``, which gives the exit status."""
+def build_parser(command: str | None = None) -> Parser:
+    """The parser of the whole command line. Each command's has ``run``, which gives the exit status.
+
+    There are a hundred options, so only the ``command`` that is asked for gets its own; without one, all do.
+    """
+
+    def choose(name: str, is_meant: Callable[[Option], bool] = lambda _: True) -> list[Option]:
+        return [option for option in options() if is_meant(option)] if command in (None, name) else []
+
     parser = Parser(prog=PROGRAM, description=DESCRIPTION, epilog=EXAMPLES)
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", required=True, parser_class=Parser)
@@ -230,20 +246,21 @@ def build_parser() -> Parser:
     demo.add_argument(
         "--serve", action="store_true", help="stay up afterwards, to be tried by hand, until Ctrl-C"
     )
-    _add_options(serve, options())
+    _add_options(serve, choose("serve"))
     # It brings its own server.
-    others = [option for option in options() if option.group is not Group.STDIO]
-    _add_options(demo, [option for option in others if option.field != "upstream"])
+    others = choose("demo", lambda option: option.group is not Group.STDIO and option.field != "upstream")
+    _add_options(demo, others)
     serve.set_defaults(run=_serve, parser=serve)
     demo.set_defaults(run=_demo, parser=demo)
-    _add_check(commands)
-    _add_config(commands)
+    needed = choose("check", lambda option: option.group is Group.STDIO or option.field in _FOR_THE_CHECK)
+    _add_check(commands, needed)
+    _add_config(commands, choose("config"))
     _add_state(commands)
     _add_completion(commands)
     return parser
 
 
-def _add_check(commands: Any) -> None:
+def _add_check(commands: Any, choice: Sequence[Option]) -> None:
     check = commands.add_parser(
         "check",
         help="see what stateless clients would suffer from a server",
@@ -293,14 +310,11 @@ def _add_check(commands: Any) -> None:
         "--call", metavar="NAME", help="a harmless tool to call, whose answers show whether state survives"
     )
     check.add_argument("--arguments", metavar="JSON", help="the arguments of that tool (default: {})")
-    shared = ("config", "upstream_ca", "upstream_cert", "upstream_key")
-    _add_options(
-        check, [option for option in options() if option.field in shared or option.group is Group.STDIO]
-    )
+    _add_options(check, choice)
     check.set_defaults(run=_check_server, parser=check)
 
 
-def _add_config(commands: Any) -> None:
+def _add_config(commands: Any, choice: Sequence[Option]) -> None:
     config = commands.add_parser(
         "config", help="see or check the configuration", description=CONFIG_DESCRIPTION
     )
@@ -318,8 +332,8 @@ def _add_config(commands: Any) -> None:
         usage=f"{PROGRAM} config check [URL] [options]",
         description=CONFIG_CHECK_DESCRIPTION,
     )
-    _add_options(show, options())
-    _add_options(check, options())
+    _add_options(show, choice)
+    _add_options(check, choice)
     show.set_defaults(run=_show_config, parser=show)
     check.set_defaults(run=_check_config, parser=check)
 

@@ -30,9 +30,14 @@ def script(program: str, shell: Shell) -> str:
     return shellcode([program], shell=shell, complete_arguments=["-o", "nospace"])
 
 
+def is_asked() -> bool:
+    """Whether it is a shell that runs the program, to learn what may come next."""
+    return _ASKED in os.environ
+
+
 def answer(parser: argparse.ArgumentParser) -> None:
     """Write what may come next and end the process, if it is a shell that asks; otherwise do nothing."""
-    if _ASKED in os.environ:
+    if is_asked():
         import argcomplete
         from argcomplete.completers import ChoicesCompleter
 

@@ -6,14 +6,33 @@ line or steer a terminal: characters that do not print are written as escapes.
 
 import logging
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
 from typing import Any, Final, TextIO
 
 import msgspec
-import structlog
 
 from ..events import Event, Level
 from ..settings.config import LogFormat
+
+
+@contextmanager
+def _as_if_absent(module: str) -> Iterator[None]:
+    """Whoever would load this module meanwhile is told that it is not installed."""
+    if module in sys.modules:
+        yield
+        return
+    sys.modules[module] = None  # type: ignore[assignment]  # the import system's word for that
+    try:
+        yield
+    finally:
+        del sys.modules[module]
+
+
+# Where rich is installed, structlog loads it to draw tracebacks. Here they are plain, and to load it takes a
+# fifteenth of the start.
+with _as_if_absent("rich"):
+    import structlog
 
 _SEVERITY: Final = {
     Level.DEBUG: logging.DEBUG,
