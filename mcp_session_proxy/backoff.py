@@ -1,10 +1,9 @@
 """How long to pause between attempts that fail. Pure."""
 
-from dataclasses import dataclass
+import msgspec
 
 
-@dataclass(frozen=True, slots=True)
-class Backoff:
+class Backoff(msgspec.Struct, frozen=True):
     """Pauses between attempts: ``first_seconds``, then twice as long each time, up to ``last_seconds``.
 
     It says what follows on what and counts nothing. Whoever tries keeps the last pause, 0 before the first

@@ -16,9 +16,10 @@ import resource
 import sys
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+import msgspec
 
 from .bounds import (
     ANSWERS_PERCENT,
@@ -135,8 +136,7 @@ class Keeper:
 UNCOUNTED: Final = Keeper(UNBOUNDED)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
+class Budget(msgspec.Struct, frozen=True, kw_only=True):
     """What there is, in bytes, and how much of it requests' bodies may take, where the operator says so."""
 
     total_bytes: int

@@ -7,8 +7,9 @@ import os
 import socket
 import stat
 from collections.abc import Iterator, MutableMapping, Sequence
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ..settings.config import Settings
 from .sockets import Bound, CannotStart, Role, adopt, what_is_wrong
@@ -21,8 +22,7 @@ _ADMIN_NAMES: Final = ("admin", "admin-listen")
 _ADMIN_UNIT: Final = "-admin.socket"
 
 
-@dataclass(frozen=True, slots=True)
-class Inherited:
+class Inherited(msgspec.Struct, frozen=True):
     """The listeners whose sockets were passed to this process; None for those that it has to bind itself."""
 
     public: Bound | None = None

@@ -11,9 +11,10 @@ import errno
 import os
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+import msgspec
 
 from ..settings.values import Address, hide_user
 
@@ -40,8 +41,7 @@ class Role(StrEnum):
     ADMIN = "admin"
 
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+class Bound(msgspec.Struct, frozen=True):
     """The sockets of one listener, and its address as people know it, with the port that it has become."""
 
     address: Address

@@ -1,5 +1,5 @@
-"""The command line: ``command`` reads it, ``texts`` are what its help says, ``completion`` is the Tab key, and
-``loading`` is for what takes long to import.
+"""The command line: ``command`` reads it, ``texts`` are what its help says, ``completion`` is the Tab key,
+and ``loading`` is for what takes long to import.
 
 The rest of the package is imported only when it is needed, so that help and complaints come at once.
 """

@@ -8,8 +8,9 @@ top.
 import asyncio
 import contextlib
 from collections.abc import Collection
-from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from ..aio import Tasks
 from ..sessions.policy import Limits
@@ -50,7 +51,7 @@ class Reservation:
         self._apply()
 
     def _apply(self) -> None:
-        self._pool.rules = replace(self._rules, reserved=self._granted)
+        self._pool.rules = msgspec.structs.replace(self._rules, reserved=self._granted)
 
     async def renew(self) -> None:
         """Reserve what is needed now. Raises StoreFailure: what was reserved stands."""

@@ -1,7 +1,8 @@
 """What the operator chose for a cluster. Pure."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class StoreOutage(StrEnum):
@@ -11,8 +12,7 @@ class StoreOutage(StrEnum):
     REFUSE = "refuse"  # for those who would rather stop than risk two owners
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterRules:
+class ClusterRules(msgspec.Struct, frozen=True, kw_only=True):
     """How long a request may wait for the end of a lease, how many may, and what an outage means.
 
     ``ttl_seconds`` is how long records are kept that nobody comes for.

@@ -10,10 +10,10 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
+import msgspec
 from aiohttp import StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import HttpVersion11, RawRequestMessage
@@ -155,8 +155,7 @@ async def _continue(http: web.BaseRequest) -> None:
         http.writer.output_size = 0  # the answer itself has not begun
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpServerRules:
+class HttpServerRules(msgspec.Struct, frozen=True, kw_only=True):
     """How much may come in. The limit of headers counts for new connections."""
 
     max_body_bytes: int

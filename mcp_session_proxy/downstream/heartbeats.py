@@ -1,8 +1,9 @@
 """Heartbeats of all answers that are under way, and an end to those whose clients read nothing."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Final, Protocol
+
+import msgspec
 
 from ..aio import Tasks
 from ..bounds import UNREAD_SECONDS
@@ -12,8 +13,7 @@ from ..protocol.inbound import HeartbeatFormat
 _LONGEST_PERIOD_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HeartbeatRules:
+class HeartbeatRules(msgspec.Struct, frozen=True, kw_only=True):
     """How often a silent stream beats, and how long an answer that may be JSON waits to become one."""
 
     interval_seconds: float

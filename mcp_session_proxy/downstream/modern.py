@@ -7,10 +7,10 @@ Its handler is cancelled when the client closes the response, which is this revi
 
 import asyncio
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
 from multidict import MultiMapping
 
 from ..backoff import Backoff
@@ -56,11 +56,10 @@ _NO_HINT: Final = CacheHint()
 _WITHOUT_A_CALL: Final = revisions.TASK_METHODS | {revisions.LISTEN}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModernRules:
+class ModernRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator lets clients keep, per method, and the versions that they are told of."""
 
-    ttl_milliseconds: Mapping[str, int] = field(default_factory=dict)
+    ttl_milliseconds: Mapping[str, int] = msgspec.field(default_factory=dict)
     scope: str = "private"
     versions: Sequence[str] = ()
 

@@ -11,7 +11,6 @@ import socket
 import ssl
 import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
@@ -100,8 +99,7 @@ def open_client_session(*, tls: ssl.SSLContext | None = None) -> aiohttp.ClientS
     )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PassingRules:
+class PassingRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for the paths that pass the endpoint by.
 
     A side that owes something and is silent for ``idle_timeout_seconds`` is given up.

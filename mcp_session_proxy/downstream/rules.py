@@ -1,14 +1,14 @@
 """What the operator chose for the endpoint."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from ..protocol.revisions import ServedEras
 from .hops import Network
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointRules:
+class EndpointRules(msgspec.Struct, frozen=True, kw_only=True):
     """All that the parts of the endpoint go by; each takes what concerns it."""
 
     max_body_bytes: int

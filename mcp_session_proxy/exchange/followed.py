@@ -7,9 +7,10 @@ the standalone stream may be here before the answer on another that says that th
 import asyncio
 import math
 from collections import OrderedDict
-from dataclasses import dataclass, field
 from typing import Final
 from weakref import WeakKeyDictionary
+
+import msgspec
 
 from ..bounds import QUESTIONS_A_CALL, UNKNOWN_TASKS
 from ..errors import OverBudget
@@ -26,15 +27,14 @@ ADOPTION_SECONDS: Final = 1.0
 _HELD_SECONDS: Final = 10.0
 
 
-@dataclass(slots=True)
-class _Foreword:
+class _Foreword(msgspec.Struct):
     """What a server has said of a task before it has said that there is one: what last, what it wants to ask,
     and what it has asked since.
     """
 
     told: LegacyTask
     announced: LegacyTask | None = None
-    questions: list[Question] = field(default_factory=list)
+    questions: list[Question] = msgspec.field(default_factory=list)
 
     def refuse(self) -> None:
         """Nobody will answer what was asked in the course of this."""

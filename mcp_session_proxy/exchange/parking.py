@@ -12,9 +12,9 @@ import math
 import re
 import secrets
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+import msgspec
 from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
 
 from .. import events
@@ -34,8 +34,7 @@ _ID_BYTES: Final = 12
 _MAX_CANONICAL_BYTES: Final = 64 * 1024
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ParkingLimits:
+class ParkingLimits(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator allows. ``timeout_seconds`` are for each round that a client takes to answer;
     ``max_rounds`` is how often a server may ask in one call.
     """
@@ -46,8 +45,7 @@ class ParkingLimits:
     max_rounds: int
 
 
-@dataclass(slots=True)
-class _ParkedCall:
+class _ParkedCall(msgspec.Struct):
     call: ModernCall
     principal: str
     digest: str

@@ -10,8 +10,9 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from .. import events
 from ..aio import Tasks, all_of
@@ -41,8 +42,7 @@ _WRITE_SECONDS: Final = 2.0
 _PART_SECONDS: Final = 2.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskRules:
+class TaskRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator allows. ``after_seconds`` is when a call becomes a task by itself; None for never."""
 
     max_tasks: int

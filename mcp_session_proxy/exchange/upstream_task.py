@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 from ..aio import Signal, Tasks
 from ..backoff import Backoff
@@ -48,8 +49,7 @@ QUESTION_LOST: Final = (
 )
 
 
-@dataclass(slots=True)
-class FollowedBefore:
+class FollowedBefore(msgspec.Struct):
     """What is known of a task that a process before this one has followed, until the server has said more.
 
     ``reading`` is where that was in ``tasks/result``. ``knows_no_question``: if the server waits for an

@@ -1,7 +1,8 @@
 """What an operator may have done, to one proxy or to all on a store, and what came of it. Pure."""
 
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 
 class Action(StrEnum):
@@ -13,8 +14,7 @@ class Action(StrEnum):
     KILL = "kill"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Acted:
+class Acted(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it: whether requests are held back now, how many upstream sessions are replaced, or
     whether the session was here that was to be closed.
     """
@@ -24,8 +24,7 @@ class Acted:
     closed: bool | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MemberActed:
+class MemberActed(msgspec.Struct, frozen=True, kw_only=True):
     """What came of it at one proxy: ``acted``, or the ``problem`` that kept it from that.
 
     ``member`` is null where no others share a store with this one; ``here`` is the one that was asked.

@@ -6,10 +6,11 @@ that come and go, requests that fail) does not wash away what explains it (a ser
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from itertools import count, islice
 from operator import attrgetter
+
+import msgspec
 
 from ..bounds import SHOWN_EVENT_CHARS, SHOWN_EVENTS_OF_A_KIND
 from ..events import Event, Level
@@ -17,8 +18,7 @@ from .runbook import path_of
 from .troubles import Trouble, Troubles
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """One event. Ids count up from 1; ``fields`` are the event's own, without those that say nothing.
 
     ``runbook`` is the path of what to do about it, on the admin listener; null where there is nothing to do.

@@ -6,9 +6,10 @@ it. So a request costs nothing more.
 
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from operator import add, sub
 from typing import Final, Self
+
+import msgspec
 
 # A tool call may take a millisecond or, with a person in the loop, minutes.
 REQUEST_BUCKETS: Final = (
@@ -33,8 +34,7 @@ WINDOW_SECONDS: Final = 60.0
 _EVERY_SECONDS: Final = 5.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EraCounts:
+class EraCounts(msgspec.Struct, frozen=True, kw_only=True):
     """What was counted of one era's requests, so far or in between: ``buckets`` as in ``request_seconds``."""
 
     requests: int
@@ -74,8 +74,7 @@ class EraCounts:
         return lower  # at least that
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EraTraffic:
+class EraTraffic(msgspec.Struct, frozen=True, kw_only=True):
     """The requests of one era in the last minute, or of all (``era`` is null then).
 
     ``failed`` are those that failed by the server's or the proxy's fault. Half of the requests took no longer
@@ -92,8 +91,7 @@ class EraTraffic:
     p95_seconds: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Traffic:
+class Traffic(msgspec.Struct, frozen=True, kw_only=True):
     """The last ``seconds``, which are a minute or so, and less after the start."""
 
     seconds: float

@@ -4,9 +4,10 @@ A flood of one trouble makes one entry with a large number, so it hides no other
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
+
+import msgspec
 
 from .. import events
 from ..bounds import SHOWN_TROUBLES
@@ -31,8 +32,7 @@ _WHY: Final[Mapping[type[Event], str]] = {
 _MAX_CHARS: Final = 100
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Trouble(msgspec.Struct, frozen=True, kw_only=True):
     """One kind of trouble: ``count`` times in the last hour, ``last`` at a time of day.
 
     ``event`` is the name of what tells it in the log, ``reason`` why. At level info it is the callers' own

@@ -22,9 +22,10 @@ on which it refuses everything is given up as ``upstream.deadlock`` says.
 """
 
 import re
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final, TypeGuard
+
+import msgspec
 
 from ..errors import METHOD_NOT_FOUND
 from .jsonrpc import ErrorObject
@@ -40,8 +41,7 @@ class Verdict(Enum):
     GONE = "gone"  # and the request was certainly not executed
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
+class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """What a server answered to one HTTP request.
 
     ``body`` may be cut off. ``error`` is the JSON-RPC error of a JSON or SSE body, if it has one.
@@ -55,8 +55,7 @@ class Evidence:
     sent_session_id: bool
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dialect:
+class _Dialect(msgspec.Struct, frozen=True, kw_only=True):
     """One way to say it: a ``text`` (a regular expression), with one of these statuses.
 
     ``id_sent`` says in answer to what: a session id, none, or (None) either.

@@ -10,9 +10,10 @@ import contextlib
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, TypeVar
 from weakref import WeakValueDictionary
+
+import msgspec
 
 from .. import events
 from ..aio import Signal, Tasks
@@ -50,8 +51,7 @@ _AUTHORIZATION: Final = "authorization"
 _MAX_ISSUER_CHARS: Final = 200
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AcceptanceRules:
+class AcceptanceRules(msgspec.Struct, frozen=True, kw_only=True):
     """How long a handshake may take, and how long a server that takes no connections is waited for."""
 
     handshake_timeout_seconds: float

@@ -6,8 +6,9 @@ request's use of an upstream session, from entry to end.
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Self
+
+import msgspec
 
 from .. import events
 from ..aio import Tasks
@@ -28,8 +29,7 @@ from .presence import Patience
 from .record import ClientRecord, Contact
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose."""
 
     sharing: Sharing = Sharing.HANDOVER

@@ -5,8 +5,9 @@ principal that it was given to, and looking one up tells nothing about others.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final, NamedTuple
+
+import msgspec
 
 from .client import ClientSession, Farewell
 from .holdings import Holdings
@@ -22,8 +23,7 @@ class Departure(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DirectoryRules:
+class DirectoryRules(msgspec.Struct, frozen=True, kw_only=True):
     """How many client sessions are remembered, of all and of one principal, and for how long without use."""
 
     max_sessions: int

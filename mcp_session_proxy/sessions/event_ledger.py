@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import Awaitable, Iterable
-from dataclasses import dataclass
 from typing import Final, TypeVar
+
+import msgspec
 
 from .. import events as told
 from ..aio import all_of
@@ -40,8 +41,7 @@ _GONE: Final = 10_000
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventRules:
+class EventRules(msgspec.Struct, frozen=True, kw_only=True):
     """How many events are kept for each stream, and for how long the end of a POST's stream is. In the event
     store, for how long after the last of them, and how much of one process.
     """

@@ -4,8 +4,9 @@ Every function looks at the books and the limits and says what to do; ``pool`` d
 """
 
 import math
-from dataclasses import dataclass
 from typing import Final, Generic, TypeAlias, TypeVar
+
+import msgspec
 
 from ..errors import TooManyWaiters
 from .books import Books, Bucket, Slot, Usage
@@ -25,8 +26,7 @@ _PART_FOR_STRANGERS: Final = 4
 _QUEUE_FOR_KNOWN: Final = 25
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator allows. Times are in seconds.
 
     Of ``max_sessions`` in several processes together, this one may open those that are ``reserved`` for it.
@@ -63,15 +63,13 @@ class Limits:
         return self.most if self.reserved is None else min(self.reserved, self.most)
 
 
-@dataclass(frozen=True, slots=True)
-class Assign(Generic[S]):
+class Assign(msgspec.Struct, Generic[S], frozen=True):
     """Use this session now."""
 
     slot: Slot[S]
 
 
-@dataclass(frozen=True, slots=True)
-class Open(Generic[S]):
+class Open(msgspec.Struct, Generic[S], frozen=True):
     """Open a new session, after giving up ``evict`` to make room.
 
     ``on_trial``: every place to stay is taken. The handshake is made in one of those that are kept for this,
@@ -83,8 +81,7 @@ class Open(Generic[S]):
     on_trial: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
+class Wait(msgspec.Struct, frozen=True):
     """Nothing can be done now: a release, an opening or a closing will change that."""
 
 

@@ -7,8 +7,10 @@ Who has shown none is no secret, and is gone on with at once.
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
+
+import msgspec
 
 from .. import events
 from ..errors import BadRequest, InvalidParams, OverBudget, ProxyError
@@ -49,8 +51,7 @@ _WAKES_A_SECOND: Final = 20
 Make = Callable[[SessionKey, Profile, KnownSession], UpstreamSession]
 
 
-@dataclass(slots=True)
-class Restored:
+class Restored(msgspec.Struct):
     """What came of the records of one or more shards.
 
     ``strange`` are the names of servers that are none of ours, and that sessions were found of.
@@ -59,7 +60,7 @@ class Restored:
     sessions: int = 0
     clients: int = 0
     lost: int = 0
-    strange: set[str] = field(default_factory=set)
+    strange: set[str] = msgspec.field(default_factory=set)
 
 
 class Restorer:

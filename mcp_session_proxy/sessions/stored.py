@@ -7,7 +7,6 @@ and records with a higher one are not read.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Annotated, Final, TypeVar
 
 import msgspec
@@ -29,8 +28,7 @@ _TAG: Final = r"\Au[0-9a-f]{8}\Z"
 _NONCE: Final = r"\A[0-9a-f]{6}\Z"
 
 
-@dataclass(slots=True, kw_only=True)
-class UpstreamRecord:
+class UpstreamRecord(msgspec.Struct, kw_only=True):
     """One upstream session, as it could be stored, with what the pool knows of it.
 
     ``params`` and ``version_is_free`` are its profile's. ``age_seconds``, ``unused_seconds`` and
@@ -51,8 +49,7 @@ class UpstreamRecord:
     principal: str | None = None
 
 
-@dataclass(slots=True, kw_only=True)
-class StoredClientSession:
+class StoredClientSession(msgspec.Struct, kw_only=True):
     """One client session with what it had of the pool: ``home`` is the tag of its upstream session.
 
     ``attached``: it held that. ``deleted``: its client had said goodbye. ``nonce`` is its mailbox's, if it

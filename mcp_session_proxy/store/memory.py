@@ -2,24 +2,23 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from .engine import Claimed, ClaimOutcome, Fenced, RecordPlace, StoredMember, StoredShard
 
 
-@dataclass(slots=True)
-class _Beat:
+class _Beat(msgspec.Struct):
     card: bytes
     until: float
     reserved: int
 
 
-@dataclass(slots=True)
-class _Shard:
+class _Shard(msgspec.Struct):
     owner: str | None = None
     fence: int = 0
     until: float = 0.0  # when it is forgotten if nobody owns it
-    records: dict[RecordPlace, bytes] = field(default_factory=dict)
+    records: dict[RecordPlace, bytes] = msgspec.field(default_factory=dict)
 
 
 class MemoryEngine:

@@ -10,8 +10,9 @@ and whom the server has accepted before is not shut out for what others were ans
 """
 
 from collections import OrderedDict
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from ..bounds import FAILED_CALLERS
 from ..errors import ProxyError, UpstreamTimeout
@@ -25,8 +26,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"  # one is being tried
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BreakerRules:
+class BreakerRules(msgspec.Struct, frozen=True, kw_only=True):
     """How many failures in a row are too many, and how long a server is left alone then."""
 
     threshold: int

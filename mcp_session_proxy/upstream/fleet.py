@@ -8,10 +8,10 @@ without anybody pinning clients to it.
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+import msgspec
 from yarl import URL
 
 from .. import events
@@ -46,8 +46,7 @@ class Condition(StrEnum):
     BREAKER_OPEN = "breaker-open"  # it takes connections but keeps failing handshakes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Server:
+class Server(msgspec.Struct, frozen=True, kw_only=True):
     """How one server is reached.
 
     ``name`` stands for it in events and pages, so there is no credential in it. ``url`` is that of its MCP
@@ -204,8 +203,7 @@ class Residence:
             self.replica.monitor.look_now()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetRules:
+class FleetRules(msgspec.Struct, frozen=True, kw_only=True):
     """For how long somebody may wait for servers that have all been down."""
 
     patience_seconds: float

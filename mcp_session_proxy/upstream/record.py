@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
+
 from ..errors import UpstreamTimeout
 from ..memory import UNBOUNDED, UNCOUNTED, Keeper, Share
 from .journal import Journal
@@ -11,8 +13,7 @@ from .roots import RootsTalk
 from .transport import NOBODY, Caller
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SessionRules:
+class SessionRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for upstream sessions.
 
     One that nobody uses is pinged every ``keepalive_seconds``; one that was quiet for ``check_after_seconds``

@@ -3,10 +3,10 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from typing import Any
 
 import aiohttp
+import msgspec
 import pytest
 from http_server import begin_stream, write_event
 from messages import INITIALIZE, call, notification
@@ -146,7 +146,8 @@ async def test_a_stream_that_stays_closed(bench: Bench) -> None:
         await one.cut(stream)
         bench.proxy.core.binder.maintain()
         assert await attached(bench) == 1
-        bench.proxy.core.binder.rules = replace(bench.proxy.core.binder.rules, reconnect_grace_seconds=0.0)
+        binder = bench.proxy.core.binder
+        binder.rules = msgspec.structs.replace(binder.rules, reconnect_grace_seconds=0.0)
         bench.proxy.core.binder.maintain()
         async with aiohttp.ClientSession() as http:
             assert await (await Client(bench, http).begin()).count() == 2

@@ -5,8 +5,9 @@ mean stands here, in a few tables; above this room nobody reads one.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final, TypeGuard
+
+import msgspec
 
 from ...errors import UpstreamRejected
 from ...protocol import jsonrpc, lost, revisions
@@ -63,8 +64,7 @@ def why_no_stream(status: int) -> NoStream:
     return _NO_STREAM.get(status, unnamed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Refusal:
+class Refusal(msgspec.Struct, frozen=True, kw_only=True):
     """What came with a status outside 2xx. ``response`` is the JSON-RPC error of the body, if any."""
 
     status: int

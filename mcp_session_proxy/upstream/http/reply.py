@@ -4,9 +4,10 @@ What is in memory of a body that has not come whole is accounted for, as servers
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
+
+import msgspec
 
 from ...aio import in_pieces
 from ...bounds import SERVER_EVENT_BYTES, SMALL_BYTES
@@ -31,8 +32,7 @@ def is_event_stream(content_type: str) -> bool:
     return content_type.partition(";")[0].strip().lower() == revisions.SSE
 
 
-@dataclass(frozen=True, slots=True)
-class BodyLimits:
+class BodyLimits(msgspec.Struct, frozen=True):
     """What an answer may be: how deep its JSON, and the memory that there is for large ones on their way."""
 
     max_json_depth: int = DEFAULT_MAX_DEPTH

@@ -13,6 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Final
 
+import msgspec
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -245,8 +246,7 @@ class HttpChannel:
             return
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class HttpRules:
+class HttpRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for the way to a server.
 
     ``request_timeout_seconds`` bounds the silence between two pieces of an answer, not its length.

@@ -15,9 +15,10 @@ it reads nothing of what it is told            the same, and ``UpstreamTimeout``
 
 import asyncio
 from collections.abc import Generator, Sequence
-from dataclasses import dataclass
 from enum import Enum
 from typing import Final
+
+import msgspec
 
 from ... import events
 from ...aio import in_pieces
@@ -39,8 +40,7 @@ from .leftovers import Ledger
 _FEW_LINES: Final = 32
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StdioRules:
+class StdioRules(msgspec.Struct, frozen=True, kw_only=True):
     """What the operator chose for children.
 
     The first one may take ``first_start_seconds`` to answer its handshake, since some commands fetch the
