@@ -281,7 +281,7 @@ class Exchange:
         except asyncio.CancelledError:
             # The task's own end, when nobody has told the server before: its client has left for good.
             if not self._cancelled and self._aborted is None and self._delivered is None:
-                self.announce_cancellation("The client is gone.")
+                self._left()
             raise
         finally:
             incarnation.calls.end(identifier, self.request.method)
@@ -473,6 +473,9 @@ class Exchange:
             self._aborted = error
             self._cutoff.at(asyncio.get_running_loop().time())
             self.announce_cancellation(error.message)
+
+    def _left(self) -> None:
+        self.announce_cancellation("The client is gone.")
 
     def announce_cancellation(self, reason: str) -> None:
         """Tell the server that nobody waits for its response any more."""

@@ -27,6 +27,7 @@ from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
+from .inquiry import OwnExchange
 from .outlet import Outlet
 from .result_stream import Reading, ResultExchange, ResultPlace
 
@@ -293,8 +294,8 @@ class UpstreamTask:
 
     async def _inquire(self, method: str) -> Response | None:
         """The response to a request about this task; None where there is none, which is noted."""
-        request = Request(_OWN_ID, method, tasks.name_task(self.task.id))
-        return await self._response_to(Exchange(request, None, self._visit, self, self._observe))
+        params = tasks.name_task(self.task.id)
+        return await self._response_to(OwnExchange(method, params, self._visit, self, self._observe))
 
     async def _response_to(self, exchange: Exchange) -> Response | None:
         # Those of whoever has called last: a task may outlive the token that it was begun with.

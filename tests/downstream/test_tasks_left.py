@@ -11,7 +11,7 @@ from messages import call
 from modern_bench import ALL, META, modern, routing
 from proxy_bench import until
 from task_bench import DONE, FORM, KNOWS_TASKS, TaskBench
-from task_server import TaskServer
+from task_server import HeldTask, TaskServer
 from test_late_calls import Tool
 
 
@@ -235,3 +235,32 @@ async def test_a_call_that_has_taken_long(server: HttpServer) -> None:
 
 async def _write(stream: web.StreamResponse, message: dict[str, Any]) -> None:
     await write_event(stream, {"jsonrpc": "2.0", **message})
+
+
+async def test_a_task_ends_while_its_server_is_asked_how_it_stands(
+    bench: TaskBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That question is not cancelled: some servers lose the session when that crosses the answer."""
+    plain = HeldTask.write
+    monkeypatch.setattr(HeldTask, "write", lambda task: plain(task) | {"pollInterval": 60_000})
+    asked = asyncio.Event()
+
+    async def never(request: web.Request, _: Any) -> web.StreamResponse:
+        asked.set()
+        while request.transport is not None:
+            await asyncio.sleep(0.01)
+        return web.Response()
+
+    bench.server.on["tasks/get"] = never
+    await bench.start()
+    handle = await bench.handle()
+    await until(lambda: bench.server.streams)
+    state = asyncio.create_task(bench.until_status(handle["taskId"], "completed"))
+    await asked.wait()
+    task = await bench.server.next_task()
+    task.finish(DONE)
+    await bench.server.notify(task)
+    assert (await state)["result"]["content"] == DONE["content"]
+    # What was sent before this has come before it.
+    await bench.call("count")
+    assert bench.server.posts("notifications/cancelled") == []
