@@ -98,6 +98,7 @@ async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
     print(f"{ROUNDS} parked calls, retried at another member: {tool.done.total()} continued")
 
 
+@pytest.mark.skipif(not FULL_FAULTS, reason="takes minutes: `make cluster`")
 async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> None:
     """It waits for their answers, which come by way of another one, before it ends."""
     await several.start()
@@ -108,6 +109,7 @@ async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> No
         cluster = cluster_of(caller.holder)
         await until(lambda cluster=cluster: cluster.shards.draining)  # type: ignore[misc]
         answer = await caller.come_back(several.next)
+        assert answer.status == 200, answer.body
         assert answer.json["result"]["done"] is True
         await stopping
         await several.start(1)
