@@ -603,6 +603,18 @@ class StateSetAside(Event, frozen=True, kw_only=True):
     file: str
 
 
+class StateMissing(Event, frozen=True, kw_only=True):
+    """There is a key in ``--state-dir``, and nothing that it has sealed: ``file`` was removed, or emptied,
+    since a proxy was there last. The proxy begins without sessions.
+
+    What to do: nothing, if you have removed it. Else see whether the disk is sound, and who else has access.
+    """
+
+    name = "state.missing"
+    level = Level.WARNING
+    file: str
+
+
 class StoreFailed(Event, frozen=True, kw_only=True):
     """State could not be written or read. Told once, until it can be again.
 

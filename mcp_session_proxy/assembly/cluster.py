@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,8 @@ from ..cluster.shards import Shards
 from ..cluster.takeover import CoreContents, Principals
 from ..downstream.peer_door import Answer, Serve
 from ..events import Observer
+from ..exchange.handles import Handle
+from ..exchange.stored_handles import describe
 from ..ops.introspection import ClusterView, MemberView
 from ..sessions.ledger import SessionLedger
 from ..sessions.restoring import Restorer
@@ -47,6 +48,8 @@ from .peer_listener import PeerListener, remove_socket
 _ASKED_TIMES: Final = 3
 # Between two looks at what has fallen quiet, while this member hands over what it has.
 _LOOK_SECONDS: Final = 0.02
+# How often it is looked whether all is where others look for it.
+_LOOK_AFTER_SECONDS: Final = 1.0
 # How many shards are let go of together: what comes together costs a store less than one after the other.
 _AT_ONCE: Final = 32
 # Where a member hands over what it has of a shard that it has lost.
@@ -60,7 +63,8 @@ T = TypeVar("T")
 class Cluster:
     """This process as a member: the shards that it serves, and the way to the others.
 
-    ``directory`` is where members on this machine meet, if there is one.
+    ``directory`` is where members on this machine meet, if there is one. ``clock`` gives the seconds since
+    1970 that times are stored in.
     """
 
     def __init__(
@@ -71,6 +75,7 @@ class Cluster:
         membership: Membership,
         keys: Keys,
         card: Callable[[], Card],
+        clock: Callable[[], float],
         is_gone: Callable[[StoredMember], bool],
         directory: Path | None,
         tls: Contexts,
@@ -86,6 +91,7 @@ class Cluster:
             ttl_seconds=lambda: rules.cluster_rules(in_force.settings).ttl_seconds,
             observe=observe,
             shard_of=self.principals.shard_of,
+            clock=clock,
         )
         restorer = Restorer(
             binder=core.binder,
@@ -98,6 +104,7 @@ class Cluster:
             drop=self.ledger.note,
             observe=observe,
             readmit_task=core.tasks.readmit,
+            clock=clock,
         )
         self.contents = CoreContents(
             binder=core.binder,
@@ -160,7 +167,8 @@ class Cluster:
         core.tasks.note, core.tasks.written = self._note_task, ledger.flush
         ledger.on_emptied.append(self._look_soon)
 
-    def _note_task(self, principal: str, identifier: str, data: bytes | None) -> None:
+    def _note_task(self, principal: str, identifier: str, handle: Handle | None) -> None:
+        data = None if handle is None else describe(handle, self.ledger.clock())
         place = RecordPlace(TASK, self.ledger.keys.name_of(identifier))
         self.ledger.note(self.principals.shard_of(principal), place, data)
 
@@ -207,18 +215,34 @@ class Cluster:
             if stored.owner is None:
                 await self.shards.find(stored.shard)
 
-    def begin(self) -> None:
-        """Be alive from now on, and write."""
+    @property
+    def servers(self) -> frozenset[str]:
+        """The names of the servers behind this member."""
+        return frozenset(replica.name for replica in self._core.fleet.replicas)
+
+    async def _look_after(self, look_after_store: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await asyncio.sleep(_LOOK_AFTER_SECONDS)
+            try:
+                await look_after_store()
+                if self._listener is not None:
+                    await self._listener.look_after()
+            except Exception as error:
+                self._observe(events.Crashed(where="store", error=repr(error)))
+
+    def begin(self, look_after_store: Callable[[], Awaitable[None]]) -> None:
+        """Be alive from now on, and write; see now and then that others find all of it."""
         self._tasks.spawn(self.shards.keep(), "beat")
         self._tasks.spawn(self.ledger.keep_up(), "ledger")
         self._tasks.spawn(self.reservation.keep(), "reservation")
+        self._tasks.spawn(self._look_after(look_after_store), "look after")
 
     def complete(self, card: Card) -> Card:
         """A card with what this member tells of itself now."""
         return msgspec.structs.replace(
             card,
             addresses=[] if self._listener is None else self._listener.addresses,
-            servers=[replica.name for replica in self._core.fleet.replicas],
+            servers=sorted(self.servers),
             digest=self.digest,
             draining=self.shards.draining,
             shards=roughly(len(self.shards.held)),
@@ -236,7 +260,7 @@ class Cluster:
             provisional=shards.provisional,
             fenced=membership.fenced,
             waiting=self.routing.waiting,
-            members=[_view(card, here=card is own) for card in (own, *self.members)],
+            members=[_view(card, self.ledger.clock(), here=card is own) for card in (own, *self.members)],
         )
 
     # -- what members ask each other ------------------------------------------------------------------
@@ -346,13 +370,13 @@ class Cluster:
         self.peers.close()
 
 
-def _view(card: Card, *, here: bool) -> MemberView:
+def _view(card: Card, now: float, *, here: bool) -> MemberView:
     return MemberView(
         member=card.member,
         here=here,
         pid=card.pid,
         version=card.version,
-        age_seconds=max(0.0, time.time() - card.started),
+        age_seconds=max(0.0, now - card.started),
         shards=card.shards,
         draining=card.draining,
         addresses=list(card.addresses),

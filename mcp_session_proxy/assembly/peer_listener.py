@@ -42,6 +42,9 @@ class PeerListener:
         self.server = server
         self.addresses: list[str] = []
         self._stack = stack
+        self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
+        self._path: Path | None = None
+        self._found: tuple[int, int] | None = None  # what was laid there
 
     @classmethod
     async def open(
@@ -90,12 +93,11 @@ class PeerListener:
         )
         async with contextlib.AsyncExitStack() as stack:
             listener = cls(server, stack)
-            runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
+            runner = listener._runner
             if directory is not None:
-                path = socket_path(directory, member)
-                bound = _bind_unix(path)
+                listener._path = path = socket_path(directory, member)
                 stack.callback(remove_socket, directory, member)
-                await open_sites(stack, runner, bound)
+                await listener._listen_at(path)
                 listener.addresses.append(f"{UNIX}{path.absolute()}")
             if settings.peer_listen is not None:
                 bound = await bind(settings.peer_listen, "--peer-listen")
@@ -107,6 +109,19 @@ class PeerListener:
                 listener.addresses.append(settings.peer_address(bound.address))
             listener._stack = stack.pop_all()
         return listener
+
+    async def _listen_at(self, path: Path) -> None:
+        bound = _bind_unix(path)
+        self._found = _identity(path)
+        await open_sites(self._stack, self._runner, bound)
+
+    async def look_after(self) -> None:
+        """Have the socket in the directory again, if somebody has removed it. Where that fails, a lease or
+        another address leads the others on.
+        """
+        if self._path is not None and _identity(self._path) != self._found:
+            with contextlib.suppress(CannotListen):
+                await self._listen_at(self._path)
 
     async def close(self) -> None:
         """Serve nobody any more: what is under way is cut off. Idempotent."""
@@ -122,6 +137,14 @@ def remove_socket(directory: Path, member: str) -> None:
     """Remove the socket of a member that listens no more; of one that was killed, somebody else does it."""
     with contextlib.suppress(OSError):
         socket_path(directory, member).unlink()
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _bind_unix(path: Path) -> Bound:

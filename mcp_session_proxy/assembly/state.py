@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
@@ -36,6 +36,8 @@ from .stores import CannotKeepState, KeptStore
 _MEMBER_BYTES: Final = 8
 # A process that was just killed may not be gone yet.
 _GONE_SECONDS: Final = 0.5
+# Nor one that has seen that it has to end.
+_STAYS_SECONDS: Final = 10.0
 
 _Slots: TypeAlias = frozenset[Slot[UpstreamSession]]
 
@@ -50,7 +52,7 @@ class KeptState:
         self._observe = observe
         self._member = secrets.token_hex(_MEMBER_BYTES)
         self._store = store
-        self._started = time.time()
+        self._started = store.clock()
         self._others: list[StoredMember] = []  # who was there when this one came
         self._begun = False
         self.event_ledger: EventLedger | None = None  # set where events are kept beside the memory
@@ -143,28 +145,19 @@ class KeptState:
             await asyncio.sleep(0.05)
 
     def build(self, in_force: InForce, core: Core, tls: Contexts) -> Cluster:
-        """What makes this process a member. Raises CannotKeepState: the others have none of its servers."""
+        """What makes this process a member."""
         self.cluster = Cluster(
             in_force,
             core,
             membership=self.membership,
             keys=self.keys,
             card=self._bare_card,
+            clock=self._store.clock,
             is_gone=self._store.is_gone,
             directory=self._store.directory,
             tls=tls,
             observe=self._observe,
         )
-        cards = [card for other in self._others if (card := read_card(other.card)) is not None]
-        own = {replica.name for replica in core.fleet.replicas}
-        theirs = {name for card in cards for name in card.servers}
-        if theirs and own.isdisjoint(theirs):
-            raise CannotKeepState(
-                f"{self._store} is in use by a proxy in front of {', '.join(sorted(theirs))} "
-                f"(process {cards[0].pid})",
-                f"Give each {self._store.of_its_own}",
-                self._store.option,
-            )
         return self.cluster
 
     async def begin(self, in_force: InForce, handle: Serve, questions: Mapping[str, Answer]) -> None:
@@ -172,11 +165,13 @@ class KeptState:
         all of it if nobody else is there, and write down what becomes of it.
 
         Raises:
-            CannotKeepState: all of it is of other servers.
+            CannotKeepState: all of it is of other servers, or others who use it have none of this one's.
             CannotListen: the others could not reach this one.
         """
         began = time.monotonic()
+        await self._refuse_strangers()
         await self.cluster.open(handle, questions)
+        await self._see_who_stays()
         try:
             if not self._others:
                 await self.cluster.take_all()
@@ -200,7 +195,68 @@ class KeptState:
                 )
             )
         self._begun = True
-        self.cluster.begin()
+        self.cluster.begin(self._store.look_after)
+
+    async def _refuse_strangers(self) -> None:
+        """Say which servers this one has, and see who says others: callers of the one would be sent on to the
+        other. Whoever serves already stays.
+
+        Raises:
+            CannotKeepState: somebody does.
+        """
+        try:
+            await self.membership.beat()
+            others = await self.membership.others()
+        except StoreFailure:
+            return
+        cards = [card for other in others if (card := read_card(other.card)) is not None]
+        for card in cards:
+            if card.addresses and self._is_strange(card):
+                raise self._in_use(card)
+        self._give_way(cards)
+
+    def _give_way(self, cards: Iterable[Card]) -> None:
+        """Of two that start at the same time, the later one gives way. It is looked twice, before and after a
+        process can be reached, so that of the two the second one to be seen is seen in time.
+
+        Raises:
+            CannotKeepState: it is this one.
+        """
+        for card in cards:
+            if self._is_before(card):
+                raise self._in_use(card)
+
+    async def _see_who_stays(self) -> None:
+        """This one can be reached now. One that began before it may not have seen that, and stay; or it
+        has, and is about to end.
+
+        Raises:
+            CannotKeepState: it stays.
+        """
+        deadline = time.monotonic() + _STAYS_SECONDS
+        while starting := [card for card in self.cluster.members if self._is_before(card)]:
+            if time.monotonic() > deadline or any(card.addresses for card in starting):
+                raise self._in_use(starting[0])
+            await asyncio.sleep(0.05)
+            try:
+                await self.cluster.members.look()
+            except StoreFailure:
+                return
+
+    def _is_before(self, card: Card) -> bool:
+        own = self._bare_card()
+        return self._is_strange(card) and (card.started, card.member) < (own.started, own.member)
+
+    def _is_strange(self, card: Card) -> bool:
+        return bool(card.servers) and self.cluster.servers.isdisjoint(card.servers)
+
+    def _in_use(self, card: Card) -> CannotKeepState:
+        return CannotKeepState(
+            f"{self._store} is in use by a proxy in front of {', '.join(sorted(card.servers))} "
+            f"(process {card.pid})",
+            f"Give each {self._store.of_its_own}",
+            self._store.option,
+        )
 
     # -- the end -----------------------------------------------------------------------------------
 

@@ -11,13 +11,15 @@ from typing import Final, Literal, TypeAlias
 
 from .. import events
 from ..events import Observer
+from ..sessions.store_trouble import StoreTrouble
 from ..settings.cluster import cluster_keys, namespace_of
 from ..settings.config import Settings
 from ..store import state_dir
 from ..store.address import StoreAddress
 from ..store.engine import StoredMember, StoreFailure, StoreRefused
 from ..store.sealing import KEY_BYTES, Keys, Unsealed
-from ..store.sqlite import DamagedStore, NewerStore, SqliteEngine
+from ..store.sqlite import SqliteEngine
+from ..store.sqlite_file import DamagedStore, NewerStore
 from .sockets import CannotStart
 
 # How long a store may take to be there, which may have been started together with us.
@@ -41,10 +43,15 @@ class DirectoryStore:
     option: Final = "--state-dir"
     of_its_own: Final = "a directory of its own"
 
-    def __init__(self, path: Path, keys: Keys) -> None:
+    def __init__(self, path: Path, key: bytes, observe: Observer) -> None:
         self.directory = path
-        self.keys = keys
+        self.keys = Keys(key)
         self.engine = SqliteEngine(path / state_dir.FILE)
+        self.clock = self.engine.clock
+        self._key = key
+        self._observe = observe
+        self._trouble = StoreTrouble(observe)
+        self._member: str | None = None
         self._lock: state_dir.MemberLock | None = None
 
     def __str__(self) -> str:
@@ -55,13 +62,10 @@ class DirectoryStore:
         """Open it, or make it. Raises CannotKeepState."""
         try:
             state_dir.prepare(path)
-            store = cls(path, Keys(state_dir.read_key(path)))
-            try:
-                await store.engine.open()
-            except DamagedStore as error:
-                aside = state_dir.set_aside(path, int(time.time()))
-                observe(events.StateSetAside(problem=str(error), file=str(aside)))
-                await store.engine.open()
+            was_here = state_dir.has_key(path)
+            store = cls(path, state_dir.read_key(path), observe)
+            if await store._open_file() and was_here:
+                observe(events.StateMissing(file=str(path / state_dir.FILE)))
         except NewerStore as error:
             raise CannotKeepState(str(error), "Run that version, or choose another directory") from error
         except StoreFailure as error:
@@ -71,13 +75,67 @@ class DirectoryStore:
             ) from error
         return store
 
+    async def _open_file(self) -> bool:
+        """Open the file, or another in place of a damaged one; gives whether there was none. Raises
+        StoreFailure.
+        """
+        told: list[events.Event] = []
+
+        def set_aside(error: DamagedStore) -> None:
+            aside = state_dir.set_aside(self.directory, int(time.time()))
+            told.append(events.StateSetAside(problem=str(error), file=str(aside)))
+
+        try:
+            await self.engine.open(set_aside)
+        finally:
+            for event in told:
+                self._observe(event)
+        return self.engine.is_new and not told
+
     def join(self, member: str) -> None:
         """This member is here. Raises StoreFailure."""
+        self._member = member
         self._lock = state_dir.take_lock(self.directory, member)
 
     def is_gone(self, other: StoredMember) -> bool:
         """Whether a member that was here has ended."""
         return state_dir.is_gone(self.directory, other.member)
+
+    async def look_after(self) -> None:
+        """See that all of it lies where the next process looks for it. To be called every now and then.
+
+        Whatever somebody has removed while it was in use, or put another thing in the place of, is made anew:
+        what is in memory is written there with the next beat, as to a store that came back empty.
+        """
+        if await asyncio.to_thread(self._is_in_place):
+            self._trouble.end()
+            return
+        problem = f"{self} was damaged, or something in it was removed or replaced, while it was in use"
+        try:
+            await asyncio.to_thread(self._make_place)
+            if not self.engine.file.is_in_place:
+                await self._open_file()
+        except StoreFailure as failure:
+            self._trouble.begin(StoreFailure(f"{problem}: {failure}"))
+        else:
+            self._trouble.begin(StoreFailure(f"{problem}; it was made anew"))
+
+    def _is_in_place(self) -> bool:
+        lock = self._lock
+        return (
+            self.engine.file.is_in_place
+            and state_dir.has_key(self.directory)
+            and (self._member is None or (lock is not None and lock.is_in_place))
+        )
+
+    def _make_place(self) -> None:
+        state_dir.prepare(self.directory)
+        state_dir.restore_key(self.directory, self._key)
+        former = self._lock
+        if self._member is not None and (former is None or not former.is_in_place):
+            self._lock = state_dir.take_lock(self.directory, self._member)
+            if former is not None:
+                former.close()
 
     async def close(self) -> None:
         """Let go of it: this member is here no longer."""
@@ -92,6 +150,8 @@ class NetworkStore:
 
     kept: Final[Literal["store"]] = "store"
     option: Final = "--store"
+    # Members on other machines have clocks of their own.
+    clock = staticmethod(time.time)
     of_its_own: Final = "a --cluster of its own"
     # Its members may be on other machines.
     directory: Final = None
@@ -172,6 +232,9 @@ class NetworkStore:
     def is_gone(self, other: StoredMember) -> bool:  # noqa: ARG002
         """Nobody can tell before its lease has run out."""
         return False
+
+    async def look_after(self) -> None:
+        """Its own people do."""
 
     async def close(self) -> None:
         """Let go of it."""

@@ -12,7 +12,7 @@ from ..aio import Tasks
 from ..exchange.early import EarlyStreams
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
-from ..exchange.tasks import Handles
+from ..exchange.tasks import Handles, note_all
 from ..sessions import upkeep
 from ..sessions.binding import Binder
 from ..sessions.identity import ANONYMOUS
@@ -89,7 +89,7 @@ class CoreContents:
         """See ``shards.Contents``."""
         for principal in self._principals.of(shard):
             await self._handles.part(principal)
-        self.note(shard)
+        self._note_sessions(shard)
         await self._ledger.flush()
         return not self._ledger.has_notes(shard)
 
@@ -103,6 +103,14 @@ class CoreContents:
 
     def note(self, shard: str) -> None:
         """See ``shards.Contents``."""
+        self._note_sessions(shard)
+        for principal in self._principals.of(shard):
+            note_all(self._handles, principal)
+            for client in self._binder.directory.of(principal):
+                if client.mailbox is not None:
+                    client.mailbox.note_anew()
+
+    def _note_sessions(self, shard: str) -> None:
         for principal in self._principals.of(shard):
             for slot in self._binder.pool.books.slots_of(principal):
                 self._ledger.note_session(slot)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
 import msgspec
-from itsdangerous import BadData, SignatureExpired, URLSafeTimedSerializer
+from itsdangerous import BadData, SignatureExpired, TimestampSigner, URLSafeTimedSerializer
 
 from .. import events
 from ..errors import OverBudget, StateRefused, TooManyParked, TooManyRounds
@@ -23,6 +23,7 @@ from ..events import Observer
 from ..memory import UNBOUNDED, Loan, Share
 from ..protocol import jsonrpc
 from ..protocol.inbound import ModernRequest
+from ..store.clock import steady
 from ..upstream.session import UpstreamSession
 from .call import ModernCall
 
@@ -43,6 +44,13 @@ class ParkingLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_parked: int
     max_parked_per_principal: int
     max_rounds: int
+
+
+class _StateSigner(TimestampSigner):
+    """Tells a state's age by a clock that nobody sets: no call is lost over that."""
+
+    def get_timestamp(self) -> int:
+        return int(steady())
 
 
 class _ParkedCall(msgspec.Struct):
@@ -75,7 +83,7 @@ class Parking:
         self._observe = observe
         # Random where nothing is kept: a state from before a restart opens nothing, for its call is gone.
         key = secrets.token_bytes(32) if secret is None else secret
-        self._seal = URLSafeTimedSerializer(key, salt="requestState")
+        self._seal = URLSafeTimedSerializer(key, salt="requestState", signer=_StateSigner)
         # Told of the session of a call that is parked.
         self.on_parked: list[Callable[[UpstreamSession], None]] = []
         self._parked: dict[str, _ParkedCall] = {}

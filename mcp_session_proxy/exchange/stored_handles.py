@@ -1,7 +1,6 @@
 """Handles as a store keeps them, and handles that are made of that again, in the next process."""
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Final
 
@@ -24,8 +23,8 @@ _LOST_CALL: Final = (
 _TOO_LARGE: Final = "The task was carried out, but its result was too large to outlive the proxy's restart."
 
 
-def describe(handle: Handle) -> bytes:
-    """What could be stored of a task, as bytes."""
+def describe(handle: Handle, now: float) -> bytes:
+    """What could be stored of a task, as bytes. ``now`` is in seconds since 1970."""
     outcome, updated_at = handle.ending or (None, handle.updated_at)
     if handle.outcome is not None:
         updated_at = handle.updated_at
@@ -43,7 +42,7 @@ def describe(handle: Handle) -> bytes:
             _upstream_of(handle),
             b"{}" if server is None else server.capabilities,
             handle.created_at,
-            time.time() - (asyncio.get_running_loop().time() - handle.began),
+            now - (asyncio.get_running_loop().time() - handle.began),
             handle.ttl_milliseconds,
             handle.poll_milliseconds,
             handle.message if outcome is None else outcome.message,

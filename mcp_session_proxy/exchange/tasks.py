@@ -7,7 +7,6 @@ brings one that never was, or has expired (ext-tasks, "Security Considerations")
 
 import asyncio
 import contextlib
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Final
@@ -31,7 +30,7 @@ from .handles import Handle, PastTask, failure
 from .late_call import LateCall
 from .legacy_handle import LegacyHandle
 from .listening import Listener
-from .stored_handles import describe, go_on, remember_end
+from .stored_handles import go_on, remember_end
 from .upstream_task import FollowedBefore, failure_of
 
 # A task that is over is kept for so long at least: its client may not have asked since.
@@ -77,8 +76,8 @@ class Handles:
         self._runs: dict[str, asyncio.Task[None]] = {}
         self._background = Tasks()
         self._closing = False
-        # Where what could be stored of a task is noted (None once it is forgotten), by principal and id.
-        self.note: Callable[[str, str, bytes | None], None] = lambda *_: None
+        # Where a task is noted (None once it is forgotten), by principal and id: see ``stored_handles``.
+        self.note: Callable[[str, str, Handle | None], None] = lambda *_: None
         # Waits until all that was noted is written, as far as that is possible now.
         self.written: Callable[[], Awaitable[None]] | None = None
         # A visit to the upstream session of a tag, for a task from before a restart.
@@ -301,7 +300,7 @@ class Handles:
         """What is known of it is to outlive the proxy."""
         if self.written is not None:
             handle.noted = object()
-            self.note(handle.principal, handle.id, describe(handle))
+            self.note(handle.principal, handle.id, handle)
 
     async def make_certain(self, handle: Handle) -> None:
         """Before its client hears how it stands: what it is asked, whoever comes after asks it, too."""
@@ -319,13 +318,12 @@ class Handles:
 
     # -- from before a restart -----------------------------------------------------------------------
 
-    def readmit(self, stored: StoredTask) -> bool:
+    def readmit(self, stored: StoredTask, age_seconds: float) -> bool:
         """Go on with a task from before a restart, if it is of use yet.
 
         A task of a server's is followed as soon as its client comes. A call that was under way is lost with
         the process that made it.
         """
-        age_seconds = max(0.0, time.time() - stored.began)
         if age_seconds >= self.rules.ttl_seconds or stored.id in self._handles:
             return False
         handle = go_on(stored, self.hold, self._make) or remember_end(stored, self._results)
@@ -415,3 +413,10 @@ async def _abandon(handle: Handle, run: "asyncio.Task[None]") -> None:
 async def _give_up(handle: LegacyHandle, visit: Visit) -> None:
     with visit:
         await handle.abandon()
+
+
+def note_all(handles: Handles, principal: str) -> None:
+    """What is known of all tasks of a principal is to be written again."""
+    for handle in handles._handles.values():
+        if handle.principal == principal:
+            handles._note(handle)

@@ -253,6 +253,12 @@ class Stream:
         if self.copy is not None:
             self.copy.written = number
 
+    def note_anew(self) -> None:
+        """Have all that is kept written to the event store again, if anything was."""
+        if self.copy is not None and self.copy.written is not None:
+            self.copy.written = None
+            self.copy.changed(self)
+
     def empty(self) -> None:
         """Let go of what is kept; what comes later is kept again."""
         while self._events:

@@ -54,7 +54,7 @@ class SessionLedger:
     """Writes what is in the pool's ``books`` and in the ``directory`` by ``membership``, sealed by ``keys``.
 
     ``ttl_seconds`` gives how long records are kept that nobody comes for, ``shard_of`` where those of a
-    principal are.
+    principal are, ``clock`` the seconds since 1970 that times are stored in.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class SessionLedger:
         ttl_seconds: Callable[[], float],
         observe: Observer,
         shard_of: Callable[[str], str] = lambda principal: principal,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         # Told of a shard of which something has gone, and nothing new was written.
         self.on_emptied: list[Callable[[str], None]] = []
@@ -75,8 +76,8 @@ class SessionLedger:
         self._books = books
         self._directory = directory
         self._ttl_seconds = ttl_seconds
-        self._observe = observe
         self._shard_of = shard_of
+        self.clock = clock
         self._now = asyncio.get_running_loop().time
         self._notes: dict[str, dict[RecordPlace, Subject]] = {}
         self._in_hand: dict[str, dict[RecordPlace, Subject]] = {}  # those of them that are being written
@@ -315,7 +316,7 @@ class SessionLedger:
                 lingering_seconds=None if lingering is None else now - lingering,
                 principal=slot.key.principal,
             ),
-            time.time(),
+            self.clock(),
         )
 
     def _write_client(self, client: ClientSession) -> bytes | None:
@@ -334,7 +335,7 @@ class SessionLedger:
                 taken=taken,
                 orderly=self._finished,
             ),
-            time.time() - client.stored_at,
+            self.clock() - client.stored_at,
         )
 
     def _mailbox_of(self, client: ClientSession) -> tuple[str | None, int | None]:

@@ -162,6 +162,11 @@ class Mailbox:
             return number, event
         return (STANDALONE, self.standalone.taken) if number == STANDALONE else None
 
+    def note_anew(self) -> None:
+        """The event store may have lost what it had: all that is in memory is to be written again."""
+        for stream in self.streams.values():
+            stream.note_anew()
+
     def close(self) -> None:
         """End all streams: nobody can come back to them."""
         for stream in list(self.streams.values()):

@@ -67,7 +67,8 @@ class Restorer:
     """Restores shards. ``profile_of`` reads a client's ``initialize``, ``room`` is for what clients want.
 
     ``note_claim`` is told who the tokens with a claim count as, ``note_principal`` whose records are in a
-    shard. ``readmit_task`` goes on with a task, once its session is here, and says whether it does.
+    shard. ``readmit_task`` goes on with a task of this age in seconds, once its session is here, and says
+    whether it does. ``clock`` gives the seconds since 1970 that times are stored in.
     """
 
     def __init__(
@@ -82,7 +83,8 @@ class Restorer:
         drop: Callable[[str, RecordPlace], None],
         observe: Observer,
         note_principal: Callable[[str, str], None] = lambda *_: None,
-        readmit_task: Callable[[StoredTask], bool] = lambda _: False,
+        readmit_task: Callable[[StoredTask, float], bool] = lambda *_: False,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._binder = binder
         self._make = make
@@ -94,6 +96,7 @@ class Restorer:
         self._readmit_task = readmit_task
         self._drop = drop
         self._observe = observe
+        self._clock = clock
         self._now = asyncio.get_running_loop().time
 
     async def restore(
@@ -131,7 +134,7 @@ class Restorer:
                     homes[record.known.tag] = slot
         self._readmit_all(shard, fence, clients, homes, result)
         for place, task in tasks:
-            if not self._readmit_task(task):
+            if not self._readmit_task(task, max(0.0, self._clock() - task.began)):
                 self._drop(shard, place)
 
     def _readmit_all(
@@ -167,7 +170,7 @@ class Restorer:
         sessions: list[UpstreamRecord],
         clients: list[StoredClientSession],
     ) -> None:
-        wall, now = time.time(), self._now()
+        wall, now = self._clock(), self._now()
         if place.kind == UPSTREAM:
             sessions.append(read_upstream(data, wall, fence % _BLOCKS * _IDS + 1))
         elif place.kind == CLIENT:

@@ -1,8 +1,8 @@
 """What a store keeps of upstream sessions and of client sessions: to bytes and back.
 
-Times are stored in seconds since 1970, because the event loop's clock begins anew with each process. A later
-version may add fields, which an earlier one passes over; one that changes what a field means raises ``v``,
-and records with a higher one are not read.
+Times are stored in seconds since 1970, because the event loop's clock begins anew with each process; in a
+directory, by a clock that nobody sets. A later version may add fields, which an earlier one passes over; one
+that changes what a field means raises ``v``, and records with a higher one are not read.
 """
 
 import math

@@ -11,6 +11,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from ..bounds import PROFILE_BYTES, QUESTIONS_A_TASK, TASK_ID_CHARS
+from ..protocol.tasks import TaskStatus
 from .record import UnreadableRecord
 
 # The kind of these records, as their places are named.
@@ -123,7 +124,9 @@ def read_task(data: bytes) -> StoredTask:
     """
     try:
         stored = msgspec.json.decode(data, type=_TaskAsStored)
-    except (msgspec.MsgspecError, ValueError) as error:
+        if stored.outcome is not None:
+            TaskStatus(stored.outcome)
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise UnreadableRecord(str(error)) from error
     if stored.v > _VERSION:
         raise UnreadableRecord("It was written by a later version.")

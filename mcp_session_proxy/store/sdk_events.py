@@ -13,6 +13,7 @@ from mcp.server.streamable_http import EventMessage
 from mcp.server.streamable_http import EventStore as SdkEventStore
 from mcp.types import JSONRPCMessage, JSONRPCNotification
 
+from .clock import since_boot
 from .events import Numbered
 from .sqlite import SqliteEngine
 
@@ -31,13 +32,13 @@ class SdkEvents:
     """
 
     def __init__(
-        self, store: SdkEventStore, path: str | Path, *, now: Callable[[], float] = time.time
+        self, store: SdkEventStore, path: str | Path, *, now: Callable[[], float] | None = None
     ) -> None:
         self._store = store
-        self._engine = SqliteEngine(Path(path), now=now, wall=now)
+        self._engine = SqliteEngine(Path(path), now=now, wall=now or time.time)
         self._ids = self._engine.events
-        self._now = now
-        self._swept = now()
+        self._now = now or since_boot
+        self._swept = self._now()
 
     async def __aenter__(self) -> Self:
         """Open the file. Raises StoreFailure."""

@@ -1,33 +1,31 @@
-"""The engine for one machine: a file that any number of processes share. SQLite's exceptions end here.
+"""The engine for one machine: a file that any number of processes share.
 
-Every verb is one transaction, ``BEGIN IMMEDIATE``, in one thread of its own: the event loop never waits for
-the disk. The journal is a write-ahead log with ``synchronous=NORMAL``, which a killed process cannot harm; a
-power cut may lose the last moments, and that only means sessions that are opened anew.
+Every verb is one transaction, ``BEGIN IMMEDIATE``, in the file's thread. What a power cut loses of the last
+moments only means sessions that are opened anew.
 
-Leases are told by the time since the machine was started. After another start, nobody is alive of before.
+Leases are told by the time since the machine was started. After another start, nobody is alive of before. All
+other times are told by a clock of the file's own.
 """
 
-import asyncio
-import contextlib
-import os
 import sqlite3
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from ..bounds import RECORD_BYTES
 from . import sqlite_events
 from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Fenced, RecordPlace, StoredMember, StoredShard, StoreFailure
+from .sqlite_clock import FileClock
+from .sqlite_file import DamagedStore, NewerStore, SqliteFile
 
 SCHEMA: Final = 1
 # "msps" in the header: what `file` and we tell the file by.
 _APPLICATION: Final = 0x6D737073
-_BUSY_SECONDS: Final = 2.0
-_BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
+# How much sooner than it should a shard may be forgotten that nobody comes for, as a part of its time.
+_SOONER: Final = 0.01
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE members (
@@ -45,21 +43,12 @@ CREATE TABLE records (
 # Each record in its place: those that were written last lie together.
 _IN_PLACE: Final = "ON CONFLICT (shard, kind, name) DO UPDATE SET value=excluded.value"
 
-T = TypeVar("T")
-
-
-class NewerStore(StoreFailure):
-    """The file was written by a newer version, which may have meant things that this one does not know."""
-
-
-class DamagedStore(StoreFailure):
-    """The file is no database, not one of ours, or damaged."""
-
 
 class SqliteEngine:
     """Implements ``engine.Engine`` on one file, which is made when there is none; ``events`` are in it, too.
 
-    ``now`` is a clock that never goes back as long as the machine runs, ``wall`` gives seconds since 1970.
+    ``now`` is a clock that never goes back as long as the machine runs, ``wall`` gives seconds since 1970:
+    the file's ``clock`` is made of the two. ``boot`` tells one start of the machine from another.
     """
 
     def __init__(
@@ -71,168 +60,55 @@ class SqliteEngine:
         boot: str | None = None,
     ) -> None:
         self._path = path
+        self._opened = 0  # how often
+        self.is_new = False  # whether the file had nothing in it when it was opened
         self._now = now or since_boot
-        self._wall = wall
-        self._boot = _boot_id() if boot is None else boot
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="store")
-        self._db: sqlite3.Connection
-        self._wanted: list[tuple[Callable[[], Any], asyncio.Future[Any]]] = []
-        self._changing = False
+        self.clock = FileClock(self._now, wall, boot)
+        self.file = SqliteFile(path, self._prepare)
         self.events = sqlite_events.SqliteEvents(
-            lambda work: self._change(lambda: work(self._db)), sqlite_events.FileReader(path), self._wall
+            lambda work: self.file.change(lambda: work(self._db)), sqlite_events.FileReader(path), self.clock
         )
 
-    async def open(self) -> None:
-        """Open the file, or make it.
+    @property
+    def _db(self) -> sqlite3.Connection:
+        return self.file.db
 
-        Raises:
-            DamagedStore, NewerStore: it is none that could be used.
-            StoreFailure: it cannot be read or written.
-        """
-        await self._run(self._open)
+    async def open(self, set_aside: Callable[[DamagedStore], object] | None = None) -> None:
+        """Open the file, or make it, or open it anew: see ``SqliteFile.open``."""
+        self._opened += 1
+        await self.file.open(set_aside)
+        await self.events.reopen()
 
     async def close(self) -> None:
         """Close it."""
         await self.events.close()
-        with contextlib.suppress(StoreFailure):
-            await self._run(self._close)
-        self._thread.shutdown(wait=False)
+        await self.file.close()
 
-    async def _run(self, work: Callable[[], T]) -> T:
-        """Do it in the thread. Cancelling does not stop it: what was begun is done whole."""
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
-        except sqlite3.Error as error:
-            raise StoreFailure(f"{self._path}: {error}") from error
-        except OSError as error:
-            raise StoreFailure(f"{self._path}: {error.strerror or error}") from error
+    # -- the file, in its thread -------------------------------------------------------------------
 
-    async def _change(self, work: Callable[[], T]) -> T:
-        """Do it in the thread, in one transaction with what others want at the same time: each has its own
-        result, and what fails is undone alone.
+    def _prepare(self, db: sqlite3.Connection) -> None:
+        self._check_schema(db)
+        # Beside what an earlier version may have made, to which they mean nothing.
+        _create(db, sqlite_events.TABLES)
+        if self.clock.begin(db):
+            # Whoever was alive before the machine was started anew is not, whatever its lease says.
+            db.execute("DELETE FROM members")
 
-        The way to the thread and back costs more than the work, and so does a transaction.
-        """
-        loop = asyncio.get_running_loop()
-        result: asyncio.Future[T] = loop.create_future()
-        self._wanted.append((work, result))
-        if not self._changing:
-            self._changing = True
-            # After those who want something in this turn of the loop, too.
-            loop.call_soon(self._begin_changes)
-        try:
-            return await result
-        except sqlite3.Error as error:
-            raise StoreFailure(f"{self._path}: {error}") from error
-
-    def _begin_changes(self) -> None:
-        wanted, self._wanted = self._wanted, []
-        works = [work for work, _ in wanted]
-        doing = asyncio.get_running_loop().run_in_executor(self._thread, self._transact_all, works)
-        doing.add_done_callback(lambda done: self._end_changes([result for _, result in wanted], done))
-
-    def _end_changes(self, results: Sequence[asyncio.Future[Any]], done: "asyncio.Future[list[Any]]") -> None:
-        failure = done.exception()
-        outcomes = [failure] * len(results) if failure is not None else done.result()
-        for result, outcome in zip(results, outcomes, strict=True):
-            if result.done():
-                continue  # nobody waits for it any more
-            if isinstance(outcome, BaseException):
-                result.set_exception(outcome)
-            else:
-                result.set_result(outcome)
-        if self._wanted:
-            self._begin_changes()
-        else:
-            self._changing = False
-
-    # -- the file, in the thread -------------------------------------------------------------------
-
-    def _open(self) -> None:
-        # Before SQLite does: it would make it readable for the group, by the usual umask.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
-        self._db = db = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        try:
-            db.execute("PRAGMA journal_mode=WAL")
-            db.execute("PRAGMA synchronous=NORMAL")
-            db.execute("BEGIN IMMEDIATE")
-            self._check_schema()
-            # Beside what an earlier version may have made, to which they mean nothing.
-            self._create(sqlite_events.TABLES)
-            self._check_boot()
-            db.execute("COMMIT")
-            checked = db.execute("PRAGMA quick_check(1)").fetchone()
-        except sqlite3.Error as error:
-            db.close()
-            if getattr(error, "sqlite_errorname", "") in ("SQLITE_NOTADB", "SQLITE_CORRUPT"):
-                raise DamagedStore(f"{self._path}: {error}") from error
-            raise
-        except StoreFailure:
-            db.close()
-            raise
-        if checked != ("ok",):
-            db.close()
-            raise DamagedStore(f"{self._path}: {checked[0]}")
-
-    def _check_schema(self) -> None:
-        (application,) = self._db.execute("PRAGMA application_id").fetchone()
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+    def _check_schema(self, db: sqlite3.Connection) -> None:
+        (application,) = db.execute("PRAGMA application_id").fetchone()
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        self.is_new = False
         if (application, version) == (_APPLICATION, SCHEMA):
             return
-        (tables,) = self._db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        (tables,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if application == _APPLICATION and version > SCHEMA:
             raise NewerStore(f"{self._path} was written by a newer version (format {version})")
         if tables:
             raise DamagedStore(f"{self._path}: it is another program's database")
-        self._create(_TABLES)
-        self._db.execute(f"PRAGMA application_id={_APPLICATION}")
-        self._db.execute(f"PRAGMA user_version={SCHEMA}")
-
-    def _create(self, tables: str) -> None:
-        for statement in tables.split(";"):
-            self._db.execute(statement)
-
-    def _check_boot(self) -> None:
-        """Whoever was alive before the machine was started anew is not, whatever its lease says."""
-        row = self._db.execute("SELECT value FROM meta WHERE name='boot'").fetchone()
-        if row != (self._boot,):
-            self._db.execute("DELETE FROM members")
-            self._db.execute("INSERT OR REPLACE INTO meta VALUES ('boot', ?)", (self._boot,))
-
-    def _close(self) -> None:
-        self._db.close()
-
-    def _transact(self, work: Callable[[], T]) -> T:
-        self._db.execute("BEGIN IMMEDIATE")
-        try:
-            result = work()
-            self._db.execute("COMMIT")
-        except BaseException:
-            # A disk that is full may have rolled it back already.
-            if self._db.in_transaction:
-                self._db.execute("ROLLBACK")
-            raise
-        return result
-
-    def _transact_all(self, works: Sequence[Callable[[], Any]]) -> list[Any]:
-        """The result of each, or what kept it from that."""
-        if len(works) == 1:
-            return [self._transact(works[0])]
-        return self._transact(lambda: [self._attempt(work) for work in works])
-
-    def _attempt(self, work: Callable[[], Any]) -> Any:
-        self._db.execute("SAVEPOINT attempt")
-        try:
-            result = work()
-        except sqlite3.Error as error:
-            if not self._db.in_transaction:
-                raise  # with it, all of the transaction was undone
-            self._db.execute("ROLLBACK TO attempt")
-            result = error
-        self._db.execute("RELEASE attempt")
-        return result
+        _create(db, _TABLES)
+        db.execute(f"PRAGMA application_id={_APPLICATION}")
+        db.execute(f"PRAGMA user_version={SCHEMA}")
+        self.is_new = True
 
     def _one(self, query: str, *values: Any) -> Any:
         return self._db.execute(query, values).fetchone()
@@ -263,12 +139,13 @@ class SqliteEngine:
                 "SELECT shard FROM shards WHERE until <= ?"
                 " AND (owner IS NULL OR owner NOT IN (SELECT member FROM members))"
             )
-            self._db.execute(f"DELETE FROM records WHERE shard IN ({gone})", (self._wall(),))
-            self._db.execute(f"DELETE FROM shards WHERE shard IN ({gone})", (self._wall(),))
+            self._db.execute(f"DELETE FROM records WHERE shard IN ({gone})", (self.clock(),))
+            self._db.execute(f"DELETE FROM shards WHERE shard IN ({gone})", (self.clock(),))
             self.events.sweep(self._db)
+            self.clock.note(self._db)
             return known
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def claim(self, member: str, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
         """See ``Engine.claim``."""
@@ -284,11 +161,11 @@ class SqliteEngine:
             fence = max(fence, min_fence) + 1
             self._db.execute(
                 "INSERT OR REPLACE INTO shards VALUES (?,?,?,?)",
-                (shard, member, fence, self._wall() + ttl_seconds),
+                (shard, member, fence, self.clock() + ttl_seconds),
             )
             return Claimed(ClaimOutcome.TAKEN, member, fence, records=_records(self._db, shard))
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def write(
         self,
@@ -303,16 +180,22 @@ class SqliteEngine:
         dropped = [(shard, *place) for place, value in changes.items() if value is None]
 
         def work() -> Fenced:
-            owner, current = self._owner(shard)
+            found = self._one("SELECT owner, fence, until FROM shards WHERE shard=?", shard)
+            if found is None and self._opened > 1:
+                # Nobody else has it: the file is another one, to which this has to be claimed again.
+                raise StoreFailure(f"{self._path} was made anew, and does not know this shard yet")
+            owner, current, until = found or (None, 0, 0.0)
             if (owner, current) != (member, fence):
                 return Fenced(False, owner, current)
             sqlite_events.write_rows(self._db, "INSERT INTO records", stored, _IN_PLACE)
             if dropped:
                 self._db.executemany("DELETE FROM records WHERE shard=? AND kind=? AND name=?", dropped)
-            self._db.execute("UPDATE shards SET until=? WHERE shard=?", (self._wall() + ttl_seconds, shard))
+            wanted = self.clock() + ttl_seconds
+            if abs(wanted - until) > _SOONER * ttl_seconds:
+                self._db.execute("UPDATE shards SET until=? WHERE shard=?", (wanted, shard))
             return Fenced(True, member, fence)
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def release(self, member: str, shard: str, fence: int, to: str | None = None) -> Fenced:
         """See ``Engine.release``."""
@@ -324,7 +207,7 @@ class SqliteEngine:
             self._db.execute("UPDATE shards SET owner=?, fence=? WHERE shard=?", (to, fence + 1, shard))
             return Fenced(True, to, fence + 1)
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def reserve(self, member: str, wanted: int, most: int) -> int:
         """See ``Engine.reserve``."""
@@ -339,12 +222,12 @@ class SqliteEngine:
             self._db.execute("UPDATE members SET reserved=? WHERE member=?", (given, member))
             return given
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
         """See ``Engine.load``."""
 
-        return await self._run(lambda: _records(self._db, shard))
+        return await self.file.run(lambda: _records(self._db, shard))
 
     async def shards(self) -> Sequence[StoredShard]:
         """See ``Engine.shards``."""
@@ -357,7 +240,7 @@ class SqliteEngine:
             )
             return [StoredShard(*row) for row in rows]
 
-        return await self._run(work)
+        return await self.file.run(work)
 
     async def members(self) -> Sequence[StoredMember]:
         """See ``Engine.members``."""
@@ -369,7 +252,7 @@ class SqliteEngine:
             )
             return [StoredMember(*row) for row in rows]
 
-        return await self._run(work)
+        return await self.file.run(work)
 
     async def news(self) -> int:
         """See ``Engine.news``."""
@@ -381,7 +264,7 @@ class SqliteEngine:
             )
             return zlib.crc32(repr(rows.fetchall()).encode())
 
-        return await self._run(work)
+        return await self.file.run(work)
 
     async def bury(self, member: str, card: bytes) -> bool:
         """See ``Engine.bury``."""
@@ -390,7 +273,7 @@ class SqliteEngine:
             done = self._db.execute("DELETE FROM members WHERE member=? AND card=?", (member, card))
             return done.rowcount > 0
 
-        return await self._change(work)
+        return await self.file.change(work)
 
     async def leave(self, member: str) -> None:
         """See ``Engine.leave``."""
@@ -399,7 +282,7 @@ class SqliteEngine:
             self._db.execute("DELETE FROM members WHERE member=?", (member,))
             self._db.execute("UPDATE shards SET owner=NULL WHERE owner=?", (member,))
 
-        await self._change(work)
+        await self.file.change(work)
 
 
 def _records(db: sqlite3.Connection, shard: str) -> Mapping[RecordPlace, bytes]:
@@ -412,8 +295,6 @@ def _records(db: sqlite3.Connection, shard: str) -> Mapping[RecordPlace, bytes]:
     return {RecordPlace(kind, name): value for kind, name, value in rows}
 
 
-def _boot_id() -> str:
-    try:
-        return _BOOT_ID.read_text().strip()
-    except OSError:
-        return str(round(time.time() - since_boot(), -2))
+def _create(db: sqlite3.Connection, tables: str) -> None:
+    for statement in tables.split(";"):
+        db.execute(statement)

@@ -1,6 +1,7 @@
 """Events in the file of the engine for one machine."""
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -55,24 +56,35 @@ class FileReader:
 
     def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         if self._db is None:
-            self._db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            # Where there is no file, none is made.
+            place = f"{self._path.absolute().as_uri()}?mode=rw"
+            self._db = sqlite3.connect(place, uri=True, isolation_level=None, check_same_thread=False)
             self._db.execute("PRAGMA query_only=1")
         return work(self._db)
 
+    async def let_go(self) -> None:
+        """Let go of the file: whatever is there is opened when it is read next."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._let_go)
+
+    def _let_go(self) -> None:
+        db, self._db = self._db, None
+        if db is not None:
+            with contextlib.suppress(sqlite3.Error):
+                db.close()
+
     async def close(self) -> None:
-        """Let go of the file."""
-        if self._db is not None:
-            await self.read(sqlite3.Connection.close)
+        """Let go of the file for good."""
+        await self.let_go()
         self._thread.shutdown(wait=False)
 
 
 class SqliteEvents:
-    """Implements ``events.EventStore``. ``wall`` gives seconds since 1970."""
+    """Implements ``events.EventStore``. ``clock`` gives the seconds that the ends of things are told in."""
 
-    def __init__(self, transact: InTransaction, reader: FileReader, wall: Callable[[], float]) -> None:
+    def __init__(self, transact: InTransaction, reader: FileReader, clock: Callable[[], float]) -> None:
         self._transact = transact
         self._reader = reader
-        self._wall = wall
+        self._clock = clock
 
     async def append(self, place: str, events: Sequence[Numbered], keep: int, ttl_seconds: float) -> None:
         """See ``EventStore.append``."""
@@ -80,7 +92,7 @@ class SqliteEvents:
 
         def work(db: sqlite3.Connection) -> None:
             db.execute(
-                "INSERT OR REPLACE INTO event_streams VALUES (?,?)", (place, self._wall() + ttl_seconds)
+                "INSERT OR REPLACE INTO event_streams VALUES (?,?)", (place, self._clock() + ttl_seconds)
             )
             write_rows(db, "INSERT OR REPLACE INTO events", rows)
             db.execute(
@@ -98,11 +110,15 @@ class SqliteEvents:
             return db.execute(
                 "SELECT number, CAST(data AS BLOB) FROM events JOIN event_streams USING (place)"
                 " WHERE place=? AND number > ? AND until > ? ORDER BY number",
-                (place, number, self._wall()),
+                (place, number, self._clock()),
             ).fetchall()
 
         found: Sequence[Numbered] = await self._reader.read(work)
         return found
+
+    async def reopen(self) -> None:
+        """Read from the file that lies there now."""
+        await self._reader.let_go()
 
     async def close(self) -> None:
         """Let go of the file."""
@@ -120,7 +136,7 @@ class SqliteEvents:
     def sweep(self, db: sqlite3.Connection) -> None:
         """Forget what has had its time. Called in the thread, in a transaction, every now and then."""
         over = db.execute(
-            "SELECT place FROM event_streams WHERE until <= ? LIMIT ?", (self._wall(), _SWEPT)
+            "SELECT place FROM event_streams WHERE until <= ? LIMIT ?", (self._clock(), _SWEPT)
         ).fetchall()
         db.executemany("DELETE FROM events WHERE place=?", over)
         db.executemany("DELETE FROM event_streams WHERE place=?", over)

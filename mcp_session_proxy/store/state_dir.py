@@ -35,15 +35,14 @@ def prepare(path: Path, *, mounts: Path = _MOUNTS) -> None:
     Raises:
         UnusableDirectory: it cannot.
     """
+    if not _is_text(path):
+        raise UnusableDirectory(f"{os.fsencode(path)!r} is no UTF-8, and other processes are told its name")
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.stat()
     except OSError as error:
         raise UnusableDirectory(f"{path} cannot be made ({error.strerror})") from error
-    if found.st_uid != os.geteuid():
-        raise UnusableDirectory(
-            f"{path} belongs to another user (uid {found.st_uid}), and we are {os.geteuid()}"
-        )
+    _check_owner(path, found)
     if found.st_mode & stat.S_IWOTH:
         raise UnusableDirectory(f"everybody can write to {path}: chmod o-w it")
     if (kind := filesystem_of(path.resolve(), mounts)) in _NETWORK:
@@ -52,6 +51,25 @@ def prepare(path: Path, *, mounts: Path = _MOUNTS) -> None:
         )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise UnusableDirectory(f"{path} cannot be written to")
+    # Another user's process may have been here, whose files we can neither read nor trust.
+    for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", _KEY):
+        with contextlib.suppress(OSError):
+            _check_owner(path / name, (path / name).stat())
+
+
+def _check_owner(path: Path, found: os.stat_result) -> None:
+    if found.st_uid != os.geteuid():
+        raise UnusableDirectory(
+            f"{path} belongs to another user (uid {found.st_uid}), and we are {os.geteuid()}"
+        )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
@@ -79,13 +97,33 @@ def read_key(path: Path) -> bytes:
     Raises:
         UnusableDirectory: it cannot be read or made, or is none.
     """
+    _put_key(path, secrets.token_bytes(KEY_BYTES))
+    return find_key(path)
+
+
+def restore_key(path: Path, key: bytes) -> None:
+    """Have the key lie there that was read before, if somebody has removed it since.
+
+    Raises:
+        UnusableDirectory: it cannot be made, or there is another one.
+    """
+    _put_key(path, key)
+    if find_key(path) != key:
+        raise UnusableDirectory(f"{path / _KEY} is not the key that was there when this process began")
+
+
+def _put_key(path: Path, key: bytes) -> None:
     file = path / _KEY
     try:
         with contextlib.suppress(FileExistsError):
-            _make_key(file)
+            _make_key(file, key)
     except OSError as error:
         raise UnusableDirectory(f"{file} cannot be made ({error.strerror})") from error
-    return find_key(path)
+
+
+def has_key(path: Path) -> bool:
+    """Whether there is a key: somebody has kept state there before."""
+    return (path / _KEY).exists()
 
 
 def find_key(path: Path) -> bytes:
@@ -106,15 +144,15 @@ def find_key(path: Path) -> bytes:
     return key
 
 
-def _make_key(file: Path) -> None:
-    """Make the key, whole or not at all, unless there is one."""
+def _make_key(file: Path, key: bytes) -> None:
+    """Write the key, whole or not at all, unless there is one."""
     if file.exists():
         return
     draft = file.with_name(f"{_KEY}.{secrets.token_hex(4)}.tmp")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "w") as opened:
-            opened.write(secrets.token_hex(KEY_BYTES) + "\n")
+            opened.write(key.hex() + "\n")
             opened.flush()
             os.fsync(opened.fileno())
         os.link(draft, file)  # fails if another process was faster
@@ -128,12 +166,25 @@ class MemberLock:
     def __init__(self, path: Path, member: str) -> None:
         self._file = path / f"{_LOCKS}{member}"
         self._descriptor = os.open(self._file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException:
+            os.close(self._descriptor)
+            raise
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether others find it: who removes it makes them believe that nobody is here."""
+        try:
+            return os.path.samestat(self._file.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def close(self) -> None:
-        """Let go of it."""
-        with contextlib.suppress(OSError):
-            self._file.unlink()
+        """Let go of it. What lies in its place stays there."""
+        if self.is_in_place:
+            with contextlib.suppress(OSError):
+                self._file.unlink()
         os.close(self._descriptor)
 
 
@@ -178,6 +229,9 @@ def set_aside(path: Path, when: int) -> Path:
         UnusableDirectory: it cannot be moved.
     """
     aside = path / f"{FILE}.damaged-{when}"
+    while aside.exists():
+        when += 1
+        aside = path / f"{FILE}.damaged-{when}"
     try:
         (path / FILE).rename(aside)
         for suffix in ("-wal", "-shm"):

@@ -764,7 +764,7 @@ async def test_store_outage(bench: Reloaded, tmp_path: Path) -> None:
     assert state is not None
     engine = state._store.engine
     assert isinstance(engine, SqliteEngine)
-    await engine._run(lambda: engine._db.execute("PRAGMA query_only=ON").fetchone())
+    await engine.file.run(lambda: engine._db.execute("PRAGMA query_only=ON").fetchone())
     await until(lambda: not state.membership.up)
     assert (await bench.post(call())).status == 200
     bench.change(store_outage="refuse")

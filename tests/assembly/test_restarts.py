@@ -315,14 +315,14 @@ async def test_a_disk_that_is_full(restarts: Restarts, server: HttpServer) -> No
     assert state is not None
     engine = state._store.engine
     assert isinstance(engine, SqliteEngine)
-    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
+    await engine.file.run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
     sessions = [await bench.initialize(headers={"Authorization": f"Bearer {n}" * 50}) for n in range(20)]
     await until(lambda: restarts.told_of(events.StoreFailed))
     await until(lambda: not state.membership.up)
     for n, session in enumerate(sessions):
         headers = {"Authorization": f"Bearer {n}" * 50}
         assert await count(bench, session=session, headers=headers) == 1
-    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
+    await engine.file.run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
     await until(lambda: restarts.told_of(events.StoreRecovered))
     bench = await restarts.restart()
     for n, session in enumerate(sessions):
@@ -337,7 +337,7 @@ async def test_a_disk_that_stays_full(restarts: Restarts, server: HttpServer) ->
     assert state is not None
     engine = state._store.engine
     assert isinstance(engine, SqliteEngine)
-    await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
+    await engine.file.run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
     for n in range(20):
         await count(bench, headers={"Authorization": f"Bearer {n}" * 50})
     await bench.stop()

@@ -17,6 +17,7 @@ from mcp_session_proxy.exchange.parking import Parking, ParkingLimits
 from mcp_session_proxy.memory import UNBOUNDED, Share
 from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.inbound import ModernRequest
+from mcp_session_proxy.store.clock import steady
 
 pytestmark = pytest.mark.looptime
 
@@ -228,10 +229,20 @@ async def test_an_old_state_is_refused_by_its_own_age(monkeypatch: pytest.Monkey
     """The seal knows its age, whatever else is kept here."""
     parking = make(timeout=60)
     state = park(parking, FakeCall(BUY))
-    later = time.time() + 62
-    monkeypatch.setattr("itsdangerous.timed.time.time", lambda: later)
+    later = steady() + 62
+    monkeypatch.setattr("mcp_session_proxy.exchange.parking.steady", lambda: later)
     with pytest.raises(StateRefused, match="expired"):
         parking.find(state, "ada", BUY)
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+async def test_a_clock_that_is_set(monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """It makes no state older than it is, and none of the future: the call goes on."""
+    parking = make(timeout=60)
+    state = park(parking, FakeCall(BUY))
+    other = time.time() + hours * 3600
+    monkeypatch.setattr("time.time", lambda: other)
+    parking.find(state, "ada", BUY)
 
 
 # -- limits ----------------------------------------------------------------------------------------

@@ -130,7 +130,7 @@ async def test_nothing_is_left(engine: SqliteEngine, clock: HandClock) -> None:
     for seconds, expected in ((10.0, 1), (60.0, 0)):
         clock.seconds += seconds
         await engine.beat("m", b"", 5.0, 0)
-        left = await engine._run(lambda: engine._db.execute("SELECT count(*) FROM events").fetchone())
+        left = await engine.file.run(lambda: engine._db.execute("SELECT count(*) FROM events").fetchone())
         assert left == (expected,)
 
 

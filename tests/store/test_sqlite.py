@@ -15,7 +15,8 @@ import pytest
 from engine_world import HandClock
 
 from mcp_session_proxy.store.engine import ClaimOutcome, RecordPlace, StoreFailure
-from mcp_session_proxy.store.sqlite import SCHEMA, DamagedStore, NewerStore, SqliteEngine
+from mcp_session_proxy.store.sqlite import SCHEMA, SqliteEngine
+from mcp_session_proxy.store.sqlite_file import DamagedStore, NewerStore
 
 ONE = RecordPlace("session", "u1")
 
@@ -145,12 +146,12 @@ async def test_what_cannot_be_written_is_told(path: Path) -> None:
     async with opened(path) as engine:
         await write_one(engine)
         # As a full disk does: SQLite may not have another page.
-        await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
+        await engine.file.run(lambda: engine._db.execute("PRAGMA max_page_count=1").fetchone())
         with pytest.raises(StoreFailure, match="full"):
             await engine.write(
                 "m", "s", 1, {RecordPlace("session", str(n)): b"x" * 4000 for n in range(9)}, 60.0
             )
-        await engine._run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
+        await engine.file.run(lambda: engine._db.execute("PRAGMA max_page_count=100000").fetchone())
         assert await engine.load("s") == {ONE: b"1"}
         await write_one(engine)
 
@@ -169,7 +170,7 @@ async def test_what_comes_together_is_one_transaction(path: Path) -> None:
         writes = [engine.write("m", "s", 1, {RecordPlace("n", str(n)): b"x"}, 60.0) for n in range(3)]
         given_up = asyncio.create_task(engine.write("m", "s", 1, {RecordPlace("n", "3"): b"x"}, 60.0))
         asyncio.get_running_loop().call_soon(given_up.cancel)
-        outcomes = await asyncio.gather(*writes, engine._change(fail), given_up, return_exceptions=True)
+        outcomes = await asyncio.gather(*writes, engine.file.change(fail), given_up, return_exceptions=True)
         assert outcomes[:3] == [(True, "m", 1)] * 3
         assert isinstance(outcomes[3], StoreFailure)
         assert isinstance(outcomes[4], asyncio.CancelledError)

@@ -57,6 +57,51 @@ def test_what_is_no_directory(tmp_path: Path) -> None:
         state_dir.prepare(file)
 
 
+@pytest.mark.parametrize("name", ["state.db", "state.db-wal", "key"])
+def test_files_of_somebody_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """What another user's process has left there can be neither read nor trusted: the message names it."""
+    (tmp_path / name).touch()
+    own = Path.stat
+    other = os.stat_result((0o600, 0, 0, 1, os.geteuid() + 1, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(Path, "stat", lambda path, **how: other if path.name == name else own(path, **how))
+    with pytest.raises(UnusableDirectory, match=f"{name} belongs to another user"):
+        state_dir.prepare(tmp_path)
+
+
+def test_a_directory_that_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the system has it of a read-only mount, or of modes; an existing one is left as it is."""
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    with pytest.raises(UnusableDirectory, match="cannot be written to"):
+        state_dir.prepare(tmp_path)
+
+
+def test_a_name_that_is_no_text(tmp_path: Path) -> None:
+    """It could not be told to other processes."""
+    path = tmp_path / os.fsdecode(b"a\xff")
+    with pytest.raises(UnusableDirectory, match="no UTF-8"):
+        state_dir.prepare(path)
+
+
+def test_a_key_that_somebody_removes(tmp_path: Path) -> None:
+    """It is laid there again; another one is left alone, and told."""
+    key = state_dir.read_key(tmp_path)
+    (tmp_path / "key").unlink()
+    state_dir.restore_key(tmp_path, key)
+    assert state_dir.read_key(tmp_path) == key
+    (tmp_path / "key").write_text("ab" * 32)
+    with pytest.raises(UnusableDirectory, match="is not the key"):
+        state_dir.restore_key(tmp_path, key)
+    assert state_dir.find_key(tmp_path) == b"\xab" * 32
+
+
+def test_files_that_are_set_aside(tmp_path: Path) -> None:
+    """Two of one second are both there afterwards."""
+    for content in ("one", "two"):
+        (tmp_path / "state.db").write_text(content)
+        state_dir.set_aside(tmp_path, 7)
+    assert sorted(file.read_text() for file in tmp_path.iterdir()) == ["one", "two"]
+
+
 def test_the_key_is_made_once(tmp_path: Path) -> None:
     """It is the same from then on, and for nobody else to read."""
     key = state_dir.read_key(tmp_path)
