@@ -32,6 +32,8 @@ _TOO_MANY: Final = "Too many headers received"  # aiohttp has no class for it
 _EARLY_ANSWER_SECONDS: Final = 2.0
 # Of what arrives with the end of a request, as much is not looked at more closely: it is all of that request.
 _SMALL_BYTES: Final = 4096
+# How long what has come of a body may lack memory before the connection is cut: enough to refuse it.
+_UNREAD_SECONDS: Final = 1.0
 _NO_MEMORY: Final = OverBudget(
     "The proxy has no memory left for requests whose heads take so long to arrive. Try again shortly."
 )
@@ -196,11 +198,18 @@ class Connection(RequestLoop):
             self.bodies.take(BODY_HELD_BYTES, large=True)
             self._holds_body = True
         except OverBudget:
-            if not self._request_in_progress:
-                return  # it has just come: whoever reads it refuses it
-        if self.transport is not None and (self.follows or not self._holds_body):
-            # Nobody reads what follows such a request, or there is no memory for it.
+            # Whoever reads it refuses it, or has done so: one more answer comes here, and no other.
+            self.part()
+            if self._request_in_progress:
+                self._loop.call_later(_UNREAD_SECONDS, self._cut_unread)
+        if self.transport is not None and self.follows:
+            # Nobody reads what follows such a request.
             self._loop.call_soon(self.transport.abort)
+
+    def _cut_unread(self) -> None:
+        """There was no memory for what has come of a body, and nobody has taken it since."""
+        if self.transport is not None and self._reading_paused and not self._holds_body:
+            self.transport.abort()
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """It was taken."""
