@@ -78,6 +78,8 @@ TOKEN_DEPTH: Final = 16
 KNOWN_TOKENS: Final = 20_000
 # Callers of whom is known which other proxy serves them.
 KNOWN_PLACES: Final = 100_000
+# Callers that another proxy has taken from this one, of whom is known which ids may be under way.
+LOST_FENCES: Final = 10_000
 # Callers who are known by the claims of their tokens.
 KNOWN_CLAIMANTS: Final = 20_000
 # Issuers of which is known whether a server checks their tokens.

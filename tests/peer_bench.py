@@ -157,7 +157,7 @@ class Pair:
     async def _knows(self, member: str) -> bool:
         return member in self.members
 
-    async def _on_lease(self, member: str, shard: str | None) -> LeaseAnswer:
+    async def _on_lease(self, member: str | None, shard: str | None) -> LeaseAnswer:
         self.asked = (member, shard)
         return self.lease
 

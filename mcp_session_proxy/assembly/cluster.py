@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
@@ -15,10 +15,10 @@ from aiohttp import web
 from .. import events
 from ..aio import Tasks, all_of
 from ..cluster.card import Card, roughly
-from ..cluster.lease import LeaseAnswer, owner_by
+from ..cluster.lease import LeaseAnswer, Served, left_by, owner_by, served_by
 from ..cluster.members import Members
 from ..cluster.merging import LeftRecords, Merging, read_records, write_records
-from ..cluster.outcomes import PeerFailure
+from ..cluster.outcomes import PeerFailure, PeerRefused
 from ..cluster.peers import Peers
 from ..cluster.questions import answer as answer_lease
 from ..cluster.reserving import Reservation
@@ -130,8 +130,9 @@ class Cluster:
                 self.contents,
                 rules=cluster_rules,
                 observe=observe,
-                is_gone_from_store=self._is_gone_from_store,
+                lease_left=self._lease_left,
                 who_has=self._who_has,
+                who_serves=self._who_serves,
             ),
         )
         self.reservation = in_force.build(
@@ -265,8 +266,10 @@ class Cluster:
 
     # -- what members ask each other ------------------------------------------------------------------
 
-    async def _ask_each(self, question: Callable[[Card], Awaitable[T]]) -> list[tuple[str, T | PeerFailure]]:
-        """What each of the others answers, or why there is no answer."""
+    async def _ask_each(
+        self, question: Callable[[Card], Awaitable[T]], cards: Iterable[Card] | None = None
+    ) -> list[tuple[str, T | PeerFailure]]:
+        """What each of the others answers, or of those with these cards, or why there is no answer."""
 
         async def ask(card: Card) -> tuple[str, T | PeerFailure]:
             try:
@@ -274,7 +277,7 @@ class Cluster:
             except PeerFailure as failure:
                 return card.member, failure
 
-        return list(await asyncio.gather(*map(ask, self.members)))
+        return list(await asyncio.gather(*map(ask, self.members if cards is None else cards)))
 
     async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
         """What the others know, as far as they answer."""
@@ -288,8 +291,8 @@ class Cluster:
             await self.members.look()
         return await self._ask_each(lambda card: self.peers.ask(card, start, body))
 
-    async def _is_gone_from_store(self) -> bool:
-        return any(said.store and said.left_seconds is None for _, said in await self._ask_all(None))
+    async def _lease_left(self) -> float | None:
+        return left_by(await self._ask_all(None))
 
     async def _who_has(self, shard: str) -> str | None:
         """Which other member has a shard. Who has it may only be busy, so all are asked again: a caller whom
@@ -302,6 +305,26 @@ class Cluster:
             if owner is not None or len(answers) >= len(self.members):
                 break
         return owner
+
+    async def _who_serves(self, shard: str) -> Served:
+        """Which other member serves a shard. As above, but nobody claims it for that; and where nobody listens,
+        nobody is busy.
+        """
+        answers: list[tuple[str, LeaseAnswer]] = []
+        cards = {card.member: card for card in self.members}
+        for _ in range(_ASKED_TIMES):
+            said_by_each = await self._ask_each(
+                lambda card: self.peers.ask_lease(card, None, shard), cards.values()
+            )
+            for member, said in said_by_each:
+                if not isinstance(said, PeerFailure):
+                    answers.append((member, said))
+                elif not isinstance(said, PeerRefused):
+                    continue
+                del cards[member]
+            if not cards or served_by(answers).owner is not None:
+                break
+        return served_by(answers)
 
     async def _send_left(self, member: str, left: LeftRecords) -> bool:
         card = await self.members.card(member)

@@ -32,7 +32,7 @@ _OURS_ALONE: Final = 0o600
 _CLOSE_SECONDS: Final = 1.0
 _NONE: Final[Mapping[str, Answer]] = {}
 
-OnLease = Callable[[str, str | None], Awaitable[LeaseAnswer]]
+OnLease = Callable[[str | None, str | None], Awaitable[LeaseAnswer]]
 
 
 class PeerListener:
@@ -168,5 +168,5 @@ def _bind_unix(path: Path) -> Bound:
 
 async def _answer_lease(on_lease: OnLease, http: web.BaseRequest, _: bytes) -> web.Response:
     query = http.rel_url.query
-    answer = await on_lease(query.get("member", ""), query.get("shard"))
+    answer = await on_lease(query.get("member"), query.get("shard"))
     return web.Response(body=msgspec.json.encode(answer), content_type=revisions.JSON)

@@ -62,6 +62,7 @@ class Members:
         self._news: int | None = None
         self._told_of: set[str] = set()
         self._former: dict[str, None] = {}  # whose leases ended last
+        self._keeps_unlisted = False  # whether there are some whom the store may have forgotten
 
     def __len__(self) -> int:
         return len(self._cards)
@@ -72,12 +73,13 @@ class Members:
     async def look_for_news(self) -> None:
         """See who is there, if there is something new or nobody has looked for long. Raises StoreFailure."""
         news = await self._membership.news()
-        if news != self._news or self._membership.now() - self._looked_at > _STALE_SECONDS:
+        is_stale = self._membership.now() - self._looked_at > _STALE_SECONDS
+        if news != self._news or is_stale or self._keeps_unlisted:
             await self.look()
         self._news = news
 
-    async def look(self) -> None:
-        """See who is there. Raises StoreFailure."""
+    async def look(self, gone: Collection[str] = ()) -> None:
+        """See who is there, beside those who are known to be ``gone``. Raises StoreFailure."""
         others = await self._membership.others()
         self._looked_at = self._membership.now()
         cards = {}
@@ -85,6 +87,12 @@ class Members:
             card = read_card(other.card)
             if card is not None and card.member == other.member:
                 cards[other.member] = card
+        listed = len(cards)
+        if self._membership.doubts_store:
+            # Whom the store may have forgotten is there for as long as its lease would have lasted.
+            kept = {member: card for member, card in self._cards.items() if member not in gone}
+            cards = kept | cards
+        self._keeps_unlisted = len(cards) > listed
         for member in cards.keys() - self._cards.keys():
             self._observe(events.MemberJoined(member=member, pid=cards[member].pid))
             self._compare(cards[member])
@@ -125,6 +133,15 @@ class Members:
             await self.look()
         return self._cards.get(member)
 
+    async def dismiss(self, member: str) -> None:
+        """Nobody listens where a member was that the store does not know: it has gone, and was not forgotten.
+
+        Raises:
+            StoreFailure: it may have come back.
+        """
+        if member in self._cards:
+            await self.look(gone=[member])
+
     async def bury_the_gone(self, member: str | None = None) -> bool:
         """End the leases of members (or this one) that are gone, so that nobody has to wait; gives whether
         there were any.
@@ -139,7 +156,7 @@ class Members:
             self._on_buried(gone.member)
             self._observe(events.MemberBuried(member=gone.member))
         if buried:
-            await self.look()
+            await self.look(gone=[gone.member for gone in buried])
         return bool(buried)
 
     async def anyone(self) -> Card | None:

@@ -19,7 +19,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import urlencode
 
 import msgspec
 from yarl import URL
@@ -118,13 +118,14 @@ class Peers:
         answer.keep_coded()
         return answer
 
-    async def ask_lease(self, card: Card, member: str, shard: str | None) -> LeaseAnswer:
-        """Ask a member what the store says of another one, and whether it has this shard itself.
+    async def ask_lease(self, card: Card, member: str | None, shard: str | None) -> LeaseAnswer:
+        """Ask a member what the store says of another one, if any is named, and whether it has this shard itself.
 
         Raises:
             PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.
         """
-        query = f"member={quote(member)}" + ("" if shard is None else f"&shard={quote(shard, safe='')}")
+        named = {"member": member, "shard": shard}
+        query = urlencode({name: value for name, value in named.items() if value is not None})
         status, body = await self.ask(card, f"GET {LEASE_PATH}?{query}".encode(), b"")
         try:
             if status == 200:

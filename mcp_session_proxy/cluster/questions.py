@@ -1,4 +1,4 @@
-"""What a member answers another one that does not reach the store."""
+"""What a member answers another one that does not reach the store, or does not believe it."""
 
 import asyncio
 from typing import Final
@@ -12,23 +12,39 @@ from .shards import HeldShard, Shards
 _LOOK_SECONDS: Final = PEER_ANSWER_SECONDS / 2
 
 
-async def answer(shards: Shards, member: str, shard: str | None) -> LeaseAnswer:
-    """What the member of these ``shards`` knows of ``member``, and of a shard that somebody wants there."""
+async def answer(shards: Shards, member: str | None, shard: str | None) -> LeaseAnswer:
+    """What the member of these ``shards`` knows of ``member``, and of a shard that somebody wants there.
+
+    Who names no member wants to know only whether the shard is served here: nothing is claimed, and nobody
+    asked, so that those who doubt the store do not ask each other in a circle.
+    """
+    if member is None:
+        return _told_by(shards, shard)
+    membership = shards.membership
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
-            left = await shards.membership.lease_of(member)
+            left = await membership.lease_of(member)
             owner = None if shard is None else await _find_owner(shards, shard)
     except (StoreFailure, TimeoutError):
-        reached, left, owner = False, None, None
-    else:
-        reached = True
-    held = None if shard is None else shards.held.get(shard)
+        return _told_by(shards, shard)
+    # One that may have forgotten whoever asks does not say that its lease has run out.
+    reached = left is not None or not membership.doubts_store
+    return _told_by(shards, shard, reached=reached, left_seconds=left, owner=owner)
+
+
+def _told_by(
+    shards: Shards,
+    shard: str | None,
+    *,
+    reached: bool = False,
+    left_seconds: float | None = None,
+    owner: str | None = None,
+) -> LeaseAnswer:
+    held, fence = None, 0
+    if shard is not None:
+        held, fence = shards.held.get(shard), shards.membership.last_fence(shard)
     return LeaseAnswer(
-        store=reached,
-        left_seconds=left,
-        owns=held is not None,
-        fence=0 if held is None else held.fence,
-        owner=owner,
+        store=reached, left_seconds=left_seconds, owns=held is not None, fence=fence, owner=owner
     )
 
 

@@ -212,5 +212,6 @@ class Routing:
                     return  # it beats: it is there again, or was too busy to be reached
                 before = left
                 await asyncio.sleep(min(left, _LOOK_SECONDS))
+            await shards.members.dismiss(member)
         except StoreFailure:
             await asyncio.sleep(_LOOK_SECONDS)

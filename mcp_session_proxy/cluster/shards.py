@@ -10,18 +10,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any, Final, Protocol
 
 from .. import events
-from ..aio import Signal, Tasks
+from ..aio import Signal, Tasks, all_of
 from ..bounds import KNOWN_PLACES
 from ..events import Observer
-from ..store.engine import ClaimOutcome, RecordPlace, StoreFailure
+from ..store.engine import Claimed, ClaimOutcome, RecordPlace, StoreFailure
 from ..store.membership import Membership
+from .lease import Served
 from .members import Members
+from .outlasting import Outlasting
 from .rules import ClusterRules, StoreOutage
 
 # How long a claim lives of which nothing has been written, if its owner goes.
 _CLAIM_SECONDS: Final = 30.0
-# How long it is gone on without the store before it is asked again.
-_ASSUMED_SECONDS: Final = 1.0
+# How many shards are verified together: what comes together costs a store less than one after the other.
+_AT_ONCE: Final = 32
 # How often it is looked for shards of which nothing is left; those found so twice are let go of.
 _TIDY_SECONDS: Final = 10.0
 # How often some shards are verified that are sure: a store may lose what it has acknowledged.
@@ -100,8 +102,8 @@ class Shards:
     """All shards that this member knows of. ``rules`` may be replaced at any time.
 
     ``held`` are those that are here, ``elsewhere`` names the owners of others. Where the store cannot be
-    asked, ``is_gone_from_store`` asks the other members whether this one's lease has run out there, and
-    ``who_has`` asks them for a shard.
+    asked, ``lease_left`` asks the other members for what is left of this one's lease (see ``Outlasting``),
+    and ``who_has`` asks them for a shard. Where it may have forgotten who has one, ``who_serves`` asks them.
     """
 
     def __init__(
@@ -112,8 +114,9 @@ class Shards:
         *,
         rules: ClusterRules,
         observe: Observer,
-        is_gone_from_store: Callable[[], Awaitable[bool]],
+        lease_left: Callable[[], Awaitable[float | None]],
         who_has: Callable[[str], Awaitable[str | None]],
+        who_serves: Callable[[str], Awaitable[Served]],
     ) -> None:
         self.rules = rules
         self.membership = membership
@@ -126,13 +129,14 @@ class Shards:
         # Told of a shard that somebody else owns, under which fence it was here, and what there was of it.
         self.on_lost: list[Callable[[str, int, Mapping[RecordPlace, bytes]], None]] = []
         self._observe = observe
-        self._is_gone_from_store = is_gone_from_store
+        self._outlasting = Outlasting(membership, lease_left)
         self._who_has = who_has
+        self._who_serves = who_serves
         self._busy: dict[str, asyncio.Task[Any]] = {}
-        self._asking_peers: asyncio.Task[None] | None = None
         self._orphans: set[str] = set()
         self._tasks = Tasks()
         membership.on_fenced.append(self.lost)
+        membership.on_forgotten.append(self._claim_again)
 
     @property
     def provisional(self) -> int:
@@ -169,7 +173,16 @@ class Shards:
 
     async def _find(self, shard: str) -> HeldShard | str:
         membership, held = self.membership, self.held.get(shard)
-        claimed = await membership.claim(shard, _CLAIM_SECONDS, 0 if held is None else held.fence)
+        if held is not None and held.fence:
+            claimed = await membership.claim(shard, _CLAIM_SECONDS, held.fence)
+        else:
+            found = await self._claim_unless_served(shard)
+            if isinstance(found, str):
+                if held is not None:
+                    self.lost(shard, found)
+                self._note(shard, found)
+                return found
+            claimed = found
         if claimed.outcome is ClaimOutcome.MINE and (held is None or not held.fence):
             # It was let go of here, and nobody else has taken it. What was under way then has ids of that
             # fence, so what comes now needs another one.
@@ -210,6 +223,36 @@ class Shards:
         if records:
             self._observe(events.ShardTaken(fence=claimed.fence, records=len(records)))
         return found
+
+    async def _claim_unless_served(self, shard: str) -> Claimed | str:
+        """Claim a shard that was not claimed here before; gives who serves it, where the store may have
+        forgotten that. It is believed as long as there is no sign of it: then nobody else is asked.
+
+        Raises:
+            StoreFailure: it cannot be asked, and nobody says that it serves the shard.
+        """
+        membership = self.membership
+        if not membership.doubts_store:
+            claimed = await membership.claim_if_alive(shard, _CLAIM_SECONDS)
+            if not membership.doubts_store:
+                return claimed
+            # It has turned out meanwhile.
+            if claimed.outcome is ClaimOutcome.TAKEN:
+                await membership.release(shard)
+        served = await self._who_serves(shard)
+        # Of two who serve it without a fence, the store decides.
+        if served.owner is not None and (served.fence or shard not in self.held):
+            return served.owner
+        return await membership.claim(shard, _CLAIM_SECONDS, served.fence)
+
+    def _claim_again(self, shard: str) -> None:
+        """The store has lost the claim to a shard that is here."""
+        self._tasks.spawn(self._verify_if_held(shard), "claim again")
+
+    async def _verify_if_held(self, shard: str) -> None:
+        if shard in self.held:
+            with contextlib.suppress(StoreFailure):  # it is verified again soon
+                await self.find(shard)
 
     def _note(self, shard: str, owner: str) -> None:
         self.elsewhere.pop(shard, None)
@@ -259,22 +302,11 @@ class Shards:
         except StoreFailure:
             if self.rules.outage is StoreOutage.REFUSE:
                 raise
-        await self._ask_peers()
-        return self.held.get(held.shard) or await self.find_without_store(held.shard)
-
-    async def _ask_peers(self) -> None:
-        """Find out from the others whether this member counts as alive, and go by that for a moment."""
-        if self._asking_peers is None or self._asking_peers.done():
-            self._asking_peers = self._tasks.spawn(self._judge_by_peers(), "ask peers")
-        await asyncio.shield(self._asking_peers)
-
-    async def _judge_by_peers(self) -> None:
-        if self.membership.is_sure:
-            return
-        if await self._is_gone_from_store():
+        if not await self._outlasting.is_alive() and not self.membership.is_sure:
             for shard in list(self.held):
                 self.lost(shard)
-        self.membership.assume(_ASSUMED_SECONDS)
+            self._outlasting.assume()
+        return self.held.get(held.shard) or await self.find_without_store(held.shard)
 
     async def keep(self) -> None:
         """Be alive, until this is cancelled: beat, and see what follows from that and from the time."""
@@ -299,7 +331,9 @@ class Shards:
                     looked = now()
                     await self._adopt_orphans()
             except StoreFailure:
-                continue  # it is tried again with the next beat
+                # What could not be done is tried again with the next beat.
+                if self.rules.outage is StoreOutage.SERVE:
+                    self._outlasting.begin()
             except Exception as error:
                 self._observe(events.Crashed(where="cluster", error=repr(error)))
 
@@ -307,9 +341,10 @@ class Shards:
         """The lease had run out, or the store was away: see which shards are still this member's own."""
         lapsed, lapses = shards is None, self.membership.lapses
         before = len(self.held)
-        for shard in list(self.held) if shards is None else shards:
-            if shard in self.held:
-                await self.find(shard)
+        to_verify = list(self.held) if shards is None else shards
+        for start in range(0, len(to_verify), _AT_ONCE):
+            part = to_verify[start : start + _AT_ONCE]
+            await all_of(self.find(shard) for shard in part if shard in self.held)
         if lapsed:
             self.membership.trust(lapses)
             self._observe(events.LeaseLapsed(shards=before, lost=before - len(self.held)))
@@ -447,3 +482,4 @@ class Shards:
     def close(self) -> None:
         """Begin nothing any more."""
         self._tasks.cancel()
+        self._outlasting.close()

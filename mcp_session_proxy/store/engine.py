@@ -81,7 +81,8 @@ class Engine(Protocol):
     async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
         """Be alive for so long, with this card and so many sessions reserved; gives whether it was alive.
 
-        One that was not has lost what it owned, if somebody wanted it meanwhile.
+        One that was not has lost what it owned, if somebody wanted it meanwhile. The same holds, and is
+        answered, where the store has lost what it had acknowledged to the member.
         """
         ...
 

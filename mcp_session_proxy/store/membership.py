@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from ..bounds import LOST_FENCES
 from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Engine, RecordPlace, StoredMember, StoredShard, StoreFailure
 
@@ -24,7 +25,8 @@ class Membership:
 
     ``up`` is whether the store did last what it was asked to change; ``told`` hears of each verb and how long
     it took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes
-    that were refused for that; ``on_fenced`` is called with each such shard, and its owner.
+    that were refused for that; ``on_fenced`` is called with each such shard, and its owner. Where a write was
+    refused because the store has lost the claim, ``on_forgotten`` is called with the shard.
 
     Until ``sure_until``, by the clock ``now``, nobody else can own what this member owns.
     """
@@ -43,6 +45,7 @@ class Membership:
         self.up = True
         self.fenced = 0
         self.on_fenced: list[Callable[[str, str | None], None]] = []
+        self.on_forgotten: list[Callable[[str], None]] = []
         self.sure_until = _NEVER
         self.reserved = 0
         self.lease_seconds = lease_seconds
@@ -52,9 +55,12 @@ class Membership:
         self._told = told
         self._fences: dict[str, int] = {}
         self._owed: dict[str, int] = {}  # what is owned no longer, which the store may not know yet
+        self._lost: dict[str, int] = {}  # under which fence what was lost was owned, the newest last
         self.lapses = 0  # how often the lease had run out
         self._verified_lapses = 0
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
+        self._failing = False  # the store has not answered since it failed
+        self._doubted_until = _NEVER
 
     def __len__(self) -> int:
         return len(self._fences)
@@ -72,7 +78,7 @@ class Membership:
         return self.lease_seconds / _BEATS_A_LEASE
 
     async def beat(self) -> bool:
-        """Be alive for another while; gives False where the lease had run out meanwhile.
+        """Be alive for another while; gives False where the lease had run out meanwhile, or was forgotten.
 
         Then anybody may have taken what this member owned: it is sure of nothing until ``trust``.
 
@@ -88,6 +94,7 @@ class Membership:
         if not known and not first:
             self.lapses += 1
             self.sure_until = _NEVER
+            self._doubt()
         # Somebody else may have beaten since the lease had run out, and only wanted to be alive again.
         if self._verified_lapses != self.lapses:
             return False
@@ -101,32 +108,72 @@ class Membership:
             self.sure_until = max(self.sure_until, self._beaten_at + _SURE_PART * self.lease_seconds)
 
     def assume(self, seconds: float) -> None:
-        """Nobody can be asked: go on as if it were sure, for so long."""
+        """The store cannot be asked: go on as if it were sure, for so long."""
         self.sure_until = self.now() + seconds
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the lease has not run out since it was seen last what this member owns."""
+        return self._verified_lapses == self.lapses
 
     @property
     def is_sure(self) -> bool:
         """Whether nobody else can own now what this member owns."""
         return self.now() < self.sure_until
 
+    @property
+    def doubts_store(self) -> bool:
+        """Whether the store may have forgotten who owns what: it has lost something of this member's, or has
+        failed, and what answers now may be another one. For a lease, until all have beaten and claimed again.
+        """
+        return self._failing or self.now() < self._doubted_until
+
+    def _doubt(self) -> None:
+        self._doubted_until = self.now() + self.lease_seconds
+
     # -- shards ------------------------------------------------------------------------------------
 
     async def claim(self, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
         """Own a shard, if no other living member does. Raises StoreFailure."""
-        claimed = await self._claim(shard, ttl_seconds, min_fence)
+        claimed = await self.claim_if_alive(shard, ttl_seconds, min_fence)
         if claimed.outcome is ClaimOutcome.NO_LEASE:
-            # The process, or its machine, stood still for longer than a lease lasts.
+            claimed = await self.claim_if_alive(shard, ttl_seconds, min_fence)
+        return claimed
+
+    async def claim_if_alive(self, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
+        """The same; but one that is not alive, as far as the store knows, is alive again then, and no more:
+        a store that has forgotten this member may have forgotten who owns the shard, too.
+
+        Raises:
+            StoreFailure: it is not known who owns it.
+        """
+        least = max(min_fence, self.last_fence(shard))
+        claimed = await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds, least))
+        if claimed.outcome is ClaimOutcome.NO_LEASE:
+            # Or the process, or its machine, stood still for longer than a lease lasts.
             await self.beat()
-            claimed = await self._claim(shard, ttl_seconds, min_fence)
+            return claimed
         self._owed.pop(shard, None)  # the store has said how it stands
         if claimed.owner == self.member:
             self._fences[shard] = claimed.fence
+            self._lost.pop(shard, None)
         else:
-            self._fences.pop(shard, None)
+            self._lose(shard)
         return claimed
 
-    async def _claim(self, shard: str, ttl_seconds: float, min_fence: int) -> Claimed:
-        return await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds, min_fence))
+    def last_fence(self, shard: str) -> int:
+        """The highest fence under which a shard was owned here, and is or may be in use still; 0 if none is."""
+        return self._fences.get(shard) or self._lost.get(shard, 0)
+
+    def _lose(self, shard: str) -> None:
+        """A shard is owned no longer. What is under way has ids of its fence, so nobody may get that again."""
+        fence = self._fences.pop(shard, None)
+        if fence is None:
+            return
+        self._lost.pop(shard, None)
+        if len(self._lost) >= LOST_FENCES:
+            del self._lost[next(iter(self._lost))]
+        self._lost[shard] = fence
 
     async def write(
         self, shard: str, changes: Mapping[RecordPlace, bytes | None], ttl_seconds: float
@@ -146,10 +193,15 @@ class Membership:
         )
         # What was let go of meanwhile, or claimed anew, says nothing of the present.
         if not written.done and self._fences.get(shard) == fence:
-            self.fenced += 1
-            del self._fences[shard]
-            for told in self.on_fenced:
-                told(shard, written.owner)
+            self._lose(shard)
+            if written.fence < fence:
+                self._doubt()
+                for told_of in self.on_forgotten:
+                    told_of(shard)
+            else:
+                self.fenced += 1
+                for told in self.on_fenced:
+                    told(shard, written.owner)
         return written.done
 
     async def load(self, shard: str) -> Mapping[RecordPlace, bytes]:
@@ -200,7 +252,7 @@ class Membership:
 
     def forget(self, shard: str) -> None:
         """Somebody else owns it."""
-        self._fences.pop(shard, None)
+        self._lose(shard)
         self._owed.pop(shard, None)
 
     async def shards(self) -> Sequence[StoredShard]:
@@ -211,8 +263,7 @@ class Membership:
 
     async def others(self) -> Sequence[StoredMember]:
         """All other members that are alive. Raises StoreFailure."""
-        members = await self._ask("members", self._engine.members())
-        return [other for other in members if other.member != self.member]
+        return [other for other in await self._members() if other.member != self.member]
 
     async def news(self) -> int:
         """A number that is another one when there is something new of the members. Raises StoreFailure."""
@@ -220,8 +271,14 @@ class Membership:
 
     async def lease_of(self, member: str) -> float | None:
         """How long the lease of a member still lasts; None if it has none. Raises StoreFailure."""
-        members = await self._ask("members", self._engine.members())
+        members = await self._members()
         return next((other.left_seconds for other in members if other.member == member), None)
+
+    async def _members(self) -> Sequence[StoredMember]:
+        members = await self._ask("members", self._engine.members())
+        if self._beaten_at is not None and all(each.member != self.member for each in members):
+            self._doubt()
+        return members
 
     async def bury(self, other: StoredMember) -> None:
         """Another member is known to be gone. Raises StoreFailure."""
@@ -247,8 +304,11 @@ class Membership:
         try:
             result = await answer
         except StoreFailure:
-            self.up = False
+            self.up, self._failing = False, True
             raise
+        if self._failing:
+            self._failing = False
+            self._doubt()
         self.up = self.up or verb not in _READING
         self._told(verb, time.perf_counter() - began)
         return result

@@ -60,6 +60,7 @@ class ValkeyEngine:
         self.keys: Keys | None = None
         self.events = ValkeyEvents(Line(store), prefix)
         self._own_card = b"", b""  # the newest one, and how that lies in the store
+        self._claimed: dict[str, tuple[str, int]] = {}  # by member, what it has claimed last; under which fence
         self._seen: dict[str, tuple[bytes, bytes]] = {}  # each member's card, and how that lies in the store
 
     async def close(self) -> None:
@@ -89,14 +90,20 @@ class ValkeyEngine:
             if self._own_card[0] != card:
                 self._own_card = card, self.keys.seal(_card_place(member), card)
             card = self._own_card[1]
+        claimed = self._claimed.get(member, ("", 0))
         args = [member, card, _ms(ttl_seconds), reserved, self._prefix, random.random(), self._in_common]
-        return bool(await self._run(self._beating, scripts.BEAT, keys, args))
+        known = bool(await self._run(self._beating, scripts.BEAT, keys, [*args, *claimed]))
+        if not known and self._claimed.get(member) == claimed:
+            del self._claimed[member]  # a loss is told once
+        return known
 
     async def claim(self, member: str, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
         """See ``Engine.claim``."""
         args = [member, shard, _ms(ttl_seconds), min_fence]
         found = await self._run(self._asking, scripts.CLAIM, self._keys_of(shard), args)
         outcome, owner, fence, left, *records = found
+        if _OUTCOMES[outcome] is ClaimOutcome.TAKEN:
+            self._claimed[member] = (shard, fence)
         return Claimed(
             _OUTCOMES[outcome],
             owner.decode() or None,
@@ -124,6 +131,8 @@ class ValkeyEngine:
     async def release(self, member: str, shard: str, fence: int, to: str | None = None) -> Fenced:
         """See ``Engine.release``."""
         keys = [self._leases, self._owner(shard)]
+        if member in self._claimed and self._claimed[member][0] == shard:
+            del self._claimed[member]  # it may be forgotten from now on
         return _fenced(await self._run(self._writing, scripts.RELEASE, keys, [member, fence, to or ""]))
 
     async def reserve(self, member: str, wanted: int, most: int) -> int:
@@ -186,6 +195,7 @@ class ValkeyEngine:
 
     async def leave(self, member: str) -> None:
         """See ``Engine.leave``."""
+        self._claimed.pop(member, None)
         keys = [self._leases, self._cards, self._reserved, self._until, self._common]
         await self._run(self._beating, scripts.LEAVE, keys, [member], timed=False)
 

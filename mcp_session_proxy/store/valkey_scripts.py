@@ -41,12 +41,18 @@ local function keep(key, ttl)
 end
 """
 
-# KEYS leases, cards, reserved, until, common   ARGV now, member, card, ttl, reserved, prefix, random, common
+# KEYS leases, cards, reserved, until, common   ARGV now, member, card, ttl, reserved, prefix, random, common,
+# the shard that the member has claimed last, and its fence
+# A member whose newest claim was lost counts as one that was not alive: it has to see what it owns still.
 # What is overdue is looked at from a place at random, so that shards whose owners live hide no others.
 BEAT: Final = _script(
     f"""
 local me, ttl, day = ARGV[2], tonumber(ARGV[4]), 86400000
 local known = left(me) > 0 and 1 or 0
+if ARGV[9] ~= '' then
+  local fence = redis.call('HGET', ARGV[6] .. 'o:' .. ARGV[9], 'f')
+  if tonumber(fence or 0) < tonumber(ARGV[10]) then known = 0 end
+end
 local news = false
 for _, gone in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, {_LOOKS})) do
   news = true

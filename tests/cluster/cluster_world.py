@@ -10,7 +10,7 @@ from fakes import Recorder
 
 from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.card import Card, write_card
-from mcp_session_proxy.cluster.lease import owner_by
+from mcp_session_proxy.cluster.lease import LeaseAnswer, Served, left_by, owner_by, served_by
 from mcp_session_proxy.cluster.members import Members
 from mcp_session_proxy.cluster.merging import LeftRecords, Merging
 from mcp_session_proxy.cluster.outcomes import PeerFailure, PeerRefused
@@ -68,6 +68,11 @@ class Store(MemoryEngine):
         self.away_for: set[str] = set()
         self.asked: list[str] = []
 
+    def forget(self) -> None:
+        """All that there is, as after FLUSHALL."""
+        self._leases.clear()
+        self._shards.clear()
+
     def asks(self, member: str, verb: str) -> None:
         if member in self.away_for:
             raise StoreFailure("away")
@@ -115,8 +120,9 @@ class Member:
             self.contents,
             rules=ClusterRules(**rules),
             observe=self.told,
-            is_gone_from_store=self._is_gone,
+            lease_left=self._lease_left,
             who_has=self._who_has,
+            who_serves=self._who_serves,
         )
         self.merging = Merging(self.shards, self._send_left)
         self.routing = Routing(self.shards, self.told)
@@ -146,16 +152,19 @@ class Member:
         if self.keeping is not None:
             self.keeping.cancel()
 
-    async def _is_gone(self) -> bool:
-        for other in self.world.reached_by(self):
-            if other.name not in self.world.store.away_for:
-                return await self.world.store_says(self.name) is None
-        return False
+    async def _ask_all(self, member: str | None, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
+        others = self.world.reached_by(self)
+        return [(each.name, await questions.answer(each.shards, member, shard)) for each in others]
+
+    async def _lease_left(self) -> float | None:
+        return left_by(await self._ask_all(self.name, None))
 
     async def _who_has(self, shard: str) -> str | None:
-        others = self.world.reached_by(self)
-        answers = [(each.name, await questions.answer(each.shards, self.name, shard)) for each in others]
-        return owner_by(answers, self.name)
+        return owner_by(await self._ask_all(self.name, shard), self.name)
+
+    async def _who_serves(self, shard: str) -> Served:
+        self.world.questions.append((self.name, shard))
+        return served_by(await self._ask_all(None, shard))
 
     async def _send_left(self, member: str, left: LeftRecords) -> bool:
         to = self.world.members[member]
@@ -207,6 +216,7 @@ class World:
         self.gone: set[str] = set()
         self.cut: dict[tuple[str, str], PeerFailure] = {}
         self.hops: list[tuple[str, str]] = []
+        self.questions: list[tuple[str, str]] = []  # who has asked the others for which shard
         self.served: list[str] = []
         self.work: Callable[[str], Awaitable[None]] | None = None
 
@@ -225,13 +235,10 @@ class World:
             if other is not member and other.alive and (member.name, other.name) not in self.cut
         ]
 
-    async def store_says(self, member: str) -> float | None:
-        living = await self.store.members()
-        return next((each.left_seconds for each in living if each.member == member), None)
-
     def close(self) -> None:
         for member in self.members.values():
             member.stop()
+            member.shards.close()
 
 
 REFUSE = StoreOutage.REFUSE

@@ -28,7 +28,7 @@ from bench.plots import Bar, Group, draw
 from mcp_session_proxy.aio import Tasks
 from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.card import Card, write_card
-from mcp_session_proxy.cluster.lease import LeaseAnswer, owner_by
+from mcp_session_proxy.cluster.lease import LeaseAnswer, Served, left_by, owner_by, served_by
 from mcp_session_proxy.cluster.members import Members
 from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerRefused, PeerUnreachable
 from mcp_session_proxy.cluster.routing import Routing
@@ -312,8 +312,9 @@ class Member:
             self.sessions,
             rules=ClusterRules(outage=world.outage),
             observe=world.observe,
-            is_gone_from_store=self._is_gone_from_store,
+            lease_left=self._lease_left,
             who_has=self._who_has,
+            who_serves=self._who_serves,
         )
         self.routing = Routing(self.shards, world.observe)
 
@@ -379,26 +380,29 @@ class Member:
         other = self.world.everybody.get(stored.member)
         return other is not None and other.machine == self.machine and not other.alive
 
-    async def _is_gone_from_store(self) -> bool:
-        for other in self._reached():
-            try:
-                return await other.membership.lease_of(self.name) is None
-            except StoreFailure:
-                continue
-        return False
+    async def _lease_left(self) -> float | None:
+        return left_by(await self._ask_all(self.name, None))
 
     async def _who_has(self, shard: str) -> str | None:
+        return owner_by(await self._ask_all(self.name, shard), self.name)
+
+    async def _who_serves(self, shard: str) -> Served:
+        return served_by(await self._ask_all(None, shard))
+
+    async def _ask_all(self, member: str | None, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
+        """What those answer whom it reaches, and who run."""
         await asyncio.sleep(_NETWORK_SECONDS)
 
         async def ask(other: Member) -> tuple[str, LeaseAnswer] | None:
             try:
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    return other.name, await questions.answer(other.shards, self.name, shard)
+                    await other.runs()
+                    return other.name, await questions.answer(other.shards, member, shard)
             except TimeoutError:
                 return None
 
         answers = await asyncio.gather(*map(ask, self._reached()))
-        return owner_by((answer for answer in answers if answer is not None), self.name)
+        return [answer for answer in answers if answer is not None]
 
     def _reached(self) -> list["Member"]:
         """Whom it knows and reaches."""

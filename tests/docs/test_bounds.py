@@ -115,7 +115,7 @@ ROWS = {
         "FAILED_CALLERS": "{} (handshakes)",
         "PINGED_CALLERS": "{} (pings)",
     },
-    "callers of whom it is known which other": {"KNOWN_PLACES": "| {} |"},
+    "callers of whom it is known which other": {"KNOWN_PLACES": "| {};", "LOST_FENCES": "and {} that"},
     "tokens": {
         "TOKEN_BYTES": "within {}, ",
         "TOKEN_DEPTH": "{} levels",
