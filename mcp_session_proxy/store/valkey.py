@@ -60,7 +60,9 @@ class ValkeyEngine:
         self.keys: Keys | None = None
         self.events = ValkeyEvents(Line(store), prefix)
         self._own_card = b"", b""  # the newest one, and how that lies in the store
-        self._claimed: dict[str, tuple[str, int]] = {}  # by member, what it has claimed last; under which fence
+        self._claimed: dict[
+            str, tuple[str, int]
+        ] = {}  # by member, what it has claimed last; under which fence
         self._seen: dict[str, tuple[bytes, bytes]] = {}  # each member's card, and how that lies in the store
 
     async def close(self) -> None:

@@ -1,4 +1,4 @@
-"""What follows from what the others say, for a member that does not reach the store."""
+"""What follows from what the others say, for a member that does not reach the store, or does not believe it."""
 
 import asyncio
 
@@ -6,9 +6,10 @@ import pytest
 from cluster_world import World
 
 from mcp_session_proxy.cluster import questions
-from mcp_session_proxy.cluster.lease import LeaseAnswer, owner_by
+from mcp_session_proxy.cluster.lease import LeaseAnswer, Served, owner_by, served_by
 
 ALONE = LeaseAnswer(store=False)
+SERVES_UNDER_3 = LeaseAnswer(store=False, owns=True, fence=3)
 
 
 @pytest.mark.parametrize(
@@ -33,6 +34,24 @@ ALONE = LeaseAnswer(store=False)
 def test_the_owner_by_the_others(answers: list[tuple[str, LeaseAnswer]], owner: str | None) -> None:
     """Whoever serves a caller counts first, then whom the store names; the one who asks knows of itself."""
     assert owner_by(answers, "a") == owner
+
+
+@pytest.mark.parametrize(
+    ("answers", "served"),
+    [
+        ([], Served(None, 0)),
+        ([("b", LeaseAnswer(store=False, fence=3))], Served(None, 3)),
+        ([("b", LeaseAnswer(store=False, fence=9)), ("c", SERVES_UNDER_3)], Served("c", 3)),
+        ([("b", LeaseAnswer(store=False, owns=True, fence=4)), ("c", SERVES_UNDER_3)], Served("b", 4)),
+        ([("b", LeaseAnswer(store=True, owner="d"))], Served(None, 0)),
+    ],
+    ids=["nobody", "has-lost-it", "serves-it", "higher-fence", "by-the-store"],
+)
+def test_who_serves_a_caller(answers: list[tuple[str, LeaseAnswer]], served: Served) -> None:
+    """Its own word counts, and not the store's, which may have forgotten; and whoever has lost it says under
+    which fence it has had it.
+    """
+    assert served_by(answers) == served
 
 
 @pytest.mark.looptime

@@ -203,18 +203,8 @@ TROUBLES: dict[str, Callable[[KeyValueServer, float], Awaitable[None]]] = {
 }
 
 
-# A store that is empty names no owners until they have all beaten again. Who asks it in that second takes a
-# caller for nobody's, who begins anew until its former owner hands over what it has.
-begins_anew = pytest.mark.xfail(
-    reason="owners are not asked for when the store has forgotten them", strict=False
-)
-
-
 @pytest.mark.share(4)
-@pytest.mark.parametrize(
-    "trouble",
-    ["paused", "restarted", *(pytest.param(name, marks=begins_anew) for name in ("stopped", "flushed"))],
-)
+@pytest.mark.parametrize("trouble", TROUBLES)
 async def test_the_store_fails(trial: Trial, store: KeyValueServer, trouble: str) -> None:
     """Clients of living owners notice nothing at all, and all is written again afterwards."""
     times, seconds = (10, 30.0) if FULL_FAULTS else (1, 1.5 * LEASE_SECONDS)

@@ -184,7 +184,8 @@ async def test_a_lease(pair: Pair, shard: str | None) -> None:
     assert await pair.peers.ask_lease(pair.card, SENDER, shard) == pair.lease
     assert pair.asked == (SENDER, shard)
     pair.lease = LeaseAnswer(store=False, owns=True, fence=3)
-    assert await pair.peers.ask_lease(pair.card, SENDER, shard) == pair.lease
+    assert await pair.peers.ask_lease(pair.card, None, shard) == pair.lease
+    assert pair.asked == (None, shard)
 
 
 async def test_an_unknown_question(pair: Pair) -> None:

@@ -66,6 +66,23 @@ async def test_a_store_that_comes_back_empty(own: KeyValueServer) -> None:
         assert await engine.load("s") == {}
 
 
+async def test_a_claim_that_was_lost(own: KeyValueServer) -> None:
+    """A failover has lost the newest writes: a member that is known, but not by its last claim, is told so once,
+    and not of what it has let go of itself.
+    """
+    async with at(own.url) as engine:
+        await own_a_shard(engine)
+        assert await engine.beat("m", b"card", 60.0, 0)
+        own.ask("DEL", f"{engine._prefix}o:s")
+        assert not await engine.beat("m", b"card", 60.0, 0)
+        assert await engine.beat("m", b"card", 60.0, 0)
+        claimed = await engine.claim("m", "s", KEPT, 1)
+        assert await engine.beat("m", b"card", 60.0, 0)
+        assert (await engine.release("m", "s", claimed.fence)).done
+        own.ask("DEL", f"{engine._prefix}o:s")
+        assert await engine.beat("m", b"card", 60.0, 0)
+
+
 async def test_what_members_have_in_common_comes_back(own: KeyValueServer) -> None:
     """Whoever beats first brings it to a store that came back empty: callers stay who they are."""
     async with at(own.url) as engine:
