@@ -307,8 +307,8 @@ class Cluster:
         return owner
 
     async def _who_serves(self, shard: str) -> Served:
-        """Which other member serves a shard. As above, but nobody claims it for that; and where nobody listens,
-        nobody is busy.
+        """Which other member serves a shard. Nobody claims it for that. All are asked again as above, but for
+        those where nobody listens.
         """
         answers: list[tuple[str, LeaseAnswer]] = []
         cards = {card.member: card for card in self.members}

@@ -119,7 +119,7 @@ class Peers:
         return answer
 
     async def ask_lease(self, card: Card, member: str | None, shard: str | None) -> LeaseAnswer:
-        """Ask a member what the store says of another one, if any is named, and whether it has this shard itself.
+        """Ask a member what the store says of another one, if any is named, and whether it has this shard.
 
         Raises:
             PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.

@@ -173,21 +173,7 @@ class Shards:
 
     async def _find(self, shard: str) -> HeldShard | str:
         membership, held = self.membership, self.held.get(shard)
-        if held is not None and held.fence:
-            claimed = await membership.claim(shard, _CLAIM_SECONDS, held.fence)
-        else:
-            found = await self._claim_unless_served(shard)
-            if isinstance(found, str):
-                if held is not None:
-                    self.lost(shard, found)
-                self._note(shard, found)
-                return found
-            claimed = found
-        if claimed.outcome is ClaimOutcome.MINE and (held is None or not held.fence):
-            # It was let go of here, and nobody else has taken it. What was under way then has ids of that
-            # fence, so what comes now needs another one.
-            await membership.release(shard)
-            claimed = await membership.claim(shard, _CLAIM_SECONDS)
+        claimed = await self._claim(shard, 0 if held is None else held.fence)
         if claimed.owner is None or claimed.owner != membership.member:
             if held is not None:
                 self.lost(shard, claimed.owner)
@@ -224,12 +210,26 @@ class Shards:
             self._observe(events.ShardTaken(fence=claimed.fence, records=len(records)))
         return found
 
-    async def _claim_unless_served(self, shard: str) -> Claimed | str:
-        """Claim a shard that was not claimed here before; gives who serves it, where the store may have
-        forgotten that. It is believed as long as there is no sign of it: then nobody else is asked.
+    async def _claim(self, shard: str, fence: int) -> Claimed:
+        """Claim a shard that is here under this fence, or is not, or without one (0). Raises StoreFailure."""
+        membership = self.membership
+        if fence:
+            return await membership.claim(shard, _CLAIM_SECONDS, fence)
+        claimed = await self._claim_unless_served(shard)
+        if claimed.outcome is ClaimOutcome.MINE:
+            # It was let go of here, and nobody else has taken it. What was under way then has ids of that
+            # fence, so what comes now needs another one.
+            await membership.release(shard)
+            claimed = await membership.claim(shard, _CLAIM_SECONDS)
+        return claimed
+
+    async def _claim_unless_served(self, shard: str) -> Claimed:
+        """Claim a shard that was not claimed here before, unless another member says that it serves it.
+
+        The others are asked only while the store may have forgotten that.
 
         Raises:
-            StoreFailure: it cannot be asked, and nobody says that it serves the shard.
+            StoreFailure: it cannot be asked, and nobody says so.
         """
         membership = self.membership
         if not membership.doubts_store:
@@ -242,7 +242,7 @@ class Shards:
         served = await self._who_serves(shard)
         # Of two who serve it without a fence, the store decides.
         if served.owner is not None and (served.fence or shard not in self.held):
-            return served.owner
+            return Claimed(ClaimOutcome.OWNED, served.owner, served.fence)
         return await membership.claim(shard, _CLAIM_SECONDS, served.fence)
 
     def _claim_again(self, shard: str) -> None:

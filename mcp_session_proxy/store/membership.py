@@ -141,8 +141,8 @@ class Membership:
         return claimed
 
     async def claim_if_alive(self, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
-        """The same; but one that is not alive, as far as the store knows, is alive again then, and no more:
-        a store that has forgotten this member may have forgotten who owns the shard, too.
+        """The same; but one that is not alive, as far as the store knows, is alive again then, and no more: a
+        store that has forgotten this member may have forgotten who owns the shard, too.
 
         Raises:
             StoreFailure: it is not known who owns it.
@@ -162,11 +162,11 @@ class Membership:
         return claimed
 
     def last_fence(self, shard: str) -> int:
-        """The highest fence under which a shard was owned here, and is or may be in use still; 0 if none is."""
+        """The highest fence under which a shard was owned here that may be in use still; 0 if none is."""
         return self._fences.get(shard) or self._lost.get(shard, 0)
 
     def _lose(self, shard: str) -> None:
-        """A shard is owned no longer. What is under way has ids of its fence, so nobody may get that again."""
+        """A shard is owned no longer. What is under way has ids of its fence: nobody may get that again."""
         fence = self._fences.pop(shard, None)
         if fence is None:
             return

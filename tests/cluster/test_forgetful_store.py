@@ -83,7 +83,7 @@ async def test_an_owner_that_the_store_has_forgotten(world: World) -> None:
 
 @pytest.mark.looptime
 async def test_an_owner_that_has_no_card_any_more(world: World) -> None:
-    """Whose card was there when the store forgot it is reached as before, also if others have beaten first."""
+    """Whose card was there when the store forgot it is reached as before, also if others beat first."""
     a, b = await world.join("a", "b")
     await a.ask("one")
     assert await b.ask("one") == "a"

@@ -1,4 +1,4 @@
-"""What follows from what the others say, for a member that does not reach the store, or does not believe it."""
+"""What follows from what the others say, for one that does not reach the store, or not believe it."""
 
 import asyncio
 

@@ -67,8 +67,8 @@ async def test_a_store_that_comes_back_empty(own: KeyValueServer) -> None:
 
 
 async def test_a_claim_that_was_lost(own: KeyValueServer) -> None:
-    """A failover has lost the newest writes: a member that is known, but not by its last claim, is told so once,
-    and not of what it has let go of itself.
+    """A failover has lost the newest writes: a member that is known, but not by its last claim, is told so
+    once, and not of what it has let go of itself.
     """
     async with at(own.url) as engine:
         await own_a_shard(engine)
