@@ -158,7 +158,7 @@ class Pair:
         return member in self.members
 
     async def _on_lease(self, member: str | None, shard: str | None) -> LeaseAnswer:
-        self.asked = (member, shard)
+        self.asked: tuple[str | None, str | None] = (member, shard)
         return self.lease
 
 

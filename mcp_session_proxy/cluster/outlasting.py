@@ -66,7 +66,7 @@ class Outlasting:
             early = membership.sure_until - membership.now() - PEER_ANSWER_SECONDS
             await asyncio.sleep(max(_PAUSE_SECONDS, early))
             # Once it has run out, whoever comes for a shard finds out what became of it.
-            if not membership.up and not await self.is_alive():
+            if not await self.is_alive():
                 return
 
     def close(self) -> None:

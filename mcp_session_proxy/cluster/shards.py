@@ -232,7 +232,8 @@ class Shards:
             StoreFailure: it cannot be asked, and nobody says so.
         """
         membership = self.membership
-        if not membership.doubts_store:
+        doubted = membership.doubts_store
+        if not doubted:
             claimed = await membership.claim_if_alive(shard, _CLAIM_SECONDS)
             if not membership.doubts_store:
                 return claimed

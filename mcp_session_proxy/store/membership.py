@@ -4,6 +4,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
+from ..aio import Signal
 from ..bounds import LOST_FENCES
 from .clock import since_boot
 from .engine import Claimed, ClaimOutcome, Engine, RecordPlace, StoredMember, StoredShard, StoreFailure
@@ -59,6 +60,8 @@ class Membership:
         self.lapses = 0  # how often the lease had run out
         self._verified_lapses = 0
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
+        self._beats_under_way = 0
+        self._beaten = Signal()
         self._failing = False  # the store has not answered since it failed
         self._doubted_until = _NEVER
 
@@ -89,12 +92,17 @@ class Membership:
         first = self._beaten_at is None
         card = self._card()
         beating = self._engine.beat(self.member, card, self.lease_seconds, self.reserved)
-        known = await self._ask("beat", beating)
-        self._beaten_at = sent
-        if not known and not first:
-            self.lapses += 1
-            self.sure_until = _NEVER
-            self._doubt()
+        self._beats_under_way += 1
+        try:
+            known = await self._ask("beat", beating)
+            self._beaten_at = sent
+            if not known and not first:
+                self.lapses += 1
+                self.sure_until = _NEVER
+                self._doubt()
+        finally:
+            self._beats_under_way -= 1
+            self._beaten.give()
         # Somebody else may have beaten since the lease had run out, and only wanted to be alive again.
         if self._verified_lapses != self.lapses:
             return False
@@ -128,6 +136,13 @@ class Membership:
         """
         return self._failing or self.now() < self._doubted_until
 
+    async def _hear_beats(self) -> None:
+        """Wait for what beats say that are under way: the store may take this member for alive because of one
+        that has not said yet that it was not before.
+        """
+        while self._beats_under_way:
+            await self._beaten.wait()
+
     def _doubt(self) -> None:
         self._doubted_until = self.now() + self.lease_seconds
 
@@ -153,6 +168,7 @@ class Membership:
             # Or the process, or its machine, stood still for longer than a lease lasts.
             await self.beat()
             return claimed
+        await self._hear_beats()
         self._owed.pop(shard, None)  # the store has said how it stands
         if claimed.owner == self.member:
             self._fences[shard] = claimed.fence
@@ -193,12 +209,15 @@ class Membership:
         )
         # What was let go of meanwhile, or claimed anew, says nothing of the present.
         if not written.done and self._fences.get(shard) == fence:
-            self._lose(shard)
             if written.fence < fence:
+                self._lose(shard)
                 self._doubt()
                 for told_of in self.on_forgotten:
                     told_of(shard)
-            else:
+            elif (
+                written.owner != self.member
+            ):  # else it was claimed anew here, which has not been heard of yet
+                self._lose(shard)
                 self.fenced += 1
                 for told in self.on_fenced:
                     told(shard, written.owner)
@@ -276,6 +295,7 @@ class Membership:
 
     async def _members(self) -> Sequence[StoredMember]:
         members = await self._ask("members", self._engine.members())
+        await self._hear_beats()
         if self._beaten_at is not None and all(each.member != self.member for each in members):
             self._doubt()
         return members

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cluster_world import PLACE, Member, World
@@ -18,7 +19,7 @@ from mcp_session_proxy.cluster.lease import LeaseAnswer
 from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerUnreachable
 from mcp_session_proxy.cluster.shards import HeldShard
 from mcp_session_proxy.errors import MemberUnreachable
-from mcp_session_proxy.store.engine import Claimed
+from mcp_session_proxy.store.engine import Claimed, Fenced
 
 ME, YOU = {"Authorization": "Bearer me"}, {"Authorization": "Bearer you"}
 # Longer than any member doubts its store.
@@ -127,6 +128,32 @@ async def test_it_turns_out_while_it_is_claimed(world: World, monkeypatch: pytes
 
 
 @pytest.mark.looptime
+@pytest.mark.parametrize("asks", ["claim", "look"])
+async def test_a_beat_that_has_not_been_heard_of(
+    world: World, monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    """It has made the member alive again at a store that was emptied, and says so after other answers."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    beat = world.store.beat
+
+    async def slow(member: str, *rest: Any) -> bool:
+        known = await beat(member, *rest)
+        await asyncio.sleep(0.1)
+        return known
+
+    world.store.forget()
+    monkeypatch.setattr(world.store, "beat", slow)
+    beating = asyncio.create_task(b.membership.beat())
+    await asyncio.sleep(0.05)
+    if asks == "look":
+        await b.members.look()
+        assert len(b.members) == 1
+    assert await b.ask("one") == "a"
+    assert not await beating
+
+
+@pytest.mark.looptime
 async def test_a_store_that_has_failed_may_be_another_one(world: World) -> None:
     """What answers after that may lack the newest claims, though it knows the members."""
     a, b = await world.join("a", "b")
@@ -190,6 +217,22 @@ async def test_a_write_finds_it_out(world: World) -> None:
     assert (list(a.shards.held), a.shards.held["one"].fence) == (["one"], 2)
     assert (a.contents.noted, a.contents.let_go_of, a.membership.fenced) == (["one"], [], 0)
     assert await a.membership.write("one", {PLACE: b"x"}, 60.0)
+
+
+@pytest.mark.looptime
+async def test_a_write_that_crosses_a_claim(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was sent under the former fence, and refused because of the new one, which is this member's own."""
+    a, _ = await world.join("a", "b")
+    await a.ask("one")
+    write = world.store.write
+
+    async def late(member: str, shard: str, *rest: Any) -> Fenced:
+        world.store._shards[shard].fence += 1
+        return await write(member, shard, *rest)
+
+    monkeypatch.setattr(world.store, "write", late)
+    assert not await a.membership.write("one", {PLACE: b"x"}, 60.0)
+    assert (list(a.shards.held), a.contents.let_go_of, a.membership.fenced) == (["one"], [], 0)
 
 
 @pytest.mark.looptime

@@ -184,8 +184,14 @@ async def test_a_lease(pair: Pair, shard: str | None) -> None:
     assert await pair.peers.ask_lease(pair.card, SENDER, shard) == pair.lease
     assert pair.asked == (SENDER, shard)
     pair.lease = LeaseAnswer(store=False, owns=True, fence=3)
-    assert await pair.peers.ask_lease(pair.card, None, shard) == pair.lease
-    assert pair.asked == (None, shard)
+    assert await pair.peers.ask_lease(pair.card, SENDER, shard) == pair.lease
+
+
+async def test_who_serves_a_shard(pair: Pair) -> None:
+    """That is asked of nobody's lease."""
+    pair.lease = LeaseAnswer(store=False, owns=True, fence=3)
+    assert await pair.peers.ask_lease(pair.card, None, "one") == pair.lease
+    assert pair.asked == (None, "one")
 
 
 async def test_an_unknown_question(pair: Pair) -> None:
