@@ -42,7 +42,7 @@ def _told_by(
 ) -> LeaseAnswer:
     held, fence = None, 0
     if shard is not None:
-        held, fence = shards.held.get(shard), shards.membership.last_fence(shard)
+        held, fence = shards.held.get(shard), shards.membership.fences.last(shard)
     return LeaseAnswer(
         store=reached, left_seconds=left_seconds, owns=held is not None, fence=fence, owner=owner
     )

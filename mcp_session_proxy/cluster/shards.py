@@ -136,7 +136,10 @@ class Shards:
         self._orphans: set[str] = set()
         self._tasks = Tasks()
         membership.on_fenced.append(self.lost)
-        membership.on_forgotten.append(self._claim_again)
+        # The store has lost the claim to a shard that is here.
+        membership.on_forgotten.append(
+            lambda shard: self._tasks.spawn(self._verify_if_held(shard), "claim again")
+        )
 
     @property
     def provisional(self) -> int:
@@ -245,10 +248,6 @@ class Shards:
         if served.owner is not None and (served.fence or shard not in self.held):
             return Claimed(ClaimOutcome.OWNED, served.owner, served.fence)
         return await membership.claim(shard, _CLAIM_SECONDS, served.fence)
-
-    def _claim_again(self, shard: str) -> None:
-        """The store has lost the claim to a shard that is here."""
-        self._tasks.spawn(self._verify_if_held(shard), "claim again")
 
     async def _verify_if_held(self, shard: str) -> None:
         if shard in self.held:

@@ -4,10 +4,10 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final, TypeVar
 
-from ..aio import Signal
-from ..bounds import LOST_FENCES
 from .clock import since_boot
+from .doubt import Doubt
 from .engine import Claimed, ClaimOutcome, Engine, RecordPlace, StoredMember, StoredShard, StoreFailure
+from .fences import Fences
 
 LEASE_SECONDS: Final = 5.0
 # Of a lease, what a member is sure of: from the sending of the beat on, so that clocks and delays are allowed
@@ -46,7 +46,7 @@ class Membership:
         self.up = True
         self.fenced = 0
         self.on_fenced: list[Callable[[str, str | None], None]] = []
-        self.on_forgotten: list[Callable[[str], None]] = []
+        self.on_forgotten: list[Callable[[str], object]] = []
         self.sure_until = _NEVER
         self.reserved = 0
         self.lease_seconds = lease_seconds
@@ -54,19 +54,15 @@ class Membership:
         self._engine = engine
         self._card = card
         self._told = told
-        self._fences: dict[str, int] = {}
+        self.fences = Fences()
         self._owed: dict[str, int] = {}  # what is owned no longer, which the store may not know yet
-        self._lost: dict[str, int] = {}  # under which fence what was lost was owned, the newest last
         self.lapses = 0  # how often the lease had run out
         self._verified_lapses = 0
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
-        self._beats_under_way = 0
-        self._beaten = Signal()
-        self._failing = False  # the store has not answered since it failed
-        self._doubted_until = _NEVER
+        self._doubt = Doubt(now, lease_seconds)
 
     def __len__(self) -> int:
-        return len(self._fences)
+        return len(self.fences.owned)
 
     @property
     def owes(self) -> bool:
@@ -92,17 +88,13 @@ class Membership:
         first = self._beaten_at is None
         card = self._card()
         beating = self._engine.beat(self.member, card, self.lease_seconds, self.reserved)
-        self._beats_under_way += 1
-        try:
+        with self._doubt.beating():
             known = await self._ask("beat", beating)
             self._beaten_at = sent
             if not known and not first:
                 self.lapses += 1
                 self.sure_until = _NEVER
-                self._doubt()
-        finally:
-            self._beats_under_way -= 1
-            self._beaten.give()
+                self._doubt.begin()
         # Somebody else may have beaten since the lease had run out, and only wanted to be alive again.
         if self._verified_lapses != self.lapses:
             return False
@@ -134,17 +126,7 @@ class Membership:
         """Whether the store may have forgotten who owns what: it has lost something of this member's, or has
         failed, and what answers now may be another one. For a lease, until all have beaten and claimed again.
         """
-        return self._failing or self.now() < self._doubted_until
-
-    async def _hear_beats(self) -> None:
-        """Wait for what beats say that are under way: the store may take this member for alive because of one
-        that has not said yet that it was not before.
-        """
-        while self._beats_under_way:
-            await self._beaten.wait()
-
-    def _doubt(self) -> None:
-        self._doubted_until = self.now() + self.lease_seconds
+        return bool(self._doubt)
 
     # -- shards ------------------------------------------------------------------------------------
 
@@ -162,34 +144,19 @@ class Membership:
         Raises:
             StoreFailure: it is not known who owns it.
         """
-        least = max(min_fence, self.last_fence(shard))
+        least = max(min_fence, self.fences.last(shard))
         claimed = await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds, least))
         if claimed.outcome is ClaimOutcome.NO_LEASE:
             # Or the process, or its machine, stood still for longer than a lease lasts.
             await self.beat()
             return claimed
-        await self._hear_beats()
+        await self._doubt.hear_beats()
         self._owed.pop(shard, None)  # the store has said how it stands
         if claimed.owner == self.member:
-            self._fences[shard] = claimed.fence
-            self._lost.pop(shard, None)
+            self.fences.own(shard, claimed.fence)
         else:
-            self._lose(shard)
+            self.fences.lose(shard)
         return claimed
-
-    def last_fence(self, shard: str) -> int:
-        """The highest fence under which a shard was owned here that may be in use still; 0 if none is."""
-        return self._fences.get(shard) or self._lost.get(shard, 0)
-
-    def _lose(self, shard: str) -> None:
-        """A shard is owned no longer. What is under way has ids of its fence: nobody may get that again."""
-        fence = self._fences.pop(shard, None)
-        if fence is None:
-            return
-        self._lost.pop(shard, None)
-        if len(self._lost) >= LOST_FENCES:
-            del self._lost[next(iter(self._lost))]
-        self._lost[shard] = fence
 
     async def write(
         self, shard: str, changes: Mapping[RecordPlace, bytes | None], ttl_seconds: float
@@ -199,25 +166,25 @@ class Membership:
         Raises:
             StoreFailure: nothing was written.
         """
-        if shard not in self._fences:
+        if shard not in self.fences.owned:
             await self.claim(shard, ttl_seconds)
-        fence = self._fences.get(shard)
+        fence = self.fences.owned.get(shard)
         if fence is None:
             return False
         written = await self._ask(
             "write", self._engine.write(self.member, shard, fence, changes, ttl_seconds)
         )
         # What was let go of meanwhile, or claimed anew, says nothing of the present.
-        if not written.done and self._fences.get(shard) == fence:
+        if not written.done and self.fences.owned.get(shard) == fence:
             if written.fence < fence:
-                self._lose(shard)
-                self._doubt()
+                self.fences.lose(shard)
+                self._doubt.begin()
                 for told_of in self.on_forgotten:
                     told_of(shard)
             elif (
                 written.owner != self.member
             ):  # else it was claimed anew here, which has not been heard of yet
-                self._lose(shard)
+                self.fences.lose(shard)
                 self.fenced += 1
                 for told in self.on_fenced:
                     told(shard, written.owner)
@@ -233,7 +200,7 @@ class Membership:
         Raises:
             StoreFailure: the store may not know it yet; see ``settle``.
         """
-        fence = self._fences.pop(shard, None)
+        fence = self.fences.owned.pop(shard, None)
         if fence is not None:
             self._owed[shard] = fence
         await self.settle(shard)
@@ -260,18 +227,18 @@ class Membership:
         Raises:
             StoreFailure: it may still be owned.
         """
-        if shard in self._fences and not await self.load(shard):
+        if shard in self.fences.owned and not await self.load(shard):
             # Its time is over from now on.
             await self.write(shard, {}, 0.0)
             await self.release(shard)
 
     def claim_stands(self, shard: str, fence: int) -> None:
         """It was claimed under this fence, whatever was forgotten since."""
-        self._fences[shard] = fence
+        self.fences.own(shard, fence)
 
     def forget(self, shard: str) -> None:
         """Somebody else owns it."""
-        self._lose(shard)
+        self.fences.lose(shard)
         self._owed.pop(shard, None)
 
     async def shards(self) -> Sequence[StoredShard]:
@@ -295,9 +262,9 @@ class Membership:
 
     async def _members(self) -> Sequence[StoredMember]:
         members = await self._ask("members", self._engine.members())
-        await self._hear_beats()
+        await self._doubt.hear_beats()
         if self._beaten_at is not None and all(each.member != self.member for each in members):
-            self._doubt()
+            self._doubt.begin()
         return members
 
     async def bury(self, other: StoredMember) -> None:
@@ -315,7 +282,7 @@ class Membership:
 
     async def leave(self) -> None:
         """Own nothing any more. Raises StoreFailure."""
-        self._fences.clear()
+        self.fences.owned.clear()
         self._owed.clear()
         await self._ask("leave", self._engine.leave(self.member))
 
@@ -324,11 +291,10 @@ class Membership:
         try:
             result = await answer
         except StoreFailure:
-            self.up, self._failing = False, True
+            self.up = False
+            self._doubt.store_failed()
             raise
-        if self._failing:
-            self._failing = False
-            self._doubt()
+        self._doubt.store_answered()
         self.up = self.up or verb not in _READING
         self._told(verb, time.perf_counter() - began)
         return result

@@ -262,7 +262,7 @@ async def test_a_fence_never_comes_twice(world: World) -> None:
             await a.membership.release(shard)
             await a.membership.claim(shard, 60.0)
         a.shards.held[shard].fence = 7
-    assert a.membership.last_fence("one") == 7
+    assert a.membership.fences.last("one") == 7
     for shard in ("one", "two"):
         a.shards.lost(shard)
     world.store.forget()
