@@ -24,6 +24,8 @@ from .rules import ClusterRules, StoreOutage
 _CLAIM_SECONDS: Final = 30.0
 # How many shards are verified together: what comes together costs a store less than one after the other.
 _AT_ONCE: Final = 32
+# How long a claim may stand that is given back at once.
+_PAUSE_SECONDS: Final = 0.1
 # How often it is looked for shards of which nothing is left; those found so twice are let go of.
 _TIDY_SECONDS: Final = 10.0
 # How often some shards are verified that are sure: a store may lose what it has acknowledged.
@@ -187,8 +189,8 @@ class Shards:
         if held is not None:
             if claimed.outcome is ClaimOutcome.MINE and held.fence == claimed.fence:
                 return held
-            if claimed.fence == held.fence + 1:
-                # The store had forgotten it, and nobody has had it meanwhile.
+            if _is_all(held, claimed):
+                # The store had forgotten it.
                 held.fence = claimed.fence
                 self.contents.note(shard)
                 return held
@@ -217,7 +219,13 @@ class Shards:
         """Claim a shard that is here under this fence, or is not, or without one (0). Raises StoreFailure."""
         membership = self.membership
         if fence:
-            return await membership.claim(shard, _CLAIM_SECONDS, fence)
+            claimed = await membership.claim(shard, _CLAIM_SECONDS, fence)
+            # Under a lower fence it was taken from a store that had forgotten it, perhaps to be given back.
+            was_forgotten = claimed.outcome is ClaimOutcome.OWNED and claimed.fence <= fence
+            if was_forgotten and (await self._who_serves(shard)).owner is None:
+                await asyncio.sleep(_PAUSE_SECONDS)
+                claimed = await membership.claim(shard, _CLAIM_SECONDS, fence)
+            return claimed
         claimed = await self._claim_unless_served(shard)
         if claimed.outcome is ClaimOutcome.MINE:
             # It was let go of here, and nobody else has taken it. What was under way then has ids of that
@@ -483,3 +491,13 @@ class Shards:
         """Begin nothing any more."""
         self._tasks.cancel()
         self._outlasting.close()
+
+
+def _is_all(held: HeldShard, claimed: Claimed) -> bool:
+    """Whether nothing newer can be written than what is here: nobody has had the shard since, or only for a
+    moment, by a claim to what the store had forgotten, which was given back.
+    """
+    if claimed.fence == held.fence + 1:
+        return True
+    is_given_back = held.fence > 0 and claimed.fence == held.fence + 2
+    return is_given_back and claimed.outcome is ClaimOutcome.TAKEN and not claimed.records

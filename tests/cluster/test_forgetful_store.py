@@ -123,8 +123,39 @@ async def test_it_turns_out_while_it_is_claimed(world: World, monkeypatch: pytes
     monkeypatch.setattr(world.store, "claim", late)
     assert await b.ask("one") == "a"
     await asyncio.sleep(2.0)
-    assert list(a.shards.held) == ["one"]
+    assert (list(a.shards.held), a.contents.let_go_of) == (["one"], [])
     assert await b.ask("one") == "a"
+
+
+@pytest.mark.looptime
+async def test_its_owner_claims_it_again_meanwhile(world: World) -> None:
+    """Another member has the claim, does not serve it and gives it back: that is waited for."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    world.store.forget()
+    await b.membership.beat()
+    await b.membership.claim("one", 60.0)
+    claiming = asyncio.create_task(a.shards.find("one"))
+    await asyncio.sleep(0.05)
+    await b.membership.release("one")
+    assert await claiming is a.shards.held["one"]
+    assert a.contents.let_go_of == []
+
+
+@pytest.mark.looptime
+async def test_whoever_serves_it_keeps_it(world: World) -> None:
+    """One that has begun anew with a caller is not robbed; what its former owner has goes to it."""
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    a.contents.there["one"] = {"u1"}
+    world.store.forget()
+    await b.membership.beat()
+    await b.membership.claim("one", 60.0)
+    b.shards.held["one"] = HeldShard("one", 1)
+    assert await a.shards.find("one") == "b"
+    await asyncio.sleep(2.0)
+    assert (list(a.shards.held), list(b.shards.held)) == ([], ["one"])
+    assert b.contents.there["one"] == {"u1"}
 
 
 @pytest.mark.looptime
