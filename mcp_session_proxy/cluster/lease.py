@@ -10,9 +10,9 @@ class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a member knows of another one, and of a shard.
 
     ``store``: it reached the store to find out. ``left_seconds`` is what is left of the lease then; None if
-    there is none. ``owns``: the shard that was asked about is served by it. ``fence`` is the one under which
-    it does, or has done so last; 0 if that is not known. ``owner`` is who has that shard by the store, from
-    now on if nobody had it; None if that is not known.
+    there is none, or a shard was asked about. ``owns``: the shard that was asked about is served by it.
+    ``fence`` is the one under which it does, or has done so last; 0 if that is not known. ``owner`` is who
+    has that shard by the store, from now on if nobody had it; None if that is not known.
     """
 
     store: bool

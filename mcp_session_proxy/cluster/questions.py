@@ -18,18 +18,38 @@ async def answer(shards: Shards, member: str | None, shard: str | None) -> Lease
     Who names no member wants to know only whether the shard is served here: nothing is claimed, and nobody
     asked, so that those who doubt the store do not ask each other in a circle.
     """
-    if member is None:
-        return _told_by(shards, shard)
+    known = known_of(shards, member, shard)
+    if known is not None:
+        return known
+    assert member is not None
     membership = shards.membership
+    left: float | None = None
+    owner: str | None = None
     try:
         async with asyncio.timeout(_LOOK_SECONDS):
-            left = await membership.lease_of(member)
-            owner = None if shard is None else await _find_owner(shards, shard)
+            if shard is None:
+                left = await membership.lease_of(member)
+            else:
+                owner = await _find_owner(shards, shard)
     except (StoreFailure, TimeoutError):
         return _told_by(shards, shard)
     # One that may have forgotten whoever asks does not say that its lease has run out.
     reached = left is not None or not membership.doubts_store
     return _told_by(shards, shard, reached=reached, left_seconds=left, owner=owner)
+
+
+def known_of(shards: Shards, member: str | None, shard: str | None) -> LeaseAnswer | None:
+    """The same without the store, if it can be told: nothing of it is wanted; or this member did not reach
+    it, either, when it was asked last, which is a beat ago at most.
+
+    When nobody reaches the store, each member asks all others for each caller whom it does not know. If each
+    of them tried it once more for that, they would be busy with nothing else.
+    """
+    membership = shards.membership
+    serves = shard in shards.held and membership.is_sure and not membership.doubts_store
+    if member is None or serves or not membership.up:
+        return _told_by(shards, shard)
+    return None
 
 
 def _told_by(

@@ -336,6 +336,11 @@ class Member:
         """Nothing of it runs for so long, as after SIGSTOP."""
         self._stopped_until = self.world.now() + seconds
 
+    @property
+    def stands_still(self) -> bool:
+        """Whether nothing of it runs now."""
+        return self.world.now() < self._stopped_until
+
     async def runs(self) -> None:
         """Go on when this process may run."""
         while (left := self._stopped_until - self.world.now()) > 0:
@@ -401,8 +406,16 @@ class Member:
             except TimeoutError:
                 return None
 
-        answers = await asyncio.gather(*map(ask, self._reached()))
-        return [answer for answer in answers if answer is not None]
+        answers: list[tuple[str, LeaseAnswer]] = []
+        asked = []
+        for other in self._reached():
+            # Tasks only for those who have something to wait for: without the store, all are asked by all.
+            known = None if other.stands_still else questions.known_of(other.shards, member, shard)
+            if known is None:
+                asked.append(ask(other))
+            else:
+                answers.append((other.name, known))
+        return answers + [answer for answer in await asyncio.gather(*asked) if answer is not None]
 
     def _reached(self) -> list["Member"]:
         """Whom it knows and reaches."""

@@ -7,6 +7,7 @@ from cluster_world import World
 
 from mcp_session_proxy.cluster import questions
 from mcp_session_proxy.cluster.lease import LeaseAnswer, Served, owner_by, served_by
+from mcp_session_proxy.store.engine import Claimed, StoreFailure
 
 ALONE = LeaseAnswer(store=False)
 SERVES_UNDER_3 = LeaseAnswer(store=False, owns=True, fence=3)
@@ -60,15 +61,38 @@ async def test_a_store_that_keeps_everybody_waiting(monkeypatch: pytest.MonkeyPa
     world = World()
     (a,) = await world.join("a")
     await a.ask("s")
+    a.membership.sure_until = a.membership.now()
 
-    async def hang(_: str) -> float | None:
+    async def hang(*_: object) -> Claimed:
         await asyncio.Event().wait()
         raise AssertionError
 
-    monkeypatch.setattr(a.membership, "lease_of", hang)
+    monkeypatch.setattr(a.membership, "claim", hang)
     async with asyncio.timeout(0.9):
         said = await questions.answer(a.shards, "b", "s")
     assert (said.store, said.owns) == (False, True)
+    world.close()
+
+
+@pytest.mark.looptime
+async def test_what_is_known_without_the_store() -> None:
+    """The store is not asked by who serves a caller for certain, nor by who has not reached it last: where it
+    is away, each member is asked by all others for each new caller.
+    """
+    world = World()
+    a, _ = await world.join("a", "b")
+    await a.ask("s")
+    world.store.asked.clear()
+    said = await questions.answer(a.shards, "b", "s")
+    assert (said.owns, said.fence, world.store.asked) == (True, 1, [])
+    world.store.away_for.add("a")
+    with pytest.raises(StoreFailure):
+        await a.membership.beat()
+    world.store.away_for.clear()
+    assert await questions.answer(a.shards, "b", "t") == ALONE
+    assert world.store.asked == []
+    await a.membership.beat()
+    assert (await questions.answer(a.shards, "b", "t")).owner == "a"
     world.close()
 
 
