@@ -131,7 +131,8 @@ async def readable(connection: socket.socket) -> None:
 
     def note() -> None:
         loop.remove_reader(connection)
-        arrived.set_result(None)
+        if not arrived.done():  # whoever waited may have been called off in the same moment
+            arrived.set_result(None)
 
     loop.add_reader(connection, note)
     try:
