@@ -1,4 +1,4 @@
-"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits, and what
+"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits, what tells a file, and what
 is special about unix sockets.
 """
 
@@ -139,6 +139,17 @@ async def readable(connection: socket.socket) -> None:
         await arrived
     finally:
         loop.remove_reader(connection)
+
+
+def identity_of(path: str | Path) -> tuple[int, int] | None:
+    """What tells a file or socket that is open from any other that is ever at its path; None where there is
+    none.
+    """
+    try:
+        found = os.stat(path)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from ..aio import unix_name
+from ..aio import identity_of, unix_name
 from ..cluster.lease import LeaseAnswer
 from ..cluster.peer_signature import Judge
 from ..cluster.peers import LEASE_PATH, UNIX
@@ -112,14 +112,14 @@ class PeerListener:
 
     async def _listen_at(self, path: Path) -> None:
         bound = _bind_unix(path)
-        self._found = _identity(path)
+        self._found = identity_of(path)
         await open_sites(self._stack, self._runner, bound)
 
     async def look_after(self) -> None:
         """Have the socket in the directory again, if somebody has removed it. Where that fails, a lease or
         another address leads the others on.
         """
-        if self._path is not None and _identity(self._path) != self._found:
+        if self._path is not None and identity_of(self._path) != self._found:
             with contextlib.suppress(CannotListen):
                 await self._listen_at(self._path)
 
@@ -137,14 +137,6 @@ def remove_socket(directory: Path, member: str) -> None:
     """Remove the socket of a member that listens no more; of one that was killed, somebody else does it."""
     with contextlib.suppress(OSError):
         socket_path(directory, member).unlink()
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _bind_unix(path: Path) -> Bound:

@@ -33,7 +33,7 @@ from typing import Final
 import msgspec
 
 from .. import __version__, events
-from ..aio import Tasks, peer_process, readable, unix_name
+from ..aio import Tasks, identity_of, peer_process, readable, unix_name
 from ..events import Observer
 from ..settings.values import Address
 from .sockets import Bound, CannotStart, Role, what_is_wrong
@@ -260,7 +260,7 @@ class Replaceable:
         self._tasks = Tasks()
         self._waiting: socket.socket | None = None
         self._pause: asyncio.TimerHandle | None = None
-        self._own: os.stat_result | None = None
+        self._own: tuple[int, int] | None = None
         # Who has the sockets and is not ready, by its process, in the order in which they asked.
         self._asking: dict[int, socket.socket] = {}
         # Who takes the place: from then on the sockets are its own.
@@ -283,7 +283,7 @@ class Replaceable:
             # Nobody can have connected before: it does not listen yet.
             waiting.listen()
             waiting.setblocking(False)
-            self._own = draft.stat()
+            self._own = identity_of(draft)
             draft.replace(self._path)
         except BaseException:
             waiting.close()
@@ -318,9 +318,8 @@ class Replaceable:
             self._successor = None
 
     def _remove_path(self) -> None:
-        with contextlib.suppress(OSError):
-            found = self._path.stat()
-            if self._own is not None and (found.st_dev, found.st_ino) == (self._own.st_dev, self._own.st_ino):
+        if self._own is not None and identity_of(self._path) == self._own:
+            with contextlib.suppress(OSError):
                 self._path.unlink()
 
     def _listen(self) -> None:

@@ -10,9 +10,10 @@ from typing import Final
 
 from ..aio import Tasks
 from ..exchange.early import EarlyStreams
+from ..exchange.late_call import LateCall
 from ..exchange.listening import Listening
 from ..exchange.parking import Parking
-from ..exchange.tasks import Handles, note_all
+from ..exchange.tasks import Handles
 from ..sessions import upkeep
 from ..sessions.binding import Binder
 from ..sessions.identity import ANONYMOUS
@@ -105,7 +106,8 @@ class CoreContents:
         """See ``shards.Contents``."""
         self._note_sessions(shard)
         for principal in self._principals.of(shard):
-            note_all(self._handles, principal)
+            for handle in self._handles.of(principal):
+                handle.on_note(handle)
             for client in self._binder.directory.of(principal):
                 if client.mailbox is not None:
                     client.mailbox.note_anew()
@@ -138,8 +140,13 @@ class CoreContents:
         """See ``shards.Contents``."""
         principals, books = self._principals.of(shard), self._binder.pool.books
         return not any(
-            self._parking.has(each) or books.is_opening(each) or self._handles.has_calls(each)
-            for each in principals
+            self._parking.has(each) or books.is_opening(each) or self._has_calls(each) for each in principals
+        )
+
+    def _has_calls(self, principal: str) -> bool:
+        """Whether a call of the principal's goes on as a task, which only this process can."""
+        return any(
+            handle.outcome is None and isinstance(handle, LateCall) for handle in self._handles.of(principal)
         )
 
     def is_empty(self, shard: str) -> bool:

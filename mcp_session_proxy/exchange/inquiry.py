@@ -1,5 +1,7 @@
 """Requests of the proxy's own, sent with the same care as a client's."""
 
+from typing import Final
+
 from ..errors import ProxyError
 from ..events import Observer
 from ..protocol.jsonrpc import Request, Response
@@ -7,7 +9,7 @@ from ..sessions.binding import Visit
 from .exchange import Exchange
 from .outlet import NO_OUTLET, Outlet
 
-_OWN_ID = b"0"  # never sent: every exchange gets an id that is unique upstream
+OWN_ID: Final = b"0"  # never sent: every exchange gets an id that is unique upstream
 
 
 class OwnExchange(Exchange):
@@ -16,7 +18,7 @@ class OwnExchange(Exchange):
     def __init__(
         self, method: str, params: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
     ) -> None:
-        super().__init__(Request(_OWN_ID, method, params), None, visit, outlet, observe)
+        super().__init__(Request(OWN_ID, method, params), None, visit, outlet, observe)
 
     def _left(self) -> None:
         """Say nothing: it would stop no work, and may cross the answer. Servers with the Python SDK (1.30)

@@ -336,17 +336,14 @@ class Handles:
         """How many tasks a principal has."""
         return self._per_principal.get(principal, 0)
 
-    def has_calls(self, principal: str) -> bool:
-        """Whether a call of the principal's goes on as a task, which only this process can."""
-        return any(
-            handle.principal == principal and handle.outcome is None and isinstance(handle, LateCall)
-            for handle in self._handles.values()
-        )
+    def of(self, principal: str) -> list[Handle]:
+        """The tasks of a principal."""
+        return [handle for handle in self._handles.values() if handle.principal == principal]
 
     def let_go(self, principal: str) -> None:
         """Somebody else goes on with the tasks of a principal: nothing is said of that to server or store."""
         closing, self._closing = self._closing, True
-        for handle in [each for each in self._handles.values() if each.principal == principal]:
+        for handle in self.of(principal):
             run = self._runs[handle.id]
             handle.leave_to_others()
             self._forget(handle)
@@ -413,10 +410,3 @@ async def _abandon(handle: Handle, run: "asyncio.Task[None]") -> None:
 async def _give_up(handle: LegacyHandle, visit: Visit) -> None:
     with visit:
         await handle.abandon()
-
-
-def note_all(handles: Handles, principal: str) -> None:
-    """What is known of all tasks of a principal is to be written again."""
-    for handle in handles._handles.values():
-        if handle.principal == principal:
-            handles._note(handle)

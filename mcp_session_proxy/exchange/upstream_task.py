@@ -27,11 +27,10 @@ from ..upstream.question import refuse_request
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import ArrivingResult
 from .exchange import Exchange
-from .inquiry import OwnExchange
+from .inquiry import OWN_ID, OwnExchange
 from .outlet import Outlet
 from .result_stream import Reading, ResultExchange, ResultPlace
 
-_OWN_ID: Final = b"0"  # never sent: every exchange gets an id that is unique upstream
 # How often a server is asked that does not say how often it wants to be; one that does is kept to these.
 _UNTOLD: Final = Backoff(0.2, 2.0)
 _LEAST_POLL_SECONDS: Final = 0.1
@@ -285,7 +284,7 @@ class UpstreamTask:
     async def _ask_for_result(self) -> Response | None:
         """What ``tasks/result`` is answered, in the end; None as for ``_inquire``."""
         former = self.reading.take_former()
-        request = Request(_OWN_ID, revisions.TASK_RESULT, tasks.name_task(self.task.id))
+        request = Request(OWN_ID, revisions.TASK_RESULT, tasks.name_task(self.task.id))
         # In another session than that one the server would not know the place.
         place = None if self._is_elsewhere else former
         exchange = ResultExchange(request, self._visit, self, self._observe, place)

@@ -181,9 +181,8 @@ class Membership:
                 self._doubt.begin()
                 for told_of in self.on_forgotten:
                     told_of(shard)
-            elif (
-                written.owner != self.member
-            ):  # else it was claimed anew here, which has not been heard of yet
+            # If it is this member's, it was claimed anew here, which has not been heard of yet.
+            elif written.owner != self.member:
                 self.fences.lose(shard)
                 self.fenced += 1
                 for told in self.on_fenced:

@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from ..aio import identity_of
 from .engine import StoreFailure
 
 _BUSY_SECONDS: Final = 2.0
@@ -190,7 +191,7 @@ class SqliteFile:
         return 0
 
     def _find(self) -> list[tuple[int, int] | None]:
-        return [_identity(f"{self._path}{suffix}") for suffix in _FILES]
+        return [identity_of(f"{self._path}{suffix}") for suffix in _FILES]
 
     def _close(self) -> None:
         # What is damaged may not even be closed in order.
@@ -237,15 +238,6 @@ class SqliteFile:
             result = error
         self.db.execute("RELEASE attempt")
         return result
-
-
-def _identity(path: str) -> tuple[int, int] | None:
-    """What tells a file that is open from any other that is ever at its path; None where there is none."""
-    try:
-        found = os.stat(path)
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 @contextlib.contextmanager
