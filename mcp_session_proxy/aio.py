@@ -1,5 +1,5 @@
-"""What asyncio leaves to everybody to write: tasks kept until they end, a signal, long work, waits, what tells a file, and what
-is special about unix sockets.
+"""What asyncio and the system leave to everybody to write: tasks kept until they end, a signal, long work,
+waits, what tells one file from another, and what is special about unix sockets.
 """
 
 import asyncio
