@@ -3,6 +3,7 @@
 Anybody can open a connection and say nothing, or begin something and never finish it, or ask for something
 and stay. So a place is taken before anything is read, also before a TLS handshake, and at the limit those who
 need theirs least make room: who could have asked for something by now, else those of whom there are most.
+Where most of those who wait come from one network, none from elsewhere makes room for them.
 """
 
 import asyncio
@@ -100,16 +101,18 @@ class Waiting:
             del self._of[place.network]
         return True
 
-    def first(self) -> Iterable[Place]:
-        """Who came first, if there is anybody."""
-        return islice(self._all, 1)
+    def first(self, network: str | None = None) -> Iterable[Place]:
+        """Who came first, or first from one network, if there is anybody."""
+        return islice(self._all if network is None else self._of.get(network, ()), 1)
 
-    def first_of_the_most(self) -> list[Place]:
-        """Who came first from where most of them come from."""
-        if not self._of:
-            return []
-        most: dict[Place, None] = max(self._of.values(), key=len)
-        return list(islice(most, 1))
+    def count(self, network: str) -> int:
+        """How many of them come from there."""
+        return len(self._of.get(network, ()))
+
+    @property
+    def largest(self) -> str | None:
+        """The network from which most of them come."""
+        return max(self._of, key=self.count, default=None)
 
 
 class Places:
@@ -215,8 +218,19 @@ class Places:
     def _too_slow(self) -> list[Place]:
         """Who came first, if it could have asked for something by now."""
         too_early = asyncio.get_running_loop().time() - TIME_TO_SPEAK_SECONDS
-        first = (*self._silent.first(), *self._begun.first())
+        crowd = self._crowd()
+        first = (*self._silent.first(crowd), *self._begun.first(crowd))
         return [place for place in first if place.since < too_early]
+
+    def _crowd(self) -> str | None:
+        """The network from which more come who have asked for nothing yet than from all others together."""
+        # It has more than half of one of the two groups, then.
+        for network in (self._silent.largest, self._begun.largest):
+            if network is not None:
+                count = self._silent.count(network) + self._begun.count(network)
+                if 2 * count > self.waiting:
+                    return network
+        return None
 
     def _of_the_most(self) -> list[Place]:
         """Who came first of those of whom there are most: the silent, those who have begun, one owner's."""
@@ -228,7 +242,7 @@ class Places:
             if leaving := self._idle(len(waiting)) or self._streams(len(waiting)):
                 return leaving[: max(1, self.max_connections // _PART_AT_ONCE)]
             self._nobody_until = now + _REST_SECONDS * len(self._asked)
-        return waiting.first_of_the_most()
+        return list(waiting.first(waiting.largest))
 
     def _idle(self, waiting: int) -> list[Place]:
         """Those of one owner that can go: of who has most, and more than those many who wait."""

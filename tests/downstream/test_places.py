@@ -132,6 +132,30 @@ async def test_who_waits_pays_by_where_most_come_from() -> None:
     assert honest not in room.ended
 
 
+@pytest.mark.parametrize("begun", [True, False], ids=["a first byte was heard", "silent"])
+async def test_a_slow_one_does_not_pay_for_a_crowd(begun: bool) -> None:
+    """However long it stands still: as long as most of those who wait come from one other address."""
+    room = Room(8)
+    slow = room.enter("198.51.100.7")
+    assert slow is not None
+    slow.since -= 60
+    if begun:
+        room.places.begin(slow)
+    flood = [room.enter("192.0.2.1") for _ in range(30)]
+    assert room.ended == flood[:23]
+
+
+async def test_a_slow_one_pays_for_many_others() -> None:
+    """Where they come from everywhere, who could have spoken by now makes room for those who come."""
+    room = Room(8)
+    slow = room.enter("198.51.100.7")
+    assert slow is not None
+    slow.since -= 60
+    for number in range(8):
+        room.enter(f"192.0.2.{number % 4}")
+    assert room.ended == [slow]
+
+
 async def test_strangers_pay_by_where_most_come_from() -> None:
     """The same of strangers that have asked for something and stay."""
     room = Room(8)

@@ -33,13 +33,27 @@ BOTH: Final = "application/json, text/event-stream"
 MIB: Final = 1024 * 1024
 WORKERS: Final = 8
 AGAIN_SECONDS: Final = 0.02
+# Where strangers are who have nothing but their address to be told apart by from their victims, which are at
+# 127.0.0.1: what is promised then is promised to other addresses.
+ELSEWHERE: Final = "127.0.0.2"
+# The port is chosen when it is known where the connection goes: otherwise those of one address run out.
+IP_BIND_ADDRESS_NO_PORT: Final = 24
+
+
+def socket_at(host: str) -> socket.socket:
+    """One whose connection will come from this address."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    sock.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
+    sock.bind((host, 0))
+    return sock
 
 
 class Attacker:
-    """One caller with one credential, unless an attack makes up others."""
+    """One caller with one credential, unless an attack makes up others. ``host`` is where it is."""
 
-    def __init__(self, url: str, admin: str, http: aiohttp.ClientSession) -> None:
-        self.url, self.admin, self.http = url, admin, http
+    def __init__(self, url: str, admin: str, http: aiohttp.ClientSession, host: str) -> None:
+        self.url, self.admin, self.http, self.host = url, admin, http, host
         self.token = f"attacker-{uuid.uuid4().hex}"
         self._ids = itertools.count(1)
 
@@ -107,14 +121,24 @@ class Attacker:
 
     async def connect(self, url: str | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection."""
-        parts = urlsplit(url or self.url)
-        return await asyncio.open_connection(parts.hostname, parts.port, limit=MIB)
+        return await self._connect(url or self.url)
 
     async def connect_tls(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection that has shaken hands, where there is TLS."""
-        parts = urlsplit(self.url)
-        tls = UNCHECKED if parts.scheme == "https" else None
-        return await asyncio.open_connection(parts.hostname, parts.port, limit=MIB, ssl=tls)
+        return await self._connect(self.url, UNCHECKED if self.url.startswith("https") else None)
+
+    async def _connect(
+        self, url: str, tls: ssl.SSLContext | None = None
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        parts = urlsplit(url)
+        sock = socket_at(self.host)
+        try:
+            await asyncio.get_running_loop().sock_connect(sock, (parts.hostname, parts.port))
+            name = None if tls is None else parts.hostname
+            return await asyncio.open_connection(sock=sock, limit=MIB, ssl=tls, server_hostname=name)
+        except BaseException:
+            sock.close()
+            raise
 
 
 async def leaving_calls(attacker: Attacker) -> None:
@@ -545,14 +569,6 @@ async def slow_handshakes(attacker: Attacker) -> None:
     hold(writer)
 
 
-async def slow_handshakes_elsewhere(attacker: Attacker) -> None:
-    """The same from another address than the others'."""
-    parts = urlsplit(attacker.url)
-    _, writer = await asyncio.open_connection(parts.hostname, parts.port, local_addr=("127.0.0.2", 0))
-    writer.write(HELLO)
-    hold(writer)
-
-
 async def rubbish(attacker: Attacker) -> None:
     """What is no TLS, on connections that stay, and on others that leave."""
     for sent in (b"POST /mcp HTTP/1.1\r\n\r\n", random.randbytes(100_000), b"\x16\x03\x01\xff\xff" + HELLO):
@@ -571,7 +587,8 @@ async def renegotiations(attacker: Attacker) -> None:
     """One connection that wants to shake hands again and again (TLS 1.2)."""
     parts = urlsplit(attacker.url)
     client = await asyncio.create_subprocess_exec(
-        *("openssl", "s_client", "-connect", f"{parts.hostname}:{parts.port}", "-tls1_2"),
+        *("openssl", "s_client", "-connect", f"{parts.hostname}:{parts.port}", "-bind", f"{attacker.host}:0"),
+        "-tls1_2",
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.DEVNULL,
@@ -604,8 +621,9 @@ HELLO: Final = say_hello()
 
 
 Attack = Callable[[Attacker], Awaitable[None]]
-# How many of them at once.
-ATTACKS: Final[dict[Attack, int]] = {
+# How many of them at once, by callers whose requests are read. They are at their victims' very address: it is
+# credentials that tell them apart.
+BY_CALLERS: Final[dict[Attack, int]] = {
     leaving_calls: 20,
     leaving_batches: 8,
     slow_readers: 15,
@@ -616,11 +634,6 @@ ATTACKS: Final[dict[Attack, int]] = {
     malformed_tokens: 8,
     no_credentials: 8,
     large_heads: 8,
-    unfinished_heads: 200,
-    unfinished_bodies: 100,
-    silent_connections: 20,
-    silent_admin_connections: 20,
-    unread_admin_pages: 20,
     unknown_ids: 8,
     listeners: 40,
     unread_streams: 16,
@@ -631,27 +644,35 @@ ATTACKS: Final[dict[Attack, int]] = {
     flooding_server: 2,
     names: 8,
     handshakes: 8,
-    holding_streams: 20,
-    idle_connections: 20,
-    trailers: 40,
-    fat_idle_heads: 40,
     pipelining: 8,
-    unread_pages: 20,
-    bodies_of_streams: 20,
     hoarded_streams: 20,
     hoarded_listeners: 20,
     dozens_of_callers: 200,
     broken_texts: 2,
+}
+# By strangers, at an address of their own: of their requests too little comes, or they are nobody's.
+BY_STRANGERS: Final[dict[Attack, int]] = {
+    unfinished_heads: 200,
+    unfinished_bodies: 100,
+    silent_connections: 20,
+    silent_admin_connections: 20,
+    unread_admin_pages: 20,
+    holding_streams: 20,
+    idle_connections: 20,
+    trailers: 40,
+    fat_idle_heads: 40,
+    unread_pages: 20,
+    bodies_of_streams: 20,
     waiting_for_100: 20,
     connections_that_break: 20,
     slow_bodies_of_many: 40,
     odd_requests: 8,
 }
-# Those of a listener with TLS.
+ATTACKS: Final = {**BY_CALLERS, **BY_STRANGERS}
+# By strangers at a listener with TLS.
 TLS_ATTACKS: Final[dict[Attack, int]] = {
     silent_connections: 20,
     slow_handshakes: 20,
-    slow_handshakes_elsewhere: 20,
     rubbish: 8,
     handshakes_of_tls: 4,
     renegotiations: 4,
@@ -663,13 +684,14 @@ BY_NAME: Final = {attack.__name__: attack for attack in {**ATTACKS, **TLS_ATTACK
 async def attack(name: str, url: str, admin: str) -> None:
     """Do this until somebody ends it."""
     chosen = BY_NAME[name]
-    connector = aiohttp.TCPConnector(limit=0, ssl=False)
+    host = "127.0.0.1" if chosen in BY_CALLERS else ELSEWHERE
+    connector = aiohttp.TCPConnector(limit=0, ssl=False, socket_factory=lambda _: socket_at(host))
     timeout = aiohttp.ClientTimeout(total=30)
     jar = aiohttp.DummyCookieJar()
     async with aiohttp.ClientSession(connector=connector, timeout=timeout, cookie_jar=jar) as http:
 
         async def again_and_again() -> None:
-            attacker = Attacker(url, admin, http)
+            attacker = Attacker(url, admin, http, host)
             attacker.token = token
             while True:
                 try:
