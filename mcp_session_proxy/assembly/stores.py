@@ -113,7 +113,7 @@ class DirectoryStore:
         problem = f"{self} was damaged, or something in it was removed or replaced, while it was in use"
         try:
             await asyncio.to_thread(self._make_place)
-            if not self.engine.file.is_in_place:
+            if not await asyncio.to_thread(self.engine.file.check):
                 await self._open_file()
         except StoreFailure as failure:
             self._trouble.begin(StoreFailure(f"{problem}: {failure}"))
@@ -123,7 +123,7 @@ class DirectoryStore:
     def _is_in_place(self) -> bool:
         lock = self._lock
         return (
-            self.engine.file.is_in_place
+            self.engine.file.check()
             and state_dir.has_key(self.directory)
             and (self._member is None or (lock is not None and lock.is_in_place))
         )

@@ -5,7 +5,7 @@ write-ahead log with ``synchronous=NORMAL``, which a killed process cannot harm;
 moments. SQLite's exceptions end here.
 
 Whoever has access to the file may remove it, put another in its place or damage it while it is in use, and
-SQLite goes on writing to what nobody finds again. ``is_in_place`` tells of it; ``open`` opens what is there.
+SQLite goes on writing to what nobody finds again. ``check`` finds that out; ``open`` opens what is there.
 """
 
 import asyncio
@@ -56,7 +56,7 @@ class SqliteFile:
         self._changing = False
         self._found: list[tuple[int, int] | None] = []  # what is open, of each of ``_FILES``
         self._damaged = False
-        self._largest = 0  # of the sizes of the database that were seen
+        self._size = 0  # of the database in bytes, when it was opened or checked last
 
     async def open(self, set_aside: Callable[[DamagedStore], object] | None = None) -> None:
         """Open the file, or make it; open it anew, if it is open.
@@ -76,14 +76,19 @@ class SqliteFile:
             await self.run(self._close)
         self._thread.shutdown(wait=False)
 
-    @property
-    def is_in_place(self) -> bool:
-        """Whether the file at the path is the one that is open, and is whole as far as is known."""
-        if self._damaged or self._found != self._find():
+    def check(self) -> bool:
+        """Whether the file at the path is the one that is open, and nothing is known to be wrong with it.
+
+        A file that has become smaller since the last check counts as damaged until it is opened anew. This
+        asks the disk.
+        """
+        if self._found != self._find():
             return False
-        # SQLite may not read for long what somebody has cut off.
-        before, self._largest = self._largest, self._size()
-        return self._largest >= before
+        former, self._size = self._size, self._measure()
+        if self._size < former:
+            # SQLite itself may not read for a long time what somebody has cut off.
+            self._damaged = True
+        return not self._damaged
 
     # -- work --------------------------------------------------------------------------------------
 
@@ -183,9 +188,9 @@ class SqliteFile:
             db.close()
             raise DamagedStore(f"{self._path}: {checked[0]}")
         self._damaged = False
-        self._found, self._largest = self._find(), self._size()
+        self._found, self._size = self._find(), self._measure()
 
-    def _size(self) -> int:
+    def _measure(self) -> int:
         with contextlib.suppress(OSError):
             return self._path.stat().st_size
         return 0

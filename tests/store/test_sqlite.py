@@ -128,6 +128,21 @@ async def test_a_damaged_file(path: Path, content: bytes | None) -> None:
             pass
 
 
+async def test_a_file_that_was_cut_off(path: Path) -> None:
+    """It counts as damaged, however often it is checked, until it is opened anew."""
+    async with opened(path) as engine:
+        await write_one(engine)
+        with contextlib.closing(sqlite3.connect(path)) as db:
+            db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        assert engine.file.check()
+        os.truncate(path, 0)
+        assert not engine.file.check()
+        assert not engine.file.check()
+        await engine.open()
+        assert engine.file.check()
+        await write_one(engine)
+
+
 async def test_another_programs_database(path: Path) -> None:
     """It is not touched."""
     with sqlite3.connect(path) as db:
