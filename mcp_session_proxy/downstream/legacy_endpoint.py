@@ -146,7 +146,7 @@ class LegacyEndpoint:
         if not (isinstance(first, Request) and first.method != revisions.PING):
             client = self._binder.find_known(principal, session_id)
             idle = not any(isinstance(m, Request) and m.method != revisions.PING for m in messages)
-            if client is not None or (idle and self._binder.adopts(session_id)):
+            if client is not None or (idle and self._binder.adoption.adopts(session_id)):
                 return client  # what comes to nothing under an unknown id makes no client session
         elif first.method == revisions.INITIALIZE and len(messages) == 1:
             return None
@@ -278,7 +278,7 @@ class LegacyEndpoint:
     async def _get_early(self, http: web.BaseRequest, head: Head, session_id: str) -> web.StreamResponse:
         """A stream under an id that nothing is known of: it waits for its client session to begin."""
         early = None
-        if self._binder.adopts(session_id):
+        if self._binder.adoption.adopts(session_id):
             early = self._early.open(head.sender.principal, session_id, head.sender.caller)
         if early is None:
             return _no_stream(head)

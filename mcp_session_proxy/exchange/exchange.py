@@ -45,7 +45,7 @@ from ..events import Observer
 from ..protocol import jsonrpc, lost, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
-from ..protocol.progress import ProgressRun
+from ..protocol.progress import ProgressRun, under_other_token
 from ..sessions.binding import Visit
 from ..tracing import CONTEXT_KEYS, TRACEPARENT, UNTRACED, RequestTrace, UpstreamTrace
 from ..upstream.incarnation import Incarnation
@@ -402,26 +402,19 @@ class Exchange:
             # A server may tell of a change in the course of the call that made it, and nowhere else.
             self.session.router.note_change(self.session, message)
             return message
-        own = b"%d" % self.upstream_id
         if isinstance(message, ProgressRun):
-            if message.token == own:
+            if message.token == b"%d" % self.upstream_id:
                 return None if self.token is None else message.under(self.token)
             for note in message.apart():
                 self._named_for_client(note)
             return None
-        token = b"null" if self.token is None else self.token
-        params = jsonrpc.with_other_token(message.params, own, token)
-        if params is None:
-            members = jsonrpc.read_object(message.params)
-            if jsonrpc.read_number(members.get("progressToken")) != self.upstream_id:
-                other = self._incarnation.calls.progressing(message)
-                # Never ours to pass on: a client may have given that number to a request of its own.
-                if other is not None and other is not self:
-                    other.deliver(message)
-                return None
-            members["progressToken"] = token
-            params = jsonrpc.write_object(members)
-        return None if self.token is None else Notification(message.method, params)
+        renamed = under_other_token(message, self.upstream_id, self.token or jsonrpc.NULL)
+        if renamed is None:
+            other = self._incarnation.calls.progressing(message)
+            # Never ours to pass on: a client may have given that number to a request of its own.
+            if other is not None and other is not self:
+                other.deliver(message)
+        return None if self.token is None else renamed
 
     async def undo(self, response: Response) -> None:
         """Nobody takes this response, for its client has left. Most leave nothing behind that would go on."""

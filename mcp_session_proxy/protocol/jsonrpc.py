@@ -125,7 +125,6 @@ _encode = msgspec.json.Encoder().encode
 
 _ID: Final = b'{"jsonrpc":"2.0","id":'
 _METHOD: Final = b'{"jsonrpc":"2.0","method":'
-_TOKEN: Final = b'"progressToken"'
 _BOM: Final = b"\xef\xbb\xbf"
 _FLOAT: Final = re.compile(rb"[0-9]+(\.[0-9]+)?([eE]\+?[0-9]+)?")
 _FLOAT_BYTES: Final = 24
@@ -609,22 +608,6 @@ def with_progress_token(params: bytes, token: bytes) -> bytes:
     meta = read_object(read_object(params).get("_meta"))
     meta["progressToken"] = token
     return replace_members(params, {"_meta": write_object(meta)})
-
-
-def with_other_token(params: bytes | None, old: bytes, new: bytes) -> bytes | None:
-    """The params of a progress notification with another token, if they begin or end with it.
-
-    None where that does not show in the bytes as they are: they have to be read.
-    """
-    # Once, and with no escapes in which a key could hide, it is the key of the object itself and no other's.
-    if params is None or params.count(_TOKEN) != 1 or b"\\" in params:
-        return None
-    first, last = b"{%b:%b," % (_TOKEN, old), b",%b:%b}" % (_TOKEN, old)
-    if params.startswith(first):
-        return b"".join((b"{", _TOKEN, b":", new, params[len(first) - 1 :]))
-    if params.endswith(last):
-        return b"".join((params[: 1 - len(last)], _TOKEN, b":", new, b"}"))
-    return None
 
 
 def write_object(members: Mapping[str, bytes]) -> bytes:

@@ -1,9 +1,9 @@
-"""Progress that comes in a row: checked together, renamed together, and never taken apart. Pure.
+"""Progress under another token, and progress that comes in a row. Pure.
 
 A tool that tells of its progress tells it often, and all that its client must not see as it came is the token
 (MCP 2025-11-25, basic/utilities/progress). So what nearly all servers write is looked at as one text, of as
-many lines as there are messages. Whatever is written otherwise, though it be one message among a hundred, is
-read message by message like anything else.
+many lines as there are messages: checked together, renamed together, and never taken apart. Whatever is
+written otherwise, though it be one message among a hundred, is read message by message like anything else.
 """
 
 import itertools
@@ -58,6 +58,37 @@ class ProgressRun(Notification, frozen=True, gc=False):
     def apart(self) -> list[Notification]:
         """Each by itself."""
         return [note for text in self.texts if isinstance(note := jsonrpc.parse_upstream(text), Notification)]
+
+
+def under_other_token(note: Notification, own: int, token: bytes) -> Notification | None:
+    """Progress that names its request by the number ``own``, with ``token`` (raw JSON) in place of that.
+
+    None if it names another request.
+    """
+    # Nearly all servers write the number as it was sent, so the text need not be read.
+    params = with_other_token(note.params, b"%d" % own, token)
+    if params is None:
+        members = jsonrpc.read_object(note.params)
+        if jsonrpc.read_number(members.get("progressToken")) != own:
+            return None
+        params = jsonrpc.write_object({**members, "progressToken": token})
+    return Notification(note.method, params)
+
+
+def with_other_token(params: bytes | None, old: bytes, new: bytes) -> bytes | None:
+    """The params of a progress notification with another token, if they begin or end with it.
+
+    None where that does not show in the bytes as they are: they have to be read.
+    """
+    # Once, and with no escapes in which a key could hide, it is the key of the object itself and no other's.
+    if params is None or params.count(_TOKEN) != 1 or b"\\" in params:
+        return None
+    first, last = b"{%b:%b," % (_TOKEN, old), b",%b:%b}" % (_TOKEN, old)
+    if params.startswith(first):
+        return b"".join((b"{", _TOKEN, b":", new, params[len(first) - 1 :]))
+    if params.endswith(last):
+        return b"".join((params[: 1 - len(last)], _TOKEN, b":", new, b"}"))
+    return None
 
 
 def apart(note: Notification) -> Sequence[Notification]:

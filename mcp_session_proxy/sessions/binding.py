@@ -18,6 +18,7 @@ from ..upstream.life import Life
 from ..upstream.session import UpstreamSession
 from ..upstream.transport import NOBODY, Caller
 from . import audience, minting, policy, presence
+from .adoption import Adoption
 from .attaching import Attachments, usable_lease
 from .books import Slot, Usage
 from .client import ClientSession, Farewell, new_tag
@@ -107,7 +108,8 @@ class Visit:
 class Binder:
     """Finds the upstream session for each request. ``rules`` may be replaced at any time.
 
-    ``profile_of`` reads the profile that an id carries, as that of an ``initialize``.
+    ``sessionless`` is the profile of requests that name no client session. ``profile_of`` is for
+    ``Adoption``.
     """
 
     def __init__(
@@ -123,13 +125,18 @@ class Binder:
         self.pool = pool
         self.directory = directory
         self.attachments = Attachments(pool=pool, patience=rules.patience)
+        self.adoption = Adoption(
+            directory=directory,
+            sessionless=sessionless,
+            profile_of=profile_of,
+            rule=rules.unknown_session,
+        )
         # Told of a client session that has begun.
         self.on_arrival: list[Callable[[ClientSession], None]] = []
         # Told of one that is no more.
         self.on_departure: list[Callable[[ClientSession], None]] = []
         self._rules = rules
         self._sessionless = sessionless
-        self._profile_of = profile_of
         self._observe = observe
         self._now = asyncio.get_running_loop().time
         self._tasks = Tasks()
@@ -143,6 +150,7 @@ class Binder:
     def rules(self, rules: Rules) -> None:
         self._rules = rules
         self.attachments.patience = rules.patience
+        self.adoption.rule = rules.unknown_session
 
     @property
     def patience_seconds(self) -> float:
@@ -166,8 +174,9 @@ class Binder:
         over. By a platform's own id the client session is known from now on.
         """
         known = None if brought_id is None else self.find_known(principal, brought_id)
-        foreign = brought_id is not None and self._is_foreign(brought_id, known)
-        if foreign and brought_id is not None:
+        adopted_id = None
+        if brought_id is not None and self.adoption.takes_over(brought_id, known):
+            adopted_id = brought_id
             # A platform's own id names a conversation, unless the request names one itself.
             affinity = affinity or affinity_of_id(brought_id)
         key = SessionKey(principal.digest, affinity, profile.digest)
@@ -176,15 +185,14 @@ class Binder:
             # To a server it is the same client as before, so it keeps its id and its session.
             return known, await self.enter(known, caller)
         sharing = self._sharing_for(principal, affinity)
+        adopted = adopted_id is not None
         client = self._begin(
-            brought_id
-            if foreign and brought_id
-            else minting.mint_id(capable=profile.capable, profile=profile.params),
+            adopted_id or minting.mint_id(capable=profile.capable, profile=profile.params),
             principal,
             key,
             profile,
-            policy.usage_of_client(sharing, adopted=foreign, roots=profile.roots),
-            adopted=foreign,
+            policy.usage_of_client(sharing, adopted=adopted, roots=profile.roots),
+            adopted=adopted,
         )
         try:
             visit = await self.enter(client, caller)
@@ -232,12 +240,6 @@ class Binder:
             return Sharing.FRESH
         return rules.sharing
 
-    def _is_foreign(self, brought_id: str, known: ClientSession | None) -> bool:
-        """Whether an id that came with an ``initialize`` is a platform's own, to be known by from now on."""
-        if self.rules.unknown_session is UnknownSessionRule.REJECT:
-            return False
-        return not minting.is_ours(brought_id) if known is None else known.record.adopted
-
     def find_known(self, principal: Principal, identifier: str) -> ClientSession | None:
         """The client session under this id, if there is one, which shows a sign of life by that.
 
@@ -255,20 +257,15 @@ class Binder:
         return client
 
     def find(self, principal: Principal, identifier: str) -> ClientSession:
-        """The client session under this id; a foreign id is adopted.
-
-        An id that is known under another principal is most likely this client's own, from before its token
-        was renewed; one of ours that is known to nobody, from before a restart. The id proves too little to
-        hand over a session or anything that is kept for it, but the profile goes with it, so that the server
-        can go on asking. To a thief that is worth nothing: anybody may declare any capabilities.
+        """The client session under this id, which is adopted if the principal has none under it.
 
         Raises:
-            UnknownSession: it is adopted by nobody; see ``adopts``.
+            UnknownSession: the id is not adopted; see ``Adoption.profile_for``.
         """
         client = self.find_known(principal, identifier)
         if client is not None:
             return client
-        profile = self._profile_for(identifier)
+        profile = self.adoption.profile_for(identifier)
         if profile is None:
             raise UnknownSession("Session not found. Send initialize to get a new one.")
         client = self._begin(
@@ -281,29 +278,6 @@ class Binder:
         )
         self._remember(client)
         return client
-
-    def adopts(self, identifier: str) -> bool:
-        """Whether an id that the principal is not known by would be adopted."""
-        return self._profile_for(identifier) is not None
-
-    def _profile_for(self, identifier: str) -> Profile | None:
-        """The profile with which an id that the principal is not known by is adopted; None if it is not.
-
-        Not where the rules say to refuse, and not where the id is one of ours whose client can be asked in
-        ways that are not known any more: adopted, it would be asked no more, without knowing; told 404, it
-        starts anew (MCP 2025-11-25, basic/transports, "Session Management"). Other ids of ours are: most
-        clients take a 404 for the end.
-        """
-        if self.rules.unknown_session is UnknownSessionRule.REJECT:
-            return None
-        known = self.directory.find_profile(identifier)
-        if known is not None or not minting.is_of_capable_client(identifier):
-            return known or self._sessionless
-        carried = minting.read_profile_of(identifier)
-        try:
-            return None if carried is None else self._profile_of(carried)
-        except ProxyError:  # a forgery, or no memory for one more: then its client starts anew
-            return None
 
     def _remember(self, client: ClientSession) -> None:
         self._close_departed(self.directory.add(client))

@@ -37,6 +37,20 @@ def now() -> float:
     return asyncio.get_running_loop().time()
 
 
+async def forgotten(world: World, *names: str) -> list[Member]:
+    """Members of these names; the first one serves the caller ``one``, which the store has forgotten."""
+    members = await world.join(*names)
+    await members[0].ask("one")
+    world.store.forget()
+    return members
+
+
+async def claim_one(member: Member) -> None:
+    """Has a member claim the caller ``one`` at the store, without asking who serves it."""
+    await member.membership.beat()
+    await member.membership.claim("one", 60.0)
+
+
 def has_noticed(member: Member) -> bool:
     return member.membership.doubts_store
 
@@ -58,9 +72,7 @@ async def test_a_store_without_fault_is_believed(world: World) -> None:
 @pytest.mark.looptime
 async def test_it_is_believed_again(world: World) -> None:
     """Once all have had a lease's time to claim again what they own."""
-    a, b = await world.join("a", "b")
-    await a.ask("one")
-    world.store.forget()
+    _, b = await forgotten(world, "a", "b")
     await b.ask("fresh")
     assert has_noticed(b)
     await asyncio.sleep(CERTAIN_SECONDS)
@@ -75,9 +87,7 @@ async def test_it_is_believed_again(world: World) -> None:
 @pytest.mark.looptime
 async def test_an_owner_that_the_store_has_forgotten(world: World) -> None:
     """A member that has never heard of the caller finds its owner among the others, and robs nobody."""
-    a, b, c = await world.join("a", "b", "c")
-    await a.ask("one")
-    world.store.forget()
+    a, b, c = await forgotten(world, "a", "b", "c")
     assert [await c.ask("one"), await b.ask("one")] == ["a", "a"]
     assert (a.contents.let_go_of, b.shards.held, c.shards.held) == ([], {}, {})
 
@@ -99,9 +109,7 @@ async def test_an_owner_that_has_no_card_any_more(world: World) -> None:
 @pytest.mark.looptime
 async def test_it_looks_before_it_beats(world: World) -> None:
     """A store that lists everybody but whoever asks has forgotten somebody."""
-    a, b = await world.join("a", "b")
-    await a.ask("one")
-    world.store.forget()
+    _, b = await forgotten(world, "a", "b")
     await b.members.look()
     assert has_noticed(b)
     assert await b.ask("one") == "a"
@@ -130,11 +138,8 @@ async def test_it_turns_out_while_it_is_claimed(world: World, monkeypatch: pytes
 @pytest.mark.looptime
 async def test_its_owner_claims_it_again_meanwhile(world: World) -> None:
     """Another member has the claim, does not serve it and gives it back: that is waited for."""
-    a, b = await world.join("a", "b")
-    await a.ask("one")
-    world.store.forget()
-    await b.membership.beat()
-    await b.membership.claim("one", 60.0)
+    a, b = await forgotten(world, "a", "b")
+    await claim_one(b)
     claiming = asyncio.create_task(a.shards.find("one"))
     await asyncio.sleep(0.05)
     await b.membership.release("one")
@@ -145,12 +150,9 @@ async def test_its_owner_claims_it_again_meanwhile(world: World) -> None:
 @pytest.mark.looptime
 async def test_whoever_serves_it_keeps_it(world: World) -> None:
     """One that has begun anew with a caller is not robbed; what its former owner has goes to it."""
-    a, b = await world.join("a", "b")
-    await a.ask("one")
+    a, b = await forgotten(world, "a", "b")
     a.contents.there["one"] = {"u1"}
-    world.store.forget()
-    await b.membership.beat()
-    await b.membership.claim("one", 60.0)
+    await claim_one(b)
     b.shards.held["one"] = HeldShard("one", 1)
     assert await a.shards.find("one") == "b"
     await asyncio.sleep(2.0)
@@ -222,9 +224,7 @@ async def test_nobody_asks_in_a_circle(world: World) -> None:
 @pytest.mark.looptime
 async def test_what_was_served_without_a_fence(world: World) -> None:
     """In an outage, two have served a caller: the one that never claimed it hands over to the other."""
-    a, b = await world.join("a", "b")
-    await a.ask("one")
-    world.store.forget()
+    a, b = await forgotten(world, "a", "b")
     await b.membership.beat()
     b.shards.held["one"] = HeldShard("one", 0)
     b.contents.there["one"] = {"u2"}
@@ -240,9 +240,7 @@ async def test_what_was_served_without_a_fence(world: World) -> None:
 @pytest.mark.looptime
 async def test_a_write_finds_it_out(world: World) -> None:
     """Nobody has taken it: it stays, under a higher fence, and is written again."""
-    a, _ = await world.join("a", "b")
-    await a.ask("one")
-    world.store.forget()
+    a, _ = await forgotten(world, "a", "b")
     assert not await a.membership.write("one", {PLACE: b"x"}, 60.0)
     await asyncio.sleep(0.1)
     assert (list(a.shards.held), a.shards.held["one"].fence) == (["one"], 2)

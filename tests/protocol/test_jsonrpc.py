@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from mcp_session_proxy.bounds import BATCH_MESSAGES
 from mcp_session_proxy.errors import BadJson, BadRequest, UpstreamTimeout
-from mcp_session_proxy.protocol import jsonrpc
 from mcp_session_proxy.protocol.jsonrpc import (
     NULL,
     ErrorObject,
@@ -622,29 +621,3 @@ def test_servers_that_do_not_write_utf8(data, result):
     (message,) = parse_upstream_body(data)
     assert isinstance(message, Response)
     assert message.result == result
-
-
-@pytest.mark.parametrize(
-    ("params", "found"),
-    [
-        (b'{"progressToken":7,"progress":1}', b'{"progressToken":"mine","progress":1}'),
-        (b'{"progress":1,"progressToken":7}', b'{"progress":1,"progressToken":"mine"}'),
-        # Somebody else's, or not to be seen without reading.
-        (b'{"progressToken":77,"progress":1}', None),
-        (b'{"progress":1,"progressToken":17}', None),
-        (b'{"progressToken":"7","progress":1}', None),
-        (b'{"progress":1,"progressToken":7,"total":2}', None),
-        (b'{"progressToken": 7,"progress":1}', None),
-        # Not the object's own, or not its only one.
-        (b'{"_meta":{"progressToken":7},"progress":1}', None),
-        (b'{"progressToken":7,"progressToken":8}', None),
-        (b'{"progressToken":7,"progressToken" :8}', None),
-        (b'{"progressToken":7,"progress\\u0054oken":8}', None),
-        (b'{"progressToken":7,"message":"progressToken"}', None),
-        (b"[]", None),
-        (None, None),
-    ],
-)
-def test_other_token(params: bytes | None, found: bytes | None) -> None:
-    """A progress token is exchanged in the bytes only where there can be no doubt which it is."""
-    assert jsonrpc.with_other_token(params, b"7", b'"mine"') == found

@@ -9,8 +9,14 @@ from hypothesis import strategies as st
 
 from mcp_session_proxy.bounds import SMALL_BYTES
 from mcp_session_proxy.protocol import jsonrpc
-from mcp_session_proxy.protocol.jsonrpc import Message
-from mcp_session_proxy.protocol.progress import ProgressRun, apart, join_runs
+from mcp_session_proxy.protocol.jsonrpc import Message, Notification
+from mcp_session_proxy.protocol.progress import (
+    ProgressRun,
+    apart,
+    join_runs,
+    under_other_token,
+    with_other_token,
+)
 
 NAME = "notifications/progress"
 
@@ -141,3 +147,48 @@ def test_nothing_changes_but_the_count(texts: list[bytes]) -> None:
     for each in join(*texts):
         found += apart(each) if isinstance(each, ProgressRun) else read([each])
     assert found == read(texts)
+
+
+# -- one message under another token ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "found"),
+    [
+        (b'{"progressToken":7,"progress":1}', b'{"progressToken":"mine","progress":1}'),
+        (b'{"progress":1,"progressToken":7}', b'{"progress":1,"progressToken":"mine"}'),
+        # Somebody else's, or not to be seen without reading.
+        (b'{"progressToken":77,"progress":1}', None),
+        (b'{"progress":1,"progressToken":17}', None),
+        (b'{"progressToken":"7","progress":1}', None),
+        (b'{"progress":1,"progressToken":7,"total":2}', None),
+        (b'{"progressToken": 7,"progress":1}', None),
+        # Not the object's own, or not its only one.
+        (b'{"_meta":{"progressToken":7},"progress":1}', None),
+        (b'{"progressToken":7,"progressToken":8}', None),
+        (b'{"progressToken":7,"progressToken" :8}', None),
+        (b'{"progressToken":7,"progress\\u0054oken":8}', None),
+        (b'{"progressToken":7,"message":"progressToken"}', None),
+        (b"[]", None),
+        (None, None),
+    ],
+)
+def test_other_token(params: bytes | None, found: bytes | None) -> None:
+    """A progress token is exchanged in the bytes only where there can be no doubt which it is."""
+    assert with_other_token(params, b"7", b'"mine"') == found
+
+
+@pytest.mark.parametrize(
+    ("params", "found"),
+    [
+        (b'{"progressToken":7,"progress":1}', b'{"progressToken":"mine","progress":1}'),
+        (b'{ "progress": 1, "progressToken": 7.0 }', b'{"progress":1,"progressToken":"mine"}'),
+        (b'{"progressToken":8,"progress":1}', None),
+        (b'{"progress":1}', None),
+        (None, None),
+    ],
+)
+def test_one_message(params: bytes | None, found: bytes | None) -> None:
+    """However a server writes the number, its progress is told under the client's token; another's is not."""
+    renamed = under_other_token(Notification(NAME, params), 7, b'"mine"')
+    assert renamed == (None if found is None else Notification(NAME, found))
