@@ -453,24 +453,22 @@ class Shards:
             await self.find(shard)
         self._orphans = ownerless
 
-    async def release(self, shard: str, *, at_once: bool = False) -> bool:
-        """Let another member have a shard, if nothing of it is under way, or ``at_once``.
-
-        Gives whether another one can have it now.
+    async def release(self, shard: str) -> bool:
+        """Let another member have a shard, if nothing of it is under way; gives whether one can have it now.
 
         Raises:
             StoreFailure: it could not be written, and stays; or it has gone, and the store may not know yet.
         """
-        held = self.held.get(shard)
-        if held is None or (not at_once and (held.uses or not self.contents.is_quiet(shard))):
+        if not _is_quiet(self.held.get(shard), self.contents):
             return False
         done: bool = await self._alone(shard, self._release)
         return done
 
     async def _release(self, shard: str) -> bool:
-        held = self.held.pop(shard, None)
-        if held is None:
+        # Somebody may have come while it was being verified.
+        if not _is_quiet(self.held.get(shard), self.contents):
             return False
+        held = self.held.pop(shard)
         try:
             written = await self.contents.flush(shard)
         except BaseException:
@@ -491,6 +489,11 @@ class Shards:
         """Begin nothing any more."""
         self._tasks.cancel()
         self._outlasting.close()
+
+
+def _is_quiet(held: HeldShard | None, contents: Contents) -> bool:
+    """Whether nothing of a shard that is here is under way."""
+    return held is not None and not held.uses and contents.is_quiet(held.shard)
 
 
 def _is_all(held: HeldShard, claimed: Claimed) -> bool:

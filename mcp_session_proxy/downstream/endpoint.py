@@ -13,6 +13,7 @@ from aiohttp import web
 
 from ..aio import in_pieces
 from ..bounds import SMALL_BYTES
+from ..cluster.outcomes import Misdirected
 from ..errors import BadRequest, ProxyError
 from ..exchange.call import ModernCall
 from ..exchange.exchange import Exchange
@@ -74,7 +75,10 @@ class Endpoint:
         return self._dispatcher.draining
 
     def drain(self) -> None:
-        """Refuse what comes from now on; what is under way goes on."""
+        """Refuse what comes from now on; what is under way goes on.
+
+        A member that sends something on need not tell its client so: it waits until this one has gone.
+        """
         self._dispatcher.draining = True
 
     @property
@@ -111,6 +115,7 @@ class Endpoint:
 
         Raises:
             ProxyError: the whole request is refused; nothing of an answer has been written.
+            Misdirected: another member has sent it here, and its successor is to answer it.
         """
         if http.method != "POST":
             return await self._handle_other(http, head)
@@ -127,6 +132,8 @@ class Endpoint:
             except ProxyError as error:
                 return refuse(error, _find_id(head, body), head.cors)
             first = messages[0]
+            if head.hops and self.draining and not batch and isinstance(first, Request):
+                raise Misdirected(None)
             # Only now a refusal has the id of what it refuses, and who sends no MCP makes no handshake.
             if head.judged_by is None:
                 refusal = await self._settle(http, head, messages, batch=batch)
@@ -201,6 +208,8 @@ class Endpoint:
             with contextlib.suppress(ProxyError):  # it leaves, and what it leaves is kept for its return
                 await self._senders.settle(http, head)
         if http.method == "GET":
+            if head.hops and self.draining:
+                raise Misdirected(None)
             return await self._legacy.get(http, head)
         if http.method == "DELETE":
             return self._legacy.delete(head)

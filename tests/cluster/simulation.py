@@ -361,16 +361,13 @@ class Member:
             member=self.name, pid=1, started=0.0, version="1", addresses=["played"], draining=True
         )
         deadline = self.world.now() + 10.0
-        while self.shards.held and self.alive:
-            at_once = self.world.now() > deadline
+        while self.shards.held and self.alive and self.world.now() < deadline:
             for shard in list(self.shards.held):
                 try:
-                    await self.shards.release(shard, at_once=at_once)
+                    await self.shards.release(shard)
                 except StoreFailure:
                     await asyncio.sleep(0.2)
             await asyncio.sleep(0.05)
-            if self.world.now() > deadline + 10.0:
-                break  # the store does not come back: the lease runs out
         self.world.settled(self)
         while self.calls and self.world.now() < deadline + 10.0:
             await asyncio.wait(list(self.calls), timeout=1.0)

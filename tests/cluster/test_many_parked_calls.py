@@ -7,6 +7,7 @@ FULL_FAULTS=1 has fifty of each (`make cluster`); without it one.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from http_server import HttpServer, begin_stream, reply_to, write_event
 from proxy_bench import Answer, Bench, until
 from selection import FULL_FAULTS
 from several_bench import MODERN, Several, cluster_of, modern, open_several, written
+
+from mcp_session_proxy import events
 
 ROUNDS = 50 if FULL_FAULTS else 1
 FORM = {"message": "Who?", "requestedSchema": {"type": "object", "properties": {}}}
@@ -72,7 +75,9 @@ class Caller:
         self._asked: Any = None
 
     async def park(self) -> None:
-        self._asked = (await self.holder.post(modern(), headers=self._headers)).json["result"]
+        answer = await self.holder.post(modern(), headers=self._headers)
+        assert answer.status == 200, answer.body
+        self._asked = answer.json["result"]
         assert self._asked["resultType"] == "input_required"
 
     async def call_again(self, to: Bench) -> Answer:
@@ -86,6 +91,25 @@ class Caller:
         return await to.post(retry, headers=self._headers)
 
 
+@asynccontextmanager
+async def last_moments(several: Several, member: Bench) -> AsyncIterator[None]:
+    """It has stopped to serve meanwhile, and gives up what is under way at the end of them."""
+    over, finish = asyncio.Event(), member.proxy.front.finish
+
+    async def finish_late(patience_seconds: float) -> int:
+        await over.wait()
+        return await finish(patience_seconds)
+
+    member.proxy.front.finish = finish_late  # type: ignore[method-assign]
+    stopping = asyncio.create_task(several.stop(member))
+    try:
+        await until(lambda: member.endpoint.draining)
+        yield
+    finally:
+        over.set()
+        await stopping
+
+
 async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
     """The call goes on, and its result comes back there."""
     first, *others = await several.start()
@@ -93,6 +117,7 @@ async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
         caller = Caller(f"Bearer {number}", first)
         await caller.park()
         answer = await caller.come_back(others[number % len(others)])
+        assert answer.status == 200, answer.body
         assert answer.json["result"]["done"] is True
     assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
     print(f"{ROUNDS} parked calls, retried at another member: {tool.done.total()} continued")
@@ -101,7 +126,8 @@ async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
 @pytest.mark.skipif(not FULL_FAULTS, reason="takes minutes: `make cluster`")
 async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> None:
     """It waits for their answers, which come by way of another one, before it ends."""
-    await several.start()
+    # Until then, however busy the machine is: nobody waits for what is over.
+    await several.start(drain_timeout="60s")
     for number in range(ROUNDS):
         caller = Caller(f"Bearer {number}", several.next)
         await caller.park()
@@ -112,9 +138,27 @@ async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> No
         assert answer.status == 200, answer.body
         assert answer.json["result"]["done"] is True
         await stopping
-        await several.start(1)
+        await several.start(1, drain_timeout="60s")
     assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
     print(f"{ROUNDS} parked calls, their holder stopped: {tool.done.total()} continued")
+
+
+async def test_their_holder_does_not_wait(several: Several, tool: AskingTool) -> None:
+    """Its time to drain is over: who comes back in its last moments waits until it has gone, and is told that
+    the call has been given up, for which its question was refused at the server.
+    """
+    holder, other = await several.start(2, drain_timeout="0s")
+    caller = Caller("Bearer 0", holder)
+    await caller.park()
+    async with last_moments(several, holder):
+        coming_back = asyncio.create_task(caller.come_back(other))
+        await until(lambda: "misdirected" in [told.outcome for told in several.told_of(events.Forwarded)])
+        assert not coming_back.done()
+    answer = await coming_back
+    assert (answer.status, answer.error[2]) == (400, "request-state-refused")
+    assert "has been given up" in answer.json["error"]["message"]
+    assert tool.refused == Counter(["Bearer 0"])
+    assert not tool.done
 
 
 async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> None:
@@ -130,6 +174,7 @@ async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> Non
         answer = await caller.come_back(several.next)
         assert "has been given up" in answer.json["error"]["message"]
         again = await caller.call_again(several.next)
+        assert again.status == 200, again.body
         assert again.json["result"]["asked"] is False
         await until(lambda number=number: tool.refused[f"Bearer {number}"])  # type: ignore[misc]
         await several.start(1, lease="1h")

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from cluster_world import PLACE, REFUSE, World
@@ -16,7 +17,7 @@ from mcp_session_proxy.errors import (
     StoreUnavailable,
     TooManyWaiters,
 )
-from mcp_session_proxy.store.engine import StoreFailure
+from mcp_session_proxy.store.engine import Claimed, StoreFailure
 
 pytestmark = pytest.mark.looptime
 
@@ -205,6 +206,41 @@ async def test_a_member_that_parts(world: World) -> None:
     assert await under_way == "a"
     assert await a.shards.release("busy")
     assert await a.ask("busy") == "b"
+
+
+async def test_who_comes_while_it_is_verified(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A member that parts has to ask the store whether a shard is still its own, for somebody who wants it:
+    then it is not let go of under that request.
+    """
+    a, b = await world.join("a", "b")
+    await a.ask("one")
+    answered, begun, gate = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    claim = world.store.claim
+
+    async def slow(*args: Any) -> Claimed:
+        await answered.wait()
+        return await claim(*args)
+
+    async def work(_: str) -> None:
+        begun.set()
+        await gate.wait()
+
+    world.work = work
+    a.membership.sure_until = 0.0
+    with monkeypatch.context() as patch:
+        patch.setattr(world.store, "claim", slow)
+        asking = asyncio.create_task(a.ask("one"))
+        await asyncio.sleep(0.01)
+        releasing = asyncio.create_task(a.shards.release("one"))
+        await asyncio.sleep(0.01)
+        answered.set()
+        await begun.wait()
+        assert not await releasing
+    assert "one" in a.shards.held
+    gate.set()
+    assert await asking == "a"
+    assert await a.shards.release("one")
+    assert await b.ask("one") == "b"
 
 
 async def test_what_is_being_let_go_of_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
