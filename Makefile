@@ -102,15 +102,22 @@ fuzz: $(READY) ## the fuzz targets, FUZZ_SECONDS (60) each
 faults: $(READY) envs ## the fault tests in full: more calls, kills and stops than make test (an hour)
 	THOROUGH=1 FAULTED_CALLS=12000 FULL_FAULTS=1 HAMMER_SECONDS=30 $(BIN)/python -m pytest tests/faults $(ARGS)
 
-# One part that fails keeps no other one from being seen.
-cluster: $(READY) envs ## several proxies in full: kills, partitions (as root), all that one does at three, a large cluster played (hours)
+# One part that fails keeps no other one from being seen; those that take little time and tell much come first.
+cluster: $(READY) envs bench-envs ## several proxies in full: kills, partitions (as root), all that one does at three, a large cluster played, into .cache/cluster.md (two hours, on an idle machine)
 	mkdir -p .cache
-	export THOROUGH=1; status=0; \
-	$(BIN)/python -m pytest -s tests/cluster tests/assembly/test_many_restarts.py $(ARGS) || status=1; \
+	rm -f .cache/cluster.md .cache/several.md .cache/simulation.md
+	export THOROUGH=1 FIGURES_TABLE=.cache/cluster.md; status=0; \
+	$(BIN)/python -m pytest -m "not e2e" tests/cluster $(ARGS) || status=1; \
+	$(BIN)/python -m pytest -m e2e tests/cluster $(ARGS) || status=1; \
+	$(BIN)/python -m bench --rounds 3 --only several --only takeover --only idle-callers > .cache/several.md \
+	  || status=1; \
 	HAMMER_SECONDS=60 $(BIN)/python -m pytest -m cluster tests/faults $(ARGS) || status=1; \
+	$(BIN)/python -m pytest tests/assembly/test_many_restarts.py $(ARGS) || status=1; \
 	$(PYTEST) -m cluster tests/e2e $(ARGS) || status=1; \
-	PYTHONPATH=.:tests $(BIN)/python tests/cluster/simulation.py --plot .cache/simulation.svg || status=1; \
-	exit $$status
+	PYTHONPATH=.:tests timeout 3600 $(BIN)/python tests/cluster/simulation.py --plot .cache/simulation.svg \
+	  > .cache/simulation.md || status=1; \
+	for more in .cache/several.md .cache/simulation.md; do echo; cat $$more; done >> .cache/cluster.md; \
+	cat .cache/cluster.md; exit $$status
 
 hammer: $(READY) envs ## one caller who means harm, by every means for a minute, into .cache/hammer.md (50 minutes, on an idle machine)
 	rm -f .cache/hammer.md

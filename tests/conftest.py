@@ -10,6 +10,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 from fakes import FakeServer
+from figures import PATH, Table
 from http_server import HttpServer
 from hypothesis import HealthCheck, settings
 from pipe_server import PipeServer
@@ -69,6 +70,8 @@ def a_server(request: pytest.FixtureRequest) -> FakeServer:
 def pytest_configure(config: pytest.Config) -> None:
     """Without a loop to begin with, pytest-asyncio makes none that nobody would close."""
     asyncio.set_event_loop(None)
+    if PATH is not None and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Table(Path(PATH)))
     if "slow" in left_out(config.option.markexpr):
         settings.load_profile("quick")
 

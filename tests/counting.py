@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import time
 from collections import Counter, defaultdict
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any
 
 import aiohttp
@@ -32,6 +32,8 @@ OPTIONS = ("--affinity-header", "X-Talk")
 # What a client may be told of a call of which nobody knows whether it was executed, and of one that was not.
 UNKNOWN = {"outcome-unknown"}
 UNEXECUTED = {"draining", "overloaded", "shutting-down"}
+# pytest's ``record_property``: what it is told is in the table of figures (``figures.py``).
+Note = Callable[[str, object], None]
 # Longer than anything that is waited for, busy machine or not.
 HANGS_SECONDS = 120.0
 
@@ -264,3 +266,14 @@ class Crowd:
     def longest(self) -> float:
         """How long somebody waited for an answer at most, in seconds."""
         return max(client.longest for client in self.clients)
+
+
+def note(tell: Note, text: str, crowd: Crowd, server: CountingServer, *, count: int) -> None:
+    """Tell, and print, what became of a crowd over which so many things have happened."""
+    tell("count", count)
+    tell("longest", f"{crowd.longest:.2f}")
+    tell("lost", len(crowd.trouble))
+    tell("twice", len(server.twice))
+    tell("mixed", len(server.mixed))
+    tell("figures", text)
+    print(text)

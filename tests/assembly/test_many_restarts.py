@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from counting import OPTIONS, WITH_IDS, CountingServer, Crowd
+from counting import OPTIONS, WITH_IDS, CountingServer, Crowd, Note, note
 from counting_programs import KINDS as PROGRAMS
 from counting_programs import CountingProgram
 from proxy_bench import until
@@ -34,7 +34,9 @@ async def server() -> AsyncIterator[CountingServer]:
 
 
 @pytest.mark.parametrize("how", ["SIGTERM", "replace", "kill -9"])
-async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: str) -> None:
+async def test_everybody_counts_on(
+    server: CountingServer, tmp_path: Path, how: str, record_property: Note
+) -> None:
     """No count begins anew, no call is executed twice, no connection is refused; only of what was in flight
     when the process was killed is it not known whether it was executed.
     """
@@ -50,6 +52,8 @@ async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: 
             for _ in range(RESTARTS):
                 await succession.succeed()
                 await crowd.until_all_count_on(2)
+    text = f"{RESTARTS} x {how}, {len(clients)} clients: {crowd.answered} answered, {len(crowd.unknown)} not"
+    note(record_property, text, crowd, server, count=RESTARTS)
     assert crowd.trouble == []
     assert server.twice == {}
     assert server.mixed == {}
@@ -57,10 +61,6 @@ async def test_everybody_counts_on(server: CountingServer, tmp_path: Path, how: 
     # One that was sent in the very moment in which its connection was closed for its silence has not begun.
     assert how == "kill -9" or [tag for tag in crowd.unknown if server.executed[tag]] == []
     assert server.opened == {f"Bearer {client.name}": 1 for client in clients}
-    print(
-        f"{RESTARTS} x {how}, {len(clients)} clients: {crowd.answered} answered, {len(crowd.unknown)} not, "
-        "0 lost, 0 twice"
-    )
     for client in real:
         said = Counter(line.partition(": ")[2] for line in client.said)
         print(f"{client.name}: {client.answered} answered, {len(client.unknown)} not: {dict(said)}")

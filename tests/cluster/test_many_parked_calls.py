@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from counting import Note
 from http_server import HttpServer, begin_stream, reply_to, write_event
 from proxy_bench import Answer, Bench, until
 from selection import FULL_FAULTS
@@ -110,7 +111,7 @@ async def last_moments(several: Several, member: Bench) -> AsyncIterator[None]:
         await stopping
 
 
-async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
+async def test_at_each_other_member(several: Several, tool: AskingTool, record_property: Note) -> None:
     """The call goes on, and its result comes back there."""
     first, *others = await several.start()
     for number in range(ROUNDS):
@@ -120,11 +121,14 @@ async def test_at_each_other_member(several: Several, tool: AskingTool) -> None:
         assert answer.status == 200, answer.body
         assert answer.json["result"]["done"] is True
     assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
-    print(f"{ROUNDS} parked calls, retried at another member: {tool.done.total()} continued")
+    record_property("count", ROUNDS)
+    record_property(
+        "figures", f"{ROUNDS} parked calls, retried at another member: {tool.done.total()} continued"
+    )
 
 
 @pytest.mark.skipif(not FULL_FAULTS, reason="takes minutes: `make cluster`")
-async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> None:
+async def test_their_holder_is_stopped(several: Several, tool: AskingTool, record_property: Note) -> None:
     """It waits for their answers, which come by way of another one, before it ends."""
     # Until then, however busy the machine is: nobody waits for what is over.
     await several.start(drain_timeout="60s")
@@ -140,7 +144,8 @@ async def test_their_holder_is_stopped(several: Several, tool: AskingTool) -> No
         await stopping
         await several.start(1, drain_timeout="60s")
     assert tool.begun == tool.done == Counter(f"Bearer {number}" for number in range(ROUNDS))
-    print(f"{ROUNDS} parked calls, their holder stopped: {tool.done.total()} continued")
+    record_property("count", ROUNDS)
+    record_property("figures", f"{ROUNDS} parked calls, their holder stopped: {tool.done.total()} continued")
 
 
 async def test_their_holder_does_not_wait(several: Several, tool: AskingTool) -> None:
@@ -161,7 +166,7 @@ async def test_their_holder_does_not_wait(several: Several, tool: AskingTool) ->
     assert not tool.done
 
 
-async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> None:
+async def test_their_holder_is_killed(several: Several, tool: AskingTool, record_property: Note) -> None:
     """Who comes back is told that the call has been given up, and makes it again: then its question is
     refused at the server, so that no tool does what nobody hears of.
     """
@@ -180,4 +185,8 @@ async def test_their_holder_is_killed(several: Several, tool: AskingTool) -> Non
         await several.start(1, lease="1h")
     assert tool.begun == tool.refused == Counter(f"Bearer {number}" for number in range(ROUNDS))
     assert not tool.done
-    print(f"{ROUNDS} parked calls, their holder killed: {tool.refused.total()} refused, 0 executed unheard")
+    record_property("count", ROUNDS)
+    record_property(
+        "figures",
+        f"{ROUNDS} parked calls, their holder killed: {tool.refused.total()} refused, 0 executed unheard",
+    )

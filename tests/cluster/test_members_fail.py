@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import pytest
-from counting import UNEXECUTED, WITH_IDS, CountingServer, Crowd
+from counting import UNEXECUTED, WITH_IDS, CountingServer, Crowd, Note, note
 from key_value_server import KeyValueServer, needs_one, watched
 from processes import Processes, needs_nginx, on_store, open_store, records, until_written
 from restart_bench import rows
@@ -59,7 +59,8 @@ async def store(tmp_path: Path) -> AsyncIterator[KeyValueServer]:
 class Trial:
     """Members at work for a crowd; what has happened to them, and what came of it."""
 
-    def __init__(self, server: CountingServer, members: Processes) -> None:
+    def __init__(self, server: CountingServer, members: Processes, record: Note) -> None:
+        self._record = record
         self.server = server
         self.members = members
         self.crowd = Crowd(OF_EACH_KIND, NOT_TAKEN)
@@ -70,13 +71,16 @@ class Trial:
         """All clients count, and what there is of them is ``written``, before anything goes wrong."""
         await self.members.start()
         began = time.monotonic()
-        async with self.crowd.counting(await self.members.url()):
-            await self.crowd.until_all_count_on(2)
-            wanted = len(self.crowd.clients) + WITH_IDS * OF_EACH_KIND
-            await until_written(written, wanted)
-            yield
-            await self.crowd.until_all_count_on(2, 120.0)
-        print(self.tell(time.monotonic() - began))
+        try:
+            async with self.crowd.counting(await self.members.url()):
+                await self.crowd.until_all_count_on(2)
+                wanted = len(self.crowd.clients) + WITH_IDS * OF_EACH_KIND
+                await until_written(written, wanted)
+                yield
+                await self.crowd.until_all_count_on(2, 120.0)
+        finally:
+            text = self.tell(time.monotonic() - began)
+            note(self._record, text, self.crowd, self.server, count=self.happened.total())
 
     def check(self) -> None:
         """Whatever has happened."""
@@ -105,11 +109,15 @@ class Trial:
 
 @pytest.fixture
 def trial(
-    server: CountingServer, store: KeyValueServer, stack: contextlib.AsyncExitStack, tmp_path: Path
+    server: CountingServer,
+    store: KeyValueServer,
+    stack: contextlib.AsyncExitStack,
+    tmp_path: Path,
+    record_property: Note,
 ) -> Trial:
     """Members on a store of their own."""
     options = on_store(tmp_path, store.url, LEASE)
-    return Trial(server, Processes(tmp_path, server.url, stack, *options))
+    return Trial(server, Processes(tmp_path, server.url, stack, *options), record_property)
 
 
 async def killing(trial: Trial, seconds: float, every_seconds: float) -> None:
@@ -140,11 +148,12 @@ async def test_members_are_killed(trial: Trial, store: KeyValueServer) -> None:
 
 @full
 async def test_members_of_one_machine_are_killed(
-    server: CountingServer, stack: contextlib.AsyncExitStack, tmp_path: Path
+    server: CountingServer, stack: contextlib.AsyncExitStack, tmp_path: Path, record_property: Note
 ) -> None:
     """Where members share a directory, nobody waits for a lease."""
     state = tmp_path / "state"
-    trial = Trial(server, Processes(tmp_path, server.url, stack, "--state-dir", str(state), "--lease", "1h"))
+    members = Processes(tmp_path, server.url, stack, "--state-dir", str(state), "--lease", "1h")
+    trial = Trial(server, members, record_property)
     async with trial.at_work(lambda: rows(state, "records")):
         await killing(trial, 60.0, 3.0)
     trial.check()
@@ -243,14 +252,14 @@ async def has_caught_up(replica: KeyValueServer, primary: KeyValueServer) -> Non
 
 @full
 async def test_failover_with_lost_writes(
-    server: CountingServer, stack: contextlib.AsyncExitStack, tmp_path: Path
+    server: CountingServer, stack: contextlib.AsyncExitStack, tmp_path: Path, record_property: Note
 ) -> None:
     """A replica becomes the primary that has not heard the newest writes: claims that were acknowledged are
     lost, members are killed after that, and still no call is executed twice and nobody is mixed up.
     """
     one, two, watch = stack.enter_context(watched(tmp_path, maxclients=1000))
     options = on_store(tmp_path, f"sentinel://127.0.0.1:{watch.port}/main", LEASE)
-    trial = Trial(server, Processes(tmp_path, server.url, stack, *options))
+    trial = Trial(server, Processes(tmp_path, server.url, stack, *options), record_property)
     async with trial.at_work(lambda: records(one)):
         for primary, replica in itertools.islice(itertools.cycle([(one, two), (two, one)]), 10):
             replica.ask("REPLICAOF", "127.0.0.1", primary.port)

@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from counting import OPTIONS, UNEXECUTED, WITH_IDS, CountingServer, Crowd
+from counting import OPTIONS, UNEXECUTED, WITH_IDS, CountingServer, Crowd, Note, note
 from key_value_server import ANY, KeyValueServer, needs_one
 from network import Host, Network, why_not
 from processes import KEY, START_SECONDS, records, until_written
@@ -157,7 +157,7 @@ async def members_at_work(
 @pytest.mark.share(100)
 @pytest.mark.parametrize("name", PARTINGS)
 async def test_the_network_falls_apart(
-    hosts: Hosts, store: KeyValueServer, tmp_path: Path, name: str
+    hosts: Hosts, store: KeyValueServer, tmp_path: Path, name: str, record_property: Note
 ) -> None:
     """No call is executed twice, no count begins anew, callers do not meet, nobody hangs; and clients are
     told nothing but what the way of parting makes true.
@@ -165,26 +165,30 @@ async def test_the_network_falls_apart(
     parting = PARTINGS[name]
     crowd = Crowd(OF_EACH_KIND, UNEXECUTED | parting.told, PAUSE_SECONDS)
     began = time.monotonic()
-    async with (
-        CountingServer(hosts.network.outside) as server,
-        members_at_work(hosts, tmp_path, server.url, *parting.options) as urls,
-        crowd.counting(*(urls[number] for number in parting.at)),
-    ):
-        await crowd.until_all_count_on(3)
-        wanted = len(crowd.clients) + WITH_IDS * OF_EACH_KIND
-        await until_written(lambda: records(store), wanted)
-        for _ in range(TIMES):
-            parting.begin(hosts)
-            await asyncio.sleep(2 * LEASE_SECONDS)
-            hosts.network.mend()
-            await crowd.until_all_count_on(3, 120.0)
-    sessions = len(server.posts("initialize"))
-    print(
-        f"{TIMES} x {name}, {2 * LEASE_SECONDS:g} s each, in {time.monotonic() - began:.0f} s, "
-        f"{len(crowd.clients)} clients: {crowd.answered} answered, {len(crowd.unknown)} unknown, "
-        f"told {dict(crowd.told)}, longest wait {crowd.longest:.2f} s, {sessions} sessions, "
-        f"gaps and troubles {len(crowd.trouble)}, twice {len(server.twice)}, mixed {len(server.mixed)}"
-    )
+    times = 0
+    async with CountingServer(hosts.network.outside) as server:
+        try:
+            async with (
+                members_at_work(hosts, tmp_path, server.url, *parting.options) as urls,
+                crowd.counting(*(urls[number] for number in parting.at)),
+            ):
+                await crowd.until_all_count_on(3)
+                wanted = len(crowd.clients) + WITH_IDS * OF_EACH_KIND
+                await until_written(lambda: records(store), wanted)
+                for _ in range(TIMES):
+                    times += 1
+                    parting.begin(hosts)
+                    await asyncio.sleep(2 * LEASE_SECONDS)
+                    hosts.network.mend()
+                    await crowd.until_all_count_on(3, 120.0)
+        finally:
+            sessions = len(server.posts("initialize"))
+            text = (
+                f"{times} x {name}, {2 * LEASE_SECONDS:g} s each, in {time.monotonic() - began:.0f} s, "
+                f"{len(crowd.clients)} clients: {crowd.answered} answered, {len(crowd.unknown)} unknown, "
+                f"told {dict(crowd.told)}, {sessions} sessions"
+            )
+            note(record_property, text, crowd, server, count=times)
     assert crowd.trouble == []
     assert server.twice == {}
     assert server.mixed == {}
