@@ -203,7 +203,7 @@ class Exchange:
             except (ConnectionLost, AnswerLost) as error:
                 # A read by the protocol: what tools say of themselves are hints that nobody has checked.
                 if repeated or self.request.method not in revisions.READ_METHODS:
-                    raise await self._unknown_outcome(incarnation) from error
+                    raise await self._unknown_outcome(incarnation, error) from error
                 repeated = True
                 self._retried("read-repeated")
 
@@ -222,17 +222,15 @@ class Exchange:
             self._visit.retire()
             raise
 
-    async def _unknown_outcome(self, incarnation: Incarnation) -> ProxyError:
+    async def _unknown_outcome(self, incarnation: Incarnation, error: Exception) -> ProxyError:
         """The error for a request that may have been executed; looks whether the session survived."""
         label = revisions.method_label(self.request.method)
         self._observe(events.ReplayRefused(method=label, session=self.session.tag, trace_id=self._trace.id))
         # What broke the stream may have ended the session: found out now, and not by the next request.
         if not await incarnation.confirm():
             self.session.lost(incarnation, "stream")
-        return OutcomeUnknown(
-            "The connection to the MCP server broke while it was working on this request. "
-            "It may or may not have been executed; it was not sent again."
-        )
+        broken = str(error) or "The connection to the MCP server broke while it was working on this request."
+        return OutcomeUnknown(f"{broken} It may or may not have been executed; it was not sent again.")
 
     # -- one attempt ---------------------------------------------------------------------------
 
@@ -368,7 +366,7 @@ class Exchange:
                 return Response(self.request.id, result=PASSED_ON)
         except ConnectionLost as error:
             # Even a read cannot be sent again: no other answer can follow what the client has of this one.
-            raise await self._unknown_outcome(self._incarnation) from error
+            raise await self._unknown_outcome(self._incarnation, error) from error
         self._heard = before
         return await coming.gather()
 

@@ -78,7 +78,7 @@ TOO_DEEP: Final = "The MCP server's answer is nested deeper than --max-json-dept
 
 
 class ConnectionLost(Exception):
-    """The connection broke after the message was, or may have been, sent."""
+    """The connection broke after the message was, or may have been, sent; a text says what broke."""
 
 
 class NotTaken(ConnectionLost):

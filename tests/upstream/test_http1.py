@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import itertools
 import math
+import random
 import zlib
 from collections.abc import Iterator
 
@@ -518,6 +519,13 @@ CODINGS = {
     "deflate": (b"deflate", zlib.compress(TEXT)),
     "deflate without wrapping": (b"deflate", _raw.compress(TEXT) + _raw.flush()),
     "identity": (b"identity", TEXT),
+    "none of them": (b"gzip, identity,", gzip.compress(TEXT)),
+    "twice": (b"gzip, GZIP", gzip.compress(gzip.compress(TEXT))),
+    "three times": (b"deflate,x-gzip ,identity, gzip", gzip.compress(gzip.compress(zlib.compress(TEXT)))),
+    "in two lines": (b"deflate\r\nContent-Encoding: gzip", gzip.compress(zlib.compress(TEXT))),
+    "something else inside": (b"vendor, gzip", gzip.compress(TEXT)),
+    "something else": (b"vendor", TEXT),
+    "too often": (b"gzip, " * 4, gzip.compress(gzip.compress(gzip.compress(gzip.compress(TEXT))))),
 }
 
 
@@ -535,7 +543,8 @@ async def test_compressed_bodies(name: str) -> None:
         answer = scene.ask()
         data = encoded(coding, body)
         scene.hear(*(data[n : n + piece_bytes] for n in range(0, len(data), piece_bytes)))
-        assert await read_to_the_end(answer) == TEXT
+        undone = await read_to_the_end(answer)
+        assert (gzip.decompress(undone) if name == "too often" else undone) == TEXT
         assert answer.at_end()
 
 
@@ -559,6 +568,52 @@ async def test_a_small_body_of_a_large_text() -> None:
     sizes = [len(await answer.read()) for _ in range(5)]
     assert max(sizes) <= 256 * 1024
     assert not answer.at_end()
+
+
+async def test_a_small_body_of_a_large_text_twice() -> None:
+    """The same where a text is so dull that it can be compressed twice; gigabytes are never anywhere."""
+    scene = Scene()
+    answer = scene.ask()
+    scene.hear(encoded(b"gzip, gzip", gzip.compress(gzip.compress(b"\0" * 50_000_000))))
+    sizes = [len(await answer.read()) for _ in range(5)]
+    assert 0 < min(sizes) <= max(sizes) <= 256 * 1024
+    assert not answer.at_end()
+
+
+@pytest.mark.parametrize(
+    ("coding", "body"),
+    [
+        (b"gzip", gzip.compress(b"") * 1000),
+        (b"gzip, gzip", gzip.compress(gzip.compress(b"") * 1000)),
+        (b"deflate, gzip", gzip.compress(zlib.compress(b"", 0)[:2] + b"\0\0\0\xff\xff" * 100_000)),
+    ],
+    ids=["members", "members inside", "blocks inside"],
+)
+async def test_what_stands_for_nothing(coding: bytes, body: bytes) -> None:
+    """Work without end for nothing is not done: the body is taken for damaged."""
+    scene = Scene()
+    answer = scene.ask()
+    scene.hear(encoded(coding, body))
+    with pytest.raises(ConnectionLost):
+        await answer.read()
+
+
+async def test_who_is_read_slowly_waits_with_more() -> None:
+    """As long as there is something to take of what has come, nothing more is taken from the server."""
+    scene = Scene()
+    answer = scene.ask()
+    first, later = gzip.compress(b"\0" * 20_000_000), gzip.compress(random.Random(1).randbytes(100_000))
+    scene.hear(encoded(b"gzip", first + later + later)[: -2 * len(later)])
+    assert answer.take()
+    scene.hear(later)
+    for _ in range(50):
+        assert len(answer.take()) == 256 * 1024
+        assert scene.line.is_paused
+    while scene.line.is_paused:
+        assert answer.take()
+    scene.hear(later)
+    await read_to_the_end(answer)
+    assert answer.at_end()
 
 
 # -- anything at all -----------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 from ...bounds import SERVER_FIELDS, SERVER_HEAD_BYTES, WORDLESS_TIMES
 from ...errors import UpstreamTimeout
 from ..transport import ConnectionLost
-from .inflating import Decompressor
+from .inflating import Decompressor, Nested, decompressor_of
 from .trouble import Trouble, told
 
 # What has come and was not read: a server that sends more has to wait.
@@ -37,6 +37,7 @@ _UNREAD_BYTES: Final = 64 * 1024
 # A body is written in pieces of this size, so that a server that takes none makes nothing grow.
 _PIECE_BYTES: Final = 128 * 1024
 _END_OF_STREAM_SECONDS: Final = 1.0
+_DAMAGED: Final = "The MCP server's answer to this request is not compressed as its Content-Encoding says."
 _DECODING: Final = ("utf-8", "surrogateescape")
 
 
@@ -64,7 +65,8 @@ class HttpAnswer(msgspec.Struct, eq=False):
     """One answer of a server. Whoever gets it calls ``close`` or ``let_end``.
 
     ``status`` is 0 until ``begin`` is over. ``content_type`` is as it came, empty if there is none.
-    ``pieces``, of ``unread_bytes``, are what has come of the body and was not taken yet.
+    ``pieces``, of ``unread_bytes``, are what has come of the body and was not taken yet. ``unread_codings``
+    names those of its ``Content-Encoding`` that nobody here can undo: the body is given in them.
     """
 
     _connection: "ServerConnection | None"
@@ -79,8 +81,9 @@ class HttpAnswer(msgspec.Struct, eq=False):
     status: int = 0
     trouble: Trouble = Trouble.BROKEN
     unread_bytes: int = 0
+    unread_codings: str = ""
     _headers: CIMultiDictProxy[str] | None = None
-    _inflater: Decompressor | None = None
+    _inflater: Decompressor | Nested | None = None
     _waiter: "asyncio.Future[None] | None" = None
 
     @property
@@ -121,13 +124,17 @@ class HttpAnswer(msgspec.Struct, eq=False):
 
     def take(self) -> bytes:
         """What has come of the body and was not taken yet; empty if that is nothing. Raises as ``read``."""
+        inflater = self._inflater
+        # What has come meanwhile stays where it is, so that the server waits with more.
+        if inflater is not None and inflater.has_more and (piece := self._inflate(inflater, b"")):
+            return piece
         pieces = self.pieces
         data = b"" if not pieces else pieces[0] if len(pieces) == 1 else b"".join(pieces)
         pieces.clear()
         if self.unread_bytes > _UNREAD_BYTES and self._connection is not None:
             self._connection.go_on()
         self.unread_bytes = 0
-        return data if self._inflater is None else self._inflate(self._inflater, data)
+        return data if inflater is None else self._inflate(inflater, data)
 
     async def read(self) -> bytes:
         """What has come of the body, or comes next; empty at its end.
@@ -189,13 +196,13 @@ class HttpAnswer(msgspec.Struct, eq=False):
         waiter = self._waiter = asyncio.get_running_loop().create_future()
         return waiter
 
-    def _inflate(self, inflater: Decompressor, data: bytes) -> bytes:
+    def _inflate(self, inflater: Decompressor | Nested, data: bytes) -> bytes:
         try:
             piece = inflater.inflate(data)
-            if not piece and self.stage is _ENDED:
+            if not piece and self.stage is _ENDED and not self.pieces:
                 inflater.check_end()
         except zlib.error as error:
-            raise ConnectionLost from error
+            raise ConnectionLost(_DAMAGED) from error
         return piece
 
     # -- for its connection --------------------------------------------------------------------------
@@ -209,7 +216,9 @@ class HttpAnswer(msgspec.Struct, eq=False):
         self.content_type = said.get(b"content-type", b"").decode(*_DECODING)
         self.sets_cookies = b"set-cookie" in said
         if b"content-encoding" in said:
-            self._inflater = Decompressor.of(said[b"content-encoding"])
+            # In several lines it means the same as in one (RFC 9110, section 5.3).
+            codings = [value for name, value in self.fields if name.lower() == b"content-encoding"]
+            self._inflater, self.unread_codings = decompressor_of(b",".join(codings))
         if b"transfer-encoding" in said:
             return not said[b"transfer-encoding"].lower().endswith(b"chunked")
         return b"content-length" not in said

@@ -23,6 +23,7 @@ from ..transport import Arriving
 from .arriving import ArrivingBody, ArrivingEvent
 from .http1 import HttpAnswer
 
+_SHOWN_CHARS: Final = 100
 _CACHED_TYPES: Final = 64  # the texts are servers' choice, so the cache has a bound
 
 
@@ -42,7 +43,16 @@ class BodyLimits(msgspec.Struct, frozen=True):
 class HttpReply:
     """The messages of one answer. Implements ``transport.Reply``."""
 
-    __slots__ = ("_answer", "_limits", "_parser", "_taken", "gives_arriving", "gives_runs", "is_stream")
+    __slots__ = (
+        "_answer",
+        "_limits",
+        "_parser",
+        "_spoke",
+        "_taken",
+        "gives_arriving",
+        "gives_runs",
+        "is_stream",
+    )
 
     def __init__(self, answer: HttpAnswer, limits: BodyLimits) -> None:
         self._begin(answer, limits)
@@ -53,6 +63,7 @@ class HttpReply:
         self._limits = limits
         self._parser: SseParser | None = None
         self._taken = 0
+        self._spoke = False  # some event was a message
         self.gives_arriving = self.gives_runs = False
         self.is_stream = is_event_stream(answer.content_type)
 
@@ -73,7 +84,7 @@ class HttpReply:
         answer = self._answer
         chunk = await answer.read()
         if self.is_stream:
-            return await self._read_events(chunk) if chunk else None
+            return await self._read_events(chunk) if chunk else self._end_stream()
         if answer.at_end():
             return await self._parse_body(chunk)
         if self.gives_arriving:
@@ -116,9 +127,29 @@ class HttpReply:
     async def _parse_body(self, body: bytes) -> list[Message] | None:
         max_depth = self._limits.max_json_depth
         if len(body) > SMALL_BYTES:  # others have their turn meanwhile
-            return await in_pieces(large.read_answer(body, max_depth=max_depth))
+            return await in_pieces(large.read_answer(body, max_depth=max_depth)) or self._nothing()
         # An empty body has no message, as that of a 202.
-        return jsonrpc.parse_upstream_body(body, max_depth=max_depth) if body else None
+        return (jsonrpc.parse_upstream_body(body, max_depth=max_depth) or self._nothing()) if body else None
+
+    def _nothing(self) -> list[Message]:
+        """No message was found in what came.
+
+        Raises:
+            UpstreamProtocolError: how it is compressed says why.
+        """
+        # Some name a coding and use none: what can be read is read, whatever it is called.
+        if self._answer.unread_codings:
+            raise UpstreamProtocolError(
+                "The MCP server compressed its answer in a way that it was not asked for, and that cannot be "
+                f"read here (Content-Encoding: {self._answer.unread_codings[:_SHOWN_CHARS]}). "
+                "The request may have been executed."
+            )
+        return []
+
+    def _end_stream(self) -> None:
+        """The stream is over. Raises as ``_nothing``, if no message ever came."""
+        if not self._spoke:
+            self._nothing()
 
     async def _read_events(self, chunk: bytes) -> list[Message]:
         """The messages of the events that this piece of the stream completes."""
@@ -138,6 +169,7 @@ class HttpReply:
             else:
                 messages += await self._read_large(text, before)
         if messages:
+            self._spoke = True
             self._answer.note_word()
         if self.gives_arriving and self._parser is not None:
             response = self._event_arriving(self._parser)
