@@ -84,7 +84,11 @@ class HttpReply:
         answer = self._answer
         chunk = await answer.read()
         if self.is_stream:
-            return await self._read_events(chunk) if chunk else self._end_stream()
+            if chunk:
+                return await self._read_events(chunk)
+            if not self._spoke:
+                self._nothing()
+            return None
         if answer.at_end():
             return await self._parse_body(chunk)
         if self.gives_arriving:
@@ -145,11 +149,6 @@ class HttpReply:
                 "The request may have been executed."
             )
         return []
-
-    def _end_stream(self) -> None:
-        """The stream is over. Raises as ``_nothing``, if no message ever came."""
-        if not self._spoke:
-            self._nothing()
 
     async def _read_events(self, chunk: bytes) -> list[Message]:
         """The messages of the events that this piece of the stream completes."""
