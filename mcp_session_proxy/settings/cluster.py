@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import msgspec
-from pydantic import BeforeValidator, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SecretStr
 
 from ..store.address import StoreAddress
 from ..store.cluster_key import BadClusterKey, read_cluster_key
@@ -56,11 +55,11 @@ ClusterName = Annotated[str | None, BeforeValidator(_parse_name), Form("NAME", s
 ClusterKey = Annotated[SecretStr | None, BeforeValidator(_parse_key), Form("KEY", show_secret)]
 
 
-class ClusterSettings(BaseSettings):
+class ClusterSettings(BaseModel):
     """The part of the settings that is about a store that several proxies may share."""
 
     # Only the whole is ever made.
-    model_config = SettingsConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     store: Annotated[Store, Group.CLUSTER] = None
     """A Valkey, or a Redis from 6.2 on, in which sessions outlive the proxy and its machine:

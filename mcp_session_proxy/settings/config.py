@@ -14,9 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic import ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from yarl import URL
 
 from ..downstream.paths import Passing
@@ -59,7 +58,7 @@ from .kinds import (
 )
 from .lease import LeaseSettings
 from .peers import PeerSettings
-from .sources import ENV_PREFIX, ConfigError, FileSource, flag_name
+from .sources import ConfigError, flag_name, gather
 from .stdio import StdioSettings
 from .values import Address, mask
 
@@ -90,13 +89,8 @@ class LogFormat(StrEnum):
 class Settings(ClusterSettings, LeaseSettings, PeerSettings, StdioSettings):
     """The whole configuration, checked. Durations are in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=ENV_PREFIX,
-        # Lists are written with commas, not as JSON.
-        enable_decoding=False,
-        extra="forbid",
-        frozen=True,
-        defer_build=False,
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, arbitrary_types_allowed=True, defer_build=False
     )
 
     upstream: Annotated[Upstream, Group.LISTENING, Field(validate_default=True)] = None
@@ -598,18 +592,6 @@ class Settings(ClusterSettings, LeaseSettings, PeerSettings, StdioSettings):
             if plain and getattr(self, field) is not None:
                 yield field, "needs a server with an https URL"
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Flags, then environment, then file. The file comes last because the others may name it."""
-        return init_settings, env_settings, FileSource(settings_cls)
-
 
 def load(flags: Mapping[str, Any]) -> Settings:
     """The configuration from the flags given, the environment, and the file that one of them names.
@@ -620,7 +602,7 @@ def load(flags: Mapping[str, Any]) -> Settings:
         ConfigError: an option has a wrong value, or the file cannot be read or has an unknown key.
     """
     try:
-        return Settings(**flags)
+        return Settings(**gather(flags, Settings.model_fields.keys()))
     except ValidationError as error:
         raise ConfigError("\n".join(describe(error, flags))) from None
 

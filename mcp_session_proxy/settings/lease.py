@@ -2,17 +2,17 @@
 
 from typing import Annotated
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict
 
 from ..cluster.rules import StoreOutage
 from .kinds import LIVE, Duration, Group
 
 
-class LeaseSettings(BaseSettings):
+class LeaseSettings(BaseModel):
     """The part of the settings that is about being alive among other proxies."""
 
     # Only the whole is ever made.
-    model_config = SettingsConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     lease: Annotated[Duration, Group.CLUSTER] = 5.0
     """How soon the other proxies on the same store notice that this one is gone, if it was not stopped and

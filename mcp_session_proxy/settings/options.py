@@ -9,8 +9,8 @@ from functools import cache
 from itertools import pairwise
 from typing import Any, TypeVar
 
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings
 
 from .config import Settings
 from .kinds import Group, Live
@@ -83,11 +83,11 @@ def _texts() -> dict[str, str]:
     Not pydantic's ``use_attribute_docstrings``, which reads the source whenever the model is imported: that
     takes a quarter of the time in which the proxy starts.
     """
-    parts = [part for part in Settings.__mro__ if issubclass(part, BaseSettings) and part is not BaseSettings]
+    parts = [part for part in Settings.__mro__ if issubclass(part, BaseModel) and part is not BaseModel]
     return {field: text for part in parts for field, text in _documented(part)}
 
 
-def _documented(part: type[BaseSettings]) -> Iterator[tuple[str, str]]:
+def _documented(part: type[BaseModel]) -> Iterator[tuple[str, str]]:
     (definition,) = ast.parse(inspect.getsource(part)).body
     assert isinstance(definition, ast.ClassDef)
     for field, below in pairwise(definition.body):

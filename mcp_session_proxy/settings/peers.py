@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Annotated
 
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict
 from yarl import URL
 
 from .kinds import Group, OptionalListener, OptionalPath, PeerUrl
@@ -13,11 +13,11 @@ from .values import Address
 _NEEDY = ("peer_url", "peer_ca", "peer_cert", "peer_key")
 
 
-class PeerSettings(BaseSettings):
+class PeerSettings(BaseModel):
     """The part of the settings that is about the listener for other members."""
 
     # Only the whole is ever made.
-    model_config = SettingsConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     peer_listen: Annotated[OptionalListener, Group.CLUSTER] = None
     """Where the other proxies on the same store connect, to send on what their clients send for callers whom

@@ -6,14 +6,11 @@ Also the reading of that file, and the one error that everything about the confi
 import difflib
 import os
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
-
-from pydantic.fields import FieldInfo
-from pydantic_settings import PydanticBaseSettingsSource
 
 from .values import hide_user
 
@@ -69,11 +66,35 @@ def origin(field: str, flags: Mapping[str, Any]) -> Provenance:
     """Where an option that was given was given: in ``flags``, the environment, or the file that is left."""
     if field in flags:
         return Provenance(Source.FLAG, flag_name(field))
-    variables = {name.upper(): name for name in os.environ}
+    variables = _variables()
     if (variable := variables.get(env_name(field))) is not None:
         return Provenance(Source.ENVIRONMENT, variable)
     path = flags.get("config") or os.environ[variables[env_name("config")]]
     return Provenance(Source.FILE, str(path))
+
+
+def gather(flags: Mapping[str, Any], fields: Set[str]) -> dict[str, Any]:
+    """All that was given of these options, as it was written.
+
+    Flags win over variables, and these over the file that one of them names.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    variables = _variables()
+    environment = {
+        field: os.environ[variables[name]] for field in fields if (name := env_name(field)) in variables
+    }
+    given = {**environment, **flags}
+    if not given.get("config"):
+        return given
+    values, problems = read_file(Path(given["config"]), fields - {"config"})
+    return {**values, **given, **({FILE_PROBLEMS: problems} if problems else {})}
+
+
+def _variables() -> dict[str, str]:
+    """The names of all variables by their names in capitals: how an option's is written does not matter."""
+    return {name.upper(): name for name in os.environ}
 
 
 def read_file(path: Path, fields: Collection[str]) -> tuple[dict[str, Any], list[str]]:
@@ -93,22 +114,6 @@ def read_file(path: Path, fields: Collection[str]) -> tuple[dict[str, Any], list
         else:
             values[field] = value
     return values, problems
-
-
-class FileSource(PydanticBaseSettingsSource):
-    """The TOML file that ``--config`` or its environment variable names."""
-
-    def __call__(self) -> dict[str, Any]:
-        """The file's values; none when no file was named."""
-        path = self.current_state.get("config")
-        if not path:
-            return {}
-        values, problems = read_file(Path(path), self.settings_cls.model_fields.keys() - {"config"})
-        return {**values, FILE_PROBLEMS: problems} if problems else values
-
-    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:  # noqa: ARG002
-        """Not used: ``__call__`` gives all values at once."""
-        return None, field_name, False
 
 
 def suggest(word: str, candidates: Iterable[str]) -> str:

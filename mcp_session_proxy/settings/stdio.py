@@ -9,8 +9,7 @@ from pathlib import Path
 from shutil import which
 from typing import Annotated, Any, Final, Self
 
-from pydantic import BeforeValidator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 from yarl import URL
 
 from ..protocol.headers import is_forwarded
@@ -135,11 +134,11 @@ OptionalDirectory = Annotated[
 ]
 
 
-class StdioSettings(BaseSettings):
+class StdioSettings(BaseModel):
     """The part of the settings that is about a server that is a command; other defaults depend on it."""
 
     # Only the whole is ever made.
-    model_config = SettingsConfigDict(defer_build=True)
+    model_config = ConfigDict(defer_build=True)
 
     command: Annotated[OptionalCommand, Group.STDIO] = None
     """The server is a command that speaks MCP over its standard input and output, instead of a URL. Each

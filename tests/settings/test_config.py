@@ -59,6 +59,13 @@ class TestSources:
         monkeypatch.setenv("MCP_SESSION_PROXY_CONFIG", write_file('upstream = "http://h/mcp"\n'))
         assert load({}).upstream == "http://h/mcp"
 
+    def test_variables_may_have_small_letters(self, monkeypatch):
+        """A variable is the option's however it is written, and is named so in complaints."""
+        monkeypatch.setenv("mcp_session_proxy_linger", "2s")
+        assert load(UPSTREAM).linger == 2
+        monkeypatch.setenv("mcp_session_proxy_linger", "soon")
+        assert problem().startswith("mcp_session_proxy_linger: 'soon' is not allowed")
+
     def test_file_keys_may_have_underscores(self, write_file):
         """Both spellings of a key are understood."""
         settings = load({**UPSTREAM, "config": write_file("max_sessions = 5\nmax-waiters = 6\n")})
