@@ -1,5 +1,7 @@
-"""What outlives the process: opened before anything is built, restored into what was built, written behind
-its work, and left whole at its end.
+"""The state that outlives the process (``--state-dir``, ``--store``), from its opening to its closing.
+
+It is opened before the core is built, and restored when that is done; it is written behind the work of
+requests, and is complete when the process ends.
 """
 
 import asyncio
@@ -34,9 +36,9 @@ from .in_force import InForce
 from .stores import CannotKeepState, KeptStore
 
 _MEMBER_BYTES: Final = 8
-# A process that was just killed may not be gone yet.
+# How long a process may still count as alive that was just killed.
 _GONE_SECONDS: Final = 0.5
-# Nor one that has seen that it has to end.
+# How long a process may take to end that has seen that it must.
 _STAYS_SECONDS: Final = 10.0
 
 _Slots: TypeAlias = frozenset[Slot[UpstreamSession]]
@@ -53,7 +55,7 @@ class KeptState:
         self._member = secrets.token_hex(_MEMBER_BYTES)
         self._store = store
         self._started = store.clock()
-        self._others: list[StoredMember] = []  # who was there when this one came
+        self._others: list[StoredMember] = []  # the other members at the start of this one
         self._begun = False
         self.event_ledger: EventLedger | None = None  # set where events are kept beside the memory
         self.membership = Membership(
@@ -82,12 +84,12 @@ class KeptState:
 
     @property
     def parking(self) -> Callable[..., Parking]:
-        """What makes the place of parked calls: any member can read the states of any other."""
+        """Makes a ``Parking`` whose sealed states every member can read."""
         return partial(Parking, secret=self.keys.requests, member=self._member)
 
     @property
     def events(self) -> EventStore:
-        """Where events are kept beside the records."""
+        """The event store beside the records."""
         return self._store.engine.events
 
     def view(self) -> StateView:
@@ -110,12 +112,13 @@ class KeptState:
         *,
         replace: Callable[[], Awaitable[None]],
     ) -> "KeptState":
-        """Be a member of those who use a store. ``replace`` has the process that this one replaces leave it,
-        if there is one: only once it is known that the store can be used, for then nobody serves.
+        """Join the members that use a store.
+
+        ``replace`` ends the process that this one replaces, if there is one. It is called only when the store
+        has been opened, because from then on no process serves.
 
         Raises:
-            CannotKeepState: it is used by proxies in front of other servers.
-            CannotStart: the process that has it does not leave it.
+            CannotStart: the process that is to be replaced goes on.
         """
         try:
             state = cls(store, settings, observe)
@@ -132,11 +135,11 @@ class KeptState:
             self._others = await self._find_living()
             await self.membership.beat()
         except StoreFailure as error:
-            # A disk that is full keeps nobody from serving.
+            # A proxy whose disk is full can still serve.
             self._observe(events.StoreFailed(problem=str(error)))
 
     async def _find_living(self) -> list[StoredMember]:
-        """Who else uses the store. Those that have died are buried on the way."""
+        """The other members that are alive. The leases of those that are gone are ended."""
         deadline = time.monotonic() + _GONE_SECONDS
         while True:
             living, _ = await bury_gone(self.membership, self._store.is_gone)
@@ -145,7 +148,7 @@ class KeptState:
             await asyncio.sleep(0.05)
 
     def build(self, in_force: InForce, core: Core, tls: Contexts) -> Cluster:
-        """What makes this process a member."""
+        """Build what makes this process a member."""
         self.cluster = Cluster(
             in_force,
             core,
@@ -161,17 +164,19 @@ class KeptState:
         return self.cluster
 
     async def begin(self, in_force: InForce, handle: Serve, questions: Mapping[str, Answer]) -> None:
-        """Serve other members from now on, by ``handle`` and ``questions``. Go on with what was stored, with
-        all of it if nobody else is there, and write down what becomes of it.
+        """Serve other members, restore what was stored, and begin to write.
+
+        ``handle`` answers what other members send on, and ``questions`` what they ask. Everything is restored
+        at once if there are no other members; else each caller's shard is taken when the caller comes.
 
         Raises:
-            CannotKeepState: all of it is of other servers, or others who use it have none of this one's.
-            CannotListen: the others could not reach this one.
+            CannotKeepState: all that is stored is of other servers, or the other members have other servers.
+            CannotListen: other members could not connect to this one.
         """
         began = time.monotonic()
-        await self._refuse_strangers()
+        await self._refuse_other_servers()
         await self.cluster.open(handle, questions)
-        await self._see_who_stays()
+        await self._wait_for_earlier()
         try:
             if not self._others:
                 await self.cluster.take_all()
@@ -197,12 +202,14 @@ class KeptState:
         self._begun = True
         self.cluster.begin(self._store.look_after)
 
-    async def _refuse_strangers(self) -> None:
-        """Say which servers this one has, and see who says others: callers of the one would be sent on to the
-        other. Whoever serves already stays.
+    async def _refuse_other_servers(self) -> None:
+        """Tell the others which servers this proxy is in front of, and end if some have other servers.
+
+        Members send callers on to each other, so all of them must be in front of the same servers. A proxy
+        that serves already goes on, and this one ends.
 
         Raises:
-            CannotKeepState: somebody does.
+            CannotKeepState: a member has other servers.
         """
         try:
             await self.membership.beat()
@@ -211,30 +218,32 @@ class KeptState:
             return
         cards = [card for other in others if (card := read_card(other.card)) is not None]
         for card in cards:
-            if card.addresses and self._is_strange(card):
+            if card.addresses and self._has_other_servers(card):
                 raise self._in_use(card)
         self._give_way(cards)
 
     def _give_way(self, cards: Iterable[Card]) -> None:
-        """Of two that start at the same time, the later one gives way. It is looked twice, before and after a
-        process can be reached, so that of the two the second one to be seen is seen in time.
+        """Of two proxies with other servers that start at the same time, the later one ends.
+
+        Each looks twice, before and after it can be reached, so that at least one of them sees the other.
 
         Raises:
-            CannotKeepState: it is this one.
+            CannotKeepState: this is the later one.
         """
         for card in cards:
-            if self._is_before(card):
+            if self._has_begun_before(card):
                 raise self._in_use(card)
 
-    async def _see_who_stays(self) -> None:
-        """This one can be reached now. One that began before it may not have seen that, and stay; or it
-        has, and is about to end.
+    async def _wait_for_earlier(self) -> None:
+        """Wait for proxies with other servers that began before this one, and are still starting.
+
+        This one can be reached now. They may have seen it and be about to end, or they have not and serve.
 
         Raises:
-            CannotKeepState: it stays.
+            CannotKeepState: one of them serves, or is still starting after ten seconds.
         """
         deadline = time.monotonic() + _STAYS_SECONDS
-        while starting := [card for card in self.cluster.members if self._is_before(card)]:
+        while starting := [card for card in self.cluster.members if self._has_begun_before(card)]:
             if time.monotonic() > deadline or any(card.addresses for card in starting):
                 raise self._in_use(starting[0])
             await asyncio.sleep(0.05)
@@ -243,11 +252,11 @@ class KeptState:
             except StoreFailure:
                 return
 
-    def _is_before(self, card: Card) -> bool:
+    def _has_begun_before(self, card: Card) -> bool:
         own = self._bare_card()
-        return self._is_strange(card) and (card.started, card.member) < (own.started, own.member)
+        return self._has_other_servers(card) and (card.started, card.member) < (own.started, own.member)
 
-    def _is_strange(self, card: Card) -> bool:
+    def _has_other_servers(self, card: Card) -> bool:
         return bool(card.servers) and self.cluster.servers.isdisjoint(card.servers)
 
     def _in_use(self, card: Card) -> CannotKeepState:
@@ -261,11 +270,14 @@ class KeptState:
     # -- the end -----------------------------------------------------------------------------------
 
     async def part(self, patience_seconds: float, on_stop: OnStop) -> bool:
-        """Let the other members have what there is, as it falls quiet; gives whether there are any."""
+        """Hand all shards over to other members, each when nothing of it is under way.
+
+        Gives False at once if there are none, or if sessions are to end with the proxy.
+        """
         return on_stop is OnStop.KEEP and await self.cluster.part(patience_seconds)
 
     async def spare(self, core: Core, on_stop: OnStop) -> _Slots:
-        """Write all that there is; gives the sessions that stay at their servers for whoever comes next."""
+        """Write all that there is; gives the sessions that are not ended, for the next process."""
         if on_stop is OnStop.END or not await self.ledger.finish():
             return frozenset()
         return frozenset(
@@ -275,11 +287,11 @@ class KeptState:
         )
 
     async def close(self) -> None:
-        """Write what is left to be written, and let go of the store."""
+        """Write what is not written yet, and close the store."""
         try:
             if hasattr(self, "cluster"):
                 await self.cluster.close()
-            # Of a start that has failed nothing is written: what was of no use here is somebody else's.
+            # If the start has failed, the state may be another proxy's, so nothing is written.
             if self._begun:
                 await self.ledger.flush()
             await self.membership.leave()

@@ -1,7 +1,8 @@
 """Where one request goes: served here, or sent to the member that owns its shard, and what then.
 
-A request is served by exactly one member. It is sent again only where certainly nobody took it, and reads
-once more. HTTP is somebody else's matter: a request is whatever can be served and sent (``Way``).
+A request is served by exactly one member. It is sent again only if certainly nobody has begun it; one that
+only reads may be sent once more all the same. Nothing here knows HTTP: a request is whatever can be served
+here or sent to another member (``Routable``).
 """
 
 import asyncio
@@ -25,22 +26,24 @@ from .outcomes import Misdirected, PeerBroke, PeerFailure, PeerRefused
 from .rules import StoreOutage
 from .shards import HeldShard, Shards
 
-# How often a request follows those who say where the shard is. One who only says that it is not there is
-# about to let go of it: then somebody else can have it in a moment.
+# How many members a request follows that name another owner. A member that names none is about to let go of
+# the shard, which another one can have in a moment.
 _MOST_HOPS: Final = 2
-# How often it is looked whether a lease has ended that is waited for. It ends early where somebody leaves.
+# How much time there is between two looks whether a lease has ended. A member that leaves ends it early.
 _LOOK_SECONDS: Final = 0.2
-# The least time between two questions to one who has no answer yet.
+# The least time between two questions to a member that has no answer yet.
 _PAUSE_SECONDS: Final = 0.02
 
 R = TypeVar("R", covariant=True)
 T = TypeVar("T")
 
 
-class Way(Protocol[R]):
-    """One request on its way. ``hops`` is how many members have forwarded it to get here; ``deadline`` is
-    how long it may wait for the end of a lease, by the event loop's clock. One that ``is_stream`` hears what
-    may come, and is waited for by nobody.
+class Routable(Protocol[R]):
+    """One request that is to be answered here or by another member.
+
+    ``hops`` is how many members have forwarded it to get here. ``deadline`` is until when it may wait for the
+    end of a lease, by the event loop's clock. A request that ``is_stream`` asks for a stream of what may
+    come: it works on nothing, so a shard may change its owner while it is open.
     """
 
     hops: int
@@ -72,32 +75,33 @@ class Routing:
         self._observe = observe
         self._now = asyncio.get_running_loop().time
 
-    async def answer(self, shard: str, way: Way[T]) -> T:
+    async def answer(self, shard: str, request: Routable[T]) -> T:
         """The answer to a request of this shard, from wherever it is.
 
         Raises:
             Misdirected: it was forwarded to here, and the shard is elsewhere.
-            OverloadError: nobody could take it.
-            OutcomeUnknown: somebody took it, and it is not known what came of it.
+            OverloadError: no member could take it.
+            OutcomeUnknown: a member has taken it, and it is not known what came of it.
         """
         tries, followed, repeated, pause_seconds = 0, 0, False, _PAUSE_SECONDS
         while True:
-            place = await self._place(shard, way)
+            place = await self._place(shard, request)
             if isinstance(place, HeldShard):
-                with place.used_by(way.is_stream):
-                    return await way.serve()
-            if way.hops:
+                with place.used_by(request.is_stream):
+                    return await request.serve()
+            if request.hops:
                 raise Misdirected(place)
             began = self._now()
             try:
-                answer = await self._send(place, way)
+                answer = await self._send(place, request)
             except Misdirected as elsewhere:
                 tries += 1
                 followed += elsewhere.owner is not None
                 self._tell("misdirected")
                 self.shards.correct(shard, place, elsewhere.owner)
-                # Whoever stood still may say so long after the deadline: others have not been tried yet.
-                overdue = self._now() >= way.deadline and tries > _MOST_HOPS
+                # A member that stood still may answer long after the deadline; others were not tried yet
+                # then.
+                overdue = self._now() >= request.deadline and tries > _MOST_HOPS
                 if overdue or followed > _MOST_HOPS:
                     raise Misrouted("The proxies do not agree on who serves this caller.") from None
                 await asyncio.sleep(pause_seconds)
@@ -105,60 +109,66 @@ class Routing:
             except PeerBroke:
                 self._tell("broke")
                 self.shards.correct(shard, place, None)
-                if repeated or not way.is_read:
+                if repeated or not request.is_read:
                     raise OutcomeUnknown(
                         "The proxy that was serving this request has gone, and what came of it is not known."
                     ) from None
                 repeated = True
             except PeerRefused:
                 self._tell("refused")
-                await self._wait_for_end(shard, place, way)
+                await self._wait_for_end(shard, place, request)
             except PeerFailure as error:
                 self._tell("unreachable")
                 raise MemberUnreachable(
                     "The proxy that serves this caller cannot be reached from here. Try again."
                 ) from error
             else:
-                self._tell("answered", None if way.is_stream else self._now() - began)
+                self._tell("answered", None if request.is_stream else self._now() - began)
                 return answer
 
-    async def _send(self, member: str, way: Way[T]) -> T:
+    async def _send(self, member: str, request: Routable[T]) -> T:
         """The answer of another member. Raises PeerFailure."""
         card = await self._card(member)
         if card is None:
-            # It has left, most likely. One whose card cannot be read is found there again and again.
+            # Most likely it has left. If only its card cannot be read, the tries run out.
             raise Misdirected(None)
-        return await way.send(card, way.hops + 1)
+        return await request.send(card, request.hops + 1)
 
     def _tell(self, outcome: str, seconds: float | None = None) -> None:
         self._observe(events.Forwarded(outcome=outcome, seconds=seconds))
 
     # -- where it is -------------------------------------------------------------------------------
 
-    async def _place(self, shard: str, way: Way[T]) -> HeldShard | str:
+    async def _place(self, shard: str, request: Routable[T]) -> HeldShard | str:
         """Where a shard is, as far as anybody knows."""
         shards = self.shards
         held = shards.held.get(shard)
         if held is None and shards.draining:
-            held = await shards.settled(shard)  # what was about to be let go of has gone now, or stays
+            # The shard may be about to be let go of: by then it has gone, or stays.
+            held = await shards.settled(shard)
         try:
             if held is not None:
                 return held if shards.membership.is_sure else await shards.verify(held)
-            # Whoever has forwarded it may know better than this member, by now.
-            if not way.hops and (owner := shards.elsewhere.get(shard)) is not None:
+            # A member that has forwarded the request may know better than this one.
+            if not request.hops and (owner := shards.elsewhere.get(shard)) is not None:
                 return owner
             if shards.draining:
-                return await self._successor(shard, way)
+                return await self._successor(shard, request)
             return await shards.find(shard)
         except StoreFailure as error:
             if shards.rules.outage is StoreOutage.REFUSE or shards.draining:
                 raise StoreUnavailable("The store that the proxies share cannot be reached.") from error
         return await shards.find_without_store(shard)
 
-    async def _successor(self, shard: str, way: Way[T]) -> str:
-        """Who takes on what this member has let go of: any other one."""
-        if way.hops:
-            # Whoever has sent it was told by the store that it is here.
+    async def _successor(self, shard: str, request: Routable[T]) -> str:
+        """The member that goes on with a shard which this one has let go of: any other one will do.
+
+        Raises:
+            Misdirected: the request was forwarded, so the member that sent it finds the successor itself.
+            Draining: there is no other member.
+        """
+        if request.hops:
+            # The store has told the sender that the shard is here: that has to be put right.
             with contextlib.suppress(StoreFailure):
                 await self.shards.membership.settle(shard)
             raise Misdirected(None)
@@ -176,16 +186,16 @@ class Routing:
 
     # -- somebody who is gone ------------------------------------------------------------------------
 
-    async def _wait_for_end(self, shard: str, member: str, way: Way[T]) -> None:
-        """Nobody listens where the owner was: wait until it counts as gone, which others may know at once.
+    async def _wait_for_end(self, shard: str, member: str, request: Routable[T]) -> None:
+        """Wait until a member counts as gone at whose addresses nobody listens.
 
         Raises:
-            MemberUnreachable: it still counts as alive when the request has waited for long enough.
-            TooManyWaiters: too many wait already.
+            MemberUnreachable: it still counts as alive at the request's deadline.
+            TooManyWaiters: too many requests wait already.
         """
         shards = self.shards
         shards.correct(shard, member, None)
-        seconds = way.deadline - self._now()
+        seconds = request.deadline - self._now()
         if seconds <= 0:
             raise MemberUnreachable("The proxy that served this caller has gone. Try again in a moment.")
         if self.waiting >= shards.rules.max_waiters:
@@ -201,7 +211,10 @@ class Routing:
             self.waiting -= 1
 
     async def _see_end(self, member: str) -> None:
-        """Wait until a member counts as gone, or has come back, or nobody can say: once for all who wait."""
+        """Wait until a member counts as gone or has come back, or until the store fails.
+
+        One task does this for all requests that wait.
+        """
         shards = self.shards
         try:
             if await shards.members.bury_the_gone(member):

@@ -1,7 +1,8 @@
-"""Where each shard is: here, at another member, or with nobody until somebody claims it.
+"""Where each shard is: here, at another member, or with nobody until a member claims it.
 
-What is known is kept without a limit of time. What is here is certain as long as this member is *sure* of its
-lease, which is a comparison; what is elsewhere is put right by whoever is asked there in vain.
+What is known of that has no limit of time. A shard that is held here is certain as long as this member is
+*sure* of its lease, which takes one comparison. What is known of other members may be out of date: a member
+that is sent a request of a shard which it does not have says so, and is no longer believed to own it.
 """
 
 import asyncio
@@ -20,34 +21,35 @@ from .members import Members
 from .outlasting import Outlasting
 from .rules import ClusterRules, StoreOutage
 
-# How long a claim lives of which nothing has been written, if its owner goes.
+# How long the store keeps a claim without records after its owner has gone.
 _CLAIM_SECONDS: Final = 30.0
-# How many shards are verified together: what comes together costs a store less than one after the other.
+# How many shards are verified together: that costs a store less than one after the other.
 _AT_ONCE: Final = 32
-# How long a claim may stand that is given back at once.
+# How long a claim may stand that another member is about to give back.
 _PAUSE_SECONDS: Final = 0.1
-# How often it is looked for shards of which nothing is left; those found so twice are let go of.
+# The time between two looks for shards of which nothing is left. Those found empty twice are let go of.
 _TIDY_SECONDS: Final = 10.0
-# How often some shards are verified that are sure: a store may lose what it has acknowledged.
+# The time between two verifications of some shards though the member is sure of them: a store may lose what
+# it has acknowledged.
 _VERIFY_SECONDS: Final = 30.0
 _SAMPLE: Final = 100
-# How often it is looked for shards that nobody has come for, and how many of them are taken at a time.
-# Whoever looks is told of every shard that there is, so as long as there is nothing to find, no more than so
-# many members do so each time.
+# The time between two looks for shards that nobody owns, and how many of them are taken at a time. A look
+# lists every shard in the store. So while there is nothing to find, about so many members look in that time,
+# however many there are.
 _ORPHANS_SECONDS: Final = 60.0
 _ORPHANS: Final = 20
 _WHO_LOOK: Final = 5
 
 
 class Contents(Protocol):
-    """What shards are made of. A protocol, because a simulation has none of it."""
+    """What belongs to shards in this process. It is a protocol because the simulation has nothing of it."""
 
     async def take(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> None:
-        """Make of a shard's records what they tell of."""
+        """Make sessions and tasks of a shard's records."""
         ...
 
     async def flush(self, shard: str) -> bool:
-        """Write all that there is of a shard; gives whether that was done."""
+        """Write all that there is of a shard; gives whether all of it was written."""
         ...
 
     def records(self, shard: str) -> Mapping[RecordPlace, bytes]:
@@ -55,11 +57,11 @@ class Contents(Protocol):
         ...
 
     def note(self, shard: str) -> None:
-        """All that there is of a shard is to be written again."""
+        """Note that all that there is of a shard is to be written again."""
         ...
 
     def let_go(self, shard: str) -> None:
-        """Have nothing of a shard any more, and say nothing of that to the server or the store."""
+        """Drop all that there is of a shard, without a word to the server or the store."""
         ...
 
     def is_quiet(self, shard: str) -> bool:
@@ -72,8 +74,8 @@ class Contents(Protocol):
 
 
 class HeldShard:
-    """A shard that is here. ``uses`` counts the requests that are being served, ``streams`` those that hear
-    what may come; with ``fence`` 0 it was not claimed yet, because the store cannot be reached.
+    """A shard that is here. ``uses`` counts the requests that are being served, and ``streams`` the open
+    streams of what may come. ``fence`` is 0 until the shard ``is_claimed``.
     """
 
     __slots__ = ("fence", "found_empty", "shard", "streams", "uses")
@@ -84,6 +86,14 @@ class HeldShard:
         self.uses = 0
         self.streams = 0
         self.found_empty = False
+
+    @property
+    def is_claimed(self) -> bool:
+        """Whether it was claimed at the store.
+
+        While the store cannot be reached, shards are served without.
+        """
+        return self.fence > 0
 
     @contextlib.contextmanager
     def used_by(self, is_stream: bool) -> Iterator[None]:
@@ -146,7 +156,7 @@ class Shards:
     @property
     def provisional(self) -> int:
         """How many are served though nobody could claim them."""
-        return sum(not held.fence for held in self.held.values())
+        return sum(not held.is_claimed for held in self.held.values())
 
     # -- finding -----------------------------------------------------------------------------------
 
@@ -162,7 +172,11 @@ class Shards:
         return found
 
     async def _alone(self, shard: str, work: Callable[[str], Coroutine[Any, Any, Any]]) -> Any:
-        """Do something with a shard, once for all who want the same, and after what is done with it now."""
+        """Do ``work`` with a shard, once for all who want the same at a time.
+
+        Nothing else is done with the shard meanwhile; what is being done with it now comes to its end first.
+        The task is named after its work, which tells the same work from another.
+        """
         while (task := self._busy.get(shard)) is not None and task.get_name() != work.__name__:
             await asyncio.wait([task])
         if task is None:
@@ -174,11 +188,13 @@ class Shards:
         if self._busy.get(shard) is task:
             del self._busy[shard]
         if not task.cancelled():
-            task.exception()  # whoever waits has got it
+            task.exception()  # those who wait for the task have got it
 
     async def _find(self, shard: str) -> HeldShard | str:
+        """Claim a shard, and compare what the store says of it with what is here. Raises StoreFailure."""
         membership, held = self.membership, self.held.get(shard)
         claimed = await self._claim(shard, 0 if held is None else held.fence)
+        # 1. Another member owns it, or the store does not take this one for alive.
         if claimed.owner is None or claimed.owner != membership.member:
             if held is not None:
                 self.lost(shard, claimed.owner)
@@ -187,25 +203,27 @@ class Shards:
             self._note(shard, claimed.owner)
             return claimed.owner
         if held is not None:
+            # 2. It is here, as the store has it.
             if claimed.outcome is ClaimOutcome.MINE and held.fence == claimed.fence:
                 return held
+            # 3. It is here, and the store had forgotten it: all of it is written again.
             if _is_all(held, claimed):
-                # The store had forgotten it.
                 held.fence = claimed.fence
                 self.contents.note(shard)
                 return held
-            if held.fence:
-                # Somebody has: what is here is older than what is written.
+            # 4. Another member has had it since: what is here is older than what is written.
+            if held.is_claimed:
                 self.lost(shard, membership.member)
                 membership.claim_stands(shard, claimed.fence)
-        # What was claimed by somebody else in this member's name, as who writes does, came without.
+        # 5. Its records become sessions. If the ledger has claimed it in order to write, they did not come
+        # with the claim.
         records = claimed.records if claimed.outcome is ClaimOutcome.TAKEN else await membership.load(shard)
         if records:
-            # A claim alone does not live for long, and they would go with it.
+            # A claim alone is kept for a short time only, and the records would be dropped with it.
             await membership.write(shard, {}, self.rules.ttl_seconds)
         await self.contents.take(shard, claimed.fence, records)
-        if held is not None and not held.fence:
-            # It was served without the store. What others have left is there beside it now.
+        if held is not None and not held.is_claimed:
+            # It was served without the store: what was stored is here beside what has come since.
             held.fence = claimed.fence
             self.contents.note(shard)
             return held
@@ -216,11 +234,16 @@ class Shards:
         return found
 
     async def _claim(self, shard: str, fence: int) -> Claimed:
-        """Claim a shard that is here under this fence, or is not, or without one (0). Raises StoreFailure."""
+        """Claim a shard that is held here under this fence; 0 if it is not, or was never claimed.
+
+        Raises:
+            StoreFailure: it is not known who owns it.
+        """
         membership = self.membership
         if fence:
             claimed = await membership.claim(shard, _CLAIM_SECONDS, fence)
-            # Under a lower fence it was taken from a store that had forgotten it, perhaps to be given back.
+            # A lower fence shows that the store had forgotten the shard when the other member claimed it. If
+            # that does not serve it, it is about to give the claim back.
             was_forgotten = claimed.outcome is ClaimOutcome.OWNED and claimed.fence <= fence
             if was_forgotten and (await self._who_serves(shard)).owner is None:
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -228,8 +251,8 @@ class Shards:
             return claimed
         claimed = await self._claim_unless_served(shard)
         if claimed.outcome is ClaimOutcome.MINE:
-            # It was let go of here, and nobody else has taken it. What was under way then has ids of that
-            # fence, so what comes now needs another one.
+            # It was let go of here, and nobody else has claimed it. Requests that were under way then have
+            # ids of that fence, so those that come now need another one.
             await membership.release(shard)
             claimed = await membership.claim(shard, _CLAIM_SECONDS)
         return claimed
@@ -248,11 +271,11 @@ class Shards:
             claimed = await membership.claim_if_alive(shard, _CLAIM_SECONDS)
             if not membership.doubts_store:
                 return claimed
-            # It has turned out meanwhile.
+            # The doubt has begun while the claim was under way.
             if claimed.outcome is ClaimOutcome.TAKEN:
                 await membership.release(shard)
         served = await self._who_serves(shard)
-        # Of two who serve it without a fence, the store decides.
+        # If it is served here and there without a fence, the store decides.
         if served.owner is not None and (served.fence or shard not in self.held):
             return Claimed(ClaimOutcome.OWNED, served.owner, served.fence)
         return await membership.claim(shard, _CLAIM_SECONDS, served.fence)
@@ -269,16 +292,16 @@ class Shards:
         self.elsewhere[shard] = owner
 
     def correct(self, shard: str, wrong: str, owner: str | None) -> None:
-        """A member has said that it is not the owner, and who is, if it knows."""
+        """Note that the member ``wrong`` does not own a shard, and who does, if it knows."""
         if self.elsewhere.get(shard) == wrong:
             del self.elsewhere[shard]
         if owner is not None and owner not in (wrong, self.membership.member):
             self._note(shard, owner)
 
     async def find_without_store(self, shard: str) -> HeldShard | str:
-        """Where a shard is, by the other members; here, for the time being, if nobody has it."""
+        """Where a shard is, as the other members say; here, without a claim, if none of them has it."""
         owner = await self._who_has(shard)
-        held = self.held.get(shard)  # somebody may have found it meanwhile
+        held = self.held.get(shard)  # another request may have found it meanwhile
         if held is not None:
             return held
         if owner is not None:
@@ -290,7 +313,7 @@ class Shards:
         return held
 
     async def settled(self, shard: str) -> HeldShard | None:
-        """A shard once nothing is being done with it: it may be about to be let go of, or to stay."""
+        """Wait until nothing is being done with a shard; gives it if it is here then."""
         while (task := self._busy.get(shard)) is not None:
             await asyncio.wait([task])
         return self.held.get(shard)
@@ -298,12 +321,12 @@ class Shards:
     # -- being sure --------------------------------------------------------------------------------
 
     async def verify(self, held: HeldShard) -> HeldShard | str:
-        """Where a shard is that was here, when this member was sure of its lease last.
+        """Where a shard is that is held here, for a member that is not sure of its lease.
 
-        Where nobody reaches the store: here, if the operator wants that (``--store-outage``).
+        If nobody reaches the store, it is here, unless the operator wants otherwise (``--store-outage``).
 
         Raises:
-            StoreFailure: it is not known, and that counts.
+            StoreFailure: the store cannot be asked, and the operator wants requests to be refused then.
         """
         try:
             return await self.find(held.shard)
@@ -317,7 +340,7 @@ class Shards:
         return self.held.get(held.shard) or await self.find_without_store(held.shard)
 
     async def keep(self) -> None:
-        """Be alive, until this is cancelled: beat, and see what follows from that and from the time."""
+        """Keep the lease and the shards in order, until this is cancelled: one round for each beat."""
         now = self.membership.now
         tidied = verified = looked = now()
         while True:
@@ -326,7 +349,7 @@ class Shards:
                 if not await self.membership.beat():
                     await self._verify_all()
                 elif self.provisional:
-                    await self._verify_all([shard for shard, held in self.held.items() if not held.fence])
+                    await self._verify_all([each.shard for each in self.held.values() if not each.is_claimed])
                 await self.membership.settle_all()
                 await self.members.look_for_news()
                 if now() - tidied >= _TIDY_SECONDS:
@@ -346,7 +369,10 @@ class Shards:
                 self._observe(events.Crashed(where="cluster", error=repr(error)))
 
     async def _verify_all(self, shards: list[str] | None = None) -> None:
-        """The lease had run out, or the store was away: see which shards are still this member's own."""
+        """See which of these shards are still this member's own; of all that are held, if none are named.
+
+        All are verified when the lease had run out.
+        """
         lapsed, lapses = shards is None, self.membership.lapses
         before = len(self.held)
         to_verify = list(self.held) if shards is None else shards
@@ -368,9 +394,9 @@ class Shards:
     # -- losing and letting go ---------------------------------------------------------------------
 
     def lost(self, shard: str, owner: str | None = None) -> None:
-        """Somebody else owns it: nothing of it is here any more, but for what is under way.
+        """Drop a shard that another member owns now. Requests that are under way come to their ends.
 
-        What the ``owner`` may not have of it is told to whoever wants to know.
+        ``on_lost`` is told what there was of it, because the ``owner`` may lack some of that.
         """
         held = self.held.pop(shard, None)
         if held is None:
@@ -383,8 +409,9 @@ class Shards:
             told(shard, held.fence, left)
 
     async def merge(self, shard: str, fence: int, records: Mapping[RecordPlace, bytes]) -> HeldShard | str:
-        """Take in what somebody has of a shard who has served it under this fence, and has lost it; gives
-        where it is, if that is not here.
+        """Take in the records of a member that has served a shard under this fence, and has lost it.
+
+        Gives where the shard is. If it is another member's, nothing is taken in.
 
         Raises:
             StoreFailure: nothing was taken in.
@@ -401,7 +428,8 @@ class Shards:
         membership, held = self.membership, self.held.get(shard)
         if held is None:
             raise StoreFailure("it has gone on to somebody else meanwhile")
-        # What either has under way has ids of its own fence, so what comes now needs another one.
+        # Requests that are under way at either member have ids of its fence, so those that come now need
+        # another one.
         await membership.release(shard)
         claimed = await membership.claim(shard, _CLAIM_SECONDS, max(held.fence, fence))
         if claimed.owner != membership.member:
@@ -414,7 +442,11 @@ class Shards:
         return held
 
     async def look_at(self, shard: str) -> None:
-        """Something of a shard has gone: let go of it if that was the last. Raises StoreFailure."""
+        """Let go of a shard if nothing is left of it. To be called when something of it has gone.
+
+        Raises:
+            StoreFailure: the store may not know yet.
+        """
         if self._is_over(shard):
             await self._alone(shard, self._let_go)
 
@@ -431,7 +463,7 @@ class Shards:
             await self.membership.release(shard)
 
     async def _tidy(self) -> None:
-        """Let go of shards of which there was nothing, now and the last time: anybody can make up callers."""
+        """Let go of shards that were empty this time and the last: anybody can make up callers."""
         for shard, held in list(self.held.items()):
             was_empty, held.found_empty = held.found_empty, self._is_over(shard)
             if was_empty and held.found_empty:
@@ -444,11 +476,12 @@ class Shards:
         return _ORPHANS_SECONDS * max(1.0, (1 + len(self.members)) / _WHO_LOOK)
 
     async def _adopt_orphans(self) -> None:
-        """Take some shards that nobody has come for: what is idle in them has to end some day."""
+        """Take some shards that nobody owns: their sessions have to be ended when they are idle for long."""
         if self.draining:
             return
         ownerless = {stored.shard for stored in await self.membership.shards() if stored.owner is None}
-        # Who has just let go of them, or died, may have callers that come to another member any moment.
+        # Only those that had no owner the last time, either: when a member has just gone, its callers come to
+        # other members by themselves.
         for shard in list(ownerless & self._orphans)[:_ORPHANS]:
             await self.find(shard)
         self._orphans = ownerless
@@ -497,8 +530,10 @@ def _is_quiet(held: HeldShard | None, contents: Contents) -> bool:
 
 
 def _is_all(held: HeldShard, claimed: Claimed) -> bool:
-    """Whether nothing newer can be written than what is here: nobody has had the shard since, or only for a
-    moment, by a claim to what the store had forgotten, which was given back.
+    """Whether nothing newer can be stored than what is held here.
+
+    That is so if nobody has owned the shard since, or only by a claim to what the store had forgotten, which
+    was given back at once.
     """
     if claimed.fence == held.fence + 1:
         return True

@@ -202,16 +202,19 @@ class Endpoint:
         return refuse(error, first.id if isinstance(first, Request) else jsonrpc.ABSENT, head.cors)
 
     async def _handle_other(self, http: web.BaseRequest, head: Head) -> web.StreamResponse:
-        if head.judged_by is None and http.method == "GET":
-            await self._senders.settle(http, head)
-        if head.judged_by is None and http.method == "DELETE":
-            with contextlib.suppress(ProxyError):  # it leaves, and what it leaves is kept for its return
-                await self._senders.settle(http, head)
+        """Answer a request that is no POST. Raises as ``serve``."""
+        is_settled = head.judged_by is not None
         if http.method == "GET":
+            if not is_settled:
+                await self._senders.settle(http, head)
             if head.hops and self.draining:
                 raise Misdirected(None)
             return await self._legacy.get(http, head)
         if http.method == "DELETE":
+            if not is_settled:
+                # A goodbye is answered even if nobody can say whose it is: nothing is ended by it.
+                with contextlib.suppress(ProxyError):
+                    await self._senders.settle(http, head)
             return self._legacy.delete(head)
         return web.Response(status=405, headers={**head.cors, **_ALLOW})
 

@@ -206,14 +206,15 @@ class LegacyRequests:
                 if place is not None and self._cancellable.get(place) is exchange:
                     del self._cancellable[place]
             result = response.result
-            # Nearly no result is a refusal; of those that are none, hardly any is looked at.
+            # A result that is long, or lacks the word, does not refuse the call for want of a task. Nearly
+            # all are such, and none of them is read.
             if result is not None and (len(result) > tasks.REFUSAL_BYTES or tasks.AUGMENT not in result):
                 break
             if isinstance(exchange, FollowingExchange) or not await self._wants_task(
                 message, response, visit
             ):
                 break
-            exchange = self._follow(message, token, visit, relay)
+            exchange = self._follow(message, token, visit, relay)  # and once more, as a task
         if token is not None and client is not None:
             task_progress.follow(session, exchange.upstream_id, token, client, response, self._delivery)
         if session.incarnation.calls.tokens and message.method.startswith("tasks/"):

@@ -136,21 +136,26 @@ class LegacyEndpoint:
         return response
 
     def _find_client(self, head: Head, session_id: str, messages: Incoming) -> ClientSession | None:
-        """The client session that a POST names; an ``initialize`` asks for a new one whatever id it carries.
+        """The client session that a POST names; None where it needs none.
+
+        An ``initialize`` needs none: it asks for a new client session, whatever id it carries. Under an id
+        that is unknown and may be adopted, notifications, responses and pings need none, either. Only another
+        request begins a client session there.
 
         Raises:
             UnknownSession: there is none, and the id is not adopted.
         """
-        principal = head.sender.principal
-        first = messages[0]
-        if not (isinstance(first, Request) and first.method != revisions.PING):
-            client = self._binder.find_known(principal, session_id)
-            idle = not any(isinstance(m, Request) and m.method != revisions.PING for m in messages)
-            if client is not None or (idle and self._binder.adoption.adopts(session_id)):
-                return client  # what comes to nothing under an unknown id makes no client session
-        elif first.method == revisions.INITIALIZE and len(messages) == 1:
-            return None
-        return self._binder.find(principal, session_id)
+        binder, principal, first = self._binder, head.sender.principal, messages[0]
+        # Nearly always the first message decides.
+        if isinstance(first, Request) and first.method != revisions.PING:
+            if first.method == revisions.INITIALIZE and len(messages) == 1:
+                return None
+            return binder.find(principal, session_id)
+        if not any(isinstance(each, Request) and each.method != revisions.PING for each in messages):
+            client = binder.find_known(principal, session_id)
+            if client is not None or binder.adoption.adopts(session_id):
+                return client
+        return binder.find(principal, session_id)
 
     def _note_connection(self, http: web.BaseRequest, client: ClientSession) -> None:
         """Have the client session told when this connection is closed."""

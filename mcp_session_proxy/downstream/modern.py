@@ -130,11 +130,10 @@ class ModernRequests:
         if method == revisions.DISCOVER:
             visit.end()
             return self._discover(modern, facts)
-        if not (is_known or facts.has_extensions):
-            visit.end()
-            raise no_such_method(method)
+        # A call ends its visit by itself. Until there is one, it is ended here.
         try:
-            # Until there is a call, which ends its visit by itself, nobody else does.
+            if not (is_known or facts.has_extensions):
+                raise no_such_method(method)
             tool = await self._prepare(request, modern, key, visit)
             make_exchange = Exchange if tool is None else self._way_of(request, modern, tool, visit)
         except BaseException:

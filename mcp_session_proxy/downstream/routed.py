@@ -87,7 +87,10 @@ class RoutedEndpoint:
 
 
 class RoutedRequest:
-    """One request on its way (``cluster.routing.Way``). Its body is read when it has to be sent elsewhere."""
+    """One request on its way (``cluster.routing.Routable``).
+
+    Its body is read when it has to be sent elsewhere.
+    """
 
     def __init__(self, routed: RoutedEndpoint, http: web.BaseRequest, head: Head) -> None:
         self.hops = head.hops
@@ -119,13 +122,13 @@ class RoutedRequest:
         )
 
     async def serve(self) -> web.StreamResponse:
-        """See ``Way``."""
+        """See ``Routable``."""
         # Whoever answers gives back what the body takes.
         self._owed_bytes = 0
         return await self._routed.endpoint.serve(self._http, self._head, self.body)
 
     async def send(self, card: Card, hops: int) -> web.StreamResponse:
-        """See ``Way``."""
+        """See ``Routable``."""
         routed, http, head = self._routed, self._http, self._head
         if http.method != "POST":
             if self.is_stream:

@@ -70,6 +70,7 @@ class Visit:
         self._binder = binder
         self._slot = slot
         self._borrowed = borrowed
+        # ``_visitor`` is None from the end on, so that the client session is told once.
         self._visitor = self.client = client
         self.caller = caller
         self.session = slot.session

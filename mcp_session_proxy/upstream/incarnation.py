@@ -271,10 +271,13 @@ class Incarnation:
         if quiet_seconds >= keepalive_seconds and not self.calls.in_flight and self.stands:
             # Noted before it is sent, so that the next round does not send another.
             self.calls.touch()
-            self.tasks.spawn(self._check("ping"), f"keep-alive {self.record.tag}")
+            self.tasks.spawn(self._tell_if_gone("ping"), f"keep-alive {self.record.tag}")
 
-    async def _check(self, how: str) -> bool:
-        """Ask whether it lives, and tell it if it does not. Gives whether it is gone."""
+    async def _tell_if_gone(self, how: str) -> bool:
+        """Ask the server whether it knows the session, and call ``on_lost`` with ``how`` if it does not.
+
+        Gives whether the session is gone.
+        """
         if await self.confirm():
             return False
         self._on_lost(self, how)
@@ -311,7 +314,7 @@ class Incarnation:
             connect=lambda last_event_id: self.channel.open_stream(self.record.credentials, last_event_id),
             take=self.take,
             unreachable=self._is_better_elsewhere,
-            vanished=lambda: self._check("stream"),
+            vanished=lambda: self._tell_if_gone("stream"),
             missed=self._missed,
             goes_on=self.former is not None,
             after=self.last_event_id,

@@ -433,7 +433,7 @@ class Told(NamedTuple):
 
 
 class Call:
-    """One request of a caller. Implements ``routing.Way``, at the member where it came in."""
+    """One request of a caller. Implements ``routing.Routable``, at the member where it came in."""
 
     def __init__(self, world: "World", member: Member, shard: str, number: int, *, read: bool) -> None:
         self.hops = 0
