@@ -1,6 +1,6 @@
 """Sockets that systemd has opened and passes on to each process that serves on them (``sd_listen_fds(3)``).
 
-They stay open while the service is restarted, so who connects meanwhile waits instead of being refused.
+They stay open while the service is restarted: clients that connect meanwhile wait, and are not refused.
 """
 
 import os
@@ -37,13 +37,13 @@ class Inherited(msgspec.Struct, frozen=True):
 
 
 def inherit(environment: MutableMapping[str, str], *, first: int = _FIRST) -> Inherited:
-    """The sockets that were passed to this process, if any; its children will not take them for theirs.
+    """The sockets that were passed to this process, if any. Its children do not inherit them.
 
     Raises:
-        CannotStart: they are not what was promised, or nothing that one can serve on.
+        CannotStart: one is missing, or cannot be served on.
     """
     pid, count, names = (environment.pop(name, None) for name in _VARIABLES)
-    # Meant for another process: for the shell or the launcher that has started this one.
+    # They may be meant for another process, such as the shell that has started this one.
     if count is None or pid != str(os.getpid()):
         return Inherited()
     if not (count.isascii() and count.isdecimal()):

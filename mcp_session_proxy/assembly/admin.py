@@ -1,4 +1,4 @@
-"""Where operators come in."""
+"""The admin listener, built and opened."""
 
 import contextlib
 from functools import partial
@@ -31,7 +31,7 @@ async def open_admin(
     operator: Operator,
     going_round: GoingRound,
 ) -> web.AppRunner:
-    """Serve operators, until ``stack`` is closed."""
+    """Serve operators on these sockets, until ``stack`` is closed."""
 
     def token() -> str | None:
         secret = in_force.settings.admin_token

@@ -1,4 +1,4 @@
-"""The server behind us where the settings name a command: how it is started, and who sees to its children."""
+"""The server if the settings name a command: how it is started, and what becomes of its children."""
 
 import asyncio
 import os
@@ -48,12 +48,12 @@ class CommandServer:
         self.servers = [Server(name=settings.upstream_shown, transport=self.transport, probe=always_there)]
 
     def maintain(self) -> None:
-        """Do what time demands. To be called every now and then."""
+        """Wait for processes that have ended and have no parent but this one. To be called now and then."""
         if os.getpid() == 1:
             bury_orphans(self.transport.children)
 
     async def sweep(self) -> None:
-        """End what a former proxy has left behind, as it was killed. Most of it leaves by itself."""
+        """End the children of a former proxy that was killed. Most of them have ended by themselves."""
         count = self._ledger.sweep(signal.SIGTERM)
         if not count:
             return
@@ -61,8 +61,8 @@ class CommandServer:
         await asyncio.sleep(_TERMINATES_SECONDS)
         if self._ledger.sweep(signal.SIGKILL):
             await asyncio.sleep(_TERMINATES_SECONDS)
-            self._ledger.sweep(signal.SIGKILL)  # nobody is left, which is noted
+            self._ledger.sweep(signal.SIGKILL)  # finds none, and notes that
 
     async def close(self) -> None:
-        """See off whoever is left."""
+        """End all children that are left."""
         await self.transport.close()

@@ -1,4 +1,4 @@
-"""What serves a request once it has come in: servers, sessions, exchanges, and what is kept for them."""
+"""The objects that serve a request once it has come in, from the servers to the exchanges."""
 
 import random
 import weakref
@@ -36,12 +36,13 @@ from ..upstream.trial import Trials
 from . import rules
 from .in_force import InForce
 
-# Of the time between two pings: sessions that began together need not be pinged together.
+# The least part of the usual time between two pings. Each session has a part of its own, so that sessions
+# that began together are not pinged together.
 _LEAST_PART: Final = 0.85
 
 
 class Core:
-    """All of it, built from the servers to what modern clients wait for."""
+    """All of these objects, built in the order of the floors and joined to each other."""
 
     def __init__(
         self,
@@ -54,7 +55,6 @@ class Core:
         parking: Callable[..., Parking] = Parking,
     ) -> None:
         self.memory = memory
-        self.profiles = Profiles(memory.profiles)
         build = in_force.build
         replicas = [
             build(rules.upstream_era, partial(Replica, server, build(rules.breaker_rules, Breakers), observe))
@@ -113,7 +113,7 @@ class Core:
                 questions=self.memory.questions,
             ),
         )
-        # What servers say of their own accord goes back the way up.
+        # Passes on what servers say of their own accord.
         opener.router = Router(
             delivery=self.delivery,
             attribution=self.attribution,
@@ -127,7 +127,7 @@ class Core:
         self._wire()
 
     def _wire(self) -> None:
-        """Who is told of what happens below, or asked from there: all of it is here."""
+        """Join lower floors to higher ones: who is told of what happens below, or asked from there."""
         binder, attachments = self.binder, self.binder.attachments
         binder.on_arrival.append(self.early.arrived)
         attachments.on_attached += [self.delivery.attached, self.wishes.attached]
@@ -136,16 +136,16 @@ class Core:
         self.tasks.hold = partial(hold, binder)
 
     def maintain(self) -> None:
-        """Do what time demands. To be called every now and then."""
+        """Close and drop what has reached its time or its limit. To be called about once a second."""
         upkeep.maintain(self.pool)
         self.binder.maintain()
         self.delivery.maintain()
         self.catalog.keep_to_share()
 
     async def end(self, spared: Callable[[], Awaitable[frozenset[Slot[UpstreamSession]]]]) -> None:
-        """Let go of whatever waits, and of every session: with a goodbye, but for those that are ``spared``.
+        """End all that waits, and close every session, but for those that ``spared`` gives.
 
-        Which those are is asked when nothing goes on in any of them.
+        ``spared`` is awaited when nothing is under way any more on any session.
         """
         self.parking.close()
         await self.tasks.part()
@@ -157,9 +157,10 @@ class Core:
 
 
 class Opener:
-    """Makes upstream sessions. ``rules`` may be replaced at any time: those that it has made go by them, too.
+    """Makes upstream sessions. ``rules`` may be replaced at any time, also for sessions that were made.
 
-    ``router`` has to be set before the first one: it leads to those who have sessions made.
+    ``router`` has to be set before the first session is made. It cannot be an argument, because it is built
+    of objects that are built with this one.
     """
 
     router: Router
@@ -184,7 +185,7 @@ class Opener:
             session.record.rules = rules
 
     def make(self, key: SessionKey, profile: Profile, known: KnownSession | None = None) -> UpstreamSession:
-        """A session for clients of this key, not open yet; the one that is ``known`` from elsewhere."""
+        """A session of this key that is not open yet. One that is ``known`` exists at its server already."""
         session = UpstreamSession(
             fleet=self._fleet,
             initialize_params=profile.params,

@@ -1,4 +1,4 @@
-"""Where events are kept beside the memory (``--events``)."""
+"""The event store that ``--events`` names, opened and joined to deliveries."""
 
 from contextlib import AsyncExitStack
 from typing import Final
@@ -18,7 +18,9 @@ _STORE: Final = "store"
 async def open_event_store(
     stack: AsyncExitStack, name: str, state: KeptState, delivery: Delivery, observe: Observer
 ) -> None:
-    """Have what is delivered kept where ``name`` says, until the stack is closed: then all of it is written.
+    """Keep the events of clients' streams in the store of this name, until ``stack`` is closed.
+
+    All that is left to be written is written then.
 
     Raises:
         CannotStart: there is no such store.

@@ -1,4 +1,4 @@
-"""Where clients come in: the front door, the MCP endpoint behind it, and the paths that pass it by."""
+"""What clients connect to: the front door, the MCP endpoint, and the server's other paths."""
 
 import asyncio
 import contextlib
@@ -35,11 +35,11 @@ from .sites import open_sites
 from .sockets import Bound
 
 _FAREWELL_SECONDS: Final = 1.0
-# A client that has said nothing for two seconds on a connection is not about to, or no more than at any time.
-# On a busy machine, one that calls without pause may well take one second from one call to the next.
+# A connection that was idle for two seconds is closed. On a busy machine, a client that calls without a pause
+# may take a second between two calls.
 _LOOK_SECONDS: Final = 0.05
 _QUIET_LOOKS: Final = 40
-# Where nobody takes over, clients find out soon enough: only those are waited for who are calling right now.
+# If no other process takes over, only clients that are about to call are waited for, a fifth of a second.
 _LAST_LOOKS: Final = 4
 _CLOSE_SECONDS: Final = 5.0
 
@@ -47,8 +47,9 @@ _CLOSE_SECONDS: Final = 5.0
 class Front:
     """All that stands between the clients' connections and the core.
 
-    ``secret`` is what principals are hashed with: who is to know them again after a restart keeps it.
-    Clients and other members come in by the ``entrance``, which is the endpoint itself without a ``cluster``.
+    ``secret`` is the key of the hash that makes principals. It is kept if they are to be the same after a
+    restart. Requests of clients and of other members go to the ``entrance``: the endpoint, or with a
+    ``cluster`` the ``RoutedEndpoint`` in front of it.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class Front:
         )
 
     def _route(self, cluster: Cluster) -> RoutedEndpoint:
-        """The endpoint behind which several proxies are one."""
+        """The endpoint that sends requests to the member whose they are."""
         core = self._core
         self._senders.on_claimed.append(cluster.principals.note)
         forwarding = Forwarding(cluster.peers, heartbeats=self._heartbeats, answers=core.memory.answers)
@@ -212,7 +213,7 @@ class Front:
         )
 
     def passthrough(self) -> Passthrough | NoOtherPaths:
-        """The way past the endpoint, to the server for what belongs to no session."""
+        """What passes requests on that belong to no session, to the server that is best at the moment."""
         return self._passing[self._core.fleet.best()]
 
     def _rewrite(self, challenge: str) -> str:
@@ -227,10 +228,10 @@ class Front:
             await open_sites(stack, self.runner, bound, make_site=make_site, tls=tls)
 
     async def part(self, patience_seconds: float) -> None:
-        """Send everybody to a successor that has the sockets, so that none of them notices.
+        """Have clients connect anew, to another process that has the sockets. They notice nothing else.
 
-        Whoever is connected gets its answers, the last one with ``Connection: close``; whoever says nothing
-        is disconnected after a moment. Ends when nothing is under way any more, or with the patience.
+        Requests are answered, the last on each connection with ``Connection: close``, and idle connections
+        are closed after a moment. This ends when no request is under way, or after ``patience_seconds``.
         """
         self.listener.part()
         now = asyncio.get_running_loop().time
@@ -239,9 +240,9 @@ class Front:
         if isinstance(self.entrance, RoutedEndpoint):
             self.entrance.end_streams()
         while now() < deadline:
-            self._core.listening.close()  # also those that have only just begun
+            self._core.listening.close()  # each time, because clients go on opening them
             left = self.listener.close_quiet(_QUIET_LOOKS) + len(self.endpoint.posts)
-            # Whoever has connected may shake hands as long as others may be silent.
+            # TLS handshakes are waited for as long as idle connections are.
             if looks <= _QUIET_LOOKS:
                 left += self.listener.places.waiting
             if not left:
@@ -250,14 +251,14 @@ class Front:
             await asyncio.sleep(_LOOK_SECONDS)
 
     async def shut(self) -> None:
-        """Let nobody connect any more, and begin nothing new: the next answer is everybody's last."""
+        """Accept no further connections and requests. The next answer on each connection is the last."""
         self.endpoint.drain()
         self.listener.part()
         for site in list(self.runner.sites):
             await site.stop()
 
     async def finish(self, patience_seconds: float) -> int:
-        """Wait for the requests in flight; gives how many had to be cut off."""
+        """Wait for the requests in flight; gives how many were given up after ``patience_seconds``."""
         now = asyncio.get_running_loop().time
         deadline = now() + patience_seconds
         posts = self.endpoint.posts
@@ -272,9 +273,10 @@ class Front:
         return len(exchanges)
 
     async def _see_off(self, deadline: float) -> None:
-        """Answer those who are just asking again on a connection of theirs, before all of them are closed.
+        """Wait until no connection is in use, or until ``deadline``, before all are closed.
 
-        Whose answer had begun when the shutdown did was not told that it would be the last one.
+        An answer that had begun before the shutdown did not say that it was the last one, so its client may
+        just be sending another request.
         """
         now = asyncio.get_running_loop().time
         while now() < deadline:
@@ -283,5 +285,5 @@ class Front:
             await asyncio.sleep(_LOOK_SECONDS)
 
     def close(self) -> None:
-        """Stop what beats."""
+        """Stop the heartbeats."""
         self._heartbeats.close()

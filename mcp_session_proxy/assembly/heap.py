@@ -1,11 +1,11 @@
-"""Has the C library give memory back to the system: glibc's ``malloc`` keeps most of what it is given.
+"""Returns free memory to the system, which glibc's ``malloc`` does not do by itself.
 
-Somebody sends some large bodies, and what the process has grown by stays with it for good: blocks that
-were given back lie between others that are in use, and what is free between those goes to nobody else. So
-large blocks are mapped by themselves, which the system gets back at once; and where the process has grown,
-the pages of what is free are returned every now and then (``malloc_trim``), which takes milliseconds.
+After a few large bodies a process would stay large: free blocks lie between blocks that are in use, and no
+other process gets that memory. So large blocks are mapped by themselves, and the system has them back as soon
+as they are freed. And when the process has grown, the pages of all free blocks are returned now and then
+(``malloc_trim``), which takes milliseconds.
 
-With other C libraries nothing happens here: musl returns by itself, and elsewhere there is no such function.
+With other C libraries nothing happens here: musl returns memory by itself, others have no such function.
 """
 
 import ctypes
@@ -20,19 +20,20 @@ _MMAP_THRESHOLD: Final = -3
 _TRIM_THRESHOLD: Final = -1
 _ARENA_MAX: Final = -8
 
-# From this size on a block is mapped by itself. Without a number, the first block of some megabytes that is
-# given back raises it to that size. Smaller ones are read from sockets all the time, and to map each of them
-# would cost.
+# Blocks from this size on are mapped by themselves. If no size is set, malloc raises its own to that of the
+# largest block that was freed. Mapping smaller blocks would cost much, as they are read from sockets all the
+# time.
 _MAPPED_BYTES: Final = 1024 * 1024
-# So much may stay free at the heap's end, so that it does not shrink and grow with each request.
+# As much may stay free at the end of the heap, so that it does not shrink and grow with each request.
 _FREE_AT_END_BYTES: Final = 4 * 1024 * 1024
-# Arenas for threads: there are a few, which do little, and each arena keeps what is free for itself.
+# How many arenas threads have. The few threads do little, and each arena keeps its own free blocks.
 _ARENAS: Final = 2
 
-# Growth over the least that there ever was, from which on it is worth it.
+# Memory is returned once the process is larger by this than at its smallest.
 _GROWN_BYTES: Final = 8 * 1024 * 1024
 _PAUSE_SECONDS: Final = 10.0
-# It looks at every free block, while everything else waits: a longer pause follows where that took long.
+# malloc_trim looks at every free block while everything else waits. The pause after it is so many times as
+# long as it took.
 _PAUSES: Final = 200
 
 _STATM: Final = Path("/proc/self/statm")
@@ -47,7 +48,7 @@ def resident_bytes() -> int:
 
 
 def tune() -> Trim | None:
-    """Set what has to be set at the start; gives ``malloc_trim``, or None where there is no such thing."""
+    """Set malloc's parameters; gives ``malloc_trim``, or None if the C library has none."""
     try:
         library = ctypes.CDLL(None)
         set_option, trim = library.mallopt, library.malloc_trim
@@ -65,7 +66,7 @@ def tune() -> Trim | None:
 
 
 class Heap:
-    """Looks every now and then whether there is something to give back, and does so.
+    """Returns free memory when the process has grown.
 
     ``trim`` is ``malloc_trim``; with None nothing happens.
     """
@@ -84,7 +85,7 @@ class Heap:
         self._not_before = 0.0
 
     def look(self) -> None:
-        """Give back what is free, if the process has grown, and if it is time for that."""
+        """Return free memory if the process has grown and the pause is over. To be called now and then."""
         begun = self._now()
         if self._trim is None or begun < self._not_before:
             return

@@ -1,7 +1,7 @@
-"""The settings in force, and everybody who goes by them.
+"""The settings in force, and the components that have rules made of them.
 
-Whoever is built here is given rules that are made of the settings, and new ones whenever these are replaced:
-what an option means is said once, in ``rules``, and who goes by it once, where that is built.
+A component that is built here gets its first rules at once, and new ones whenever the settings are replaced.
+So each option's meaning is written once, in ``rules``, and its component is named once, where it is built.
 """
 
 from collections.abc import Callable
@@ -13,7 +13,7 @@ Rules = TypeVar("Rules")
 
 
 class Ruled(Protocol):
-    """Something that goes by rules, which may be replaced whole at any time."""
+    """A component whose rules may be replaced at any time."""
 
     rules: Any
 
@@ -22,23 +22,26 @@ Component = TypeVar("Component", bound=Ruled)
 
 
 class InForce:
-    """The settings as they are now, and the table of those who go by them with how their rules are made."""
+    """The settings as they are now, and a table of the components with what makes their rules."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self._table: list[tuple[Ruled, Callable[[Settings], Any]]] = []
 
     def build(self, make_rules: Callable[[Settings], Rules], make: Callable[[Rules], Component]) -> Component:
-        """What ``make`` makes of the rules of today; it gets those of tomorrow, too."""
+        """Build a component with its first rules, and note it for all later ones.
+
+        ``make_rules`` makes rules of settings, and ``make`` the component of rules.
+        """
         component = make(make_rules(self.settings))
         self._table.append((component, make_rules))
         return component
 
     def replace(self, settings: Settings) -> None:
-        """Go by these settings from now on.
+        """Give every component the rules that follow from these settings.
 
-        What follows from it (who waits gets room, who is over a limit goes) happens with the next round of
-        maintenance.
+        What has to change then, such as a session that is over a lowered limit, changes in the next round of
+        maintenance. If rules cannot be made of the settings, nothing is replaced.
         """
         everybody = [(component, make_rules(settings)) for component, make_rules in self._table]
         self.settings = settings

@@ -1,7 +1,7 @@
-"""The sockets of clients and operators: where they come from, and where they go when this process ends.
+"""The sockets that listen for clients and operators: where they come from, and where they go in the end.
 
-They come from systemd, from the process that this one replaces, or are bound here. Those that another process
-goes on with *outlive* this one: whoever is sent away then need only connect again.
+They come from systemd, or from the process that this one replaces, or they are bound here. Sockets *outlive*
+this process if another one goes on with them. Clients then need only connect again.
 """
 
 import contextlib
@@ -45,11 +45,11 @@ class Listeners:
         self._replaceable: Replaceable | None = None
 
     async def find(self) -> None:
-        """Have the sockets. A process that is to be replaced goes on serving on its own.
+        """Get the sockets, which listen from then on. A process that is to be replaced still serves.
 
         Raises:
-            CannotListen: an address is taken or not ours.
-            CannotStart: whoever is to be replaced hands nothing over.
+            CannotListen: an address is in use, or is not one of this machine.
+            CannotStart: the process that is to be replaced does not give its sockets.
         """
         settings = self._settings
         if settings.replace:
@@ -85,14 +85,17 @@ class Listeners:
         return bound
 
     async def take_over(self) -> None:
-        """From now on no other process accepts on them, or uses the directory of state.
+        """End the serving of the process that is to be replaced, if there is one.
+
+        From then on no other process accepts on the sockets, or uses the directory of state.
 
         Raises:
-            CannotStart: the one that has them has changed its mind, and goes on.
+            CannotStart: that process goes on.
         """
         if self._predecessor is not None:
             await self._predecessor.replace()
-            # Nobody would ever accept on what was not asked for: whoever connects there is to be refused.
+            # Its sockets that this process does not serve on are closed, so that connections there are
+            # refused.
             self._predecessor.close()
             self._observe(events.TookOver(pid=self._predecessor.pid))
 
@@ -103,10 +106,10 @@ class Listeners:
         replaced: Callable[[], None],
         wait_seconds: Callable[[], float | None],
     ) -> None:
-        """Let a successor have them: ``cease`` has nobody accepted any more, ``replaced`` ends this process,
-        which takes ``wait_seconds`` at most if it keeps state.
+        """Let a newer process have the sockets, unless systemd keeps them for it.
 
-        What systemd keeps for the next process anyway is offered to nobody.
+        ``cease`` stops accepting, and ``replaced`` has this process end. If it keeps state, that takes
+        ``wait_seconds`` at most.
         """
         if self._meeting_place is None or self._inherited != Inherited():
             return
@@ -135,19 +138,19 @@ class Listeners:
         self._replaceable = replaceable
 
     def withdraw(self) -> None:
-        """Offer them to nobody any more; nobody may be accepted any more before that. Idempotent."""
+        """Stop offering the sockets. Nothing may accept on them any more. Idempotent."""
         if self._replaceable is not None:
             self._replaceable.close()
 
     def leave(self) -> None:
-        """This process has let go of everything: a successor that waits for that may go on."""
+        """Tell a newer process that waits for it that this one has let go of everything."""
         if self._replaceable is not None:
             self._replaceable.close()
             self._replaceable.leave()
 
 
 def _meeting_place(settings: Settings, environment: Mapping[str, str]) -> Path | None:
-    """Where a process and its successor find each other; None if there is no such place."""
+    """The socket by which a process and its successor find each other; None if no directory is named."""
     directory = settings.state_directory
     if directory is None:
         # systemd names several directories with colons in between.

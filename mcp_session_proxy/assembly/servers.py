@@ -1,6 +1,6 @@
-"""The servers behind us where the settings name URLs: what leads to each, and how it is looked at.
+"""The servers that the settings name by URL: the transport to each, and how it is probed.
 
-One that is a command is made in ``command``.
+A server that is a command is made in ``command``.
 """
 
 import ssl
@@ -26,7 +26,7 @@ _ToUrl: TypeAlias = StreamableHttp | HttpSse | AutoHttp
 
 
 class HttpServers:
-    """The servers that have a URL."""
+    """The servers that have a URL, and the transports to them."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class HttpServers:
             self.servers.append(Server(name=name, transport=transport, probe=probe_of(url, tls), url=url))
 
     def close(self) -> None:
-        """Close the transports; nothing may be under way any more."""
+        """Close the transports. No request may be under way any more."""
         for transport in self.transports:
             transport.close()
 

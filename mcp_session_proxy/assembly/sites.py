@@ -1,4 +1,4 @@
-"""Who is served on the sockets that listen, and who is told where that is."""
+"""Serving on sockets that listen, and announcing their addresses."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ async def open_sites(
     make_site: MakeSite = _PLAIN_SITE,
     tls: ssl.SSLContext | None = None,
 ) -> None:
-    """Serve those who connect to a listener's sockets, until ``stack`` is closed."""
+    """Serve on the sockets of a listener, until ``stack`` is closed."""
     await runner.setup()
     stack.push_async_callback(runner.cleanup)
     for listening in bound.sockets:
@@ -34,7 +34,7 @@ async def open_sites(
 
 
 async def cease(*runners: web.BaseRunner) -> None:
-    """Accept nobody any more; who has been accepted is served as ever, and handshakes under way go on."""
+    """Accept no further connections. Those that were accepted are served, and TLS handshakes go on."""
     for runner in runners:
         for site in list(runner.sites):
             if isinstance(site, TlsSite):
@@ -44,7 +44,7 @@ async def cease(*runners: web.BaseRunner) -> None:
 
 
 def announce(path: Path, *, listen: str, endpoint: str, admin: str | None) -> None:
-    """Write the URLs to a file, whole or not at all, for whoever started us.
+    """Write the URLs as JSON to a file (``--announce``), whole or not at all.
 
     Raises:
         CannotStart: the file cannot be written.

@@ -1,4 +1,4 @@
-"""Listening sockets, before anybody accepts on them: bound here, or given by whoever had them before.
+"""Sockets that listen, before a process accepts on them: bound here, or given by another process.
 
 From the moment on at which a socket listens, the system takes connections for it and keeps them in a queue.
 The queue belongs to the socket and not to the process, so a socket that goes from one process to the next
@@ -18,20 +18,20 @@ import msgspec
 
 from ..settings.values import Address, hide_user
 
-# How many may wait to be accepted. While one process follows another they wait longer than usual.
+# How many connections may wait to be accepted. They wait longer while one process replaces another.
 BACKLOG: Final = 1024
 _NO_SUCH_FAMILY: Final = frozenset({errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
 
 
 class CannotStart(Exception):
-    """Something outside is in the way. The text says which option to change."""
+    """The proxy cannot start. The text says why, and which option to change."""
 
     def __init__(self, text: str) -> None:
         super().__init__(hide_user(text))
 
 
 class CannotListen(CannotStart):
-    """A listener's address is taken or not ours."""
+    """The address of a listener is in use, or is not one of this machine."""
 
 
 class Role(StrEnum):
@@ -42,7 +42,7 @@ class Role(StrEnum):
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """The sockets of one listener, and its address as people know it, with the port that it has become."""
+    """The sockets of one listener, and the address that people use, with the port that was chosen."""
 
     address: Address
     sockets: tuple[socket.socket, ...]

@@ -1,6 +1,6 @@
-"""Where state outlives the process: the directory of ``--state-dir``, or what ``--store`` names.
+"""The two places in which state outlives the process: ``--state-dir`` and ``--store``.
 
-Both are opened with the keys that seal what lies there, and say when a member that was alive is gone.
+Both are opened with the keys that seal their records, and tell whether the process of a member has ended.
 """
 
 import asyncio
@@ -22,22 +22,22 @@ from ..store.sqlite import SqliteEngine
 from ..store.sqlite_file import DamagedStore, NewerStore
 from .sockets import CannotStart
 
-# How long a store may take to be there, which may have been started together with us.
+# How long a store is waited for at the start, because it may have been started at the same time.
 _PATIENCE_SECONDS: Final = 10.0
 _RETRY_SECONDS: Final = 0.25
-# What is sealed there, as records are for their places.
+# The place for which what all members have in common is sealed.
 _COMMON: Final = "common"
 
 
 class CannotKeepState(CannotStart):
-    """Nothing can be kept where the settings say."""
+    """State cannot be kept where the settings say. The text says what to do."""
 
     def __init__(self, problem: str, advice: str, option: str = "--state-dir") -> None:
         super().__init__(f"{option}: {problem}. {advice}")
 
 
 class DirectoryStore:
-    """A directory of this machine, for all proxies on it that have the same server."""
+    """A directory on this machine, for all proxies here that have the same server."""
 
     kept: Final[Literal["disk"]] = "disk"
     option: Final = "--state-dir"
@@ -59,7 +59,7 @@ class DirectoryStore:
 
     @classmethod
     async def open(cls, path: Path, observe: Observer) -> "DirectoryStore":
-        """Open it, or make it. Raises CannotKeepState."""
+        """Open the directory, which is made if there is none. Raises CannotKeepState."""
         try:
             state_dir.prepare(path)
             was_here = state_dir.has_key(path)
@@ -76,8 +76,10 @@ class DirectoryStore:
         return store
 
     async def _open_file(self) -> bool:
-        """Open the file, or another in place of a damaged one; gives whether there was none. Raises
-        StoreFailure.
+        """Open the file, or a new one in place of one that is damaged; gives whether there was none.
+
+        Raises:
+            StoreFailure: it cannot be used.
         """
         told: list[events.Event] = []
 
@@ -93,19 +95,20 @@ class DirectoryStore:
         return self.engine.is_new and not told
 
     def join(self, member: str) -> None:
-        """This member is here. Raises StoreFailure."""
+        """Take the lock that shows that this member is alive. Raises StoreFailure."""
         self._member = member
         self._lock = state_dir.take_lock(self.directory, member)
 
     def is_gone(self, other: StoredMember) -> bool:
-        """Whether a member that was here has ended."""
+        """Whether the process of a member has ended."""
         return state_dir.is_gone(self.directory, other.member)
 
     async def look_after(self) -> None:
-        """See that all of it lies where the next process looks for it. To be called every now and then.
+        """Check that the file, the key and the lock are where the next process looks for them.
 
-        Whatever somebody has removed while it was in use, or put another thing in the place of, is made anew:
-        what is in memory is written there with the next beat, as to a store that came back empty.
+        To be called every now and then. If something was removed or replaced while it was in use, it is made
+        anew. All that is in memory is written there with the next beat, as to a store that has come back
+        empty.
         """
         if await asyncio.to_thread(self._is_in_place):
             self._trouble.end()
@@ -138,7 +141,7 @@ class DirectoryStore:
                 former.close()
 
     async def close(self) -> None:
-        """Let go of it: this member is here no longer."""
+        """Close the file, and release the lock."""
         await self.engine.close()
         if self._lock is not None:
             self._lock.close()
@@ -170,7 +173,7 @@ class NetworkStore:
 
     @classmethod
     async def open(cls, settings: Settings, address: StoreAddress, observe: Observer) -> "NetworkStore":
-        """Reach it, and find out what its members call callers.
+        """Connect to the store, and read the root that all its members make callers' names of.
 
         Raises:
             ConfigError: the key of the cluster cannot be read.
@@ -185,9 +188,10 @@ class NetworkStore:
         return store
 
     async def _agree(self) -> None:
-        """Have the root of all names in common with the other members.
+        """Read the root of all names, which the first member has made.
 
-        It is in the store and not made of the key, so that keys can be changed and callers stay who they are.
+        It is kept in the store, sealed, and is not made of the key: when the key is changed, callers keep
+        their names.
         """
         key, *older = self._keys
         seals = Keys(key, tuple(older))
@@ -201,7 +205,7 @@ class NetworkStore:
                 self.option,
             ) from None
         if older:
-            # It outlives the key that it was sealed with.
+            # Sealed anew with the newest key, so that it can be opened when the older ones are gone.
             await self._reach(seals.seal(_COMMON, root), found)
         self.keys = self.engine.keys = Keys(key, tuple(older), root=root)
 
@@ -227,17 +231,17 @@ class NetworkStore:
                 await asyncio.sleep(_RETRY_SECONDS)
 
     def join(self, member: str) -> None:
-        """This member is here: its lease says so."""
+        """Do nothing: the member's lease shows that it is alive."""
 
     def is_gone(self, other: StoredMember) -> bool:  # noqa: ARG002
-        """Nobody can tell before its lease has run out."""
+        """False: nothing but its lease shows whether a member on another machine is alive."""
         return False
 
     async def look_after(self) -> None:
-        """Its own people do."""
+        """Do nothing: the store is looked after by whoever runs it."""
 
     async def close(self) -> None:
-        """Let go of it."""
+        """Close the connections."""
         await self.engine.close()
 
 
@@ -245,7 +249,7 @@ KeptStore: TypeAlias = DirectoryStore | NetworkStore
 
 
 async def open_store(settings: Settings, observe: Observer) -> KeptStore | None:
-    """What the settings name; None if sessions are in memory only.
+    """The store that the settings name; None if state is kept in memory only.
 
     Raises:
         ConfigError: the key of the cluster cannot be read.

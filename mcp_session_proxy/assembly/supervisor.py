@@ -1,6 +1,6 @@
-"""What systemd is told of the process, when it started the process and wants to know (``sd_notify(3)``).
+"""Tells systemd about the state of the process, if it wants to know (``sd_notify(3)``).
 
-It listens on the datagram socket that ``NOTIFY_SOCKET`` names. Without one, nothing here does anything.
+It listens on the datagram socket that ``NOTIFY_SOCKET`` names. Without that variable nothing is told.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ class Supervisor:
             self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
             self._socket.setblocking(False)
         self.alive_within_seconds = self._read_watchdog(environment)
-        """How often it wants to hear ``alive`` at least; None if it does not care."""
+        """The longest time between two calls of ``alive``, in seconds; None if none are wanted."""
 
     def ready(self, status: str) -> None:
         """The process serves, after a start or a reload. ``status`` is one line for ``systemctl status``."""
@@ -49,7 +49,7 @@ class Supervisor:
 
     def _tell(self, *lines: str) -> None:
         if self._socket is not None:
-            # Whoever does not listen to a datagram cannot be helped.
+            # If nobody receives the datagram, nothing else can be done about it.
             with contextlib.suppress(OSError):
                 self._socket.sendto("\n".join(lines).encode(), self._address)
 

@@ -12,7 +12,7 @@ from ..ops.recent import Recent
 
 
 class Watchers:
-    """All of them; ``observe`` tells each. ``rules`` is the least important level that is logged."""
+    """All observers; ``observe`` tells each of them. ``rules`` is the lowest level that is logged."""
 
     def __init__(self, rules: Level) -> None:
         self.metrics = Metrics()

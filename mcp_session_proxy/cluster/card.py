@@ -8,11 +8,12 @@ _VERSION: Final = 1
 
 
 class Card(msgspec.Struct, frozen=True, kw_only=True):
-    """One member. ``addresses`` are where the others reach it, the best first: ``unix:/path``, or a URL.
+    """What one member tells of itself.
 
-    ``started`` is in seconds since 1970. ``servers`` are the names of the servers that it is in front of,
-    ``digest`` is one of the settings that have to be equal. One that is ``draining`` claims nothing new.
-    ``shards`` is roughly how many it has.
+    ``addresses`` are where the others reach it, the best first: ``unix:/path``, or a URL. ``started`` is in
+    seconds since 1970. ``servers`` are the names of the servers that it is in front of. ``digest`` is a hash
+    of the settings that have to be the same at all members. A member that is ``draining`` claims no further
+    shards. ``shards`` is roughly how many it has.
     """
 
     member: str
@@ -28,9 +29,9 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def roughly(number: int) -> int:
-    """A number of shards as it is told: exact if it is small, else to an eighth.
+    """A number of shards, rounded down to its highest four binary digits.
 
-    Cards that stay the same need not be read anew.
+    So the card seldom changes, and the others need not read it anew for each shard that comes or goes.
     """
     rest = max(0, number.bit_length() - 4)
     return number >> rest << rest
@@ -42,7 +43,10 @@ def write_card(card: Card) -> bytes:
 
 
 def read_card(data: bytes) -> Card | None:
-    """The card that was written so, what later versions have added left out; None if it cannot be read."""
+    """The card that ``write_card`` has written; None if it cannot be read.
+
+    Members that later versions have added to it are left out.
+    """
     try:
         return msgspec.json.decode(data, type=Card)
     except (msgspec.MsgspecError, ValueError, RecursionError):

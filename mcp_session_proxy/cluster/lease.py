@@ -1,4 +1,4 @@
-"""What members ask each other when the store does not say it, or is not to be believed. Pure."""
+"""What members ask each other when the store does not answer, or may have forgotten something. Pure."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -9,10 +9,11 @@ import msgspec
 class LeaseAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What a member knows of another one, and of a shard.
 
-    ``store``: it reached the store to find out. ``left_seconds`` is what is left of the lease then; None if
-    there is none, or a shard was asked about. ``owns``: the shard that was asked about is served by it.
-    ``fence`` is the one under which it does, or has done so last; 0 if that is not known. ``owner`` is who
-    has that shard by the store, from now on if nobody had it; None if that is not known.
+    ``store``: the member that answers has reached the store for this. ``left_seconds`` is what is left of the
+    lease then; None if there is no lease, or if a shard was asked about. ``owns``: the member that answers
+    serves the shard. ``fence`` is the one under which it does, or last did; 0 if that is not known.
+    ``owner`` is the member that owns the shard by the store, which may be so only since it was asked; None if
+    that is not known.
     """
 
     store: bool
@@ -30,9 +31,9 @@ class Served(NamedTuple):
 
 
 def served_by(answers: Iterable[tuple[str, LeaseAnswer]]) -> Served:
-    """Who serves the shard that all were asked about, by their own word.
+    """Who serves the shard that all were asked about, as each of them says of itself.
 
-    Of two that serve it, the one with the higher fence has had it later.
+    If two serve it, it is the one with the higher fence, which has claimed it later.
     """
     answers = list(answers)
     serving = [(said.fence, member) for member, said in answers if said.owns]
@@ -43,16 +44,18 @@ def served_by(answers: Iterable[tuple[str, LeaseAnswer]]) -> Served:
 
 
 def left_by(answers: Iterable[tuple[str, LeaseAnswer]]) -> float | None:
-    """How many seconds are left of the lease of who has asked, by those who reach the store: 0 if it has run
-    out; None if nobody reaches it.
+    """How many seconds are left of the asking member's lease, as those say that reach the store.
+
+    0 if the lease has run out; None if nobody reaches the store.
     """
     return min((said.left_seconds or 0.0 for _, said in answers if said.store), default=None)
 
 
 def owner_by(answers: Iterable[tuple[str, LeaseAnswer]], asker: str) -> str | None:
-    """Which other member has the shard that all were asked about; None if nobody, as far as is known.
+    """Which member but the ``asker`` has the shard that all were asked about; None if none is known to.
 
-    What the store says counts only where nobody serves it: it may have forgotten somebody.
+    What the store says counts only if nobody serves the shard, because the store may have forgotten its
+    owner.
     """
     answers = list(answers)
     served = served_by(answers)

@@ -10,19 +10,19 @@ from ..store.engine import StoredMember, StoreFailure
 from ..store.membership import Membership
 from .card import Card, read_card
 
-# How long it may be since the members were looked up, where any of them will do.
+# How old the list of members may be when one of them is chosen to take over a shard.
 _FRESH_SECONDS: Final = 1.0
-# How long it may be, though there seems to be nothing new.
+# How old it may be as long as the store says that there is nothing new.
 _STALE_SECONDS: Final = 10.0
 
 
 async def bury_gone(
     membership: Membership, is_gone: Callable[[StoredMember], bool]
 ) -> tuple[list[StoredMember], list[StoredMember]]:
-    """Find out who else there is: those who live, and those who were gone and whose leases are ended now.
+    """End the leases of members whose processes are gone. Gives the members that are left, and those.
 
     Raises:
-        StoreFailure: it is not known.
+        StoreFailure: it is not known who there is.
     """
     living, buried = [], []
     for other in await membership.others():
@@ -35,10 +35,11 @@ async def bury_gone(
 
 
 class Members:
-    """Who else is there, by ``membership``. ``is_gone`` says of a member that no process of it is left.
+    """The other members that are alive by the store, and their cards.
 
-    That is for members on this machine: of any other it is not known, and its lease has to run out.
-    ``on_buried`` is told of one that was.
+    ``is_gone`` tells whether the process of a member has ended. That can be known of members on this machine
+    only; the leases of all others have to run out. ``on_buried`` is called with each member whose lease was
+    ended because it is gone. ``digest`` is that of this member's card.
     """
 
     def __init__(
@@ -51,7 +52,7 @@ class Members:
         observe: Observer,
     ) -> None:
         self._membership = membership
-        # Told who there is, when that has changed.
+        # Called with all other members when one has come or gone.
         self.on_change: list[Callable[[Collection[str]], None]] = []
         self._is_gone = is_gone
         self._on_buried = on_buried
@@ -61,7 +62,7 @@ class Members:
         self._looked_at = float("-inf")
         self._news: int | None = None
         self._told_of: set[str] = set()
-        self._former: dict[str, None] = {}  # whose leases ended last
+        self._former: dict[str, None] = {}  # members that have gone, the last one at the end; bounded
         self._keeps_unlisted = False  # whether there are some whom the store may have forgotten
 
     def __len__(self) -> int:
@@ -71,7 +72,7 @@ class Members:
         return iter(self._cards.values())
 
     async def look_for_news(self) -> None:
-        """See who is there, if there is something new or nobody has looked for long. Raises StoreFailure."""
+        """Read the list of members, if the store has news of them or the list is old. Raises StoreFailure."""
         news = await self._membership.news()
         is_stale = self._membership.now() - self._looked_at > _STALE_SECONDS
         if news != self._news or is_stale or self._keeps_unlisted:
@@ -79,7 +80,7 @@ class Members:
         self._news = news
 
     async def look(self, gone: Collection[str] = ()) -> None:
-        """See who is there, beside those who are known to be ``gone``. Raises StoreFailure."""
+        """Read the list of members. Those that are known to be ``gone`` are dropped. Raises StoreFailure."""
         others = await self._membership.others()
         self._looked_at = self._membership.now()
         cards = {}
@@ -89,7 +90,7 @@ class Members:
                 cards[other.member] = card
         listed = len(cards)
         if self._membership.doubts_store:
-            # Whom the store may have forgotten is there for as long as its lease would have lasted.
+            # A member that the store may have forgotten counts as alive until its lease would have ended.
             kept = {member: card for member, card in self._cards.items() if member not in gone}
             cards = kept | cards
         self._keeps_unlisted = len(cards) > listed
@@ -115,39 +116,44 @@ class Members:
             self._observe(events.MembersDiffer(member=card.member, version=card.version))
 
     async def knows(self, member: str) -> bool:
-        """Whether there is a member of this name, or was one whose lease has ended: it may have lost no more
-        than its way to the store, and what comes to it is to be sent on.
+        """Whether there is a member of this name, or was one not long ago.
+
+        A member whose lease has run out may only have lost its way to the store. Requests go on coming to it,
+        and it sends them on.
         """
         if member in self._former:
             return True
         try:
             return await self.card(member) is not None
         except StoreFailure:
-            return True  # it has signed with the key of all
+            return True  # its requests are signed with the cluster's key
 
     async def card(self, member: str) -> Card | None:
         """The card of a member; None if it is not alive. Raises StoreFailure."""
         card = self._cards.get(member)
-        # Who is about to start is alive before it has addresses, and may have them since.
+        # A member beats before it has addresses, and may have got them since.
         if card is None or not card.addresses:
             await self.look()
         return self._cards.get(member)
 
     async def dismiss(self, member: str) -> None:
-        """Nobody listens where a member was that the store does not know: it has gone, and was not forgotten.
+        """Drop a member that the store does not list, and at whose addresses nobody listens.
+
+        So it has gone, and was not forgotten by the store.
 
         Raises:
-            StoreFailure: it may have come back.
+            StoreFailure: the list could not be read, and the member stays in it.
         """
         if member in self._cards:
             await self.look(gone=[member])
 
     async def bury_the_gone(self, member: str | None = None) -> bool:
-        """End the leases of members (or this one) that are gone, so that nobody has to wait; gives whether
-        there were any.
+        """End the leases of members whose processes are gone, so that nobody waits for their ends.
+
+        With ``member``, only of that one. Gives whether any lease was ended.
 
         Raises:
-            StoreFailure: they stand.
+            StoreFailure: the leases go on.
         """
         _, buried = await bury_gone(
             self._membership, lambda other: member in (None, other.member) and self._is_gone(other)
@@ -160,10 +166,10 @@ class Members:
         return bool(buried)
 
     async def anyone(self) -> Card | None:
-        """One who takes on more, the one with the fewest shards; None if there is nobody.
+        """The member with the fewest shards that takes further ones; None if there is none.
 
         Raises:
-            StoreFailure: nobody knows.
+            StoreFailure: it is not known who there is.
         """
         if self._membership.now() - self._looked_at > _FRESH_SECONDS:
             await self.look()

@@ -1,8 +1,8 @@
-"""A caller that two members have served: what the one that has lost it has of it goes to its owner.
+"""Two members have served one caller: the one that has lost its shard gives its records to the owner.
 
-A store that fails over may lose what it has acknowledged, and who has served without the store has what was
-never written there. The sessions of both become one caller's: those of its clients who come to them, and
-further free ones.
+That happens when a store fails over and loses what it has acknowledged, or when a member has served without
+the store. The owner then has the sessions of both: client sessions keep theirs, and the others are free for
+the caller's next requests.
 """
 
 import asyncio
@@ -18,19 +18,22 @@ from .outcomes import PeerFailure
 from .shards import HeldShard, Shards
 
 Records = Mapping[RecordPlace, bytes]
-# Has a member take in records of a shard that was served under a fence; gives whether it has.
+# Asks a member to take in records that were left; gives whether it has taken them.
 Send = Callable[[str, "LeftRecords"], Awaitable[bool]]
 
-# Who has lost many callers at once gives away what it has of so many at a time.
+# Of so many shards at a time records are given away, for a member may lose many at once.
 _AT_ONCE: Final = 8
 _TRIES: Final = 5
 _PAUSE_SECONDS: Final = 1.0
-# Beside the bytes of a record there is its name.
+# The names of the records need room, too.
 _MOST_BYTES: Final = PEER_BODY_BYTES * 3 // 4
 
 
 class LeftRecords(msgspec.Struct, frozen=True):
-    """Records of a shard, sealed as they would be stored, and the fence under which they were made."""
+    """Records of a shard that its former owner has left, sealed as in the store.
+
+    ``fence`` is the one under which they were made. ``records`` have kind, name and value.
+    """
 
     shard: str
     fence: int
@@ -38,12 +41,12 @@ class LeftRecords(msgspec.Struct, frozen=True):
 
 
 def write_records(left: LeftRecords) -> bytes:
-    """The same as bytes."""
+    """Records that were left, as bytes (MessagePack)."""
     return msgspec.msgpack.encode(left)
 
 
 def read_records(data: bytes) -> LeftRecords | None:
-    """What was written so; None if it is something else."""
+    """What ``write_records`` has written; None if the bytes are something else."""
     try:
         return msgspec.msgpack.decode(data, type=LeftRecords)
     except (msgspec.MsgspecError, ValueError, RecursionError):
@@ -61,12 +64,18 @@ class Merging:
         shards.on_lost.append(self.give)
 
     def give(self, shard: str, fence: int, records: Records) -> None:
-        """A shard was lost of which there are these records here: its owner gets what it does not have."""
+        """Give the owner of a shard that was lost those of these records that the store does not have."""
         if records:
             self._tasks.spawn(self._give(shard, fence, records), "merge")
 
     async def take(self, left: LeftRecords) -> bool:
-        """Take in what another member has left; gives whether the shard is here. Raises StoreFailure."""
+        """Take in records that another member has left; gives whether they were taken.
+
+        They are not if the shard is not here.
+
+        Raises:
+            StoreFailure: nothing was taken in.
+        """
         records = {RecordPlace(kind, name): data for kind, name, data in left.records}
         return isinstance(await self._shards.merge(left.shard, left.fence, records), HeldShard)
 
@@ -77,11 +86,11 @@ class Merging:
                     if await self._try(shard, fence, records):
                         return
                 except (StoreFailure, PeerFailure):
-                    pass  # what cannot be given away ends with the server's own time-out
+                    pass  # sessions that cannot be given away end by their server's own timeout
                 await asyncio.sleep(_PAUSE_SECONDS)
 
     async def _try(self, shard: str, fence: int, records: Records) -> bool:
-        # Nearly always the owner has it all: it has gone on with what is stored.
+        # Nearly always nothing is missing: the owner has gone on with what is stored.
         known = await self._shards.membership.load(shard)
         missing = {place: data for place, data in records.items() if place not in known}
         if not missing:
@@ -95,12 +104,15 @@ class Merging:
         return True
 
     def close(self) -> None:
-        """Give nothing away any more."""
+        """Stop giving records away."""
         self._tasks.cancel()
 
 
 def _parts(records: Records) -> Iterator[list[tuple[str, str, bytes]]]:
-    """All that fit, in parts that members take from each other; sessions before those who had them."""
+    """The records, in parts of a size that members take; upstream sessions come before client sessions.
+
+    A record that is too large by itself is left out.
+    """
     part: list[tuple[str, str, bytes]] = []
     size = 0
     for (kind, name), data in sorted(records.items(), key=lambda item: item[0].kind, reverse=True):

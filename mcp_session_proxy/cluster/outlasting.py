@@ -8,17 +8,18 @@ from ..aio import Tasks
 from ..bounds import PEER_ANSWER_SECONDS
 from ..store.membership import Membership
 
-# How long it is gone on without the store before the others are asked again, who may need all of a second.
+# How long a member goes on without the store before it asks the others again. They may take a second to
+# answer.
 _ASSUMED_SECONDS: Final = 2 * PEER_ANSWER_SECONDS
 # The least time between two questions.
 _PAUSE_SECONDS: Final = 0.1
 
 
 class Outlasting:
-    """Has a member be sure of its lease by the word of the others, while the store does not answer.
+    """Keeps a member sure of its lease while the store does not answer it, by asking the other members.
 
     ``lease_left`` asks them how many seconds the lease of this ``membership`` lasts by the store: 0 if it has
-    run out, None if none of them reaches it, either.
+    run out, None if none of them reaches the store.
     """
 
     def __init__(self, membership: Membership, lease_left: Callable[[], Awaitable[float | None]]) -> None:
@@ -29,8 +30,9 @@ class Outlasting:
         self._tasks = Tasks()
 
     async def is_alive(self) -> bool:
-        """Whether the lease has not run out, as far as anybody knows. Then the member goes on for a moment as
-        if it were sure, but no longer than the lease lasts.
+        """Whether the lease goes on, as far as any member knows. All who ask at once share one question.
+
+        If it does, the member is sure for another moment, but no longer than the lease lasts.
         """
         if self._asking is None or self._asking.done():
             self._asking = self._tasks.spawn(self._ask(), "ask peers")
@@ -45,17 +47,18 @@ class Outlasting:
         return True
 
     def assume(self) -> None:
-        """Go on for a moment as if it were sure."""
+        """Let the member be sure for a moment, whatever the others say."""
         self._assume_until(self._membership.now() + _ASSUMED_SECONDS)
 
     def _assume_until(self, when: float) -> None:
-        # Nobody but the store can say what became of its own while its lease had run out.
+        # After a lease has run out, only the store can say which shards are still this member's.
         if when > self._membership.sure_until and self._membership.is_verified:
             self._membership.assume(when - self._membership.now())
 
     def begin(self) -> None:
-        """The store has failed: ask the others before the member is no longer sure, so that no request has to
-        wait for what they say.
+        """Keep the member sure until the store answers again. To be called when it has failed.
+
+        The others are asked before the member is no longer sure, so that no request waits for their answers.
         """
         if self._staying is None or self._staying.done():
             self._staying = self._tasks.spawn(self._stay_sure(), "outlast the store")
@@ -65,10 +68,10 @@ class Outlasting:
         while not membership.up:
             early = membership.sure_until - membership.now() - PEER_ANSWER_SECONDS
             await asyncio.sleep(max(_PAUSE_SECONDS, early))
-            # Once it has run out, whoever comes for a shard finds out what became of it.
+            # Then the next request of each shard finds out where that is.
             if not await self.is_alive():
                 return
 
     def close(self) -> None:
-        """Ask nobody any more."""
+        """Stop asking."""
         self._tasks.cancel()

@@ -1,14 +1,14 @@
 """The other members, as this one talks to them: connections that are kept, and requests that are signed.
 
-A request is written once, on one connection, and what becomes of it has one of five names::
+A request is written once, on one connection, and one of five things becomes of it::
 
-    an answer           from its head on; whoever gets it closes it
-    PeerRefused         nobody listens, or has read it: nothing was done
+    an answer           given from its head on; the caller closes it
+    PeerRefused         nobody listens, or nobody has read it: nothing was done
     PeerUnreachable     no connection, or no trust: nothing was done
     PeerBroke           it was sent, and no answer has begun
-    Misdirected         it came to the wrong member, and nothing was done
+    Misdirected         the member does not have the shard: nothing was done
 
-Over how long an answer takes nothing is given up here: the times that count are those of whoever works on it.
+Nothing here limits how long an answer to a client's request may take: the member that answers it does.
 """
 
 import asyncio
@@ -44,13 +44,13 @@ from .peer_signature import OWN_SCHEME, OWNER, REFUSED, PeerClient, Signer, writ
 
 UNIX: Final = "unix:"
 LEASE_PATH: Final = "/peer/lease"
-# What is answered there is no matter.
+# Whatever the answer is, it shows that the member is alive.
 ALIVE_PATH: Final = "/peer/alive"
 _MISDIRECTED: Final = 421
 _FORBIDDEN: Final = 403
 # HTTP/1.1 wants a host, whatever it is called.
 _OWN: Final = write_client(PeerClient(0, OWN_SCHEME, 0, None)) + b"\r\nHost: peer"
-# A member that is cut off is noticed about as soon as one that is gone, however long a call may take.
+# Probes notice a member that is cut off about as soon as one that is gone, however long calls take.
 _SILENCE: Final = Silence(2, 1, 3, confirmed_seconds=PEER_SILENCE_SECONDS)
 # Of a unix socket, and of a port: nobody is there.
 _NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
@@ -119,7 +119,7 @@ class Peers:
         return answer
 
     async def ask_lease(self, card: Card, member: str | None, shard: str | None) -> LeaseAnswer:
-        """Ask a member what the store says of another one, if any is named, and whether it has this shard.
+        """Ask a member what it knows of a shard, and, if a ``member`` is named, what the store says of that.
 
         Raises:
             PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.
@@ -135,10 +135,10 @@ class Peers:
         raise PeerBroke(f"it does not understand what it is asked (HTTP {status})")
 
     async def ask(self, card: Card, start: bytes, body: bytes) -> tuple[int, bytes]:
-        """Ask a member something of this one's own; gives the status and the body of its answer.
+        """Send a request of this member's own, not of a client; gives the status and the body of the answer.
 
         Raises:
-            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is none within a second.
+            PeerRefused, PeerUnreachable, PeerBroke, Misdirected: there is no answer within a second.
         """
         try:
             async with asyncio.timeout(PEER_ANSWER_SECONDS):
@@ -151,8 +151,10 @@ class Peers:
             raise PeerBroke("no answer in time") from error
 
     def keep(self, members: Collection[str]) -> None:
-        """These are all that there are. What is under way at another one comes to its end as long as that one
-        still answers: it may have lost no more than its way to the store.
+        """Note which members there are. Connections to any other member are closed once it does not answer.
+
+        As long as it answers, requests that are under way there go on: it may only have lost its way to the
+        store.
         """
         self._members = members
         for member in [member for member in self._ways if member not in members]:
@@ -160,7 +162,7 @@ class Peers:
                 self._doubted[member] = self._tasks.spawn(self._doubt(member), "doubted member")
 
     async def _doubt(self, member: str) -> None:
-        """Drop a member once it does not answer, or nothing is under way at it any more."""
+        """Close the connections to a member once it does not answer, or no request is under way there."""
         try:
             while member not in self._members and (ways := self._ways.get(member)) is not None:
                 if ways.card is None or not ways.is_used or not await self._answers(ways.card):
@@ -178,7 +180,7 @@ class Peers:
         return True
 
     def drop(self, member: str) -> None:
-        """This one is gone: whoever waits for its answers hears ``PeerBroke``."""
+        """Close all connections to a member. Requests that are under way there fail with ``PeerBroke``."""
         ways = self._ways.pop(member, None)
         for client in () if ways is None else ways.clients.values():
             client.close()
@@ -213,13 +215,14 @@ class Peers:
                 continue
             ways.best, ways.client = address, client
             return connection
-        # A path on another machine's disk is refused here, too: that tells only where all others do so.
+        # The path of a unix socket on another machine is refused here, too. So one refusal alone shows
+        # nothing.
         if addresses and refusals == len(addresses):
             raise PeerRefused(f"nobody listens on {', '.join(addresses)}") from failure
         raise PeerUnreachable(f"no connection to {', '.join(addresses) or 'no address'}") from failure
 
     def _open(self, ways: "_Ways", address: str) -> HttpClient:
-        # Before anything is awaited: whoever comes meanwhile uses the same one.
+        # Noted before anything is awaited, so that requests that come meanwhile use the same client.
         to = Path(address.removeprefix(UNIX)) if address.startswith(UNIX) else URL(address)
         client = ways.clients[address] = HttpClient(
             to, self._tls, keep_seconds=PEER_KEPT_SECONDS, silence=_SILENCE
@@ -244,11 +247,11 @@ class _Ways:
         return any(client.in_use for client in self.clients.values())
 
     def take_idle(self) -> ServerConnection | None:
-        """A connection that waits for its next request."""
+        """A connection that is open and unused; None if there is none."""
         client = self.client
         while client is not None and (connection := client.take_idle()) is not None:
-            # Into a unix socket that was left nothing can be written; over a network it can, and then nobody
-            # knows what became of it.
+            # Writing to a unix socket fails if the other end has closed it. Over a network it does not, and
+            # then nobody would know what became of the request.
             if connection.is_local or not connection.was_left:
                 return connection
             connection.cut()
@@ -256,11 +259,11 @@ class _Ways:
 
 
 def _check_trust(answer: HttpAnswer) -> None:
-    """Of an answer with such a status, whether it is the other member's own and not what it passes on.
+    """See whether an answer with such a status is the other member's own, and not one that it passes on.
 
     Raises:
-        Misdirected: it does not have the shard.
-        PeerUnreachable: it does not believe us.
+        Misdirected: it is its own, and it does not have the shard.
+        PeerUnreachable: it is its own, and it does not trust this member.
     """
     owner, refused = answer.headers.get(OWNER), answer.headers.get(REFUSED)
     if answer.status == _MISDIRECTED and owner is not None:

@@ -1,4 +1,4 @@
-"""What a member answers another one that does not reach the store, or does not believe it."""
+"""What a member answers another one that does not reach the store, or doubts it."""
 
 import asyncio
 from typing import Final
@@ -8,15 +8,15 @@ from ..store.engine import StoreFailure
 from .lease import LeaseAnswer
 from .shards import HeldShard, Shards
 
-# What this member serves, whoever asks has to hear also where the store keeps everybody waiting.
+# Shorter than the one who asks waits: it has to hear what this member serves, even if the store is slow.
 _LOOK_SECONDS: Final = PEER_ANSWER_SECONDS / 2
 
 
 async def answer(shards: Shards, member: str | None, shard: str | None) -> LeaseAnswer:
-    """What the member of these ``shards`` knows of ``member``, and of a shard that somebody wants there.
+    """What the member that has these ``shards`` knows of ``member``, which asks, and of a shard.
 
-    Who names no member wants to know only whether the shard is served here: nothing is claimed, and nobody
-    asked, so that those who doubt the store do not ask each other in a circle.
+    Without a ``member``, the question is only whether the shard is served here. Then nothing is claimed and
+    nobody else is asked, so that members that doubt the store do not ask each other in a circle.
     """
     known = known_of(shards, member, shard)
     if known is not None:
@@ -33,17 +33,18 @@ async def answer(shards: Shards, member: str | None, shard: str | None) -> Lease
                 owner = await _find_owner(shards, shard)
     except (StoreFailure, TimeoutError):
         return _told_by(shards, shard)
-    # One that may have forgotten whoever asks does not say that its lease has run out.
+    # That the store has no lease of ``member`` means nothing if it may have forgotten it.
     reached = left is not None or not membership.doubts_store
     return _told_by(shards, shard, reached=reached, left_seconds=left, owner=owner)
 
 
 def known_of(shards: Shards, member: str | None, shard: str | None) -> LeaseAnswer | None:
-    """The same without the store, if it can be told: nothing of it is wanted; or this member did not reach
-    it, either, when it was asked last, which is a beat ago at most.
+    """The answer, if it can be given without asking the store; None if it cannot.
 
-    When nobody reaches the store, each member asks all others for each caller whom it does not know. If each
-    of them tried it once more for that, they would be busy with nothing else.
+    It can if no more is wanted than what this member serves, or if this member did not reach the store,
+    either, when it tried last. That was a beat ago at most. When nobody reaches the store, each member asks
+    all others for each caller that it does not know; if each of those tried the store again, they would do
+    nothing else.
     """
     membership = shards.membership
     serves = shard in shards.held and membership.is_sure and not membership.doubts_store
@@ -69,10 +70,12 @@ def _told_by(
 
 
 async def _find_owner(shards: Shards, shard: str) -> str | None:
-    """Who has a shard by the store; this member, if nobody has.
+    """Who owns a shard by the store; this member, which claims it, if nobody does.
 
-    Else its caller would begin anew where the store is not reached, beside what the store has of it.
-    Raises StoreFailure.
+    If nobody owned it, the member that asks would begin anew with its caller, though the store has records.
+
+    Raises:
+        StoreFailure: it is not known.
     """
     if shards.draining:
         return None

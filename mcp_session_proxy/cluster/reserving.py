@@ -1,8 +1,8 @@
-"""How many sessions this member may have, of those that all members may have together (``--max-sessions``).
+"""How many of the sessions that all members may have together (``--max-sessions``) this member may open.
 
-One that is alone may have them all. Among several, each reserves its part, and more as it needs more: what is
-reserved for one of them, the store gives to no other. Those that are taken over from another member come on
-top.
+A member that is alone may open all of them. Of several, each reserves its part in the store, and more when it
+needs more. What is reserved for one member, the store gives to no other. Sessions that are taken over from
+another member come on top.
 """
 
 import asyncio
@@ -19,16 +19,18 @@ from ..store.engine import StoreFailure
 from ..store.membership import Membership
 from .members import Members
 
-# What is reserved beyond what there is, so that the next ones need not wait for it: one of so many, or eight,
-# but no more than half of a member's part.
+# What is reserved beyond what is needed, so that the next sessions need not wait: a sixteenth of all, or
+# eight if that is more, but no more than half of a member's part.
 _SPARE_PART: Final = 16
 _SPARE: Final = 8
-# How much sooner whoever lacks some asks again.
+# So many times as often as it beats, a member asks for more as long as it lacks sessions.
 _HURRY: Final = 5
 
 
 class Reservation:
-    """Keeps the pool within what is reserved. ``rules`` are the operator's limits, and may be replaced."""
+    """Keeps the pool within what is reserved. ``rules`` are the operator's limits for all members together;
+    they may be replaced at any time.
+    """
 
     def __init__(self, rules: Limits, *, pool: Pool, membership: Membership, members: Members) -> None:
         self._pool = pool
@@ -37,7 +39,7 @@ class Reservation:
         self._rules = rules
         self._granted: int | None = None
         self._renewing = Tasks()
-        # Who is alone has reserved everything: whoever joins would have to wait for the next beat.
+        # A member that was alone has reserved everything. One that joins should not wait for the next beat.
         members.on_change.append(self._renew_soon)
 
     @property
@@ -54,7 +56,7 @@ class Reservation:
         self._pool.rules = msgspec.structs.replace(self._rules, reserved=self._granted)
 
     async def renew(self) -> None:
-        """Reserve what is needed now. Raises StoreFailure: what was reserved stands."""
+        """Reserve what is needed now. Raises StoreFailure, and the former reservation stands."""
         most, members = self._rules.max_sessions, len(self._members) + 1
         needed = self._pool.books.counted + len(self._pool.queue)
         wanted = wanted_of(most, members, needed)
@@ -71,7 +73,7 @@ class Reservation:
 
     @property
     def _lacks(self) -> bool:
-        """Whether it has less than its part, which others have to give back first, or has clients wait."""
+        """Whether clients wait, or less than this member's part is reserved: others give it back first."""
         most, members = self._rules.max_sessions, len(self._members) + 1
         return bool(self._pool.queue) or (self._granted or 0) < most // members
 
@@ -84,7 +86,7 @@ class Reservation:
 
 
 def wanted_of(most: int, members: int, needed: int) -> int:
-    """How many sessions to reserve, of ``most`` among so many members, by one that needs this many."""
+    """How many of ``most`` sessions one of so many members should reserve, if it needs ``needed``."""
     if members == 1:
         return most
     part = most // members

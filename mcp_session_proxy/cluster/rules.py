@@ -8,14 +8,16 @@ import msgspec
 class StoreOutage(StrEnum):
     """What is done while nobody reaches the store."""
 
-    SERVE = "serve"  # callers of living owners notice nothing, and new ones are served
-    REFUSE = "refuse"  # for those who would rather stop than risk two owners
+    SERVE = "serve"  # callers go on with owners that are alive, and new callers are served
+    REFUSE = "refuse"  # requests are refused, so that no caller can have two owners
 
 
 class ClusterRules(msgspec.Struct, frozen=True, kw_only=True):
-    """How long a request may wait for the end of a lease, how many may, and what an outage means.
+    """The operator's choices about several proxies on one store.
 
-    ``ttl_seconds`` is how long records are kept that nobody comes for.
+    A request may wait ``patience_seconds`` for the end of a lease, and ``max_waiters`` requests may do so at
+    a time. ``outage`` is what is done while nobody reaches the store. Records that nobody comes for are kept
+    for ``ttl_seconds``.
     """
 
     patience_seconds: float = 10.0

@@ -1,7 +1,7 @@
-"""What a shard is made of here: its records become sessions again, and are let go of again.
+"""The contents of shards: records become sessions and tasks when a shard is taken, and are dropped with it.
 
-An upstream session is no more than an id: any process can go on with it. So nothing is said to the server
-when a shard changes its owner, neither by the former one nor by the next.
+Any process can go on with an upstream session, because all that it takes is its id. So the server is told
+nothing when a shard changes its owner, neither by the former owner nor by the next.
 """
 
 import asyncio
@@ -25,9 +25,10 @@ _NOBODY: Final[frozenset[str]] = frozenset()
 
 
 class Principals:
-    """Whose records are in which shard: nearly always those of the one principal that it is named after.
+    """Which principals' records are in which shard.
 
-    All tokens with the same claim have one shard, though each counts as itself as long as it is not believed.
+    Nearly always a shard has the name of its one principal. But all tokens that make the same claim share a
+    shard, and a token whose claim is not believed yet counts as a principal of its own.
     """
 
     def __init__(self) -> None:
@@ -55,7 +56,7 @@ class Principals:
 
 
 class CoreContents:
-    """The contents of shards in the core. ``restored`` counts what came of their records."""
+    """The contents of shards. Implements ``shards.Contents``. ``restored`` counts what became of records."""
 
     def __init__(
         self,
@@ -127,7 +128,7 @@ class CoreContents:
             self._handles.let_go(principal)
             self._listening.end(principal)
             self._early.end_of(principal)
-            # Before those who use them leave: a session that comes back free would go to somebody else.
+            # Before the client sessions that hold them: a session that is released would go to whoever waits.
             slots = pool.books.slots_of(principal)
             for slot in slots:
                 upkeep.let_go(pool, slot)
@@ -144,7 +145,7 @@ class CoreContents:
         )
 
     def _has_calls(self, principal: str) -> bool:
-        """Whether a call of the principal's goes on as a task, which only this process can."""
+        """Whether a call of this principal goes on as a task. No other process could go on with it."""
         return any(
             handle.outcome is None and isinstance(handle, LateCall) for handle in self._handles.of(principal)
         )
@@ -163,6 +164,6 @@ class CoreContents:
         )
 
     async def close(self) -> None:
-        """Stop what goes on by itself."""
+        """Cancel the tasks that run in the background."""
         self._tasks.cancel()
         await asyncio.sleep(0)

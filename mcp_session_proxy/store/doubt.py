@@ -7,8 +7,10 @@ from ..aio import Signal
 
 
 class Doubt:
-    """Begins with a sign that the store has lost something, or is another one, and ends ``seconds`` after the
-    last of them, by the clock ``now``: until then, whoever lives has beaten and claimed again.
+    """Whether the store is doubted, by the clock ``now``.
+
+    A doubt begins with a sign that the store has lost something or is another one. It ends ``seconds`` after
+    the last such sign, when all members that are alive have beaten and claimed their shards again.
     """
 
     def __init__(self, now: Callable[[], float], seconds: float) -> None:
@@ -27,18 +29,18 @@ class Doubt:
         self._until = self._now() + self._seconds
 
     def store_failed(self) -> None:
-        """It did not do what it was asked to: what answers next may be another one."""
+        """The store has failed. When it answers again, it may be another one."""
         self._failing = True
 
     def store_answered(self) -> None:
-        """It did."""
+        """The store has done what it was asked to."""
         if self._failing:
             self._failing = False
             self.begin()
 
     @contextmanager
     def beating(self) -> Iterator[None]:
-        """A beat is under way meanwhile, and will tell whether the store knew of this member."""
+        """A block in which a beat is under way, which will show whether the store knew this member."""
         self._beats_under_way += 1
         try:
             yield
@@ -47,8 +49,10 @@ class Doubt:
             self._beaten.give()
 
     async def hear_beats(self) -> None:
-        """Wait for what beats tell that are under way: because of one of them the store may take the member
-        for alive, though it has forgotten all else.
+        """Wait until no beat is under way.
+
+        A beat makes the member known to the store again. Whether the store had forgotten everything, only the
+        answer to that beat shows.
         """
         while self._beats_under_way:
             await self._beaten.wait()

@@ -1,7 +1,7 @@
-"""What an engine can do, and what it answers.
+"""The verbs of an engine, and what it answers.
 
-An engine decides in one transaction who owns a shard, and takes no write of anybody else. Which requests that
-means is for whoever calls: here is nothing but names, numbers and bytes.
+An engine decides in one transaction who owns a shard, and takes writes from nobody else. It knows names,
+numbers and bytes, and nothing of sessions or callers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -11,26 +11,27 @@ from typing import NamedTuple, Protocol
 
 
 class StoreFailure(Exception):
-    """The store did not do what it was asked to. The text is for the operator; nothing was changed."""
+    """The store has not done what it was asked to, and nothing was changed. The text is for the operator."""
 
 
 class StoreRefused(StoreFailure):
-    """The store will not have us: asking again changes nothing."""
+    """The store does not let this process in. Asking again would change nothing."""
 
 
 class ClaimOutcome(Enum):
     """What became of a claim."""
 
-    NO_LEASE = "no-lease"  # whoever claims is not alive itself, as far as the store knows
-    OWNED = "owned"  # by another member that is alive
-    MINE = "mine"  # it was already
-    TAKEN = "taken"  # it is from now on
+    NO_LEASE = "no-lease"  # the member that claims has no lease, as far as the store knows
+    OWNED = "owned"  # another member that is alive owns it
+    MINE = "mine"  # the member owned it already
+    TAKEN = "taken"  # the member owns it from now on
 
 
 class Claimed(NamedTuple):
-    """The outcome, who owns the shard now, under which fence, and how long the owner's lease still lasts.
+    """What became of a claim: the ``owner`` now and its ``fence``.
 
-    With one that was taken come its ``records``, which whoever takes it needs next.
+    ``left_seconds`` is how long the lease of another owner still lasts. A shard that was taken comes with its
+    ``records``.
     """
 
     outcome: ClaimOutcome
@@ -41,7 +42,7 @@ class Claimed(NamedTuple):
 
 
 class Fenced(NamedTuple):
-    """Whether something was done that only the owner may do; and who owns the shard, under which fence."""
+    """Whether something was done that only the owner may do, and who owns the shard now."""
 
     done: bool
     owner: str | None
@@ -56,7 +57,7 @@ class RecordPlace(NamedTuple):
 
 
 class StoredMember(NamedTuple):
-    """A member that is alive: its card, what it tells of itself, and how long its lease still lasts."""
+    """A member that is alive, its card as bytes, and how many seconds its lease still lasts."""
 
     member: str
     card: bytes
@@ -64,7 +65,7 @@ class StoredMember(NamedTuple):
 
 
 class StoredShard(NamedTuple):
-    """A shard that has an owner or records. ``owner`` is None where no living member has it."""
+    """A shard that has an owner or records. ``owner`` is None if no member that is alive owns it."""
 
     shard: str
     owner: str | None
@@ -72,25 +73,25 @@ class StoredShard(NamedTuple):
 
 
 class Engine(Protocol):
-    """The eleven verbs. Each of them is done whole or not at all.
+    """The eleven verbs. Each is done whole or not at all.
 
-    Times are in seconds. ``member`` is always who asks. All verbs raise ``StoreFailure`` where the store
-    cannot be reached, read or written.
+    Times are in seconds. ``member`` is always the one that asks. All verbs raise ``StoreFailure`` if the
+    store cannot be reached, read or written.
     """
 
     async def beat(self, member: str, card: bytes, ttl_seconds: float, reserved: int) -> bool:
-        """Be alive for so long, with this card and so many sessions reserved; gives whether it was alive.
+        """Renew the member's lease, with this card and so many sessions reserved; gives whether it had one.
 
-        One that was not has lost what it owned, if somebody wanted it meanwhile. The same holds, and is
-        answered, where the store has lost what it had acknowledged to the member.
+        A member that had none may have lost what it owned to others. False is also the answer if the store
+        has lost something that it had acknowledged to the member.
         """
         ...
 
     async def claim(self, member: str, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
-        """Own a shard that no living member owns. Its new fence is over ``min_fence`` and over all before.
+        """Own a shard, if no other member that is alive does.
 
-        A shard without records is forgotten ``ttl_seconds`` after nobody owns it any more, and so are records
-        that nobody claims for so long.
+        Its new fence is higher than ``min_fence`` and than all that it had before. While nobody owns it, it
+        is forgotten with its records ``ttl_seconds`` after its last claim or write.
         """
         ...
 
@@ -102,20 +103,23 @@ class Engine(Protocol):
         changes: Mapping[RecordPlace, bytes | None],
         ttl_seconds: float,
     ) -> Fenced:
-        """Store records, and drop those that are None. Only its owner can, under its present fence."""
+        """Store records, and drop those that are None.
+
+        Only the owner can, under the shard's present fence.
+        """
         ...
 
     async def release(self, member: str, shard: str, fence: int, to: str | None = None) -> Fenced:
-        """Own a shard no longer: ``to``, if it is alive, owns it from now on, or else nobody.
+        """Own a shard no longer. From then on ``to`` owns it, or nobody if that is None.
 
         If ``to`` is not alive, nothing is done.
         """
         ...
 
     async def reserve(self, member: str, wanted: int, most: int) -> int:
-        """How many of the ``wanted`` this member may have, beside the others, of ``most`` in all.
+        """Reserve up to ``wanted`` sessions for this member, so that all members have ``most`` at most.
 
-        That many are reserved for it, in place of what it had reserved before.
+        Gives how many were reserved. They replace what was reserved for it before.
         """
         ...
 
@@ -132,16 +136,19 @@ class Engine(Protocol):
         ...
 
     async def news(self) -> int:
-        """A number, which is another one when somebody has come or gone since, or has another card.
+        """A number that changes when a member comes or goes, or has another card.
 
-        So nobody need read all cards to see that there is nothing new.
+        So nobody has to read all cards in order to see that there is nothing new.
         """
         ...
 
     async def bury(self, member: str, card: bytes) -> bool:
-        """End the lease of a member that is known to be gone, if its card is still this one."""
+        """End the lease of a member that is known to be gone, if its card is still this one.
+
+        Gives whether it was ended.
+        """
         ...
 
     async def leave(self, member: str) -> None:
-        """Be alive no longer. What the member owned belongs to nobody."""
+        """End the member's own lease. Nobody owns its shards from then on."""
         ...

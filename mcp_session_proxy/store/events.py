@@ -1,6 +1,6 @@
-"""Where events lie that clients may ask for again, beside the memory: three verbs, and how to bring others.
+"""The three verbs of an event store, which keeps events beside the memory, and loading one by its name.
 
-``docs/event-store.md`` is the page for whoever writes one.
+``docs/event-store.md`` tells how to write one.
 """
 
 import importlib
@@ -15,7 +15,7 @@ _VERBS: Final = ("append", "after", "drop")
 
 
 class EventStore(Protocol):
-    """Keeps what clients may ask for again.
+    """Keeps the events of clients' streams, which clients may ask for again.
 
     A ``place`` is one stream of one client: unique over all sessions, clients and streams, and at most 200
     characters of A-Z, a-z, 0-9, ``/``, ``#``, ``.``, ``_`` and ``-``. Nothing can be read off it. Within a
@@ -45,7 +45,7 @@ class EventStore(Protocol):
 
 
 class CannotLoad(Exception):
-    """What was named is no event store. The text is for the operator."""
+    """There is no event store of this name, or it cannot be made. The text is for the operator."""
 
 
 async def load(name: str, stack: AsyncExitStack) -> EventStore:
@@ -68,7 +68,7 @@ async def load(name: str, stack: AsyncExitStack) -> EventStore:
             found = await found
         if hasattr(type(found), "__aenter__"):
             found = await stack.enter_async_context(found)
-    except Exception as error:  # it is somebody else's code
+    except Exception as error:  # other people's code may raise anything
         raise CannotLoad(f"{name}: {type(error).__name__}: {error}") from error
     if missing := _missing(found):
         raise CannotLoad(f"{name} is no event store: it has no method {' and no '.join(missing)}")

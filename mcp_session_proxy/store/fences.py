@@ -1,11 +1,12 @@
-"""Under which fences one member owns its shards, and has owned those that it has lost."""
+"""The fences under which one member owns its shards, or owned those that it has lost."""
 
 from ..bounds import LOST_FENCES
 
 
 class Fences:
-    """The fences of the shards that are owned, and of those that were lost last: what is under way has ids of
-    them, so nobody may get one of them again.
+    """The fences of shards that are owned, and of those that were lost last.
+
+    Requests that are under way have ids of these fences, so no owner may get one of them again.
     """
 
     def __init__(self) -> None:
@@ -18,7 +19,7 @@ class Fences:
         self._lost.pop(shard, None)
 
     def lose(self, shard: str) -> None:
-        """A shard is owned no longer, and that was not this member's wish."""
+        """A shard was lost: it is not owned any more, and this member has not let go of it."""
         fence = self.owned.pop(shard, None)
         if fence is None:
             return
@@ -28,5 +29,5 @@ class Fences:
         self._lost[shard] = fence
 
     def last(self, shard: str) -> int:
-        """The highest one under which a shard was owned here that may be in use still; 0 if none is."""
+        """The highest fence of a shard that may still be in use here; 0 if there is none."""
         return self.owned.get(shard) or self._lost.get(shard, 0)

@@ -1,4 +1,4 @@
-"""The engine for a store that ends with its process: what the others do, in the plainest way."""
+"""The engine whose store is the memory of its process: what the other engines do, in the plainest way."""
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
@@ -141,14 +141,14 @@ class MemoryEngine:
         return owner if owner is not None and self._lives(owner) else None
 
     def _sweep(self) -> None:
-        """Forget what nobody has owned for long enough."""
+        """Forget the shards that nobody has owned for their time."""
         now = self._now()
         for shard, stored in list(self._shards.items()):
             if self._living(stored.owner) is None and stored.until <= now:
                 del self._shards[shard]
 
     def _end_leases(self) -> None:
-        # As the dead own what they owned until it is claimed, only their leases go.
+        # Only leases are dropped: a member without one owns its shards until another one claims them.
         now, before = self._now(), len(self._leases)
         self._leases = {member: lease for member, lease in self._leases.items() if lease.until > now}
         self._news += len(self._leases) != before

@@ -1,10 +1,10 @@
-"""The engine for one machine: a file that any number of processes share.
+"""The engine for one machine: a database file that several processes share.
 
-Every verb is one transaction, ``BEGIN IMMEDIATE``, in the file's thread. What a power cut loses of the last
-moments only means sessions that are opened anew.
+Every verb is one transaction (``BEGIN IMMEDIATE``) in the file's thread. If a power cut loses the last ones,
+some sessions are opened anew, and no more.
 
-Leases are told by the time since the machine was started. After another start, nobody is alive of before. All
-other times are told by a clock of the file's own.
+Leases are measured by the time since the machine was started. When it is started anew, all former leases have
+ended. All other times are told by the file's own clock.
 """
 
 import sqlite3
@@ -24,7 +24,8 @@ from .sqlite_file import DamagedStore, NewerStore, SqliteFile
 SCHEMA: Final = 1
 # "msps" in the header: what `file` and we tell the file by.
 _APPLICATION: Final = 0x6D737073
-# How much sooner than it should a shard may be forgotten that nobody comes for, as a part of its time.
+# A shard may be forgotten earlier than it should be, by this part of its time. So not every write has to
+# change the time.
 _SOONER: Final = 0.01
 _TABLES: Final = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;

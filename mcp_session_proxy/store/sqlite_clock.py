@@ -1,8 +1,8 @@
-"""The clock of a file in which times are kept: nobody can set it, however often the machine's is set.
+"""The clock by which times in the file are told. Setting the machine's clock does not change it.
 
-While the machine runs, the file's clock goes on with the time since its start, for all processes that have
-the file. After another start of the machine it goes on from where it was, by as much as the clock on the wall
-shows that has passed; one that was set back meanwhile shows nothing.
+While the machine runs, the file's clock goes on with the time since the machine's start, in all processes
+that use the file. After the machine is started anew, the clock goes on from where it was, plus the time that
+has passed by the wall clock; if that was set back meanwhile, no time has passed.
 """
 
 import math
@@ -15,17 +15,17 @@ from typing import Final
 from .clock import since_boot
 
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
-# How far what the file says of its own time may be behind it.
+# How far the time that was written to the file may be behind its clock.
 _NOTED_SECONDS: Final = 60.0
-# By how much the clock on the wall may run differently before that is noted.
+# By how much the wall clock may differ from this one before both are written again.
 _DRIFT_SECONDS: Final = 1.0
 
 
 class FileClock:
-    """Gives seconds since 1970, once it has begun.
+    """Gives seconds since 1970 when it is called. ``begin`` comes before that.
 
-    ``since_start`` never goes back as long as the machine runs, ``wall`` is the clock that people set, and
-    ``boot`` tells one start of the machine from another.
+    ``since_start`` gives the seconds since the machine was started; ``wall`` is the clock that people can
+    set. ``boot`` identifies this start of the machine.
     """
 
     def __init__(self, since_start: Callable[[], float], wall: Callable[[], float], boot: str | None) -> None:
@@ -40,9 +40,9 @@ class FileClock:
         return self._since_start() + self._ahead
 
     def begin(self, db: sqlite3.Connection) -> bool:
-        """Go on with the clock of this file; gives whether the machine was started anew since it was open.
+        """Go on with the clock of this file; gives whether the machine was started anew since then.
 
-        Called in a transaction, as ``note`` is.
+        To be called in a transaction.
         """
         said = dict(db.execute("SELECT name, value FROM meta"))
         is_anew = said.get("boot") != self._boot
@@ -66,7 +66,10 @@ class FileClock:
         return own + max(0.0, wall - shown)
 
     def note(self, db: sqlite3.Connection) -> None:
-        """Have the file say what time it is, and what the clock on the wall shows."""
+        """Write to the file what time it is by its clock and by the wall clock.
+
+        To be called in a transaction.
+        """
         own, shown = self(), self._wall()
         if self._noted is not None:
             passed, passed_on_the_wall = own - self._noted[0], shown - self._noted[1]
@@ -77,7 +80,7 @@ class FileClock:
 
 
 def boot_id() -> str:
-    """What tells this start of the machine from any other."""
+    """An identifier of this start of the machine."""
     try:
         return _BOOT_ID.read_text().strip()
     except OSError:
@@ -85,7 +88,7 @@ def boot_id() -> str:
 
 
 def _numbers(text: object, count: int) -> tuple[float, ...]:
-    """The numbers that were written so; none if it is anything else."""
+    """The finite numbers in a text, if there are ``count`` of them; none otherwise."""
     try:
         found = tuple(map(float, str(text).split()))
     except ValueError:

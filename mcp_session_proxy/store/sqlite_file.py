@@ -1,11 +1,11 @@
-"""A file of SQLite's that any number of processes share: opened, written in transactions, and opened anew.
+"""A database file of SQLite that several processes share: opened, written in transactions, and opened anew.
 
-Everything is done in one thread of its own: the event loop never waits for the disk. The journal is a
-write-ahead log with ``synchronous=NORMAL``, which a killed process cannot harm; a power cut may lose the last
-moments. SQLite's exceptions end here.
+All work is done in a thread, so that the event loop never waits for the disk. The journal is a write-ahead
+log with ``synchronous=NORMAL``: a process that is killed does no harm to it, and a power cut may lose the
+last moments. SQLite's exceptions end here.
 
-Whoever has access to the file may remove it, put another in its place or damage it while it is in use, and
-SQLite goes on writing to what nobody finds again. ``check`` finds that out; ``open`` opens what is there.
+People may remove the file, replace or damage it while it is in use. SQLite then goes on writing to a file
+that nobody finds again. ``check`` finds that out, and ``open`` opens what is there now.
 """
 
 import asyncio
@@ -23,10 +23,10 @@ from ..aio import identity_of
 from .engine import StoreFailure
 
 _BUSY_SECONDS: Final = 2.0
-# A large file is read through when it is opened.
+# How long a process waits for another one that opens the file. A large one is read through for that.
 _ALONE_SECONDS: Final = 10.0
 _PAUSE_SECONDS: Final = 0.02
-# The database, and what SQLite keeps beside it, without which that is nothing.
+# The database, and the files that SQLite keeps beside it; without them it is not whole.
 _FILES: Final = ("", "-wal", "-shm")
 
 T = TypeVar("T")
@@ -34,16 +34,18 @@ _Work = Callable[[], Any]
 
 
 class NewerStore(StoreFailure):
-    """The file was written by a newer version, which may have meant things that this one does not know."""
+    """The file was written by a newer version of this program, in a format that this one does not know."""
 
 
 class DamagedStore(StoreFailure):
-    """The file is no database, not one of ours, or damaged."""
+    """The file is no database, it is another program's, or it is damaged."""
 
 
 class SqliteFile:
-    """The file at a path, once it is open. ``prepare`` is called in the transaction that opens it: it has the
-    tables in there, or raises DamagedStore or NewerStore.
+    """The database file at a path.
+
+    ``prepare`` is called in the transaction that opens it. It makes the tables that are missing, or raises
+    DamagedStore or NewerStore.
     """
 
     db: sqlite3.Connection
@@ -59,19 +61,19 @@ class SqliteFile:
         self._size = 0  # of the database in bytes, when it was opened or checked last
 
     async def open(self, set_aside: Callable[[DamagedStore], object] | None = None) -> None:
-        """Open the file, or make it; open it anew, if it is open.
+        """Open the file, which is made if there is none. A file that is open is closed first.
 
-        With ``set_aside``, which is called in the thread and moves a damaged file away, another one is made
-        in its place. Processes that do so at once do it one after the other.
+        ``set_aside`` is called in the thread to move a damaged file away; then another one is made. Of
+        several processes that open the file at a time, one does this after the other.
 
         Raises:
-            DamagedStore, NewerStore: it is none that could be used.
+            DamagedStore, NewerStore: the file cannot be used.
             StoreFailure: it cannot be read or written.
         """
         await self.run(self._open if set_aside is None else lambda: self._open_or_replace(set_aside))
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the file, and end the thread."""
         with contextlib.suppress(StoreFailure):
             await self.run(self._close)
         self._thread.shutdown(wait=False)
@@ -93,7 +95,7 @@ class SqliteFile:
     # -- work --------------------------------------------------------------------------------------
 
     async def run(self, work: Callable[[], T]) -> T:
-        """Do it in the thread. Cancelling does not stop it: what was begun is done whole.
+        """Do ``work`` in the thread, and give its result. Cancelling does not stop what has begun.
 
         Raises:
             StoreFailure: it could not be done.
@@ -106,20 +108,20 @@ class SqliteFile:
             raise StoreFailure(f"{self._path}: {error.strerror or error}") from error
 
     async def change(self, work: Callable[[], T]) -> T:
-        """Do it in the thread, in one transaction with what others want at the same time: each has its own
-        result, and what fails is undone alone.
+        """Do ``work`` in the thread, in a transaction, and give its result.
 
-        The way to the thread and back costs more than the work, and so does a transaction.
+        Several works that are wanted at a time share one transaction, because a transaction and the way to
+        the thread cost more than most works. Each gets its own result, and one that fails is undone alone.
 
         Raises:
-            StoreFailure: nothing was changed.
+            StoreFailure: this work has changed nothing.
         """
         loop = asyncio.get_running_loop()
         result: asyncio.Future[T] = loop.create_future()
         self._wanted.append((work, result))
         if not self._changing:
             self._changing = True
-            # After those who want something in this turn of the loop, too.
+            # At the end of this turn of the event loop, so that works of the same turn share a transaction.
             loop.call_soon(self._begin_changes)
         try:
             return await result
@@ -143,7 +145,7 @@ class SqliteFile:
         outcomes = [failure] * len(results) if failure is not None else done.result()
         for result, outcome in zip(results, outcomes, strict=True):
             if result.done():
-                continue  # nobody waits for it any more
+                continue  # whoever waited was cancelled
             if isinstance(outcome, BaseException):
                 result.set_exception(outcome)
             else:
@@ -166,7 +168,7 @@ class SqliteFile:
     def _open(self) -> None:
         if self._found:
             self._close()
-        # Before SQLite does: it would make it readable for the group, by the usual umask.
+        # Made before SQLite makes it, which would let the group read it under the usual umask.
         os.close(os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         self.db = db = sqlite3.connect(
             self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
@@ -199,7 +201,7 @@ class SqliteFile:
         return [identity_of(f"{self._path}{suffix}") for suffix in _FILES]
 
     def _close(self) -> None:
-        # What is damaged may not even be closed in order.
+        # Closing a damaged file may fail.
         with contextlib.suppress(sqlite3.Error):
             self.db.close()
 
@@ -209,26 +211,26 @@ class SqliteFile:
             result = work()
             self.db.execute("COMMIT")
         except BaseException:
-            # A disk that is full may have rolled it back already.
+            # If the disk is full, SQLite may have rolled it back already.
             if self.db.in_transaction:
                 self.db.execute("ROLLBACK")
             raise
         return result
 
     def _transact_all(self, works: Sequence[_Work]) -> list[Any]:
-        """The result of each, or what kept it from that."""
+        """Do all works in one transaction; gives the result of each, or its error."""
         if len(works) == 1:
             return [self._transact(works[0])]
         return self._transact(lambda: self._do_all(works))
 
     def _do_all(self, works: Sequence[_Work]) -> list[Any]:
-        # Nearly always all of it can be done, and then none needs a way back of its own.
+        # Nearly always all succeed, and none needs a savepoint of its own.
         self.db.execute("SAVEPOINT all_of_it")
         try:
             return [work() for work in works]
         except sqlite3.Error:
             if not self.db.in_transaction:
-                raise  # with it, all of the transaction was undone
+                raise  # the error has undone the whole transaction
             self.db.execute("ROLLBACK TO all_of_it")
             return [self._attempt(work) for work in works]
 
@@ -238,7 +240,7 @@ class SqliteFile:
             result = work()
         except sqlite3.Error as error:
             if not self.db.in_transaction:
-                raise  # with it, all of the transaction was undone
+                raise  # the error has undone the whole transaction
             self.db.execute("ROLLBACK TO attempt")
             result = error
         self.db.execute("RELEASE attempt")
@@ -247,10 +249,10 @@ class SqliteFile:
 
 @contextlib.contextmanager
 def _alone(directory: Path) -> Iterator[None]:
-    """No other process is in such a block for this directory meanwhile.
+    """A block in which one process at a time can be, for this directory.
 
     Raises:
-        StoreFailure: one is, and does not come to its end.
+        StoreFailure: another process was in it for too long.
     """
     descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     deadline = time.monotonic() + _ALONE_SECONDS

@@ -1,7 +1,7 @@
-"""The directory that state lies in: whether it can be used, its key, and who uses it now.
+"""The directory of ``--state-dir``: whether it can be used, its key, and which processes use it.
 
-Locks tell who lives: the system gives up the lock of a process that was killed, at once, and in another
-container, too, as long as the machine is the same.
+Each process that uses it holds a lock there. The system releases the lock as soon as the process is killed,
+even if it ran in another container on the same machine.
 """
 
 import contextlib
@@ -19,18 +19,18 @@ FILE: Final = "state.db"
 _KEY: Final = "key"
 _LOCKS: Final = "lock-"
 _MOUNTS: Final = Path("/proc/self/mounts")
-# Where locks and mapped memory do not do what SQLite's journal needs.
+# File systems on which locks or mapped memory do not work as SQLite's journal needs them to.
 _NETWORK: Final = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "afs", "9p"}
 )
 
 
 class UnusableDirectory(StoreFailure):
-    """Nothing can be kept there. The text says why, and what to do."""
+    """No state can be kept in the directory. The text says why, and what to do."""
 
 
 def prepare(path: Path, *, mounts: Path = _MOUNTS) -> None:
-    """Make the directory if need be, for this user alone, and see whether state can lie there.
+    """Make the directory if there is none, for this user alone, and check that state can be kept in it.
 
     Raises:
         UnusableDirectory: it cannot.
@@ -51,7 +51,7 @@ def prepare(path: Path, *, mounts: Path = _MOUNTS) -> None:
         )
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
         raise UnusableDirectory(f"{path} cannot be written to")
-    # Another user's process may have been here, whose files we can neither read nor trust.
+    # Files of another user can neither be read nor trusted.
     for name in (FILE, f"{FILE}-wal", f"{FILE}-shm", _KEY):
         with contextlib.suppress(OSError):
             _check_owner(path / name, (path / name).stat())
@@ -73,7 +73,7 @@ def _is_text(path: Path) -> bool:
 
 
 def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
-    """The kind of file system that a path is on; None where that cannot be told."""
+    """The kind of file system that a path is on; None if that is not known."""
     try:
         lines = mounts.read_text(errors="surrogateescape").splitlines()
     except OSError:
@@ -92,20 +92,20 @@ def filesystem_of(path: Path, mounts: Path = _MOUNTS) -> str | None:
 
 
 def read_key(path: Path) -> bytes:
-    """The directory's key, made at the first start.
+    """The directory's key, which is made if there is none.
 
     Raises:
-        UnusableDirectory: it cannot be read or made, or is none.
+        UnusableDirectory: it cannot be read or made, or what is there is no key.
     """
     _put_key(path, secrets.token_bytes(KEY_BYTES))
     return find_key(path)
 
 
 def restore_key(path: Path, key: bytes) -> None:
-    """Have the key lie there that was read before, if somebody has removed it since.
+    """Write the key again that was read before, if the file has been removed.
 
     Raises:
-        UnusableDirectory: it cannot be made, or there is another one.
+        UnusableDirectory: it cannot be written, or another key is there.
     """
     _put_key(path, key)
     if find_key(path) != key:
@@ -122,12 +122,12 @@ def _put_key(path: Path, key: bytes) -> None:
 
 
 def has_key(path: Path) -> bool:
-    """Whether there is a key: somebody has kept state there before."""
+    """Whether there is a key, which means that state was kept there before."""
     return (path / _KEY).exists()
 
 
 def find_key(path: Path) -> bytes:
-    """The directory's key. Raises UnusableDirectory: there is none that could be read."""
+    """The directory's key. Raises UnusableDirectory if there is none that can be read."""
     file = path / _KEY
     try:
         text = file.read_text("ascii", errors="replace").strip()
@@ -145,7 +145,7 @@ def find_key(path: Path) -> bytes:
 
 
 def _make_key(file: Path, key: bytes) -> None:
-    """Write the key, whole or not at all, unless there is one."""
+    """Write the key, whole or not at all. A key that is there already stays."""
     if file.exists():
         return
     draft = file.with_name(f"{_KEY}.{secrets.token_hex(4)}.tmp")
@@ -161,7 +161,7 @@ def _make_key(file: Path, key: bytes) -> None:
 
 
 class MemberLock:
-    """Held for as long as this process lives, or until ``close``."""
+    """The lock of one member. It is held until ``close``, or until the process ends."""
 
     def __init__(self, path: Path, member: str) -> None:
         self._file = path / f"{_LOCKS}{member}"
@@ -174,14 +174,17 @@ class MemberLock:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether others find it: who removes it makes them believe that nobody is here."""
+        """Whether the file at the path is the one that is locked.
+
+        If not, others believe that nobody is here.
+        """
         try:
             return os.path.samestat(self._file.stat(), os.fstat(self._descriptor))
         except OSError:
             return False
 
     def close(self) -> None:
-        """Let go of it. What lies in its place stays there."""
+        """Release the lock and remove its file. A file that was put in its place stays."""
         if self.is_in_place:
             with contextlib.suppress(OSError):
                 self._file.unlink()
@@ -189,7 +192,7 @@ class MemberLock:
 
 
 def take_lock(path: Path, member: str) -> MemberLock:
-    """The lock by which others see that this member lives. Raises UnusableDirectory."""
+    """Take the lock by which others see that this member is alive. Raises UnusableDirectory."""
     try:
         return MemberLock(path, member)
     except OSError as error:
@@ -214,7 +217,7 @@ def is_held(path: Path, member: str) -> bool:
 
 
 def is_gone(path: Path, member: str) -> bool:
-    """Whether no process holds this member's lock any more; what it has left behind is cleared away then."""
+    """Whether no process holds this member's lock any more. If so, the file that it has left is removed."""
     if is_held(path, member):
         return False
     with contextlib.suppress(OSError):
@@ -223,7 +226,9 @@ def is_gone(path: Path, member: str) -> bool:
 
 
 def set_aside(path: Path, when: int) -> Path:
-    """Move a damaged file and its journal out of the way, to be looked at; gives where the file is now.
+    """Move a damaged file and its journal aside, so that people can examine it; gives its new path.
+
+    ``when`` is in seconds since 1970, and becomes part of its name.
 
     Raises:
         UnusableDirectory: it cannot be moved.
