@@ -1,4 +1,4 @@
-"""Where the work of a call goes: the Python bytecodes that it takes, by room.
+"""Where the work of a call goes, and that of a whole client's life: the Python bytecodes, by room.
 
     .venv/bin/python -m bench.anatomy [--functions]
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -24,7 +24,7 @@ from typing import Final
 from e2e.launch import Program, accepts_connections, program_environment, unused_port
 
 from .contenders import PROGRAMS, Stage
-from .messages import ECHO, Client, Request, check_work, legacy, modern
+from .messages import ECHO, FLOW, Client, Request, check_work, legacy, modern
 
 CALLS = 200
 _WARM_UP = 50
@@ -56,7 +56,7 @@ class Work:
 
 
 def tabulate(columns: Mapping[str, Mapping[str, float]]) -> str:
-    """A Markdown table: bytecodes by room, one column for each kind of call. Pure."""
+    """A Markdown table: bytecodes by room, one column for each kind of work. Pure."""
     rooms = sorted(
         {name for column in columns.values() for name in column},
         key=lambda name: -max(column.get(name, 0) for column in columns.values()),
@@ -110,18 +110,25 @@ class Counted:
 
     def count(self, request: Request) -> Work:
         """What a call takes."""
+        check_work(self.url, request, ECHO)
+        return self._count(lambda client: client.send(request))
+
+    def count_flow(self, flow: Sequence[Request]) -> Work:
+        """What a whole client's life takes."""
+        return self._count(lambda client: client.live(flow))
+
+    def _count(self, act: Callable[[Client], object]) -> Work:
         assert self._program.process is not None
         pid = self._program.process.pid
-        check_work(self.url, request, ECHO)
         with Client(self.url) as client:
             for _ in range(_WARM_UP):
-                client.send(request)
+                act(client)
             os.kill(pid, signal.SIGUSR1)
-            client.send(request)  # the signal is heard when the event loop turns
+            act(client)  # the signal is heard when the event loop turns
             for _ in range(CALLS):
-                client.send(request)
+                act(client)
             os.kill(pid, signal.SIGUSR2)
-            client.send(request)
+            act(client)
         return read_work(self._result())
 
     def _result(self) -> bytes:
@@ -157,7 +164,7 @@ def read_work(found: bytes) -> Work:
 
 
 def measure() -> Mapping[str, Work]:
-    """What each kind of call takes."""
+    """What each kind of call takes, and the flow."""
     with tempfile.TemporaryDirectory(prefix="bench-") as name:
         folder = Path(name)
         stage = Stage(folder)
@@ -174,6 +181,7 @@ def measure() -> Mapping[str, Work]:
                 "session-less": proxy.count(legacy(ECHO)),
                 "client session": proxy.count(legacy(ECHO, session)),
                 "modern": proxy.count(modern(ECHO)),
+                "flow": proxy.count_flow(FLOW),
             }
         finally:
             for one in counted:

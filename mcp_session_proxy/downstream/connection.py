@@ -401,9 +401,10 @@ def measure_head(http: web.BaseRequest) -> int:
         HeadTooLarge: they are too large together.
     """
     limit = http.protocol.max_field_size
-    if any(len(name) > HEAD_NAME_BYTES for name, _ in http.raw_headers):
-        raise HeadTooLarge(f"The name of a header field may have {HEAD_NAME_BYTES} bytes.")
     size_bytes = len(b"".join(map(b"".join, http.raw_headers)))
+    # Most heads are too small for that.
+    if size_bytes > HEAD_NAME_BYTES and any(len(name) > HEAD_NAME_BYTES for name, _ in http.raw_headers):
+        raise HeadTooLarge(f"The name of a header field may have {HEAD_NAME_BYTES} bytes.")
     if size_bytes > HEAD_TIMES_A_FIELD * limit:
         raise head_too_large(limit)
     return size_bytes

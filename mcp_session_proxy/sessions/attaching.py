@@ -107,8 +107,9 @@ class Attachments:
 
         All who ask at once wait for one attempt, which is a task of its own: the request that began it may be
         cancelled while others wait for the same, and a session that is on its way must find somebody who
-        holds it, or it would be leased for ever. Its own session of before is taken without a task, for that
-        needs no waiting; but not during a pause, which is also to end for whoever needs nothing of the pool.
+        holds it, or it would be leased for ever. What needs no waiting is taken without a task: its own session
+        of before, or for one that had none a session that is free. But nothing is taken during a pause, which
+        is also to end for whoever needs nothing of the pool.
 
         Raises:
             OverloadError, UpstreamError: as ``Pool.acquire``.
@@ -118,14 +119,23 @@ class Attachments:
         if lease is not None:
             return lease
         if client.attaching is None:
-            home = client.home
-            if home is not None and (lease := self._pool.reclaim(home, client.record.usage)) is not None:
+            if (lease := self._take_at_once(client, caller)) is not None:
                 return self._hold(client, lease)
             self._advance(client, AttachmentEvent.NEEDED)
             work = self._take_session(client, caller, deadline)
             client.attaching = asyncio.get_running_loop().create_task(work, name=f"attach {client.tag}")
             client.attaching.add_done_callback(lambda task: self._tried(client, task))
         return await asyncio.shield(client.attaching)
+
+    def _take_at_once(self, client: ClientSession, caller: Caller) -> Lease | None:
+        """A lease that it need not wait for; None where it has to, or has lost what it had."""
+        home, usage = client.home, client.record.usage
+        if home is not None:
+            return self._pool.reclaim(home, usage)
+        lease = self._pool.take_free(client.key, client.profile, usage, caller)
+        if lease is not None:
+            audience.join(lease.slot.session, client)
+        return lease
 
     async def _take_session(self, client: ClientSession, caller: Caller, deadline: float) -> Lease:
         """Take a session of the client's key, and bring it to where the client's former one was.

@@ -114,19 +114,12 @@ class Pool:
             Draining: the pool is closed.
             UpstreamError: the server could not be reached or refused the handshake.
         """
+        if (free := self.take_free(key, profile, usage, caller)) is not None:
+            return free
         queue = self.queue
         if queue.closed:
             raise self._refusal(key, Draining("The proxy is shutting down."))
         bucket = self.books.bucket(key)
-        # What is free is wanted by nobody who waits, for a release serves those in its own step. So to take
-        # it at once overtakes nobody (asyncpg #1247).
-        if not queue.paused and (slot := bucket.candidate(usage)) is not None:
-            was_unused = not slot.used
-            self._take(slot, usage)
-            if was_unused and usage in self.rules.prewarmed:  # another one is to stand ready
-                queue.want(key, profile, caller)
-                self._prewarm(bucket)
-            return Lease(self, slot, usage, self._now())
         demand = queue.want(key, profile, caller)
         try:
             # A server that refuses every second session is not asked for one again and again: each attempt
@@ -145,6 +138,22 @@ class Pool:
         finally:
             # Callers can make up keys without end: nothing of one outlives a demand that came to nothing.
             self._forget_if_empty(bucket)
+
+    def take_free(self, key: SessionKey, profile: Profile, usage: Usage, caller: Caller) -> Lease | None:
+        """A lease on a session of this key that is free now; None where there is none, or nobody gets any.
+
+        What is free is wanted by nobody who waits, for a release serves those in its own step. So to take it
+        at once overtakes nobody (asyncpg #1247).
+        """
+        queue, bucket = self.queue, self.books.buckets.get(key)
+        if bucket is None or queue.closed or queue.paused or (slot := bucket.candidate(usage)) is None:
+            return None
+        was_unused = not slot.used
+        self._take(slot, usage)
+        if was_unused and usage in self.rules.prewarmed:  # another one is to stand ready
+            queue.want(key, profile, caller)
+            self._prewarm(bucket)
+        return Lease(self, slot, usage, self._now())
 
     async def _wait(self, waiter: Waiter) -> Lease:
         """Wait in the queue.

@@ -4,15 +4,33 @@ import asyncio
 import contextlib
 
 import pytest
-from binding_world import DETACH, GRACE, LINGER, YOU, World
+from binding_world import ALPHA, DETACH, GRACE, LINGER, ME, YOU, World
 from session_fakes import settle
 
 from mcp_session_proxy.errors import AcquireTimeout, Draining, UpstreamError
 from mcp_session_proxy.sessions.audience import audience_of
 from mcp_session_proxy.sessions.client import Farewell
 from mcp_session_proxy.sessions.modes import Sharing
+from mcp_session_proxy.upstream.transport import NOBODY
 
 pytestmark = [pytest.mark.looptime, pytest.mark.usefixtures("every_beginning")]
+
+
+async def test_a_free_session_is_taken_in_one_step():
+    """A new client has the session that its predecessor has left before the event loop turns."""
+    world = World()
+    first = await world.start()
+    session = await world.call(first)
+    world.delete(first)
+    turns = []
+    asyncio.get_running_loop().call_soon(turns.append, True)
+    second, visit = await world.binder.initialize(ME, ALPHA, None, None, NOBODY)
+    assert not turns
+    assert visit.session is session
+    assert second in audience_of(session)
+    visit.end()
+    world.check()
+    await world.end()
 
 
 async def test_two_requests_of_a_returning_client_attach_once():
