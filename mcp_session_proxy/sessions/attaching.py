@@ -107,9 +107,9 @@ class Attachments:
 
         All who ask at once wait for one attempt, which is a task of its own: the request that began it may be
         cancelled while others wait for the same, and a session that is on its way must find somebody who
-        holds it, or it would be leased for ever. What needs no waiting is taken without a task: its own session
-        of before, or for one that had none a session that is free. But nothing is taken during a pause, which
-        is also to end for whoever needs nothing of the pool.
+        holds it, or it would be leased for ever. What needs no waiting is taken without a task: its own
+        session of before, or for one that had none a session that is free. But nothing is taken during a
+        pause, which is also to end for whoever needs nothing of the pool.
 
         Raises:
             OverloadError, UpstreamError: as ``Pool.acquire``.
