@@ -22,7 +22,7 @@ async def test_a_free_session_is_taken_in_one_step():
     first = await world.start()
     session = await world.call(first)
     world.delete(first)
-    turns = []
+    turns: list[bool] = []
     asyncio.get_running_loop().call_soon(turns.append, True)
     second, visit = await world.binder.initialize(ME, ALPHA, None, None, NOBODY)
     assert not turns
