@@ -254,7 +254,8 @@ class Pool:
                 continue
             slot = bucket.candidate(waiter.usage)
             if slot is not None:
-                self._grant(waiter, slot)
+                self._take(slot, waiter.usage)
+                self.queue.grant(waiter, slot)
                 granted.add(waiter.usage)
         while bucket.waiters and policy.openings_wanted(bucket) > 0:
             waiting = list(self.queue.of(bucket))
@@ -273,11 +274,6 @@ class Pool:
         """Somewhere room was made: let each key with waiters look again, longest waiting first."""
         for bucket in self.queue.buckets():
             self._serve(bucket)
-
-    def _grant(self, waiter: Waiter, slot: Slot[UpstreamSession]) -> None:
-        self.queue.remove(waiter)
-        self._take(slot, waiter.usage)
-        waiter.granted.set_result(slot)
 
     def _forget_if_empty(self, bucket: Bucket[UpstreamSession]) -> None:
         self.books.forget_if_empty(bucket)
@@ -403,7 +399,8 @@ class Pool:
                 only = self._sole(bucket.key, demand.profile, waiter.usage)
                 if only is not None and not waiter.granted.done():
                     self.queue.with_sole_session.add(bucket.key.principal)
-                    self._grant(waiter, only)
+                    self._take(only, waiter.usage)
+                    self.queue.grant(waiter, only)
             shared = not bucket.waiters
         if not shared:
             # Whom the server refuses says nothing of the server: somebody without a token who tries every

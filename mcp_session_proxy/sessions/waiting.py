@@ -131,6 +131,11 @@ class Queue:
         self.waiters.pop(waiter, None)
         waiter.bucket.waiters.pop(waiter, None)
 
+    def grant(self, waiter: Waiter, slot: Slot[UpstreamSession]) -> None:
+        """Somebody's waiting is over, and this is the session, which the books have as leased already."""
+        self.remove(waiter)
+        waiter.granted.set_result(slot)
+
     def fail(self, waiters: Iterable[Waiter], error: ProxyError) -> None:
         """End the waiting of some with an error."""
         for waiter in waiters:
