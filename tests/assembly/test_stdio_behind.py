@@ -96,6 +96,18 @@ async def test_half_an_answer(bench: StdioBench) -> None:
     assert (await bench.use("half")).error == (1, -32603, "outcome-unknown")
 
 
+@pytest.mark.parametrize(
+    ("how", "padding"), [("it ends", 0), ("it ends", 300_000), ("its output ends", 0), ("others go on", 0)]
+)
+async def test_an_answer_whose_line_has_no_end(bench: StdioBench, how: str, padding: int) -> None:
+    """It is whole all the same, and reaches its caller; the next call is another child's."""
+    await bench.start()
+    answer = await bench.use("unended", how=how, padding=padding)
+    assert answer.json["result"]["content"][0]["text"].strip() == "the last"
+    assert bench.told("child.noise") == []
+    assert await bench.read("count") == 1
+
+
 async def test_what_a_dead_child_was_told(bench: StdioBench) -> None:
     """A call that waits for another one's end is answered by the next child, if nothing of it was written."""
     await bench.start()

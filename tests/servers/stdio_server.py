@@ -114,10 +114,25 @@ def answer(message: dict[str, Any]) -> None:
         result = call(params)
     else:
         result = {}
-    if result is not None:
+    if result is not None and params.get("name") != "unended":
         write({"id": message["id"], "result": result})
     if params.get("name") == "parting":
         os._exit(0)
+    if params.get("name") == "unended":
+        end(message["id"], **params["arguments"])
+
+
+def end(number: int, how: str, padding: int = 0) -> None:
+    """Answer in a line without an end, and say no more."""
+    answer = {"jsonrpc": "2.0", "id": number, "result": text("the last" + " " * padding)}
+    sys.stdout.write(json.dumps(answer))
+    sys.stdout.flush()
+    if how == "others go on":
+        subprocess.Popen([sys.executable, "-I", "-S", "-c", SLEEPER], stdin=subprocess.DEVNULL)
+    if how == "its output ends":
+        os.close(1)
+        time.sleep(600)
+    os._exit(0)
 
 
 def main() -> None:

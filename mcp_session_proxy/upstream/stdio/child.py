@@ -194,9 +194,19 @@ class Child(asyncio.SubprocessProtocol):
         """One of its pipes is closed, at its end or at ours."""
         if fd == _STDOUT:
             self._heard_all = True
+            self._hear_last_line()
             self._begin_end("it closed its standard output")
         elif fd == _STDIN:
             self._begin_end("it closed its standard input")
+
+    def _hear_last_line(self) -> None:
+        """Take a message whose line has not ended, and never will. Half of one is nobody's."""
+        if self.found_no_room or self._lines.pending_bytes > SERVER_EVENT_BYTES:
+            return
+        last = self._lines.take_pending().strip()
+        self._account(0)
+        if last[:1] in (b"{", b"[") and last[-1:] in (b"}", b"]"):
+            self._heard([last])
 
     def process_exited(self) -> None:
         """The process itself has ended; others in its group may go on."""
@@ -221,6 +231,9 @@ class Child(asyncio.SubprocessProtocol):
         if self._paused and self._exited.done() and not self._heard_all:
             self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
             return
+        # Somebody whom it has started may hold its pipe open.
+        if self._exited.done():
+            self._hear_last_line()
         self.is_over = True
         if self._end is not None:
             self._end.cancel()
