@@ -27,6 +27,7 @@ class Outlasting:
         self._lease_left = lease_left
         self._asking: asyncio.Task[bool] | None = None
         self._staying: asyncio.Task[None] | None = None
+        self._is_late = False  # a beat is under way that is not answered in time
         self._tasks = Tasks()
 
     async def is_alive(self) -> bool:
@@ -63,9 +64,24 @@ class Outlasting:
         if self._staying is None or self._staying.done():
             self._staying = self._tasks.spawn(self._stay_sure(), "outlast the store")
 
+    async def beat(self) -> bool:
+        """Beat. One that is not answered by the time of the next counts as one that has failed: a short lease
+        would be over soon after the store was given up. Raises StoreFailure.
+        """
+        late = asyncio.get_running_loop().call_later(self._membership.beat_seconds, self._begin_late)
+        try:
+            return await self._membership.beat()
+        finally:
+            late.cancel()
+            self._is_late = False
+
+    def _begin_late(self) -> None:
+        self._is_late = True
+        self.begin()
+
     async def _stay_sure(self) -> None:
         membership = self._membership
-        while not membership.up:
+        while self._is_late or not membership.up:
             early = membership.sure_until - membership.now() - PEER_ANSWER_SECONDS
             await asyncio.sleep(max(_PAUSE_SECONDS, early))
             # Then the next request of each shard finds out where that is.

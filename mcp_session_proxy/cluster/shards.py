@@ -346,7 +346,8 @@ class Shards:
         while True:
             await asyncio.sleep(self.membership.beat_seconds)
             try:
-                if not await self.membership.beat():
+                outlasts = self.rules.outage is StoreOutage.SERVE
+                if not await (self._outlasting if outlasts else self.membership).beat():
                     await self._verify_all()
                 elif self.provisional:
                     await self._verify_all([each.shard for each in self.held.values() if not each.is_claimed])

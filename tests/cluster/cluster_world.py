@@ -18,10 +18,12 @@ from mcp_session_proxy.cluster.routing import Routing
 from mcp_session_proxy.cluster.rules import ClusterRules, StoreOutage
 from mcp_session_proxy.cluster.shards import Shards
 from mcp_session_proxy.store.engine import RecordPlace, StoreFailure
-from mcp_session_proxy.store.membership import Membership
+from mcp_session_proxy.store.membership import LEASE_SECONDS, Membership
 from mcp_session_proxy.store.memory import MemoryEngine
 
 PLACE = RecordPlace("session", "u1")
+# How long a store is waited for, as by the engine that has one elsewhere.
+TIMEOUT_SECONDS = 1.0
 
 
 class Names:
@@ -66,6 +68,7 @@ class Store(MemoryEngine):
     def __init__(self) -> None:
         super().__init__()
         self.away_for: set[str] = set()
+        self.stands_still = False  # it takes what it is asked, and answers nothing
         self.asked: list[str] = []
 
     def forget(self) -> None:
@@ -89,6 +92,9 @@ class ThroughCable:
     def __getattr__(self, verb: str) -> Callable[..., Awaitable[Any]]:
         async def ask(*args: Any, **kwargs: Any) -> Any:
             self._store.asks(self._member, verb)
+            if self._store.stands_still:
+                await asyncio.sleep(TIMEOUT_SECONDS)
+                raise StoreFailure("no answer")
             return await getattr(self._store, verb)(*args, **kwargs)
 
         return ask
@@ -97,7 +103,7 @@ class ThroughCable:
 class Member:
     """One of them. ``gone`` are those that are known to have no process any more."""
 
-    def __init__(self, world: "World", name: str, **rules: Any) -> None:
+    def __init__(self, world: "World", name: str, lease_seconds: float = LEASE_SECONDS, **rules: Any) -> None:
         self.name = name
         self.told = Recorder()
         self.world = world
@@ -108,6 +114,7 @@ class Member:
             ThroughCable(world.store, name),  # type: ignore[arg-type]
             name,
             card=self._card,
+            lease_seconds=lease_seconds,
             now=loop.time,
         )
         self.contents.membership = self.membership

@@ -127,3 +127,28 @@ async def test_nobody_waits_for_a_store_that_does_not_answer(monkeypatch: pytest
         await asyncio.sleep(0.05)
     assert longest < 0.01
     world.close()
+
+
+@pytest.mark.parametrize("lease_seconds", [2.0, 5.0])
+@pytest.mark.parametrize("since_beat", [0.0, 0.3, 0.7, 0.99])
+async def test_nobody_waits_for_a_store_that_stands_still(lease_seconds: float, since_beat: float) -> None:
+    """Whichever moment it stops to answer, owners have heard from the others before they are no longer sure,
+    also where a lease is hardly longer than the store is waited for.
+    """
+    world, now = World(), asyncio.get_running_loop().time
+    (a,) = await world.join("a", lease_seconds=lease_seconds)
+    await asyncio.sleep(a.membership.beat_seconds / 2)  # they do not beat together
+    (b,) = await world.join("b", lease_seconds=lease_seconds)
+    for member, shard in ((a, "one"), (b, "two")):
+        assert await member.ask(shard) == member.name
+    await asyncio.sleep(3 + since_beat * a.membership.beat_seconds)
+    world.store.stands_still = True
+    began, longest = now(), 0.0
+    while now() - began < 6 * lease_seconds:
+        for member, shard in ((a, "one"), (b, "two")):
+            asked = now()
+            assert await member.ask(shard) == member.name
+            longest = max(longest, now() - asked)
+        await asyncio.sleep(0.02)
+    assert longest < 0.01
+    world.close()
