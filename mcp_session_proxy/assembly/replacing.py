@@ -1,24 +1,23 @@
-"""One process takes the place of another: it gets the listening sockets while they go on listening.
+"""A newer process takes the place of an older one: it gets the sockets, which go on listening.
 
-Who connects meanwhile waits in the sockets' own queues, so nobody is refused. The two talk over a unix socket
-that the older one keeps in a directory of theirs, in packets of JSON (``SOCK_SEQPACKET``):
+Clients that connect meanwhile wait in the sockets' own queues, so none is refused. The two processes talk
+over a unix socket (``SOCK_SEQPACKET``), which the older one keeps in a directory that both know:
 
     newer                          older
-    connects           ------->    asks the system who that is: the same user, or nobody
-                       <-------    the sockets (SCM_RIGHTS) and what each is for; it serves on
-    is ready but for this
-    "ready"            ------->    accepts nobody any more
+    connects           ------->    asks the system whose process that is: only its own user's may ask
+                       <-------    the sockets (SCM_RIGHTS) and what each is for; goes on serving
+    starts
+    "ready"            ------->    stops accepting
                        <-------    "yours"
     accepts                        drains, as on SIGTERM, and ends
 
-At no time do both accept. Whatever goes wrong before "ready" leaves the older one as it was. An older one
-that keeps state says "wait" instead of "yours", drains first, and closes the connection when it has let go of
-its directory. One that ends by itself meanwhile says the same. Linux only.
+At no time do both accept. If anything fails before "ready", the older process goes on as before. If the older
+process keeps state, it answers "wait" instead of "yours", drains first, and closes the connection when it has
+let go of its directory. It does the same if it is told to end meanwhile. Linux only.
 
-Whoever asks is the same user's, and may still be stuck, or mean harm. So asking keeps nobody else from it:
-several may have the sockets, of which the first one that is ready takes the place, and the others are told
-so. Each may take its time, and there are few of them: one for each process, and whoever has asked first makes
-room.
+A process that asks is the same user's, but it may get stuck. So it keeps no other one from asking: several
+may have the sockets at a time. The first that is ready takes the place, and the others are told so. They are
+few: each process asks once, and when there are too many, the one that has asked first is dismissed.
 """
 
 import asyncio
@@ -38,33 +37,34 @@ from ..events import Observer
 from ..settings.values import Address
 from .sockets import Bound, CannotStart, Role, what_is_wrong
 
-# What the two say to each other. It has to stay as it is for processes of different versions.
+# What the two processes say to each other. It must not change, because their versions may differ.
 _READY: Final = b"ready"
 _YOURS: Final = b"yours"
-_WAIT: Final = b"wait "  # and so many seconds at most
+_WAIT: Final = b"wait "  # followed by the most seconds that it may take
 _TOO_SLOW: Final = b"it took too long to start"
 _TAKEN: Final = b"it is being replaced already"
 _DISPLACED: Final = b"others have asked since"
 _PACKET_BYTES: Final = 64 * 1024
 _MOST_SOCKETS: Final = 32
-# How long the older one may take to answer: its event loop turns, or it is not well.
+# How long the older process may take to answer. A process whose event loop turns answers at once.
 _ANSWER_SECONDS: Final = 10.0
-# How long the newer one may take to start, before the older one no longer counts on it. It keeps nobody else
-# from starting meanwhile.
+# How long the newer process may take to start until it is dismissed.
 _START_SECONDS: Final = 120.0
-# How many may be starting at the same time.
+# How many processes may have the sockets and be starting.
 _MOST_ASKING: Final = 8
-# Where the older one cannot accept, for want of descriptors say, it tries again after this; and the newer one
-# where its place in the queue is taken.
+# After this time the older process tries again to accept, if it lacked file descriptors, and the newer one to
+# connect, if the queue of the socket was full.
 _PAUSE_SECONDS: Final = 0.1
-# A drain may take long; no time without an end is believed.
+# A drain may take long, but no longer time is believed.
 _LONGEST_WAIT_SECONDS: Final = 24 * 3600.0
 _OURS_ALONE: Final = 0o600
 
 
 class Handed(msgspec.Struct, frozen=True, kw_only=True):
-    """What comes with the sockets: of each, in their order, whom it is for and the address that it was asked
-    for by. ``refused`` says why there are none."""
+    """What comes with the sockets: the role of each, in their order, and its address in the settings.
+
+    ``refused`` says why there are none.
+    """
 
     version: str
     sockets: list[tuple[Role, str]] = []
@@ -72,7 +72,7 @@ class Handed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def place(directory: Path, listen: Address) -> Path:
-    """Where a process that is to listen there waits for its successor. A directory serves several."""
+    """The path of the socket on which a process with this address waits for its successor."""
     return directory / f"replace-{listen.host or '*'}:{listen.port}.sock"
 
 
@@ -91,10 +91,10 @@ class Predecessor:
 
     @classmethod
     async def find(cls, path: Path) -> "Predecessor | None":
-        """Ask whoever waits there for its sockets; None if nobody does, or it is about to end.
+        """Ask the process that waits at this path for its sockets; None if there is none, or it is ending.
 
         Raises:
-            CannotStart: somebody does, but hands nothing over.
+            CannotStart: it does not give its sockets.
         """
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
@@ -103,7 +103,7 @@ class Predecessor:
                 await _connect(connection, path)
             except (FileNotFoundError, ConnectionRefusedError):
                 connection.close()
-                return None  # nothing is there, or what a process left behind that was killed
+                return None  # there is no socket, or one that a killed process has left
             pid, user = peer_process(connection)
             if user != os.geteuid():
                 raise CannotStart(f"--replace: {path} belongs to a process of another user (uid {user})")
@@ -120,7 +120,7 @@ class Predecessor:
             raise
 
     def sockets(self, role: Role, address: Address) -> Bound | None:
-        """Those that it has for this purpose at this address, which the caller closes; None without any."""
+        """Its sockets of this role and address; None if it has none. The caller closes them."""
         wanted = (role, str(address))
         found = tuple(given for *what, given in self._sockets if tuple(what) == wanted)
         if not found:
@@ -129,18 +129,17 @@ class Predecessor:
         return Bound(Address(address.host or "0.0.0.0", found[0].getsockname()[1]), found)
 
     async def replace(self) -> None:
-        """Have it accept nobody any more. From then on all that it gave is ours alone, and the directory of
-        its state is free.
+        """Have it stop accepting. From then on no other process uses its sockets or its directory of state.
 
         Raises:
-            CannotStart: it has changed its mind, and goes on; or it does not come to its end.
+            CannotStart: it goes on, or does not end in time.
         """
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             self._connection.send(_READY)
         verdict = await self._hear(_ANSWER_SECONDS)
         if verdict.startswith(_WAIT):
             verdict = await self._hear(_seconds(verdict.removeprefix(_WAIT)))
-        # Nothing is what the system says of a process that has ended: it accepts nobody, either.
+        # An empty packet means that the process has ended.
         if verdict not in (_YOURS, b""):
             raise CannotStart(f"--replace: process {self.pid} goes on: {verdict.decode(errors='replace')}")
 
@@ -155,17 +154,20 @@ class Predecessor:
             return b""
 
     def close(self) -> None:
-        """Let go of it, and of what nobody has asked for. If it was not replaced, it goes on. Idempotent."""
+        """Close the connection and the sockets that were not asked for. Idempotent.
+
+        If the older process was not replaced, it goes on.
+        """
         self._connection.close()
         for _, _, given in self._sockets:
             given.close()
 
 
 async def _connect(connection: socket.socket, path: Path) -> None:
-    """Connect. Where too many wait to be accepted, the system has nobody wait for a place (unix(7)).
+    """Connect, and try again while the queue of the socket is full: the system does not wait (unix(7)).
 
     Raises:
-        CannotStart: there was none in time.
+        CannotStart: it was full for too long.
         OSError: nobody listens there.
     """
     try:
@@ -182,7 +184,7 @@ async def _connect(connection: socket.socket, path: Path) -> None:
 
 
 def _seconds(text: bytes) -> float:
-    """A time that the older one has named; none where it is no time."""
+    """The time that the older process has named, in seconds; 0 if it cannot be read."""
     try:
         return min(max(0.0, float(text)), _LONGEST_WAIT_SECONDS)
     except ValueError:
@@ -190,10 +192,10 @@ def _seconds(text: bytes) -> float:
 
 
 async def _receive(connection: socket.socket, pid: int) -> list[tuple[Role, str, socket.socket]] | None:
-    """What it hands over; None if it is ending by itself, and listens no more.
+    """The sockets that it gives, each with role and address; None if it is ending.
 
     Raises:
-        CannotStart: it does not hand anything over, or nothing that can be used.
+        CannotStart: it gives none, or some that cannot be used.
     """
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
@@ -232,11 +234,11 @@ def _silent(pid: int) -> CannotStart:
 
 
 class Replaceable:
-    """Lets a newer process of the same user have the ``sockets``, each list by its role and address.
+    """Gives the ``sockets`` to a newer process of the same user.
 
-    ``cease`` is awaited when it is ready: nobody may be accepted any more after that. ``replaced`` is called
-    once it has been told so. ``wait_seconds`` is how long this process may take to let go of the directory of
-    its state after that; None if it keeps none, so that the newer one need not wait.
+    ``cease`` is awaited when that is ready, and stops accepting. ``replaced`` is called when the newer
+    process has been told so. ``wait_seconds`` gives how long this process may then take to let go of the
+    directory of its state; None if it keeps none, and the newer one need not wait.
     """
 
     def __init__(
@@ -261,16 +263,17 @@ class Replaceable:
         self._waiting: socket.socket | None = None
         self._pause: asyncio.TimerHandle | None = None
         self._own: tuple[int, int] | None = None
-        # Who has the sockets and is not ready, by its process, in the order in which they asked.
+        # The processes that have the sockets and are not ready, by their ids, in the order in which they
+        # asked.
         self._asking: dict[int, socket.socket] = {}
-        # Who takes the place: from then on the sockets are its own.
+        # The process that takes the place of this one. The sockets are its own from then on.
         self._successor: socket.socket | None = None
 
     def open(self) -> None:
-        """Wait for a successor at the path. Whatever socket is there is replaced in one step.
+        """Wait for a successor at the path. A socket that is there is replaced in one step.
 
         Raises:
-            OSError: that cannot be done.
+            OSError: the socket cannot be made there.
         """
         if self._path.exists() and not stat.S_ISSOCK(self._path.stat().st_mode):
             raise FileExistsError(f"{self._path} is no socket")
@@ -293,7 +296,10 @@ class Replaceable:
         self._listen()
 
     def close(self) -> None:
-        """Wait no longer. Nobody may be accepted here any more: a newer process that was starting goes on."""
+        """Stop waiting for a successor.
+
+        Nothing may accept any more: one that was starting takes the place.
+        """
         if self._waiting is None:
             return
         if self._pause is not None:
@@ -304,7 +310,7 @@ class Replaceable:
         if self._successor is None:
             self._remove_path()
             if self._asking:
-                # Who has asked last most likely means it. For two of them the sockets would be too many.
+                # Only one can have the sockets: the one that has asked last.
                 *others, (_, self._successor) = self._asking.items()
                 for _, connection in others:
                     self._dismiss(connection, _TAKEN)
@@ -312,7 +318,7 @@ class Replaceable:
         self._tasks.cancel()
 
     def leave(self) -> None:
-        """Everything is let go of. ``close`` comes before."""
+        """Tell the successor that this process has let go of everything. ``close`` comes before."""
         if self._successor is not None:
             self._successor.close()
             self._successor = None
@@ -333,9 +339,9 @@ class Replaceable:
         try:
             connection, _ = self._waiting.accept()
         except (BlockingIOError, ConnectionError):
-            return  # who came has gone again
+            return  # the process that connected has gone again
         except OSError:
-            # Who has come stays in the queue, so this would be called again at once, and without end.
+            # The connection stays in the queue, so this would be called again at once, without end.
             loop.remove_reader(self._waiting)
             self._pause = loop.call_later(_PAUSE_SECONDS, self._listen)
             return
@@ -343,7 +349,7 @@ class Replaceable:
         self._tasks.spawn(self._answer(connection), "successor")
 
     async def _answer(self, connection: socket.socket) -> None:
-        """Hand everything over to one who asks, if that is the right one and nobody else was ready before."""
+        """Give the sockets to a process that asks, and let it take the place if it is ready first."""
         pid, problem = 0, None
         try:
             pid, user = peer_process(connection)
@@ -358,14 +364,14 @@ class Replaceable:
             if connection is self._successor:
                 self._successor = None
         finally:
-            # If this process ends by itself, its successor hears when it has let go of everything.
+            # The connection of the successor stays open until this process has let go of everything.
             if connection is not self._successor:
                 connection.close()
         if problem is not None:
             self._observe(events.ReplacementFailed(pid=pid, problem=problem))
 
     async def _hand_over(self, connection: socket.socket, pid: int) -> str | None:
-        """Gives what went wrong; None if nothing did."""
+        """Give the sockets, and wait until the process is ready; gives the problem, if there was one."""
         self._make_room(pid)
         self._asking[pid] = connection
         try:
@@ -387,7 +393,7 @@ class Replaceable:
         return None
 
     def _make_room(self, pid: int) -> None:
-        """A process asks once, and there are few of them: who has asked first makes room."""
+        """Dismiss what the process has asked before, or, if too many ask, the one that has asked first."""
         before = self._asking.pop(pid, None)
         if before is None and len(self._asking) >= _MOST_ASKING:
             before = self._asking.pop(next(iter(self._asking)))
@@ -395,19 +401,19 @@ class Replaceable:
             self._dismiss(before, _DISPLACED)
 
     def _dismiss(self, connection: socket.socket, reason: bytes) -> None:
-        """Tell one who has asked to go; what answers it finds that it has gone."""
+        """Tell a process that it does not get the place. The task that answers it finds it gone."""
         with contextlib.suppress(OSError):
             connection.send(reason)
             connection.shutdown(socket.SHUT_RD)
 
     def _promise(self, successor: socket.socket) -> None:
-        """Nobody is accepted here any more: tell the newer process, or let it wait until all is let go of."""
+        """Tell the newer process that this one has stopped accepting, and whether it has to wait."""
         seconds = self._wait_seconds()
         with contextlib.suppress(OSError):  # if it has gone now, it is too late: it may have begun
             successor.send(_YOURS if seconds is None else _WAIT + str(seconds).encode())
 
     async def _wait_until_ready(self, connection: socket.socket) -> str | None:
-        """What is wrong with the newer process; None if it is ready."""
+        """Wait until the newer process is ready; gives the problem, if it is not."""
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await readable(connection)

@@ -1,4 +1,4 @@
-"""One process as a member: its lease, the shards that it owns, and how long the store takes."""
+"""One process as a member: its lease, and the shards that it owns."""
 
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -10,26 +10,26 @@ from .engine import Claimed, ClaimOutcome, Engine, RecordPlace, StoredMember, St
 from .fences import Fences
 
 LEASE_SECONDS: Final = 5.0
-# Of a lease, what a member is sure of: from the sending of the beat on, so that clocks and delays are allowed
-# for. The others wait for all of it.
+# The part of a lease, from the sending of its beat on, in which a member is sure. The rest allows for clocks
+# that run differently: the others wait until the end of the lease.
 _SURE_PART: Final = 0.8
 _BEATS_A_LEASE: Final = 5
 _NEVER: Final = float("-inf")
-# What works on a full disk, too.
+# Verbs that succeed on a full disk, too, so that they do not show that the store is up.
 _READING: Final = frozenset({"load", "shards", "members", "news"})
 
 T = TypeVar("T")
 
 
 class Membership:
-    """Acts at the store in the name of ``member``, whose ``card`` gives what it tells of itself now.
+    """Acts at the store in the name of ``member``. ``card`` gives what it tells of itself now.
 
-    ``up`` is whether the store did last what it was asked to change; ``told`` hears of each verb and how long
-    it took, in seconds. Who has lost a shard to another member knows it by ``fenced``, the count of writes
-    that were refused for that; ``on_fenced`` is called with each such shard, and its owner. Where a write was
-    refused because the store has lost the claim, ``on_forgotten`` is called with the shard.
+    ``up`` is whether the store has done the last change that it was asked for. ``told`` is called with each
+    verb that succeeds, and the seconds that it took. ``fenced`` counts the writes that were refused because
+    another member owns the shard; ``on_fenced`` is called with such a shard and its owner. If the store has
+    refused a write because it has lost the claim, ``on_forgotten`` is called with the shard.
 
-    Until ``sure_until``, by the clock ``now``, nobody else can own what this member owns.
+    Until ``sure_until``, by the clock ``now``, no other member can own what this one owns.
     """
 
     def __init__(
@@ -55,7 +55,7 @@ class Membership:
         self._card = card
         self._told = told
         self.fences = Fences()
-        self._owed: dict[str, int] = {}  # what is owned no longer, which the store may not know yet
+        self._owed: dict[str, int] = {}  # shards that were let go of, unknown to the store
         self.lapses = 0  # how often the lease had run out
         self._verified_lapses = 0
         self._beaten_at: float | None = None  # when the last beat was sent that the store took
@@ -66,23 +66,23 @@ class Membership:
 
     @property
     def owes(self) -> bool:
-        """Whether something was let go of, and the store may not know it yet."""
+        """Whether a shard was let go of, and the store may not know it yet."""
         return bool(self._owed)
 
     # -- the lease ---------------------------------------------------------------------------------
 
     @property
     def beat_seconds(self) -> float:
-        """How much time there is between two beats."""
+        """The time between two beats."""
         return self.lease_seconds / _BEATS_A_LEASE
 
     async def beat(self) -> bool:
-        """Be alive for another while; gives False where the lease had run out meanwhile, or was forgotten.
+        """Renew the lease; gives False if it had run out, or if the store had forgotten it.
 
-        Then anybody may have taken what this member owned: it is sure of nothing until ``trust``.
+        Then other members may have taken what this one owned, and it is sure of nothing until ``trust``.
 
         Raises:
-            StoreFailure: the lease goes on running out.
+            StoreFailure: the lease was not renewed.
         """
         sent = self.now()
         first = self._beaten_at is None
@@ -95,37 +95,35 @@ class Membership:
                 self.lapses += 1
                 self.sure_until = _NEVER
                 self._doubt.begin()
-        # Somebody else may have beaten since the lease had run out, and only wanted to be alive again.
+        # The lease had run out earlier, and another call has beaten since, which has verified nothing.
         if self._verified_lapses != self.lapses:
             return False
         self.trust(self.lapses)
         return True
 
     def trust(self, lapses: int) -> None:
-        """What this member owns was found to be its own since its lease had run out for so many times."""
+        """Note that what this member owns was verified after its lease had run out so many times."""
         self._verified_lapses = lapses
         if self._beaten_at is not None and lapses == self.lapses:
             self.sure_until = max(self.sure_until, self._beaten_at + _SURE_PART * self.lease_seconds)
 
     def assume(self, seconds: float) -> None:
-        """The store cannot be asked: go on as if it were sure, for so long."""
+        """Be sure for so long, though the store cannot be asked."""
         self.sure_until = self.now() + seconds
 
     @property
     def is_verified(self) -> bool:
-        """Whether the lease has not run out since it was seen last what this member owns."""
+        """Whether the lease has not run out since the last verification of what this member owns."""
         return self._verified_lapses == self.lapses
 
     @property
     def is_sure(self) -> bool:
-        """Whether nobody else can own now what this member owns."""
+        """Whether no other member can own now what this one owns."""
         return self.now() < self.sure_until
 
     @property
     def doubts_store(self) -> bool:
-        """Whether the store may have forgotten who owns what: it has lost something of this member's, or has
-        failed, and what answers now may be another one. For a lease, until all have beaten and claimed again.
-        """
+        """Whether the store may have forgotten who owns what; see ``Doubt``."""
         return bool(self._doubt)
 
     # -- shards ------------------------------------------------------------------------------------
@@ -138,8 +136,10 @@ class Membership:
         return claimed
 
     async def claim_if_alive(self, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:
-        """The same; but one that is not alive, as far as the store knows, is alive again then, and no more: a
-        store that has forgotten this member may have forgotten who owns the shard, too.
+        """Own a shard, if no other living member does, and if the store takes this member for alive.
+
+        If it does not, the lease is renewed and nothing is claimed: a store that has forgotten this member
+        may have forgotten the owner of the shard, too.
 
         Raises:
             StoreFailure: it is not known who owns it.
@@ -147,7 +147,7 @@ class Membership:
         least = max(min_fence, self.fences.last(shard))
         claimed = await self._ask("claim", self._engine.claim(self.member, shard, ttl_seconds, least))
         if claimed.outcome is ClaimOutcome.NO_LEASE:
-            # Or the process, or its machine, stood still for longer than a lease lasts.
+            # The store has forgotten it, or this process has stood still for longer than a lease.
             await self.beat()
             return claimed
         await self._doubt.hear_beats()
@@ -161,7 +161,7 @@ class Membership:
     async def write(
         self, shard: str, changes: Mapping[RecordPlace, bytes | None], ttl_seconds: float
     ) -> bool:
-        """Store records of a shard, which is claimed if need be; gives whether this member owns it.
+        """Store records of a shard, which is claimed if it is not owned; gives whether they were stored.
 
         Raises:
             StoreFailure: nothing was written.
@@ -174,14 +174,14 @@ class Membership:
         written = await self._ask(
             "write", self._engine.write(self.member, shard, fence, changes, ttl_seconds)
         )
-        # What was let go of meanwhile, or claimed anew, says nothing of the present.
+        # If the shard was let go of or claimed anew meanwhile, the refusal says nothing of the present.
         if not written.done and self.fences.owned.get(shard) == fence:
             if written.fence < fence:
                 self.fences.lose(shard)
                 self._doubt.begin()
                 for told_of in self.on_forgotten:
                     told_of(shard)
-            # If it is this member's, it was claimed anew here, which has not been heard of yet.
+            # If this member owns it, it was claimed anew here, and the answer to that is still to come.
             elif written.owner != self.member:
                 self.fences.lose(shard)
                 self.fenced += 1
@@ -205,8 +205,10 @@ class Membership:
         await self.settle(shard)
 
     async def settle(self, shard: str) -> None:
-        """Have the store know that a shard was let go of, if it may not know it yet: nobody else can have it
-        as long as it does not. Raises StoreFailure.
+        """Tell the store that a shard was let go of, if it may not know: until then no other can own it.
+
+        Raises:
+            StoreFailure: the store may still not know it.
         """
         fence = self._owed.get(shard)
         if fence is None:
@@ -216,27 +218,27 @@ class Membership:
             del self._owed[shard]
 
     async def settle_all(self) -> None:
-        """The same of all of them. Raises StoreFailure: of the others, again later."""
+        """Settle all shards that were let go of. Raises StoreFailure: some of them are not settled."""
         for shard in list(self._owed):
             await self.settle(shard)
 
     async def let_go_if_empty(self, shard: str) -> None:
-        """Own a shard no longer that has no records left, so that it is forgotten: callers come and go.
+        """Let go of a shard that has no records left, and have the store forget it.
 
         Raises:
             StoreFailure: it may still be owned.
         """
         if shard in self.fences.owned and not await self.load(shard):
-            # Its time is over from now on.
+            # Nobody needs it any more, so it is kept for no time.
             await self.write(shard, {}, 0.0)
             await self.release(shard)
 
     def claim_stands(self, shard: str, fence: int) -> None:
-        """It was claimed under this fence, whatever was forgotten since."""
+        """Note that the store has this claim, though the shard was forgotten here since."""
         self.fences.own(shard, fence)
 
     def forget(self, shard: str) -> None:
-        """Somebody else owns it."""
+        """Note that another member owns a shard."""
         self.fences.lose(shard)
         self._owed.pop(shard, None)
 
@@ -251,11 +253,11 @@ class Membership:
         return [other for other in await self._members() if other.member != self.member]
 
     async def news(self) -> int:
-        """A number that is another one when there is something new of the members. Raises StoreFailure."""
+        """A number that changes when a member comes, goes, or has another card. Raises StoreFailure."""
         return await self._ask("news", self._engine.news())
 
     async def lease_of(self, member: str) -> float | None:
-        """How long the lease of a member still lasts; None if it has none. Raises StoreFailure."""
+        """How many seconds the lease of a member still lasts; None if it has none. Raises StoreFailure."""
         members = await self._members()
         return next((other.left_seconds for other in members if other.member == member), None)
 
@@ -267,20 +269,20 @@ class Membership:
         return members
 
     async def bury(self, other: StoredMember) -> None:
-        """Another member is known to be gone. Raises StoreFailure."""
+        """End the lease of a member that is known to be gone. Raises StoreFailure."""
         await self._ask("bury", self._engine.bury(other.member, other.card))
 
     async def reserve(self, wanted: int, most: int) -> int:
-        """How many of the ``wanted`` sessions this member may have, of ``most`` in all.
+        """Reserve up to ``wanted`` sessions of ``most`` in all; gives how many were reserved.
 
         Raises:
-            StoreFailure: it is not known.
+            StoreFailure: what was reserved before stands.
         """
         self.reserved = await self._ask("reserve", self._engine.reserve(self.member, wanted, most))
         return self.reserved
 
     async def leave(self) -> None:
-        """Own nothing any more. Raises StoreFailure."""
+        """End the lease, and own nothing any more. Raises StoreFailure."""
         self.fences.owned.clear()
         self._owed.clear()
         await self._ask("leave", self._engine.leave(self.member))

@@ -36,9 +36,9 @@ _PAGE: Final = 500
 class ValkeyEngine:
     """Implements ``engine.Engine`` for the cluster that is called ``namespace``.
 
-    Once there are ``keys``, cards are sealed, too: whoever can write to the store must not be able to say
-    where a member is reached. One that cannot be opened is no member's. ``now`` is a clock to go by instead
-    of the store's own, in seconds: for tests.
+    Once there are ``keys``, cards are sealed: nobody who can merely write to the store may say where a member
+    is reached. A card that cannot be opened is left out. ``now`` gives seconds in place of the store's own
+    clock, for tests.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class ValkeyEngine:
         self._prefix = prefix = f"msp:{{{namespace}}}:"
         self._leases, self._cards = prefix + "leases", prefix + "cards"
         self._reserved, self._until, self._common = prefix + "reserved", prefix + "until", prefix + "common"
-        # Writes wait for one another, and a beat for nobody.
+        # On lines of their own, because a beat must not wait for anything else.
         self._writing, self._asking, self._beating = Line(store), Line(store), Line(store)
         self._in_common = b""
         self.keys: Keys | None = None
@@ -66,15 +66,17 @@ class ValkeyEngine:
         self._seen: dict[str, tuple[bytes, bytes]] = {}  # each member's card, and how that lies in the store
 
     async def close(self) -> None:
-        """Let go of all connections."""
+        """Close all connections."""
         lines = (self._writing, self._asking, self._beating, self.events)
         await asyncio.gather(*(line.close() for line in lines))
 
     async def agree(self, offered: bytes, instead_of: bytes = b"") -> bytes:
-        """What all members have in common: ``offered``, unless there is something else already.
+        """Store ``offered`` as what all members have in common, if there is nothing yet or ``instead_of``.
 
-        That is then what is given, unless it is ``instead_of``. It is kept as long as anything is.
-        Raises StoreFailure.
+        Gives what is there then. It is kept as long as anything else is.
+
+        Raises:
+            StoreFailure: it is not known.
         """
         found: bytes = await self._run(
             self._asking, scripts.COMMON, [self._common], [offered, instead_of], timed=False
@@ -88,7 +90,7 @@ class ValkeyEngine:
         """See ``Engine.beat``."""
         keys = [self._leases, self._cards, self._reserved, self._until, self._common]
         if self.keys is not None:
-            # The same one is sealed once, so that the store can tell that it is the same.
+            # A card that has not changed is not sealed anew, so that the store sees that it is the same.
             if self._own_card[0] != card:
                 self._own_card = card, self.keys.seal(_card_place(member), card)
             card = self._own_card[1]
@@ -96,7 +98,7 @@ class ValkeyEngine:
         args = [member, card, _ms(ttl_seconds), reserved, self._prefix, random.random(), self._in_common]
         known = bool(await self._run(self._beating, scripts.BEAT, keys, [*args, *claimed]))
         if not known and self._claimed.get(member) == claimed:
-            del self._claimed[member]  # a loss is told once
+            del self._claimed[member]  # so that a loss is told once
         return known
 
     async def claim(self, member: str, shard: str, ttl_seconds: float, min_fence: int = 0) -> Claimed:

@@ -1,8 +1,8 @@
 """Connections to a Valkey or Redis: found, made, and made anew. The library's exceptions end here.
 
-What is asked on one *line* is asked in order, and together with what others ask meanwhile. What could not be
-sent within a second is not sent later: the system gives up what nobody has confirmed by then, so nothing old
-comes after something new.
+Commands on one *line* are sent in order; those that are wanted while others are under way are sent together.
+A command that could not be sent within a second is not sent later: the system drops what was not confirmed by
+then. So no command arrives after a newer one.
 """
 
 import asyncio
@@ -19,9 +19,9 @@ from .engine import StoreFailure, StoreRefused
 from .valkey_scripts import Script
 
 TIMEOUT_SECONDS: Final = 1.0
-# Each of several Sentinels is given less, so that one that is away does not take all the time there is.
+# Each Sentinel has less time, so that one that is away leaves some for the others.
 _SENTINEL_SECONDS: Final = 0.3
-# How many questions are sent at once at most, so that the first of them need not wait for too many others.
+# How many inquiries are sent together at most: the first of them waits for the answers to all.
 _TOGETHER: Final = 64
 
 # A command: its name, or the two words of it, and its arguments.
@@ -29,7 +29,7 @@ Command: TypeAlias = Sequence[str | bytes | int | float]
 
 
 class Store:
-    """One store, as its address says; where its server is now is found out when somebody connects."""
+    """One store. Which server takes its writes is found out with each connection."""
 
     def __init__(self, address: StoreAddress, timeout_seconds: float = TIMEOUT_SECONDS) -> None:
         self.address = address
@@ -51,11 +51,11 @@ class Store:
         return connection
 
     def moved(self, error: foreign.MovedError) -> None:
-        """Another node of a cluster has our keys: from now on, that is connected to."""
+        """Connect to another node from now on, which has the keys (in a cluster of Redis nodes)."""
         self._moved = (error.host or self.address.hosts[0][0], error.port)
 
     def lost(self) -> None:
-        """A connection broke: what was found out may be true no more."""
+        """Forget which node has the keys, because a connection broke."""
         self._moved = None
 
     async def _find(self) -> tuple[str, int]:
@@ -105,7 +105,7 @@ class Store:
         # RESP2 is what every version and every service speaks.
         return {
             "protocol": 2,
-            # Whoever asks has a time of its own; another one for each command would cost as much as all else.
+            # Each inquiry has a deadline; a timeout for each command would cost as much as all else.
             "socket_timeout": None,
             "socket_connect_timeout": timeout_seconds,
             "client_name": "mcp-session-proxy",
@@ -113,13 +113,13 @@ class Store:
 
 
 def _keep_alive(timeout_seconds: float) -> dict[int, int]:
-    # What was sent and never confirmed is thrown away after that, also of a connection that was closed.
+    # The system drops data that were not confirmed by then, even if the connection was closed.
     option = getattr(socket, "TCP_USER_TIMEOUT", None)
     return {} if option is None else {option: round(timeout_seconds * 1000)}
 
 
 class _Inquiry(NamedTuple):
-    """What somebody wants to ask until a time, by the event loop's clock."""
+    """Commands that wait to be sent. ``deadline`` is for their answers, by the event loop's clock."""
 
     commands: Sequence[Command]
     deadline: float
@@ -127,7 +127,7 @@ class _Inquiry(NamedTuple):
 
 
 class Line:
-    """One connection, made when somebody asks, and made anew when it broke."""
+    """One connection. It is made when it is first needed, and made anew after it broke."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -137,10 +137,10 @@ class Line:
         self._tasks = Tasks()
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | bytes | float]) -> Any:
-        """Run a script, which is sent there if the store does not know it (any more); gives its answer.
+        """Run a script; gives its answer. The script itself is sent only if the store does not have it.
 
         Raises:
-            StoreFailure: it may have been done all the same, if there was no answer.
+            StoreFailure: it failed. If there was no answer, it may have been run all the same.
         """
         (answer,) = await self._ask([("EVALSHA", script.digest, len(keys), *keys, *args)])
         if isinstance(answer, foreign.NoScriptError):
@@ -158,10 +158,13 @@ class Line:
         return answers
 
     async def _ask(self, commands: Sequence[Command]) -> list[Any]:
-        """What the store answers, errors included. Raises StoreFailure where there is no answer to all.
+        """What the store answers to each command, errors included.
 
-        Whoever comes while others ask waits for them, and is sent together with all who have come since:
-        what is written and read at once costs both sides less.
+        Commands that come while others are under way wait for those, and are then sent together, which costs
+        both sides less.
+
+        Raises:
+            StoreFailure: there is no answer to some of them.
         """
         loop, seconds = asyncio.get_running_loop(), self._store.timeout_seconds
         if not self._is_asking:
@@ -179,7 +182,7 @@ class Line:
             raise self._no_answer() from None
 
     def _go_on(self) -> None:
-        """Nobody asks any more: those who have come meanwhile are next, if they still wait."""
+        """Send the inquiries that have come meanwhile, if they still wait. Nothing may be under way."""
         together = [question for question in self._waiting if not question.answers.done()][:_TOGETHER]
         self._waiting = self._waiting[len(together) :] if together else []
         self._is_asking = bool(together)
@@ -215,7 +218,7 @@ class Line:
                     for n, answer in zip(moved, again, strict=True):
                         answers[n] = answer
                 if any(isinstance(answer, foreign.ReadOnlyError) for answer in answers):
-                    # It was the primary once. Whoever knows which one is now is asked again.
+                    # This server is the primary no longer: the next connection is to the one that is.
                     await self._drop()
         except TimeoutError:
             raise self._no_answer() from None
@@ -228,14 +231,14 @@ class Line:
 
     def failure(self, error: Exception) -> StoreFailure:
         """The error to raise for one of the library's."""
-        # While it connects, the library makes others of some.
+        # While it connects, the library hides some errors behind others.
         if isinstance(error.__context__, foreign.AuthenticationError):
             error = error.__context__
         refused = isinstance(error, foreign.AuthenticationError | foreign.NoPermissionError)
         return self._failure(_explain(error), StoreRefused if refused else StoreFailure)
 
     def _failure(self, problem: str, kind: type[StoreFailure] = StoreFailure) -> StoreFailure:
-        """With nothing of a password in it."""
+        """A failure of this kind, whose text has no password in it."""
         address = self._store.address
         for secret in (address.password, address.sentinel_password):
             if secret:
@@ -243,12 +246,12 @@ class Line:
         return kind(f"{address}: {problem}")
 
     async def close(self) -> None:
-        """Let go of the connection."""
+        """Close the connection."""
         self._tasks.cancel()
         await self._drop()
 
     async def _try(self, commands: Sequence[Command]) -> list[Any]:
-        """Once more on a new connection, if the one that there was had been closed meanwhile."""
+        """Send commands, on a new connection if the one that there was had been closed meanwhile."""
         if self._connection is not None:
             try:
                 return await self._send(commands)
@@ -264,7 +267,7 @@ class Line:
             await connection.send_packed_command(connection.pack_commands(commands), check_health=False)
             return [await _read(connection) for _ in commands]
         except BaseException:
-            # What is still to come would be taken for the answer to something else.
+            # Answers that are still to come would be taken for those to other commands.
             await self._drop()
             self._store.lost()
             raise
