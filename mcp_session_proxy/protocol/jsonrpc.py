@@ -138,6 +138,7 @@ _LONE_SURROGATES: Final = re.compile(
     rb"[89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2})"
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD])[c-fC-F][0-9a-fA-F]{2})"
 )
+_UNSET: Final = msgspec.UNSET
 _NO_JSON: Final = b"\x01"  # stands in no JSON text
 
 
@@ -278,9 +279,13 @@ def parse_upstream(data: bytes, *, max_depth: int | None = DEFAULT_MAX_DEPTH) ->
         envelope = _decode(_lenient_envelopes, data)
     except UNREADABLE:
         return None
+    raw_id = envelope.id
     if envelope.method is None:
+        # Nearly always that is all there is.
+        if envelope.error is _UNSET and envelope.result is not _UNSET and raw_id is not _UNSET:
+            return Response(bytes(raw_id), bytes(envelope.result))
         return _read_response(envelope)
-    raw_id, raw_params = envelope.id, envelope.params
+    raw_params = envelope.params
     # Some write ``null`` for a member that is not there.
     params = None if raw_params is msgspec.UNSET or raw_params == _RAW_NULL else bytes(raw_params)
     if raw_id is msgspec.UNSET or raw_id == _RAW_NULL:
@@ -308,7 +313,7 @@ def repair_utf8(data: bytes) -> bytes:
 
 def parse_upstream_body(data: bytes, *, max_depth: int = DEFAULT_MAX_DEPTH) -> list[Message]:
     """Read a server's JSON body: one message, or the batch that 2025-03-26 servers may answer with."""
-    if not begins_batch(data):
+    if data[:1] == b"{" or not begins_batch(data):
         message = parse_upstream(data, max_depth=max_depth)
         return [] if message is None else [message]
     if is_deeper(data, max_depth + 1):

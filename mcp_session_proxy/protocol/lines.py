@@ -13,25 +13,22 @@ class LineTooLong(Exception):
 
 
 class LineSplitter:
-    """Takes pieces, gives lines. It keeps what has come of one that has not ended, ``max_bytes`` at most."""
+    """Takes pieces, gives lines. It keeps what has come of one that has not ended: ``pending_bytes``, which
+    are ``max_bytes`` at most.
+    """
 
-    __slots__ = ("_max_bytes", "_pieces", "_size")
+    __slots__ = ("_max_bytes", "_pieces", "pending_bytes")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
         self._pieces: list[bytes] = []
-        self._size = 0
-
-    @property
-    def pending_bytes(self) -> int:
-        """How much there is of a line that has not ended."""
-        return self._size
+        self.pending_bytes = 0
 
     def take_pending(self) -> bytes:
         """What there is of it, which is a line of its own then."""
         pending = b"".join(self._pieces)
         self._pieces.clear()
-        self._size = 0
+        self.pending_bytes = 0
         return pending
 
     def feed(self, piece: bytes) -> list[bytes]:
@@ -40,13 +37,23 @@ class LineSplitter:
         Raises:
             LineTooLong: there is too much of one that has not ended. Those that end in this piece are lost.
         """
-        *ended, rest = piece.split(b"\n")
-        if ended and self._pieces:
-            ended[0] = self.take_pending() + ended[0]
+        lines = piece.split(b"\n")
+        rest = lines.pop()
+        if lines and self._pieces:
+            lines[0] = self.take_pending() + lines[0]
         if rest:
             self._pieces.append(rest)
-            self._size += len(rest)
-            if self._size > self._max_bytes:
+            self.pending_bytes += len(rest)
+            if self.pending_bytes > self._max_bytes:
                 raise LineTooLong
-        # Blanks and the BOM mean nothing in JSON; CRLF is what some runtimes write by themselves.
-        return [line for line in (each.removeprefix(_BOM).strip() for each in ended) if line]
+        # Nearly all lines are nothing but a message.
+        return [
+            line
+            for each in lines
+            if (line := each if each[:1] == b"{" and each[-1:] == b"}" else _stripped(each))
+        ]
+
+
+def _stripped(line: bytes) -> bytes:
+    """Without what means nothing in JSON: blanks, a BOM, and the CR that some runtimes write by themselves."""
+    return line.removeprefix(_BOM).strip()

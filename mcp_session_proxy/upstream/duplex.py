@@ -36,17 +36,18 @@ no longer than its link.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
 from ..bounds import CALL_UNREAD_BYTES, UNHEARD_BYTES, UNHEARD_MESSAGES, WORDLESS_TIMES
-from ..errors import ProxyError, SessionLost
+from ..errors import ProxyError, SessionLost, UpstreamTimeout
 from ..protocol import jsonrpc, revisions
 from ..protocol.jsonrpc import Message, Notification, Request, Response
 from ..protocol.lost import Verdict
 from .calls import is_progress
-from .inbox import Inbox, Sweeper, TimedInbox
+from .inbox import Inbox, Sweeper
 from .transport import Caller, ConnectionLost, NoStream, Refused, Reply, StreamRefused
 
 # Written by ``jsonrpc.write_request``, which puts parameters last: nothing but a ping ends so.
@@ -92,61 +93,40 @@ class Link(Protocol):
         ...
 
 
-class DuplexReply(TimedInbox):
+class DuplexReply(Inbox, eq=False):
     """One message on its way: the context manager that ``DuplexSession.send`` gives, and its reply.
 
-    ``hears_all``: what names no call can be about this one. ``offset`` is how much was sent before it.
+    ``offset`` is how much was sent before it. ``heard_at`` is when it began, or the server said something of
+    it last, by the event loop's clock. ``hears_all``: what names no call can be about this one.
     """
 
-    __slots__ = (
-        "_body",
-        "_caller",
-        "_session",
-        "_taken",
-        "hears_all",
-        "identifier",
-        "offset",
-    )
-
-    def __init__(
-        self,
-        session: "DuplexSession",
-        body: bytes,
-        caller: Caller,
-        identifier: bytes | None,
-        silence_seconds: float,
-    ) -> None:
-        super().__init__(silence_seconds)
-        self.offset = 0
-        # Whoever asks whether a session lives listens for the answer, and for nothing else.
-        self.hears_all = not body.endswith(_PING_ENDS)
-        self._session = session
-        self._body = body
-        self._caller = caller
-        self.identifier = identifier
-        self._taken: asyncio.Future[None] | None = None
+    # A struct and no other class, since every call before such a server makes one.
+    session: "DuplexSession"
+    body: bytes
+    caller: Caller
+    identifier: bytes | None
+    silence_seconds: float
+    offset: int = 0
+    heard_at: float = 0.0
+    hears_all: bool = True
+    _taken: "asyncio.Future[None] | None" = None
 
     async def __aenter__(self) -> "DuplexReply":
-        """Send it. It waits for its answer before it is sent, for nothing may come too early."""
-        session = self._session
-        session.check_standing()
-        self.offset = session.sent_bytes
-        if self.identifier is None:
-            self._over = True
-        else:
-            self.heard_at = session.sweeper.now
-            session.expect(self.identifier, self)
-        try:
-            taken = session.send_on_link(self._body, self._caller)
-            if taken is not None:
+        """Send it."""
+        taken = self.session.put_on_link(self)
+        if taken is not None:
+            try:
                 await self._until_taken(taken)
-        except BaseException:
-            self._leave()
-            raise
+            except BaseException:
+                self._leave()
+                raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._leave()
+        """It has been read, or nobody wants the rest."""
+        # Nearly always it has been read to its end, and nobody knows of it any more.
+        if self.identifier in self.session.replies or self._arrived or self._taken is not None:
+            self._leave()
 
     async def _until_taken(self, taken: asyncio.Future[None]) -> None:
         """Wait for the server's word on the message, or for what it says about it before that.
@@ -154,9 +134,9 @@ class DuplexReply(TimedInbox):
         Some servers give their word only when all is done, and what they ask meanwhile has to be answered.
         """
         self._taken = taken
-        taken.add_done_callback(self._wake)
+        taken.add_done_callback(self.wake)
         while not (taken.done() or self._arrived or self._error):
-            await self._wait()
+            await self._hear()
         if self._arrived:
             taken.add_done_callback(self._was_taken)
         elif taken.done():
@@ -171,31 +151,31 @@ class DuplexReply(TimedInbox):
             self.end(error)
 
     def _leave(self) -> None:
-        """It has been read, or nobody wants the rest."""
-        if self.identifier is not None:
-            self._session.leave(self.identifier, self)
+        self.session.leave(self)
         taken = self._taken
         if taken is not None and not taken.done():
             # Who has answered is about to give its word, too. Else what is still to be said is of no use.
             is_answered = self._over and self._error is None and self.identifier is not None
             taken.get_loop().call_later(_WORD_SECONDS if is_answered else 0, taken.cancel)
 
-    def take_unread(self) -> list[Message]:
-        """What has come so far. The server may go on with more."""
-        arrived = super().take_unread()
-        self._session.was_read()
-        return arrived
-
-    def put(self, message: Message) -> None:
-        """One more, which shows that the server is at work on this."""
-        self.heard_at = self._session.sweeper.now
-        super().put(message)
+    def _was_read(self) -> None:
+        self.session.was_read()
 
     @property
     def due(self) -> float:
         """When it has waited for too long: a sign of life counts for all that wait on a link, for a while."""
-        seconds, session = self.silence_seconds, self._session
+        if self._over:
+            return math.inf
+        seconds, session = self.silence_seconds, self.session
         return min(max(self.heard_at, session.heard_at) + seconds, self.heard_at + WORDLESS_TIMES * seconds)
+
+    def give_up_if_due(self, now: float) -> None:
+        """End it if it has waited for too long."""
+        if self.due <= now:
+            if self._arrived:
+                self.heard_at = now  # what has come and is not read was no silence
+            else:
+                self.end(UpstreamTimeout("The MCP server accepted the request and then fell silent."))
 
 
 def _outcome(taken: asyncio.Future[None]) -> BaseException | None:
@@ -211,7 +191,7 @@ class DuplexSession:
 
     ``ended`` says why the link has ended, once it has. ``opening`` is true until the first answer has come:
     a link that ends before knows more to say of it than that. ``strays`` counts answers that nobody waited
-    for, and what was dropped over a bound.
+    for, and what was dropped over a bound. ``replies`` are the requests that wait for an answer, by their ids.
     """
 
     # It is known by its link, and needs no name.
@@ -228,16 +208,17 @@ class DuplexSession:
         self.strays = 0
         self.sent_bytes = 0
         self.heard_at = 0.0
+        self._now = asyncio.get_running_loop().time
         self._open_link = open_link
         self._link: Link | None = None
-        self._replies: dict[bytes, DuplexReply] = {}
+        self.replies: dict[bytes, DuplexReply] = {}
         self._pings = 0  # those among them that hear nothing but their answers
         self._paused = False  # the link is read no more for now
         self._unasked = Inbox()
         self._listened_to = False
 
     def __repr__(self) -> str:
-        return f"<DuplexSession {self.ended or 'open'} {len(self._replies)}>"
+        return f"<DuplexSession {self.ended or 'open'} {len(self.replies)}>"
 
     # -- transport.Channel ---------------------------------------------------------------------------
 
@@ -252,6 +233,8 @@ class DuplexSession:
     ) -> AsyncIterator[Reply]:
         """Open the link and send ``initialize``; see ``transport.Channel.open``."""
         self._link = await self._open_link(self, caller)
+        if self.ended is None:
+            self.sweeper.watched.add(self._give_up_due)
         sent = False
         try:
             async with self.send(body, caller, identifier, silence_seconds=silence_seconds) as reply:
@@ -321,13 +304,26 @@ class DuplexSession:
         if self.ended is not None:
             return
         if isinstance(message, Response):
-            self._take_response(message)
+            # What comes from now on is not about this call, even if nobody has read the answer yet.
+            reply = self.replies.pop(message.id, None)
+            if reply is None:
+                # Some servers write numbers otherwise.
+                reply = self.replies.pop(b"%d" % jsonrpc.read_number(message.id), None)
+            if reply is None:
+                self.strays += 1
+                return
+            self.opening = False
+            if not reply.hears_all:
+                self._pings -= 1
+            reply.end(last=message)
         elif (reply := self._named_by(message)) is None:
             self._take_unasked(message)
         elif reply.unread_bytes < CALL_UNREAD_BYTES:
+            reply.heard_at = self._now()
             reply.put(message)
         elif self._calls == 1:
             # Its client reads slowly, and nobody else waits for anything here: the server is slowed down.
+            reply.heard_at = self._now()
             reply.put(message)
             self._pause()
         else:
@@ -336,7 +332,7 @@ class DuplexSession:
 
     def heard(self) -> None:
         """A sign of life that is no message, for all calls: the server keeps the link alive."""
-        self.heard_at = self.sweeper.now
+        self.heard_at = self._now()
 
     def end(self, why: str, *, unwritten_bytes: int = 0, error: ProxyError | None = None) -> None:
         """The link has ended. Does nothing for one that has before.
@@ -348,8 +344,9 @@ class DuplexSession:
         if self.ended is not None:
             return
         self.ended = why
+        self.sweeper.watched.discard(self._give_up_due)
         written_bytes = self.sent_bytes - unwritten_bytes
-        for reply in self._replies.values():
+        for reply in self.replies.values():
             reply.end(self._gone() if reply.offset >= written_bytes else error or ConnectionLost())
         self._unasked.end()
 
@@ -358,33 +355,19 @@ class DuplexSession:
     @property
     def _calls(self) -> int:
         """How many calls run, pings apart."""
-        return len(self._replies) - self._pings
-
-    def _take_response(self, response: Response) -> None:
-        identifier = response.id
-        if identifier not in self._replies:
-            identifier = b"%d" % jsonrpc.read_number(identifier)  # some servers write numbers otherwise
-        reply = self._replies.get(identifier)
-        if reply is None:
-            self.strays += 1
-            return
-        self.opening = False
-        reply.put(response)
-        reply.end()
-        # What comes from now on is not about this call, even if nobody has read the answer yet.
-        self._forget(identifier, reply)
+        return len(self.replies) - self._pings
 
     def _named_by(self, message: Request | Notification) -> DuplexReply | None:
         """The call that a message belongs to; None if that is not known."""
         if is_progress(message):
             token = bytes(jsonrpc.view_object(message.params).get("progressToken", b""))
-            return self._replies.get(token) or self._replies.get(b"%d" % jsonrpc.read_number(token))
+            return self.replies.get(token) or self.replies.get(b"%d" % jsonrpc.read_number(token))
         if self._calls != 1:
             return None
         # Servers end sessions whose pings go unanswered, and whoever reads a call may be slow.
         if isinstance(message, Request) and message.method == revisions.PING and self._listened_to:
             return None
-        return next(reply for reply in self._replies.values() if reply.hears_all)
+        return next(reply for reply in self.replies.values() if reply.hears_all)
 
     def _take_unasked(self, message: Request | Notification) -> None:
         unasked = self._unasked
@@ -398,45 +381,62 @@ class DuplexSession:
 
     # -- what replies do ---------------------------------------------------------------------------------
 
-    def check_standing(self) -> None:
-        """Raises Refused once the link has ended."""
+    def put_on_link(self, reply: DuplexReply) -> asyncio.Future[None] | None:
+        """Give a message to the link, whose word on it is given; see ``Link.send``.
+
+        A request waits for its answer before it is sent, for nothing may come too early.
+
+        Raises:
+            Refused: the link has ended.
+            UpstreamUnreachable, UpstreamTimeout: as ``Link.send``.
+        """
         if self.ended is not None:
             raise self._gone()
+        link, body, identifier = self._link, reply.body, reply.identifier
+        assert link is not None, "the session was never opened"
+        reply.offset = self.sent_bytes
+        if identifier is None:
+            reply.end()
+        else:
+            self.replies[identifier] = reply
+            reply.heard_at = now = self._now()
+            if now + reply.silence_seconds < self.sweeper.looks_at:
+                self.sweeper.look_at(reply.due)
+            # Whoever asks whether the session lives listens for the answer, and for nothing else.
+            if body.endswith(_PING_ENDS):
+                reply.hears_all = False
+                self._pings += 1
+            # The others must not wait because the first one's client reads slowly.
+            if self._paused and self._calls > 1:
+                self._resume()
+        try:
+            taken = link.send(body, reply.caller)
+        except BaseException:
+            self.leave(reply)
+            raise
+        self.sent_bytes += len(body) + 1
+        return taken
 
     def _gone(self) -> Refused:
         error = SessionLost(f"The MCP server has gone: {self.ended}.")
         return Refused(error, how="ended", session=Verdict.GONE)
 
-    def expect(self, identifier: bytes, reply: DuplexReply) -> None:
-        """A request is about to be sent."""
-        self._replies[identifier] = reply
-        if not reply.hears_all:
-            self._pings += 1
-        # The others must not wait because the first one's client reads slowly.
-        if self._paused and self._calls > 1:
-            self._resume()
-        self.sweeper.watch(reply)
-
-    def send_on_link(self, body: bytes, caller: Caller) -> asyncio.Future[None] | None:
-        """Give a message to the link. Raises as ``Link.send``."""
-        assert self._link is not None, "the session was never opened"
-        taken = self._link.send(body, caller)
-        self.sent_bytes += len(body) + 1
-        return taken
-
-    def leave(self, identifier: bytes, reply: DuplexReply) -> None:
+    def leave(self, reply: DuplexReply) -> None:
         """A request is over for whoever sent it; what it has not read may be somebody else's."""
-        if self._replies.get(identifier) is reply:
-            self._forget(identifier, reply)
+        identifier = reply.identifier
+        if identifier is not None and self.replies.get(identifier) is reply:
+            del self.replies[identifier]
+            if not reply.hears_all:
+                self._pings -= 1
         for message in reply.take_unread():
             if not (isinstance(message, Response) or is_progress(message)):
                 self._take_unasked(message)
 
-    def _forget(self, identifier: bytes, reply: DuplexReply) -> None:
-        del self._replies[identifier]
-        if not reply.hears_all:
-            self._pings -= 1
-        self.sweeper.forget(reply)
+    def _give_up_due(self, now: float) -> float:
+        """Give up the calls that have waited for too long; gives when the next one will have."""
+        for reply in self.replies.values():
+            reply.give_up_if_due(now)
+        return min([reply.due for reply in self.replies.values()], default=math.inf)
 
     def was_read(self) -> None:
         """Somebody has taken what has come."""

@@ -58,6 +58,7 @@ class Child(asyncio.SubprocessProtocol):
         self.answered = False
         self.carries: DuplexSession | None = None
         self.is_over = False
+        self._loop = asyncio.get_running_loop()
         self._heard = heard
         self._said = said
         self._on_over = over
@@ -67,11 +68,12 @@ class Child(asyncio.SubprocessProtocol):
         self._lines = LineSplitter(SERVER_EVENT_BYTES)
         self._process: asyncio.SubprocessTransport
         self.pid = 0  # and the number of its group
-        self._exited = asyncio.get_running_loop().create_future()
+        self._exited = self._loop.create_future()
         self._heard_all = False
         self._paused = False
         self._dropped_bytes = 0
         self._unsent = bytearray()  # in this turn of the event loop
+        self._unwritten_before = 0  # when this turn began
         self._end: asyncio.TimerHandle | None = None
         self._why = ""
 
@@ -108,7 +110,12 @@ class Child(asyncio.SubprocessProtocol):
         if self._end is not None or self.is_over:
             self._dropped_bytes += len(line) + 1
             return
-        waiting = self.unwritten_bytes
+        # Calls come in together: what they say in one turn of the event loop is one write, and one wake-up.
+        unsent = self._unsent
+        if not unsent:
+            self._unwritten_before = self._waiting_bytes
+            self._loop.call_soon(self._flush)
+        waiting = self._unwritten_before + len(unsent)
         # One line alone may be larger than that: how large, the limit of clients' bodies says.
         if waiting and waiting + len(line) > CHILD_UNREAD_BYTES:
             self._begin_end("it reads nothing of what it is told")
@@ -116,10 +123,8 @@ class Child(asyncio.SubprocessProtocol):
         # Between its tokens, JSON may have ends of lines, and within them none.
         if b"\n" in line:
             line = line.replace(b"\n", b" ")
-        # Calls come in together: what they say in one turn of the event loop is one write, and one wake-up.
-        if not self._unsent:
-            asyncio.get_running_loop().call_soon(self._flush)
-        self._unsent += line + b"\n"
+        unsent += line
+        unsent += b"\n"
 
     def _flush(self) -> None:
         """Write what was kept for the end of this turn; where it ends meanwhile, that is never written."""
@@ -132,9 +137,13 @@ class Child(asyncio.SubprocessProtocol):
     @property
     def unwritten_bytes(self) -> int:
         """How much of what it was told last was certainly not written."""
+        return self._dropped_bytes + len(self._unsent) + self._waiting_bytes
+
+    @property
+    def _waiting_bytes(self) -> int:
+        """How much there is that its pipe does not take yet."""
         pipe = self._pipe(_STDIN)
-        waiting = 0 if pipe is None or pipe.is_closing() else pipe.get_write_buffer_size()
-        return self._dropped_bytes + len(self._unsent) + int(waiting)
+        return 0 if pipe is None or pipe.is_closing() else int(pipe.get_write_buffer_size())
 
     def _pipe(self, fd: int) -> Any:
         return self._process.get_pipe_transport(fd)
@@ -220,7 +229,7 @@ class Child(asyncio.SubprocessProtocol):
             return
         if self._end is None:
             self._why = why
-            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
+            self._end = self._loop.call_later(_LAST_WORD_SECONDS, self._tell_end)
         if self._exited.done() and self._heard_all:
             self._tell_end()
 
@@ -229,7 +238,7 @@ class Child(asyncio.SubprocessProtocol):
             return
         # What it wrote before it ended is still in its pipe while nobody reads that.
         if self._paused and self._exited.done() and not self._heard_all:
-            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
+            self._end = self._loop.call_later(_LAST_WORD_SECONDS, self._tell_end)
             return
         # Somebody whom it has started may hold its pipe open.
         if self._exited.done():

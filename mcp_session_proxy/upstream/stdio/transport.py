@@ -221,9 +221,14 @@ class ChildLink:
         What takes long is read in pieces, and the child no further meanwhile.
         """
         if self._reading is None and len(lines) <= _FEW_LINES and sum(map(len, lines)) <= SMALL_BYTES:
-            depth = self._transport.rules.max_json_depth
+            depth, session = self._transport.rules.max_json_depth, self._session
             for line in lines:
-                self._take(line, jsonrpc.parse_upstream_body(line, max_depth=depth))
+                messages = jsonrpc.parse_upstream_body(line, max_depth=depth)
+                for message in messages:
+                    session.take(message)
+                if not messages:
+                    self._note_noise(line)
+            self._look_whether_started()
             return
         # They wait here for a moment only, but are there: counted, and not asked for.
         self._unread += lines
@@ -248,15 +253,19 @@ class ChildLink:
 
     def _take_all(self, lines: list[bytes], depth: int) -> Generator[None, None, None]:
         for line in lines:
-            self._take(line, (yield from large.read_body(line, max_depth=depth)))
+            messages = yield from large.read_body(line, max_depth=depth)
+            for message in messages:
+                self._session.take(message)
+            if not messages:
+                self._note_noise(line)
+            self._look_whether_started()
             yield
 
-    def _take(self, line: bytes, messages: Sequence[Message]) -> None:
-        if not messages:
-            text = line[:NOISE_CHARS].decode("utf-8", "replace")
-            self._transport.observe(events.ChildNoise(pid=self.child.pid, text=hide(text, self._secrets)))
-        for message in messages:
-            self._session.take(message)
+    def _note_noise(self, line: bytes) -> None:
+        text = line[:NOISE_CHARS].decode("utf-8", "replace")
+        self._transport.observe(events.ChildNoise(pid=self.child.pid, text=hide(text, self._secrets)))
+
+    def _look_whether_started(self) -> None:
         if self._starting is not None and not self._session.opening:
             self._transport.has_started = self.child.answered = True
             self._started()
