@@ -23,7 +23,7 @@ from typing import Final
 
 from e2e.launch import Program, accepts_connections, program_environment, unused_port
 
-from .contenders import PROGRAMS, Stage
+from .contenders import COMMAND, PROGRAMS, Stage
 from .messages import ECHO, FLOW, Client, Request, check_work, legacy, modern
 
 CALLS = 200
@@ -83,7 +83,7 @@ def _show(number: float | None) -> str:
 
 
 class Counted:
-    """A contender that counts, before the stub."""
+    """A contender that counts, before the stub, which is a server or a command."""
 
     def __init__(self, stage: Stage, folder: Path, name: str) -> None:
         self._file = folder / f"{name}.json"
@@ -92,8 +92,11 @@ class Counted:
         if name == "bare":
             arguments = ["--port", str(port), server.removesuffix("/mcp")]
         else:
-            arguments = ["serve", server, "--listen", f"127.0.0.1:{port}", *_FLAGS]
-        home = folder / name
+            stub = (sys.executable, str(PROGRAMS / "stub.py"), "--stdio")
+            before = ("--stdio", "--", *stub) if name == COMMAND else (server,)
+            arguments = ["serve", "--listen", f"127.0.0.1:{port}", *_FLAGS, *before]
+            name = "proxy"
+        home = folder / f"{port}"
         home.mkdir()
         script = str(PROGRAMS / "counted.py")
         self._program = Program(
@@ -174,6 +177,8 @@ def measure() -> Mapping[str, Work]:
             counted.append(bare)
             proxy = Counted(stage, folder, "proxy")
             counted.append(proxy)
+            command = Counted(stage, folder, COMMAND)
+            counted.append(command)
             with Client(stage.server("stub").url) as direct, Client(proxy.url) as client:
                 own, session = direct.open_session(), client.open_session()
             return {
@@ -182,6 +187,7 @@ def measure() -> Mapping[str, Work]:
                 "client session": proxy.count(legacy(ECHO, session)),
                 "modern": proxy.count(modern(ECHO)),
                 "flow": proxy.count_flow(FLOW),
+                "before a command": command.count(legacy(ECHO)),
             }
         finally:
             for one in counted:

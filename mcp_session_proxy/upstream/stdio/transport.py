@@ -14,7 +14,7 @@ it reads nothing of what it is told            the same, and ``UpstreamTimeout``
 """
 
 import asyncio
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from enum import Enum
 from typing import Final
 
@@ -28,7 +28,6 @@ from ...events import Observer
 from ...memory import UNBOUNDED, Share
 from ...protocol import jsonrpc, large
 from ...protocol.depth import DEFAULT_MAX_DEPTH
-from ...protocol.jsonrpc import Message
 from ..duplex import DuplexSession
 from ..inbox import Sweeper
 from ..transport import Caller, Refused
