@@ -55,5 +55,5 @@ class LineSplitter:
 
 
 def _stripped(line: bytes) -> bytes:
-    """Without what means nothing in JSON: blanks, a BOM, and the CR that some runtimes write by themselves."""
+    """Without what means nothing in JSON: blanks, a BOM, and the CR that some runtimes write."""
     return line.removeprefix(_BOM).strip()

@@ -191,7 +191,7 @@ class DuplexSession:
 
     ``ended`` says why the link has ended, once it has. ``opening`` is true until the first answer has come:
     a link that ends before knows more to say of it than that. ``strays`` counts answers that nobody waited
-    for, and what was dropped over a bound. ``replies`` are the requests that wait for an answer, by their ids.
+    for, and what was dropped over a bound. ``replies`` are the requests that wait for answers, by their ids.
     """
 
     # It is known by its link, and needs no name.
