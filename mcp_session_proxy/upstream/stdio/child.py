@@ -58,7 +58,6 @@ class Child(asyncio.SubprocessProtocol):
         self.answered = False
         self.carries: DuplexSession | None = None
         self.is_over = False
-        self._loop = asyncio.get_running_loop()
         self._heard = heard
         self._said = said
         self._on_over = over
@@ -68,7 +67,7 @@ class Child(asyncio.SubprocessProtocol):
         self._lines = LineSplitter(SERVER_EVENT_BYTES)
         self._process: asyncio.SubprocessTransport
         self.pid = 0  # and the number of its group
-        self._exited = self._loop.create_future()
+        self._exited = asyncio.get_running_loop().create_future()
         self._heard_all = False
         self._paused = False
         self._dropped_bytes = 0
@@ -114,7 +113,7 @@ class Child(asyncio.SubprocessProtocol):
         unsent = self._unsent
         if not unsent:
             self._unwritten_before = self._waiting_bytes
-            self._loop.call_soon(self._flush)
+            asyncio.get_running_loop().call_soon(self._flush)
         waiting = self._unwritten_before + len(unsent)
         # One line alone may be larger than that: how large, the limit of clients' bodies says.
         if waiting and waiting + len(line) > CHILD_UNREAD_BYTES:
@@ -229,7 +228,7 @@ class Child(asyncio.SubprocessProtocol):
             return
         if self._end is None:
             self._why = why
-            self._end = self._loop.call_later(_LAST_WORD_SECONDS, self._tell_end)
+            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
         if self._exited.done() and self._heard_all:
             self._tell_end()
 
@@ -238,7 +237,7 @@ class Child(asyncio.SubprocessProtocol):
             return
         # What it wrote before it ended is still in its pipe while nobody reads that.
         if self._paused and self._exited.done() and not self._heard_all:
-            self._end = self._loop.call_later(_LAST_WORD_SECONDS, self._tell_end)
+            self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
             return
         # Somebody whom it has started may hold its pipe open.
         if self._exited.done():
