@@ -36,6 +36,76 @@ class Ending(NamedTuple):
         return "goes on" if self.status is None else f"ended with exit status {self.status}"
 
 
+class StandardInput:
+    """What a child is told, in lines.
+
+    ``pipe`` gives the way to it, or None once there is none. ``unread`` is told why the child is of no use
+    any more if it reads nothing. Once this ``is_closed``, nothing is written.
+    """
+
+    __slots__ = ("_dropped_bytes", "_pipe", "_unread", "_unsent", "_unwritten_before", "is_closed")
+
+    def __init__(self, pipe: Callable[[], Any], unread: Callable[[str], None]) -> None:
+        self.is_closed = False
+        self._pipe = pipe
+        self._unread = unread
+        self._unsent = bytearray()  # in this turn of the event loop
+        self._unwritten_before = 0  # when this turn began
+        self._dropped_bytes = 0
+
+    def write(self, line: bytes) -> None:
+        """Write a line, which has no end yet.
+
+        Raises:
+            UpstreamTimeout: the child reads nothing, and has too much to read already.
+        """
+        # Why it was closed is told in a moment; until then, this counts as not written.
+        if self.is_closed:
+            self._dropped_bytes += len(line) + 1
+            return
+        # Calls come in together: what they say in one turn of the event loop is one write, and one wake-up.
+        unsent = self._unsent
+        if not unsent:
+            self._unwritten_before = self._waiting_bytes
+            asyncio.get_running_loop().call_soon(self._flush)
+        waiting = self._unwritten_before + len(unsent)
+        # One line alone may be larger than that: how large, the limit of clients' bodies says.
+        if waiting and waiting + len(line) > CHILD_UNREAD_BYTES:
+            self._unread("it reads nothing of what it is told")
+            raise UpstreamTimeout("The MCP server reads nothing of what it is told.")
+        # Between its tokens, JSON may have ends of lines, and within them none.
+        if b"\n" in line:
+            line = line.replace(b"\n", b" ")
+        unsent += line
+        unsent += b"\n"
+
+    def _flush(self) -> None:
+        """Write what was kept for the end of this turn; where it was closed since, that is never written."""
+        lines, self._unsent = self._unsent, bytearray()
+        if self.is_closed:
+            self._dropped_bytes += len(lines)
+        elif lines:
+            self._pipe().write(lines)
+
+    def close(self) -> None:
+        """Write what was kept, and say that there is nothing more."""
+        self._flush()
+        self.is_closed = True
+        if (pipe := self._pipe()) is not None:
+            pipe.close()
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """How much of what was to be written last certainly was not."""
+        return self._dropped_bytes + len(self._unsent) + self._waiting_bytes
+
+    @property
+    def _waiting_bytes(self) -> int:
+        """How much there is that the pipe does not take yet."""
+        pipe = self._pipe()
+        return 0 if pipe is None or pipe.is_closing() else int(pipe.get_write_buffer_size())
+
+
 class Child(asyncio.SubprocessProtocol):
     """A process that was started, until nothing of its group is left.
 
@@ -70,9 +140,7 @@ class Child(asyncio.SubprocessProtocol):
         self._exited = asyncio.get_running_loop().create_future()
         self._heard_all = False
         self._paused = False
-        self._dropped_bytes = 0
-        self._unsent = bytearray()  # in this turn of the event loop
-        self._unwritten_before = 0  # when this turn began
+        self.stdin = StandardInput(lambda: self._pipe(_STDIN), self._begin_end)
         self._end: asyncio.TimerHandle | None = None
         self._why = ""
 
@@ -97,52 +165,7 @@ class Child(asyncio.SubprocessProtocol):
         """Whether the process itself has ended; others in its group may go on."""
         return self._exited.done()
 
-    # -- what it is told -----------------------------------------------------------------------------
-
-    def write(self, line: bytes) -> None:
-        """Write a line, which has no end yet.
-
-        Raises:
-            UpstreamTimeout: it reads nothing, and has too much to read already. It is of no use any more.
-        """
-        # Why it ends is told in a moment; until then, this counts as not written.
-        if self._end is not None or self.is_over:
-            self._dropped_bytes += len(line) + 1
-            return
-        # Calls come in together: what they say in one turn of the event loop is one write, and one wake-up.
-        unsent = self._unsent
-        if not unsent:
-            self._unwritten_before = self._waiting_bytes
-            asyncio.get_running_loop().call_soon(self._flush)
-        waiting = self._unwritten_before + len(unsent)
-        # One line alone may be larger than that: how large, the limit of clients' bodies says.
-        if waiting and waiting + len(line) > CHILD_UNREAD_BYTES:
-            self._begin_end("it reads nothing of what it is told")
-            raise UpstreamTimeout("The MCP server reads nothing of what it is told.")
-        # Between its tokens, JSON may have ends of lines, and within them none.
-        if b"\n" in line:
-            line = line.replace(b"\n", b" ")
-        unsent += line
-        unsent += b"\n"
-
-    def _flush(self) -> None:
-        """Write what was kept for the end of this turn; where it ends meanwhile, that is never written."""
-        lines, self._unsent = self._unsent, bytearray()
-        if self._end is not None or self.is_over:
-            self._dropped_bytes += len(lines)
-        elif lines:
-            self._pipe(_STDIN).write(lines)
-
-    @property
-    def unwritten_bytes(self) -> int:
-        """How much of what it was told last was certainly not written."""
-        return self._dropped_bytes + len(self._unsent) + self._waiting_bytes
-
-    @property
-    def _waiting_bytes(self) -> int:
-        """How much there is that its pipe does not take yet."""
-        pipe = self._pipe(_STDIN)
-        return 0 if pipe is None or pipe.is_closing() else int(pipe.get_write_buffer_size())
+    # -- its pipes -----------------------------------------------------------------------------------
 
     def _pipe(self, fd: int) -> Any:
         return self._process.get_pipe_transport(fd)
@@ -226,6 +249,7 @@ class Child(asyncio.SubprocessProtocol):
         """Something shows that it is of no use any more. What that is, the next moment says more of."""
         if self.is_over:
             return
+        self.stdin.is_closed = True
         if self._end is None:
             self._why = why
             self._end = asyncio.get_running_loop().call_later(_LAST_WORD_SECONDS, self._tell_end)
@@ -251,12 +275,10 @@ class Child(asyncio.SubprocessProtocol):
 
     def close_stdin(self) -> None:
         """Tell it that there is nothing more: a server that behaves leaves then."""
-        self._flush()
         self.is_over = True
         if self._end is not None:
             self._end.cancel()
-        if (pipe := self._pipe(_STDIN)) is not None:
-            pipe.close()
+        self.stdin.close()
 
     def signal(self, number: signal.Signals) -> None:
         """Signal the whole group."""

@@ -190,7 +190,7 @@ class ChildLink:
 
     def send(self, body: bytes, _: Caller) -> None:
         """Write one message; see ``duplex.Link.send``."""
-        self.child.write(body)
+        self.child.stdin.write(body)
 
     def pause(self) -> None:
         """Read no more for now."""
@@ -308,6 +308,6 @@ class ChildLink:
 
     def _end(self, why: str, error: ProxyError | None) -> None:
         # Of a handshake, ``error`` says more than that it was not written.
-        unwritten_bytes = 0 if self._session.opening else self.child.unwritten_bytes
+        unwritten_bytes = 0 if self._session.opening else self.child.stdin.unwritten_bytes
         self._session.end(why, unwritten_bytes=unwritten_bytes, error=error)
         self.drop()
