@@ -70,7 +70,13 @@ def test_calls_stay_cheap() -> None:
     """No time is measured here: a call takes so many bytecodes on any machine, and a client's life, too."""
     columns = {name: sum(work.bytecodes.values()) for name, work in anatomy.measure().items()}
     bare = columns.pop("bare")
-    most = {"session-less": 0.84, "client session": 0.84, "modern": 1.08, "before a command": 0.76, "flow": 4.08}
+    most = {
+        "session-less": 0.84,
+        "client session": 0.84,
+        "modern": 1.08,
+        "before a command": 0.76,
+        "flow": 4.08,
+    }
     assert {
         name: round(number / bare, 2) for name, number in columns.items() if number > most[name] * bare
     } == {}
