@@ -19,7 +19,7 @@ from .values import Form, show, show_secret
 
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
 _DIGEST_BYTES: Final = 8
-# More than any file of keys has; a device never ends.
+# More than any file of keys has. A device that is read has no end.
 _KEY_FILE_BYTES: Final = 65536
 # What the extra has.
 _VALKEY: Final = ("redis", "cryptography")
@@ -41,7 +41,7 @@ def _parse_key(value: object) -> SecretStr | None:
     if value in (None, ""):
         return None
     text = value.get_secret_value() if isinstance(value, SecretStr) else str(value)
-    # A variable has one line at most places, so blanks part keys as well.
+    # Most ways to set a variable take one line, so blanks separate keys as well.
     text = "\n".join(text.split())
     try:
         read_cluster_key(text)
@@ -121,7 +121,7 @@ def cluster_keys(settings: ClusterSettings) -> tuple[bytes, ...]:
 
 
 def _read_start(path: Path) -> str:
-    # As a string of options says it, a device or a pipe may be meant, and must not be waited for.
+    # The path may be that of a pipe, which must not be waited for.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         return file.read(_KEY_FILE_BYTES).decode("ascii", errors="replace")
@@ -133,9 +133,9 @@ def check_cluster_key(settings: ClusterSettings) -> None:
 
 
 def namespace_of(settings: Any) -> str:
-    """What a cluster is called in its store: its name, and a digest of what tells callers apart.
+    """The name of a cluster in its store: its own, and a digest of the options that tell callers apart.
 
-    Proxies that differ in that would take one caller for another, so they must not meet.
+    Proxies that differ in these options would take one caller for another, so they must not share records.
     """
     said = [
         settings.endpoint_path,

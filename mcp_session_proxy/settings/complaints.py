@@ -1,4 +1,4 @@
-"""What is wrong with a configuration, told as its user wrote it: one line for each problem."""
+"""The problems of a configuration, in lines that name each option as its user has written it."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
@@ -9,7 +9,7 @@ from pydantic_core import ErrorDetails
 from .sources import FILE_PROBLEMS, Source, key_name, origin
 from .values import mask, show_secret
 
-# Options that are shown to nobody, not even when they are wrong.
+# Options whose values are never shown, not even if they are wrong.
 _SECRETS: Final = frozenset({"admin_token", "cluster_key", "command", "stdio_env", "store"})
 
 
@@ -28,7 +28,7 @@ def _describe(detail: ErrorDetails, flags: Mapping[str, Any]) -> list[str]:
     if field == FILE_PROBLEMS:
         return list(detail["input"])
     if detail["type"] == "default_factory_not_called":
-        return []  # a default that follows from an option which is wrong, and is complained of
+        return []  # the default depends on another option, which is wrong and has a line of its own
     if detail["type"] == "missing":
         return [
             "URL: the server's address is missing; write it as in serve http://127.0.0.1:8000/mcp, "

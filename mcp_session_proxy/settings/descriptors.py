@@ -1,8 +1,8 @@
-"""Fits the limits to the open files that the system grants. Pure.
+"""Lowers limits to fit the number of files that the system lets the process open. Pure.
 
-Every connection is a file, and a process that has none left can accept nobody, not even who comes to ask
-what is wrong. What can be open at the same time is cut so that this does not happen: clients' connections,
-the connections of calls and of parked calls to the server, and the GET streams of upstream sessions.
+Every connection is an open file. A process that has no more of them can accept nobody, not even an operator
+who wants to know what is wrong. So the limits are lowered of whatever opens files: clients' connections, the
+connections of calls and of parked calls to the server, and the GET streams of upstream sessions.
 """
 
 from typing import Final
@@ -12,15 +12,15 @@ from .sources import key_name
 
 # The admin listener's connections, monitors' probes, listening sockets, log files, libraries' own.
 _RESERVED: Final = 128
-# Hundredths of the rest, by the option that each bounds.
+# How the rest is divided, in hundredths, by the option that limits each part.
 _PARTS: Final = {"max_connections": 50, "max_sessions": 20, "max_exchanges": 20, "max_parked": 10}
 _LEAST: Final = 8
-# Of a child: its standard input, output and error.
+# The open files of a child: its standard input, output and error.
 _PIPES: Final = 3
 
 
 def fit(settings: Settings, open_files: int) -> Settings:
-    """The settings with every limit that these open files do not allow lowered to what they do."""
+    """The settings, with limits lowered as far as so many open files demand; the same if they do not."""
     room = max(0, open_files - _RESERVED)
     files = dict.fromkeys(_PARTS, 1)
     if settings.command is not None:
@@ -33,7 +33,7 @@ def fit(settings: Settings, open_files: int) -> Settings:
 
 
 def explain(wanted: Settings, fitted: Settings, open_files: int) -> str:
-    """What was lowered, and what to do, as a sentence for the operator."""
+    """A sentence for the operator: which limits were lowered, and how to avoid that."""
     changes = [
         f"--{key_name(name)} {getattr(fitted, name)}"
         for name in _PARTS

@@ -1,6 +1,6 @@
-"""The configuration that is in force, option by option, for people and for programs; and all that is wrong.
+"""``config show`` and ``config check``: every option with its value, and all that is wrong.
 
-Secrets are masked by the forms of their options. What options there are is ``config``'s business.
+Secrets are masked by the forms of their options.
 """
 
 import json
@@ -22,7 +22,7 @@ from .stdio import check_command
 from .tls import listener_context, peer_context, upstream_context
 from .values import show
 
-# What a configuration names on this machine has to be there.
+# What checks that the files and programs that a configuration names are on this machine.
 _LOOKS: Final[tuple[Callable[[Settings], SSLContext | None], ...]] = (
     listener_context,
     upstream_context,
@@ -73,7 +73,7 @@ def collect(flags: Mapping[str, Any]) -> list[Row]:
 
 
 def problems(flags: Mapping[str, Any]) -> list[str]:
-    """All that is wrong with the configuration, and with what it names on this machine; a line for each."""
+    """All that is wrong with the configuration and with the files that it names, a line for each."""
     try:
         settings = load(flags)
     except ConfigError as error:

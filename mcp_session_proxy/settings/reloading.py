@@ -1,6 +1,6 @@
-"""What a new configuration changes in a running proxy, and what it cannot. Pure.
+"""Which options of a new configuration a running proxy can take over. Pure.
 
-Which options can change is marked in ``config``; applying them is the ``assembly``'s business.
+The options that can change are marked in ``config``; the ``assembly`` applies them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,8 @@ from .config import Settings
 from .kinds import Live
 from .sources import key_name
 
-# TLS is spoken on a listener, and certificates are asked for, from the start or not at all.
+# An option on the left can change only if the one on the right was given before and is given still: a
+# listener speaks TLS, or asks for certificates, from the start or not at all.
 _SWITCHES: Final = {
     "tls_cert": "tls_cert",
     "tls_key": "tls_cert",
@@ -22,10 +23,11 @@ _SWITCHES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """The way from one configuration to another.
+    """What becomes of a running proxy's configuration.
 
-    ``settings`` is as much of the new one as a running proxy can have. ``changed`` are the options that have
-    new values in it, ``needs_restart`` those that would; both by their names in the file.
+    ``settings`` are the running ones with all new values that can be taken over. ``changed`` are the options
+    that have such values, and ``needs_restart`` those whose new values need a restart, by their names in the
+    file.
     """
 
     settings: Settings
@@ -34,7 +36,7 @@ class Change:
 
 
 def compare(running: Settings, wanted: Settings) -> Change:
-    """What becomes of a proxy that runs with these settings and should run with those."""
+    """Compare the settings that a proxy runs with and those that it should run with."""
     different = [name for name in Settings.model_fields if getattr(running, name) != getattr(wanted, name)]
     applied = {name: getattr(wanted, name) for name in different if _can_change(name, running, wanted)}
     return Change(

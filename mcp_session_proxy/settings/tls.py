@@ -1,7 +1,6 @@
-"""TLS towards the server and towards clients: contexts made from the files of the configuration.
+"""TLS contexts, for servers, clients and other members, made from the files of the configuration.
 
-Who uses them is the business of the transport, the pass-through, the monitor and the listener. Both
-sides speak TLS 1.2 or newer.
+All of them take TLS 1.2 or newer.
 """
 
 import ssl
@@ -16,7 +15,7 @@ _LEAST: Final = ssl.TLSVersion.TLSv1_2
 
 
 def upstream_context(settings: Settings) -> ssl.SSLContext | None:
-    """How the server's certificate is checked, and what is shown to it; None if the defaults do.
+    """The context for connections to the server; None if the defaults are enough.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -35,7 +34,7 @@ def upstream_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def listener_context(settings: Settings) -> ssl.SSLContext | None:
-    """What clients are shown, and asked for; None if they connect without TLS.
+    """The context for connections of clients; None if they connect without TLS.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -50,13 +49,14 @@ def listener_context(settings: Settings) -> ssl.SSLContext | None:
     if settings.tls_client_ca is not None:
         _trust(context, settings.tls_client_ca, "--tls-client-ca")
         context.verify_mode = ssl.CERT_REQUIRED
-        # A session that is taken up again is not verified again. For TLS 1.2 see RenewableContext.
+        # A TLS session that is resumed is not verified again, so none is offered. For TLS 1.2 see
+        # RenewableContext.
         context.num_tickets = 0
     return context
 
 
 def peer_listener_context(settings: Settings) -> ssl.SSLContext | None:
-    """What other members are shown, and asked for; None if they speak without TLS.
+    """The context for connections of other members; None if they connect without TLS.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -72,7 +72,7 @@ def peer_listener_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def peer_context(settings: Settings) -> ssl.SSLContext | None:
-    """How other members are spoken to, likewise. They are called by the host in their URL.
+    """The context for connections to other members. Their certificates must name the host in their URL.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -85,7 +85,7 @@ def peer_context(settings: Settings) -> ssl.SSLContext | None:
 
 
 def _between_members(context: ssl.SSLContext, settings: Settings) -> ssl.SSLContext:
-    """Both sides show what they have, and trust the same authorities."""
+    """Set what is the same on both sides: the certificate to show, and the authorities to trust."""
     context.minimum_version = _LEAST
     assert settings.peer_ca is not None
     _trust(context, settings.peer_ca, "--peer-ca")
@@ -97,12 +97,12 @@ def _between_members(context: ssl.SSLContext, settings: Settings) -> ssl.SSLCont
 
 
 def renew_upstream(context: ssl.SSLContext, settings: Settings) -> None:
-    """Read the files of a context of ``upstream_context`` again; what they hold counts for new connections.
+    """Read the files of a context of ``upstream_context`` again, for new connections.
 
-    Authorities are only added: those that the context trusts already, it goes on trusting.
+    Authorities are only added: the context goes on trusting those that it trusts already.
 
     Raises:
-        ConfigError: a file cannot be read, or does not hold what it should; the rest may be read or not.
+        ConfigError: a file cannot be read, or does not hold what it should; others may have been renewed.
     """
     if settings.upstream_ca is not None:
         _trust(context, settings.upstream_ca, "--upstream-ca")
@@ -111,9 +111,9 @@ def renew_upstream(context: ssl.SSLContext, settings: Settings) -> None:
 
 
 class RenewableContext:
-    """A listener's context, whose certificates can be replaced while it listens.
+    """A listener's context whose certificates can be replaced while it listens.
 
-    Connections keep what they began with. Whether clients are asked for a certificate cannot change.
+    Connections keep the certificate that they began with. Whether clients are asked for one cannot change.
     """
 
     def __init__(self, context: ssl.SSLContext) -> None:
@@ -132,14 +132,16 @@ class RenewableContext:
         if self.context.verify_mode is ssl.CERT_REQUIRED and connection.session_reused:
             session = connection.session
             if session is None or session.time <= self._renewed_at:
-                return ssl.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN  # who was let in then may be unwelcome now
+                # It was verified by the former authorities, which may not be trusted any more.
+                return ssl.ALERT_DESCRIPTION_CERTIFICATE_UNKNOWN
         connection.context = self._current
         return None
 
 
 class Contexts:
-    """The contexts of a running proxy: ``upstream``, ``listener``, ``peers`` to other members, and
-    ``peer_listener`` for them; None where there is no need of one.
+    """The contexts of a running proxy: to the server, of its listener, to other members, of their listener.
+
+    Each is None where none is needed.
 
     Raises:
         ConfigError: a file cannot be read, or does not hold what it should.
@@ -154,15 +156,15 @@ class Contexts:
         self._peer_listener = None if self.peer_listener is None else RenewableContext(self.peer_listener)
 
     def renew(self, settings: Settings) -> None:
-        """Read all files again; what they hold counts for new connections.
+        """Read all files again, for new connections.
 
         Raises:
-            ConfigError: a file cannot be read, or does not hold what it should; everything is as it was.
+            ConfigError: a file cannot be read, or does not hold what it should; nothing has changed.
         """
         listener = listener_context(settings)
         peer_listener = peer_listener_context(settings)
         if self.upstream is not None:
-            upstream_context(settings)  # may fail; the one in use must not be half renewed
+            upstream_context(settings)  # may fail, before the one in use is renewed in part
             renew_upstream(self.upstream, settings)
         if self.peers is not None and peer_listener is not None:
             _between_members(self.peers, settings)
