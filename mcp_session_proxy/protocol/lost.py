@@ -23,6 +23,7 @@ on which it refuses everything is given up as ``upstream.deadlock`` says.
 
 import re
 from enum import Enum
+from functools import cache
 from typing import Final, TypeGuard
 
 import msgspec
@@ -110,21 +111,19 @@ _AT_START: Final = (
 )
 
 
-def _compile_dialects() -> dict[tuple[int, bool], re.Pattern[str]]:
-    """One pattern for each (status, whether an id was sent) that occurs in the table."""
-    texts: dict[tuple[int, bool], list[str]] = {}
-    for dialect in _DIALECTS:
-        for sent in (True, False) if dialect.id_sent is None else (dialect.id_sent,):
-            # 410 says of something that was there what 404 says of anything.
-            for status in dialect.statuses | ({410} if 404 in dialect.statuses else frozenset()):
-                texts.setdefault((status, sent), []).append(dialect.text)
-    return {
-        key: re.compile(f"{_AT_START}(?:{'|'.join(alternatives)})", re.IGNORECASE)
-        for key, alternatives in texts.items()
-    }
+@cache
+def _says_it_is_gone(status: int, sent_session_id: bool) -> re.Pattern[str] | None:
+    """All dialects of this status, with or without an id; None if there are none."""
+    # 410 says of something that was there what 404 says of anything.
+    status = 404 if status == 410 else status
+    texts = [
+        dialect.text
+        for dialect in _DIALECTS
+        if status in dialect.statuses and dialect.id_sent in (None, sent_session_id)
+    ]
+    return re.compile(f"{_AT_START}(?:{'|'.join(texts)})", re.IGNORECASE) if texts else None
 
 
-_GONE: Final = _compile_dialects()
 _NEVER: Final = re.compile(
     r"unsupported protocol version|duplicate in-flight request id|(?:server|session) already initialized"
     r"|too many open sessions|maximum concurrent sessions",
@@ -240,7 +239,7 @@ def _has_rpc_message(error: ErrorObject | None) -> TypeGuard[ErrorObject]:
 
 
 def _is_known_dialect(reply: Evidence, text: str) -> bool:
-    pattern = _GONE.get((reply.status, reply.sent_session_id))
+    pattern = _says_it_is_gone(reply.status, reply.sent_session_id)
     if pattern is None:
         return False
     # A message is the server's own words, so a dialect's must begin it. A body may be JSON around them, and

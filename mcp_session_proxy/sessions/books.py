@@ -6,9 +6,10 @@ The mutable state of the pool is two things: here are its slots, one per upstrea
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, Generic, TypeVar
+
+import msgspec
 
 from ..upstream.life import ELSEWHERE
 from .holdings import Holdings
@@ -32,8 +33,7 @@ class Usage(Enum):
 NEVER_SHARED: Final = (Usage.OWNED, Usage.ONCE)
 
 
-@dataclass(slots=True, eq=False)
-class Slot(Generic[S]):
+class Slot(msgspec.Struct, Generic[S], eq=False):
     """One upstream session and how it is used now. ``idle_since`` holds while ``state`` is idle."""
 
     session: S
@@ -63,18 +63,17 @@ class Slot(Generic[S]):
         return self.aside == ELSEWHERE
 
 
-@dataclass(slots=True, eq=False)
-class Bucket(Generic[S]):
+class Bucket(msgspec.Struct, Generic[S], eq=False):
     """Everything of one session key. Dictionaries serve as ordered sets, newest last."""
 
     key: SessionKey
-    slots: dict[Slot[S], None] = field(default_factory=dict)
-    unused: dict[Slot[S], None] = field(default_factory=dict)  # open, never leased
-    free: dict[Slot[S], None] = field(default_factory=dict)  # used, not attached, not reserved
-    joint: dict[Slot[S], None] = field(default_factory=dict)  # used, not reserved
+    slots: dict[Slot[S], None] = msgspec.field(default_factory=dict)
+    unused: dict[Slot[S], None] = msgspec.field(default_factory=dict)  # open, never leased
+    free: dict[Slot[S], None] = msgspec.field(default_factory=dict)  # used, not attached, not reserved
+    joint: dict[Slot[S], None] = msgspec.field(default_factory=dict)  # used, not reserved
     opening: int = 0
     # How each who waits would use a session, the newest last. Who they are, the queue knows (``waiting``).
-    waiters: dict[object, Usage] = field(default_factory=dict)
+    waiters: dict[object, Usage] = msgspec.field(default_factory=dict)
 
     @property
     def empty(self) -> bool:
@@ -90,13 +89,12 @@ class Bucket(Generic[S]):
         return _last(self.joint if usage is Usage.JOINT else self.free) or _last(self.unused)
 
 
-@dataclass(slots=True)
-class _Share:
+class _Share(msgspec.Struct):
     """What one principal has."""
 
     open: int = 0  # sessions whose handshake has succeeded
-    idle: dict[object, None] = field(default_factory=dict)
-    slots: dict[object, None] = field(default_factory=dict)
+    idle: dict[object, None] = msgspec.field(default_factory=dict)
+    slots: dict[object, None] = msgspec.field(default_factory=dict)
 
 
 def _last(ordered: dict[Slot[S], None]) -> Slot[S] | None:

@@ -6,7 +6,7 @@ answer. A client session that is made of a record attaches with its first reques
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -39,8 +39,7 @@ class UnreadableRecord(Exception):
     """What was stored is no record, or none that could be gone on with."""
 
 
-@dataclass(slots=True, kw_only=True)
-class ClientRecord:
+class ClientRecord(msgspec.Struct, kw_only=True):
     """One client session, as it could be stored.
 
     ``adopted``: the client brought its id, we did not mint it. ``created`` and ``last_used`` are in seconds
@@ -64,7 +63,9 @@ class ClientRecord:
 
     def moved(self, seconds: float) -> "ClientRecord":
         """The same by a clock that is ahead by so much: for a process that did not write it."""
-        return replace(self, created=self.created + seconds, last_used=self.last_used + seconds)
+        return msgspec.structs.replace(
+            self, created=self.created + seconds, last_used=self.last_used + seconds
+        )
 
 
 # -- as JSON ---------------------------------------------------------------------------------------

@@ -7,10 +7,11 @@ import difflib
 import os
 import tomllib
 from collections.abc import Collection, Iterable, Mapping, Set
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final
+
+import msgspec
 
 from .values import hide_user
 
@@ -39,8 +40,7 @@ class Source(StrEnum):
     DEFAULT = "default"
 
 
-@dataclass(frozen=True, slots=True)
-class Provenance:
+class Provenance(msgspec.Struct, frozen=True):
     """Where an option's value comes from. ``name`` is the flag, the variable or the file."""
 
     source: Source

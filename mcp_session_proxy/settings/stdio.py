@@ -9,6 +9,7 @@ from pathlib import Path
 from shutil import which
 from typing import Annotated, Any, Final, Self
 
+import msgspec
 from pydantic import BaseModel, BeforeValidator, ConfigDict
 from yarl import URL
 
@@ -76,8 +77,7 @@ class Variable:
         return self.name if self.value is None else f"{self.name}={HIDDEN}"
 
 
-@dataclass(frozen=True, slots=True)
-class HeaderVariable:
+class HeaderVariable(msgspec.Struct, frozen=True):
     """A header of callers' requests that becomes a variable of their own children."""
 
     header: str

@@ -8,10 +8,10 @@ end of a sentence ("must be ..."), and written by a ``show`` function. Which opt
 import math
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, Final, Self
 
+import msgspec
 from yarl import URL
 
 from ..protocol.hosts import MAX_PORT, is_ip_address, is_loopback, is_trustworthy
@@ -36,16 +36,14 @@ _OBJECT: Final = re.compile(r"[a-zA-Z_]\w*(\.\w+)*:[a-zA-Z_]\w*(\.\w+)*")
 _MAX_TTL_DIGITS: Final = 12
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
+class Form(msgspec.Struct, frozen=True):
     """What a kind of value is called in help texts, and how one is written there."""
 
     metavar: str
     show: Callable[[Any], str]
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(msgspec.Struct, frozen=True):
     """Where to listen. An empty ``host`` means every interface, port 0 means any free port.
 
     Of a unix socket, which can be given but not asked for, ``host`` is the path, or @ and an abstract name.
@@ -142,8 +140,7 @@ def parse_words(value: object) -> tuple[str, ...]:
     return tuple(word for word in words if word)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheTtl:
+class CacheTtl(msgspec.Struct, frozen=True):
     """How long clients may keep the results of one method."""
 
     method: str

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import msgspec
 
@@ -27,8 +26,7 @@ class SessionRules(msgspec.Struct, frozen=True, kw_only=True):
     patience_seconds: float = 10.0
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KnownSession:
+class KnownSession(msgspec.Struct, frozen=True, kw_only=True):
     """A session that stands at a server already, and what it takes to go on with it without a handshake.
 
     ``server`` is the name of the replica that it lives on. ``session_id`` and ``version`` are what the server
@@ -57,8 +55,7 @@ class KnownSession:
     asleep: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class Record:
+class Record(msgspec.Struct, kw_only=True):
     """What all incarnations of one upstream session have in common.
 
     ``initialize_params`` is raw JSON, whose version may be another one if ``version_is_free``.
@@ -77,13 +74,13 @@ class Record:
     version_is_free: bool
     rules: SessionRules
     room_for_questions: Share = UNBOUNDED
-    journal: Journal = field(default_factory=Journal)
+    journal: Journal = msgspec.field(default_factory=Journal)
     results: Keeper = UNCOUNTED
-    roots: RootsTalk = field(default_factory=RootsTalk)
+    roots: RootsTalk = msgspec.field(default_factory=RootsTalk)
     credentials: Caller = NOBODY
     requests: int = 0
     last_used: float = 0.0
-    next_id: Callable[[], int] = field(default_factory=lambda: itertools.count(1).__next__)
+    next_id: Callable[[], int] = msgspec.field(default_factory=lambda: itertools.count(1).__next__)
 
     def too_slow(self, what: str) -> UpstreamTimeout:
         """The error for a server that has not done within a handshake's time what it should."""

@@ -10,7 +10,6 @@ RFC 6265, sections 5.1 to 5.4, for one server: whatever is sent goes to the host
 import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from email.utils import mktime_tz, parsedate_tz
 from typing import Final
 
@@ -35,8 +34,7 @@ _STICKS: Final = re.compile(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cookie:
+class _Cookie(msgspec.Struct, frozen=True):
     """One cookie. ``expires_at`` is by the clock on the wall, None for the session's life."""
 
     name: str

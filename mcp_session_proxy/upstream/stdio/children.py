@@ -11,10 +11,11 @@ import shutil
 import signal
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Final, NamedTuple
+
+import msgspec
 
 from ... import events
 from ...aio import Signal, Tasks
@@ -45,8 +46,7 @@ _STDERR: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Program:
+class Program(msgspec.Struct, frozen=True, kw_only=True):
     """What is started, and with what. The arguments may hold secrets, so only the ``name`` is shown."""
 
     words: tuple[str, ...]
