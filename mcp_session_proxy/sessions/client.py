@@ -60,6 +60,7 @@ class ClientSession:
         "queue",
         "record",
         "state",
+        "stored_as",
         "stored_at",
         "streams",
     )
@@ -82,6 +83,7 @@ class ClientSession:
         self.connections = 0  # open ones that have carried this client session
         self.keeps_connections = False  # for more than one request
         self.stored_at = _NEVER  # of when what a store has of it is, by the event loop's clock
+        self.stored_as: str | None = None  # the name of its record, once it has one
 
     def __repr__(self) -> str:
         return f"<ClientSession {self.tag} {self.state} in_flight={self.in_flight} streams={self.streams}>"

@@ -75,9 +75,13 @@ class Directory:
             self.touch(client, now)
         return client
 
-    def has(self, principal: Principal, identifier: str) -> bool:
-        """Whether a client session is known under this id of this principal; it does not count as used."""
-        return (principal.digest, identifier) in self._sessions
+    def look_up(self, principal: Principal, identifier: str) -> ClientSession | None:
+        """As ``find``, and it does not count as used."""
+        return self._sessions.get((principal.digest, identifier))
+
+    def knows(self, client: ClientSession) -> bool:
+        """Whether this client session is known: it has begun, and is not over."""
+        return client in self._arrivals
 
     def find_profile(self, identifier: str) -> Profile | None:
         """The profile of whichever principal's client session is known by this id."""

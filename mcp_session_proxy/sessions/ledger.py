@@ -3,6 +3,10 @@
 What has changed is noted as the thing itself, and read when it is written: the newest state wins, and a
 store that is away costs no memory but these notes. Nothing here is on the way of a call. What changes slowly
 (when a session was used last, where its stream is) is looked for now and then, among what was used since.
+
+A client counts on its id from the moment on in which it has it, so that is written soon. That it has let go
+of its session, or is no more, can wait for the next look: whoever is killed before that leaves a client
+session behind that counts as there for a while, and nobody misses anything.
 """
 
 import asyncio
@@ -21,6 +25,7 @@ from ..upstream.session import UpstreamSession
 from .books import Books, Slot
 from .client import ClientSession, Farewell
 from .directory import Directory
+from .notes import Batch, Notes
 from .rounds import Rounds
 from .store_trouble import StoreTrouble
 from .stored import (
@@ -36,13 +41,16 @@ from .stored import (
 
 # Shards that are written together.
 _AT_ONCE: Final = 16
-# How often it is looked for what has changed in a session, and for clients that were used.
+# How often it is looked for what has changed in a session, and for clients that were used; and how long
+# waits what can.
 _LOOK_SECONDS: Final = 1.0
 # What a server has said since comes again if this process is killed. One record for each that says something.
 _SAID_SECONDS: Final = 0.1
 # How far what is stored of a session's use may be behind it.
 _USED_SECONDS: Final = 30.0
 _LAST_WRITE_SECONDS: Final = 5.0
+# Of the name of a record, which has 32 hexadecimal digits: milliseconds since 1970, until the year 2500.
+_MOMENT_CHARS: Final = 11
 # So much of what is compared says whether a session was taken.
 _TAKEN: Final = 4
 
@@ -79,9 +87,8 @@ class SessionLedger:
         self._shard_of = shard_of
         self.clock = clock
         self._now = asyncio.get_running_loop().time
-        self._notes: dict[str, dict[RecordPlace, Subject]] = {}
-        self._in_hand: dict[str, dict[RecordPlace, Subject]] = {}  # those of them that are being written
-        self._noted = asyncio.Event()
+        self._notes: Notes[Subject] = Notes()
+        self._noted = asyncio.Event()  # something that cannot wait
         self._turn = asyncio.Lock()
         # Done before what is written then, which is of an earlier moment. One that gives False could not do
         # it yet.
@@ -95,8 +102,7 @@ class SessionLedger:
     @property
     def pending(self) -> int:
         """How many records are to be written."""
-        every = *self._notes.items(), *self._in_hand.items()
-        return len({(shard, place) for shard, places in every for place in places})
+        return self._notes.pending
 
     # -- notes -------------------------------------------------------------------------------------
 
@@ -137,9 +143,29 @@ class SessionLedger:
         """Something of a client session has changed."""
         if client.farewell is Farewell.ELSEWHERE:
             return
-        shard = self._shard_of(client.principal.digest)
-        self.note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), client)
-        # That it belongs to this one, or to nobody else now, is written on the upstream session.
+        self.note(*self._place_of_client(client), client)
+        self._note_home(client)
+
+    def _place_of_client(self, client: ClientSession) -> tuple[str, RecordPlace]:
+        if client.stored_as is None:
+            client.stored_as = self._name_of(client)
+        return self._shard_of(client.record.principal.digest), RecordPlace(CLIENT, client.stored_as)
+
+    def _name_of(self, client: ClientSession) -> str:
+        """What its record is called: a hash, so that an id means the same record whenever it is brought.
+
+        One that we have minted is new, and its name begins with the time. So the names of those that come
+        together lie together in an index, and one page of that is written for all of them instead of one for
+        each.
+        """
+        name = self.keys.name_of(client.id)
+        if client.record.adopted:
+            return name
+        moment = f"{int(self.clock() * 1000):0{_MOMENT_CHARS}x}"
+        return moment + name[len(moment) :]
+
+    def _note_home(self, client: ClientSession) -> None:
+        """That it belongs to this one, or to nobody else now, is written on the upstream session."""
         home = client.home
         if home is not None:
             # Each client that comes or goes asks: of all that is compared, only what that changes.
@@ -147,15 +173,23 @@ class SessionLedger:
             if written is None or written[:_TAKEN] != _taken_of(home):
                 self._note_if_changed(home)
 
-    def attached(self, client: ClientSession, _: UpstreamSession) -> None:
-        """A client session holds an upstream session now."""
-        self.note_client(client)
+    def attached(self, client: ClientSession, session: UpstreamSession) -> None:
+        """A client session has come to an upstream session."""
+        # What it borrows for one request is none of its record; and of one that begins it is told anyway.
+        home = client.home
+        if home is not None and home.session is session and self._directory.knows(client):
+            self.note_client(client)
+
+    def detached(self, client: ClientSession) -> None:
+        """A client session holds its upstream session no longer."""
+        if client.farewell is not Farewell.ELSEWHERE:
+            self._note_later(*self._place_of_client(client), client)
+            self._note_home(client)
 
     def drop_client(self, client: ClientSession) -> None:
         """A client session is no more."""
         if client.farewell is not Farewell.ELSEWHERE:
-            shard = self._shard_of(client.principal.digest)
-            self.note(shard, RecordPlace(CLIENT, self.keys.name_of(client.id)), None)
+            self._note_later(*self._place_of_client(client), None)
 
     def note_claim(self, claim: str, principal: str) -> None:
         """All tokens with this claim count as this principal, once they are accepted."""
@@ -166,31 +200,36 @@ class SessionLedger:
         # What is let go of at the end has changed for us, and not for who goes on with it.
         if self._finished and subject is not None:
             return
-        self._notes.setdefault(shard, {})[place] = subject
+        self._notes.note_soon(shard, place, subject)
         self._noted.set()
+
+    def _note_later(self, shard: str, place: RecordPlace, subject: Subject) -> None:
+        if not self._finished or subject is None:
+            self._notes.note_later(shard, place, subject)
 
     def let_go(self, shard: str) -> None:
         """Another process goes on with a shard: what was noted of it is for that one to write."""
-        self._notes.pop(shard, None)
-        self._in_hand.pop(shard, None)
+        self._notes.let_go(shard)
 
     def has_notes(self, shard: str) -> bool:
         """Whether something of a shard is to be written."""
-        return shard in self._notes
+        return self._notes.has(shard)
 
     # -- writing -----------------------------------------------------------------------------------
 
     async def keep_up(self) -> None:
         """Write what is noted, until this is cancelled."""
-        looked = 0.0
+        looked = self._now()
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_LOOK_SECONDS):
+                async with asyncio.timeout_at(looked + _LOOK_SECONDS):
                     await self._noted.wait()
             await asyncio.sleep(self._trouble.pause_seconds)
-            if self._now() - looked >= _LOOK_SECONDS:
-                looked = self._now()
-                self.look()
+            if self._now() - looked < _LOOK_SECONDS:
+                await self._write_noted(self._notes.take_soon)
+                continue
+            looked = self._now()
+            self.look()
             await self.flush()
 
     async def finish(self) -> bool:
@@ -213,13 +252,17 @@ class SessionLedger:
             self._note_if_changed(slot)
         clients = self._directory.newest_used_first() if everybody else self._rounds.clients()
         for client in clients:
-            self.note_client(client)
+            # Most of them come, call and go, and were written when they went.
+            if everybody or client.record.last_used >= client.stored_at:
+                self.note_client(client)
 
     async def flush(self) -> None:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
+        await self._write_noted(self._notes.take_all)
+
+    async def _write_noted(self, take: Callable[[], Batch[Subject]]) -> None:
         async with self._turn:
-            notes, self._notes = self._notes, {}
-            self._in_hand = notes  # of which shards may be let go of
+            notes = take()  # of which shards may be let go of meanwhile
             emptied: list[str] = []
             self._noted.clear()
             try:
@@ -242,9 +285,7 @@ class SessionLedger:
             except StoreFailure as error:
                 self._trouble.begin(error)
             finally:
-                self._in_hand = {}
-                for shard, places in notes.items():
-                    self._keep_noted(shard, places)
+                self._notes.settle()
         for shard in emptied:
             for told in self.on_emptied:
                 told(shard)
@@ -253,7 +294,7 @@ class SessionLedger:
         self,
         shard: str,
         changes: dict[RecordPlace, bytes | None],
-        notes: dict[str, dict[RecordPlace, Subject]],
+        notes: Batch[Subject],
         emptied: list[str],
     ) -> None:
         """Write a shard's records, and take them out of ``notes``. Raises StoreFailure."""
@@ -268,10 +309,6 @@ class SessionLedger:
         elif not any(changes.values()):
             emptied.append(shard)
 
-    def _keep_noted(self, shard: str, places: dict[RecordPlace, Subject]) -> None:
-        """What was noted since is newer."""
-        self._notes[shard] = places | self._notes.get(shard, {})
-
     def seal_all(
         self, shard: str, slots: Iterable[Slot[UpstreamSession]], clients: Iterable[ClientSession]
     ) -> dict[RecordPlace, bytes]:
@@ -280,7 +317,8 @@ class SessionLedger:
         for slot in slots:
             subjects[RecordPlace(UPSTREAM, slot.session.tag)] = slot
         for client in clients:
-            subjects[RecordPlace(CLIENT, self.keys.name_of(client.id))] = client
+            _, place = self._place_of_client(client)
+            subjects[place] = client
         sealed = {place: self._seal(shard, place, subject) for place, subject in subjects.items()}
         return {place: data for place, data in sealed.items() if data is not None}
 

@@ -107,7 +107,7 @@ class Restorer:
         What is here already stays as it is: records may tell of it, too.
         """
         sessions: list[UpstreamRecord] = []
-        clients: list[StoredClientSession] = []
+        clients: list[tuple[RecordPlace, StoredClientSession]] = []
         tasks: list[tuple[RecordPlace, StoredTask]] = []
         for place, sealed in records.items():
             try:
@@ -120,13 +120,13 @@ class Restorer:
                 self._tell(shard, place.name if place.kind == UPSTREAM else "-", "unreadable", result)
         principals = (
             {record.principal or shard for record in sessions}
-            | {client.record.principal.digest for client in clients}
+            | {client.record.principal.digest for _, client in clients}
             | {task.principal for _, task in tasks}
         )
         for principal in principals:
             self._note_principal(principal, shard)
         homes = self._sessions_here(principals)
-        owners = {client.home for client in clients}
+        owners = {client.home for _, client in clients}
         for record in sorted(sessions, key=lambda record: -record.unused_seconds):
             if record.known.tag not in homes:
                 slot = await self._adopt(shard, record, owners, result)
@@ -141,19 +141,22 @@ class Restorer:
         self,
         shard: str,
         fence: int,
-        clients: Sequence[StoredClientSession],
+        clients: Sequence[tuple[RecordPlace, StoredClientSession]],
         homes: Mapping[str, Slot[UpstreamSession]],
         result: Restored,
     ) -> None:
         directory = self._binder.directory
-        for stored in sorted(clients, key=lambda client: (client.attached, client.record.last_used)):
-            if directory.has(stored.record.principal, stored.record.id):
-                continue
-            if self._now() - stored.record.last_used < directory.rules.timeout_seconds:
-                self._readmit(stored, homes, fence)
+        for place, stored in sorted(clients, key=lambda each: (each[1].attached, each[1].record.last_used)):
+            here = directory.look_up(stored.record.principal, stored.record.id)
+            if here is not None:
+                # One that was forgotten, and adopted under its former id, may have left two records.
+                if here.stored_as not in (None, place.name):
+                    self._drop(shard, place)
+            elif self._now() - stored.record.last_used < directory.rules.timeout_seconds:
+                self._readmit(place, stored, homes, fence)
                 result.clients += 1
             else:
-                self._drop(shard, RecordPlace(CLIENT, self._keys.name_of(stored.record.id)))
+                self._drop(shard, place)
 
     def _sessions_here(self, principals: set[str]) -> dict[str, Slot[UpstreamSession]]:
         """By its tag, each session that these principals have here."""
@@ -168,13 +171,13 @@ class Restorer:
         place: RecordPlace,
         data: bytes,
         sessions: list[UpstreamRecord],
-        clients: list[StoredClientSession],
+        clients: list[tuple[RecordPlace, StoredClientSession]],
     ) -> None:
         wall, now = self._clock(), self._now()
         if place.kind == UPSTREAM:
             sessions.append(read_upstream(data, wall, fence % _BLOCKS * _IDS + 1))
         elif place.kind == CLIENT:
-            clients.append(read_client(data, now, wall - now, self._profile_of, self._room))
+            clients.append((place, read_client(data, now, wall - now, self._profile_of, self._room)))
         elif place.kind == CLAIM:
             self._note_claim(place.name, read_claim(data, shard))
 
@@ -215,9 +218,14 @@ class Restorer:
         return slot
 
     def _readmit(
-        self, stored: StoredClientSession, homes: Mapping[str, Slot[UpstreamSession]], fence: int
+        self,
+        place: RecordPlace,
+        stored: StoredClientSession,
+        homes: Mapping[str, Slot[UpstreamSession]],
+        fence: int,
     ) -> None:
         client = ClientSession(stored.record)
+        client.stored_as = place.name
         if stored.nonce is not None:
             client.former = Former(stored.nonce, fence * AGE, stored.taken)
         if stored.deleted:

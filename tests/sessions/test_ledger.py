@@ -8,9 +8,12 @@ import pytest
 from fakes import Recorder
 
 from mcp_session_proxy import events
-from mcp_session_proxy.sessions.books import Books
+from mcp_session_proxy.sessions.books import Books, Usage
+from mcp_session_proxy.sessions.client import ClientSession, Farewell
 from mcp_session_proxy.sessions.directory import Directory, DirectoryRules
+from mcp_session_proxy.sessions.identity import ANONYMOUS, SessionKey, sessionless_profile
 from mcp_session_proxy.sessions.ledger import SessionLedger
+from mcp_session_proxy.sessions.record import ClientRecord
 from mcp_session_proxy.sessions.stored import CLIENT, UPSTREAM
 from mcp_session_proxy.store.engine import Fenced, RecordPlace, StoreFailure
 from mcp_session_proxy.store.membership import Membership
@@ -18,6 +21,8 @@ from mcp_session_proxy.store.memory import MemoryEngine
 from mcp_session_proxy.store.sealing import KEY_BYTES, Keys
 
 pytestmark = pytest.mark.looptime
+
+PROFILE = sessionless_profile("1")
 
 
 class SlowEngine(MemoryEngine):
@@ -27,6 +32,7 @@ class SlowEngine(MemoryEngine):
         super().__init__()
         self.gate: asyncio.Event | None = None
         self.broken = False
+        self.written = 0  # records, and those that are to go
 
     async def write(
         self,
@@ -40,21 +46,29 @@ class SlowEngine(MemoryEngine):
             await self.gate.wait()
         if self.broken:
             raise StoreFailure("disk full")
+        self.written += len(changes)
         return await super().write(member, shard, fence, changes, ttl_seconds)
 
 
-async def make(engine: SlowEngine, member: str = "m") -> tuple[SessionLedger, Recorder]:
+def make_directory() -> Directory:
+    rules = DirectoryRules(max_sessions=9, max_sessions_per_principal=9, timeout_seconds=600.0)
+    return Directory(rules)
+
+
+async def make(
+    engine: SlowEngine, member: str = "m", directory: Directory | None = None
+) -> tuple[SessionLedger, Recorder]:
     told = Recorder()
     membership = Membership(engine, member, card=lambda: b"")
     await membership.beat()
-    rules = DirectoryRules(max_sessions=9, max_sessions_per_principal=9, timeout_seconds=60.0)
     ledger = SessionLedger(
         membership,
         Keys(b"k" * KEY_BYTES),
         books=Books(),
-        directory=Directory(rules),
+        directory=make_directory() if directory is None else directory,
         ttl_seconds=lambda: 60.0,
         observe=told,
+        clock=asyncio.get_running_loop().time,
     )
     return ledger, told
 
@@ -75,6 +89,84 @@ async def test_what_is_noted_is_written_soon() -> None:
     assert (await stored(engine, "one"), await stored(engine, "two")) == ({"a", "b"}, {"c"})
     assert ledger.pending == 0
     keeping.cancel()
+
+
+def client_session(ledger: SessionLedger, directory: Directory, number: int = 0) -> ClientSession:
+    """One that has begun and was told of."""
+    now = asyncio.get_running_loop().time()
+    client = ClientSession(
+        ClientRecord(
+            id=f"id-{number}",
+            tag=f"c{number:08x}",
+            principal=ANONYMOUS,
+            key=SessionKey(ANONYMOUS.digest, None, PROFILE.digest),
+            profile=PROFILE,
+            usage=Usage.EXCLUSIVE,
+            adopted=False,
+            created=now,
+            last_used=now,
+        )
+    )
+    directory.add(client)
+    ledger.note_client(client)
+    return client
+
+
+async def test_a_goodbye_waits() -> None:
+    """That a client session has begun is written in a moment, that it is over within a second: and once,
+    where the two come in the same moment.
+    """
+    engine = SlowEngine()
+    directory = make_directory()
+    ledger, _ = await make(engine, directory=directory)
+    keeping = asyncio.create_task(ledger.keep_up())
+    first = client_session(ledger, directory, 1)
+    await asyncio.sleep(0.1)
+    assert engine.written == 1
+    second = client_session(ledger, directory, 2)
+    for client in (first, second):
+        client.farewell = Farewell.DELETED
+        ledger.detached(client)
+    await asyncio.sleep(0.1)
+    assert (engine.written, ledger.pending) == (2, 1)
+    await asyncio.sleep(1)
+    assert (engine.written, ledger.pending) == (3, 0)
+    await asyncio.sleep(30)
+    assert engine.written == 3  # nothing has changed
+    for client in (first, second):
+        directory.touch(client, asyncio.get_running_loop().time())
+    await asyncio.sleep(30)
+    assert engine.written == 5
+    keeping.cancel()
+
+
+async def test_what_waits_is_written_at_the_end() -> None:
+    """In an orderly end nothing that could have waited is lost."""
+    engine = SlowEngine()
+    directory = make_directory()
+    ledger, _ = await make(engine, directory=directory)
+    client = client_session(ledger, directory)
+    await ledger.flush()
+    ledger.detached(client)
+    directory.remove(client, "age")
+    ledger.drop_client(client)
+    assert await ledger.finish()
+    assert not await stored(engine, ANONYMOUS.digest)
+
+
+async def test_those_who_come_together_are_stored_together() -> None:
+    """Names of what was minted begin with the time, and are of one length with all others."""
+    engine = SlowEngine()
+    directory = make_directory()
+    ledger, _ = await make(engine, directory=directory)
+    names: list[str] = []
+    for number in range(3):
+        client_session(ledger, directory, number)
+        await ledger.flush()
+        names += await stored(engine, ANONYMOUS.digest) - set(names)
+        await asyncio.sleep(60)
+    assert names == sorted(names)
+    assert {len(name) for name in names} == {len(ledger.keys.name_of("id"))}
 
 
 async def held_up() -> tuple[SlowEngine, asyncio.Event, SessionLedger, "asyncio.Task[None]"]:
