@@ -25,7 +25,7 @@ from ..upstream.session import UpstreamSession
 from .books import Books, Slot
 from .client import ClientSession, Farewell
 from .directory import Directory
-from .notes import Batch, Notes
+from .notes import Batch, RecordNotes
 from .rounds import Rounds
 from .store_trouble import StoreTrouble
 from .stored import (
@@ -87,7 +87,7 @@ class SessionLedger:
         self._shard_of = shard_of
         self.clock = clock
         self._now = asyncio.get_running_loop().time
-        self._notes: Notes[Subject] = Notes()
+        self._notes: RecordNotes[Subject] = RecordNotes()
         self._noted = asyncio.Event()  # something that cannot wait
         self._turn = asyncio.Lock()
         # Done before what is written then, which is of an earlier moment. One that gives False could not do

@@ -19,7 +19,7 @@ S = TypeVar("S")
 Batch = dict[str, dict[RecordPlace, S]]
 
 
-class Notes(Generic[S]):
+class RecordNotes(Generic[S]):
     """By shard and place, what each record is about; whoever writes it knows how."""
 
     def __init__(self) -> None:

@@ -2,18 +2,18 @@
 
 import pytest
 
-from mcp_session_proxy.sessions.notes import Notes
+from mcp_session_proxy.sessions.notes import RecordNotes
 from mcp_session_proxy.store.engine import RecordPlace
 
 A, B, C = (RecordPlace("client", name) for name in "abc")
 
 
 @pytest.fixture
-def notes() -> Notes[str | None]:
-    return Notes()
+def notes() -> RecordNotes[str | None]:
+    return RecordNotes()
 
 
-def test_what_can_wait_waits(notes: Notes[str | None]) -> None:
+def test_what_can_wait_waits(notes: RecordNotes[str | None]) -> None:
     """Only what is urgent is taken, until all is."""
     notes.note_soon("one", A, "a")
     notes.note_later("one", B, "b")
@@ -23,7 +23,7 @@ def test_what_can_wait_waits(notes: Notes[str | None]) -> None:
     assert not notes
 
 
-def test_the_newest_word_counts(notes: Notes[str | None]) -> None:
+def test_the_newest_word_counts(notes: RecordNotes[str | None]) -> None:
     """However often something has changed, it is written once."""
     for subject in ("first", "second", None):
         notes.note_later("one", A, subject)
@@ -31,7 +31,7 @@ def test_the_newest_word_counts(notes: Notes[str | None]) -> None:
     assert notes.take_all() == {"one": {A: None}}
 
 
-def test_a_word_that_can_wait_goes_along_with_an_urgent_one(notes: Notes[str | None]) -> None:
+def test_a_word_that_can_wait_goes_along_with_an_urgent_one(notes: RecordNotes[str | None]) -> None:
     """Begun and over before it was written: that is one record, and no sooner or later than it would be."""
     notes.note_soon("one", A, "begun")
     notes.note_later("one", A, "over")
@@ -39,7 +39,7 @@ def test_a_word_that_can_wait_goes_along_with_an_urgent_one(notes: Notes[str | N
     assert not notes.take_all()
 
 
-def test_what_waits_becomes_urgent(notes: Notes[str | None]) -> None:
+def test_what_waits_becomes_urgent(notes: RecordNotes[str | None]) -> None:
     """An urgent word takes along what waited of the same record, and of no other."""
     notes.note_later("one", A, "over")
     notes.note_later("one", B, "over")
@@ -49,7 +49,7 @@ def test_what_waits_becomes_urgent(notes: Notes[str | None]) -> None:
     assert notes.take_all() == {"one": {B: "over"}}
 
 
-def test_what_was_written_is_done_with(notes: Notes[str | None]) -> None:
+def test_what_was_written_is_done_with(notes: RecordNotes[str | None]) -> None:
     """Whoever writes takes it out; the rest is to be written soon."""
     notes.note_soon("one", A, "a")
     notes.note_later("two", B, "b")
@@ -62,7 +62,7 @@ def test_what_was_written_is_done_with(notes: Notes[str | None]) -> None:
 
 
 @pytest.mark.parametrize("urgent", [True, False])
-def test_what_comes_while_it_is_written_is_newer(notes: Notes[str | None], urgent: bool) -> None:
+def test_what_comes_while_it_is_written_is_newer(notes: RecordNotes[str | None], urgent: bool) -> None:
     """The write fails: the newer word is to be written, as soon as the older one was."""
     notes.note_soon("one", A, "old")
     notes.note_soon("one", B, "b")
@@ -74,7 +74,7 @@ def test_what_comes_while_it_is_written_is_newer(notes: Notes[str | None], urgen
     assert not notes
 
 
-def test_what_comes_while_it_is_written_is_written_after_it(notes: Notes[str | None]) -> None:
+def test_what_comes_while_it_is_written_is_written_after_it(notes: RecordNotes[str | None]) -> None:
     """The write succeeds: what has changed since can wait as ever."""
     notes.note_soon("one", A, "old")
     batch = notes.take_soon()
@@ -86,7 +86,7 @@ def test_what_comes_while_it_is_written_is_written_after_it(notes: Notes[str | N
     assert notes.take_all() == {"one": {A: "new"}}
 
 
-def test_what_another_process_goes_on_with_is_forgotten(notes: Notes[str | None]) -> None:
+def test_what_another_process_goes_on_with_is_forgotten(notes: RecordNotes[str | None]) -> None:
     """All of the shard: what is in hand, too."""
     notes.note_soon("one", A, "a")
     notes.note_later("one", B, "b")
