@@ -148,21 +148,8 @@ class SessionLedger:
 
     def _place_of_client(self, client: ClientSession) -> tuple[str, RecordPlace]:
         if client.stored_as is None:
-            client.stored_as = self._name_of(client)
+            client.stored_as = _name_of(client, self.keys, self.clock)
         return self._shard_of(client.record.principal.digest), RecordPlace(CLIENT, client.stored_as)
-
-    def _name_of(self, client: ClientSession) -> str:
-        """What its record is called: a hash, so that an id means the same record whenever it is brought.
-
-        One that we have minted is new, and its name begins with the time. So the names of those that come
-        together lie together in an index, and one page of that is written for all of them instead of one for
-        each.
-        """
-        name = self.keys.name_of(client.id)
-        if client.record.adopted:
-            return name
-        moment = f"{int(self.clock() * 1000):0{_MOMENT_CHARS}x}"
-        return moment + name[len(moment) :]
 
     def _note_home(self, client: ClientSession) -> None:
         """That it belongs to this one, or to nobody else now, is written on the upstream session."""
@@ -323,15 +310,13 @@ class SessionLedger:
         return {place: data for place, data in sealed.items() if data is not None}
 
     def _seal(self, shard: str, place: RecordPlace, subject: Subject) -> bytes | None:
-        data = self._write(subject)
-        return None if data is None else self.keys.seal(place_of(shard, place), data)
-
-    def _write(self, subject: Subject) -> bytes | None:
-        if isinstance(subject, Slot):
-            return self._write_session(subject)
         if isinstance(subject, ClientSession):
-            return self._write_client(subject)
-        return subject
+            data = self._write_client(subject)
+        elif isinstance(subject, Slot):
+            data = self._write_session(subject)
+        else:
+            data = subject
+        return None if data is None else self.keys.seal(place_of(shard, place), data)
 
     def _write_session(self, slot: Slot[UpstreamSession]) -> bytes | None:
         # One that nobody has used is as good as a new one, and one that is set aside soon gone.
@@ -361,7 +346,7 @@ class SessionLedger:
         if client.forgotten:
             return None
         home = client.home
-        nonce, taken = self._mailbox_of(client)
+        nonce, taken = _mailbox_of(client, at_end=self._finished)
         client.stored_at = self._now()
         return write_client(
             StoredClientSession(
@@ -376,13 +361,28 @@ class SessionLedger:
             self.clock() - client.stored_at,
         )
 
-    def _mailbox_of(self, client: ClientSession) -> tuple[str | None, int | None]:
-        """By which name its streams are kept, and where its client is, if that will not change any more."""
-        if client.mailbox is None:
-            former = client.former
-            return (None, None) if former is None else (former.nonce, former.taken)
-        stream = client.mailbox.standalone
-        return client.mailbox.nonce, stream.taken if self._finished and not stream.followed else None
+
+def _mailbox_of(client: ClientSession, *, at_end: bool) -> tuple[str | None, int | None]:
+    """By which name its streams are kept, and where its client is, if that will not change any more."""
+    if client.mailbox is None:
+        former = client.former
+        return (None, None) if former is None else (former.nonce, former.taken)
+    stream = client.mailbox.standalone
+    return client.mailbox.nonce, stream.taken if at_end and not stream.followed else None
+
+
+def _name_of(client: ClientSession, keys: Keys, clock: Callable[[], float]) -> str:
+    """What its record is called: a hash, so that an id means the same record whenever it is brought.
+
+    One that we have minted is new, and its name begins with the time. So the names of those that come
+    together lie together in an index, and one page of that is written for all of them instead of one for
+    each.
+    """
+    name = keys.name_of(client.id)
+    if client.record.adopted:
+        return name
+    moment = f"{int(clock() * 1000):0{_MOMENT_CHARS}x}"
+    return moment + name[len(moment) :]
 
 
 def place_of(shard: str, place: RecordPlace) -> str:
