@@ -207,7 +207,7 @@ class Cluster:
             await self._membership.beat()  # with the addresses
             await self.members.look()
             # Who is asked something by a member that it does not know learns of it, and leaves it its part.
-            await self._ask_all(None)
+            await self._lease_left()
             await self.reservation.renew()
 
     async def take_all(self) -> None:
@@ -279,52 +279,51 @@ class Cluster:
 
         return list(await asyncio.gather(*map(ask, self.members if cards is None else cards)))
 
-    async def _ask_all(self, shard: str | None) -> list[tuple[str, LeaseAnswer]]:
-        """What the others know, as far as they answer."""
-        member = self._membership.member
-        answers = await self._ask_each(lambda card: self.peers.ask_lease(card, member, shard))
-        return [(other, said) for other, said in answers if not isinstance(said, PeerFailure)]
-
     async def ask_all(self, start: bytes, body: bytes) -> list[tuple[str, tuple[int, bytes] | PeerFailure]]:
         """Ask each of the others the same; gives what it has answered, or why there is no answer."""
         with contextlib.suppress(StoreFailure):  # those of the last look are there
             await self.members.look()
         return await self._ask_each(lambda card: self.peers.ask(card, start, body))
 
-    async def _lease_left(self) -> float | None:
-        return left_by(await self._ask_all(None))
-
-    async def _who_has(self, shard: str) -> str | None:
-        """Which other member has a shard. Who has it may only be busy, so all are asked again: a caller whom
-        nobody seems to have begins anew.
-        """
-        owner = None
-        for _ in range(_ASKED_TIMES):
-            answers = await self._ask_all(shard)
-            owner = owner_by(answers, self._membership.member)
-            if owner is not None or len(answers) >= len(self.members):
-                break
-        return owner
-
-    async def _who_serves(self, shard: str) -> Served:
-        """Which other member serves a shard. Nobody claims it for that. All are asked again as above, but for
-        those where nobody listens.
+    async def _ask_about(
+        self,
+        member: str | None,
+        shard: str | None,
+        find: Callable[[Iterable[tuple[str, LeaseAnswer]]], str | None],
+    ) -> list[tuple[str, LeaseAnswer]]:
+        """What the others know of a member and of a shard, once all have answered, or ``find`` has found in
+        their answers what is wanted. Who does not answer may only be busy, and is asked again, unless nobody
+        listens there: a caller whom nobody seems to have begins anew.
         """
         answers: list[tuple[str, LeaseAnswer]] = []
         cards = {card.member: card for card in self.members}
         for _ in range(_ASKED_TIMES):
             said_by_each = await self._ask_each(
-                lambda card: self.peers.ask_lease(card, None, shard), cards.values()
+                lambda card: self.peers.ask_lease(card, member, shard), cards.values()
             )
-            for member, said in said_by_each:
+            for other, said in said_by_each:
                 if not isinstance(said, PeerFailure):
-                    answers.append((member, said))
+                    answers.append((other, said))
                 elif not isinstance(said, PeerRefused):
                     continue
-                del cards[member]
-            if not cards or served_by(answers).owner is not None:
+                del cards[other]
+            if not cards or find(answers) is not None:
                 break
-        return served_by(answers)
+        return answers
+
+    async def _lease_left(self) -> float | None:
+        member = self._membership.member
+        answers = await self._ask_each(lambda card: self.peers.ask_lease(card, member, None))
+        return left_by((other, said) for other, said in answers if not isinstance(said, PeerFailure))
+
+    async def _who_has(self, shard: str) -> str | None:
+        """Which other member has a shard, by its own word or by the store."""
+        find = partial(owner_by, asker=self._membership.member)
+        return find(await self._ask_about(self._membership.member, shard, find))
+
+    async def _who_serves(self, shard: str) -> Served:
+        """Which other member serves a shard. Nobody claims it for that."""
+        return served_by(await self._ask_about(None, shard, lambda answers: served_by(answers).owner))
 
     async def _send_left(self, member: str, left: LeftRecords) -> bool:
         card = await self.members.card(member)

@@ -111,6 +111,39 @@ async def last_moments(several: Several, member: Bench) -> AsyncIterator[None]:
         await stopping
 
 
+@asynccontextmanager
+async def standing_still(member: Bench) -> AsyncIterator[asyncio.Event]:
+    """As by SIGSTOP: it beats no more, and answers nothing that comes from other members; the event is that
+    something has come. When it goes on, it knows by its clock how late it is.
+    """
+    cluster, goes_on, reached = cluster_of(member), asyncio.Event(), asyncio.Event()
+    door = cluster._listener.server._door
+    check = door._check_member
+
+    async def stands(other: str) -> None:
+        reached.set()
+        await goes_on.wait()
+        await check(other)
+
+    door._check_member = stands
+    cluster._tasks.cancel()
+    await cluster._tasks.ended()
+    yield reached
+    cluster.shards.membership.sure_until = 0.0
+    door._check_member = check
+    goes_on.set()
+    cluster._tasks.spawn(cluster.shards.keep(), "beat")
+
+
+async def end_lease(member: Bench, seen_by: Bench) -> None:
+    """It has run out, and another one sees it."""
+    cluster = cluster_of(seen_by)
+    (stored,) = await cluster.shards.membership.others()
+    assert stored.member == cluster_of(member).shards.membership.member
+    await cluster.shards.membership.bury(stored)
+    await cluster.members.look()
+
+
 async def test_at_each_other_member(several: Several, tool: AskingTool, record_property: Note) -> None:
     """The call goes on, and its result comes back there."""
     first, *others = await several.start()
@@ -163,6 +196,30 @@ async def test_their_holder_does_not_wait(several: Several, tool: AskingTool) ->
     assert (answer.status, answer.error[2]) == (400, "request-state-refused")
     assert "has been given up" in answer.json["error"]["message"]
     assert tool.refused == Counter(["Bearer 0"])
+    assert not tool.done
+
+
+async def test_their_holder_stands_still(several: Several, tool: AskingTool) -> None:
+    """Who comes back by way of another one hears that the outcome is unknown, once the lease of the holder is
+    over; then, that the call has been given up. The holder that goes on finds out first what it has lost, and
+    does nothing of what had come meanwhile.
+    """
+    holder, other = await several.start(2)
+    caller = Caller("Bearer 0", holder)
+    await caller.park()
+    await written(holder)
+    async with standing_still(holder) as reached:
+        coming_back = asyncio.create_task(caller.come_back(other))
+        await reached.wait()
+        await end_lease(holder, other)
+        answer = await coming_back
+        assert (answer.status, answer.error[2]) == (502, "outcome-unknown")
+        answer = await caller.come_back(other)
+        assert (answer.status, answer.error[2]) == (400, "request-state-refused")
+    await until(lambda: not cluster_of(holder).shards.held)
+    again = await caller.call_again(other)
+    assert again.json["result"]["asked"] is False
+    await until(lambda: tool.refused["Bearer 0"])
     assert not tool.done
 
 
