@@ -119,10 +119,31 @@ class ModernRequests:
         if is_known and "requestState" in modern.params:
             return await self._resume(request, modern, answers)
         lowered = lowering.lower_params(modern)
-        is_list = method in revisions.LISTS
-        if is_list and (kept := self._catalog.find(key, method, lowered, request.caller)) is not None:
+        kept = None
+        if method in revisions.LISTS:
+            kept = self._catalog.find(key, method, lowered, request.caller)
+        if kept is not None:
             response = await self._lift_list(method, Response(request.message.id, result=kept.result))
             return self._complete(modern, kept.incarnation.facts, response)
+        return await self._call(request, modern, profile, key, lowered, answers)
+
+    async def _call(
+        self,
+        request: ClientRequest,
+        modern: ModernRequest,
+        profile: Profile,
+        key: SessionKey,
+        lowered: bytes | None,
+        answers: Mapping[str, bytes],
+    ) -> Answer:
+        """The answer to a request that takes a session: it becomes a call there, but for ``server/discover``.
+
+        ``lowered`` are its parameters for the server, and ``answers`` those to questions that it expects.
+
+        Raises:
+            ProxyError: there is none.
+        """
+        method = request.message.method
         request.trace.waits()
         visit = await self._binder.borrow(request.principal, request.affinity, None, request.caller, profile)
         request.visits(visit)
@@ -132,7 +153,7 @@ class ModernRequests:
             return self._discover(modern, facts)
         # A call ends its visit by itself. Until there is one, it is ended here.
         try:
-            if not (is_known or facts.has_extensions):
+            if not (method in revisions.MODERN_METHODS or facts.has_extensions):
                 raise no_such_method(method)
             tool = await self._prepare(request, modern, key, visit)
             make_exchange = Exchange if tool is None else self._way_of(request, modern, tool, visit)
@@ -140,7 +161,7 @@ class ModernRequests:
             visit.end()
             raise
         # As it is before the server is asked: a list that changes while it is on its way is not kept.
-        asked = self._catalog.ask(method, visit.session) if is_list else None
+        asked = self._catalog.ask(method, visit.session) if method in revisions.LISTS else None
         call = ModernCall(
             modern,
             lowered,
@@ -156,7 +177,7 @@ class ModernRequests:
             # A call whose client has no roots holds nobody up, and waits for nobody.
             call.respondent = _respondent(request, modern)
         outcome = await self._run(request, call, {})
-        if is_list and isinstance(outcome, Response) and outcome.result is not None:
+        if method in revisions.LISTS and isinstance(outcome, Response) and outcome.result is not None:
             if asked is not None:
                 self._catalog.keep(key, lowered, outcome.result, asked, request.caller)
             outcome = await self._lift_list(method, outcome)
