@@ -1,4 +1,4 @@
-"""Several proxies on one store: this one as a member of them, from its first beat to its last."""
+"""This process as a member of those that share a store: its parts, joined and run."""
 
 import asyncio
 import contextlib
@@ -46,13 +46,13 @@ from .peer_listener import PeerListener, remove_socket
 
 # How often members are asked who has a shard, if some do not answer.
 _ASKED_TIMES: Final = 3
-# Between two looks at what has fallen quiet, while this member hands over what it has.
+# The time between two looks for shards that can be handed over, while this member parts.
 _LOOK_SECONDS: Final = 0.02
-# How often it is looked whether all is where others look for it.
+# The time between two checks that the store and the sockets are where others look for them.
 _LOOK_AFTER_SECONDS: Final = 1.0
-# How many shards are let go of together: what comes together costs a store less than one after the other.
+# How many shards are let go of together: that costs a store less than one after the other.
 _AT_ONCE: Final = 32
-# Where a member hands over what it has of a shard that it has lost.
+# Where other members send the records of shards that they have lost.
 _LEFT_PATH: Final = "/peer/records"
 _OK: Final = 200
 _NOT_HERE: Final = 409
@@ -61,10 +61,11 @@ T = TypeVar("T")
 
 
 class Cluster:
-    """This process as a member: the shards that it serves, and the way to the others.
+    """This process as a member: the shards that it serves, and the connections to other members.
 
-    ``directory`` is where members on this machine meet, if there is one. ``clock`` gives the seconds since
-    1970 that times are stored in.
+    ``directory`` has the sockets of members on this machine; None if the store has no directory. ``card``
+    gives this member's card without what is known only here. ``clock`` gives seconds since 1970, in which
+    times are stored.
     """
 
     def __init__(
@@ -153,7 +154,7 @@ class Cluster:
         self._wire(core)
 
     def _wire(self, core: Core) -> None:
-        """What becomes of sessions is written down."""
+        """Have the ledger note what becomes of sessions and tasks."""
         ledger, binder = self.ledger, core.binder
         core.pool.on_added.append(ledger.note_session)
         core.pool.on_removed.append(ledger.drop_session)
@@ -187,8 +188,10 @@ class Cluster:
     # -- the beginning -----------------------------------------------------------------------------
 
     async def open(self, handle: Serve, questions: Mapping[str, Answer]) -> None:
-        """Let other members reach this one, with what clients have sent, and with ``questions`` of their own.
-        Raises CannotListen.
+        """Let other members connect, send on what clients have sent (``handle``), and ask ``questions``.
+
+        Raises:
+            CannotListen: they cannot connect.
         """
         self._listener = await PeerListener.open(
             self._in_force,
@@ -206,12 +209,12 @@ class Cluster:
         with contextlib.suppress(StoreFailure):
             await self._membership.beat()  # with the addresses
             await self.members.look()
-            # Who is asked something by a member that it does not know learns of it, and leaves it its part.
+            # A member that is asked by one that it does not know learns of it, and leaves it its part.
             await self._lease_left()
             await self.reservation.renew()
 
     async def take_all(self) -> None:
-        """Nobody else is there: go on with everything that somebody has left. Raises StoreFailure."""
+        """Take all shards that have no owner. Raises StoreFailure: some were not taken."""
         for stored in await self._membership.shards():
             if stored.owner is None:
                 await self.shards.find(stored.shard)
@@ -232,7 +235,7 @@ class Cluster:
                 self._observe(events.Crashed(where="store", error=repr(error)))
 
     def begin(self, look_after_store: Callable[[], Awaitable[None]]) -> None:
-        """Be alive from now on, and write; see now and then that others find all of it."""
+        """Begin to beat, to write, to reserve, and to check the store and the sockets."""
         self._tasks.spawn(self.shards.keep(), "beat")
         self._tasks.spawn(self.ledger.keep_up(), "ledger")
         self._tasks.spawn(self.reservation.keep(), "reservation")
@@ -269,7 +272,7 @@ class Cluster:
     async def _ask_each(
         self, question: Callable[[Card], Awaitable[T]], cards: Iterable[Card] | None = None
     ) -> list[tuple[str, T | PeerFailure]]:
-        """What each of the others answers, or of those with these cards, or why there is no answer."""
+        """Ask each of the other members, or those with these ``cards``; gives each answer or failure."""
 
         async def ask(card: Card) -> tuple[str, T | PeerFailure]:
             try:
@@ -280,8 +283,10 @@ class Cluster:
         return list(await asyncio.gather(*map(ask, self.members if cards is None else cards)))
 
     async def ask_all(self, start: bytes, body: bytes) -> list[tuple[str, tuple[int, bytes] | PeerFailure]]:
-        """Ask each of the others the same; gives what it has answered, or why there is no answer."""
-        with contextlib.suppress(StoreFailure):  # those of the last look are there
+        """Send the same request to each of the others; gives the status and body of each answer, or its
+        failure.
+        """
+        with contextlib.suppress(StoreFailure):  # then those are asked that were there at the last look
             await self.members.look()
         return await self._ask_each(lambda card: self.peers.ask(card, start, body))
 
@@ -343,9 +348,9 @@ class Cluster:
     # -- the end -----------------------------------------------------------------------------------
 
     async def part(self, patience_seconds: float) -> bool:
-        """Let the others have every shard as it falls quiet; gives False at once where there are none.
+        """Hand over each shard when nothing of it is under way; gives False at once if there are no others.
 
-        What comes meanwhile is served as long as its shard is here, and sent on afterwards.
+        Requests that come meanwhile are served as long as their shard is here, and sent on afterwards.
         """
         shards, now = self.shards, asyncio.get_running_loop().time
         deadline = now() + patience_seconds
@@ -364,7 +369,7 @@ class Cluster:
                 await self._let_go_of_the_quiet()
             except StoreFailure as error:
                 if not trouble.lasts:
-                    # One that is away for longer than a lease is not waited for.
+                    # A store that is away for longer than a lease is not waited for.
                     give_up_at = min(deadline, now() + self._membership.lease_seconds)
                 trouble.begin(error)
             else:
@@ -374,14 +379,14 @@ class Cluster:
         return True
 
     async def _let_go_of_the_quiet(self) -> None:
-        """Let the others have what nothing is under way of. Raises StoreFailure: not of all of that."""
+        """Hand over the shards of which nothing is under way. Raises StoreFailure: some were not."""
         shards = list(self.shards.held)
         for start in range(0, len(shards), _AT_ONCE):
             await all_of(self.shards.release(shard) for shard in shards[start : start + _AT_ONCE])
         await self._membership.settle_all()
 
     async def close(self) -> None:
-        """Serve other members no longer, and be alive no longer."""
+        """Stop serving other members, beating and writing."""
         self.shards.close()
         self.merging.close()
         await self.contents.close()
@@ -406,7 +411,7 @@ def _view(card: Card, now: float, *, here: bool) -> MemberView:
 
 
 def digest_of(settings: Settings) -> str:
-    """A digest of all that has to be equal among members, for a caller to be the same one everywhere."""
+    """A digest of the options that tell callers apart, which have to be the same at all members."""
     said = [
         settings.endpoint_path,
         sorted(settings.credential_header),

@@ -1,4 +1,4 @@
-"""Where other members connect: a unix socket in the directory that they share, an address, or both."""
+"""The listener for other members: a unix socket in the directory that they share, an address, or both."""
 
 import contextlib
 import os
@@ -44,7 +44,7 @@ class PeerListener:
         self._stack = stack
         self._runner = web.ServerRunner(server, shutdown_timeout=_CLOSE_SECONDS)
         self._path: Path | None = None
-        self._found: tuple[int, int] | None = None  # what was laid there
+        self._found: tuple[int, int] | None = None  # the identity of the socket that was made there
 
     @classmethod
     async def open(
@@ -116,25 +116,26 @@ class PeerListener:
         await open_sites(self._stack, self._runner, bound)
 
     async def look_after(self) -> None:
-        """Have the socket in the directory again, if somebody has removed it. Where that fails, a lease or
-        another address leads the others on.
+        """Make the socket in the directory anew if it was removed.
+
+        If that fails, the others reach this member at another address, or wait for the end of its lease.
         """
         if self._path is not None and identity_of(self._path) != self._found:
             with contextlib.suppress(CannotListen):
                 await self._listen_at(self._path)
 
     async def close(self) -> None:
-        """Serve nobody any more: what is under way is cut off. Idempotent."""
+        """Stop serving. Requests that are under way are cut off. Idempotent."""
         await self._stack.aclose()
 
 
 def socket_path(directory: Path, member: str) -> Path:
-    """Where a member listens in a directory."""
+    """The path of a member's socket in a directory."""
     return directory / f"peer-{member}.sock"
 
 
 def remove_socket(directory: Path, member: str) -> None:
-    """Remove the socket of a member that listens no more; of one that was killed, somebody else does it."""
+    """Remove the socket of a member that has ended. If it was killed, another member calls this."""
     with contextlib.suppress(OSError):
         socket_path(directory, member).unlink()
 
