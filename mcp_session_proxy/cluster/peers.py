@@ -32,7 +32,7 @@ from ..bounds import (
     PEER_KEPT_SECONDS,
     PEER_SILENCE_SECONDS,
 )
-from ..errors import UpstreamError
+from ..errors import UpstreamError, UpstreamUnreachable
 from ..upstream.http.client import HttpClient
 from ..upstream.http.dialing import Silence
 from ..upstream.http.http1 import HttpAnswer, ServerConnection
@@ -210,8 +210,8 @@ class Peers:
             try:
                 connection = await client.connect(PEER_CONNECT_SECONDS)
             except UpstreamError as error:
-                failure, cause = error, error.__cause__
-                refusals += isinstance(cause, OSError) and cause.errno in _NOBODY
+                failure = error
+                refusals += _is_refusal(error)
                 continue
             ways.best, ways.client = address, client
             return connection
@@ -256,6 +256,16 @@ class _Ways:
                 return connection
             connection.cut()
         return None
+
+
+def _is_refusal(error: UpstreamError) -> bool:
+    """Whether there is no connection because nobody takes any there: the system says so, or the connection
+    was closed before anything was sent on it, as at the end of a process that had not taken it yet.
+    """
+    cause = error.__cause__
+    if cause is None:
+        return isinstance(error, UpstreamUnreachable)
+    return isinstance(cause, OSError) and cause.errno in _NOBODY
 
 
 def _check_trust(answer: HttpAnswer) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from proxy_bench import until
@@ -13,7 +14,8 @@ from mcp_session_proxy.cluster.card import Card
 from mcp_session_proxy.cluster.outcomes import PeerBroke, PeerRefused
 from mcp_session_proxy.cluster.peer_signature import PeerClient, write_client
 from mcp_session_proxy.cluster.peers import Peers
-from mcp_session_proxy.upstream.http.http1 import HttpAnswer
+from mcp_session_proxy.upstream.http.dialing import Dialer, UnixDialer
+from mcp_session_proxy.upstream.http.http1 import HttpAnswer, ServerConnection
 
 OTHER = "a" * 16
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
@@ -167,3 +169,28 @@ async def test_over_a_network_a_reset_tells_nothing(remote: Other) -> None:
     connection.close()
     with pytest.raises(PeerBroke):
         await sending
+
+
+@pytest.mark.parametrize("is_local", [True, False])
+@pytest.mark.parametrize("how", ["it dies", "it is known to be gone"])
+async def test_it_goes_before_it_takes_the_connection(
+    local: Other, remote: Other, monkeypatch: pytest.MonkeyPatch, is_local: bool, how: str
+) -> None:
+    """Nothing was sent, and nobody listens any more: whoever has asked waits for what becomes of it, and is
+    not told that it cannot be reached.
+    """
+    other, kind = (local, UnixDialer) if is_local else (remote, Dialer)
+    dial: Any = kind.dial
+
+    async def dial_too_late(self: Any, make: Any) -> ServerConnection:
+        connection: ServerConnection = await dial(self, make)
+        if how == "it dies":
+            other.listening.close()
+            await until(lambda: not connection.is_open)
+        else:
+            other.peers.drop(OTHER)
+        return connection
+
+    monkeypatch.setattr(kind, "dial", dial_too_late)
+    with pytest.raises(PeerRefused):
+        await other.send()
