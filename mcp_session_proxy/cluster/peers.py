@@ -52,8 +52,8 @@ _FORBIDDEN: Final = 403
 _OWN: Final = write_client(PeerClient(0, OWN_SCHEME, 0, None)) + b"\r\nHost: peer"
 # Probes notice a member that is cut off about as soon as one that is gone, however long calls take.
 _SILENCE: Final = Silence(2, 1, 3, confirmed_seconds=PEER_SILENCE_SECONDS)
-# Of a unix socket, and of a port: nobody is there.
-_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ENOENT})
+# Of a unix socket, and of a port: nobody is there, or nobody any more. A reset comes before anything is sent.
+_NOBODY: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET, errno.ENOENT})
 
 
 class Peers:

@@ -1,6 +1,7 @@
 """A member goes when it has been sent a request: one that it certainly had not read is sent again."""
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -172,7 +173,7 @@ async def test_over_a_network_a_reset_tells_nothing(remote: Other) -> None:
 
 
 @pytest.mark.parametrize("is_local", [True, False])
-@pytest.mark.parametrize("how", ["it dies", "it is known to be gone"])
+@pytest.mark.parametrize("how", ["it dies", "it dies at once", "it is known to be gone"])
 async def test_it_goes_before_it_takes_the_connection(
     local: Other, remote: Other, monkeypatch: pytest.MonkeyPatch, is_local: bool, how: str
 ) -> None:
@@ -187,6 +188,8 @@ async def test_it_goes_before_it_takes_the_connection(
         if how == "it dies":
             other.listening.close()
             await until(lambda: not connection.is_open)
+        elif how == "it dies at once":
+            raise ConnectionResetError(errno.ECONNRESET, "reset while connecting")
         else:
             other.peers.drop(OTHER)
         return connection
