@@ -598,6 +598,8 @@ class FakeVisit:
 class FakeOutlet:
     """Implements ``exchange.Outlet``: keeps what the client would see."""
 
+    asks = None
+
     def __init__(self) -> None:
         self.notified: list[Notification] = []
         self.asked: list[Request] = []

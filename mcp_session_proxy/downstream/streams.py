@@ -81,6 +81,7 @@ class Responder(msgspec.Struct, eq=False):
     messages: Sequence[jsonrpc.Message | jsonrpc.Rejection] = ()
     is_of_batch: bool = False
 
+    takes_messages: bool = False
     last_write: float = 0.0
     writing: bool = False
     _phase: AnswerPhase = _UNDECIDED
@@ -95,6 +96,7 @@ class Responder(msgspec.Struct, eq=False):
         self.last_write = self.heartbeats.now()
         # A client that takes JSON alone cannot be told anything before its answer.
         if self.head.accepts.stream:
+            self.takes_messages = True
             self.heartbeats.add(self)
 
     # -- before the end ------------------------------------------------------------------------
@@ -166,6 +168,7 @@ class Responder(msgspec.Struct, eq=False):
 
     def client_left(self) -> None:
         """The client's connection is gone; what comes now is kept for its return, if it can return."""
+        self.takes_messages = False
         if self._phase not in _WRITTEN:
             self._phase = _CLIENT_LEFT
 

@@ -94,6 +94,7 @@ class ModernCall:
 
     trace: RequestTrace = UNTRACED
     respondent: Hashable | None = None
+    asks = None  # ``attribution`` knows which call a question belongs to
     rounds = 0
     _abandoned = False
     _task: asyncio.Task[Response] | None = None
@@ -457,6 +458,8 @@ class ModernCall:
 
 class _Nowhere:
     """Where what a task's server says goes. Implements ``relay.PostChannel``."""
+
+    takes_messages = False
 
     async def begin(self) -> None:
         """Nobody can come back to it."""

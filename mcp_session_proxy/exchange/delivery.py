@@ -213,18 +213,28 @@ class Delivery:
         return any(c.lease is not None or _listens(c) for c in audience_of(session))
 
     def _route_request(self, session: UpstreamSession, request: Request) -> None:
-        """Ask the client that was here last, of those that listen if there are any."""
+        """Ask the client that was here last, of those that listen if there are any.
+
+        Where nobody listens, and a client waits for the answer to a request, it is asked on that one's
+        stream: most likely the question belongs to it. Otherwise it may be about to open a GET stream.
+        """
         clients = audience_of(session)
         listening = [c for c in clients if _listens(c)]
         attached = [c for c in clients if c.lease is not None]
+        in_flight = () if listening else reversed(session.incarnation.calls.in_flight.values())
+        calls = {call.asks: call for call in in_flight}  # by client, the oldest of each
+        calling = [c for c in attached if c in calls]
         # One only, for a request has one answer.
-        client = max(listening or attached, key=lambda c: c.record.last_used, default=None)
+        client = max(listening or calling or attached, key=lambda c: c.record.last_used, default=None)
         if request.method == revisions.LIST_ROOTS:
             # Whoever is being introduced answers, though it may be only about to open its stream.
             respondent = session.record.roots.respondent
             client = next((c for c in attached if c == respondent), client)
         if client is None:
             refuse_request(session, request)
+            return
+        if client in calls:
+            calls[client].deliver(request)
             return
         number = self._ask_on_stream(client, session, request)
         if number is not None and not listening:

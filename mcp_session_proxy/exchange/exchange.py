@@ -432,6 +432,11 @@ class Exchange:
         """Nobody listens any more: what the server may still say is dropped."""
         self._outlet = NO_OUTLET
 
+    @property
+    def asks(self) -> object:
+        """As ``calls.CallHandler.asks``."""
+        return self._outlet.asks
+
     def deliver(self, message: Message) -> None:
         """Take what the server sent for this exchange outside of its own stream.
 

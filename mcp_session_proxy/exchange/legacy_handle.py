@@ -33,6 +33,7 @@ class LegacyHandle(Handle):
     """
 
     kind = "server"
+    asks = None  # a modern client is asked by its handle
 
     def __init__(
         self,

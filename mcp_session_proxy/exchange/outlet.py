@@ -15,6 +15,11 @@ class Outlet(Protocol):
     own, which have no client.
     """
 
+    @property
+    def asks(self) -> object:
+        """The client session that can be asked now on the stream of its request; None if there is none."""
+        ...
+
     async def begin(self) -> None:
         """Hear that the server has named a place from which its answer can be resumed, and nothing else yet.
 
@@ -41,6 +46,8 @@ class Outlet(Protocol):
 
 class _NoOutlet:
     """Nobody listens. Implements ``Outlet``."""
+
+    asks = None
 
     async def begin(self) -> None:
         """Nobody to be cut off."""

@@ -25,6 +25,9 @@ class PostChannel(Protocol):
     A protocol, because ``downstream.streams.Responder``, which is one, is of the floor above.
     """
 
+    takes_messages: bool
+    """Whether the client is there, and reads messages before the response."""
+
     async def begin(self) -> None:
         """Begin an event stream, if the client can come back to it."""
         ...
@@ -45,6 +48,11 @@ class Relay(msgspec.Struct, eq=False):
     _client: ClientSession | None
     _session: UpstreamSession
     _delivery: Delivery
+
+    @property
+    def asks(self) -> ClientSession | None:
+        """As ``outlet.Outlet.asks``."""
+        return self._client if self._channel.takes_messages else None
 
     async def begin(self) -> None:
         """Begin the POST's stream where the client can come back to it, as it could at the server."""

@@ -24,6 +24,8 @@ class TaskProgress:
     ``token`` is the client's own, as raw JSON.
     """
 
+    asks = None  # its request is over
+
     def __init__(self, task_id: str, token: bytes, client: ClientSession, delivery: Delivery) -> None:
         self.task_id = task_id
         self._token = token

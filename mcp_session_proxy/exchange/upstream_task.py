@@ -76,6 +76,8 @@ class UpstreamTask:
     Implements ``outlet.Outlet`` for the requests about the task.
     """
 
+    asks = None  # it is the request that began the task that has a client
+
     def __init__(
         self,
         task: LegacyTask,

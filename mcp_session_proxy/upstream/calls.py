@@ -18,8 +18,13 @@ class CallHandler(Protocol):
     It is told what arrives for that call outside of the call's own stream.
     """
 
+    @property
+    def asks(self) -> object:
+        """The client session that can be asked now on the stream of its request; None if there is none."""
+        ...
+
     def deliver(self, message: Message) -> None:
-        """Take a message that names this call. Must not block."""
+        """Take a message that belongs to this call. Must not block."""
         ...
 
 

@@ -61,7 +61,7 @@ class FakeChannel:
     """Implements ``relay.PostChannel``: keeps what the client would get, if it takes anything."""
 
     def __init__(self, *, takes: bool = True) -> None:
-        self.takes = takes
+        self.takes = self.takes_messages = takes
         self.sent: list[Any] = []
 
     async def begin(self) -> None:

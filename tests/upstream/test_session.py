@@ -60,6 +60,8 @@ async def opened(server: FakeServer, **options: object) -> UpstreamSession:
 class Call:
     """Somebody who waits for an answer."""
 
+    asks = None
+
     def __init__(self) -> None:
         self.delivered: list[Message] = []
 
