@@ -55,7 +55,7 @@ from ..upstream.question import refuse_request
 from ..upstream.transport import TOO_DEEP, Arriving, Caller, ConnectionLost, Refused, Reply
 from .cutoff import CutOff, Cutoff
 from .outlet import NO_OUTLET, Outlet
-from .resumption import AnswerLost, look_elsewhere
+from .resumption import AnswerLost, await_elsewhere, find_answer
 
 _T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
@@ -88,15 +88,6 @@ class _Heard(Enum):
 _NOTHING, _SOMETHING, _ANSWER = _Heard
 
 
-class _Deliveries(Tasks):
-    """What the server says of a request on another stream, on its way to the client.
-
-    ``told_at`` is when it said something last, by the loop's clock.
-    """
-
-    told_at = 0.0
-
-
 class Exchange:
     """One request in flight. ``upstream_seconds`` is how long the server took, once it is over, and
     ``refusal`` is what the response came with, if the server gave it as one.
@@ -116,6 +107,7 @@ class Exchange:
     _aborted: ProxyError | None = None
     _cancelled = False
     _delivered: Response | None = None
+    _told_at = 0.0  # when the server said something of it on another stream, by the loop's clock
 
     def __init__(
         self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
@@ -129,7 +121,7 @@ class Exchange:
         self._outlet = outlet
         self._observe = observe
         self._cutoff = Cutoff()
-        self._deliveries = _Deliveries()
+        self._deliveries = Tasks()
 
     async def run(self, trace: RequestTrace = UNTRACED) -> Response:
         """The server's response.
@@ -277,14 +269,7 @@ class Exchange:
                     response = None
             # 3. Servers may answer in a later stream.
             if response is None:
-                response = await look_elsewhere(
-                    reply,
-                    incarnation,
-                    self._outgoing,
-                    read=self._read,
-                    resumed=lambda: self._retried("stream-resumed"),
-                    told_at=lambda: self._deliveries.told_at,
-                )
+                response = await self._look_elsewhere(reply, incarnation)
         except Refused as refused:
             return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
@@ -304,6 +289,19 @@ class Exchange:
         if self._heard is _NOTHING:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
+
+    async def _look_elsewhere(self, reply: Reply, incarnation: Incarnation) -> Response:
+        """The response, after the reply has ended without it. Raises as ``find_answer``."""
+        if reply.is_receipt and reply.last_event_id is None:
+            await await_elsewhere(incarnation, lambda: self._told_at)
+            raise AnswerLost("The MCP server accepted this request (202) and gave no answer to it.")
+        return await find_answer(
+            reply,
+            incarnation,
+            self._outgoing,
+            read=self._read,
+            resumed=lambda: self._retried("stream-resumed"),
+        )
 
     async def _check_for_loss(self, raw_error: bytes, incarnation: Incarnation) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""
@@ -448,7 +446,7 @@ class Exchange:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return
-        self._deliveries.told_at = asyncio.get_running_loop().time()
+        self._told_at = asyncio.get_running_loop().time()
         # Nothing slows a server down on its standalone stream when the client reads slowly.
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):

@@ -38,26 +38,6 @@ class AnswerLost(Exception):
     """The request was sent and no answer will come: it may have been executed. A text says why."""
 
 
-async def look_elsewhere(
-    first: Reply,
-    incarnation: Incarnation,
-    caller: Caller,
-    *,
-    read: Callable[[Reply], Awaitable[Response | None]],
-    resumed: Callable[[], None],
-    told_at: Callable[[], float],
-) -> Response:
-    """Look for a request's answer wherever it may come, after its first stream ended or broke off without it.
-
-    As ``find_answer``, also where the server has only accepted the request. ``told_at`` is when something of
-    it came last on the standalone stream, by the loop's clock.
-    """
-    if first.is_receipt and first.last_event_id is None:
-        await _await_elsewhere(incarnation, told_at)
-        raise AnswerLost("The MCP server accepted this request (202) and gave no answer to it.")
-    return await find_answer(first, incarnation, caller, read=read, resumed=resumed)
-
-
 async def find_answer(
     first: Reply,
     incarnation: Incarnation,
@@ -121,8 +101,10 @@ async def find_answer(
     raise AnswerLost
 
 
-async def _await_elsewhere(incarnation: Incarnation, told_at: Callable[[], float]) -> None:
+async def await_elsewhere(incarnation: Incarnation, told_at: Callable[[], float]) -> None:
     """Wait as long as an answer may come on the standalone stream; it ends the exchange from outside then.
+
+    ``told_at`` is when something of the request came there last, by the loop's clock.
 
     Raises:
         UpstreamTimeout: the server says nothing of it there for too long.
