@@ -81,10 +81,6 @@ class FakeReply:
     def __post_init__(self) -> None:
         self._steps = deque(self.steps)
 
-    @property
-    def is_receipt(self) -> bool:
-        return self.status == 202
-
     def check(self, *, sent_session_id: bool) -> None:
         """Raises Refused if it is a refusal."""
         if self.status >= 300:

@@ -9,7 +9,6 @@ refused before any byte was sent             sent again within the deadline, wit
 rejected because the session is gone         re-opened from the journal, sent again once
 stream ended or lost, it had event ids       asked for again behind the newest one, for as long as the
                                              server may be silent: see ``resumption``
-only accepted; there is a standalone stream  waited for there, for as long as the server may be silent
 answer lost, a read                          sent again once
 answer lost, anything else                   an error that says the outcome is unknown
 ===========================================  ====================================================
@@ -55,7 +54,7 @@ from ..upstream.question import refuse_request
 from ..upstream.transport import TOO_DEEP, Arriving, Caller, ConnectionLost, Refused, Reply
 from .cutoff import CutOff, Cutoff
 from .outlet import NO_OUTLET, Outlet
-from .resumption import AnswerLost, await_elsewhere, find_answer
+from .resumption import AnswerLost, find_answer
 
 _T = TypeVar("_T")
 _RETRIES: Final = Backoff(0.05, 1.0)
@@ -107,7 +106,6 @@ class Exchange:
     _aborted: ProxyError | None = None
     _cancelled = False
     _delivered: Response | None = None
-    _told_at = 0.0  # when the server said something of it on another stream, by the loop's clock
 
     def __init__(
         self, request: Request, token: bytes | None, visit: Visit, outlet: Outlet, observe: Observer
@@ -269,7 +267,13 @@ class Exchange:
                     response = None
             # 3. Servers may answer in a later stream.
             if response is None:
-                response = await self._look_elsewhere(reply, incarnation)
+                response = await find_answer(
+                    reply,
+                    incarnation,
+                    self._outgoing,
+                    read=self._read,
+                    resumed=lambda: self._retried("stream-resumed"),
+                )
         except Refused as refused:
             return await self._refused(refused, incarnation)
         except asyncio.CancelledError:
@@ -289,19 +293,6 @@ class Exchange:
         if self._heard is _NOTHING:
             await self._check_for_loss(response.error, incarnation)
         return _whole(response)
-
-    async def _look_elsewhere(self, reply: Reply, incarnation: Incarnation) -> Response:
-        """The response, after the reply has ended without it. Raises as ``find_answer``."""
-        if reply.is_receipt and reply.last_event_id is None:
-            await await_elsewhere(incarnation, lambda: self._told_at)
-            raise AnswerLost("The MCP server accepted this request (202) and gave no answer to it.")
-        return await find_answer(
-            reply,
-            incarnation,
-            self._outgoing,
-            read=self._read,
-            resumed=lambda: self._retried("stream-resumed"),
-        )
 
     async def _check_for_loss(self, raw_error: bytes, incarnation: Incarnation) -> None:
         """Some servers say that the session is gone in an error that looks like any other."""
@@ -446,7 +437,6 @@ class Exchange:
                 self._delivered = _whole(message)
                 self._cutoff.at(asyncio.get_running_loop().time())
             return
-        self._told_at = asyncio.get_running_loop().time()
         # Nothing slows a server down on its standalone stream when the client reads slowly.
         if len(self._deliveries) >= _MAX_DELIVERIES:
             if isinstance(message, Request):

@@ -2,9 +2,7 @@
 
 MCP 2025-11-25, basic/transports, "Resumability and Redelivery" and "Sending Messages to the Server": a server
 may end a stream on purpose after it gave an event id, say with ``retry`` when to ask again, and answer in a
-later stream. Others break such a stream, and are away for a moment. Still others only accept a request (202)
-and answer it on the standalone stream, which they must not; but the official clients take that, so it is
-waited for here.
+later stream. Others break such a stream, and are away for a moment.
 
 One rule bounds all of it: the server may be silent about a request for as long as ``--request-timeout``
 says, on streams and between them. A message ends the silence, and so does anything that comes on a stream
@@ -29,13 +27,11 @@ _POLLS: Final = Backoff(0.1, 2.0)
 _RETRIES: Final = Backoff(0.1, 5.0)
 # What comes within this time after a stream's beginning may be no more than its opening.
 _STANDING_SECONDS: Final = 1.0
-# How often it is looked at whether an answer may still come on the standalone stream.
-_LOOK_SECONDS: Final = 0.5
 _SILENT: Final = "The MCP server accepted the request and then fell silent."
 
 
 class AnswerLost(Exception):
-    """The request was sent and no answer will come: it may have been executed. A text says why."""
+    """The request was sent and no answer will come: it may have been executed."""
 
 
 async def find_answer(
@@ -99,23 +95,6 @@ async def find_answer(
         if not resumption.failing:
             raise UpstreamTimeout(_SILENT) from None
     raise AnswerLost
-
-
-async def await_elsewhere(incarnation: Incarnation, told_at: Callable[[], float]) -> None:
-    """Wait as long as an answer may come on the standalone stream; it ends the exchange from outside then.
-
-    ``told_at`` is when something of the request came there last, by the loop's clock.
-
-    Raises:
-        UpstreamTimeout: the server says nothing of it there for too long.
-    """
-    now, silence_seconds = asyncio.get_running_loop().time, incarnation.channel.silence_seconds
-    began = now()
-    while incarnation.may_speak:
-        left_seconds = max(began, told_at()) + silence_seconds - now()
-        if left_seconds <= 0:
-            raise UpstreamTimeout(_SILENT)
-        await asyncio.sleep(min(_LOOK_SECONDS, left_seconds))
 
 
 def _renewed(caller: Caller, refused: StreamRefused, incarnation: Incarnation) -> Caller:
@@ -235,7 +214,6 @@ class FollowedStream:
 
     gives_arriving = False  # what can be resumed is gathered
     gives_runs = False
-    is_receipt = False
 
     def __init__(self, stream: Reply, resumption: Resumption) -> None:
         self._stream = stream

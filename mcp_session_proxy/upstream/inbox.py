@@ -32,7 +32,6 @@ class Inbox(msgspec.Struct, eq=False, kw_only=True):
 
     last_event_id = None
     retry_seconds = None
-    is_receipt = False
 
     @property
     def unread(self) -> int:

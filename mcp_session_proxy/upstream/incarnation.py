@@ -296,12 +296,6 @@ class Incarnation:
         return self._stream is not None and self._stream.is_open
 
     @property
-    def may_speak(self) -> bool:
-        """Whether the server may say something on a standalone stream that is this session's alone."""
-        has_stream = self._stream is not None and self._stream.is_offered
-        return has_stream and self.stands and self.channel.session_id is not None
-
-    @property
     def last_event_id(self) -> str | None:
         """Where somebody else could go on with the stream."""
         if self._stream is not None:

@@ -79,11 +79,6 @@ class StandaloneStream:
         """Where somebody else could go on with it."""
         return (self._reply and self._reply.last_event_id) or self._last_event_id
 
-    @property
-    def is_offered(self) -> bool:
-        """Whether something may come on it: a server that has never given one is asked for it seldom."""
-        return not self._seldom_seconds
-
     async def tried(self) -> None:
         """Wait until it stands or has failed, but a moment only."""
         try:

@@ -222,11 +222,6 @@ class Reply(Protocol):
         """How long the stream asks to wait before it is resumed."""
         ...
 
-    @property
-    def is_receipt(self) -> bool:
-        """Whether the server says no more here than that it has taken the message (HTTP's 202)."""
-        ...
-
     async def read(self) -> list[Message] | None:
         """The messages that arrived next, possibly none; None at the end.
 

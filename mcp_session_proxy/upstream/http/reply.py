@@ -73,11 +73,6 @@ class HttpReply:
         return None if self._parser is None else self._parser.last_event_id
 
     @property
-    def is_receipt(self) -> bool:
-        """As ``transport.Reply.is_receipt``."""
-        return self._answer.status == 202
-
-    @property
     def retry_seconds(self) -> float | None:
         """How long the stream asks to wait before it is resumed."""
         if self._parser is None or self._parser.retry_milliseconds is None:
