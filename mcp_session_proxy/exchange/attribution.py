@@ -5,7 +5,7 @@ the session, it is meant. A session on which that was seen once begins its calls
 on; a call whose client was asked and has not come back yet does not count as running, so it holds up
 nobody. The same holds for calls of different clients, once the server has asked for roots: it knows those of
 one client at a time. Answers go back under the server's own request ids: even a question that reached the
-wrong call of the caller is answered right.
+wrong call of the caller is answered right. If that call ends first, another one gets the question.
 """
 
 import asyncio
@@ -50,12 +50,13 @@ class RunningCall(Protocol):
 
 
 class _Turns:
-    """The calls of one session: those that run, and those that wait for their turn."""
+    """The calls of one session: those that run, that wait for their clients, and that wait for their turn."""
 
-    __slots__ = ("completed", "completing", "one_at_a_time", "queue", "running")
+    __slots__ = ("completed", "completing", "one_at_a_time", "parked", "queue", "running")
 
     def __init__(self) -> None:
         self.running: dict[RunningCall, None] = {}
+        self.parked: dict[RunningCall, None] = {}
         self.one_at_a_time = False
         self.queue: deque[tuple[RunningCall, asyncio.Future[None]]] = deque()
         self.completed: OrderedDict[str, None] = OrderedDict()
@@ -98,6 +99,7 @@ class Attribution:
         only for another client's calls waits for a while, and then runs beside them.
         """
         turns = self._turns_of(call.session)
+        turns.parked.pop(call, None)
         if not (begins and call.is_parkable and turns.hinders(call)):
             turns.running[call] = None
             if not call.session.incarnation.held.met and call.is_parkable:
@@ -121,6 +123,16 @@ class Attribution:
         turns = self._turns.get(call.session)
         if turns is not None and turns.running.pop(call, _MISSING) is not _MISSING:
             turns.admit()
+
+    def park(self, call: RunningCall) -> None:
+        """The call, which has left, waits for its client, until it is entered again or has ended."""
+        self._turns_of(call.session).parked[call] = None
+
+    def end(self, call: RunningCall) -> None:
+        """The call takes no questions any more."""
+        turns = self._turns.get(call.session)
+        if turns is not None:
+            turns.parked.pop(call, None)
 
     def _turns_of(self, session: UpstreamSession) -> _Turns:
         turns = self._turns.get(session)
@@ -151,6 +163,20 @@ class Attribution:
             turns.one_at_a_time = True
         candidates[0].deliver(request)
         return True
+
+    def hand_on(self, session: UpstreamSession, request: Request) -> bool:
+        """Give a question of a call that has ended to one that has not; False if there is none.
+
+        The server may have asked it in that one's course. That may be one that waits for its client by now,
+        because another call's question was taken for its own.
+        """
+        if self.take_request(session, request):
+            return True
+        turns = self._turns.get(session)
+        call = next(iter(turns.parked), None) if turns is not None else None
+        if call is not None:
+            call.deliver(request)
+        return call is not None
 
     def take_notification(self, session: UpstreamSession, message: Notification) -> None:
         """Note that a URL was visited; pass a log message to the only call that is running."""

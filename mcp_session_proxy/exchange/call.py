@@ -96,6 +96,8 @@ class ModernCall:
     respondent: Hashable | None = None
     asks = None  # ``attribution`` knows which call a question belongs to
     rounds = 0
+    # The ids of what the server asked on its standalone stream, where it does not say in which call.
+    _strays: frozenset[bytes] = frozenset()
     _abandoned = False
     _task: asyncio.Task[Response] | None = None
     _channel: PostChannel | None = None
@@ -232,8 +234,23 @@ class ModernCall:
                 self._pending.clear()
                 self._end()
                 return Created(created, response.result, visit, pending)
+        if self._pending:
+            self._hand_on()
         self._end()
         return response
+
+    def _hand_on(self) -> None:
+        """Let another call have the questions that are left, now that the server has answered this one.
+
+        Those that came on its own stream belong to nobody else.
+        """
+        strays = [question for question in self._pending.values() if question.request.id in self._strays]
+        if strays:
+            self._pending.clear()
+            self._attribution.leave(self)
+        for question in strays:
+            if question.incarnation.stands:
+                self._attribution.hand_on(self.session, question.request)
 
     async def _hear_on(self) -> None:
         """Wait until something happens, but no longer than the server may be silent after a refusal.
@@ -251,6 +268,7 @@ class ModernCall:
     def park(self) -> None:
         """The client has been asked, and the call waits for it to come back."""
         self.trace.parks()
+        self._attribution.park(self)
 
     def go_on_for(self, modern: ModernRequest, caller: Caller, trace: RequestTrace = UNTRACED) -> None:
         """The client has come back with this request: its id, its progress token and its headers are others.
@@ -311,6 +329,7 @@ class ModernCall:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
             if question is not None:
+                self._strays -= {question.request.id}
                 await question.answer(Response(question.request.id, result=answer), self.caller)
         elicitations = self.urls.answer(answers)
         if elicitations is not None:
@@ -404,6 +423,8 @@ class ModernCall:
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream standalone stream."""
+        if len(self._strays) < QUESTIONS_A_CALL:
+            self._strays |= {request.id}
         self.exchange.deliver(request)
 
     # -- the end -----------------------------------------------------------------------------------
@@ -411,6 +432,7 @@ class ModernCall:
     def abandon(self) -> None:
         """The client is gone, or did not come back, or cannot answer: wind the call down."""
         self.trace.unparks("abandoned")
+        self._attribution.end(self)
         self._abandoned = True
         asked = bool(self._pending) or self._unasked.may_yet_end
         for question in self._pending.values():
@@ -445,6 +467,7 @@ class ModernCall:
         self.exchange.give_up(error)
 
     def _end(self) -> None:
+        self._attribution.end(self)
         if self._task is not None and self._task.done():
             if not self._task.cancelled():
                 self._task.exception()

@@ -111,6 +111,28 @@ async def test_calls_that_cannot_ask_are_not_meant(
     assert (call.delivered, fetching.delivered) == ([QUESTION], [])
 
 
+async def test_a_call_that_has_ended_hands_its_questions_on(
+    attribution: Attribution, session: UpstreamSession
+) -> None:
+    """To one that runs, else to one that waits for its client; to none that has come back or ended."""
+    running, parked = FakeCall(session), FakeCall(session)
+    await attribution.enter(running, begins=True)
+    await attribution.enter(parked, begins=True)
+    attribution.leave(parked)
+    attribution.park(parked)
+    assert attribution.hand_on(session, QUESTION)
+    assert (running.delivered, parked.delivered) == ([QUESTION], [])
+    attribution.leave(running)
+    assert attribution.hand_on(session, QUESTION)
+    assert (running.delivered, parked.delivered) == ([QUESTION], [QUESTION])
+    attribution.end(parked)
+    assert not attribution.hand_on(session, QUESTION)
+    attribution.park(parked)
+    await attribution.enter(parked, begins=False)
+    attribution.leave(parked)
+    assert not attribution.hand_on(session, QUESTION)
+
+
 # -- turns -----------------------------------------------------------------------------------------
 
 

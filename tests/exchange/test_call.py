@@ -279,6 +279,33 @@ async def test_a_question_on_the_get_stream(at: Scene) -> None:
     assert at.answers == [("q-2", {"roots": []})]
 
 
+@pytest.mark.parametrize("is_parked", [False, True])
+async def test_a_question_of_another_call(at: Scene, is_parked: bool) -> None:
+    """A call that was asked what belongs to another one, and is answered itself, hands it on."""
+    at.server_says(*([say(NAME)] if is_parked else []), at.server_waits(2 if is_parked else 1), DONE)
+    other = at.begin()
+    other_asked = asyncio.create_task(at.asked())
+    await settle()
+    if is_parked:
+        assert set(await other_asked) == {"name"}
+        other.park()
+    server_goes_on = asyncio.Event()
+    at.server_says(server_goes_on, DONE)
+    at.begin()
+    answering = asyncio.create_task(at.next())
+    await settle()
+    at.call.deliver(ASK_ROOTS)
+    await settle()
+    server_goes_on.set()
+    assert value(await answering) == {"content": []}
+    at.call = other
+    if is_parked:
+        other_asked = asyncio.create_task(at.asked(name=ADA))
+    assert set(await other_asked) == {"roots_list"}
+    assert value(await at.next(roots_list=ROOTS_ANSWER)) == {"content": []}
+    assert at.answers == [("q-1", json.loads(ADA)), ("q-2", {"roots": []})][not is_parked :]
+
+
 # -- answers at hand -------------------------------------------------------------------------------
 
 
