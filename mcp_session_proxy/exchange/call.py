@@ -63,16 +63,33 @@ Outcome: TypeAlias = Response | Asked | Created
 
 
 class _Pending(dict[str, Question]):
-    """The questions of a call that wait for its client, by key; ``spent`` are keys that are not used again,
-    where the client may see each only once.
+    """The questions of a call that wait for its client, by key.
+
+    ``spent`` are keys that are not used again, where the client may see each only once. ``strays`` are the
+    server's ids of what came on its standalone stream, where it does not say in which call it asks.
     """
 
     spent: set[str] | None = None
+
+    def __init__(self) -> None:
+        self.strays: set[bytes] = set()
 
     @property
     def is_full(self) -> bool:
         """Whether there is no place for one more."""
         return len(self) >= QUESTIONS_A_CALL or len(self.spent or ()) >= QUESTIONS_A_TASK
+
+    def expect_stray(self, identifier: bytes) -> None:
+        """A question with this id is about to come, which does not say in which call it is asked."""
+        if len(self.strays) < QUESTIONS_A_CALL:
+            self.strays.add(identifier)
+
+    def take_strays(self) -> list[Question]:
+        """The questions that may be other calls'; they are this one's no longer."""
+        strays = {key: question for key, question in self.items() if question.request.id in self.strays}
+        for key in strays:
+            del self[key]
+        return list(strays.values())
 
     def key_for(self, request: Request) -> str:
         """A key for a question of the server's."""
@@ -96,8 +113,6 @@ class ModernCall:
     respondent: Hashable | None = None
     asks = None  # ``attribution`` knows which call a question belongs to
     rounds = 0
-    # The ids of what the server asked on its standalone stream, where it does not say in which call.
-    _strays: frozenset[bytes] = frozenset()
     _abandoned = False
     _task: asyncio.Task[Response] | None = None
     _channel: PostChannel | None = None
@@ -234,23 +249,14 @@ class ModernCall:
                 self._pending.clear()
                 self._end()
                 return Created(created, response.result, visit, pending)
-        if self._pending:
-            self._hand_on()
+        if self._pending.strays:
+            # The server has answered this call: what it asked without saying where may be another call's.
+            self._attribution.leave(self)
+            for question in self._pending.take_strays():
+                if question.incarnation.stands:
+                    self._attribution.hand_on(self.session, question.request)
         self._end()
         return response
-
-    def _hand_on(self) -> None:
-        """Let another call have the questions that are left, now that the server has answered this one.
-
-        Those that came on its own stream belong to nobody else.
-        """
-        strays = [question for question in self._pending.values() if question.request.id in self._strays]
-        if strays:
-            self._pending.clear()
-            self._attribution.leave(self)
-        for question in strays:
-            if question.incarnation.stands:
-                self._attribution.hand_on(self.session, question.request)
 
     async def _hear_on(self) -> None:
         """Wait until something happens, but no longer than the server may be silent after a refusal.
@@ -329,7 +335,7 @@ class ModernCall:
         for key, answer in answers.items():
             question = self._pending.pop(key, None)
             if question is not None:
-                self._strays -= {question.request.id}
+                self._pending.strays.discard(question.request.id)
                 await question.answer(Response(question.request.id, result=answer), self.caller)
         elicitations = self.urls.answer(answers)
         if elicitations is not None:
@@ -423,8 +429,7 @@ class ModernCall:
 
     def deliver(self, request: Request) -> None:
         """Take a question that came on the upstream standalone stream."""
-        if len(self._strays) < QUESTIONS_A_CALL:
-            self._strays |= {request.id}
+        self._pending.expect_stray(request.id)
         self.exchange.deliver(request)
 
     # -- the end -----------------------------------------------------------------------------------
