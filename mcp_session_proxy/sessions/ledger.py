@@ -5,8 +5,7 @@ store that is away costs no memory but these notes. Nothing here is on the way o
 (when a session was used last, where its stream is) is looked for now and then, among what was used since.
 
 A client counts on its id from the moment on in which it has it, so that is written soon. That it has let go
-of its session, or is no more, can wait for the next look: whoever is killed before that leaves a client
-session behind that counts as there for a while, and nobody misses anything.
+of its session, or is no more, is, too: after a crash its program begins anew, and its session must be free.
 """
 
 import asyncio
@@ -168,15 +167,18 @@ class SessionLedger:
             self.note_client(client)
 
     def detached(self, client: ClientSession) -> None:
-        """A client session holds its upstream session no longer."""
+        """A client session holds its upstream session no longer.
+
+        Soon to be written, too: after a crash its client begins anew, and must find the session free.
+        """
         if client.farewell is not Farewell.ELSEWHERE:
-            self._note_later(*self._place_of_client(client), client)
+            self.note(*self._place_of_client(client), client)
             self._note_home(client)
 
     def drop_client(self, client: ClientSession) -> None:
         """A client session is no more."""
         if client.farewell is not Farewell.ELSEWHERE:
-            self._note_later(*self._place_of_client(client), None)
+            self.note(*self._place_of_client(client), None)
 
     def note_claim(self, claim: str, principal: str) -> None:
         """All tokens with this claim count as this principal, once they are accepted."""
@@ -189,10 +191,6 @@ class SessionLedger:
             return
         self._notes.note_soon(shard, place, subject)
         self._noted.set()
-
-    def _note_later(self, shard: str, place: RecordPlace, subject: Subject) -> None:
-        if not self._finished or subject is None:
-            self._notes.note_later(shard, place, subject)
 
     def let_go(self, shard: str) -> None:
         """Another process goes on with a shard: what was noted of it is for that one to write."""

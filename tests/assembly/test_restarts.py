@@ -138,24 +138,6 @@ async def test_a_client_that_dies_with_the_process(restarts: Restarts, server: H
     assert await count(bench, session=third, headers=ME) == 1
 
 
-async def test_a_client_that_left_in_the_last_second(restarts: Restarts, server: HttpServer) -> None:
-    """Its goodbye was not written, so it counts as there: who has its session by then goes on in that all the
-    same, and so does itself.
-    """
-    bench = await restarts.start()
-    first = await bench.initialize(headers=ME)
-    assert await count(bench, session=first, headers=ME) == 1
-    await restarts.hold_back()
-    async with bench.request("DELETE", session=first, headers=ME) as goodbye:
-        assert goodbye.status == 405  # which tells clients to leave it at that
-    second = await bench.initialize(headers=ME)
-    assert await count(bench, session=second, headers=ME) == 2
-    bench = await restarts.crash(held_back=1)
-    assert await count(bench, session=second, headers=ME) == 3
-    assert await count(bench, session=first, headers=ME) == 4
-    assert len(server.posts("initialize")) == 1
-
-
 async def test_the_stream_goes_on(restarts: Restarts, server: HttpServer) -> None:
     """It is asked for behind the last event, and what comes is heard by the client that was there before."""
     asked: list[str | None] = []
