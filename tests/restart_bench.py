@@ -69,19 +69,10 @@ class Restarts(Successors[Bench]):
         """SIGTERM, and another one."""
         return await self.start(**options)
 
-    async def hold_back(self) -> None:
-        """From now on the present one comes to writing only what cannot wait; all else is written."""
+    async def crash(self, **options: Any) -> Bench:
+        """Go on with what lies on the disk now, as after kill -9: no goodbye of the former one is heard."""
         ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
-        await until(lambda: not ledger.pending)
-        ledger._notes.take_all = ledger._notes.take_soon  # type: ignore[method-assign]
-
-    async def crash(self, *, held_back: int = 0, **options: Any) -> Bench:
-        """Go on with what lies on the disk now, as after kill -9: no goodbye of the former one is heard.
-
-        ``held_back`` is how many records have not been written yet.
-        """
-        ledger = self.bench.proxy._state.ledger  # type: ignore[union-attr]
-        await until(lambda: ledger.pending == held_back and not ledger._turn.locked())
+        await until(lambda: not ledger.pending and not ledger._turn.locked())
         kept = self.bench.proxy.core.delivery.ledger
         await until(lambda: kept is None or (not kept.pending and not kept._turn.locked()))
         copy = self.path.with_name(self.path.name + "'")

@@ -161,7 +161,7 @@ class Cluster:
         binder.on_arrival.append(ledger.note_client)
         binder.on_departure.append(ledger.drop_client)
         binder.attachments.on_attached.append(ledger.attached)
-        binder.attachments.on_detached.append(ledger.detached)
+        binder.attachments.on_detached.append(ledger.note_client)
         core.acceptances.on_found.append(ledger.note_claim)
         core.delivery.on_change.append(ledger.note_client)
         core.delivery.on_said.append(ledger.note_said)

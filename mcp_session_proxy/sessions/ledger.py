@@ -4,8 +4,8 @@ What has changed is noted as the thing itself, and read when it is written: the 
 store that is away costs no memory but these notes. Nothing here is on the way of a call. What changes slowly
 (when a session was used last, where its stream is) is looked for now and then, among what was used since.
 
-A client counts on its id from the moment on in which it has it, so that is written soon. That it has let go
-of its session, or is no more, is, too: after a crash its program begins anew, and its session must be free.
+What a client comes to and lets go of is written within moments. It counts on its id as soon as it has that;
+and after a crash its program begins anew, so a session that it had let go of must be free.
 """
 
 import asyncio
@@ -40,8 +40,7 @@ from .stored import (
 
 # Shards that are written together.
 _AT_ONCE: Final = 16
-# How often it is looked for what has changed in a session, and for clients that were used; and how long
-# waits what can.
+# How often it is looked for what has changed in a session, and for clients that were used.
 _LOOK_SECONDS: Final = 1.0
 # What a server has said since comes again if this process is killed. One record for each that says something.
 _SAID_SECONDS: Final = 0.1
@@ -87,7 +86,7 @@ class SessionLedger:
         self.clock = clock
         self._now = asyncio.get_running_loop().time
         self._notes: RecordNotes[Subject] = RecordNotes()
-        self._noted = asyncio.Event()  # something that cannot wait
+        self._noted = asyncio.Event()
         self._turn = asyncio.Lock()
         # Done before what is written then, which is of an earlier moment. One that gives False could not do
         # it yet.
@@ -143,15 +142,7 @@ class SessionLedger:
         if client.farewell is Farewell.ELSEWHERE:
             return
         self.note(*self._place_of_client(client), client)
-        self._note_home(client)
-
-    def _place_of_client(self, client: ClientSession) -> tuple[str, RecordPlace]:
-        if client.stored_as is None:
-            client.stored_as = _name_of(client, self.keys, self.clock)
-        return self._shard_of(client.record.principal.digest), RecordPlace(CLIENT, client.stored_as)
-
-    def _note_home(self, client: ClientSession) -> None:
-        """That it belongs to this one, or to nobody else now, is written on the upstream session."""
+        # That it belongs to this one, or to nobody else now, is written on the upstream session.
         home = client.home
         if home is not None:
             # Each client that comes or goes asks: of all that is compared, only what that changes.
@@ -159,21 +150,17 @@ class SessionLedger:
             if written is None or written[:_TAKEN] != _taken_of(home):
                 self._note_if_changed(home)
 
+    def _place_of_client(self, client: ClientSession) -> tuple[str, RecordPlace]:
+        if client.stored_as is None:
+            client.stored_as = _name_of(client, self.keys, self.clock)
+        return self._shard_of(client.record.principal.digest), RecordPlace(CLIENT, client.stored_as)
+
     def attached(self, client: ClientSession, session: UpstreamSession) -> None:
         """A client session has come to an upstream session."""
         # What it borrows for one request is none of its record; and of one that begins it is told anyway.
         home = client.home
         if home is not None and home.session is session and self._directory.knows(client):
             self.note_client(client)
-
-    def detached(self, client: ClientSession) -> None:
-        """A client session holds its upstream session no longer.
-
-        Soon to be written, too: after a crash its client begins anew, and must find the session free.
-        """
-        if client.farewell is not Farewell.ELSEWHERE:
-            self.note(*self._place_of_client(client), client)
-            self._note_home(client)
 
     def drop_client(self, client: ClientSession) -> None:
         """A client session is no more."""
@@ -189,7 +176,7 @@ class SessionLedger:
         # What is let go of at the end has changed for us, and not for who goes on with it.
         if self._finished and subject is not None:
             return
-        self._notes.note_soon(shard, place, subject)
+        self._notes.note(shard, place, subject)
         self._noted.set()
 
     def let_go(self, shard: str) -> None:
@@ -210,11 +197,9 @@ class SessionLedger:
                 async with asyncio.timeout_at(looked + _LOOK_SECONDS):
                     await self._noted.wait()
             await asyncio.sleep(self._trouble.pause_seconds)
-            if self._now() - looked < _LOOK_SECONDS:
-                await self._write_noted(self._notes.take_soon)
-                continue
-            looked = self._now()
-            self.look()
+            if self._now() - looked >= _LOOK_SECONDS:
+                looked = self._now()
+                self.look()
             await self.flush()
 
     async def finish(self) -> bool:
@@ -243,11 +228,8 @@ class SessionLedger:
 
     async def flush(self) -> None:
         """Write what is noted now. What cannot be written stays noted, also when this is cancelled."""
-        await self._write_noted(self._notes.take_all)
-
-    async def _write_noted(self, take: Callable[[], Batch[Subject]]) -> None:
         async with self._turn:
-            notes = take()  # of which shards may be let go of meanwhile
+            notes = self._notes.take()  # of which shards may be let go of meanwhile
             emptied: list[str] = []
             self._noted.clear()
             try:

@@ -126,7 +126,7 @@ async def test_goodbyes_are_written_soon() -> None:
     second = client_session(ledger, directory, 2)
     for client in (first, second):
         client.farewell = Farewell.DELETED
-        ledger.detached(client)
+        ledger.note_client(client)
     await asyncio.sleep(0.1)
     assert (engine.written, ledger.pending) == (3, 0)
     await asyncio.sleep(30)
@@ -145,7 +145,7 @@ async def test_what_waits_is_written_at_the_end() -> None:
     ledger, _ = await make(engine, directory=directory)
     client = client_session(ledger, directory)
     await ledger.flush()
-    ledger.detached(client)
+    ledger.note_client(client)
     directory.remove(client, "age")
     ledger.drop_client(client)
     assert await ledger.finish()
